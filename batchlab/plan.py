@@ -1,0 +1,84 @@
+"""What a configuration means once the size of the data is known: every count in examples."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.science import lr_scaling
+from batchlab.science.schedules import learning_rate
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run's arithmetic. Steps are whole: what is left of the budget after them is `remainder`."""
+
+    steps: int  # optimizer updates, at least 1
+    examples: int  # steps x batch_size: what is trained on
+    remainder: int  # examples of the budget that make no whole step
+    warmup_examples: float
+    eval_every: int  # examples between validations
+    log_every: int  # examples per window of the training loss
+
+
+def plan(config: RunConfig, n_train: int) -> Plan:
+    """The run's counts for data of `n_train` examples; a batch above the data or the budget is refused."""
+    if config.batch_size > n_train:
+        raise BadRequest(
+            f"batch_size={config.batch_size} is larger than the training set of {n_train} examples: "
+            f"use at most {n_train}"
+        )
+    budget = config.budget.examples(n_train, config.batch_size)
+    if budget < config.batch_size:
+        raise BadRequest(
+            f"batch_size={config.batch_size} is larger than the budget {config.budget} of {budget} examples: "
+            f"not one step fits; raise the budget to at least {config.batch_size} examples"
+        )
+    steps = budget // config.batch_size
+    examples = steps * config.batch_size
+    warmup = config.warmup * budget if config.warmup < 1 else config.warmup
+    if warmup > budget:
+        raise BadRequest(f"warmup={config.warmup:g} examples is longer than the budget of {budget} examples")
+    return Plan(
+        steps=steps,
+        examples=examples,
+        remainder=budget - examples,
+        warmup_examples=warmup,
+        eval_every=config.eval_every or max(1, n_train // 4),
+        log_every=config.log_every or max(1, budget // 200),
+    )
+
+
+def scaled(config: RunConfig, betas: tuple[float, float] | None, eps: float | None) -> lr_scaling.Scaled:
+    """The peak rate, betas and eps the scaling rule gives this batch size."""
+    return lr_scaling.RULES[config.lr_scaling](
+        config.batch_size / config.reference_batch_size, lr_scaling.Scaled(lr=config.lr, betas=betas, eps=eps)
+    )
+
+
+def rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -> float:
+    """The learning rate of the step that starts after `examples_seen` examples.
+
+    Taken at the middle of its batch: at its start, large batches would get a larger mean rate.
+    """
+    start = 0.0 if config.warmup_from == "zero" else min(config.lr, peak)
+    return learning_rate(
+        (examples_seen + config.batch_size / 2) / (planned.examples + planned.remainder),
+        peak=peak,
+        warmup=planned.warmup_examples / (planned.examples + planned.remainder),
+        start=start,
+        schedule=config.schedule,
+    )
+
+
+def summary(config: RunConfig) -> Mapping[str, Any]:
+    """The knobs a person compares runs by, in the order of tables and of TensorBoard's columns."""
+    return {
+        "batch_size": config.batch_size,
+        "lr": config.lr,
+        "lr_scaling": config.lr_scaling,
+        "accumulate": len(config.micro_batch_sizes),
+        "precision": config.precision,
+        "seed": config.seed,
+    }

@@ -1,0 +1,92 @@
+"""The words the floors exchange: what was measured, how a run ended, and what is kept of it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+SCHEMA_VERSION = 1
+
+
+class RunStatus(StrEnum):
+    """How a run ended; `running` while it lives."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    OOM = "oom"
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    KILLED = "killed"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+
+    @property
+    def is_answer(self) -> bool:
+        """Whether it answers what this batch size does to a run: then it is final and is not asked again."""
+        return self in (RunStatus.COMPLETED, RunStatus.OOM, RunStatus.DIVERGED)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number that an instrument took, and where in the run it took it."""
+
+    name: str  # group/quantity_unit, as in CONTRACTS: val/loss, speed/examples_per_second
+    value: float
+    step: int  # optimizer updates made
+    examples: int  # training examples consumed
+    train_seconds: float  # seconds spent training, measuring not charged
+    low: float | None = None  # 95% interval, where the measurement has one
+    high: float | None = None
+    n: int | None = None  # the sample the interval rests on
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    """Everything that is kept of a run beside its curves: `record.json`, and a row of `results.csv`."""
+
+    run_id: str
+    study: str
+    status: RunStatus
+    config: Mapping[str, Any]  # resolved, secrets masked
+    seed: int
+    batch_size: int
+    reason: str = ""  # why it ended so, where `completed` does not say it all
+    schema_version: int = SCHEMA_VERSION
+    overrides: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    n_train: int | None = None  # training examples in the data
+    parameters: int | None = None  # trainable numbers in the model
+    data_fingerprint: str | None = None
+    code_fingerprint: str | None = None
+    micro_batch_sizes: tuple[int, ...] = ()
+    accumulate: int | None = None  # micro-batches per optimizer step
+    lr_scaled: float | None = None  # the peak rate after the scaling rule
+    steps: int = 0
+    steps_skipped: int = 0  # updates the fp16 scaler threw away; counted in steps
+    examples: int = 0
+    remainder: int = 0  # examples of the budget that make no whole step
+    epochs: float = 0.0
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    target: Mapping[str, Any] | None = None  # metric, value, reached, step, examples, train_seconds, resolution
+    final: Mapping[str, float] = field(default_factory=dict)  # the last value of each measurement
+    best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
+    shared_machine: bool = False
+    attempts: int = 1
+    started_at: str = ""  # UTC, ISO 8601 with Z
+    ended_at: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
+        """The inverse of `to_dict`; keys of a newer schema are left out, a missing required one is a KeyError."""
+        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
+        for required in ("run_id", "study", "status", "config", "seed", "batch_size"):
+            known[required] = values[required]
+        known["status"] = RunStatus(known["status"])
+        for name in ("overrides", "micro_batch_sizes"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known)

@@ -1,0 +1,110 @@
+"""The contract with the user's data: what is learnt from, how a batch is passed forward, what a loss is."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Batch = Any  # a tuple of tensors or a dict of tensors, first axis = example
+
+
+def _forward(model: "nn.Module", batch: Batch) -> Any:
+    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
+
+
+def _examples(batch: Batch) -> int:
+    return len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0])
+
+
+def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
+    del outputs, batch
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What `data._target_` returns. A batch is a tuple or a dict of tensors, first axis = example.
+
+    `train` and `val` are such a tuple or dict holding the whole set, or a map-style `Dataset` of single
+    examples. The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab
+    weighs by count, so that a ragged micro-batch counts for what it holds.
+    """
+
+    train: Any
+    val: Any
+    loss: "Callable[[Any, Batch], Tensor]"  # (outputs, batch) -> (terms,)
+    forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
+    metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
+    count: Callable[[Batch], int] = _examples  # terms of a batch, known before the forward pass
+    higher_is_better: Mapping[str, bool] = field(default_factory=dict)  # for each metric; default: true
+    model_args: Mapping[str, Any] = field(default_factory=dict)  # offered to the model's factory by name
+    labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
+    corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one
+
+    @classmethod
+    def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
+        """Inputs and class indices: cross-entropy per example, and accuracy.
+
+        `train` and `val` are `(inputs, labels)` tuples (or Datasets of such pairs); the model's outputs are
+        logits (examples, classes). Offers `num_classes` and `input_shape` to the model where `train` is a tuple.
+        """
+        import torch.nn.functional as F
+
+        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
+            return F.cross_entropy(outputs, batch[1], reduction="none")
+
+        def metrics(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
+            return {"accuracy": (outputs.argmax(dim=1) == batch[1]).float()}
+
+        offered: dict[str, Any] = {}
+        if isinstance(train, Sequence):
+            inputs, labels = train[0], train[1]
+            offered = {"num_classes": int(labels.max()) + 1, "input_shape": tuple(inputs.shape[1:])}
+        chosen: dict[str, Any] = {
+            "loss": loss,
+            "metrics": metrics,
+            "higher_is_better": {"accuracy": True},
+            "model_args": offered,
+            "labels": lambda batch: batch[1],
+        }
+        return cls(train=train, val=val, **(chosen | changes))
+
+    @classmethod
+    def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
+        """Inputs and targets (examples, ...): squared error, averaged over the outputs of an example."""
+
+        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
+            return (outputs - batch[1]).square().flatten(1).mean(dim=1)
+
+        offered: dict[str, Any] = {}
+        if isinstance(train, Sequence):
+            outputs = tuple(train[1].shape[1:])
+            offered = {"num_outputs": outputs[0] if len(outputs) == 1 else outputs, "input_shape": train[0].shape[1:]}
+        return cls(train=train, val=val, **({"loss": loss, "model_args": offered} | changes))
+
+    @classmethod
+    def language_model(
+        cls, train_tokens: "torch.Tensor", val_tokens: "torch.Tensor", context: int, **changes: Any
+    ) -> "Task":
+        """Next-token prediction: cross-entropy per token, over windows of `context` tokens cut side by side.
+
+        Tokens are 1-d int64; the model maps (examples, context) to logits (examples, context, vocabulary).
+        Offers `vocabulary` and `context` to the model. What is left after the last whole window is not used.
+        """
+        import torch.nn.functional as F
+
+        def windows(tokens: "Tensor") -> "tuple[Tensor, Tensor]":
+            if len(tokens) <= context:
+                raise ValueError(f"{len(tokens)} tokens make no window of context={context} and its next token")
+            cut = tokens.unfold(0, context + 1, context)
+            return cut[:, :-1].contiguous(), cut[:, 1:].contiguous()
+
+        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
+            return F.cross_entropy(outputs.flatten(0, 1), batch[1].flatten(), reduction="none")
+
+        offered = {"vocabulary": int(max(train_tokens.max(), val_tokens.max())) + 1, "context": context}
+        chosen: dict[str, Any] = {"loss": loss, "count": lambda batch: batch[1].numel(), "model_args": offered}
+        return cls(train=windows(train_tokens), val=windows(val_tokens), **(chosen | changes))
