@@ -1,0 +1,116 @@
+"""Whether the numbers still mean something."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.errors import Diverged
+from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.training_loss import FOLD
+from batchlab.records import Measurement
+from batchlab.training.state import RunState
+from batchlab.training.step import Outcome
+
+EXPLODED = 1000.0  # x max(initial loss, 1): AdamW at lr = 1e9 stays finite, at a loss of 4e8
+SMALLEST_SCALE = 1e-4  # of the fp16 scaler: below it, gradients vanish where they did not overflow
+
+
+class Health(Instrument):
+    """Raises `Diverged` at the end of the window in which a run diverged; the message names the step and the rate.
+
+    Diverged: a loss that is not finite; a window's mean loss above 1000 x max(first loss, 1); a weight that is not
+    finite (so a gradient was not); in fp16, a loss scale that has collapsed, or a whole run of skipped updates.
+    Steps' losses are kept on the device and looked at once a window.
+    """
+
+    def __init__(self, *, log_every: int) -> None:
+        self.every: int | None = log_every
+        self._initial: float | None = None  # mean loss of the first step
+        self._kept: list[Tensor] = []  # mean losses of the window's steps, 1-d and 0-d
+        self._losses: list[tuple[Tensor, int]] = []
+        self._window_starts = 0  # steps before the window
+        self._applied = False  # whether any update was
+        self._skips: list[Tensor] = []  # per step, or folded: whether all were
+
+    def watch(self, outcome: Outcome) -> None:
+        self._losses.append((outcome.loss_sum, outcome.count))
+        if outcome.skipped is not None:
+            self._skips.append(outcome.skipped)
+        if len(self._losses) >= FOLD:
+            self._fold()
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        self._fold()
+        self._look_at_skips()
+        if self._kept:
+            losses = torch.cat(self._kept).double().cpu()
+            self._kept = []
+            self._judge(losses, state)
+            self._window_starts = state.step
+        yield from ()
+
+    def conclude(self, state: RunState) -> Iterator[Measurement]:
+        if state.precision.scaler is not None and state.step and not self._applied:
+            raise Diverged(f"0 of {state.step} updates were applied: fp16 overflowed each time; use bf16 or a lower lr")
+        yield from ()
+
+    def _judge(self, losses: Tensor, state: RunState) -> None:
+        if self._initial is None:
+            self._initial = float(losses[0])
+        bad = torch.nonzero(~torch.isfinite(losses))
+        if len(bad):
+            first = int(bad[0])
+            step = self._window_starts + first + 1
+            raise Diverged(f"the training loss is {float(losses[first])} at step {step} ({_rate(state)})")
+        bound = EXPLODED * max(self._initial, 1.0) if math.isfinite(self._initial) else EXPLODED
+        if float(losses.mean()) > bound:
+            steps = f"steps {self._window_starts + 1} to {state.step}"
+            raise Diverged(f"the training loss is {losses.mean():.3g} over {steps}, above {bound:.3g} ({_rate(state)})")
+        if not all_finite([p for p in state.model.parameters()]):
+            raise Diverged(f"a weight is not finite after step {state.step} ({_rate(state)})")
+        scale = state.precision.loss_scale()
+        if scale is not None and scale < SMALLEST_SCALE:
+            raise Diverged(f"the fp16 loss scale fell to {scale:.3g} by step {state.step}: use bf16 or a lower lr")
+
+    def _fold(self) -> None:
+        """Stacks the references, so that few small tensors are held; no wait."""
+        if not self._losses:
+            return
+        sums = torch.stack([loss_sum for loss_sum, _ in self._losses])
+        counts = torch.tensor([count for _, count in self._losses], dtype=sums.dtype)
+        self._kept.append(sums / counts.to(sums.device, non_blocking=True))
+        self._losses = []
+        if self._skips:
+            self._skips = [torch.stack(self._skips).all()]
+
+    def _look_at_skips(self) -> None:
+        if self._skips:
+            self._applied = self._applied or not bool(torch.stack(self._skips).all())
+            self._skips = []
+
+    def state_dict(self) -> dict[str, Any]:
+        self._fold()
+        self._look_at_skips()
+        return {
+            "initial": self._initial,
+            "kept": torch.cat(self._kept).tolist() if self._kept else [],
+            "window_starts": self._window_starts,
+            "applied": self._applied,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._initial, self._window_starts, self._applied = state["initial"], state["window_starts"], state["applied"]
+        self._kept = [torch.tensor(state["kept"])] if state["kept"] else []
+
+
+def all_finite(tensors: list[Tensor]) -> bool:
+    """Whether every number in `tensors` is finite; one wait for the device."""
+    floating = [t.detach() for t in tensors if t.is_floating_point()]
+    return all(flag for flag in torch.stack([torch.isfinite(t).all() for t in floating]).tolist()) if floating else True
+
+
+def _rate(state: RunState) -> str:
+    return f"lr {state.learning_rate:.3g}"

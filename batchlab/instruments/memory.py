@@ -1,0 +1,75 @@
+"""How much memory training takes."""
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from batchlab.instruments.instrument import Instrument, leaving_no_trace
+from batchlab.records import Measurement
+from batchlab.task import Batch
+from batchlab.training.batches import slices
+from batchlab.training.state import RunState
+
+
+class Memory(Instrument):
+    """Peak bytes while training, and the bytes that one forward pass saves for its backward pass.
+
+    On CUDA `memory/peak_allocated_bytes` and `memory/peak_reserved_bytes` of PyTorch's allocator, and
+    `memory/device_used_bytes`, all that is in use on the device at the end by NVML's count (other processes too).
+    On the CPU `memory/peak_resident_bytes`, the growth of the process over the start of training. Everywhere
+    `memory/saved_for_backward_bytes` of one micro-batch: exact, the same on every machine.
+    """
+
+    def __init__(self, *, micro_batch_size: int) -> None:
+        self.micro_batch_size = micro_batch_size
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        if state.step == 0:
+            batch = next(slices(state.train, self.micro_batch_size))
+            saved = saved_for_backward_bytes(state, batch)
+            yield state.measurement("memory/saved_for_backward_bytes", saved)
+
+    def conclude(self, state: RunState) -> Iterator[Measurement]:
+        for name, peak in state.meter.peak_bytes.items():
+            yield state.measurement(name, peak)
+        if state.device.type == "cuda":
+            used = device_used_bytes(state.device.index or 0)
+            if used is not None:
+                yield state.measurement("memory/device_used_bytes", used)
+
+
+def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
+    """Bytes of the tensors autograd keeps between forward and backward, each storage once, weights left out."""
+    own = {t.untyped_storage().data_ptr() for t in (*state.model.parameters(), *state.model.buffers())}
+    storages: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with leaving_no_trace(state.model, state.device):
+        if not isinstance(state.model, nn.Module):
+            return 0
+        state.model.train()
+        with saved_tensors_hooks(keep, lambda tensor: tensor), state.precision.forward():
+            losses = state.task.loss(state.task.forward(state.model, batch), batch)
+            total = losses.sum()
+        del losses, total
+    return sum(storages.values())
+
+
+def device_used_bytes(index: int) -> int | None:
+    """Bytes in use on CUDA device `index` by NVML's count; None where NVML does not answer."""
+    import pynvml
+    import torch
+
+    try:
+        pynvml.nvmlInit()
+        # by its UUID: NVML numbers all devices, CUDA only the visible ones
+        uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
+        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).used)
+    except pynvml.NVMLError:
+        return None

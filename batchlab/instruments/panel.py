@@ -1,0 +1,25 @@
+"""The instruments of a run, made from its configuration."""
+
+from collections.abc import Sequence
+
+from batchlab import targets
+from batchlab.config import RunConfig
+from batchlab.instruments.instrument import Instrument
+from batchlab.plan import Plan
+
+
+def build_instruments(config: RunConfig, planned: Plan) -> Sequence[Instrument]:
+    """The instruments the config names, in its order, each offered what it may want to know (all in examples)."""
+    offered = {
+        "eval_every": planned.eval_every,
+        "log_every": planned.log_every,
+        "eval_batch_size": config.eval_batch_size,
+        "batch_size": config.batch_size,
+        "micro_batch_size": config.micro_batch_sizes[0],
+        "budget": planned.examples,
+        "seed": config.seed,
+    }
+    return [
+        targets.build(group, Instrument, what=f"instruments.{name}", offered=offered, trust=config.trust)
+        for name, group in config.instruments.items()
+    ]

@@ -1,0 +1,53 @@
+"""How fast it trains."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from batchlab.instruments.instrument import Instrument
+from batchlab.records import Measurement
+from batchlab.science.uncertainty import median_interval
+from batchlab.training.state import RunState
+
+WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are picked, caches filled
+
+
+class Throughput(Instrument):
+    """`speed/examples_per_second` and `speed/seconds_per_step` of each window of `log_every` examples.
+
+    At the end their medians over the windows after the warm-up, with the interval of the median.
+    """
+
+    def __init__(self, *, log_every: int) -> None:
+        self.every: int | None = log_every
+        self._mark = (0, 0, 0.0)  # examples, steps, seconds at the end of the last window
+        self._windows: list[tuple[int, int, float]] = []
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        now = (state.examples, state.step, state.meter.seconds)
+        examples, steps, seconds = (b - a for a, b in zip(self._mark, now, strict=True))
+        self._mark = now
+        if steps == 0 or seconds <= 0:
+            return
+        self._windows.append((int(examples), int(steps), seconds))
+        yield state.measurement("speed/examples_per_second", examples / seconds)
+        yield state.measurement("speed/seconds_per_step", seconds / steps)
+
+    def conclude(self, state: RunState) -> Iterator[Measurement]:
+        if not self._windows:
+            return
+        warm_up = min(max(1, round(WARM_UP * len(self._windows))), len(self._windows) - 1)
+        windows = self._windows[warm_up:]
+        for name, values in (
+            ("speed/examples_per_second", [examples / seconds for examples, _, seconds in windows]),
+            ("speed/seconds_per_step", [seconds / steps for _, steps, seconds in windows]),
+        ):
+            median = median_interval(values)
+            yield state.measurement(name, median.value, low=median.low, high=median.high, n=median.n)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mark": self._mark, "windows": self._windows}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        examples, steps, seconds = state["mark"]
+        self._mark = (examples, steps, seconds)
+        self._windows = [tuple(window) for window in state["windows"]]

@@ -1,0 +1,62 @@
+"""The training loss, as the optimizer saw it."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.instruments.instrument import Instrument
+from batchlab.records import Measurement
+from batchlab.training.state import RunState
+from batchlab.training.step import Outcome
+
+FOLD = 256  # references kept before they are stacked: on CUDA each 0-d tensor holds 512 bytes
+
+
+class TrainingLoss(Instrument):
+    """`train/loss`: mean over the terms of a window of `log_every` examples, the same window for all batch sizes.
+
+    A window is at least one step. Each batch is seen at the weights before its update. Also `train/learning_rate`
+    of the window's last step, and `train/steps_skipped` in fp16: updates the loss scaler has thrown away so far.
+    """
+
+    def __init__(self, *, log_every: int) -> None:
+        self.every: int | None = log_every
+        self.steps_skipped = 0
+        self._sums: list[Tensor] = []
+        self._skips: list[Tensor] = []
+        self._count = 0
+
+    def watch(self, outcome: Outcome) -> None:
+        self._sums.append(outcome.loss_sum)
+        self._count += outcome.count
+        if outcome.skipped is not None:
+            self._skips.append(outcome.skipped)
+        if len(self._sums) >= FOLD:
+            self._sums = [torch.stack(self._sums).sum()]
+            self._skips = [torch.stack(self._skips).sum()] if self._skips else []
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        if not self._count:
+            return
+        # float64 on the host: a window may hold a million terms
+        yield state.measurement("train/loss", sum(value.item() for value in self._sums) / self._count)
+        yield state.measurement("train/learning_rate", state.learning_rate)
+        if state.precision.scaler is not None:
+            self.steps_skipped += int(sum(value.item() for value in self._skips))
+            yield state.measurement("train/steps_skipped", self.steps_skipped)
+        self._sums, self._skips, self._count = [], [], 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "sums": [value.item() for value in self._sums],
+            "skips": [int(value.item()) for value in self._skips],
+            "count": self._count,
+            "steps_skipped": self.steps_skipped,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._sums = [torch.tensor(value) for value in state["sums"]]
+        self._skips = [torch.tensor(value) for value in state["skips"]]
+        self._count, self.steps_skipped = state["count"], state["steps_skipped"]

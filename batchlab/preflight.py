@@ -1,0 +1,126 @@
+"""Checks a whole grid before its first point, in a child of the warm server: what fails here starts nothing."""
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchlab.config import RunConfig, from_dict
+from batchlab.errors import BatchlabError
+from batchlab.instruments.panel import build_instruments
+from batchlab.plan import plan
+from batchlab.task import Task
+from batchlab.training import assembly
+from batchlab.training.batches import length, slices
+from batchlab.training.precision import Precision
+from batchlab.training.residence import resident
+from batchlab.training.step import backward
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What one distinct data and model of the grid was found to be."""
+
+    n_train: int
+    metrics: tuple[str, ...]  # what a target may name
+    norm: str | None  # a layer that cannot train on one example alone, by name
+
+
+def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with each distinct part of the grid, one line each, as plain text; empty: everything may start.
+
+    `grid` holds `config.to_dict` of every point. Each distinct (data, model, optimizer, device, precision) is built
+    once and passed one small batch; sizes are checked for every point.
+    """
+    found: dict[str, None] = {}  # in order, each once
+    built: dict[str, Parts | None] = {}
+    for values in grid:
+        config = from_dict(values)
+        key = _key(values)
+        try:
+            if key not in built:
+                built[key] = None
+                built[key] = _build(config)
+            parts = built[key]
+            if parts is not None:
+                for problem in _misfits(config, parts):
+                    found[problem] = None
+        except BatchlabError as error:
+            found[str(error)] = None
+        except (Exception, SystemExit) as error:
+            found[_in_the_users_words(error)] = None
+    return list(found)
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    # The seed too is left out: initial weights differ, whether they can be made does not. lr_scaling is in, because
+    # a rule may not fit the optimizer.
+    parts = ("data", "model", "optimizer", "instruments", "device", "precision", "lr_scaling", "weight_decay", "trust")
+    return json.dumps([values[part] for part in parts], sort_keys=True, default=str)
+
+
+def _build(config: RunConfig) -> Parts:
+    device = assembly.prepare_process(config)
+    Precision(config.precision, device)
+    task = assembly.build_task(config, device)
+    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    model = assembly.build_model(config, task, device)
+    assembly.build_optimizer(config, model)
+    small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
+    build_instruments(config, plan(small, length(train)))
+    metrics = _try_a_batch(config, task, model, next(slices(train, 2)), next(slices(val, 2)))
+    norm = next((name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+    return Parts(n_train=length(train), metrics=metrics, norm=norm)
+
+
+def _try_a_batch(config: RunConfig, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
+    """Forward, backward and metrics of two examples; the names a target may have."""
+    device = next(model.parameters()).device
+    precision = Precision(config.precision, device)
+    model.train()
+    with precision.forward():
+        losses = task.loss(task.forward(model, batch), batch)
+    terms = task.count(batch)
+    if losses.dim() != 1 or len(losses) != terms:
+        raise BatchlabError(
+            f"the task's loss has shape {tuple(losses.shape)} for {length(batch)} examples of {terms} terms: it must "
+            f"have one loss per term, shape ({terms},), not averaged (reduction='none')"
+        )
+    backward(model, task, precision, [batch])
+    if all(p.grad is None for p in model.parameters()):
+        raise BatchlabError("no gradient reaches the model's parameters from the task's loss: is something detached?")
+    model.eval()
+    with torch.no_grad():
+        metrics = task.metrics(task.forward(model, val), val)
+    return ("val/loss", *(f"val/{name}" for name in metrics))
+
+
+def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
+    try:
+        plan(config, parts.n_train)
+    except BatchlabError as error:
+        yield str(error)
+    if config.target is not None and config.target.metric not in parts.metrics:
+        yield f"target.metric={config.target.metric} is not measured: this task gives {', '.join(parts.metrics)}"
+    if parts.norm is not None and min(config.micro_batch_sizes) == 1:
+        yield (
+            f"batch_size={config.batch_size} makes a micro-batch of 1 example, and BatchNorm (layer '{parts.norm}') "
+            "cannot train on one: use a larger batch, another micro_batch_size, or model.batch_norm=false"
+        )
+
+
+def _in_the_users_words(error: BaseException) -> str:
+    """An error of the user's code, in one line: what it says, and where."""
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f for f in frames if Path(f.filename).is_relative_to(Path.cwd()) and "site-packages" not in f.filename]
+    own = [f for f in inside if f"{Path(__file__).parent}/" not in f.filename]
+    where = own[-1] if own else frames[-1]
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno}, in {where.name})"
+
+

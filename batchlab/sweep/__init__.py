@@ -1,0 +1,1 @@
+"""Many runs: which they are, a process for each, and what they came to."""

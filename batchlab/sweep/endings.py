@@ -1,0 +1,42 @@
+"""What the death of a worker means."""
+
+import contextlib
+import signal
+from pathlib import Path
+
+from batchlab.records import RunStatus
+
+
+def classify(exitcode: int, *, stopped_by_us: bool, oom_kills: int) -> tuple[RunStatus, str]:
+    """The status and the reason of a worker that ended without leaving its own.
+
+    `exitcode` as multiprocessing gives it (negative: a signal); `oom_kills`: how often the kernel's out-of-memory
+    killer struck in this cgroup (or on this machine) while it ran.
+    """
+    if stopped_by_us:
+        return RunStatus.INTERRUPTED, "stopped before its step was done"
+    if exitcode >= 0:
+        return RunStatus.FAILED, f"its process ended with exit code {exitcode} and without a result"
+    name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
+    if exitcode == -signal.SIGKILL:
+        if oom_kills > 0:
+            return RunStatus.OOM, "the kernel's out-of-memory killer ended its process (host memory)"
+        return RunStatus.KILLED, "its process was killed (SIGKILL) from outside"
+    return RunStatus.FAILED, f"its process died of {name}"
+
+
+def oom_kill_count() -> int:
+    """How often the kernel's out-of-memory killer has struck: in this process's cgroup, else on this machine."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            number, _, path = line.split(":", 2)
+            if number == "0":
+                return _counter(Path(f"/sys/fs/cgroup{path}/memory.events"))
+    with contextlib.suppress(OSError):
+        return _counter(Path("/proc/vmstat"))
+    return 0
+
+
+def _counter(file: Path) -> int:
+    counts = dict(line.split() for line in file.read_text().splitlines() if len(line.split()) == 2)
+    return int(counts.get("oom_kill", 0))

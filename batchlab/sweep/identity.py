@@ -1,0 +1,70 @@
+"""Which run a configuration is: ask twice, run once."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from batchlab.config import RunConfig, to_dict
+from batchlab.recording.masking import masked
+
+SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
+
+
+def run_id(config: RunConfig) -> str:
+    """A readable prefix and 10 hex digits of the hash of the identity fields: `bs32-lr0.05-fp32-s0-3f9a...`."""
+    accumulate = len(config.micro_batch_sizes)
+    prefix = [f"bs{config.batch_size}", *([f"x{accumulate}"] if accumulate > 1 else []), f"lr{config.lr:g}"]
+    if config.lr_scaling != "none":
+        prefix.append(config.lr_scaling)
+    prefix += [config.precision, f"s{config.seed}"]
+    return re.sub(r"[^a-zA-Z0-9._-]", "", "-".join(prefix)) + "-" + digest(identity(config))
+
+
+def group_id(config: RunConfig) -> str:
+    """The id shared by the runs that differ in the seed alone."""
+    return run_id(replace(config, seed=0)).replace("-s0-", "-")
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The identity fields as canonical plain values: two configs that mean the same run give the same."""
+    values = to_dict(config)
+    named = {f.name: values[f.name] for f in fields(config) if f.metadata["identity"] and f.name in values}
+    named["budget"] = [config.budget.unit, config.budget.amount]
+    # accumulate=4 and micro_batch_size=16 are one run at batch_size=64
+    del named["accumulate"], named["micro_batch_size"]
+    named["micro_batches"] = [config.micro_batch_sizes[0], len(config.micro_batch_sizes)]
+    named["device"] = config.device.partition(":")[0]
+    named["scheme"] = SCHEME
+    canonical: dict[str, Any] = _canonical(masked(named))
+    return canonical
+
+
+def digest(values: Mapping[str, Any]) -> str:
+    """10 hex digits of the SHA-256 of the values as sorted JSON."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_folder(config: RunConfig) -> Path:
+    """Where the run lives: `<runs_dir>/<study>/<run_id>`."""
+    return study_folder(config) / run_id(config)
+
+
+def study_folder(config: RunConfig) -> Path:
+    """Where the run's study lives."""
+    return Path(config.runs_dir) / config.study_name
+
+
+def _canonical(value: Any) -> Any:
+    """20 and 20.0 alike, tuples and lists alike."""
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

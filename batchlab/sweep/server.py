@@ -1,0 +1,65 @@
+"""Fresh processes for the price of a fork, from a server that has imported torch and touched no device."""
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+from types import ModuleType
+from typing import Any
+
+PRELOAD = "batchlab.sweep.preload"
+
+
+class WarmServer:
+    """Starts children that begin with everything imported (`batchlab.sweep.preload`); a context that ends the server."""
+
+    def __init__(self) -> None:
+        self._context = multiprocessing.get_context("forkserver")
+
+    def __enter__(self) -> "WarmServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Ends the server at once. Left alone it would finish its imports first, and hold the caller's output open."""
+        server = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+        pid = getattr(server, "_forkserver_pid", None)
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            server._stop()
+
+    def warm_up(self) -> None:
+        """Starts the server's imports (10-20 s) in the background; returns at once."""
+        self._context.set_forkserver_preload([PRELOAD])
+        with _no_main():
+            multiprocessing.forkserver.ensure_running()
+
+    def start(self, target: Callable[..., None], *arguments: Any) -> tuple[ForkServerProcess, Connection]:
+        """A child running `target(connection, *arguments)`, and the parent's end of the connection."""
+        self.warm_up()
+        ours, theirs = self._context.Pipe(duplex=True)
+        process = self._context.Process(target=target, args=(theirs, *arguments), daemon=True)
+        with _no_main():
+            process.start()
+        theirs.close()
+        return process, ours
+
+
+@contextlib.contextmanager
+def _no_main() -> Iterator[None]:
+    """Hides the caller's `__main__` while multiprocessing looks at it.
+
+    Otherwise each child would run the caller's script again from its first line, and a notebook or a script without
+    `if __name__ == "__main__"` would start sweeps for ever.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

@@ -1,0 +1,131 @@
+"""The table at the end of a sweep: what each batch size cost and what it reached."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from batchlab.printable import NOTHING, aligned, number
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep.table_notes import next_step, notes
+from batchlab.sweep.table_settings import Setting, arranged
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MIB = 2**20
+# What moves the speed beside the batch size: a point is compared with the smallest batch size that shares these,
+# and never with another model's.
+MOVES_SPEED = (
+    *("data", "model", "optimizer", "precision", "device", "threads", "deterministic"),
+    *("accumulate", "micro_batch_size", "clip_norm", "instruments"),
+)
+STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its title, on as many lines as it has, and a cell for each record."""
+
+    title: str
+    cells: list[str]
+    name: str = ""  # set where it is shown only now and then: in a narrow terminal `name=cell` stands below the row
+
+
+def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None" = None) -> None:
+    """Prints the comparison of `records`, what was held equal in it, and where to look next.
+
+    In a terminal too narrow for it, the settings of a point stand in a line below its row; where the output is
+    no terminal nothing is wrapped or cut.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    console = console or Console(file=sys.stdout)
+    ordered, settings = arranged(records)
+    if not ordered:
+        console.print(Text(f"No points in {study_dir}."), soft_wrap=True)
+        return
+    edge = console.width if console.is_terminal else None
+    columns = _columns(ordered, settings)
+    lines, below = _fit(columns, edge)
+    for line in lines[: -len(ordered)]:
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    for record, line, more in zip(ordered, lines[-len(ordered) :], below, strict=True):
+        row = Text(line)
+        row.stylize(STYLES.get(record.status, "red"), len(line) - len(record.status))
+        console.print(row, soft_wrap=True)
+        if more:
+            console.print(Text(more, style="dim"), soft_wrap=edge is None)
+    console.print()
+    for note in notes(ordered, settings, study_dir):
+        console.print(Text(note), soft_wrap=edge is None)
+    console.print(Text(next_step(study_dir), style="bold"), soft_wrap=True)
+
+
+def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[Column]:
+    """The columns of `records`, in the order they are read: what was asked, what it cost, what it reached."""
+    finals = [record.final for record in records]
+    speeds = [final.get("speed/examples_per_second") for final in finals]
+    targets = [record.target or {} for record in records]
+    columns = [
+        Column("batch\nsize", [str(record.batch_size) for record in records]),
+        *(Column(setting.name.replace(".", ".\n"), list(setting.cells), setting.name) for setting in settings),
+        Column("peak\nlr", [number(record.lr_scaled) for record in records]),
+        Column("steps", [f"{record.steps:,}" for record in records]),
+        Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
+        Column("relative\nspeed", _relative(records, speeds)),
+        Column("peak\nMiB", [number(_peak_mib(record), ",.1f") for record in records]),
+        Column("val\nloss", [number(final.get("val/loss")) for final in finals]),
+        Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
+        Column("target\nexamples", [number(_reached(t, "examples"), ",.0f") for t in targets], "target_examples"),
+        Column("target\nseconds", [number(_reached(t, "train_seconds"), ".2f") for t in targets], "target_seconds"),
+        Column("train\nseconds", [number(record.train_seconds, ".2f") for record in records]),
+        Column("status", [str(record.status) for record in records]),
+    ]
+    always = {"batch\nsize", "peak\nlr", "examples\n/s", "peak\nMiB", "val\nloss"}
+    asked = {"target\nexamples", "target\nseconds"} if any(targets) else set()
+    return [c for c in columns if c.title in always | asked or any(cell != NOTHING for cell in c.cells)]
+
+
+def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[str]]:
+    """The table's lines, and below each row what found no place in it; `edge` is the terminal's width, if any."""
+
+    def lines(shown: Sequence[Column]) -> list[str]:
+        return aligned([c.title for c in shown], list(zip(*(c.cells for c in shown), strict=True)))
+
+    points = len(columns[0].cells)
+    whole = lines(columns)
+    if edge is None or max(map(len, whole)) <= edge:
+        return whole, [""] * points
+    moved = [column for column in columns if column.name]
+    below = ["    " + " ".join(f"{column.name}={column.cells[i]}" for column in moved) for i in range(points)]
+    return lines([column for column in columns if not column.name]), below if moved else [""] * points
+
+
+def _relative(records: Sequence[RunRecord], speeds: Sequence[float | None]) -> list[str]:
+    """Each speed over the mean speed of the smallest batch size of its kind, where the kind has several sizes."""
+    kinds: dict[str, dict[int, list[float]]] = {}
+    for record, speed in zip(records, speeds, strict=True):
+        if speed is not None:
+            kinds.setdefault(_kind(record), {}).setdefault(record.batch_size, []).append(speed)
+    smallest = {kind: fmean(sizes[min(sizes)]) for kind, sizes in kinds.items() if len(sizes) > 1}
+    return [
+        NOTHING if speed is None or _kind(record) not in smallest else f"{speed / smallest[_kind(record)]:.2f}x"
+        for record, speed in zip(records, speeds, strict=True)
+    ]
+
+
+def _kind(record: RunRecord) -> str:
+    return repr([record.config.get(name) for name in MOVES_SPEED])
+
+
+def _peak_mib(record: RunRecord) -> float | None:
+    peak = record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
+    return None if peak is None else float(peak) / MIB
+
+
+def _reached(target: Mapping[str, Any], field: str) -> float | None:
+    return target.get(field) if target.get("reached") else None

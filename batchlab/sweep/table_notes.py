@@ -1,0 +1,117 @@
+"""What the table cannot say in its cells: what was held equal, what was left over, why a point ended early."""
+
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from batchlab.printable import printable
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep.table_settings import Setting
+
+MOST_NAMED = 4  # points named in one note
+
+
+def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: Path) -> list[str]:
+    """The sentences below a table of `records`, which `settings` tell apart."""
+    labels = {
+        record.run_id: " ".join(
+            [f"batch_size={record.batch_size}", *(f"{setting.name}={setting.cells[i]}" for setting in settings)]
+        )
+        for i, record in enumerate(records)
+    }
+    return [
+        *_held_equal(records),
+        *_left_over(records),
+        *_peak_memory(records),
+        *_skipped(records, labels),
+        *_shared(records),
+        *_ended_early(records, labels, study_dir),
+    ]
+
+
+def next_step(study_dir: Path) -> str:
+    """Where to look after the table."""
+    return f"Next: batchlab dashboard {shlex.quote(printable(_from_here(study_dir)))}"
+
+
+def _held_equal(records: Sequence[RunRecord]) -> list[str]:
+    whole = [r for r in records if r.status is RunStatus.COMPLETED and not r.config.get("stop_at_target")]
+    if len(whole) < 2:
+        return []
+    budgets = {record.examples + record.remainder for record in whole}
+    if len(budgets) > 1:
+        return [f"Not held equal: the examples, {min(budgets):,} to {max(budgets):,}."]
+    held = [f"the budget, {min(budgets):,} examples each"]
+    rates = {(r.config.get("lr"), r.config.get("lr_scaling"), r.config.get("reference_batch_size")) for r in whole}
+    if len(rates) == 1:
+        lr, rule, reference = rates.pop()
+        scaled = "not scaled" if rule == "none" else f"scaled by the rule {rule} from batch size {reference}"
+        held.append(f"the rate, {lr} and {scaled}")
+    return [f"Held equal: {'; '.join(held)}."]
+
+
+def _left_over(records: Sequence[RunRecord]) -> list[str]:
+    sizes: dict[int, list[int]] = {}
+    for record in records:
+        if record.status is RunStatus.COMPLETED and record.remainder:
+            at = sizes.setdefault(record.remainder, [])
+            if record.batch_size not in at:
+                at.append(record.batch_size)
+    if not sizes:
+        return []
+    parts = [f"{left:,} at batch size {_listed(map(str, at))}" for left, at in sizes.items()]
+    return [f"Examples of the budget left over, as steps are whole: {'; '.join(parts)}."]
+
+
+def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
+    """What the column of peaks means: CUDA's own count where there is one (as in the table), else the process."""
+    meanings = []
+    if any("memory/peak_allocated_bytes" in record.final for record in records):
+        meanings.append("what CUDA had allocated at most")
+    on_cpu = [record for record in records if "memory/peak_allocated_bytes" not in record.final]
+    if any("memory/peak_resident_bytes" in record.final for record in on_cpu):
+        meanings.append("how much the point's process grew by training" + (" (on the CPU)" if meanings else ""))
+    return [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
+
+
+def _skipped(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
+    found = [record for record in records if record.steps_skipped]
+    parts = [f"{r.steps_skipped:,} of {r.steps:,} at {labels[r.run_id]}" for r in found]
+    return [f"Updates that the fp16 scaler skipped: {_listed(parts, '; ')}."] if found else []
+
+
+def _shared(records: Sequence[RunRecord]) -> list[str]:
+    count = sum(record.shared_machine for record in records)
+    if not count:
+        return []
+    who = "1 point" if count == 1 else f"{count} points"
+    return [f"Speed and memory of {who} are not to be compared: other points used the machine meanwhile."]
+
+
+def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir: Path) -> list[str]:
+    """Equal reasons are one sentence, however many points they ended; faults say where their log is."""
+    reasons: dict[tuple[RunStatus, str], list[RunRecord]] = {}
+    for record in records:
+        if record.status is not RunStatus.COMPLETED:
+            reasons.setdefault((record.status, printable(record.reason)), []).append(record)
+    found = []
+    for (status, reason), ended in reasons.items():
+        note = f"{status}: {_listed((labels[record.run_id] for record in ended), '; ')}"
+        note += f": {reason}" if reason else ""
+        if not status.is_answer:
+            note += f" (log: {printable(_from_here(study_dir / ended[0].run_id / 'worker.log'))})"
+        found.append(note)
+    return found
+
+
+def _listed(parts: Iterable[str], separator: str = ", ") -> str:
+    named = list(parts)
+    more = len(named) - MOST_NAMED
+    return separator.join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _from_here(path: Path) -> str:
+    """`path` as one would type it: relative where it lies below this folder."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,104 @@
+"""Which knobs tell the points of a table apart, and the order that makes them readable."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchlab.config import target_name
+from batchlab.printable import printable
+from batchlab.records import RunRecord
+
+# Shown by a column of their own, or no part of what a run is.
+ELSEWHERE = {"batch_size", "lr", "accumulate", "study", "runs_dir", "trust", "grids"}
+ABSENT = "-"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A knob whose value varies over the table, and its value for each record, in the table's order."""
+
+    name: str
+    cells: tuple[str, ...]
+
+
+def arranged(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Setting]]:
+    """`records` by batch size and then by the knobs that vary among them; and those knobs."""
+    varying = _varying(records)
+    order = sorted(
+        range(len(records)),
+        key=lambda i: (
+            records[i].batch_size,
+            [_sortable(values[i]) for values in varying.values()],
+            records[i].seed,
+            records[i].run_id,
+        ),
+    )
+    settings = [Setting(name, tuple(_text(values[i]) for i in order)) for name, values in varying.items()]
+    return [records[i] for i in order], settings
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A config's values by dotted name; a group's own name holds its `_target_`."""
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                yield name, value["_target_"]
+            yield from flat({k: v for k, v in value.items() if k != "_target_"}, f"{name}.")
+        else:
+            yield name, value
+
+
+def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    configs = [dict(flat(record.config)) for record in records]
+    found: dict[str, list[Any]] = {}
+    made = [record.accumulate for record in records]
+    if len({count for count in made if count is not None}) > 1:
+        found["accumulate"] = made
+    rates = [config.get("lr") for config in configs]
+    if _differ(rates) and any(r.lr_scaled != rate for r, rate in zip(records, rates, strict=True)):
+        found["lr"] = rates  # the column of peak rates does not tell them apart
+    for name in dict.fromkeys(name for config in configs for name in config):
+        if name in ELSEWHERE or not _tells_apart(name, configs):
+            continue
+        values = [config.get(name, ABSENT) for config in configs]
+        found[name] = _names(values) if _is_group(name, records) else values
+    return found
+
+
+def _tells_apart(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether `name` varies; a group's key (model.depth) only among the points with the same group (model)."""
+    group = name.rpartition(".")[0]
+    kinds: dict[str, list[Any]] = {}
+    for config in configs:
+        if not group or group not in config or name in config:
+            kinds.setdefault(str(config.get(group)), []).append(config.get(name, ABSENT))
+    return any(_differ(values) for values in kinds.values())
+
+
+def _is_group(name: str, records: Sequence[RunRecord]) -> bool:
+    return any(isinstance(record.config.get(name), Mapping) for record in records)
+
+
+def _names(targets: Sequence[Any]) -> list[Any]:
+    """`mlp` for a built-in's `_target_`; all of it where two short names are the same."""
+    short = [target_name({"_target_": target}) for target in targets]
+    return short if len(set(short)) == len(set(targets)) else list(targets)
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return len({repr(value) for value in values}) > 1
+
+
+def _sortable(value: Any) -> tuple[int, float, str]:
+    if isinstance(value, int | float):
+        return (0, float(value), "")
+    return (1, 0.0, "" if value is None else str(value))
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return format(value, "g") if isinstance(value, float) else printable(value)

@@ -1,0 +1,110 @@
+"""The child's side: what happens in the process of one point. Imports torch only once it is there."""
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from batchlab.config import from_dict
+from batchlab.records import Measurement
+
+PR_SET_PDEATHSIG = 1
+REPORT_SECONDS = 0.1  # between two messages of progress
+
+
+def work(connection: Connection, values: Mapping[str, Any], folder: str, identity: Mapping[str, Any]) -> None:
+    """Trains the point `values` (of `config.to_dict`) in `folder`; sends `("planned", ...)`, `("progress", ...)`, `("record", ...)`."""
+    die_with_parent()
+    stop = stop_flag()
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    log_to(Path(folder) / "worker.log")
+    from batchlab.run import Identity, Listener, run
+
+    class Reporter(Listener):
+        """Tells the parent how far the run is, at most ten times a second."""
+
+        def __init__(self) -> None:
+            self._last = 0.0
+            self._latest: dict[str, float] = {}
+
+        def planned(self, examples: int) -> None:
+            send(connection, "planned", examples)
+
+        def take(self, measurement: Measurement) -> None:
+            self._latest[measurement.name] = measurement.value
+            self._latest["examples"] = measurement.examples
+            now = time.monotonic()
+            if now - self._last >= REPORT_SECONDS:
+                self._last = now
+                send(connection, "progress", dict(self._latest))
+
+    record = run(from_dict(values), Path(folder), Identity(**identity), listener=Reporter(), stopping=stop.is_set)
+    send(connection, "record", record.to_dict())
+
+
+def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
+    """Sends what `preflight.problems` finds; whatever user code prints meanwhile goes nowhere."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    log_to(Path(os.devnull))
+    try:
+        from batchlab.preflight import problems
+
+        connection.send(problems(grid))
+    except BaseException:
+        connection.send([f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"])
+        raise
+
+
+def send(connection: Connection, kind: str, content: Any) -> None:
+    """Tells the parent; where it is gone, the record is on disk."""
+    with contextlib.suppress(OSError):
+        connection.send((kind, content))
+
+
+def die_with_parent() -> None:
+    """Makes the kernel end this process with its server, and a thread end it with the sweep: no orphans."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    from multiprocessing.connection import wait
+
+    wait([sentinel])
+    os._exit(1)
+
+
+def stop_flag() -> threading.Event:
+    """An event that SIGTERM and SIGUSR1 set: the run ends after a whole step.
+
+    Ctrl-C reaches the whole foreground group; it is the parent's to tell its child what to do.
+    """
+    stop = threading.Event()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def log_to(path: Path) -> None:
+    """Sends this process's stdout and stderr, those of its C libraries too, to `path`."""
+    with path.open("w", encoding="utf-8") as log:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

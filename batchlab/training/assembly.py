@@ -1,0 +1,123 @@
+"""The parts of a run, made from its configuration in the worker (and once in the preflight child)."""
+
+import hashlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchlab import targets
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.plan import scaled
+from batchlab.task import Batch, Task
+from batchlab.training.batches import stream_seed, tensors
+
+
+def prepare_process(config: RunConfig) -> torch.device:
+    """Sets what PyTorch keeps per process (threads, determinism); returns the run's device."""
+    torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.use_deterministic_algorithms(True)
+    device = torch.device(config.device)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise BadRequest(
+                f"device={config.device} was asked for, and PyTorch {torch.__version__} sees no CUDA device here: "
+                "use device=cpu, or device=auto to take CUDA where there is one"
+            )
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise BadRequest(f"device={config.device} is not here: this machine has {torch.cuda.device_count()}")
+        torch.cuda.set_device(device)
+    return device
+
+
+def build_task(config: RunConfig, device: torch.device) -> Task:
+    """What the data group names, called."""
+    return targets.build(config.data, Task, what="data", offered={"device": device}, trust=config.trust)
+
+
+def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Module:
+    """What the model group names, called at the run's seed and moved to the device.
+
+    Initial weights come from the CPU's generator, so that they are the same on every device.
+    """
+    torch.manual_seed(stream_seed(config.seed, "weights"))
+    offered = {**task.model_args, "task": task, "device": device}
+    model = targets.build(config.model, nn.Module, what="model", offered=offered, trust=config.trust).to(device)
+    if not any(p.requires_grad for p in model.parameters()):
+        raise BadRequest(f"model._target_={config.model['_target_']} has no trainable parameters")
+    torch.manual_seed(stream_seed(config.seed, "training"))  # dropout's stream, whatever the weights took
+    return model
+
+
+def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """What the optimizer group names, called with the scaled rate (and betas and eps, where the rule moves them)."""
+    group = dict(config.optimizer)
+    for name in ("lr", "weight_decay"):
+        if name in group:
+            raise BadRequest(f"optimizer.{name} is a knob of its own: write {name}={group[name]}")
+    takes = _defaults(group, config)
+    if config.weight_decay and "weight_decay" not in takes:
+        raise BadRequest(f"weight_decay={config.weight_decay}: {group['_target_']} takes none; use weight_decay=0")
+    betas = group.get("betas", takes.get("betas"))
+    after = scaled(config, tuple(betas) if betas is not None else None, group.get("eps", takes.get("eps")))
+    if after.betas is not None:
+        group["betas"] = after.betas
+    if after.eps is not None:
+        group["eps"] = after.eps
+    offered = {
+        "params": [p for p in model.parameters() if p.requires_grad],
+        "lr": after.lr,
+        "weight_decay": config.weight_decay,
+    }
+    try:
+        return targets.build(group, torch.optim.Optimizer, what="optimizer", offered=offered, trust=config.trust)
+    except ValueError as error:  # torch.optim's own bounds, such as Nesterov without momentum
+        raise BadRequest(f"optimizer: {error}") from None
+
+
+def peak_rate(config: RunConfig) -> float:
+    """The learning rate the scaling rule gives this batch size, before warm-up and schedule."""
+    takes = _defaults(config.optimizer, config)
+    betas = config.optimizer.get("betas", takes.get("betas"))
+    eps = config.optimizer.get("eps", takes.get("eps"))
+    return scaled(config, tuple(betas) if betas is not None else None, eps).lr
+
+
+def _defaults(group: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+    """The parameters of the optimizer's signature with their defaults."""
+    factory = targets.resolve(group["_target_"], torch.optim.Optimizer, what="optimizer", trust=config.trust)
+    return {p.name: p.default for p in inspect.signature(factory).parameters.values()}
+
+
+def data_fingerprint(*sets: Batch) -> str:
+    """A hash of every number in the sets, so that runs on changed data are told apart."""
+    digest = hashlib.sha256()
+    for tensor in (t for data in sets for t in tensors(data)):
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def code_fingerprint(config: RunConfig) -> str:
+    """A hash of the code of the model and the data: their files, and what they imported from the user's folder."""
+    files = {targets.source_file(str(group["_target_"])) for group in (config.model, config.data)}
+    here = Path.cwd().resolve()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        # some of torch's modules name a file that is nowhere
+        if file and Path(file).is_absolute() and name.partition(".")[0] not in ("batchlab", "__main__", "__mp_main__"):
+            path = Path(file).resolve()
+            if path.is_file() and path.is_relative_to(here) and "site-packages" not in path.parts:
+                files.add(path)
+    digest = hashlib.sha256()
+    for path in sorted(file for file in files if file is not None):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,104 @@
+"""The order of the data: a function of the seed alone, so that every batch size sees the same row of examples."""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.task import Batch
+
+# One gather makes this many bytes of batches: fewer, larger copies (a gather per step costs 10% of a small
+# step), and the same room for every batch size, so that it does not colour the memory figures.
+GATHER_BYTES = 4 * 2**20
+
+
+def permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """Epoch `epoch`'s order of the examples 0..n-1, shape (n,): depends on these three numbers and nothing else."""
+    generator = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
+    return torch.randperm(n, generator=generator)
+
+
+def stream_seed(*words: object) -> int:
+    """A seed for one named stream of random numbers, in [0, 2**63): streams of other names are unrelated."""
+    digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def row(n: int, seed: int, start: int, length: int) -> Tensor:
+    """Examples `start` to `start + length` of the endless row of epoch permutations, as indices, shape (length,)."""
+    pieces = []
+    while length > 0:
+        epoch, offset = divmod(start, n)
+        piece = permutation(n, seed, epoch)[offset : offset + length]
+        pieces.append(piece)
+        start, length = start + len(piece), length - len(piece)
+    return torch.cat(pieces)
+
+
+class Batches:
+    """Steps' worth of micro-batches, cut from the row of a set that lives on the device.
+
+    Iterating yields, for each step, a tuple of micro-batches (tuples or dicts of tensors, as the set is); batches
+    straddle epochs, so each holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples.
+    """
+
+    def __init__(self, data: Batch, *, micro_batch_sizes: Sequence[int], seed: int, total: int) -> None:
+        self.data = data
+        self.micro_batch_sizes = tuple(micro_batch_sizes)
+        self.seed = seed
+        self.total = total
+        self.position = 0  # examples handed out
+
+    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+        batch_size = sum(self.micro_batch_sizes)
+        micro_batches = len(self.micro_batch_sizes)
+        steps_at_once = max(1, GATHER_BYTES // (batch_size * example_bytes(self.data)))
+        while self.position < self.total:
+            steps = min(steps_at_once, (self.total - self.position) // batch_size)
+            index = row(length(self.data), self.seed, self.position, steps * batch_size)
+            micro = split(gather(self.data, index), self.micro_batch_sizes * steps)
+            for first in range(0, steps * micro_batches, micro_batches):
+                self.position += batch_size
+                yield micro[first : first + micro_batches]
+
+
+def tensors(data: Batch) -> list[Tensor]:
+    """The tensors of a batch or a set."""
+    return list(data.values()) if isinstance(data, Mapping) else list(data)
+
+
+def length(data: Batch) -> int:
+    """Examples in a batch or a set."""
+    return len(tensors(data)[0])
+
+
+def example_bytes(data: Batch) -> int:
+    """Bytes of one example, at least 1."""
+    return max(1, sum(t.nbytes for t in tensors(data)) // length(data))
+
+
+def rebuilt(data: Batch, changed: Sequence[Any]) -> Any:
+    """A tuple or dict like `data` with its tensors replaced, in order."""
+    return dict(zip(data, changed, strict=True)) if isinstance(data, Mapping) else tuple(changed)
+
+
+def gather(data: Batch, index: Tensor) -> Batch:
+    """The examples at `index` (on any device), as a new batch on the data's device."""
+    moved = index.to(tensors(data)[0].device, non_blocking=True)
+    return rebuilt(data, [t.index_select(0, moved) for t in tensors(data)])
+
+
+def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
+    """Consecutive pieces of `sizes` examples: views, no copies."""
+    pieces = zip(*(t.split(list(sizes)) for t in tensors(data)), strict=True)
+    if isinstance(data, Mapping):
+        return tuple(dict(zip(data, piece, strict=True)) for piece in pieces)
+    return tuple(pieces)
+
+
+def slices(data: Batch, size: int) -> Iterator[Batch]:
+    """The whole set in order, in pieces of `size`; the last may be smaller."""
+    for start in range(0, length(data), size):
+        yield rebuilt(data, [t[start : start + size] for t in tensors(data)])

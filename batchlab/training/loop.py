@@ -1,0 +1,74 @@
+"""The training loop."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from batchlab.records import Measurement
+from batchlab.training.batches import Batches
+from batchlab.training.state import Plug, RunState
+from batchlab.training.step import Step
+
+
+def train(
+    state: RunState,
+    batches: Batches,
+    step: Step,
+    instruments: Sequence[Plug],
+    *,
+    learning_rate: Callable[[int], float],  # of the step that starts after so many examples
+    stopping: Callable[[], bool],  # asked between steps: a signal ends the run after a whole one
+) -> Iterator[Measurement]:
+    """Trains to the end of `state.budget`, yielding measurements; control is the caller's at every yield."""
+    agenda = Agenda(instruments)
+    next_batch = iter(batches)
+    yield from _measured(state, agenda.due(state.examples))
+    state.meter.start()  # after the first look, in which the libraries set themselves up
+    while state.examples < state.budget and not stopping():
+        state.learning_rate = learning_rate(state.examples)
+        for group in state.optimizer.param_groups:
+            group["lr"] = state.learning_rate
+        outcome = step(next(next_batch))
+        state.step += 1
+        state.examples += outcome.examples
+        for watch in agenda.watchers:
+            watch(outcome)
+        if state.examples >= agenda.next:
+            yield from _measured(state, agenda.due(state.examples))
+    state.meter.stop()
+    yield from _measured(state, agenda.not_yet_measured_at(state.examples))
+    for instrument in instruments:
+        yield from instrument.conclude(state)
+
+
+def _measured(state: RunState, due: Iterable[Plug]) -> Iterator[Measurement]:
+    with state.meter.paused():
+        for instrument in due:
+            yield from instrument.measure(state)
+
+
+class Agenda:
+    """When each instrument measures: at its first look, at the first step beyond each multiple of its `every`."""
+
+    def __init__(self, instruments: Sequence[Plug]) -> None:
+        # A step of a small model takes 150 us: not even an empty call is made in vain.
+        self.watchers = [i.watch for i in instruments if not getattr(type(i).watch, "is_empty", False)]
+        self._last: dict[int, int] = {}
+        self._next: list[tuple[float, Plug]] = [(0.0, instrument) for instrument in instruments]
+        self.next = 0.0  # examples at which somebody is due
+
+    def due(self, examples: int) -> list[Plug]:
+        """Who measures now; each is put down for its next time."""
+        now = [instrument for at, instrument in self._next if at <= examples]
+        self._last |= {id(instrument): examples for instrument in now}
+        self._next = [(after(i, examples) if at <= examples else at, i) for at, i in self._next]
+        self.next = min((at for at, _ in self._next), default=float("inf"))
+        return now
+
+    def not_yet_measured_at(self, examples: int) -> list[Plug]:
+        """Who has not measured at this very step: an instrument does so at most once a step."""
+        return [instrument for _, instrument in self._next if self._last.get(id(instrument)) != examples]
+
+
+def after(instrument: Plug, examples: int) -> float:
+    """The next multiple of the instrument's `every` beyond `examples`."""
+    every = instrument.every
+    return float("inf") if every is None else (examples // every + 1) * every

@@ -1,0 +1,73 @@
+"""Training seconds and peak bytes, with measuring charged to nobody."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+
+class Peaks(Protocol):
+    """High-water marks of memory that can be set back (`batchlab.training.peaks`)."""
+
+    def read(self) -> dict[str, int]:
+        """Bytes at the highest since `reset`, by measurement name."""
+
+    def reset(self) -> None:
+        """Start a new high-water mark at the present level."""
+
+
+class Meter:
+    """A stop watch that stands still, and a high-water mark that does not rise, while an instrument works."""
+
+    def __init__(
+        self, *, peaks: Peaks, drain: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self.measuring_seconds = 0.0  # spent in `paused`
+        self._peaks = peaks
+        self._drain = drain  # waits until the device has done what it was given
+        self._clock = clock
+        self._seconds = 0.0
+        self._since: float | None = None  # when the clock was last set going
+        self._highest: dict[str, int] = {}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent training so far."""
+        return self._seconds + (0.0 if self._since is None else self._clock() - self._since)
+
+    @property
+    def peak_bytes(self) -> dict[str, int]:
+        """The highest level of each kind of memory while training, as of the last pause."""
+        return dict(self._highest)
+
+    def start(self) -> None:
+        """Sets the clock going; memory counts from here."""
+        self._drain()
+        self._peaks.reset()
+        self._since = self._clock()
+
+    def stop(self) -> None:
+        """Stops the clock and takes the marks, once the device is done."""
+        self._drain()
+        self._seconds, self._since = self.seconds, None
+        marks = self._peaks.read()
+        self._highest = {name: max(value, self._highest.get(name, 0)) for name, value in marks.items()}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around measuring: the device is drained at both ends, so that work is charged to its owner."""
+        running = self._since is not None
+        if running:
+            self.stop()
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._drain()
+            # Only where measuring rose above training: setting a mark back gives pages to the kernel, and
+            # training would pay for getting them again.
+            if any(value > self._highest.get(name, 0) for name, value in self._peaks.read().items()):
+                self._peaks.reset()
+            self.measuring_seconds += self._clock() - began
+            if running:
+                self._since = self._clock()

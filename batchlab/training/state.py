@@ -1,0 +1,65 @@
+"""What a run is made of while it trains, and the socket that instruments plug into."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from batchlab.records import Measurement
+from batchlab.task import Batch, Task
+from batchlab.training.meter import Meter
+from batchlab.training.precision import Precision
+from batchlab.training.step import Outcome
+
+
+@dataclass
+class RunState:
+    """One run in flight. Instruments read it; only the loop writes it."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    task: Task
+    train: Batch  # the whole training set, on the device
+    val: Batch
+    device: torch.device
+    precision: Precision
+    meter: Meter
+    budget: int  # examples
+    learning_rate: float = 0.0  # of the last step
+    step: int = 0
+    examples: int = 0
+
+    def measurement(
+        self,
+        name: str,
+        value: float,
+        *,
+        low: float | None = None,
+        high: float | None = None,
+        n: int | None = None,
+    ) -> Measurement:
+        """A number, stamped with where the run is."""
+        return Measurement(name, value, self.step, self.examples, self.meter.seconds, low=low, high=high, n=n)
+
+
+class Plug(Protocol):
+    """What the loop asks of an instrument (`batchlab.instruments.Instrument` is the base to inherit from)."""
+
+    every: int | None  # examples between measurements; None: only at the start and at the end
+
+    def watch(self, outcome: Outcome) -> None:
+        """After every step. Keep references only: this must not wait for the device."""
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        """At 0 examples, at the first step beyond each multiple of `every`, and at the end."""
+
+    def conclude(self, state: RunState) -> Iterator[Measurement]:
+        """Once, after the last `measure`: what the run as a whole comes to."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What resuming needs."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""

@@ -1,0 +1,69 @@
+"""One optimizer update, however many micro-batches it takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from batchlab.task import Batch, Task
+from batchlab.training.batches import length
+from batchlab.training.precision import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step leaves for the instruments: references on the device, which nobody has waited for."""
+
+    loss_sum: Tensor  # 0-d: the losses of the whole batch, summed over terms
+    count: int  # terms (examples, or tokens)
+    examples: int
+    skipped: Tensor | None  # 0-d bool: the fp16 scaler threw the update away; None in other precisions
+
+
+class Step:
+    """The whole of training on one batch: forward, backward, unscale, clip, update."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        task: Task,
+        precision: Precision,
+        clip_norm: float | None = None,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.task = task
+        self.precision = precision
+        self.clip_norm = clip_norm
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def __call__(self, micro_batches: Sequence[Batch]) -> Outcome:
+        """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
+        for p in self.parameters:  # optimizer.zero_grad() does this, for 5% of a small step
+            p.grad = None
+        loss_sum, count = backward(self.model, self.task, self.precision, micro_batches)
+        skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
+        return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
+
+
+def backward(
+    model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]
+) -> tuple[Tensor, int]:
+    """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count."""
+    # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
+    # means is not the mean of the batch.
+    count = sum(map(task.count, micro_batches))
+    sums = []
+    for batch in micro_batches:
+        with precision.forward():
+            losses = task.loss(task.forward(model, batch), batch)
+            # bf16 and fp16 hold 8 and 11 bits: a sum of hundreds of losses would lose the small ones
+            part = losses.sum(dtype=torch.float32) if losses.dtype in _HALF else losses.sum()
+        precision.backward(part / count)
+        sums.append(part.detach())
+    return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
+
+
+_HALF = (torch.bfloat16, torch.float16)

@@ -1,0 +1,142 @@
+"""The loop: when it measures, what it charges, and that it is the plain loop of a textbook."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from batchlab import Task
+from batchlab.instruments import Instrument
+from batchlab.training.batches import Batches, row
+from batchlab.training.loop import Agenda, train
+from batchlab.training.meter import Meter
+from batchlab.training.precision import Precision
+from batchlab.training.state import RunState
+from batchlab.training.step import Step
+
+CPU = torch.device("cpu")
+
+
+class NoMemory:
+    def read(self):
+        return {}
+
+    def reset(self):
+        pass
+
+
+class At(Instrument):
+    """Notes where it was asked to measure."""
+
+    def __init__(self, every):
+        self.every = every
+        self.seen = []
+
+    def measure(self, state):
+        self.seen.append(state.examples)
+        yield state.measurement("at/examples", state.examples)
+
+
+def run_state(data, *, budget, clock=None, lr=0.1):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(data[0].shape[1], 3)
+    task = Task.classification(data, data)
+    keys = {"clock": clock} if clock else {}
+    return RunState(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
+        task=task,
+        train=data,
+        val=data,
+        device=CPU,
+        precision=Precision("fp32", CPU),
+        meter=Meter(peaks=NoMemory(), **keys),
+        budget=budget,
+    )
+
+
+def data_of(n=20):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator)
+
+
+def go(state, batch_size, instruments=(), rate=lambda examples: 0.1, stopping=lambda: False):
+    batches = Batches(state.train, micro_batch_sizes=[batch_size], seed=0, total=state.budget)
+    step = Step(state.model, state.optimizer, state.task, state.precision)
+    return list(train(state, batches, step, instruments, learning_rate=rate, stopping=stopping))
+
+
+def test_it_is_the_plain_loop_bit_for_bit():
+    data = data_of()
+    state = run_state(data, budget=60)
+    go(state, 5, [At(10)], rate=lambda examples: 0.1 / (1 + examples))
+
+    torch.manual_seed(0)
+    plain = torch.nn.Linear(4, 3)
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
+    for start in range(0, 60, 5):
+        optimizer.param_groups[0]["lr"] = 0.1 / (1 + start)
+        index = row(20, 0, start, 5)
+        optimizer.zero_grad()
+        (F.cross_entropy(plain(data[0][index]), data[1][index], reduction="none").sum() / 5).backward()
+        optimizer.step()
+
+    assert (state.step, state.examples) == (12, 60)
+    assert torch.equal(state.model.weight, plain.weight)
+    assert torch.equal(state.model.bias, plain.bias)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "every", "expected"),
+    [
+        (4, 10, [0, 12, 20, 32, 40]),  # the first step beyond each multiple of 10, and the end
+        (5, 10, [0, 10, 20, 30, 40]),
+        (20, 10, [0, 20, 40]),  # at most once a step
+        (8, 100, [0, 40]),  # the start and the end, whatever `every` is
+        (4, None, [0, 40]),
+    ],
+)
+def test_instruments_measure_at_the_same_examples_for_every_batch_size(batch_size, every, expected):
+    instrument = At(every)
+    go(run_state(data_of(), budget=40), batch_size, [instrument])
+    assert instrument.seen == expected
+
+
+def test_a_signal_ends_it_after_a_whole_step_and_with_a_last_look():
+    state = run_state(data_of(), budget=40)
+    instrument = At(100)
+    asked = iter([False, False, True])
+    go(state, 4, [instrument], stopping=lambda: next(asked))
+    assert (state.step, state.examples) == (2, 8)
+    assert instrument.seen == [0, 8]
+
+
+def test_measuring_and_the_consumer_of_measurements_are_not_charged():
+    now = [0.0]
+    state = run_state(data_of(), budget=40, clock=lambda: now[0])
+
+    class Slow(At):
+        def measure(self, state):
+            now[0] += 100.0
+            yield from super().measure(state)
+
+    batches = Batches(state.train, micro_batch_sizes=[4], seed=0, total=40)
+    plain_step = Step(state.model, state.optimizer, state.task, state.precision)
+
+    def step(micro_batches):
+        now[0] += 1.0
+        return plain_step(micro_batches)
+
+    for _ in train(state, batches, step, [Slow(8)], learning_rate=lambda examples: 0.1, stopping=lambda: False):
+        now[0] += 1000.0  # a slow disk
+
+    assert state.meter.seconds == 10.0
+    assert state.meter.measuring_seconds == 6 * 1100.0
+
+
+def test_only_instruments_that_watch_are_called_each_step():
+    class Watches(At):
+        def watch(self, outcome):
+            pass
+
+    watching, silent = Watches(None), At(None)
+    assert [w.__self__ for w in Agenda([watching, silent]).watchers] == [watching]

@@ -1,0 +1,88 @@
+"""Measuring is charged to nobody."""
+
+import pytest
+
+from batchlab.training.meter import Meter
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+class Marks:
+    """A memory whose level the test sets; the mark is the highest level since the last reset."""
+
+    def __init__(self):
+        self.level = self.mark = 0
+
+    def to(self, level):
+        self.level, self.mark = level, max(self.mark, level)
+
+    def read(self):
+        return {"bytes": self.mark}
+
+    def reset(self):
+        self.mark = self.level
+
+
+def test_the_clock_stands_still_while_an_instrument_works():
+    clock = Clock()
+    meter = Meter(peaks=Marks(), clock=clock)
+    meter.start()
+    clock.now += 2.0
+    with meter.paused():
+        clock.now += 50.0
+        assert meter.seconds == 2.0
+    clock.now += 1.0
+    assert meter.seconds == 3.0
+    assert meter.measuring_seconds == 50.0
+
+
+def test_work_that_is_still_on_the_device_is_charged_to_who_gave_it():
+    clock = Clock()
+    pending = [0.0]
+
+    def drain():
+        clock.now += pending[0]
+        pending[0] = 0.0
+
+    meter = Meter(peaks=Marks(), clock=clock, drain=drain)
+    meter.start()
+    pending[0] = 3.0  # training queued three seconds of work, and the host went on at once
+    with meter.paused():
+        assert meter.seconds == 3.0
+        pending[0] = 7.0  # and so did the instrument
+    assert meter.seconds == 3.0
+    assert meter.measuring_seconds == 7.0
+
+
+def test_the_peak_of_an_instrument_is_not_the_peak_of_training():
+    marks = Marks()
+    meter = Meter(peaks=marks)
+    marks.to(10)
+    meter.start()
+    marks.to(30)
+    marks.to(10)
+    with meter.paused():
+        marks.to(500)
+        marks.to(10)
+    marks.to(40)
+    marks.to(10)
+    with meter.paused():
+        pass
+    assert meter.peak_bytes == {"bytes": 40}
+
+
+def test_the_clock_goes_on_when_an_instrument_fails():
+    clock = Clock()
+    meter = Meter(peaks=Marks(), clock=clock)
+    meter.start()
+    with pytest.raises(RuntimeError, match="broken"), meter.paused():
+        clock.now += 5.0
+        raise RuntimeError("broken")
+    clock.now += 1.0
+    assert meter.seconds == 1.0

@@ -1,0 +1,163 @@
+"""A step over micro-batches is the step over the whole batch: to rounding, in float64."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from batchlab import Task
+from batchlab.training.batches import split
+from batchlab.training.precision import Precision
+from batchlab.training.step import Step, backward
+
+CPU = torch.device("cpu")
+RAGGED = [[7], [4, 3], [3, 3, 1], [1, 6], [1] * 7, [2, 2, 2, 1]]
+
+
+def images(n=7):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(n, 1, 5, 5, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(0, 3, (n,), generator=generator)
+
+
+def network():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.Tanh(), torch.nn.Flatten(), torch.nn.LayerNorm(36), torch.nn.Linear(36, 3)
+    ).double()
+
+
+def relative_difference(a, b):
+    flat_a, flat_b = (torch.cat([g.flatten() for g in grads]) for grads in (a, b))
+    return ((flat_a - flat_b).norm() / flat_b.norm()).item()
+
+
+def gradients(model):
+    return [p.grad for p in model.parameters()]
+
+
+@pytest.mark.parametrize("sizes", RAGGED, ids=str)
+def test_accumulated_gradient_is_that_of_a_plain_mean_over_the_whole_batch(sizes):
+    batch = images()
+    task = Task.classification(batch, batch)
+    model, plain = network(), network()
+    F.cross_entropy(plain(batch[0]), batch[1]).backward()
+
+    loss_sum, count = backward(model, task, Precision("fp32", CPU), split(batch, sizes))
+
+    assert relative_difference(gradients(model), gradients(plain)) < 1e-12
+    assert count == 7
+    assert loss_sum.item() == pytest.approx(
+        F.cross_entropy(plain(batch[0]), batch[1], reduction="sum").item(), rel=1e-12
+    )
+
+
+def test_a_mean_of_means_would_be_seen():
+    # The oracle of the test above must be able to fail: the common bug is off by far more than rounding.
+    batch = images()
+    model, plain = network(), network()
+    F.cross_entropy(plain(batch[0]), batch[1]).backward()
+    for inputs, labels in split(batch, [4, 2, 1]):
+        (F.cross_entropy(model(inputs), labels) / 3).backward()
+    assert relative_difference(gradients(model), gradients(plain)) > 1e-2
+
+
+def token_task(tokens):
+    """A loss per token, of which each example has another number: label 0 is padding."""
+
+    def count(batch):
+        return int((batch[1] != 0).sum())
+
+    def loss(outputs, batch):
+        kept = batch[1] != 0
+        return F.cross_entropy(outputs[kept], batch[1][kept], reduction="none")
+
+    return Task(train=tokens, val=tokens, loss=loss, count=count)
+
+
+@pytest.mark.parametrize("sizes", RAGGED, ids=str)
+def test_tokens_weigh_alike_whatever_micro_batch_they_fall_in(sizes):
+    generator = torch.Generator().manual_seed(2)
+    inputs = torch.randn(7, 6, 4, generator=generator, dtype=torch.float64)
+    labels = torch.randint(1, 5, (7, 6), generator=generator)
+    for example, kept in enumerate([6, 1, 3, 5, 2, 6, 4]):
+        labels[example, kept:] = 0
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 5).double()
+    plain = copy.deepcopy(model)
+    F.cross_entropy(plain(inputs).flatten(0, 1), labels.flatten(), ignore_index=0).backward()
+
+    _, count = backward(model, token_task((inputs, labels)), Precision("fp32", CPU), split((inputs, labels), sizes))
+
+    assert relative_difference(gradients(model), gradients(plain)) < 1e-12
+    assert count == 27
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW], ids=["sgd", "adamw"])
+def test_twenty_clipped_updates_end_at_the_same_weights_as_a_plain_loop(make):
+    batch = images(20)
+    task = Task.classification(batch, batch)
+    model, plain = network(), network()
+    keys = {"lr": 0.05, **({"momentum": 0.9} if make is torch.optim.SGD else {})}
+    step = Step(model, make(model.parameters(), **keys), task, Precision("fp32", CPU), clip_norm=0.5)
+    optimizer = make(plain.parameters(), **keys)
+    for _ in range(20):
+        step(split(batch, [8, 8, 4]))
+        optimizer.zero_grad()
+        F.cross_entropy(plain(batch[0]), batch[1]).backward()
+        torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.5)
+        optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
+
+
+def test_a_dict_batch_is_passed_by_name():
+    torch.manual_seed(0)
+
+    class Named(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(3, 1)
+
+        def forward(self, x, y):
+            return self.layer(x) - y
+
+    batch = {"x": torch.randn(5, 3), "y": torch.randn(5, 1)}
+    task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.square().squeeze(1))
+    model = Named()
+    loss_sum, count = backward(model, task, Precision("fp32", CPU), split(batch, [2, 3]))
+    assert count == 5
+    assert loss_sum.item() == pytest.approx(((model.layer(batch["x"]) - batch["y"]) ** 2).sum().item(), rel=1e-6)
+
+
+def test_fp16_updates_that_overflow_are_skipped_and_said():
+    batch = (torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
+    huge = Task(
+        train=batch, val=batch, loss=lambda outputs, batch: F.cross_entropy(outputs, batch[1], reduction="none") * 1e30
+    )
+    mild = Task.classification(batch, batch)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(2, 3)
+    before = copy.deepcopy(model.state_dict())
+    precision = Precision("fp16", CPU)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    overflowed = Step(model, optimizer, huge, precision)([batch])
+
+    assert bool(overflowed.skipped)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    applied = Step(model, optimizer, mild, precision)([batch])
+    assert not bool(applied.skipped)
+    assert not torch.equal(model.weight, before["weight"])
+
+
+def test_bf16_sums_losses_in_float32():
+    # 4,096 losses of 1: bf16 stops counting at 256.
+    batch = (torch.zeros(4096, 1), torch.zeros(4096))
+    task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.flatten() + torch.ones_like(outputs[:, 0]))
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(model.bias)
+    loss_sum, _ = backward(model, task, Precision("bf16", CPU), [batch])
+    assert loss_sum.item() == 4096
