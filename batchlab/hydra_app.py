@@ -23,7 +23,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
@@ -252,6 +252,11 @@ def _translated(error: BaseException) -> BadRequest:
     for link in chain:
         if isinstance(link, BadRequest):
             return link
+        if isinstance(link, OverrideParseException):
+            return BadRequest(
+                f"cannot read '{link.override}': write key=value or key=value,value,... and quote what holds spaces, "
+                "commas or brackets, as in \"model.name='a,b'\""
+            )
         if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options is not None:
             group, _, name = link.missing_cfg_file.rpartition("/")
             options = [option for option in link.options if option != "own"]

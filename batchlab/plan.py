@@ -35,11 +35,16 @@ def plan(config: RunConfig, n_train: int) -> Plan:
             f"batch_size={config.batch_size} is larger than the budget {config.budget} of {budget} examples: "
             f"not one step fits; raise the budget to at least {config.batch_size} examples"
         )
+    if budget > 2**53:  # beyond, progress through the budget is no longer exact in floating point
+        raise BadRequest(f"{config.budget} is a budget of more than 2**53 examples: give a smaller one")
     steps = budget // config.batch_size
     examples = steps * config.batch_size
     warmup = config.warmup * budget if config.warmup < 1 else config.warmup
     if warmup > budget:
-        raise BadRequest(f"warmup={config.warmup:g} examples is longer than the budget of {budget} examples")
+        raise BadRequest(
+            f"warmup={str(config.warmup).removesuffix('.0')} examples is longer than the budget of {budget} examples: "
+            f"use at most {budget}, or a fraction of the budget below 1"
+        )
     return Plan(
         steps=steps,
         examples=examples,

@@ -7,7 +7,6 @@ function from the user's own folder, batchlab, torchvision.models or a trusted p
 
 import importlib
 import inspect
-import os
 import sys
 import sysconfig
 from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +52,7 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
     if not inspect.isfunction(found):
         raise BadRequest(f"{what}._target_={target} is a {type(found).__name__}: name a {kind.__name__} or a function")
     # Where it was defined, not the name it was reached by: `my_net.os.system` is not of the user's folder.
-    home = found.__module__
+    home = found.__module__ or "nowhere"
     trusted = any(home == package or home.startswith(package + ".") for package in (*TRUSTED, *trust))
     if not trusted and not _in_user_folder(found):
         raise BadRequest(
@@ -112,10 +111,11 @@ def _import(target: str, what: str) -> Any:
         path = f"{path}.{name}"
         if not hasattr(found, name) and inspect.ismodule(found):
             try:
-                found = importlib.import_module(path)
+                # By its own name: `my_net.np.linalg` is a path of attributes, and no module is called so.
+                found = importlib.import_module(f"{found.__name__}.{name}")
                 continue
             except ModuleNotFoundError as error:
-                if error.name != path:
+                if error.name != f"{found.__name__}.{name}":
                     raise
         if not hasattr(found, name):
             near = did_you_mean(name, [known for known in vars(found) if not known.startswith("_")])
@@ -125,14 +125,15 @@ def _import(target: str, what: str) -> Any:
 
 
 def _in_user_folder(function: Callable[..., Any]) -> bool:
-    file = inspect.getsourcefile(function)
-    if file is None:
-        return False
-    path = Path(os.path.realpath(file))
-    library = Path(os.path.realpath(sysconfig.get_path("stdlib")))
-    return path.is_relative_to(Path.cwd().resolve()) and not (
-        path.is_relative_to(library) or {"site-packages", "dist-packages"} & set(path.parts)
-    )
+    here, library = Path.cwd().resolve(), Path(sysconfig.get_path("stdlib")).resolve()
+    # Itself or what it wraps: a decorator from elsewhere leaves the function the user's own.
+    for file in {inspect.getsourcefile(code) for code in (function, inspect.unwrap(function))} - {None}:
+        path = Path(str(file)).resolve()
+        installed = path.is_relative_to(library) or {"site-packages", "dist-packages"} & set(path.parts)
+        # Frozen modules have no file: `os.makedirs` is of "<frozen os>", which as a path is one in this folder.
+        if path.is_file() and path.is_relative_to(here) and not installed:
+            return True
+    return False
 
 
 def _holds_target(value: Any) -> bool:

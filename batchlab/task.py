@@ -24,7 +24,7 @@ def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
     return {}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # eq would compare tensors, which have no single answer
 class Task:
     """What `data._target_` returns. A batch is a tuple or a dict of tensors, first axis = example.
 
@@ -61,8 +61,10 @@ class Task:
 
         offered: dict[str, Any] = {}
         if isinstance(train, Sequence):
-            inputs, labels = train[0], train[1]
-            offered = {"num_classes": int(labels.max()) + 1, "input_shape": tuple(inputs.shape[1:])}
+            inputs, classes = train[0], int(train[1].max()) + 1
+            if isinstance(val, Sequence):  # a class may be missing from a small training set
+                classes = max(classes, int(val[1].max()) + 1)
+            offered = {"num_classes": classes, "input_shape": tuple(inputs.shape[1:])}
         chosen: dict[str, Any] = {
             "loss": loss,
             "metrics": metrics,
@@ -74,16 +76,28 @@ class Task:
 
     @classmethod
     def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
-        """Inputs and targets (examples, ...): squared error, averaged over the outputs of an example."""
+        """Inputs and targets (examples, ...): squared error, averaged over the outputs of an example.
+
+        Targets (examples,) take outputs (examples, 1) as well. Offers `num_outputs` (a tuple where targets have
+        more than two axes) and `input_shape` to the model where `train` is a tuple.
+        """
 
         def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            return (outputs - batch[1]).square().flatten(1).mean(dim=1)
+            targets: Tensor = batch[1]
+            if outputs.shape == (*targets.shape, 1):
+                targets = targets.unsqueeze(-1)
+            # (examples, 1) - (examples,) would be a table of every output against every target, and train on it.
+            if outputs.shape != targets.shape:
+                raise ValueError(f"outputs {tuple(outputs.shape)} do not fit targets {tuple(targets.shape)}")
+            return (outputs - targets).square().reshape(len(targets), -1).mean(dim=1)
 
         offered: dict[str, Any] = {}
         if isinstance(train, Sequence):
-            outputs = tuple(train[1].shape[1:])
-            offered = {"num_outputs": outputs[0] if len(outputs) == 1 else outputs, "input_shape": train[0].shape[1:]}
-        return cls(train=train, val=val, **({"loss": loss, "model_args": offered} | changes))
+            shape = tuple(train[1].shape[1:])
+            offered = {"num_outputs": (shape or (1,))[0] if len(shape) < 2 else shape}
+            offered["input_shape"] = tuple(train[0].shape[1:])
+        chosen: dict[str, Any] = {"loss": loss, "model_args": offered}
+        return cls(train=train, val=val, **(chosen | changes))
 
     @classmethod
     def language_model(

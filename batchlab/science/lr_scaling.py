@@ -44,9 +44,7 @@ def adam_square_root(ratio: float, base: Scaled) -> Scaled:
     beta1, beta2 = _betas("adam_sqrt", base)
     if base.eps is None:
         raise BadRequest("lr_scaling=adam_sqrt also moves eps, and this optimizer has none: use optimizer=adamw")
-    return Scaled(
-        lr=base.lr * math.sqrt(ratio), betas=(beta1**ratio, beta2**ratio), eps=base.eps / math.sqrt(ratio)
-    )
+    return Scaled(lr=base.lr * math.sqrt(ratio), betas=(beta1**ratio, beta2**ratio), eps=base.eps / math.sqrt(ratio))
 
 
 def adam_half_life(ratio: float, base: Scaled) -> Scaled:

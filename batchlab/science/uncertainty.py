@@ -1,9 +1,9 @@
 """Error bars."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import comb
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,16 @@ def median_interval(values: Sequence[float]) -> Interval:
     """The median with its distribution-free interval from order statistics (sign test; n >= 6, else none).
 
     The interval runs from the k-th smallest to the k-th largest value, k as large as keeps the coverage
-    1 - 2 P(Binomial(n, 1/2) < k) at 95% or more. Raises ValueError on an empty sample.
+    1 - 2 P(Binomial(n, 1/2) < k) at 95% or more. Raises ValueError on an empty sample, and on a nan.
     """
+    if any(math.isnan(value) for value in values):
+        raise ValueError("a nan has no place in an order, and no median")
     ordered = sorted(values)
     n = len(ordered)
     median = statistics.median(ordered)
     k, tail = 0, 0.0
-    while k < n // 2 and 2 * (tail + comb(n, k) / 2**n) <= 0.05:
-        tail += comb(n, k) / 2**n
+    while k < n // 2 and 2 * (tail + math.comb(n, k) / 2**n) <= 0.05:
+        tail += math.comb(n, k) / 2**n
         k += 1
     if k == 0:
         return Interval(median, None, None, n)

@@ -5,16 +5,35 @@ import os
 import re
 from pathlib import Path
 
+from batchlab.errors import BadRequest
+
 
 def resolve_device(asked: str) -> str:
-    """`auto` as `cuda` or `cpu`; anything else as it is.
+    """`auto` as `cuda` or `cpu`; anything else as it is, but BadRequest for a CUDA that cannot be here.
 
-    CUDA is taken where the installed PyTorch is a CUDA build (read from its version file), the environment does not
-    hide all devices, and the driver answers with at least one. The preflight child checks it with PyTorch itself.
+    CUDA is there where the installed PyTorch is a CUDA build (read from its version file), the environment does not
+    hide all devices, and the driver answers with at least one. The preflight child asks PyTorch itself.
     """
-    if asked != "auto":
+    if asked == "cpu":
         return asked
-    return "cuda" if _torch_has_cuda() and _visible() and _driver_devices() > 0 else "cpu"
+    lacking = _what_cuda_lacks()
+    if asked == "auto":
+        return "cpu" if lacking else "cuda"
+    if lacking:
+        raise BadRequest(
+            f"device={asked} was asked for, and {lacking}: "
+            "use device=cpu, or device=auto to take CUDA where there is one"
+        )
+    return asked
+
+
+def _what_cuda_lacks() -> str:
+    """Why there is no CUDA here, or an empty text."""
+    if not _torch_has_cuda():
+        return "the installed PyTorch is a build without CUDA"
+    if not _visible():
+        return "CUDA_VISIBLE_DEVICES hides every device"
+    return "" if _driver_devices() > 0 else "no NVIDIA driver answers with a device here"
 
 
 def _torch_has_cuda() -> bool:

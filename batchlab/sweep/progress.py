@@ -100,14 +100,9 @@ class PlainProgress:
         self._started(self.running[run_id])
 
     def expect(self, budget_examples: int) -> None:
-        """The point that began last will train on so many examples."""
-        if self.running:
-            self._latest().budget_examples = budget_examples
-
-    def expect(self, budget_examples: int) -> None:
         """The point that began last will train on so many examples: known once its data is loaded."""
         if self.running:
-            list(self.running.values())[-1].budget_examples = budget_examples
+            self._latest().budget_examples = budget_examples
 
     def update(self, examples: int, loss: float | None, examples_per_second: float | None) -> None:
         """News of the point that began last."""

@@ -77,7 +77,7 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
         Column("steps", [f"{record.steps:,}" for record in records]),
         Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
         Column("relative\nspeed", _relative(records, speeds)),
-        Column("peak\nMiB", [number(_peak_mib(record), ",.1f") for record in records]),
+        Column("peak\nMiB", [_mib(record) for record in records]),
         Column("val\nloss", [number(final.get("val/loss")) for final in finals]),
         Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
         Column("target\nexamples", [number(_reached(t, "examples"), ",.0f") for t in targets], "target_examples"),
@@ -93,16 +93,22 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
 def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[str]]:
     """The table's lines, and below each row what found no place in it; `edge` is the terminal's width, if any."""
 
-    def lines(shown: Sequence[Column]) -> list[str]:
-        return aligned([c.title for c in shown], list(zip(*(c.cells for c in shown), strict=True)))
+    def lines(shown: Sequence[Column], gap: int) -> list[str]:
+        return aligned([c.title for c in shown], list(zip(*(c.cells for c in shown), strict=True)), gap=gap)
 
-    points = len(columns[0].cells)
-    whole = lines(columns)
-    if edge is None or max(map(len, whole)) <= edge:
-        return whole, [""] * points
+    nothing = [""] * len(columns[0].cells)
     moved = [column for column in columns if column.name]
-    below = ["    " + " ".join(f"{column.name}={column.cells[i]}" for column in moved) for i in range(points)]
-    return lines([column for column in columns if not column.name]), below if moved else [""] * points
+    below = [
+        "    " + " ".join(f"{c.name}={cell}" for c, cell in zip(moved, cells, strict=True))
+        for cells in zip(*(c.cells for c in moved), strict=True)
+    ]
+    always = [column for column in columns if not column.name]
+    wide = lines(columns, 2), nothing
+    if edge is None:
+        return wide
+    narrow = lines(always, 1), below or nothing
+    tries = [wide, (lines(columns, 1), nothing), (lines(always, 2), below or nothing)]
+    return next((fitting for fitting in tries if max(map(len, fitting[0])) <= edge), narrow)
 
 
 def _relative(records: Sequence[RunRecord], speeds: Sequence[float | None]) -> list[str]:
@@ -122,9 +128,9 @@ def _kind(record: RunRecord) -> str:
     return repr([record.config.get(name) for name in MOVES_SPEED])
 
 
-def _peak_mib(record: RunRecord) -> float | None:
+def _mib(record: RunRecord) -> str:
     peak = record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
-    return None if peak is None else float(peak) / MIB
+    return NOTHING if peak is None else number(peak / MIB, ",.1f" if peak < 100 * MIB else ",.0f")
 
 
 def _reached(target: Mapping[str, Any], field: str) -> float | None:

@@ -46,7 +46,7 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
     rates = {(r.config.get("lr"), r.config.get("lr_scaling"), r.config.get("reference_batch_size")) for r in whole}
     if len(rates) == 1:
         lr, rule, reference = rates.pop()
-        scaled = "not scaled" if rule == "none" else f"scaled by the rule {rule} from batch size {reference}"
+        scaled = "not scaled" if rule == "none" else f"scaled by {rule} from batch size {reference}"
         held.append(f"the rate, {lr} and {scaled}")
     return [f"Held equal: {'; '.join(held)}."]
 

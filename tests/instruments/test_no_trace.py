@@ -1,0 +1,120 @@
+"""Instruments leave no trace: weights, buffers, optimizer and random streams are bit-identical with and without."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from batchlab import Task
+from batchlab.instruments.gradient import Gradient
+from batchlab.instruments.health import Health
+from batchlab.instruments.memory import Memory
+from batchlab.instruments.throughput import Throughput
+from batchlab.instruments.training_loss import TrainingLoss
+from batchlab.instruments.validation import Validation
+from batchlab.training.batches import Batches
+from batchlab.training.loop import train
+from batchlab.training.meter import Meter
+from batchlab.training.peaks import ResidentPeak
+from batchlab.training.precision import Precision
+from batchlab.training.state import RunState
+from batchlab.training.step import Step
+
+CATALOGUE = {
+    "training_loss": lambda: TrainingLoss(log_every=8),
+    "health": lambda: Health(log_every=8),
+    "throughput": lambda: Throughput(log_every=8),
+    "memory": lambda: Memory(micro_batch_size=4),
+    "gradient": lambda: Gradient(eval_every=8, batch_size=8, micro_batch_size=3, seed=0),
+    "validation": lambda: Validation(eval_every=8, eval_batch_size=7),
+}
+
+
+class Noisy(torch.nn.Module):
+    """BatchNorm, dropout, and a forward that draws from every global stream there is."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 16), torch.nn.BatchNorm1d(16), torch.nn.ReLU(), torch.nn.Dropout(0.5), torch.nn.Linear(16, 3)
+        )
+
+    def forward(self, x):
+        return self.layers(x) * (1 + 0.01 * random.random() + 0.01 * np.random.rand())
+
+
+def trained(instruments, precision):
+    """Everything that could carry a trace, after 15 steps."""
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(30, 4, generator=generator), torch.randint(0, 3, (30,), generator=generator)
+    model = Noisy()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    cpu = torch.device("cpu")
+    number_format = Precision(precision, cpu)
+    state = RunState(
+        model=model,
+        optimizer=optimizer,
+        task=Task.classification(data, data),
+        train=data,
+        val=data,
+        device=cpu,
+        precision=number_format,
+        meter=Meter(peaks=ResidentPeak()),
+        budget=120,
+    )
+    step = Step(model, optimizer, state.task, number_format)
+    losses = []
+
+    def noted(micro_batches):
+        outcome = step(micro_batches)
+        losses.append(outcome.loss_sum)
+        return outcome
+
+    batches = Batches(data, micro_batch_sizes=[4, 4], seed=0, total=120)
+    measured = list(train(state, batches, noted, instruments, learning_rate=lambda e: 0.01, stopping=lambda: False))
+    scale = number_format.loss_scale()
+    moments = [value for entry in optimizer.state.values() for value in entry.values()]
+    tensors = [*model.state_dict().values(), *moments, *losses, torch.get_rng_state()]
+    rest = (scale, random.getstate(), str(np.random.get_state()), [m.training for m in model.modules()])
+    gradients = [p.grad for p in model.parameters()]
+    return tensors + gradients, rest, measured
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    return {precision: trained([], precision) for precision in ("fp32", "bf16", "fp16")}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_run_is_the_same_with_and_without_it(name, precision, undisturbed):
+    tensors, rest, _ = undisturbed[precision]
+    seen_tensors, seen_rest, measured = trained([CATALOGUE[name]()], precision)
+
+    assert len(seen_tensors) == len(tensors)
+    for seen, expected in zip(seen_tensors, tensors, strict=True):
+        assert torch.equal(seen, expected)
+    assert seen_rest == rest
+    assert measured or name == "health"
+
+
+def test_the_catalogue_is_all_there_is(repository):
+    modules = {path.stem for path in (repository / "batchlab" / "instruments").glob("*.py")}
+    assert modules - {"__init__", "instrument", "panel"} == set(CATALOGUE)
+
+
+def test_a_forward_in_the_open_would_be_seen(undisturbed):
+    # The comparison above can fail: one forward pass in training mode moves dropout's stream and BatchNorm's buffers.
+    class Careless(Memory):
+        def measure(self, state):
+            if state.step == 0:
+                state.model(state.train[0])
+            yield from ()
+
+    tensors, _, _ = undisturbed["fp32"]
+    seen, _, _ = trained([Careless(micro_batch_size=4)], "fp32")
+    assert not all(torch.equal(a, b) for a, b in zip(seen, tensors, strict=True))

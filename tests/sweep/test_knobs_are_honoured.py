@@ -1,0 +1,190 @@
+"""Every knob is honoured or refused: each of them, turned, changes what it should in a real run."""
+
+from collections.abc import Callable
+from dataclasses import fields
+
+import pytest
+import torch
+from sweep_runs import Lab
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.records import RunRecord
+from batchlab.sweep.identity import run_folder
+from batchlab.sweep.supervisor import Point
+
+Look = Callable[[Lab, Point, RunRecord], object]
+
+
+def final(name: str) -> Look:
+    return lambda lab, point, record: record.final[name]
+
+
+def recorded(name: str) -> Look:
+    return lambda lab, point, record: getattr(record, name)
+
+
+def rates(lab: Lab, point: Point, record: RunRecord) -> object:
+    values = lab.values(point, "train/learning_rate")
+    return pytest.approx(values[0]), pytest.approx(values[-1])
+
+
+def count(name: str) -> Look:
+    return lambda lab, point, record: len(lab.values(point, name))
+
+
+def where(lab: Lab, point: Point, record: RunRecord) -> object:
+    return run_folder(point.config).parent.resolve().relative_to(lab.runs_dir.parent.resolve()).as_posix()
+
+
+DEVIATES = object()  # from what it is without the override
+# 10 steps of 64 examples, unless an override says otherwise
+BASE = ("batch_size=64", "examples=640", "eval_every=320", "log_every=64")
+# knob: override, where to look, and what is to be seen there
+CASES: dict[str, list[tuple[str, Look, object]]] = {
+    "batch_size": [("batch_size=128", recorded("steps"), 5)],
+    "accumulate": [
+        ("accumulate=3", recorded("micro_batch_sizes"), (22, 22, 20)),
+        ("accumulate=4", final("memory/saved_for_backward_bytes"), DEVIATES),
+    ],
+    "micro_batch_size": [("micro_batch_size=30", recorded("micro_batch_sizes"), (30, 30, 4))],
+    "lr": [("lr=0.5", recorded("lr_scaled"), 0.5), ("lr=0.5", final("val/loss"), DEVIATES)],
+    "lr_scaling": [
+        ("lr_scaling=linear", recorded("lr_scaled"), 0.04),
+        ("lr_scaling=sqrt", recorded("lr_scaled"), pytest.approx(0.02 * 2**0.5)),
+    ],
+    "reference_batch_size": [("lr_scaling=linear reference_batch_size=16", recorded("lr_scaled"), 0.08)],
+    "warmup": [
+        ("warmup=0.5", rates, (pytest.approx(0.02 * 0.05 / 0.5), pytest.approx(0.02))),
+        ("warmup=320", rates, (pytest.approx(0.02 * 0.05 / 0.5), pytest.approx(0.02))),
+    ],
+    "warmup_from": [
+        (
+            "warmup=0.5 warmup_from=base lr_scaling=linear",
+            rates,
+            (pytest.approx(0.02 + 0.02 * 0.1), pytest.approx(0.04)),
+        )
+    ],
+    "schedule": [("schedule=linear", rates, (pytest.approx(0.02 * 0.95), pytest.approx(0.02 * 0.05)))],
+    "precision": [("precision=bf16", final("val/loss"), DEVIATES), ("precision=fp16", recorded("steps_skipped"), 0)],
+    "budget": [
+        ("examples=null epochs=1", recorded("examples"), 1437 // 64 * 64),
+        ("examples=null steps=7", recorded("examples"), 7 * 64),
+        ("examples=null default_epochs=2", recorded("steps"), 2874 // 64),
+    ],
+    "target": [
+        ("target.value=100", lambda lab, point, record: (record.target or {}).get("examples"), 0),
+        ("target={metric: val/accuracy, value: 2.0}", lambda l, p, record: (record.target or {}).get("reached"), False),
+    ],
+    "stop_at_target": [("target.value=100 stop_at_target=true", recorded("steps"), 0)],
+    "weight_decay": [("weight_decay=0.1", final("val/loss"), DEVIATES)],
+    "clip_norm": [("clip_norm=0.01", final("val/loss"), DEVIATES)],
+    "optimizer": [
+        ("optimizer=adamw", final("val/loss"), DEVIATES),
+        ("optimizer.momentum=0", final("val/loss"), DEVIATES),
+        ("optimizer._target_=torch.optim.RMSprop optimizer.alpha=0.9", recorded("status"), "completed"),
+    ],
+    "data": [("data.train_size=100", recorded("n_train"), 100), ("data=synthetic", recorded("n_train"), 10000)],
+    "model": [("model.width=64", recorded("parameters"), 64 * 64 + 64 + 64 * 64 + 64 + 640 + 10)],
+    "instruments": [("~instruments.gradient", lambda l, p, record: "train/gradient_norm" in record.final, False)],
+    "seed": [("seed=1", final("val/loss"), DEVIATES)],
+    "device": [("device=cpu", lambda lab, point, record: record.environment["device"], "cpu")],
+    "threads": [("threads=2", lambda lab, point, record: record.environment["threads"], 2)],
+    "deterministic": [("deterministic=true model._target_=nets.Careless", recorded("status"), "failed")],
+    "eval_every": [("eval_every=64", count("val/loss"), 11)],
+    "eval_batch_size": [("eval_batch_size=50 model._target_=nets.AtMost64", recorded("status"), "completed")],
+    "log_every": [("log_every=320", count("train/loss"), 2)],
+    "study": [("study=mine", where, "runs/mine")],
+    "runs_dir": [("runs_dir=elsewhere", where, "elsewhere/digits-mlp")],
+}
+# `trust` is refused or honoured before a run: tests/test_targets.py
+ELSEWHERE = {"trust"}
+
+NETS = """
+import torch
+
+class Careless(torch.nn.Module):
+    '''Uses an operation that has no deterministic kernel.'''
+    def __init__(self, num_classes):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, num_classes)
+    def forward(self, x):
+        torch.zeros(3).put_(torch.tensor([1]), torch.tensor([2.0]))
+        return self.layer(x.flatten(1))
+
+class AtMost64(Careless):
+    '''Refuses more than 64 examples at once.'''
+    def forward(self, x):
+        assert len(x) <= 64, len(x)
+        return self.layer(x.flatten(1))
+"""
+
+
+def test_every_knob_has_a_case():
+    assert {f.name for f in fields(RunConfig)} == set(CASES) | ELSEWHERE
+
+
+def words(text: str) -> list[str]:
+    """The overrides of a case; one in braces holds spaces."""
+    return [text] if "{" in text else text.split()
+
+
+@pytest.mark.parametrize("knob", CASES)
+def test_turned_it_does_what_it_says(knob, lab, tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+    base = lab.point(*BASE)
+    points = [lab.point(*BASE, *words(case[0])) for case in CASES[knob]]
+    records = lab.run(base, *points).records
+    for (override, look, expected), point, record in zip(CASES[knob], points, records[1:], strict=True):
+        seen = look(lab, point, record)
+        if expected is DEVIATES:
+            assert seen != look(lab, base, records[0]), override
+        else:
+            assert seen == expected, override
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("precision=tf32", "precision=tf32 is a mode of NVIDIA GPUs"),
+        ("batch_size=100000", "larger than the training set of 1437 examples: use at most 1437"),
+        ("batch_size=1000 examples=500", "not one step fits"),
+        ("lr_scaling=adam_sqrt", "this optimizer has none: use optimizer=adamw"),
+        ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
+        ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
+        ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),
+        ("model=cnn micro_batch_size=9 batch_size=64", "BatchNorm (layer 'layers.1') cannot train on one"),
+        ("target.metric=val/recall target.value=0.9", "this task gives val/loss, val/accuracy"),
+        ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),
+        ("model._target_=nets.Absent", "has no 'Absent'"),
+        ("data.train_size=5000", "data.train_size"),
+        ("model._target_=nets.Fails", "RuntimeError: no weights today (nets.py, line"),
+        ("data._target_=nets.averaged", "one loss per term"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_before_anything_is_started(overrides, message, lab, tmp_path):
+    (tmp_path / "nets.py").write_text(
+        NETS
+        + """
+class Fails(torch.nn.Module):
+    def __init__(self):
+        raise RuntimeError("no weights today")
+
+def averaged():
+    from batchlab import Task
+    data = torch.randn(50, 64), torch.zeros(50, dtype=torch.long)
+    return Task.classification(data, data, loss=lambda out, batch: torch.nn.functional.cross_entropy(out, batch[1]))
+"""
+    )
+    with pytest.raises(BadRequest) as refusal:
+        lab.check(lab.point(*words(overrides)))
+    assert message in str(refusal.value)
+    assert len(str(refusal.value).splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cuda_is_refused_at_once_where_there_is_none(lab):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(BadRequest, match="device=cuda was asked for"):
+        lab.point("device=cuda")

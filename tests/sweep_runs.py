@@ -1,0 +1,67 @@
+"""Running points inside a test: a warm server for the session, and what a run left."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from batchlab.hydra_app import compose
+from batchlab.recording.journal import read_journal
+from batchlab.records import Measurement, RunRecord
+from batchlab.sweep.identity import run_folder
+from batchlab.sweep.server import WarmServer
+from batchlab.sweep.supervisor import Point, SweepOutcome, check_grid, run_grid
+
+
+class Silent:
+    """A spectator who keeps what was said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.updates: list[int] = []
+
+    def start(self, run_id: str, label: str, budget_examples: int) -> None:
+        self.said.append(f"start {label}")
+
+    def expect(self, budget_examples: int) -> None:
+        self.said.append(f"expect {budget_examples}")
+
+    def update(self, examples: int, loss: float | None, examples_per_second: float | None) -> None:
+        self.updates.append(examples)
+
+    def finish(self, run_id: str, status: object, record: RunRecord | None) -> None:
+        self.said.append(f"finish {status}")
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+class Lab:
+    """Points of the shipped configs, run in a folder of the test's."""
+
+    def __init__(self, server: WarmServer, runs_dir: Path) -> None:
+        self.server = server
+        self.runs_dir = runs_dir
+
+    def point(self, *overrides: str) -> Point:
+        """A tiny point on the CPU, unless the overrides say otherwise."""
+        tiny = ["device=cpu", "threads=1", f"runs_dir='{self.runs_dir}'"]
+        return Point(compose([*tiny, *overrides]), tuple(overrides))
+
+    def check(self, *points: Point) -> None:
+        check_grid(points, self.server)
+
+    def run(self, *points: Point, spectator: Silent | None = None) -> SweepOutcome:
+        return run_grid(points, self.server, spectator or Silent())
+
+    def one(self, *overrides: str) -> RunRecord:
+        (record,) = self.run(self.point(*overrides)).records
+        return record
+
+    def metrics(self, point: Point) -> list[Measurement]:
+        return read_journal(run_folder(point.config) / "metrics.jsonl")
+
+    def values(self, point: Point, name: str) -> list[float]:
+        return [m.value for m in self.metrics(point) if m.name == name]
+
+
+def lines_of(error: BaseException) -> Sequence[str]:
+    return str(error).splitlines()
