@@ -263,7 +263,9 @@ def _translated(error: BaseException) -> BadRequest:
             near = did_you_mean(name, options) or ": it is one of " + ", ".join(options)
             return BadRequest(f"unknown {group or 'config'} '{name}'{near}")
         if isinstance(link, OmegaConfBaseException) and link.full_key and "not in struct" in str(link):
-            near = did_you_mean(link.full_key.split(".")[-1], _known_beside(link)) or ": `batchlab config` lists the keys"
+            near = (
+                did_you_mean(link.full_key.split(".")[-1], _known_beside(link)) or ": `batchlab config` lists the keys"
+            )
             return BadRequest(f"unknown key '{link.full_key}'{near}")
     return BadRequest(" ".join(str(chain[-1] if str(chain[-1]) else error).split()))
 

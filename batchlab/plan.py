@@ -1,8 +1,6 @@
 """What a configuration means once the size of the data is known: every count in examples."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
@@ -75,15 +73,3 @@ def rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -
         start=start,
         schedule=config.schedule,
     )
-
-
-def summary(config: RunConfig) -> Mapping[str, Any]:
-    """The knobs a person compares runs by, in the order of tables and of TensorBoard's columns."""
-    return {
-        "batch_size": config.batch_size,
-        "lr": config.lr,
-        "lr_scaling": config.lr_scaling,
-        "accumulate": len(config.micro_batch_sizes),
-        "precision": config.precision,
-        "seed": config.seed,
-    }

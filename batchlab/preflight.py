@@ -122,5 +122,3 @@ def _in_the_users_words(error: BaseException) -> str:
     where = own[-1] if own else frames[-1]
     text = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno}, in {where.name})"
-
-

@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 
-from batchlab.config import RunConfig, target_name, to_dict
+from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest, Diverged
 from batchlab.instruments.panel import build_instruments
-from batchlab.plan import Plan, plan, rate_at, summary
+from batchlab.plan import Plan, plan, rate_at
 from batchlab.recording.environment import environment
 from batchlab.recording.events import RunEvents, remove_events
 from batchlab.recording.files import now_utc
 from batchlab.recording.journal import Journal
+from batchlab.recording.knobs import knobs
 from batchlab.recording.ledger import Ledger
 from batchlab.recording.masking import masked, masked_overrides
 from batchlab.recording.run_folder import METRICS, hold, read_record, write_config, write_record
@@ -203,7 +204,7 @@ class _Point:
             self.folder,
             run_id=self.identity.run_id,
             group=self.identity.group,
-            hparams={**summary(config), "model": target_name(config.model), "optimizer": target_name(config.optimizer)},
+            hparams=knobs(self.record),
             started=time.time(),
             budget=planned.examples,
         )
@@ -223,13 +224,17 @@ def _drain(device: torch.device) -> Callable[[], object]:
 
 
 def _device_facts(device: torch.device) -> Mapping[str, Any]:
-    facts: dict[str, Any] = {"device": str(device), "torch_cuda": torch.version.cuda, "threads": torch.get_num_threads()}
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "torch_cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
+    }
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         facts |= {
             "device_name": properties.name,
             "device_bytes": properties.total_memory,
             "compute_capability": f"{properties.major}.{properties.minor}",
-            "cudnn": torch.backends.cudnn.version(),
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
     return facts

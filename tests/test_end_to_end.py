@@ -214,7 +214,13 @@ def test_hydras_own_flags_pass(tmp_path):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, tmp_path):
-    command = [str(Path(sys.executable).with_name("batchlab")), "sweep", "batch_size=8,32", "epochs=100000", "device=cpu"]
+    command = [
+        str(Path(sys.executable).with_name("batchlab")),
+        "sweep",
+        "batch_size=8,32",
+        "epochs=100000",
+        "device=cpu",
+    ]
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:

@@ -69,7 +69,7 @@ class Health(Instrument):
         if float(losses.mean()) > bound:
             steps = f"steps {self._window_starts + 1} to {state.step}"
             raise Diverged(f"the training loss is {losses.mean():.3g} over {steps}, above {bound:.3g} ({_rate(state)})")
-        if not all_finite([p for p in state.model.parameters()]):
+        if not all_finite(list(state.model.parameters())):
             raise Diverged(f"a weight is not finite after step {state.step} ({_rate(state)})")
         scale = state.precision.loss_scale()
         if scale is not None and scale < SMALLEST_SCALE:

@@ -63,7 +63,7 @@ def leaving_no_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - a user's model may use it
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     cuda = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices=cuda):
@@ -72,7 +72,7 @@ def leaving_no_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
             yield
     finally:
         random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+        np.random.set_state(numpy_state)
         for p, gradient in gradients:
             p.grad = gradient
         with torch.no_grad():

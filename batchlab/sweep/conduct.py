@@ -54,7 +54,9 @@ def run_one(point: Point) -> int:
 
 def without_duplicates(points: Sequence[Point]) -> list[Point]:
     """The first of each run id, in order: `8,32,32` and `lr=0.1,1e-1` are two runs, not three and two."""
-    return list({(study_folder(point.config), run_id(point.config)): point for point in reversed(points)}.values())[::-1]
+    return list({(study_folder(point.config), run_id(point.config)): point for point in reversed(points)}.values())[
+        ::-1
+    ]
 
 
 def counted(number: int, noun: str) -> str:

@@ -41,7 +41,9 @@ def _torch_has_cuda() -> bool:
     if spec is None or spec.origin is None:
         return False
     version = Path(spec.origin).with_name("version.py")
-    return bool(re.search(r"^cuda\b[^=]*=\s*'[\d.]+'", version.read_text(), re.MULTILINE)) if version.is_file() else False
+    return (
+        bool(re.search(r"^cuda\b[^=]*=\s*'[\d.]+'", version.read_text(), re.MULTILINE)) if version.is_file() else False
+    )
 
 
 def _visible() -> bool:

@@ -5,9 +5,5 @@ may not be able to use CUDA. `torch._dynamo` is what the first optimizer of a pr
 data sets cost 6 s more.
 """
 
-import sklearn.datasets
-import torch
-import torch._dynamo
-
 import batchlab.preflight
 import batchlab.run  # noqa: F401

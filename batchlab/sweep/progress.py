@@ -61,7 +61,7 @@ class Running:
         if self.examples_per_second is not None and math.isfinite(self.examples_per_second):
             parts.append(f"{self.examples_per_second:,.0f} examples/s")
         if self.loss is not None:
-            parts.append(f"loss {self.loss:.4g}")
+            parts.append(f"loss {self.loss:#.4g}")
         left = self.seconds_left(now)
         if left is not None:
             parts.append(f"{duration(left)} left")
@@ -207,5 +207,5 @@ def _outcome(record: RunRecord | None) -> str:
     if record.status is not RunStatus.COMPLETED:
         return f": {printable(record.reason)}" if record.reason else ""
     loss, speed = record.final.get("val/loss"), record.final.get("speed/examples_per_second")
-    told = f", val loss {float(loss):.4g}" if loss is not None else ""
+    told = f", val loss {float(loss):#.4g}" if loss is not None else ""
     return told + (f", {float(speed):,.0f} examples/s" if speed is not None else "")

@@ -16,7 +16,7 @@ PRELOAD = "batchlab.sweep.preload"
 
 
 class WarmServer:
-    """Starts children that begin with everything imported (`batchlab.sweep.preload`); a context that ends the server."""
+    """Starts children that begin with everything imported (`batchlab.sweep.preload`); leaving it ends the server."""
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
@@ -26,12 +26,12 @@ class WarmServer:
 
     def __exit__(self, *_: object) -> None:
         """Ends the server at once. Left alone it would finish its imports first, and hold the caller's output open."""
-        server = multiprocessing.forkserver._forkserver  # type: ignore[attr-defined]
+        server = multiprocessing.forkserver._forkserver
         pid = getattr(server, "_forkserver_pid", None)
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            server._stop()
+            server._stop()  # type: ignore[attr-defined]
 
     def warm_up(self) -> None:
         """Starts the server's imports (10-20 s) in the background; returns at once."""

@@ -78,7 +78,7 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
         Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
         Column("relative\nspeed", _relative(records, speeds)),
         Column("peak\nMiB", [_mib(record) for record in records]),
-        Column("val\nloss", [number(final.get("val/loss")) for final in finals]),
+        Column("val\nloss", [number(final.get("val/loss"), "#.4g") for final in finals]),
         Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
         Column("target\nexamples", [number(_reached(t, "examples"), ",.0f") for t in targets], "target_examples"),
         Column("target\nseconds", [number(_reached(t, "train_seconds"), ".2f") for t in targets], "target_seconds"),

@@ -22,7 +22,7 @@ REPORT_SECONDS = 0.1  # between two messages of progress
 
 
 def work(connection: Connection, values: Mapping[str, Any], folder: str, identity: Mapping[str, Any]) -> None:
-    """Trains the point `values` (of `config.to_dict`) in `folder`; sends `("planned", ...)`, `("progress", ...)`, `("record", ...)`."""
+    """Trains the point `values` (of `config.to_dict`) in `folder`; sends what it plans, its progress and its record."""
     die_with_parent()
     stop = stop_flag()
     Path(folder).mkdir(parents=True, exist_ok=True)

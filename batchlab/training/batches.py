@@ -92,7 +92,7 @@ def gather(data: Batch, index: Tensor) -> Batch:
 
 def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
     """Consecutive pieces of `sizes` examples: views, no copies."""
-    pieces = zip(*(t.split(list(sizes)) for t in tensors(data)), strict=True)
+    pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)
     if isinstance(data, Mapping):
         return tuple(dict(zip(data, piece, strict=True)) for piece in pieces)
     return tuple(pieces)

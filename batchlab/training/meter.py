@@ -20,7 +20,11 @@ class Meter:
     """A stop watch that stands still, and a high-water mark that does not rise, while an instrument works."""
 
     def __init__(
-        self, *, peaks: Peaks, drain: Callable[[], object] = lambda: None, clock: Callable[[], float] = time.perf_counter
+        self,
+        *,
+        peaks: Peaks,
+        drain: Callable[[], object] = lambda: None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.measuring_seconds = 0.0  # spent in `paused`
         self._peaks = peaks

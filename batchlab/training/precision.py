@@ -71,7 +71,7 @@ class Precision:
             optimizer.step()
             return None
         scaler.unscale_(optimizer)
-        skipped: Tensor = sum(scaler._found_inf_per_device(optimizer).values()) > 0  # type: ignore[assignment]
+        skipped: Tensor = sum(scaler._found_inf_per_device(optimizer).values()) > 0
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         scaler.step(optimizer)

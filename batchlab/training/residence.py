@@ -42,7 +42,9 @@ def _read(dataset: Any, name: str) -> Any:
         raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it must hold examples")
     first, again = default_collate([dataset[0]]), default_collate([dataset[0]])
     if not isinstance(first, Mapping | Sequence) or isinstance(first, str):
-        raise BadRequest(f"the task's {name} gives examples of type {type(dataset[0]).__name__}: give a tuple or a dict")
+        raise BadRequest(
+            f"the task's {name} gives examples of type {type(dataset[0]).__name__}: give a tuple or a dict"
+        )
     bad = [type(t).__name__ for t in tensors(first) if not isinstance(t, Tensor)]
     if bad:
         raise BadRequest(f"the task's {name} gives examples that hold {bad[0]}: they must hold tensors or numbers")

@@ -48,9 +48,7 @@ class Step:
         return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
 
 
-def backward(
-    model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]
-) -> tuple[Tensor, int]:
+def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:
     """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count."""
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
     # means is not the mean of the batch.

@@ -104,7 +104,9 @@ def test_a_long_window_is_folded_without_changing_its_mean():
         instrument.watch(outcome(float(i)))
     assert len(instrument._sums) <= FOLD
     expected = (3 * FOLD + 4) / 2
-    assert values(instrument.measure(state_of(torch.nn.Linear(4, 3), data_of(5))))["train/loss"] == pytest.approx(expected)
+    assert values(instrument.measure(state_of(torch.nn.Linear(4, 3), data_of(5))))["train/loss"] == pytest.approx(
+        expected
+    )
 
 
 def test_skipped_fp16_updates_are_counted_over_the_run():

@@ -74,7 +74,11 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     ],
     "target": [
         ("target.value=100", lambda lab, point, record: (record.target or {}).get("examples"), 0),
-        ("target={metric: val/accuracy, value: 2.0}", lambda l, p, record: (record.target or {}).get("reached"), False),
+        (
+            "target={metric: val/accuracy, value: 2.0}",
+            lambda lab, point, record: (record.target or {}).get("reached"),
+            False,
+        ),
     ],
     "stop_at_target": [("target.value=100 stop_at_target=true", recorded("steps"), 0)],
     "weight_decay": [("weight_decay=0.1", final("val/loss"), DEVIATES)],
@@ -86,7 +90,7 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     ],
     "data": [("data.train_size=100", recorded("n_train"), 100), ("data=synthetic", recorded("n_train"), 10000)],
     "model": [("model.width=64", recorded("parameters"), 64 * 64 + 64 + 64 * 64 + 64 + 640 + 10)],
-    "instruments": [("~instruments.gradient", lambda l, p, record: "train/gradient_norm" in record.final, False)],
+    "instruments": [("~instruments.gradient", lambda lab, point, record: "train/gradient_norm" in record.final, False)],
     "seed": [("seed=1", final("val/loss"), DEVIATES)],
     "device": [("device=cpu", lambda lab, point, record: record.environment["device"], "cpu")],
     "threads": [("threads=2", lambda lab, point, record: record.environment["threads"], 2)],

@@ -94,7 +94,9 @@ def test_accumulated_and_whole_steps_end_at_the_same_validation_loss(lab):
 def test_a_run_is_the_same_to_the_bit_when_it_is_run_again_elsewhere(lab):
     again = [lab.point(*BASE, "model=cnn", f"study={name}") for name in ("one", "two")]
     lab.run(*again)
-    series = [[(m.name, m.value) for m in lab.metrics(p) if not m.name.startswith(("speed/", "memory/peak"))] for p in again]
+    series = [
+        [(m.name, m.value) for m in lab.metrics(p) if not m.name.startswith(("speed/", "memory/peak"))] for p in again
+    ]
     assert series[0] == series[1]
     assert len(series[0]) > 20
 
@@ -103,7 +105,12 @@ def test_batch_sizes_are_read_equally_often_and_start_from_the_same_weights(lab)
     points = [lab.point(f"batch_size={size}", "examples=2560", "eval_every=512") for size in (8, 32, 256)]
     lab.run(*points)
     looks = [[(m.examples, m.value) for m in lab.metrics(point) if m.name == "val/loss"] for point in points]
-    assert [at for at, _ in looks[0]] == [at for at, _ in looks[1]] == [at for at, _ in looks[2]] == list(range(0, 2561, 512))
+    assert (
+        [at for at, _ in looks[0]]
+        == [at for at, _ in looks[1]]
+        == [at for at, _ in looks[2]]
+        == list(range(0, 2561, 512))
+    )
     assert looks[0][0] == looks[1][0] == looks[2][0]
 
 
@@ -123,7 +130,9 @@ def test_what_means_the_same_has_the_same_id(lab):
     def name(*overrides: str) -> str:
         return run_id(lab.point(*overrides).config)
 
-    assert name("batch_size=64") == name("batch_size=64", "accumulate=1") == name("batch_size=64", "micro_batch_size=64")
+    assert (
+        name("batch_size=64") == name("batch_size=64", "accumulate=1") == name("batch_size=64", "micro_batch_size=64")
+    )
     assert name("batch_size=64", "accumulate=4") == name("batch_size=64", "micro_batch_size=16")
     assert name() == name("study=other", "runs_dir=other") == name("default_epochs=20.0") == name("lr=2e-2")
     different = ["seed=1", "lr=0.1", "batch_size=31", "threads=2", "model.width=64", "epochs=19", "precision=bf16"]
@@ -163,7 +172,10 @@ def test_a_death_without_a_record_is_classified(exitcode, stopped, kills, status
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("Unable to find a valid cuDNN algorithm to run convolution"), True),
-        (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (
+            RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried"),
+            True,
+        ),
         (RuntimeError("out of memory of patience"), False),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("CUDA out of memory"), False),

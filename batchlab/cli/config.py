@@ -1,0 +1,87 @@
+"""`batchlab config`: every knob and group, or the config that a command would use."""
+
+from batchlab.cli.knobs import groups, knobs
+from batchlab.cli.parser import Parser
+from batchlab.cli.terminal import LONGEST_WORD, definitions, say
+from batchlab.config_folder import config_folder
+
+EXAMPLES = """\
+examples:
+  batchlab config                              every knob, with its default and what it takes
+  batchlab config batch_size=8 model=cnn       the config that train would use, as YAML
+  batchlab config experiment=smoke"""
+
+
+def main(arguments: list[str]) -> int:
+    """Without arguments the knobs, read from the code and from `configs/`; with arguments Hydra composes."""
+    if "--help" in arguments or "-h" in arguments:
+        parser = Parser("config", "Shows every knob, or the config that a command would use.", EXAMPLES)
+        parser.usage = "batchlab config [KNOB=VALUE ...] [HYDRA OPTIONS]"
+        parser.print_help()
+        return 0
+    if arguments:
+        from batchlab.hydra_app import launch
+
+        return launch("train", ["--cfg", "job", *arguments])
+    say(describe())
+    return 0
+
+
+def describe() -> str:
+    """The knobs in the blocks of `configs/config.yaml`, then the groups and the experiments."""
+    known, defaults = knobs(), read_defaults()
+    parts = [
+        f"Knobs, as in {config_folder() / 'config.yaml'}.",
+        "Those with a * are part of what a run is: another value makes another run.",
+        "",
+    ]
+    for block in blocks():
+        rows = []
+        for name in block:
+            knob = known[name]
+            takes = f" ({knob.allowed})" if knob.allowed else ""
+            mark = "*" if knob.identity else " "
+            rows.append((f"{mark} {name}={_text(defaults[name])}", knob.meaning + takes))
+        parts += [definitions(rows, indent=0, words=LONGEST_WORD), ""]
+    for group, options in groups().items():
+        if group == "experiment":
+            parts.append("experiment=... sets several knobs at once:")
+        else:
+            marked = f"* {group}" if known[group].identity else f"  {group}"
+            parts.append(f"{marked}=... {known[group].meaning}; default {default_options()[group]}:")
+        parts += [definitions(options.items(), indent=4), ""]
+    return "\n".join(parts).rstrip()
+
+
+def read_defaults() -> dict[str, object]:
+    """The values of `configs/config.yaml`."""
+    import yaml
+
+    values: dict[str, object] = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def default_options() -> dict[str, str]:
+    """The option that each group has by default."""
+    listed = read_defaults()["defaults"]
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return {str(group): str(option) for entry in entries for group, option in entry.items()}
+
+
+def blocks() -> list[list[str]]:
+    """The knobs of `configs/config.yaml` as they stand together there: an empty line parts two blocks."""
+    known = knobs()
+    text = (config_folder() / "config.yaml").read_text(encoding="utf-8")
+    found = []
+    for paragraph in text.split("\n\n"):
+        keys = [line.partition(":")[0] for line in paragraph.splitlines()]
+        found.append([key for key in keys if key in known])
+    return [block for block in found if block]
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_text(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else "[]" if value == [] else str(value)

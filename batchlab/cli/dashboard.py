@@ -1,0 +1,114 @@
+"""`batchlab dashboard`: TensorBoard for a study, on this machine only."""
+
+import shlex
+import socket
+import sys
+from pathlib import Path
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, find_study, last_written
+from batchlab.cli.terminal import say
+from batchlab.errors import BadRequest
+from batchlab.printable import printable
+from batchlab.recording.run_folder import studies
+
+HOST = "127.0.0.1"
+FIRST_PORT = 6006  # TensorBoard's own
+PORTS_TRIED = 100
+POINTS_PER_CURVE = 2000  # as many as a run writes (CONTRACTS); TensorBoard by itself would drop some at random
+
+EXAMPLES = """\
+examples:
+  batchlab dashboard                          the study that was written last
+  batchlab dashboard runs/digits-mlp
+  batchlab dashboard digits-mlp --port 7000
+
+It listens on 127.0.0.1 only, as TensorBoard asks nobody who they are.
+From another machine: ssh -L 6006:127.0.0.1:6006 THIS_MACHINE, and open http://127.0.0.1:6006 there."""
+
+
+def main(arguments: list[str]) -> int:
+    """Chooses the study and the port, then is TensorBoard until Ctrl-C."""
+    parser = Parser("dashboard", "Shows a study in TensorBoard.", EXAMPLES)
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; the last written without it")
+    parser.add_argument("--port", type=int, default=FIRST_PORT, help="the first port to try (%(default)s)")
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    _refuse_other_hosts(arguments)
+    given = parser.parse_args(arguments)
+    study = choose_study(given.study, Path(given.runs_dir))
+    port = free_port(given.port)
+    name = printable(study)
+    say(f"Study: {name}" + ("" if given.study else " (the last written)"))
+    if port != given.port:
+        say(f"Port {given.port} is in use, so this is {port}.")
+    say(f"Open http://{HOST}:{port} here; from another machine first: ssh -L {port}:{HOST}:{port} {_here()}")
+    say("Ctrl-C ends it.")
+    sys.stdout.flush()
+    return run_tensorboard(tensorboard_arguments(study, port))
+
+
+def tensorboard_arguments(study: Path, port: int) -> list[str]:
+    """TensorBoard's own command line for `study`; it always names the host."""
+    return [
+        f"--logdir={study}",
+        f"--host={HOST}",
+        f"--port={port}",
+        f"--samples_per_plugin=scalars={POINTS_PER_CURVE}",
+        f"--window_title=batchlab: {printable(study.resolve().name)}",
+    ]
+
+
+def choose_study(text: str | None, runs_dir: Path) -> Path:
+    """The study that is asked for, or the one last written; `BadRequest` where there is none."""
+    if text is not None:
+        return find_study(text, runs_dir)
+    there = studies(runs_dir)
+    if not there:
+        raise BadRequest(f"there are no runs yet in {runs_dir}/: {HOW_TO_START}")
+    return max(there, key=lambda folder: (last_written(folder), folder.name))
+
+
+def free_port(first: int) -> int:
+    """`first`, or the next port that nobody listens on; `BadRequest` where there is none near."""
+    if not 1 <= first <= 65535:
+        raise BadRequest(f"--port {first} cannot be: a port is a number from 1 to 65535")
+    for port in range(first, min(first + PORTS_TRIED, 65536)):
+        if _is_free(port):
+            return port
+    raise BadRequest(f"--port {first}: neither it nor one of the next is free; give another")
+
+
+def run_tensorboard(arguments: list[str]) -> int:
+    """Is TensorBoard until Ctrl-C or SIGTERM; in this process, so that no orphan is left behind."""
+    try:
+        from tensorboard import default, program
+
+        server = program.TensorBoard(plugins=default.get_plugins())
+        server.configure(argv=["tensorboard", *arguments])
+        return 1 if server.main() else 0  # -1 where another program took the port meanwhile
+    except KeyboardInterrupt:
+        return 130
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        # As TensorBoard's server does: a port whose last connection still lingers can be had.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _refuse_other_hosts(arguments: list[str]) -> None:
+    for argument in arguments:
+        if argument.split("=")[0] in ("--host", "--bind_all", "--bind-all"):
+            raise BadRequest(
+                f"{argument} is refused: TensorBoard shows everything to whoever can reach it, so it listens on {HOST} "
+                "only; reach it from another machine with ssh -L 6006:127.0.0.1:6006 THIS_MACHINE"
+            )
+
+
+def _here() -> str:
+    return shlex.quote(socket.gethostname())

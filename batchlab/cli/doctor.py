@@ -1,0 +1,110 @@
+"""`batchlab doctor`: what this machine can do, and what is wrong with it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batchlab.cli.machine import Findings, read_machine, read_nvidia, read_software
+from batchlab.cli.parser import Parser
+from batchlab.cli.studies import RUNS_DIR
+from batchlab.cli.terminal import definitions, say
+from batchlab.printable import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PROBE = ("-m", "batchlab.cli.probe")
+PROBE_SECONDS = 300  # a cold import from a network disk takes a minute
+
+EXAMPLES = """\
+examples:
+  batchlab doctor
+  batchlab doctor --json
+
+Everything it says was read or measured just now. It exits with 1 where something prevents a run, else with 0."""
+
+
+def main(arguments: list[str]) -> int:
+    """Looks at everything, shows it; 1 where something prevents a run."""
+    parser = Parser("doctor", "Tells what this machine can do, and what is wrong with it.", EXAMPLES)
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="where runs are to lie (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="for a program")
+    given = parser.parse_args(arguments)
+
+    from rich.console import Console
+
+    with Console(stderr=True).status("Reading, and measuring for some seconds..."):
+        found = examine(Path(given.runs_dir))
+    if given.json:
+        problems = [{"prevents_running": prevents, "what": what} for prevents, what in found.problems]
+        say(json.dumps({"facts": found.facts, "problems": problems}, indent=2))
+    else:
+        show(found, Console(highlight=False))
+    return 1 if any(prevents for prevents, _ in found.problems) else 0
+
+
+def examine(runs_dir: Path) -> Findings:
+    """Everything that can be read or measured."""
+    found = Findings()
+    read_software(found)
+    read_machine(found, runs_dir)  # before the probe makes a load of its own
+    answers = ask_pytorch(found, [sys.executable, *PROBE])
+    gpus = read_nvidia(found)
+    judge_cuda(found, gpus, answers)
+    return found
+
+
+def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
+    """Runs the probe and takes its findings; what it answers beside them (`cuda_build`, `cuda_available`)."""
+    try:
+        ended = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
+        output, trouble, code = ended.stdout, ended.stderr, f"exit code {ended.returncode}" if ended.returncode else ""
+    except subprocess.TimeoutExpired as error:
+        output, trouble, code = error.stdout or b"", b"", f"no answer in {PROBE_SECONDS} s"
+    answers: dict[str, object] = {"doing": "starting Python"}
+    for line in output.decode(errors="replace").splitlines():
+        try:
+            finding = json.loads(line)
+        except ValueError:
+            continue  # something that a package printed as it was imported
+        if "fact" in finding:
+            found.fact(*finding["fact"])
+        elif "problem" in finding:
+            found.problem(*finding["problem"])
+        else:
+            answers |= finding
+    if code:
+        last = (trouble.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        found.problem(True, f"PyTorch fails while {answers['doing']} ({code}): {last}")
+    return answers
+
+
+def judge_cuda(found: Findings, gpus: int, answers: dict[str, object]) -> None:
+    """Whether PyTorch can use the GPUs that the driver shows."""
+    if not gpus or answers.get("cuda_available", True):
+        return
+    if answers.get("cuda_build"):
+        what = "PyTorch is built for CUDA and cannot use the GPU here: the driver may be older than that CUDA, or "
+        found.problem(True, what + "CUDA_VISIBLE_DEVICES hides it; device=cpu runs without it")
+    else:
+        what = "there is an NVIDIA GPU, and this PyTorch is built without CUDA, so runs use the CPU; "
+        found.problem(False, what + "install a CUDA build: https://pytorch.org/get-started/locally")
+
+
+def show(found: Findings, console: "Console") -> None:
+    """Prints the facts by section, then what is wrong."""
+    from rich.text import Text
+
+    columns = min(console.width, 110) if console.is_terminal else 1000  # a log is not wrapped
+    for section, facts in found.facts.items():
+        rows = [(printable(name), printable(value)) for name, value in facts.items()]
+        console.print(Text(section, style="bold"))
+        console.print(Text(definitions(rows, columns=columns)), soft_wrap=True)
+    console.print()
+    for prevents, what in found.problems:
+        mark = Text("Wrong: ", style="bold red") if prevents else Text("Note: ", style="bold yellow")
+        console.print(mark + Text(printable(what)), soft_wrap=not console.is_terminal)
+    if not any(prevents for prevents, _ in found.problems):
+        console.print(Text("Nothing that prevents a run.", style="green"))

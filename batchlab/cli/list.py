@@ -1,0 +1,116 @@
+"""`batchlab list`: the studies on disk, or the points of one."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, Study, find_study, read_study
+from batchlab.cli.terminal import complain, say
+from batchlab.printable import aligned, number, printable
+from batchlab.recording.files import to_json
+from batchlab.recording.run_folder import studies
+from batchlab.records import RunRecord, RunStatus
+
+EXAMPLES = """\
+examples:
+  batchlab list                       every study, the one that ended last at the end
+  batchlab list digits-mlp            its points
+  batchlab list runs/digits-mlp       the same, by path
+  batchlab list digits-mlp --json     everything recorded of them, for a program"""
+
+POINT_TITLES = ["batch\nsize", "lr", "precision", "seed", "status", "examples\n/s", "val\nloss", "run"]
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the disk, imports neither torch nor pandas."""
+    parser = Parser("list", "Shows the studies on disk, or the points of one.", EXAMPLES)
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's name or path; every study without it")
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="for a program")
+    given = parser.parse_args(arguments)
+    runs_dir = Path(given.runs_dir)
+    if given.study is None:
+        found = [read_study(folder) for folder in studies(runs_dir)]
+        say(
+            to_json({"studies": [_summary(study) for study in found]}, indent=2)
+            if given.json
+            else _overview(found, runs_dir)
+        )
+    else:
+        found = [read_study(find_study(given.study, runs_dir))]
+        say(to_json(_in_full(found[0]), indent=2) if given.json else _points(found[0]))
+    for sentence in (damaged for study in found for damaged in study.damaged):
+        complain(f"batchlab: {printable(sentence)}")
+    return 0
+
+
+def _overview(found: list[Study], runs_dir: Path) -> str:
+    if not found:
+        return f"No runs yet in {printable(runs_dir)}/: {HOW_TO_START}."
+    rows = [
+        [printable(study.folder.name), str(len(study.records)), _counts(study.records), _when(study.last_ended)]
+        for study in sorted(found, key=lambda study: (study.last_ended, study.folder.name))
+    ]
+    return "\n".join(aligned(["study", "points", "how they ended", "last ended"], rows, left=(0, 2, 3)))
+
+
+def _points(study: Study) -> str:
+    rows = [
+        [
+            str(record.batch_size),
+            number(record.config.get("lr")),
+            printable(record.config.get("precision", "-")),
+            str(record.seed),
+            str(record.status),
+            number(record.final.get("speed/examples_per_second"), ",.0f"),
+            number(record.final.get("val/loss"), "#.4g"),
+            printable(record.run_id),
+        ]
+        for record in sorted(study.records, key=_order)
+    ]
+    return "\n".join(
+        [
+            f"{printable(study.folder)}: {len(rows)} {'point' if len(rows) == 1 else 'points'}, "
+            f"{_counts(study.records)}; last ended {_when(study.last_ended)}",
+            "",
+            *aligned(POINT_TITLES, rows, left=(2, 4, -1)),
+        ]
+    )
+
+
+def _order(record: RunRecord) -> tuple[int, float, str, int, str]:
+    config = record.config
+    return (
+        record.batch_size,
+        float(config.get("lr") or 0),
+        str(config.get("precision")),
+        record.seed,
+        record.run_id,
+    )
+
+
+def _counts(records: tuple[RunRecord, ...]) -> str:
+    """`9 completed, 2 oom`, in the order of `RunStatus`."""
+    counts = Counter(record.status for record in records)
+    return ", ".join(f"{counts[status]} {status}" for status in RunStatus if counts[status]) or "-"
+
+
+def _when(ended_at: str) -> str:
+    """`2026-11-23 23:56 UTC`, from ISO 8601."""
+    return f"{ended_at[:10]} {ended_at[11:16]} UTC" if ended_at else "-"
+
+
+def _summary(study: Study) -> dict[str, Any]:
+    return {
+        "study": study.folder.name,
+        "path": str(study.folder),
+        "points": len(study.records),
+        "statuses": Counter(str(record.status) for record in study.records),
+        "last_ended": study.last_ended or None,
+        "damaged": list(study.damaged),
+    }
+
+
+def _in_full(study: Study) -> dict[str, Any]:
+    return _summary(study) | {"records": [record.to_dict() for record in sorted(study.records, key=_order)]}

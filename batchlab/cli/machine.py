@@ -1,0 +1,178 @@
+"""What this machine is, as far as it can be read without PyTorch."""
+
+import os
+import platform
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from batchlab.config_folder import config_folder
+
+GIB = 2**30
+LEAST_DISK = 100 * 2**20  # bytes; a study of small runs takes a few MiB, its checkpoints more
+LITTLE_DISK = GIB
+LISTED = ("hydra-core", "omegaconf", "tensorboard", "numpy")  # torch and torchvision are imported to be sure
+
+
+@dataclass
+class Findings:
+    """What was found, in the order it is shown; a problem says whether it prevents running."""
+
+    facts: dict[str, dict[str, str]] = field(default_factory=dict)
+    problems: list[tuple[bool, str]] = field(default_factory=list)
+
+    def fact(self, section: str, name: str, value: str) -> None:
+        self.facts.setdefault(section, {})[name] = value
+
+    def problem(self, prevents: bool, what: str) -> None:
+        self.problems.append((prevents, what))
+
+
+def read_software(found: Findings) -> None:
+    """Versions, and whether they are those that batchlab asks for."""
+    from batchlab import __version__
+
+    found.fact("Software", "python", f"{platform.python_version()} ({sys.executable})")
+    found.fact("Software", "batchlab", f"{__version__} ({Path(__file__).parents[1]})")
+    for name in LISTED:
+        found.fact("Software", name, installed_version(name) or "not installed")
+    for prevents, what in check_requirements(requirements()):
+        found.problem(prevents, what)
+
+
+def requirements() -> list[str]:
+    """What batchlab needs, as it was installed, or as the checkout's `pyproject.toml` says."""
+    try:
+        return [line for line in metadata.requires("batchlab") or [] if "extra ==" not in line]
+    except metadata.PackageNotFoundError:
+        import tomllib
+
+        file = config_folder().parent / "pyproject.toml"
+        return (
+            list(tomllib.loads(file.read_text(encoding="utf-8"))["project"]["dependencies"]) if file.is_file() else []
+        )
+
+
+def check_requirements(lines: Iterable[str]) -> list[tuple[bool, str]]:
+    """What of `lines` (requirements) is not so here; a missing package prevents running."""
+    from packaging.requirements import Requirement
+
+    problems = []
+    for line in lines:
+        needed = Requirement(line)
+        version = installed_version(needed.name)
+        if version is None:
+            problems.append((True, f"{needed.name} is not installed: pip install '{needed}'"))
+        elif not needed.specifier.contains(version, prereleases=True):
+            problems.append((False, f"{needed.name} {version} is here, and batchlab asks for '{needed}'"))
+    return problems
+
+
+def installed_version(name: str) -> str | None:
+    """A distribution's version, read from its metadata and not by importing it."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_machine(found: Findings, runs_dir: Path) -> None:
+    """CPU, memory and disk."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    usable, cores = len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False)
+    found.fact("Machine", "system", platform.platform())
+    found.fact("Machine", "CPU", _cpu_name())
+    found.fact(
+        "Machine",
+        "CPU threads",
+        f"{usable} usable of {os.cpu_count()}" + (f", on {cores} cores" if cores else "") + _quota(),
+    )
+    load = os.getloadavg()[0]
+    found.fact("Machine", "load", f"{load:.1f} over the last minute")
+    if load > usable / 2:
+        found.problem(
+            False, f"the machine is busy (load {load:.1f} on {usable} CPUs): speeds measured now will be unsteady"
+        )
+    found.fact("Machine", "memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} available{_limit()}")
+    if Path("/dev/shm").is_dir():
+        found.fact("Machine", "/dev/shm", f"{shutil.disk_usage('/dev/shm').free / GIB:.1f} GiB free")
+    read_disk(found, runs_dir)
+
+
+def read_disk(found: Findings, runs_dir: Path) -> None:
+    """Whether runs can be written where they are to lie."""
+    there = next(folder for folder in (runs_dir.absolute(), *runs_dir.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    found.fact("Machine", "disk", f"{free / GIB:.1f} GiB free in {there}")
+    if not os.access(there, os.W_OK):
+        found.problem(True, f"{there} cannot be written, and the runs would lie there: give runs_dir=...")
+    if free < LITTLE_DISK:
+        found.problem(
+            free < LEAST_DISK, f"{free / 2**20:.0f} MiB are free in {there}: give runs_dir=... on another disk"
+        )
+
+
+def read_nvidia(found: Findings) -> int:
+    """The NVIDIA driver and its GPUs, from NVML; how many there are."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as error:
+        devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
+        found.fact("NVIDIA", "driver", f"none that answers ({error})")
+        if devices:
+            found.problem(False, f"there is /dev/{devices[0]}, and its driver does not answer: {error}")
+        return 0
+    try:
+        found.fact("NVIDIA", "driver", str(pynvml.nvmlSystemGetDriverVersion()))
+        count = int(pynvml.nvmlDeviceGetCount())
+        for index in range(count):
+            found.fact("NVIDIA", f"GPU {index}", _gpu(index))
+        return count
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(index: int) -> str:
+    import pynvml
+
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.total / GIB:.1f} GiB, {memory.used / GIB:.1f} in use"
+    except pynvml.NVMLError as error:  # not permitted, or a part of a GPU that does not tell
+        return f"does not answer ({error})"
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return name[1] if name else platform.machine()
+
+
+def _quota() -> str:
+    """A container's share of the CPUs, which no count of cores shows."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
+    except (OSError, ValueError):
+        return ""
+    return "" if quota == "max" else f", {int(quota) / int(period):g} of them at a time by its cgroup"
+
+
+def _limit() -> str:
+    """A container's limit of memory, above which the kernel kills."""
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+    return f", limited to {int(limit) / GIB:.1f} GiB by its cgroup" if limit.isdigit() else ""

@@ -1,0 +1,122 @@
+"""`batchlab WORD ARGUMENTS...`: finds the word's module and tells how it ended."""
+
+import argparse
+import errno
+import importlib
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.terminal import complain, say
+from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, did_you_mean
+from batchlab.printable import printable
+
+WORDS = {
+    "train": "train one point",
+    "sweep": "train every point of a grid, each in a process of its own",
+    "list": "the studies on disk, or the points of one",
+    "dashboard": "TensorBoard for a study",
+    "doctor": "what this machine can do, and what is wrong with it",
+    "config": "every knob and group, or the config that a command would use",
+}
+EXAMPLES = """\
+examples:
+  batchlab sweep batch_size=8,32,256
+  batchlab train batch_size=64 model=cnn epochs=5
+  batchlab list
+  batchlab dashboard
+
+`batchlab WORD --help` tells more of each.
+exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run;
+  2 bad request, nothing was started; 3 some points failed; 4 the grid is empty; 130, 143 interrupted"""
+
+# Faults of the place and not of the program: one line says them, a traceback would hide them.
+PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command line (without the program's name) and returns its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader (`| head`) has enough. Python flushes stdout once more as it ends, so it gets another place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    except KeyboardInterrupt:
+        return _ended("interrupted", 130)
+    except EmptyGrid as error:
+        return _ended(error, 4)
+    except BadRequest as error:
+        return _ended(error, 2)
+    except BatchlabError as error:
+        return _ended(error, 1)
+    except OSError as error:
+        if error.errno not in PLACE:
+            raise
+        return _ended(error, 1)
+
+
+def dispatch(arguments: list[str]) -> int:
+    """The exit code of the word that `arguments` start with; everything after it is the word's own."""
+    if not arguments or arguments[0] not in WORDS:
+        return _without_a_word(arguments)
+    module = importlib.import_module(f"batchlab.cli.{arguments[0]}")
+    try:
+        code: int = module.main(arguments[1:])
+    except SystemExit as end:  # argparse ends so after --help
+        return end.code if isinstance(end.code, int) else 0
+    return code
+
+
+def _without_a_word(arguments: list[str]) -> int:
+    parser = _parser()
+    if not arguments:
+        parser.print_help(sys.stderr)
+        return 2
+    first = arguments[0]
+    if first in ("-h", "--help"):
+        parser.print_help()
+        return 0
+    if first == "--version":
+        from batchlab import __version__
+
+        say(f"batchlab {__version__}")
+        return 0
+    raise BadRequest(_no_word(first, arguments))
+
+
+def _no_word(first: str, arguments: list[str]) -> str:
+    if "=" in first:
+        meant = shlex.join(["batchlab", "sweep", *arguments])
+        return f"the word is missing: write `{meant}` for every point of it, or `batchlab train ...` for one"
+    if first.startswith("-"):
+        return f"unknown option {first}: the word comes first, as in `batchlab sweep {first} ...`"
+    near = did_you_mean(first, WORDS) or f": the words are {', '.join(WORDS)}"
+    return f"unknown word '{first}'{near}"
+
+
+def _parser() -> argparse.ArgumentParser:
+    words = "\n".join(f"  {word:<11}{meaning}" for word, meaning in WORDS.items())
+    parser = Parser(
+        "",
+        "How does the batch size affect training, and which one should I use?",
+        f"words:\n{words}\n\n{EXAMPLES}",
+    )
+    parser.usage = "batchlab [--help] [--version] WORD [ARGUMENTS...]"
+    parser.add_argument("--version", action="store_true", help="the version, and nothing else")
+    return parser
+
+
+def _ended(text: object, code: int) -> int:
+    sys.stdout.flush()
+    complain(f"batchlab: {printable(text)}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The studies on disk, as `list` and `dashboard` find them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchlab.errors import BadRequest, did_you_mean
+from batchlab.recording.run_folder import read_records, run_folders, studies
+from batchlab.records import RunRecord
+
+RUNS_DIR = "runs"  # as in configs/config.yaml, which would cost a YAML parser to read
+HOW_TO_START = "start one with `batchlab sweep batch_size=8,32,256`"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A folder of runs: what could be read of it, and the run folders of which nothing could be."""
+
+    folder: Path
+    records: tuple[RunRecord, ...]
+    damaged: tuple[str, ...]  # a sentence for each
+
+    @property
+    def last_ended(self) -> str:
+        """When the last of its runs ended, ISO 8601 in UTC; empty where none has."""
+        return max((record.ended_at or "" for record in self.records), default="")
+
+
+def read_study(folder: Path) -> Study:
+    """Every run of a study; a folder that cannot be read is named and harms nothing."""
+    damaged: list[str] = []
+    records = read_records(folder, damaged)
+    return Study(folder, tuple(records), tuple(damaged))
+
+
+def find_study(text: str, runs_dir: Path) -> Path:
+    """The folder of a study that is given by its name or by a path to it; `BadRequest` names those that exist."""
+    for folder in (runs_dir / text, Path(text)):
+        if folder.is_dir() and run_folders(folder):
+            return folder
+    there = studies(runs_dir)
+    if not there:
+        raise BadRequest(f"no study '{text}': there are no runs yet in {runs_dir}/; {HOW_TO_START}")
+    names = [folder.name for folder in there]
+    near = did_you_mean(Path(text).name, names)
+    raise BadRequest(f"no study '{text}'{near or ': there is ' + ', '.join(names)} (in {runs_dir})")
+
+
+def last_written(folder: Path) -> float:
+    """When a file of one of its runs was last written, in seconds since 1970."""
+    files = (file for run in run_folders(folder) for file in (run, *run.iterdir()))
+    return max((file.stat().st_mtime for file in files), default=0.0)

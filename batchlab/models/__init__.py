@@ -1,0 +1,1 @@
+"""The models that ship with batchlab, written only against the contract that a user's own is written against."""

@@ -1,0 +1,44 @@
+"""Fully connected layers."""
+
+import math
+
+from torch import Tensor, nn
+
+from batchlab import BadRequest
+
+
+class MLP(nn.Module):
+    """`depth` hidden layers of `width` ReLU units over the flattened input; no hidden layer is a linear model.
+
+    Maps (examples, *input_shape) to logits (examples, num_classes).
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, ...],
+        num_classes: int,
+        width: int,
+        depth: int,
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("width", width, 1), ("depth", depth, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise BadRequest(f"model.{name}={value} cannot be: it is an integer of at least {least}")
+        if not 0 <= dropout < 1:
+            raise BadRequest(f"model.dropout={dropout} cannot be: it is from 0 to below 1, such as model.dropout=0.1")
+        layers: list[nn.Module] = [nn.Flatten()]
+        size = math.prod(input_shape)
+        for _ in range(depth):
+            # BatchNorm subtracts the mean, and a bias with it.
+            layers.append(nn.Linear(size, width, bias=not batch_norm))
+            layers += [nn.BatchNorm1d(width)] if batch_norm else []
+            layers.append(nn.ReLU())
+            layers += [nn.Dropout(dropout)] if dropout else []
+            size = width
+        self.layers = nn.Sequential(*layers, nn.Linear(size, num_classes))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.layers(inputs)
+        return logits

@@ -1,0 +1,43 @@
+"""How names and numbers are printed: one line each, without control characters, in columns."""
+
+from collections.abc import Sequence
+
+NOTHING = "-"  # in a cell: there is none
+
+
+def printable(text: object) -> str:
+    """`text` on one line, without control characters.
+
+    A run's name or an error's text may hold escape sequences that move the cursor, recolour the terminal or
+    reverse the reading order; lone surrogates, from file names that are no text, cannot be printed at all.
+    """
+    return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+
+
+def aligned(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (-1,), gap: int = 2
+) -> list[str]:
+    """Lines of a table: titles (several lines each, standing on the last), then `rows`, `gap` spaces between columns.
+
+    Columns are right-aligned, those numbered in `left` left-aligned.
+    """
+    heads = [title.split("\n") for title in titles]
+    tall = max(map(len, heads))
+    table = [list(line) for line in zip(*([""] * (tall - len(head)) + head for head in heads), strict=True)]
+    table += [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lefts = {i % len(titles) for i in left}
+    return [
+        (" " * gap)
+        .join(
+            cell.ljust(width) if i in lefts else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        .rstrip()
+        for row in table
+    ]
+
+
+def number(value: object, spec: str = ".4g") -> str:
+    """A measured number as the table shows it; `-` where there is none."""
+    return NOTHING if value is None else format(float(value), spec)  # type: ignore[arg-type]

@@ -1,0 +1,98 @@
+"""Curves over the batch size: one for each configuration that differs in more than batch size and seed."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from batchlab.recording.event_file import tag_of
+from batchlab.recording.files import to_json
+from batchlab.recording.knobs import GROUPS, NOT_OF_THE_RUN, flat, knobs
+from batchlab.records import RunRecord, RunStatus
+
+Curves = dict[str, dict[int, float]]  # tag -> batch size -> mean over seeds
+
+SHARED = "_on_shared_machine"
+_CLOCKED = ("speed_", "memory_", "train_seconds", "target_seconds")
+
+
+def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
+    """For each configuration, by a readable name, the mean over seeds of what its completed runs came to.
+
+    Speed, memory and seconds of runs that shared the machine are curves of their own, `..._on_shared_machine`: they
+    are not to be compared with the others. What it took to reach the target is left out where one seed did not.
+    """
+    groups: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        if record.status is RunStatus.COMPLETED:
+            groups[to_json(_configuration(record))].append(record)
+    names = _names([_configuration(members[0]) for members in groups.values()])
+    return {name: _means(members) for name, members in zip(names, groups.values(), strict=True)}
+
+
+def _configuration(record: RunRecord) -> dict[str, Any]:
+    """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
+    left_out = {"batch_size", "seed", *NOT_OF_THE_RUN}
+    values = flat({key: value for key, value in record.config.items() if key not in left_out})
+    named = knobs(record)
+    short = {group: named[group] for group in GROUPS if group in named}
+    return short | dict(sorted(values.items()))
+
+
+def _names(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+    """`lr0.05-linear-fp32`, and as much more as it takes to tell the configurations apart."""
+    parts: list[list[str]] = [[] for _ in configurations]
+    keys = dict.fromkeys(("lr", "lr_scaling", "precision", *(key for one in configurations for key in one)))
+    for key in keys:
+        alike = defaultdict(list)
+        for index, words in enumerate(parts):
+            alike[tuple(words)].append(index)
+        for indices in alike.values():
+            values = {index: configurations[index].get(key) for index in indices}
+            always = key in ("lr", "lr_scaling", "precision")
+            if always or len(set(map(to_json, values.values()))) > 1:
+                for index, value in values.items():
+                    parts[index].append(_word(key, value))
+    names = [re.sub(r"[^\w.,+-]", "_", "-".join(filter(None, words)), flags=re.ASCII)[:100] for words in parts]
+    return [
+        f"{name}-{names[:index].count(name) + 1}" if name in names[:index] else name for index, name in enumerate(names)
+    ]
+
+
+def _word(key: str, value: Any) -> str:
+    if key in ("lr_scaling", "precision", *GROUPS):
+        return "" if value is None else str(value)
+    shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+    return key + shown
+
+
+def _means(records: Iterable[RunRecord]) -> Curves:
+    by_size: dict[int, list[dict[str, float]]] = defaultdict(list)
+    for record in records:
+        by_size[record.batch_size].append(_values(record))
+    found: Curves = defaultdict(dict)
+    for batch_size, seeds in sorted(by_size.items()):
+        for tag in {tag for values in seeds for tag in values}:
+            values = [seed[tag] for seed in seeds if tag in seed]
+            # The mean over the seeds that got there would flatter a batch size that often does not.
+            if len(values) == len(seeds) or not tag.startswith("by_batch_size/target_"):
+                found[tag][batch_size] = math.fsum(values) / len(values)
+    return dict(found)
+
+
+def _values(record: RunRecord) -> dict[str, float]:
+    """A run's numbers by tag; those of `speed/` without their group, the unit says it."""
+    values: dict[str, float] = {name.replace("/", "_"): value for name, value in record.final.items()}
+    values |= {f"best_{name.replace('/', '_')}": best["value"] for name, best in record.best.items()}
+    values["train_seconds"] = record.train_seconds
+    target = record.target or {}
+    if target.get("reached"):
+        values |= {"target_steps": target["step"], "target_examples": target["examples"]}
+        values["target_seconds"] = target["train_seconds"]
+    return {_tag(name, shared=record.shared_machine): float(value) for name, value in values.items()}
+
+
+def _tag(name: str, *, shared: bool) -> str:
+    marked = name + SHARED if shared and name.startswith(_CLOCKED) else name
+    return tag_of("by_batch_size/" + marked.removeprefix("speed_"))

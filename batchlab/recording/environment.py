@@ -1,0 +1,79 @@
+"""Where a run was made, from an allow-list: enough to explain a number, nothing that names a person or a machine."""
+
+import fnmatch
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from batchlab.recording.masking import masked
+
+PACKAGES = ("batchlab", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "PYTORCH_*ALLOC_CONF",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NCCL_*",
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_*",
+)
+
+
+def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = None) -> dict[str, Any]:
+    """Versions, processor, memory in bytes, selected variables, and the git commit of the folder `code`.
+
+    `device` holds what only the caller can know, such as the device's name. Facts that are not found are left out.
+    """
+    facts = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory_bytes(),
+        "variables": masked({name: value for name, value in sorted(os.environ.items()) if _is_allowed(name)}),
+        "git_commit": _git_commit(code) if code else None,
+    }
+    return {name: fact for name, fact in facts.items() if fact is not None} | masked(device or {})
+
+
+def _is_allowed(variable: str) -> bool:
+    return any(fnmatch.fnmatchcase(variable, pattern) for pattern in VARIABLES)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu_name() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine() or None)
+
+
+def _memory_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _git_commit(folder: Path) -> str | None:
+    try:
+        asked = subprocess.run(
+            ["git", "rev-parse", "--verify", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=2, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return asked.stdout.strip() if asked.returncode == 0 else None

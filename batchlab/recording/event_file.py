@@ -1,0 +1,80 @@
+"""TensorBoard's event files, written without torch and without TensorFlow.
+
+Not through `tensorboard.summary`: its import takes TensorFlow in where there is one, and its writer puts the
+machine's name into the file's name and dies in a thread of its own, with a traceback, when the disk is full.
+"""
+
+import contextlib
+import os
+import re
+import struct
+import time
+from pathlib import Path
+from typing import Self
+
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
+
+from batchlab.recording.files import create
+
+EVENTS = "events.out.tfevents.*"
+
+
+class EventFile:
+    """A new event file in `folder`, which is made; every event is handed to the system as it is added.
+
+    OSError, from every method, where the disk does not take it.
+    """
+
+    def __init__(self, folder: Path, *, started: float) -> None:
+        """`started`, in seconds since 1970, is the time of the events that have none of their own."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._started = started
+        self._file = os.fdopen(_create_event_file(folder), "wb", buffering=0)
+        try:
+            self._write(Event(wall_time=started, file_version="brain.Event:2"))
+        except OSError:
+            self.close()
+            raise
+
+    def scalar(self, tag: str, value: float, *, step: int, wall_time: float) -> None:
+        """One point of the curve `tag`, which must be a `tag_of`."""
+        summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+        self._write(Event(wall_time=wall_time, step=step, summary=summary))
+
+    def summary(self, summary: Summary) -> None:
+        """What belongs to the run and to no step: hyperparameters, a layout."""
+        self._write(Event(wall_time=self._started, summary=summary))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _write(self, event: Event) -> None:
+        data = event.SerializeToString()
+        header = struct.pack("<Q", len(data))
+        record = b"".join(
+            (header, struct.pack("<I", masked_crc32c(header)), data, struct.pack("<I", masked_crc32c(data)))
+        )
+        written = self._file.write(record)
+        if written != len(record):
+            raise OSError(f"{written} of {len(record)} bytes were written")
+
+
+def tag_of(name: str) -> str:
+    """`name` in the characters TensorBoard allows in a tag."""
+    return re.sub(r"[^-/\w.]", "_", name, flags=re.ASCII).lstrip("/") or "_"
+
+
+def _create_event_file(folder: Path) -> int:
+    """TensorBoard reads the files of a run in the order of their names: a later one must have a later name."""
+    while True:
+        seconds, rest = divmod(time.time_ns(), 10**9)
+        with contextlib.suppress(FileExistsError):
+            return create(folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}")

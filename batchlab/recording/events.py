@@ -1,0 +1,89 @@
+"""One run's curves in TensorBoard: a view of its journal, that may fail without harm to the run."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from batchlab.recording.event_file import EVENTS, EventFile, tag_of
+from batchlab.recording.hparams import session_end, session_start
+from batchlab.records import Measurement, RunStatus
+
+MOST_POINTS = 2000  # of a curve; the journal has them all
+BY_STEP = {"val/loss": "val/loss_by_step"}  # also drawn over optimizer steps
+
+
+class RunEvents:
+    """Writes a run's measurements and knobs to a new event file in its folder.
+
+    The axis is examples seen; TensorBoard's "relative" is training seconds. No method raises: when the disk takes
+    no more, one line on stderr says so and nothing further is written.
+    """
+
+    def __init__(
+        self, folder: Path, *, run_id: str, group: str, hparams: Mapping[str, Any], started: float, budget: int
+    ) -> None:
+        """`group` is shared by the runs that differ in the seed alone, `started` is seconds since 1970, `budget`
+        the examples the run will see: a curve's points are at least a 2,000th of it apart."""
+        self._started = started
+        self._gap = budget / (MOST_POINTS - 2)  # examples; the first and the last point come on top
+        self._written: dict[str, Measurement] = {}
+        self._waiting: dict[str, Measurement] = {}
+        self._file: EventFile | None = None
+        self._folder = folder
+        with self._disk():
+            self._file = EventFile(folder, started=started)
+            self._file.summary(session_start(hparams, run_id=run_id, group=group, started=started))
+
+    def add(self, measurement: Measurement) -> None:
+        """One point, unless it lies too near to the one before; the last of each curve is never lost."""
+        before = self._written.get(measurement.name)
+        if before is not None and measurement.examples - before.examples < self._gap:
+            self._waiting[measurement.name] = measurement
+            return
+        self._draw(measurement)
+
+    def close(self, status: RunStatus) -> None:
+        """The last points, and how the run ended; a second time does nothing."""
+        for measurement in list(self._waiting.values()):
+            self._draw(measurement)
+        if self._file is None:
+            return
+        with self._disk():
+            self._file.summary(session_end(status, ended=time.time()))
+            self._file.close()
+        self._file = None
+
+    def _draw(self, measurement: Measurement) -> None:
+        self._written[measurement.name] = measurement
+        self._waiting.pop(measurement.name, None)
+        self._scalar(measurement.name, measurement, step=measurement.examples)
+        if measurement.name in BY_STEP:
+            self._scalar(BY_STEP[measurement.name], measurement, step=measurement.step)
+
+    def _scalar(self, name: str, measurement: Measurement, *, step: int) -> None:
+        if self._file is None:
+            return
+        with self._disk():
+            wall_time = self._started + measurement.train_seconds
+            self._file.scalar(tag_of(name), measurement.value, step=step, wall_time=wall_time)
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Whatever the disk refuses in here is said once, and nothing is written after it."""
+        try:
+            yield
+        except OSError as error:
+            sys.stderr.write(f"TensorBoard events of {self._folder.name} end here: {error.strerror or error}\n")
+            file, self._file = self._file, None
+            if file is not None:
+                with contextlib.suppress(OSError):
+                    file.close()
+
+
+def remove_events(folder: Path) -> None:
+    """Removes the event files of a run that begins anew: a dashboard would draw both attempts as one curve."""
+    for path in folder.glob(EVENTS):
+        path.unlink(missing_ok=True)

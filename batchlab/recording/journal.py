@@ -1,0 +1,138 @@
+"""`metrics.jsonl`: one line per measurement, append-only; a run killed at any byte loses at most its last line."""
+
+import json
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from batchlab.errors import BatchlabError
+from batchlab.recording.files import number, number_or_word
+from batchlab.records import Measurement
+
+
+class Journal:
+    """The writing end. One writer per run folder: hold the folder (`run_folder.hold`) while it is open.
+
+    Each line is handed to the system when it is appended, so that a killed process loses none; `flush` puts
+    them on the disk, for a machine that loses its power. OSError where the file cannot be opened.
+    """
+
+    def __init__(self, path: Path, *, restart: bool = False) -> None:
+        """Goes on after the last whole line, cutting off a torn one; `restart` begins an empty journal."""
+        self._path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags | (os.O_TRUNC if restart else 0), 0o666)
+        self._seq = 0
+        self.offset = 0  # bytes: where the next line begins; a checkpoint keeps it
+        self._cut(_whole(path.read_bytes()))
+
+    def append(self, measurement: Measurement) -> None:
+        """One more line; BatchlabError where the disk takes no more, with the lines before it unharmed."""
+        line = (json.dumps({"seq": self._seq, **_fields(measurement)}, allow_nan=False) + "\n").encode()
+        try:
+            written = os.write(self._descriptor, line)
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError as error:
+            os.ftruncate(self._descriptor, self.offset)
+            raise BatchlabError(f"{self._path} cannot be written: {error.strerror}; make room and run again") from error
+        self._seq += 1
+        self.offset += len(line)
+
+    def truncate(self, offset: int) -> None:
+        """Goes back to an `offset` of before: what came later will be measured again.
+
+        BatchlabError where the journal is shorter, or no line begins there: then it is not the checkpoint's.
+        """
+        content = self._path.read_bytes()
+        if offset > len(content) or _whole(content[:offset]) != content[:offset]:
+            raise BatchlabError(
+                f"{self._path} has no line that begins at byte {offset} of its {len(content)}: "
+                "it is not the journal of that checkpoint; remove the run's folder to start it anew"
+            )
+        self._cut(content[:offset])
+
+    def flush(self) -> None:
+        """Puts every line on the disk."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Flushes and closes; a second time does nothing."""
+        if self._descriptor >= 0:
+            self.flush()
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _cut(self, kept: bytes) -> None:
+        os.ftruncate(self._descriptor, len(kept))
+        self.offset = len(kept)
+        self._seq = next((entry["seq"] + 1 for line in reversed(kept.splitlines()) if (entry := _entry(line))), 0)
+
+
+def read_journal(path: Path, broken: list[str] | None = None) -> list[Measurement]:
+    """The measurements of a run in their order, of one that still goes on as well; none where there is no journal.
+
+    A torn last line is ignored. A broken line before it is left out, and said in `broken` where one is handed in.
+    """
+    try:
+        content = _whole(path.read_bytes())
+    except FileNotFoundError:
+        return []
+    measurements = []
+    # Not splitlines: it also cuts at characters that may stand inside a name.
+    for position, line in enumerate(content.split(b"\n")[:-1], 1):
+        entry = _entry(line)
+        if entry is not None:
+            measurements.append(entry["measurement"])
+        elif broken is not None:
+            broken.append(f"{path}, line {position}: no measurement, left out")
+    return measurements
+
+
+def _whole(content: bytes) -> bytes:
+    """Up to and including the last newline."""
+    return content[: content.rfind(b"\n") + 1]
+
+
+def _fields(measurement: Measurement) -> dict[str, Any]:
+    low, high = measurement.low, measurement.high
+    return {
+        "name": measurement.name,
+        "value": number_or_word(float(measurement.value)),
+        "step": int(measurement.step),
+        "examples": int(measurement.examples),
+        "train_seconds": number_or_word(float(measurement.train_seconds)),
+        "low": None if low is None else number_or_word(float(low)),
+        "high": None if high is None else number_or_word(float(high)),
+        "n": None if measurement.n is None else int(measurement.n),
+    }
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """`seq` and the measurement of a line; None where it is broken."""
+    try:
+        values = json.loads(line.decode())
+        return {
+            "seq": int(values["seq"]),
+            "measurement": Measurement(
+                name=str(values["name"]),
+                value=float(number(values["value"])),
+                step=int(values["step"]),
+                examples=int(values["examples"]),
+                train_seconds=float(number(values["train_seconds"])),
+                low=None if values.get("low") is None else float(number(values["low"])),
+                high=None if values.get("high") is None else float(number(values["high"])),
+                n=None if values.get("n") is None else int(values["n"]),
+            ),
+        }
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return None

@@ -1,0 +1,170 @@
+"""A run's folder: the names in it, its record and config, and who holds it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batchlab.errors import BadRequest
+from batchlab.recording.files import now_utc, number, read_json, to_json, write_atomically
+from batchlab.recording.masking import masked, masked_overrides
+from batchlab.records import RunRecord
+
+RECORD = "record.json"
+CONFIG = "config.yaml"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+WORKER_LOG = "worker.log"
+LOCK = "lock"
+# Of a study:
+RESULTS = "results.csv"
+TENSORBOARD = "tensorboard"
+
+_NUMBERS = ("lr_scaled", "epochs", "train_seconds", "wall_seconds")
+
+
+class RunIsHeld(BadRequest):
+    """Another process is writing this run."""
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Moves `record.json` into place, secrets masked; OSError where it cannot."""
+    values = record.to_dict()
+    values["config"] = masked(values["config"])
+    values["overrides"] = masked_overrides(values["overrides"])
+    write_atomically(folder / RECORD, to_json(values, indent=2) + "\n")
+
+
+def read_record(folder: Path, unreadable: list[str] | None = None) -> RunRecord | None:
+    """The record of a run; None where there is none, or none that can be read.
+
+    Why a damaged one cannot be read is said in `unreadable` where one is handed in. Numbers of the record that are
+    not finite come back as such; in the config their names stay, for there a text may be called "inf".
+    """
+    path = folder / RECORD
+    try:
+        record = _record(read_json(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    except KeyError as error:
+        reason = f"it has no {error}"
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    else:
+        return record
+    if unreadable is not None:
+        unreadable.append(f"{path} cannot be read: {reason}; remove its folder to run it again")
+    return None
+
+
+def read_records(study_dir: Path, unreadable: list[str] | None = None) -> list[RunRecord]:
+    """The records of a study, in the order of batch sizes; damaged ones are left out, and said in `unreadable`."""
+    records = [record for folder in run_folders(study_dir) if (record := read_record(folder, unreadable))]
+    return sorted(records, key=lambda record: (record.batch_size, record.run_id))
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes `config.yaml`, secrets masked: to be read by people, never to be built from."""
+    write_atomically(folder / CONFIG, yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True))
+
+
+def run_folders(study_dir: Path) -> list[Path]:
+    """The folders of a study's runs, by name: those with a `record.json`; none where there is no such study."""
+    return [folder for folder in _folders(study_dir) if (folder / RECORD).is_file()]
+
+
+def studies(runs_dir: Path) -> list[Path]:
+    """The folders below `runs_dir` that hold a run, by name."""
+    return [folder for folder in _folders(runs_dir) if run_folders(folder)]
+
+
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[None]:
+    """Keeps every other process from writing this run; RunIsHeld, without waiting, where another one does.
+
+    The system lets go of it when the process ends, however it ends. The lock file stays: removing it would let
+    two processes hold two files of one name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunIsHeld(f"{folder} {_holder(os.pread(descriptor, 4096, 0))}: wait for it, or stop it") from None
+        except OSError as error:
+            raise BadRequest(
+                f"{folder} cannot be locked ({error.strerror}), and without a lock two processes could write one run: "
+                "use runs_dir=... on a file system that has locks"
+            ) from error
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id(), "started_at": now_utc()}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, to_json(me).encode(), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+            # Not left to close: a child of a fork may have the descriptor too, and would keep the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def _holder(content: bytes) -> str:
+    try:
+        who = json.loads(content)
+        return f"is being run by pid {who['pid']} on host {who['host']} since {who['started_at']}"
+    except (ValueError, TypeError, KeyError):  # it has the lock and has not said yet who it is
+        return "is being run by another process"
+
+
+def _boot_id() -> str | None:
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
+def _folders(parent: Path) -> list[Path]:
+    if not parent.is_dir():
+        return []
+    return sorted(child for child in parent.iterdir() if child.is_dir() and not child.name.startswith("."))
+
+
+def _record(values: Any) -> RunRecord:
+    """ValueError, TypeError or KeyError where the values are no record."""
+    if not isinstance(values, dict):
+        raise ValueError("it is not a record")
+    for name, kind in (("run_id", str), ("study", str), ("batch_size", int), ("seed", int), ("config", dict)):
+        if not isinstance(values[name], kind):
+            raise ValueError(f"its {name} is {values[name]!r}")
+    values = dict(values)
+    for name in _NUMBERS:
+        if name in values:
+            values[name] = number(values[name])
+    values["final"] = _numbers(values.get("final", {}), "final")
+    values["best"] = {name: _numbers(best, "best") for name, best in _mapping(values.get("best", {}), "best").items()}
+    if values.get("target") is not None:
+        values["target"] = {name: number(entry) for name, entry in _mapping(values["target"], "target").items()}
+    return RunRecord.from_dict(values)
+
+
+def _mapping(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"its {name} is {value!r}")
+    return value
+
+
+def _numbers(value: Any, name: str) -> dict[str, float]:
+    read = {key: number(entry) for key, entry in _mapping(value, name).items()}
+    for key, entry in read.items():
+        if isinstance(entry, bool) or not isinstance(entry, int | float):
+            raise ValueError(f"its {name} {key} is {entry!r}")
+    return read

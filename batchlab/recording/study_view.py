@@ -1,0 +1,92 @@
+"""`runs/<study>/tensorboard/`: what TensorBoard shows of the study as a whole, made again from its run folders."""
+
+import contextlib
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from batchlab.recording import by_batch_size
+from batchlab.recording.event_file import EventFile, tag_of
+from batchlab.recording.events import BY_STEP
+from batchlab.recording.files import locked
+from batchlab.recording.hparams import experiment
+from batchlab.recording.journal import read_journal
+from batchlab.recording.knobs import FIRST, GROUPS, knobs
+from batchlab.recording.layout import layout
+from batchlab.recording.run_folder import METRICS, TENSORBOARD, read_records
+from batchlab.records import RunRecord
+
+# The table shows five metrics at first.
+FIRST_METRICS = ("val/loss", "val/accuracy", "speed/examples_per_second", "memory/peak_allocated_bytes")
+
+
+def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
+    """Replaces the study's view: the columns of the HPARAMS table, the page of charts, the curves over batch size.
+
+    Written aside and moved, one at a time; a study without runs keeps what it has. OSError where the disk refuses.
+    """
+    if not study_dir.is_dir():
+        return
+    with locked(study_dir / f".{TENSORBOARD}.lock"):
+        records = read_records(study_dir, unreadable)
+        if not records:
+            return
+        with _aside(study_dir) as aside:
+            _write(aside, records, study_dir)
+            _move(aside, study_dir / TENSORBOARD)
+
+
+def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
+    now = time.time()
+    rows = [knobs(record) for record in records]
+    names = _metric_names(records, study_dir)
+    curves = by_batch_size.curves(records)
+    varied = sorted({name for row in rows for name in row if len({repr(other.get(name)) for other in rows}) > 1})
+    tags = {tag_of(name) for name in names} | {tag for curve in curves.values() for tag in curve}
+    tags |= {by_step for name, by_step in BY_STEP.items() if name in names}
+    with EventFile(folder, started=now) as file:
+        # A row is all seeds of a configuration, and would show the seed of any one of them.
+        columns = [name for name in dict.fromkeys((*FIRST, *GROUPS, *varied)) if name != "seed" or name not in varied]
+        # A table without a single metric is not shown at all.
+        metrics = dict.fromkeys(tag_of(name) for name in (names or FIRST_METRICS[:1]))
+        file.summary(experiment(rows, columns=columns, tags=metrics, now=now))
+        file.summary(layout(tags))
+    for name, curve in curves.items():
+        with EventFile(folder / "by_batch_size" / name, started=now) as file:
+            for tag, points in sorted(curve.items()):
+                for batch_size, value in points.items():
+                    file.scalar(tag, value, step=batch_size, wall_time=now)
+
+
+def _metric_names(records: Sequence[RunRecord], study_dir: Path) -> list[str]:
+    """Every measurement that a run of the study has, the important ones first."""
+    found: set[str] = set()
+    for record in records:
+        # A run that still goes on, or was killed, has no final values yet.
+        journal = () if record.final else read_journal(study_dir / record.run_id / METRICS)
+        found |= {*record.final, *(measurement.name for measurement in journal)}
+    first = [name for name in FIRST_METRICS if name in found]
+    order = ("val", "speed", "memory", "train")
+    rest = sorted(found.difference(first), key=lambda name: (*(name.split("/")[0] != group for group in order), name))
+    return first + rest
+
+
+@contextlib.contextmanager
+def _aside(study_dir: Path) -> Iterator[Path]:
+    """A folder beside the view; what a killed rebuild left is removed with it."""
+    aside = study_dir / f".{TENSORBOARD}-{secrets.token_hex(4)}"
+    aside.mkdir()
+    try:
+        yield aside
+    finally:
+        for left in study_dir.glob(f".{TENSORBOARD}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _move(new: Path, place: Path) -> None:
+    """A folder cannot be moved over another one: the old one steps aside first, and is removed with `_aside`."""
+    if place.exists():
+        place.rename(new.with_name(f"{new.name}-old"))
+    new.rename(place)

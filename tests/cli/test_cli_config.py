@@ -1,0 +1,85 @@
+"""`batchlab config` and the helps tell the knobs as they are, and where `configs/` lies."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from batchlab import config_folder as module
+from batchlab.cli.config import blocks, describe
+from batchlab.cli.knobs import groups, knob_rows, knobs
+from batchlab.cli.studies import RUNS_DIR
+from batchlab.cli.terminal import definitions
+from batchlab.config import knob_names
+from batchlab.config_folder import config_folder
+
+
+def defaults() -> dict[str, object]:
+    values: dict[str, object] = yaml.safe_load((config_folder() / "config.yaml").read_text())
+    return values
+
+
+def test_every_knob_is_described() -> None:
+    assert set(knobs()) == set(knob_names())
+    assert all(knob.meaning for knob in knobs().values())
+    assert {name for name, _ in knob_rows()} == {*knob_names(), "experiment"}
+
+
+def test_config_shows_every_knob_with_its_default() -> None:
+    said = describe()
+
+    for name, value in defaults().items():
+        if name in ("defaults", "hydra", "target"):
+            continue
+        text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        assert f" {name}={text}" in said
+    assert " target={metric: val/loss, value: null}" in said
+
+
+def test_config_tells_a_knob_of_identity_from_another() -> None:
+    lines = describe().splitlines()
+
+    assert any(line.startswith("* batch_size=") for line in lines)
+    assert any(line.startswith("  runs_dir=") for line in lines)
+
+
+def test_config_keeps_the_blocks_of_the_file() -> None:
+    assert ["batch_size", "accumulate", "micro_batch_size"] in blocks()
+    assert list(itertools.chain(*blocks())) == [name for name in defaults() if name not in ("defaults", "hydra")]
+
+
+def test_config_shows_every_option_with_its_files_first_comment() -> None:
+    said = " ".join(describe().split())
+
+    for group, options in groups().items():
+        assert {path.stem for path in (config_folder() / group).glob("*.yaml")} == set(options)
+    assert "cnn Two 3x3 convolutions with ReLU and pooling, then a linear layer." in said
+    assert "smoke Does everything work, end to end" in said
+    assert "@package" not in said
+    assert "what learns; default mlp:" in said
+
+
+def test_list_and_dashboard_look_where_sweep_writes() -> None:
+    assert defaults()["runs_dir"] == RUNS_DIR
+
+
+@pytest.mark.parametrize("columns", [60, 80, 110])
+def test_a_text_fits_its_columns(columns: int) -> None:
+    lines = definitions(knob_rows(), columns=columns).splitlines()
+
+    assert max(map(len, lines)) <= columns
+    assert max(map(len, lines)) > columns - 12  # and uses them
+
+
+def test_the_configs_of_the_wheel_come_before_those_of_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "site" / "batchlab"
+    (tmp_path / "site" / "configs").mkdir(parents=True)
+    package.mkdir()
+    monkeypatch.setattr(module, "files", lambda name: package)
+
+    assert config_folder() == tmp_path / "site" / "configs"
+    (package / "configs").mkdir()
+    assert config_folder() == package / "configs"

@@ -1,0 +1,119 @@
+"""`batchlab doctor` tells what was read or measured, and survives what is broken."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fabricated_runs import batchlab
+from rich.console import Console
+
+from batchlab.cli import machine
+from batchlab.cli.doctor import ask_pytorch, judge_cuda, show
+from batchlab.cli.machine import Findings, check_requirements, installed_version, read_disk, requirements
+
+
+def test_doctor_measures_this_machine_and_names_a_broken_torchvision(tmp_path: Path) -> None:
+    stub = tmp_path / "stub" / "torchvision"
+    stub.mkdir(parents=True)
+    (stub / "__init__.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')")
+    path = f"{stub.parent}:{Path(machine.__file__).parents[2]}"
+
+    ended = batchlab("doctor", "--json", folder=tmp_path, PYTHONPATH=path, CUDA_VISIBLE_DEVICES="")
+
+    said = json.loads(ended.stdout)
+    facts, problems = said["facts"], said["problems"]
+    assert facts["PyTorch"]["torch"].startswith(str(installed_version("torch")).split("+")[0])
+    assert facts["Software"]["hydra-core"] == installed_version("hydra-core")
+    assert facts["PyTorch"]["torchvision"] == "does not import"
+    assert facts["Device cpu"]["fp32"] == "yes"
+    assert facts["Device cpu"]["tf32"].startswith("no: ")
+    assert "times the speed of fp32" in facts["Device cpu"]["bf16"]
+    assert str(tmp_path) in facts["Machine"]["disk"]
+    torchvision = [problem for problem in problems if "operator torchvision::nms" in problem["what"]]
+    assert [problem["prevents_running"] for problem in torchvision] == [False]
+    assert ended.returncode == int(any(problem["prevents_running"] for problem in problems))
+
+
+def test_a_pytorch_that_dies_is_told_with_what_it_was_doing() -> None:
+    found = Findings()
+    dies = (
+        'import os; print(\'a banner\'); print(\'{"fact": ["PyTorch", "torch", "2.15"]}\');'
+        "print('{\"doing\": \"using cuda:0\"}', flush=True); os.write(2, b'no kernel\\n'); os.abort()"
+    )
+
+    ask_pytorch(found, [sys.executable, "-c", dies])
+
+    assert found.facts == {"PyTorch": {"torch": "2.15"}}
+    assert found.problems == [(True, "PyTorch fails while using cuda:0 (exit code -6): no kernel")]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "build", "available", "expected"),
+    [
+        (0, True, False, None),
+        (1, True, True, None),
+        (1, False, False, (False, "built without CUDA")),
+        (1, True, False, (True, "cannot use the GPU here")),
+    ],
+)
+def test_a_gpu_that_pytorch_does_not_use_is_told(
+    gpus: int, build: bool, available: bool, expected: tuple[bool, str] | None
+) -> None:
+    found = Findings()
+
+    judge_cuda(found, gpus, {"cuda_build": build, "cuda_available": available})
+
+    assert [prevents for prevents, _ in found.problems] == ([expected[0]] if expected else [])
+    assert all(expected[1] in what for _, what in found.problems if expected)
+
+
+def test_requirements_that_are_not_met_are_told() -> None:
+    missing, old = check_requirements(["no-such-package>=2", "rich>=999", "rich>=1"])
+
+    assert missing == (True, "no-such-package is not installed: pip install 'no-such-package>=2'")
+    assert old[0] is False
+    assert "batchlab asks for 'rich>=999'" in old[1]
+
+
+def test_the_requirements_are_those_of_pyproject() -> None:
+    assert any(line.startswith("torch>=2.10") for line in requirements())
+    assert not any("pytest" in line for line in requirements())
+
+
+@pytest.mark.parametrize(("free", "prevents"), [(10 * 2**30, []), (2**29, [False]), (2**20, [True])])
+def test_a_full_disk_is_told(free: int, prevents: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    found = Findings()
+
+    read_disk(found, tmp_path / "not" / "yet")
+
+    assert [problem[0] for problem in found.problems] == prevents
+    assert str(tmp_path) in found.facts["Machine"]["disk"]
+
+
+def test_a_folder_that_cannot_be_written_prevents_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    found = Findings()
+
+    read_disk(found, tmp_path)
+
+    assert found.problems[0] == (True, f"{tmp_path} cannot be written, and the runs would lie there: give runs_dir=...")
+
+
+def test_what_prevents_a_run_is_told_apart() -> None:
+    found = Findings()
+    found.fact("Machine", "CPU", "one\x1b[31m")
+    found.problem(False, "a note")
+    console = Console(file=io.StringIO(), width=30)
+    show(found, console)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue() == "Machine\n  CPU  one[31m\n\nNote: a note\nNothing that prevents a run.\n"
+
+    found.problem(True, "a fault " + "that is long " * 5)
+    console = Console(file=io.StringIO(), width=30)
+    show(found, console)
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().endswith("Wrong: a fault " + "that is long " * 4 + "that is long\n")

@@ -1,0 +1,34 @@
+"""What every test may ask for."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from sweep_runs import Lab
+
+from batchlab.sweep.server import WarmServer
+
+# No deadline: two slow cores are no bug. The same examples on every machine: a red test is red for everybody.
+settings.register_profile("batchlab", deadline=None, derandomize=True)
+settings.load_profile("batchlab")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[WarmServer]:
+    """One warm server for all tests that run points: it costs 10 s, a point then 0.3 s."""
+    with WarmServer() as warm:
+        yield warm
+
+
+@pytest.fixture
+def lab(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A laboratory in an empty folder, which is also the current one."""
+    monkeypatch.chdir(tmp_path)
+    return Lab(server, tmp_path / "runs")

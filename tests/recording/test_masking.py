@@ -1,0 +1,92 @@
+"""Secrets are masked, and what only sounds like one is not."""
+
+import pytest
+
+from batchlab.recording.masking import masked, masked_overrides
+
+SECRET = "hunter2-sk"
+
+
+SECRET_KEYS = """
+    api_key hf_token HF_TOKEN token key password passwd db_password secret client_secret credentials accessToken APIKey
+    apiKey apikey access-key auth passphrase user.pwd data.api_key wandb_api_key2 authtoken
+"""
+
+
+@pytest.mark.parametrize("key", SECRET_KEYS.split())
+def test_a_text_below_a_secret_key_is_masked_wherever_it_lies(key):
+    nested = {"deep": [{key: SECRET, "list": [{key: {"inner": [SECRET]}}]}]}
+
+    assert SECRET not in str(masked({key: SECRET})) + str(masked(nested))
+    assert masked({key: SECRET}) == {key: "***"}
+    assert masked_overrides([f"{key}={SECRET}", f"+data.{key}=[{SECRET},b]", f"data={{{key}:{SECRET},n:3}}"]) == [
+        f"{key}=***",
+        f"+data.{key}=***",
+        f"data={{{key}:***,n:3}}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("use_cls_token", True),
+        ("num_memory_tokens", 4),
+        ("max_token", 512),
+        ("key_dim", 64),
+        ("token_rate", 0.5),
+        ("api_key", None),
+        ("api_key", ""),
+        ("tokens", "many"),
+        ("keys", "a,b"),
+        ("monkey", "see"),
+        ("hockey", "stick"),
+        ("tokenizer", "gpt2"),
+        ("author", "Ada"),
+        ("compass", "north"),
+        ("bypass", "yes"),
+        ("keypoints", "17"),
+        ("lr", 0.05),
+    ],
+)
+def test_what_only_sounds_like_a_secret_stays(key, value):
+    assert masked({key: value}) == {key: value}
+    typed = {None: "null", True: "true"}.get(value, value)
+    assert masked_overrides([f"{key}={typed}"]) == [f"{key}={typed}"]
+
+
+def test_a_password_of_digits_is_masked_too():
+    assert masked({"password": 1234}) == {"password": "***"}
+    assert masked_overrides(["data.password=1234"]) == ["data.password=***"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://ada:pw@host/x?n=1", "https://host/x?n=1"),
+        ("postgres://ada:p@w@host:5/db", "postgres://host:5/db"),
+        ("see https://ada@host/x and s3://k:v@b/y", "see https://host/x and s3://b/y"),
+        ("https://host/x?token=abc&n=1&api_key=d#part", "https://host/x?token=***&n=1&api_key=***#part"),
+        ("https://host/@ada/x", "https://host/@ada/x"),
+        ("ada@example.org", "ada@example.org"),
+    ],
+)
+def test_a_url_loses_its_user_and_the_secrets_in_its_query(url, shown):
+    assert masked({"data": {"url": url}}) == {"data": {"url": shown}}
+    assert masked_overrides([f"data.url={url}"]) == [f"data.url={shown}"]
+
+
+def test_masking_twice_is_masking_once_and_leaves_the_given_alone():
+    given = {"data": {"api_key": SECRET, "url": "https://a:b@c/?key=d", "sizes": (1, 2)}}
+
+    once = masked(given)
+
+    assert masked(once) == once
+    assert given["data"]["api_key"] == SECRET
+    assert once["data"]["sizes"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "override", ["batch_size=8,32,256", "~data.x", "model=mlp", "lr=choice(0.1,0.2)", "+a.b={c:d}"]
+)
+def test_an_override_without_a_secret_is_not_touched(override):
+    assert masked_overrides([override]) == [override]

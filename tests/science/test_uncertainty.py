@@ -1,0 +1,64 @@
+"""The interval of a median, against SciPy's binomial and against samples whose median is known."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from batchlab.science.uncertainty import median_interval
+
+
+def rank(n: int) -> int:
+    """k: the interval runs from the k-th smallest to the k-th largest. 0: there is none at 95%."""
+    return max((k for k in range(n // 2 + 1) if 2 * stats.binom.cdf(k - 1, n, 0.5) <= 0.05), default=0)
+
+
+@pytest.mark.parametrize("n", [*range(1, 61), 100, 1500])
+def test_the_interval_runs_between_the_order_statistics_of_the_sign_test(n: int) -> None:
+    values = np.random.default_rng(n).permutation(n).astype(float)  # the i-th smallest is i - 1
+
+    interval = median_interval(values.tolist())
+
+    k = rank(n)
+    assert (interval.low, interval.high) == ((k - 1, n - k) if k else (None, None))
+    assert interval.value == (n - 1) / 2
+    assert interval.n == n
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_a_sample_under_six_has_a_median_and_no_interval(n: int) -> None:
+    interval = median_interval([float(i) for i in range(n)])
+
+    assert (interval.low, interval.high) == (None, None)
+    assert interval.value == (n - 1) / 2
+
+
+@pytest.mark.parametrize("n", [6, 9, 20, 51])
+def test_the_interval_holds_the_true_median_as_often_as_it_says_and_not_more(n: int) -> None:
+    draws = 4000
+    samples = np.random.default_rng(7).exponential(size=(draws, n))  # skewed; its median is ln 2
+
+    intervals = [median_interval(sample.tolist()) for sample in samples]
+
+    held = np.mean([(i.low or 0.0) <= math.log(2) <= (i.high or 0.0) for i in intervals])
+    exact = 1 - 2 * stats.binom.cdf(rank(n) - 1, n, 0.5)
+    assert exact >= 0.95
+    assert abs(held - exact) < 4 * math.sqrt(exact * (1 - exact) / draws)
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=40))
+def test_the_median_lies_in_its_interval(values: list[float]) -> None:
+    interval = median_interval(values)
+
+    if interval.low is not None and interval.high is not None:
+        assert interval.low <= interval.value <= interval.high
+
+
+def test_an_empty_sample_and_a_nan_have_no_median() -> None:
+    with pytest.raises(ValueError, match="median"):
+        median_interval([])
+    with pytest.raises(ValueError, match="nan"):
+        median_interval([1.0, math.nan, 2.0])

@@ -1,0 +1,335 @@
+"""The walls of the house (DESIGN): who may import whom, how long a module is, what nothing is called.
+
+A rule is a function from a tree of sources to the sentences it has to say about it. Each is run twice: on
+this repository, where it must be silent, and on a fabricated bad tree, where it must not.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+FLOORS = {
+    **dict.fromkeys(("errors", "printable", "config_folder"), 0),
+    **dict.fromkeys(("records", "science"), 1),
+    **dict.fromkeys(("config", "plan", "task", "targets"), 2),
+    **dict.fromkeys(("training", "data", "models"), 3),
+    **dict.fromkeys(("instruments", "recording"), 4),
+    **dict.fromkeys(("run", "preflight", "verify", "report"), 5),
+    "sweep": 6,
+    "hydra_app": 7,
+    "cli": 8,
+}
+# Within a floor nobody knows his neighbour, with one door: what a config means for a run is worked out beside it.
+DOORS = {("plan", "config")}
+SCIENCE_MAY_IMPORT = {
+    *("abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools", "heapq", "itertools", "math"),
+    *("numbers", "operator", "statistics", "typing", "warnings", "numpy", "scipy", "torch", "batchlab"),
+}
+GLOBAL_RANDOM_STATE = re.compile(
+    r"\b(?:np|numpy)\.random\.(?!Generator|default_rng|SeedSequence)\w+|\btorch\.manual_seed\b"
+)
+FORBIDDEN_NAMES = {"utils", "common", "helpers", "core", "base", "manager", "misc"}
+LONGEST_MODULE = 300
+
+Rule = Callable[[Path], Iterator[str]]
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Dotted name of each module of the package, `batchlab.config` -> its file; a package is its `__init__.py`."""
+    found = {}
+    for path in sorted((root / "batchlab").rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room(module: str) -> str:
+    """`config` for `batchlab.config`, `science` for `batchlab.science.pareto`, nothing for `batchlab` itself."""
+    return (*module.split("."), "")[1]
+
+
+def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
+    """The statements that run when a module is imported: none in functions, none under TYPE_CHECKING."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        for node in ast.iter_child_nodes(waiting.pop()):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+                continue
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+                waiting.extend(node.orelse)
+                continue
+            if isinstance(node, ast.stmt):
+                yield node
+            waiting.append(node)
+
+
+def imports(root: Path, module: str, *, only_at_import: bool = False) -> set[str]:
+    """What a module imports, dotted: `from batchlab import config` is `batchlab.config`, `import Task` is its home."""
+    known = modules(root)
+    path = known[module]
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    found = set()
+    for node in at_import(tree) if only_at_import else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            origin = [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
+            home = ".".join(origin) if node.level else str(node.module)
+            for alias in node.names:
+                inner = f"{home}.{alias.name}"
+                found.add(inner if inner in known or home == "batchlab" else home)
+    return {_home(root, name) if name.count(".") == 1 and name not in known else name for name in found}
+
+
+def _home(root: Path, name: str) -> str:
+    """`batchlab.errors` for `batchlab.BadRequest`, which `batchlab/__init__.py` only hands on."""
+    package, _, public = name.partition(".")
+    if package != "batchlab" or public.startswith("__"):
+        return name
+    for node in ast.walk(ast.parse((root / "batchlab/__init__.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and public in {alias.asname or alias.name for alias in node.names}:
+            return ("batchlab." if node.level else "") + str(node.module)
+    return name
+
+
+def each_import(root: Path) -> Iterator[tuple[str, str]]:
+    for module in modules(root):
+        for imported in sorted(imports(root, module)):
+            yield module, imported
+
+
+def imports_point_down(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        here, there = room(module), room(imported)
+        if not here or not imported.startswith("batchlab.") or there.startswith("__") or here == there:
+            continue
+        if here not in FLOORS or there not in FLOORS:
+            continue  # said by every_room_has_a_floor, or by hand: a name that only __init__ knows
+        if FLOORS[there] >= FLOORS[here] and (here, there) not in DOORS:
+            yield f"{module} (floor {FLOORS[here]}) imports {imported} (floor {FLOORS[there]})"
+
+
+def every_room_has_a_floor(root: Path) -> Iterator[str]:
+    for module in modules(root):
+        if room(module) and room(module) not in FLOORS:
+            yield f"{module}: give '{room(module)}' a floor, in DESIGN and here"
+    for module, imported in each_import(root):
+        there = room(imported)
+        if imported.startswith("batchlab.") and not there.startswith("__") and there not in FLOORS:
+            yield f"{module} imports {imported}, which lies on no floor"
+
+
+def nobody_imports_the_root(root: Path) -> Iterator[str]:
+    """`import batchlab` would let a low module reach everything through its attributes."""
+    for module, imported in each_import(root):
+        if imported == "batchlab":
+            yield f"{module} imports batchlab itself: name the module that is meant"
+
+
+def science_is_arithmetic(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        if room(module) == "science" and imported.split(".")[0] not in SCIENCE_MAY_IMPORT:
+            yield f"{module} imports {imported}: science knows numbers only"
+    for module, path in modules(root).items():
+        if room(module) != "science":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "open":
+                yield f"{module}:{node.lineno} opens a file"
+            if isinstance(node, ast.Attribute) and ast.unparse(node).startswith("torch.cuda"):
+                yield f"{module}:{node.lineno} knows a device"
+            if isinstance(node, ast.Attribute) and GLOBAL_RANDOM_STATE.fullmatch(ast.unparse(node)):
+                yield f"{module}:{node.lineno} draws from global random state: take a generator"
+
+
+def only_hydra_app_imports_hydra(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        if imported.split(".")[0] in ("hydra", "hydra_plugins") and room(module) != "hydra_app":
+            yield f"{module} imports {imported}: all contact with Hydra is in hydra_app"
+
+
+def nobody_imports_data_or_models(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        if imported.startswith("batchlab.") and room(imported) in ("data", "models") and room(module) != room(imported):
+            yield f"{module} imports {imported}: configs name it by _target_"
+
+
+def report_opens_journals_anywhere(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        names = {imported.split(".")[0]} | ({room(imported)} if imported.startswith("batchlab.") else set())
+        if room(module) == "report" and names & {"training", "instruments", "run", "torch", "hydra"}:
+            yield f"{module} imports {imported}: a report is made on a laptop"
+
+
+def recording_needs_no_torch(root: Path) -> Iterator[str]:
+    for module, imported in each_import(root):
+        if room(module) == "recording" and imported.split(".")[0] in ("torch", "torchvision"):
+            yield f"{module} imports {imported}: the report uses recording"
+
+
+def the_command_line_starts_light(root: Path) -> Iterator[str]:
+    """Followed through everything that is imported on the way: torch costs seconds before `--help` can answer."""
+    known = modules(root)
+    direct = {module: imports(root, module, only_at_import=True) for module in known}
+    for module in known:
+        if room(module) != "cli":
+            continue
+        waiting, seen = [(module, module)], set()
+        while waiting:
+            name, way = waiting.pop()
+            if name.split(".")[0] in ("torch", "torchvision", "hydra"):
+                yield f"{way}: not at the top of a module that the command line imports"
+            if name in seen or name not in known:
+                continue
+            seen.add(name)
+            parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+            waiting += [(other, f"{way} -> {other}") for other in direct[name] | parents]
+
+
+def modules_are_short(root: Path) -> Iterator[str]:
+    for module, path in modules(root).items():
+        lines = len(path.read_text(encoding="utf-8").splitlines())
+        if lines > LONGEST_MODULE:
+            yield f"{module} has {lines} lines, more than {LONGEST_MODULE}"
+
+
+def names_say_something(root: Path) -> Iterator[str]:
+    for folder in ("batchlab", "configs", "scripts", "tests"):
+        for path in (root / folder).rglob("*"):
+            if path.name != "__pycache__" and set(path.stem.split("_")) & FORBIDDEN_NAMES:
+                yield f"{path.relative_to(root)}: forbidden names are {', '.join(sorted(FORBIDDEN_NAMES))}"
+
+
+def public_names_hide_no_module(root: Path) -> Iterator[str]:
+    """`batchlab.report` could be the function or the package, by who was imported first."""
+    tree = ast.parse((root / "batchlab/__init__.py").read_text(encoding="utf-8"))
+    rooms = {room(module) for module in modules(root)} - {""}
+    for node in ast.walk(tree):
+        names: set[str] = set()
+        if isinstance(node, ast.Assign) and any(ast.unparse(target) == "__all__" for target in node.targets):
+            names = set(ast.literal_eval(node.value))
+        elif isinstance(node, ast.ImportFrom):
+            names = {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names = {node.name}
+        for name in sorted(names & rooms):
+            yield f"batchlab.{name} is a public name and a module"
+
+
+def errors_are_not_swallowed(root: Path) -> Iterator[str]:
+    for module, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            broad = node.type is None or re.search(r"\b(Base)?Exception\b", ast.unparse(node.type))
+            silent = all(
+                isinstance(line, ast.Pass | ast.Continue)
+                or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+                for line in node.body
+            )
+            if broad and silent:
+                yield f"{module}:{node.lineno} swallows every error"
+
+
+def nothing_is_left_for_later(root: Path) -> Iterator[str]:
+    for folder in ("batchlab", "configs", "scripts", ".ci"):
+        for path in sorted((root / folder).rglob("*")):
+            if path.is_file() and path.suffix != ".pyc":
+                for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+                    if re.search(r"\b(TODO|FIXME|XXX)\b", line):
+                        yield f"{path.relative_to(root)}:{number}: {line.strip()}"
+
+
+# Each rule, a tree that breaks it, and a word of what the rule must say about it.
+RED: list[tuple[Rule, dict[str, str], str]] = [
+    (imports_point_down, {"training/loop.py": "from batchlab.instruments import health"}, "floor 4"),
+    (imports_point_down, {"training/loop.py": "def f():\n    import batchlab.run"}, "batchlab.run"),
+    (imports_point_down, {"training/loop.py": "if TYPE_CHECKING:\n    from batchlab import run", "run.py": ""}, "run"),
+    (imports_point_down, {"training/loop.py": "from ..sweep.worker import work"}, "batchlab.sweep.worker"),
+    (imports_point_down, {"task.py": "from batchlab.targets import build"}, "batchlab.targets"),
+    (imports_point_down, {"__init__.py": "from .run import train", "task.py": "from batchlab import train"}, "floor"),
+    (every_room_has_a_floor, {"cellar.py": ""}, "give 'cellar' a floor"),
+    (every_room_has_a_floor, {"run.py": "from batchlab import anything"}, "batchlab.anything"),
+    (nobody_imports_the_root, {"task.py": "import batchlab"}, "batchlab.task"),
+    (science_is_arithmetic, {"science/pareto.py": "import time"}, "time"),
+    (science_is_arithmetic, {"science/pareto.py": "def f():\n    from pathlib import Path"}, "pathlib"),
+    (science_is_arithmetic, {"science/pareto.py": "from random import random"}, "random"),
+    (science_is_arithmetic, {"science/pareto.py": "x = open('x')"}, "opens a file"),
+    (science_is_arithmetic, {"science/pareto.py": "import torch\ntorch.cuda.synchronize()"}, "knows a device"),
+    (science_is_arithmetic, {"science/pareto.py": "import numpy as np\nnp.random.normal()"}, "global random state"),
+    (only_hydra_app_imports_hydra, {"sweep/grid.py": "def f():\n    from hydra.core import utils"}, "hydra.core"),
+    (nobody_imports_data_or_models, {"run.py": "from batchlab.models.mlp import MLP"}, "_target_"),
+    (nobody_imports_data_or_models, {"data/digits.py": "import batchlab.models"}, "_target_"),
+    (report_opens_journals_anywhere, {"report/table.py": "def f():\n    import torch"}, "laptop"),
+    (report_opens_journals_anywhere, {"report/table.py": "from batchlab.training import loop"}, "laptop"),
+    (recording_needs_no_torch, {"recording/journal.py": "from torch.utils.tensorboard import SummaryWriter"}, "torch"),
+    (the_command_line_starts_light, {"cli/train.py": "import torch"}, "batchlab.cli.train -> torch"),
+    (
+        the_command_line_starts_light,
+        {
+            "cli/train.py": "from batchlab import plan",
+            "plan.py": "from batchlab.task import T",
+            "task.py": "import torch",
+        },
+        "batchlab.plan -> batchlab.task -> torch",
+    ),
+    (the_command_line_starts_light, {"cli/__init__.py": "import hydra", "cli/train.py": ""}, "hydra"),
+    (modules_are_short, {"run.py": "x = 1\n" * 301}, "301 lines"),
+    (names_say_something, {"training/utils.py": ""}, "training/utils.py"),
+    (names_say_something, {"base/loop.py": ""}, "batchlab/base"),
+    (names_say_something, {"run_helpers.py": ""}, "run_helpers.py"),
+    (public_names_hide_no_module, {"__init__.py": "from .sweep import run as sweep", "sweep/__init__.py": ""}, "sweep"),
+    (public_names_hide_no_module, {"__init__.py": "__all__ = ['report']", "report/__init__.py": ""}, "report"),
+    (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept Exception:\n    pass"}, "batchlab.run:3"),
+    (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept (OSError, BaseException):\n    ..."}, "swallows"),
+    (nothing_is_left_for_later, {"run.py": "x = 1  # TO" + "DO: more"}, "batchlab/run.py:1"),
+]
+RULES = list(dict.fromkeys(rule for rule, _, _ in RED))
+
+
+def named(value: object) -> str | None:
+    return value.__name__ if callable(value) else None
+
+
+@pytest.mark.parametrize("rule", RULES, ids=named)
+def test_the_house_keeps_its_rule(rule: Rule, repository: Path) -> None:
+    assert list(rule(repository)) == []
+
+
+@pytest.mark.parametrize(("rule", "files", "word"), RED, ids=named)
+def test_a_rule_goes_red(rule: Rule, files: dict[str, str], word: str, tmp_path: Path) -> None:
+    for name, text in {"__init__.py": "", **files}.items():
+        path = tmp_path / "batchlab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    said = list(rule(tmp_path))
+
+    assert any(word in sentence for sentence in said), said
+
+
+def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
+    """Or a rule that says no to everything would pass above."""
+    allowed = {
+        "__init__.py": "from batchlab.task import Task\n__all__ = ['Task']",
+        "errors.py": "",
+        "config.py": "from batchlab.errors import BadRequest",
+        "plan.py": "from batchlab.config import RunConfig",
+        "task.py": "if TYPE_CHECKING:\n    import torch",
+        "data/digits.py": "import torch\nfrom batchlab import Task\nfrom .images import load",
+        "data/images.py": "from batchlab import __version__",
+        "science/pareto.py": "import numpy as np\nrng = np.random.default_rng(0)",
+        "cli/train.py": "from batchlab import config\ndef run():\n    import torch\n    from batchlab import hydra_app",
+        "hydra_app.py": "import hydra",
+        "run.py": "try:\n    f()\nexcept OSError:\n    pass",
+    }
+    for name, text in allowed.items():
+        path = tmp_path / "batchlab" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    assert [sentence for rule in RULES for sentence in rule(tmp_path)] == []

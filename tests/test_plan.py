@@ -1,0 +1,172 @@
+"""What a configuration means once the size of the data is known."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plain_defaults import defaults
+
+from batchlab.config import RunConfig, from_dict
+from batchlab.errors import BadRequest
+from batchlab.plan import plan, rate_at, scaled, summary
+
+N = 1437  # training examples of the digits
+
+
+def config(**changes: Any) -> RunConfig:
+    return from_dict(defaults(**changes))
+
+
+def test_a_plan_worked_out_by_hand() -> None:
+    made = plan(config(batch_size=32, epochs=20, warmup=0.1), N)
+
+    # 20 x 1437 = 28740 = 898 x 32 + 4
+    assert (made.steps, made.examples, made.remainder) == (898, 28736, 4)
+    assert made.warmup_examples == pytest.approx(2874)
+    assert (made.eval_every, made.log_every) == (359, 143)
+
+
+@given(
+    n_train=st.integers(1, 3000),
+    batch_size=st.integers(1, 3000),
+    budget=st.sampled_from(["epochs", "examples", "steps"]),
+    amount=st.integers(1, 4000),
+)
+def test_steps_are_whole_and_what_is_left_is_less_than_one(
+    n_train: int, batch_size: int, budget: str, amount: int
+) -> None:
+    examples = {"epochs": amount * n_train, "examples": amount, "steps": amount * batch_size}[budget]
+    asked = config(batch_size=batch_size, **{budget: amount})
+    if batch_size > n_train or batch_size > examples:
+        with pytest.raises(BadRequest):
+            plan(asked, n_train)
+        return
+
+    made = plan(asked, n_train)
+
+    assert made.steps >= 1
+    assert made.examples == made.steps * batch_size
+    assert 0 <= made.remainder < batch_size
+    assert made.examples + made.remainder == examples
+    assert made.eval_every >= 1
+    assert made.log_every >= 1
+
+
+@pytest.mark.parametrize("budget", [{"epochs": 2}, {"epochs": 0.75}, {"examples": 5000}])
+@pytest.mark.parametrize("rest", [{}, {"warmup": 0.2}, {"warmup": 100}, {"eval_every": 50, "log_every": 10}])
+def test_every_batch_size_is_treated_alike(budget: dict[str, Any], rest: dict[str, Any]) -> None:
+    plans = [plan(config(batch_size=size, **budget, **rest), N) for size in (1, 8, 32, 33, 256, 1000)]
+
+    assert len({p.examples + p.remainder for p in plans}) == 1
+    assert len({p.warmup_examples for p in plans}) == 1
+    assert len({(p.eval_every, p.log_every) for p in plans}) == 1
+
+
+def test_micro_batches_change_nothing_about_the_plan() -> None:
+    assert plan(config(batch_size=64, accumulate=4), N) == plan(config(batch_size=64), N)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"batch_size": 100000},
+            "batch_size=100000 is larger than the training set of 1437 examples: use at most 1437",
+        ),
+        ({"batch_size": 1438}, "batch_size=1438 is larger than the training set of 1437 examples"),
+        ({"batch_size": 10**20}, "larger than the training set of 1437 examples"),
+        ({"batch_size": 256, "examples": 255}, "batch_size=256 is larger than the budget examples=255 of 255 examples"),
+        ({"batch_size": 256, "epochs": 0.1}, "batch_size=256 is larger than the budget epochs=0.1 of 143 examples"),
+        ({"epochs": 1e308}, "epochs=1e+308 is a budget of more than 2**53 examples"),
+        ({"steps": 10**20}, f"steps={10**20} is a budget of more than 2**53 examples"),
+        ({"examples": 100, "warmup": 101}, "warmup=101 examples is longer than the budget of 100 examples"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused_in_one_line(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadRequest) as caught:
+        plan(config(**changes), N)
+
+    assert said in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_what_just_fits_is_planned() -> None:
+    assert plan(config(batch_size=N), N).steps == 20
+    assert plan(config(batch_size=256, examples=256), N).steps == 1
+    assert plan(config(examples=100, warmup=100), N).warmup_examples == 100
+
+
+@pytest.mark.parametrize(("warmup", "examples"), [(0, 0), (0.5, 500), (0.999, 999), (1, 1), (250, 250)])
+def test_a_warm_up_below_one_is_a_fraction_of_the_budget_and_else_counts_examples(warmup: float, examples: int) -> None:
+    assert plan(config(examples=1000, warmup=warmup), N).warmup_examples == pytest.approx(examples)
+
+
+def test_eval_every_and_log_every_are_honoured_and_never_zero() -> None:
+    asked = plan(config(eval_every=7, log_every=3), N)
+    tiny = plan(config(batch_size=1, examples=2), 2)
+
+    assert (asked.eval_every, asked.log_every) == (7, 3)
+    assert (tiny.eval_every, tiny.log_every) == (1, 1)
+
+
+def test_the_rule_is_applied_to_the_ratio_of_the_batch_sizes() -> None:
+    grown = config(batch_size=256, reference_batch_size=32, lr=0.1, lr_scaling="linear")
+    shrunk = config(batch_size=8, reference_batch_size=32, lr=0.1, lr_scaling="sqrt")
+    adam = config(batch_size=64, reference_batch_size=32, lr=0.1, lr_scaling="adam_half_life")
+
+    assert scaled(grown, None, None).lr == pytest.approx(0.8)
+    assert scaled(shrunk, None, None).lr == pytest.approx(0.05)
+    assert scaled(adam, (0.9, 0.9), 1e-8).betas == pytest.approx((0.9, 0.81))
+
+
+@pytest.mark.parametrize(
+    ("changes", "examples_seen", "rate"),
+    [
+        ({}, 0, 0.8),
+        ({}, 640, 0.8),
+        # The middle of the first batch of 64 is at 32 of 1024; of the last, at 992.
+        ({"schedule": "linear"}, 0, 0.8 * (1 - 32 / 1024)),
+        ({"schedule": "linear"}, 960, 0.8 * 32 / 1024),
+        ({"warmup": 0.25}, 0, 0.8 * 32 / 256),
+        ({"warmup": 256}, 0, 0.8 * 32 / 256),
+        ({"warmup": 0.25}, 192, 0.8 * 224 / 256),
+        ({"warmup": 0.25}, 256, 0.8),
+        ({"warmup": 0.25, "warmup_from": "base"}, 0, 0.1 + 0.7 * 32 / 256),
+        ({"warmup": 0.25, "schedule": "linear"}, 256, 0.8 * (1 - 32 / 768)),
+    ],
+)
+def test_the_rate_of_a_step_is_that_of_the_middle_of_its_batch(
+    changes: dict[str, Any], examples_seen: int, rate: float
+) -> None:
+    asked = config(batch_size=64, examples=1024, lr=0.1, **changes)
+
+    assert rate_at(asked, plan(asked, N), 0.8, examples_seen) == pytest.approx(rate, rel=1e-12)
+
+
+def test_a_warm_up_from_the_base_rate_does_nothing_where_the_rule_lowers_it() -> None:
+    asked = config(batch_size=8, examples=1024, lr=0.1, warmup=0.5, warmup_from="base")
+
+    assert rate_at(asked, plan(asked, N), 0.05, 0) == 0.05
+
+
+@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize("warmup_from", ["zero", "base"])
+def test_the_mean_rate_is_the_same_for_every_batch_size(schedule: str, warmup_from: str) -> None:
+    means = []
+    for batch_size in (1, 8, 32, 128):
+        asked = config(
+            batch_size=batch_size, examples=1024, lr=0.1, warmup=0.125, warmup_from=warmup_from, schedule=schedule
+        )
+        made = plan(asked, N)
+        rates = [rate_at(asked, made, 0.8, step * batch_size) for step in range(made.steps)]
+        means.append(sum(rates) / len(rates))
+
+    assert means == pytest.approx([means[0]] * 4, rel=1e-12)
+
+
+def test_the_summary_shows_the_knobs_and_what_accumulation_came_to() -> None:
+    shown = summary(config(batch_size=33, micro_batch_size=8, seed=3))
+
+    assert next(iter(shown)) == "batch_size"
+    assert (shown["batch_size"], shown["accumulate"], shown["seed"]) == (33, 5, 3)
