@@ -3,7 +3,7 @@
 Hydra composes text from `configs/`, where the values live; `from_hydra` turns it into a frozen, checked
 `RunConfig`, or raises one `BadRequest` that says which knob, why, and what is allowed. Nobody after that
 line sees a `DictConfig`. Types are checked here and not by a schema in OmegaConf, whose errors hide the
-cause and which takes 8.5 for 8 (`.github/decisions/0001`).
+cause and which takes '8' for 8 and lets nan pass (`.github/decisions/0001`).
 """
 
 import json

@@ -9,7 +9,7 @@ from plain_defaults import defaults
 
 from batchlab.config import RunConfig, from_dict
 from batchlab.errors import BadRequest
-from batchlab.plan import plan, rate_at, scaled, summary
+from batchlab.plan import plan, rate_at, scaled
 
 N = 1437  # training examples of the digits
 
@@ -163,10 +163,3 @@ def test_the_mean_rate_is_the_same_for_every_batch_size(schedule: str, warmup_fr
         means.append(sum(rates) / len(rates))
 
     assert means == pytest.approx([means[0]] * 4, rel=1e-12)
-
-
-def test_the_summary_shows_the_knobs_and_what_accumulation_came_to() -> None:
-    shown = summary(config(batch_size=33, micro_batch_size=8, seed=3))
-
-    assert next(iter(shown)) == "batch_size"
-    assert (shown["batch_size"], shown["accumulate"], shown["seed"]) == (33, 5, 3)

@@ -21,74 +21,84 @@ SMALLEST_SCALE = 1e-4  # of the fp16 scaler: below it, gradients vanish where th
 class Health(Instrument):
     """Raises `Diverged` at the end of the window in which a run diverged; the message names the step and the rate.
 
-    Diverged: a loss that is not finite; a window's mean loss above 1000 x max(first loss, 1); a weight that is not
-    finite (so a gradient was not); in fp16, a loss scale that has collapsed, or a whole run of skipped updates.
-    Steps' losses are kept on the device and looked at once a window.
+    Diverged: a loss that is not finite; a window's mean loss above 1000 x max(first loss, 1); at the end of the run a
+    weight that is not finite (so a gradient was not); in fp16, a loss scale that has collapsed, or a whole run of
+    skipped updates. Steps' losses are kept on the device and looked at once a window.
     """
 
     def __init__(self, *, log_every: int) -> None:
         self.every: int | None = log_every
         self._initial: float | None = None  # mean loss of the first step
-        self._kept: list[Tensor] = []  # mean losses of the window's steps, 1-d and 0-d
-        self._losses: list[tuple[Tensor, int]] = []
+        self._sums: list[Tensor] = []  # of the window's losses: 0-d, a step each, and 1-d where they were folded
+        self._unfolded: list[Tensor] = []
+        self._counts: list[int] = []  # of the window's terms, a step each
+        self._skips: list[Tensor] = []  # per step, or folded: whether all were
         self._window_starts = 0  # steps before the window
         self._applied = False  # whether any update was
-        self._skips: list[Tensor] = []  # per step, or folded: whether all were
 
     def watch(self, outcome: Outcome) -> None:
-        self._losses.append((outcome.loss_sum, outcome.count))
+        self._unfolded.append(outcome.loss_sum)
+        self._counts.append(outcome.count)
         if outcome.skipped is not None:
             self._skips.append(outcome.skipped)
-        if len(self._losses) >= FOLD:
+        if len(self._unfolded) >= FOLD:
             self._fold()
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        self._fold()
-        self._look_at_skips()
-        if self._kept:
-            losses = torch.cat(self._kept).double().cpu()
-            self._kept = []
+        losses = self._losses()
+        if losses:
             self._judge(losses, state)
             self._window_starts = state.step
+        self._look_at_skips()
+        scale = state.precision.loss_scale()
+        if scale is not None and scale < SMALLEST_SCALE:
+            raise Diverged(f"the fp16 loss scale fell to {scale:.3g} by step {state.step}: use bf16 or a lower lr")
         yield from ()
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
+        # Sooner, a weight that is not finite shows in the loss of the next step.
+        if not all_finite(list(state.model.parameters())):
+            raise Diverged(f"a weight is not finite after step {state.step} ({_rate(state)})")
         if state.precision.scaler is not None and state.step and not self._applied:
             raise Diverged(f"0 of {state.step} updates were applied: fp16 overflowed each time; use bf16 or a lower lr")
         yield from ()
 
-    def _judge(self, losses: Tensor, state: RunState) -> None:
+    def _judge(self, losses: list[float], state: RunState) -> None:
         if self._initial is None:
-            self._initial = float(losses[0])
-        bad = torch.nonzero(~torch.isfinite(losses))
-        if len(bad):
-            first = int(bad[0])
-            step = self._window_starts + first + 1
-            raise Diverged(f"the training loss is {float(losses[first])} at step {step} ({_rate(state)})")
-        bound = EXPLODED * max(self._initial, 1.0) if math.isfinite(self._initial) else EXPLODED
-        if float(losses.mean()) > bound:
+            self._initial = losses[0]
+        bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
+        if bad is not None:
+            step = self._window_starts + bad + 1
+            raise Diverged(f"the training loss is {losses[bad]} at step {step} ({_rate(state)})")
+        mean = sum(losses) / len(losses)
+        bound = EXPLODED * max(self._initial, 1.0)
+        if mean > bound:
             steps = f"steps {self._window_starts + 1} to {state.step}"
-            raise Diverged(f"the training loss is {losses.mean():.3g} over {steps}, above {bound:.3g} ({_rate(state)})")
-        if not all_finite(list(state.model.parameters())):
-            raise Diverged(f"a weight is not finite after step {state.step} ({_rate(state)})")
-        scale = state.precision.loss_scale()
-        if scale is not None and scale < SMALLEST_SCALE:
-            raise Diverged(f"the fp16 loss scale fell to {scale:.3g} by step {state.step}: use bf16 or a lower lr")
+            raise Diverged(f"the training loss is {mean:.3g} over {steps}, above {bound:.3g} ({_rate(state)})")
+
+    def _losses(self) -> list[float]:
+        """The mean loss of each step of the window, which is thereby over."""
+        if not self._counts:
+            return []
+        self._fold()
+        # One copy to the host, and Python's numbers: a dozen small tensor operations in every window would leave the
+        # processor cold for training.
+        sums = (self._sums[0] if len(self._sums) == 1 else torch.cat(self._sums)).tolist()
+        losses = [total / count for total, count in zip(sums, self._counts, strict=True)]
+        self._sums, self._counts = [], []
+        return losses
 
     def _fold(self) -> None:
         """Stacks the references, so that few small tensors are held; no wait."""
-        if not self._losses:
-            return
-        sums = torch.stack([loss_sum for loss_sum, _ in self._losses])
-        counts = torch.tensor([count for _, count in self._losses], dtype=sums.dtype)
-        self._kept.append(sums / counts.to(sums.device, non_blocking=True))
-        self._losses = []
+        if self._unfolded:
+            self._sums.append(torch.stack(self._unfolded))
+            self._unfolded = []
         if self._skips:
             self._skips = [torch.stack(self._skips).all()]
 
     def _look_at_skips(self) -> None:
         if self._skips:
-            self._applied = self._applied or not bool(torch.stack(self._skips).all())
+            self._applied = self._applied or not all(bool(skip) for skip in self._skips)
             self._skips = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,14 +106,16 @@ class Health(Instrument):
         self._look_at_skips()
         return {
             "initial": self._initial,
-            "kept": torch.cat(self._kept).tolist() if self._kept else [],
+            "sums": torch.cat(self._sums).tolist() if self._sums else [],
+            "counts": self._counts,
             "window_starts": self._window_starts,
             "applied": self._applied,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._initial, self._window_starts, self._applied = state["initial"], state["window_starts"], state["applied"]
-        self._kept = [torch.tensor(state["kept"])] if state["kept"] else []
+        self._sums = [torch.tensor(state["sums"])] if state["sums"] else []
+        self._counts = list(state["counts"])
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

@@ -11,7 +11,7 @@ from batchlab.task import Batch
 
 # One gather makes this many bytes of batches: fewer, larger copies (a gather per step costs 10% of a small
 # step), and the same room for every batch size, so that it does not colour the memory figures.
-GATHER_BYTES = 4 * 2**20
+GATHER_BYTES = 2**18
 
 
 def permutation(n: int, seed: int, epoch: int) -> Tensor:

@@ -52,9 +52,13 @@ class Precision:
         finally:
             self._set_tf32(self.name == "tf32")
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the gradient of `loss` to the parameters', scaled where the precision needs it."""
-        (self.scaler.scale(loss) if self.scaler else loss).backward()  # type: ignore[no-untyped-call]
+    def backward(self, losses: Tensor, weight: float) -> None:
+        """Adds the gradient of `weight * losses.sum()` to the parameters', scaled where the precision needs it.
+
+        The weight goes in as the gradient of `losses`, shape (terms,): so neither sum nor product is differentiated.
+        """
+        scaled = self.scaler.scale(losses) if self.scaler else losses
+        scaled.backward(torch.full_like(scaled, weight))  # type: ignore[no-untyped-call]
 
     def update(
         self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float | None

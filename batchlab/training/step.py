@@ -57,10 +57,10 @@ def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: 
     for batch in micro_batches:
         with precision.forward():
             losses = task.loss(task.forward(model, batch), batch)
-            # bf16 and fp16 hold 8 and 11 bits: a sum of hundreds of losses would lose the small ones
-            part = losses.sum(dtype=torch.float32) if losses.dtype in _HALF else losses.sum()
-        precision.backward(part / count)
-        sums.append(part.detach())
+        if losses.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
+            losses = losses.float()
+        precision.backward(losses, 1 / count)
+        sums.append(losses.detach().sum())
     return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
 
 
