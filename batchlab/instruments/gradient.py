@@ -16,11 +16,14 @@ class Gradient(Instrument):
     """`train/gradient_norm`: the 2-norm of the gradient of a fresh batch of the run's own size, before clipping.
 
     The batch is drawn without replacement by a generator of the instrument's own, and passed through in micro-batches
-    as training does, in training mode, without the fp16 scale.
+    as training does, in training mode, without the fp16 scale. `every` is in examples; by default it is taken at every
+    fourth validation, as it costs a step.
     """
 
-    def __init__(self, *, eval_every: int, batch_size: int, micro_batch_size: int, seed: int) -> None:
-        self.every: int | None = eval_every
+    def __init__(
+        self, *, eval_every: int, batch_size: int, micro_batch_size: int, seed: int, every: int | None = None
+    ) -> None:
+        self.every: int | None = every or 4 * eval_every
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "gradient"))

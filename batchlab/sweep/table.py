@@ -78,6 +78,7 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
         Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
         Column("relative\nspeed", _relative(records, speeds)),
         Column("peak\nMiB", [_mib(record) for record in records]),
+        Column("saved\nMiB", [_saved(record) for record in records]),
         Column("val\nloss", [number(final.get("val/loss"), "#.4g") for final in finals]),
         Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
         Column("target\nexamples", [number(_reached(t, "examples"), ",.0f") for t in targets], "target_examples"),
@@ -131,6 +132,11 @@ def _kind(record: RunRecord) -> str:
 def _mib(record: RunRecord) -> str:
     peak = record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
     return NOTHING if peak is None else number(peak / MIB, ",.1f" if peak < 100 * MIB else ",.0f")
+
+
+def _saved(record: RunRecord) -> str:
+    saved = record.final.get("memory/saved_for_backward_bytes")
+    return NOTHING if saved is None else number(saved / MIB, ",.2f" if saved < 100 * MIB else ",.0f")
 
 
 def _reached(target: Mapping[str, Any], field: str) -> float | None:

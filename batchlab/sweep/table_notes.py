@@ -72,7 +72,10 @@ def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
     on_cpu = [record for record in records if "memory/peak_allocated_bytes" not in record.final]
     if any("memory/peak_resident_bytes" in record.final for record in on_cpu):
         meanings.append("how much the point's process grew by training" + (" (on the CPU)" if meanings else ""))
-    return [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
+    found = [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
+    if any("memory/saved_for_backward_bytes" in record.final for record in records):
+        found.append("Saved MiB: what the forward pass of a micro-batch keeps for its backward pass, counted exactly.")
+    return found
 
 
 def _skipped(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:

@@ -26,7 +26,7 @@ CATALOGUE = {
     "health": lambda: Health(log_every=8),
     "throughput": lambda: Throughput(log_every=8),
     "memory": lambda: Memory(micro_batch_size=4),
-    "gradient": lambda: Gradient(eval_every=8, batch_size=8, micro_batch_size=3, seed=0),
+    "gradient": lambda: Gradient(eval_every=8, every=8, batch_size=8, micro_batch_size=3, seed=0),
     "validation": lambda: Validation(eval_every=8, eval_batch_size=7),
 }
 
