@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from batchlab.instruments.instrument import Instrument, leaving_no_trace
 from batchlab.records import Measurement
 from batchlab.task import Batch
-from batchlab.training.batches import slices
+from batchlab.training.batches import gather
 from batchlab.training.state import RunState
 
 
@@ -26,7 +27,8 @@ class Memory(Instrument):
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         if state.step == 0:
-            batch = next(slices(state.train, self.micro_batch_size))
+            # Gathered, not sliced: a slice would be charged the storage of the whole set.
+            batch = gather(state.train, torch.arange(self.micro_batch_size))
             saved = saved_for_backward_bytes(state, batch)
             yield state.measurement("memory/saved_for_backward_bytes", saved)
 
@@ -51,8 +53,6 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
         return tensor
 
     with leaving_no_trace(state.model, state.device):
-        if not isinstance(state.model, nn.Module):
-            return 0
         state.model.train()
         with saved_tensors_hooks(keep, lambda tensor: tensor), state.precision.forward():
             losses = state.task.loss(state.task.forward(state.model, batch), batch)
@@ -64,7 +64,6 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
 def device_used_bytes(index: int) -> int | None:
     """Bytes in use on CUDA device `index` by NVML's count; None where NVML does not answer."""
     import pynvml
-    import torch
 
     try:
         pynvml.nvmlInit()

@@ -1,3 +1,4 @@
+# ruff: noqa: F401 - imported for the children that are forked from here
 """What the warm server imports before it forks: everything slow, and nothing that touches a device.
 
 No tensor operation and no CUDA query may run here: a fork of a process that has asked `torch.cuda.is_available()`
@@ -5,5 +6,11 @@ may not be able to use CUDA. `torch._dynamo` is what the first optimizer of a pr
 data sets cost 6 s more.
 """
 
+import sklearn.datasets
+import torch
+import torch._dynamo
+import torch.fx.experimental.symbolic_shapes  # what a backward pass with a given gradient imports
+import torch.utils.data
+
 import batchlab.preflight
-import batchlab.run  # noqa: F401
+import batchlab.run
