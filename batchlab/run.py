@@ -26,10 +26,9 @@ from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, length
+from batchlab.training.device import meter_of
 from batchlab.training.loop import train
-from batchlab.training.meter import Meter
 from batchlab.training.out_of_memory import is_out_of_memory
-from batchlab.training.peaks import peaks_of
 from batchlab.training.precision import Precision
 from batchlab.training.residence import resident
 from batchlab.training.state import RunState
@@ -150,7 +149,7 @@ class _Point:
             val=val_set,
             device=device,
             precision=precision,
-            meter=Meter(peaks=peaks_of(device), drain=_drain(device)),
+            meter=meter_of(device),
             budget=planned.examples,
         )
         self.keep(
@@ -217,10 +216,6 @@ class _Point:
             target=config.target,
             resolution=max(planned.eval_every, config.batch_size),
         )
-
-
-def _drain(device: torch.device) -> Callable[[], object]:
-    return (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
 
 
 def _device_facts(device: torch.device) -> Mapping[str, Any]:

@@ -24,10 +24,12 @@ BUDGET_KEYS = {"epochs", "examples", "steps", "default_epochs"}
 def test_the_shipped_defaults_pass_with_the_values_that_stand_in_the_files() -> None:
     made = from_dict(defaults())
 
-    assert (made.batch_size, made.lr, made.precision, made.seed) == (32, 0.05, "fp32", 0)
-    assert made.budget == Budget("epochs", 20)
+    root = read("config.yaml")
+    for name in ("batch_size", "lr", "schedule", "precision", "seed", "eval_batch_size", "runs_dir"):
+        assert getattr(made, name) == root[name], name
+    assert made.budget == Budget("epochs", root["default_epochs"])
     assert made.target is None
-    assert made.micro_batch_sizes == (32,)
+    assert made.micro_batch_sizes == (root["batch_size"],)
     assert made.model == read("model/mlp.yaml")
 
 
@@ -256,7 +258,7 @@ def test_a_bad_value_is_refused_in_one_line_that_says_which_and_what_is_allowed(
     changes: dict[str, Any], shown: str, allowed: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
-        from_dict(defaults(**changes))
+        from_dict(defaults(**{"batch_size": 32} | changes))
 
     said = str(caught.value)
     assert shown in said

@@ -135,7 +135,8 @@ def test_a_training_set_of_another_size_is_refused(train_size: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("share", "train_size", "wrong"), [(0.0, 1437, 0), (0.2, 1437, 287), (0.2, 10, 2), (0.99, 100, 99), (0.04, 10, 0)]
+    ("share", "train_size", "wrong"),
+    [(0.0, 1437, 0), (0.2, 1437, 287), (0.2, 10, 2), (0.99, 100, 99), (0.04, 10, 0), (0.06, 10, 1)],
 )
 def test_the_share_asked_for_is_wrong_and_known_to_be(share: float, train_size: int, wrong: int) -> None:
     right, task = digits.load(train_size=train_size), digits.load(train_size=train_size, label_noise=share)
@@ -251,11 +252,11 @@ def kinds(model: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
 
 
 def test_batch_norm_and_dropout_are_there_when_asked_for_only() -> None:
-    plain, both = MLP((4,), 2, width=3, depth=2), MLP((4,), 2, width=3, depth=2, batch_norm=True, dropout=0.5)
+    plain, both = MLP((4,), 2, width=3, depth=2), MLP((4,), 2, width=3, depth=2, batch_norm=True, dropout=0.25)
 
     assert (len(kinds(plain, nn.BatchNorm1d)), len(kinds(plain, nn.Dropout)), list(plain.buffers())) == (0, 0, [])
     assert (len(kinds(both, nn.BatchNorm1d)), len(kinds(both, nn.Dropout))) == (2, 2)
-    assert [dropout.p for dropout in kinds(both, nn.Dropout) if isinstance(dropout, nn.Dropout)] == [0.5, 0.5]
+    assert [dropout.p for dropout in kinds(both, nn.Dropout) if isinstance(dropout, nn.Dropout)] == [0.25, 0.25]
     assert len(kinds(CNN((1, 8, 8), 2, width=3), nn.BatchNorm2d)) == 2
     assert list(CNN((1, 8, 8), 2, width=3, batch_norm=False).buffers()) == []
 

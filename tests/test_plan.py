@@ -15,7 +15,8 @@ N = 1437  # training examples of the digits
 
 
 def config(**changes: Any) -> RunConfig:
-    return from_dict(defaults(**changes))
+    plain = {"batch_size": 32, "default_epochs": 20, "lr_scaling": "none", "warmup": 0, "warmup_from": "zero"}
+    return from_dict(defaults(**plain | {"schedule": "constant", "eval_every": None, "log_every": None} | changes))
 
 
 def test_a_plan_worked_out_by_hand() -> None:

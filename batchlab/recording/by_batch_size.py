@@ -61,10 +61,10 @@ def _names(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _word(key: str, value: Any) -> str:
-    if key in ("lr_scaling", "precision", *GROUPS):
-        return "" if value is None else str(value)
-    shown = f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-    return key + shown
+    if value is None:
+        return ""
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return shown if key in ("lr_scaling", "precision", *GROUPS) else key + shown
 
 
 def _means(records: Iterable[RunRecord]) -> Curves:

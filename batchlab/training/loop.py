@@ -20,7 +20,7 @@ def train(
     """Trains to the end of `state.budget`, yielding measurements; control is the caller's at every yield."""
     agenda = Agenda(instruments)
     next_batch = iter(batches)
-    yield from _measured(state, agenda.due(state.examples))
+    yield from _measured(state, agenda.due)
     state.meter.start()  # after the first look, in which the libraries set themselves up
     while state.examples < state.budget and not stopping():
         state.learning_rate = learning_rate(state.examples)
@@ -32,16 +32,16 @@ def train(
         for watch in agenda.watchers:
             watch(outcome)
         if state.examples >= agenda.next:
-            yield from _measured(state, agenda.due(state.examples))
+            yield from _measured(state, agenda.due)
     state.meter.stop()
-    yield from _measured(state, agenda.not_yet_measured_at(state.examples))
+    yield from _measured(state, agenda.not_yet_measured_at)
     for instrument in instruments:
         yield from instrument.conclude(state)
 
 
-def _measured(state: RunState, due: Iterable[Plug]) -> Iterator[Measurement]:
+def _measured(state: RunState, due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
     with state.meter.paused():
-        for instrument in due:
+        for instrument in due(state.examples):
             yield from instrument.measure(state)
 
 

@@ -24,11 +24,13 @@ class Meter:
         *,
         peaks: Peaks,
         drain: Callable[[], object] = lambda: None,
+        settle: Callable[[], object] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.measuring_seconds = 0.0  # spent in `paused`
         self._peaks = peaks
         self._drain = drain  # waits until the device has done what it was given
+        self._settle = settle  # brings the processor back to where training left it
         self._clock = clock
         self._seconds = 0.0
         self._since: float | None = None  # when the clock was last set going
@@ -72,6 +74,7 @@ class Meter:
             # training would pay for getting them again.
             if any(value > self._highest.get(name, 0) for name, value in self._peaks.read().items()):
                 self._peaks.reset()
+            self._settle()
             self.measuring_seconds += self._clock() - began
             if running:
                 self._since = self._clock()

@@ -9,7 +9,7 @@ SECRET = "hunter2-sk"
 
 SECRET_KEYS = """
     api_key hf_token HF_TOKEN token key password passwd db_password secret client_secret credentials accessToken APIKey
-    apiKey apikey access-key auth passphrase user.pwd data.api_key wandb_api_key2 authtoken
+    apiKey apikey access-key auth passphrase user.pwd data.api_key wandb_api_key2 authtoken hfToken dbPassword
 """
 
 
