@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from batchlab.instruments.instrument import Instrument, leaving_no_trace
+from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.training.batches import gather, length, split, stream_seed
+from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
 

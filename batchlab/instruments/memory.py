@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from batchlab.instruments.instrument import Instrument, leaving_no_trace
+from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.task import Batch
 from batchlab.training.batches import gather
+from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
 

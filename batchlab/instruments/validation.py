@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import torch
 
-from batchlab.instruments.instrument import Instrument, leaving_no_trace
+from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.task import Batch
 from batchlab.training.batches import slices
+from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
 

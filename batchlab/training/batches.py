@@ -56,6 +56,11 @@ class Batches:
         self.total = total
         self.position = 0  # examples handed out
 
+    def first(self) -> tuple[Batch, ...]:
+        """The next step's micro-batches, without moving on."""
+        index = row(length(self.data), self.seed, self.position, sum(self.micro_batch_sizes))
+        return split(gather(self.data, index), self.micro_batch_sizes)
+
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
         batch_size = sum(self.micro_batch_sizes)
         micro_batches = len(self.micro_batch_sizes)

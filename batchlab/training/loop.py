@@ -21,7 +21,7 @@ def train(
     agenda = Agenda(instruments)
     next_batch = iter(batches)
     yield from _measured(state, agenda.due)
-    state.meter.start()  # after the first look, in which the libraries set themselves up
+    state.meter.start(rehearsal=lambda: step.rehearse(batches.first(), state.device))
     while state.examples < state.budget and not stopping():
         state.learning_rate = learning_rate(state.examples)
         for group in state.optimizer.param_groups:

@@ -46,10 +46,12 @@ class Meter:
         """The highest level of each kind of memory while training, as of the last pause."""
         return dict(self._highest)
 
-    def start(self) -> None:
-        """Sets the clock going; memory counts from here."""
+    def start(self, rehearsal: Callable[[], object] = lambda: None) -> None:
+        """Sets the clock going, after a `rehearsal` that is not charged; memory counts from before it."""
         self._drain()
         self._peaks.reset()
+        rehearsal()
+        self._drain()
         self._since = self._clock()
 
     def stop(self) -> None:
@@ -70,8 +72,6 @@ class Meter:
             yield
         finally:
             self._drain()
-            # Only where measuring rose above training: setting a mark back gives pages to the kernel, and
-            # training would pay for getting them again.
             if any(value > self._highest.get(name, 0) for name, value in self._peaks.read().items()):
                 self._peaks.reset()
             self._settle()

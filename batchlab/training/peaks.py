@@ -27,30 +27,30 @@ class CudaPeaks:
 class ResidentPeak:
     """Growth of this process's resident set over the start of training (a fork inherits the pages of its server).
 
-    The kernel's mark (VmHWM) is set back through /proc/self/clear_refs, and pages that an instrument freed are given
-    back first. Training pays for getting them again, so that is done `RESETS` times, and then the mark stands: a
-    step's memory has been seen by then. Where the mark may not be set back, measuring is charged.
+    At the first `reset` pages that were freed go back to the kernel, its mark (VmHWM) is set back through
+    /proc/self/clear_refs, and growth counts from there. At the second, when a measurement has risen above training,
+    the mark stands as it was: a rehearsal and at least one step have been seen, and to give pages back again would
+    make training pay for getting them anew. Where the mark may not be set back, measuring is charged.
     """
 
-    RESETS = 4  # at the start, and after the first three measurements that rose above training
-
     def __init__(self) -> None:
-        self._baseline = 0
-        self._resets = 0
+        self._baseline: int | None = None
+        self._stands = False
 
     def read(self) -> dict[str, int]:
-        if self._resets > self.RESETS:
+        if self._stands or self._baseline is None:
             return {"memory/peak_resident_bytes": 0}  # below any mark that was taken
         highest = _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         return {"memory/peak_resident_bytes": max(0, highest - self._baseline)}
 
     def reset(self) -> None:
-        self._resets += 1
-        if self._resets <= self.RESETS:
-            _trim()
-            self._baseline = self._baseline or _status("VmRSS")
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")
+        if self._baseline is not None:
+            self._stands = True
+            return
+        _trim()
+        self._baseline = _status("VmRSS")
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _trim() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length
+from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.precision import Precision
 
 
@@ -46,6 +47,13 @@ class Step:
         loss_sum, count = backward(self.model, self.task, self.precision, micro_batches)
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
         return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
+
+    def rehearse(self, micro_batches: Sequence[Batch], device: torch.device) -> None:
+        """The passes of one update, without the update and without a trace: what is needed once is got outside the
+        clock (memory, kernels), and the mark of memory sees a step."""
+        with leaving_no_trace(self.model, device):
+            self.model.train()
+            backward(self.model, self.task, self.precision, micro_batches)
 
 
 def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:

@@ -48,7 +48,7 @@ class Noisy(torch.nn.Module):
         return self.layers(x) * (1 + 0.01 * random.random() + 0.01 * np.random.rand())
 
 
-def trained(instruments, precision):
+def trained(instruments, precision, *, rehearsing=True):
     """Everything that could carry a trace, after 15 steps."""
     random.seed(0)
     np.random.seed(0)
@@ -70,14 +70,19 @@ def trained(instruments, precision):
         meter=Meter(peaks=ResidentPeak()),
         budget=120,
     )
-    step = Step(model, optimizer, state.task, number_format)
     losses = []
 
-    def noted(micro_batches):
-        outcome = step(micro_batches)
-        losses.append(outcome.loss_sum)
-        return outcome
+    class Noted(Step):
+        def __call__(self, micro_batches):
+            outcome = super().__call__(micro_batches)
+            losses.append(outcome.loss_sum)
+            return outcome
 
+        def rehearse(self, micro_batches, device):
+            if rehearsing:
+                super().rehearse(micro_batches, device)
+
+    noted = Noted(model, optimizer, state.task, number_format)
     batches = Batches(data, micro_batch_sizes=[4, 4], seed=0, total=120)
     measured = list(train(state, batches, noted, instruments, learning_rate=lambda e: 0.01, stopping=lambda: False))
     scale = number_format.loss_scale()
@@ -104,6 +109,14 @@ def test_a_run_is_the_same_with_and_without_it(name, precision, undisturbed):
         assert torch.equal(seen, expected)
     assert seen_rest == rest
     assert measured or name == "health"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_is_the_same_with_and_without_its_rehearsal(precision, undisturbed):
+    tensors, rest, _ = undisturbed[precision]
+    unrehearsed, unrehearsed_rest, _ = trained([], precision, rehearsing=False)
+    assert all(torch.equal(a, b) for a, b in zip(unrehearsed, tensors, strict=True))
+    assert unrehearsed_rest == rest
 
 
 def test_the_catalogue_is_all_there_is(repository):

@@ -120,12 +120,17 @@ def test_measuring_and_the_consumer_of_measurements_are_not_charged():
             yield from super().measure(state)
 
     batches = Batches(state.train, micro_batch_sizes=[4], seed=0, total=40)
-    plain_step = Step(state.model, state.optimizer, state.task, state.precision)
 
-    def step(micro_batches):
-        now[0] += 1.0
-        return plain_step(micro_batches)
+    class TakesASecond(Step):
+        def __call__(self, micro_batches):
+            now[0] += 1.0
+            return super().__call__(micro_batches)
 
+        def rehearse(self, micro_batches, device):
+            now[0] += 5000.0
+            super().rehearse(micro_batches, device)
+
+    step = TakesASecond(state.model, state.optimizer, state.task, state.precision)
     for _ in train(state, batches, step, [Slow(8)], learning_rate=lambda examples: 0.1, stopping=lambda: False):
         now[0] += 1000.0  # a slow disk
 
