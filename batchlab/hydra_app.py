@@ -16,6 +16,7 @@ from typing import Any
 
 import hydra
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -56,7 +57,8 @@ def launch(word: str, arguments: Sequence[str]) -> int:
     register_plugins()
     shows_only = any(argument.partition("=")[0] in SHOWING for argument in arguments)
     mode = [] if shows_only else ["--multirun", f"hydra.sweeper.word={word}"]
-    with _as_hydra_expects([f"batchlab {word}", *mode, *own_targets(arguments)]):
+    options, overrides = _sorted_out(arguments)
+    with _as_hydra_expects([f"batchlab {word}", *options, *mode, *own_targets(overrides)]):
         try:
             point_task()
         except SystemExit as end:
@@ -147,12 +149,8 @@ class Composer:
         chosen = [o for o in self.parser.parse_overrides(list(arguments)) if o.key_or_group == "experiment"]
         if chosen and chosen[-1].is_sweep_override():
             experiments = [[f"experiment={name}"] for name in chosen[-1].sweep_string_iterator()]
-            unions = [[[*o, *grid] for grid in self.base(tuple(o)).grids or [[]]] for o in experiments]
-            return [grid for union in unions for grid in union]
-        grids = OmegaConf.to_container(self.master.grids)
-        if not isinstance(grids, list) or not all(isinstance(grid, list) for grid in grids):
-            raise BadRequest("grids is a list of lists of overrides, such as grids: [[batch_size=8,32], [lr=0.1]]")
-        return [[str(entry) for entry in grid] for grid in grids if isinstance(grid, list)] or [[]]
+            return [[*o, *grid] for o in experiments for grid in _lists(self.base(tuple(o)).grids)]
+        return _lists(self.master.grids)
 
     def expanded(self, overrides: Sequence[str]) -> Iterator[list[str]]:
         """Every point of the product; of two overrides of one key the later holds. EmptyGrid where there is none."""
@@ -218,6 +216,18 @@ def register_plugins() -> None:
         store.store(group=f"hydra/{group}", name="batchlab", node={"_target_": name, **keys})
 
 
+def _sorted_out(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's options and the overrides, apart: its own parser takes no override behind an option's value."""
+    overrides = list(get_args_parser().parse_intermixed_args(list(arguments)).overrides)
+    options, left = [], list(overrides)
+    for argument in arguments:
+        if left and argument == left[0]:
+            left.pop(0)
+        else:
+            options.append(argument)
+    return options, overrides
+
+
 @contextlib.contextmanager
 def _as_hydra_expects(argv: list[str]) -> Iterator[None]:
     """Hydra reads `sys.argv`, and raises its errors, instead of printing them and ending, only if this is set."""
@@ -236,6 +246,17 @@ def _as_hydra_expects(argv: list[str]) -> Iterator[None]:
 def _pinned(config: RunConfig) -> RunConfig:
     """`device=auto` decided, so that the run's identity knows it."""
     return replace(config, device=resolve_device(config.device))
+
+
+def _lists(grids: Any) -> list[list[str]]:
+    """`grids` of a config as plain lists of overrides; one empty list where it has none."""
+    plain = OmegaConf.to_container(grids) if OmegaConf.is_list(grids) else grids
+    if not isinstance(plain, list) or not all(isinstance(grid, list) for grid in plain):
+        raise BadRequest('grids is a list of lists of overrides, such as grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]')
+    for entry in (entry for grid in plain for entry in grid):
+        if not isinstance(entry, str) or "=" not in entry:
+            raise BadRequest(f'grids holds {entry!r}, which is no override: quote what has commas, "batch_size=8,32"')
+    return plain or [[]]
 
 
 def _values(override: Override) -> list[str]:

@@ -250,3 +250,18 @@ def _alive_in(session: int) -> Sequence[int]:
         if int(fields[3]) == session and fields[0] not in "ZX":
             found.append(int(stat.parent.name))
     return found
+
+
+def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(tmp_path):
+    experiment = tmp_path / "mine" / "experiment" / "pair.yaml"
+    experiment.parent.mkdir(parents=True)
+    grids = '  - ["batch_size=8,32"]\n  - ["batch_size=32,64", "lr=0.02"]\n'
+    experiment.write_text(f"# @package _global_\n# Does a union hold each point once?\nstudy: pair\ngrids:\n{grids}")
+    done = batchlab("sweep", "--config-dir", "mine", "experiment=pair", "default_epochs=1", "device=cpu", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 duplicate removed" in done.stderr
+    assert sorted(runs_of(tmp_path, "pair")) == [8, 32, 64]
+    experiment.write_text("# @package _global_\n# Is a bare comma seen?\ngrids:\n  - [batch_size=8,32]\n")
+    refused = batchlab("sweep", "--config-dir", "mine", "experiment=pair", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "grids holds 32" in refused.stderr
