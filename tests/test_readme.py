@@ -3,11 +3,13 @@
 import json
 import re
 import shlex
-import subprocess
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from batchlab.cli.main import main
+from batchlab.sweep.server import WarmServer
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
@@ -34,11 +36,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    words = shlex.split(command)
-    assert words[0] in ("scripts/batchlab", "batchlab"), command
-    argv = [str(Path(sys.executable).with_name("batchlab")), *words[1:]]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, timeout=280, check=False)
+@dataclass
+class Done:
+    """What a command left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def run(folder: Path, server: WarmServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]):
+    """Runs a command line of ours in the reader's folder (in this process, whose server is warm)."""
+    monkeypatch.chdir(folder)
+    server.warm_up()
+
+    def run(command: str) -> Done:
+        words = shlex.split(command)
+        assert words[0] in ("scripts/batchlab", "batchlab"), command
+        code = main(words[1:])
+        return Done(code, *capfd.readouterr())
+
+    return run
 
 
 def test_the_two_commands_are_there_and_everything_is_a_command_of_ours():
@@ -48,10 +67,10 @@ def test_the_two_commands_are_there_and_everything_is_a_command_of_ours():
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command not in NOT_RUN])
-def test_the_command_runs(command, folder):
-    done = run(command, folder)
+def test_the_command_runs(command, run):
+    done = run(command)
     # doctor's 1 says that something is wrong with this machine, which is for it to say
-    assert done.returncode in ((0, 1) if command.endswith("doctor") else (0,)), done.stderr
+    assert done.code in ((0, 1) if command.endswith("doctor") else (0,)), done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -61,9 +80,9 @@ def table(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("command", COMMANDS[:2])
-def test_the_output_it_shows_is_what_is_printed(command, folder):
+def test_the_output_it_shows_is_what_is_printed(command, run):
     shown = next(text for kind, text in BLOCKS if kind == "console" and text.startswith(f"$ {command}\n"))
-    printed = run(command, folder).stdout  # the points are there: the table is made from their records
+    printed = run(command).stdout  # the points are there: the table is made from their records
     expected, seen = table(shown), table(printed)
     assert len(expected) == len(seen) == 3
     learnt = slice(7, 9)  # val loss and val accuracy; speed and memory are the machine's

@@ -20,18 +20,19 @@ class WarmServer:
 
     def __init__(self) -> None:
         self._context = multiprocessing.get_context("forkserver")
+        self._found: int | None = None
 
     def __enter__(self) -> "WarmServer":
+        self._found = _server_pid()  # one that runs already is its owner's to end
         return self
 
     def __exit__(self, *_: object) -> None:
         """Ends the server at once. Left alone it would finish its imports first, and hold the caller's output open."""
-        server = multiprocessing.forkserver._forkserver
-        pid = getattr(server, "_forkserver_pid", None)
-        if pid is not None:
+        pid = _server_pid()
+        if pid is not None and pid != self._found:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            server._stop()  # type: ignore[attr-defined]
+            multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
     def warm_up(self) -> None:
         """Starts the server's imports (10-20 s) in the background; returns at once."""
@@ -48,6 +49,11 @@ class WarmServer:
             process.start()
         theirs.close()
         return process, ours
+
+
+def _server_pid() -> int | None:
+    """The process of this program's one server, while it runs."""
+    return getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
 
 
 @contextlib.contextmanager

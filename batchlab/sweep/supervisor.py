@@ -113,7 +113,7 @@ def distinguishing(points: Sequence[Point]) -> list[str]:
     """What tells each point from the others, in the words it was asked for: `batch_size=8 seed=1`."""
     shared = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
     return [
-        " ".join(word.lstrip("+") for word in point.overrides if word not in shared)
+        " ".join(word.lstrip("+") for word in masked_overrides(w for w in point.overrides if w not in shared))
         or f"batch_size={point.config.batch_size}"
         for point in points
     ]
