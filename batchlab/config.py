@@ -1,9 +1,7 @@
 """Every knob of a run: its type, unit, bounds and meaning; the one border from text to values.
 
-Hydra composes text from `configs/`, where the values live; `from_hydra` turns it into a frozen, checked
-`RunConfig`, or raises one `BadRequest` that says which knob, why, and what is allowed. Nobody after that
-line sees a `DictConfig`. Types are checked here and not by a schema in OmegaConf, whose errors hide the
-cause and which takes '8' for 8 and lets nan pass (`.github/decisions/0001`).
+`from_hydra` turns what Hydra composed into a frozen, checked `RunConfig`, or raises one `BadRequest`. Types are
+checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan pass (`.github/decisions/0001`).
 """
 
 import json
@@ -24,10 +22,7 @@ BUDGET_UNITS = ("epochs", "examples", "steps")
 
 
 def knob(meaning: str, *, identity: bool, unit: str = "", **bounds: Any) -> Any:
-    """A field of the configuration; `identity` says whether it is part of what a run *is* (and of its run id).
-
-    Bounds: `at_least`, `above`, `at_most`, `choices`, `group` (a config group: a mapping with `_target_`).
-    """
+    """A field of the configuration; `identity`: part of what a run *is*. `group`: a mapping with `_target_`."""
     return field(metadata={"meaning": meaning, "identity": identity, "unit": unit, **bounds})
 
 
@@ -97,7 +92,7 @@ class RunConfig:
     @property
     def study_name(self) -> str:
         """`study`, or `<data>-<model>`, so that the same command finds its own runs and tasks do not mix."""
-        return self.study or f"{target_name(self.data)}-{target_name(self.model)}"
+        return self.study or f"{_task_word(self.data['_target_'])}-{_task_word(self.model['_target_'])}"
 
     @property
     def micro_batch_sizes(self) -> tuple[int, ...]:
@@ -111,6 +106,11 @@ def target_name(group: Mapping[str, Any]) -> str:
     """`mlp` for `batchlab.models.mlp.MLP`, `Net` for a user's `my_net.Net`."""
     parts = str(group["_target_"]).split(".")
     return parts[-2] if parts[0] == "batchlab" and len(parts) > 2 else parts[-1]
+
+
+def _task_word(target: str) -> str:
+    """`mlp` of batchlab's own, and a user's `my_net.Net`: everybody's classes are called Net."""
+    return target.split(".")[-2] if target.startswith("batchlab.") else ".".join(target.split(".")[-2:])
 
 
 def from_hydra(composed: Any) -> RunConfig:

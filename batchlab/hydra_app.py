@@ -9,6 +9,7 @@ the environment.
 import contextlib
 import copy
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +22,6 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -40,6 +40,7 @@ from batchlab.sweep.machine import resolve_device
 from batchlab.sweep.supervisor import Point
 
 GROUPS_OF_OWN = ("data", "model", "optimizer")  # groups that a user's `_target_` may fill
+INTERRUPTED = (130, 143)
 SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
 
 
@@ -62,6 +63,8 @@ def launch(word: str, arguments: Sequence[str]) -> int:
         try:
             point_task()
         except SystemExit as end:
+            if end.code in INTERRUPTED:
+                sys.stderr.write(f"continue with: {shlex.join(['batchlab', word, *arguments])}\n")
             return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         except (HydraException, OmegaConfBaseException) as error:
             raise _translated(error) from error
@@ -97,13 +100,13 @@ class GridSweeper(Sweeper):
         points = [
             Point(self.composer.config(job), tuple(job))
             for grid in self.composer.grids(arguments)
-            for job in self.composer.expanded([*own_targets(grid), *arguments])
+            for job in self.composer.expanded(own_targets([*grid, *arguments]))
         ]
         if self.word == "train" and len(points) != 1:
             raise BadRequest(
                 f"this is a grid of {len(points)} points, and `batchlab train` runs one: use `batchlab sweep ...`"
             )
-        code = conduct(points, elsewhere=self._elsewhere(), again=["batchlab", self.word, *arguments])
+        code = conduct(points, elsewhere=self._elsewhere())
         if code:
             raise SystemExit(code)
 
@@ -156,7 +159,11 @@ class Composer:
         """Every point of the product; of two overrides of one key the later holds. EmptyGrid where there is none."""
         parsed = self.parser.parse_overrides(list(overrides))
         for override in parsed:
-            if override.is_sweep_override() and override.is_discrete_sweep() and not _values(override):
+            if (
+                override.is_sweep_override()
+                and override.is_discrete_sweep()
+                and not list(override.sweep_string_iterator())
+            ):
                 raise EmptyGrid(f"the grid is empty: {override.input_line} gives no values")
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         yield from jobs
@@ -257,10 +264,6 @@ def _lists(grids: Any) -> list[list[str]]:
         if not isinstance(entry, str) or "=" not in entry:
             raise BadRequest(f'grids holds {entry!r}, which is no override: quote what has commas, "batch_size=8,32"')
     return plain or [[]]
-
-
-def _values(override: Override) -> list[str]:
-    return list(override.sweep_string_iterator())
 
 
 def _translated(error: BaseException) -> BadRequest:

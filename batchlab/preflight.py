@@ -17,6 +17,7 @@ from batchlab.plan import plan
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, slices
+from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.precision import Precision
 from batchlab.training.residence import resident
 from batchlab.training.step import backward
@@ -28,7 +29,8 @@ class Parts:
 
     n_train: int
     metrics: tuple[str, ...]  # what a target may name
-    norm: str | None  # a layer that cannot train on one example alone, by name
+    directed: tuple[str, ...]  # those of them whose better direction is known
+    norm: str | None  # a BatchNorm layer, where the model cannot train on one example alone
 
 
 def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -53,6 +55,8 @@ def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
         except BatchlabError as error:
             found[str(error)] = None
         except (Exception, SystemExit) as error:
+            if is_out_of_memory(error):
+                continue  # what does not fit is a result, and the point's to record
             found[_in_the_users_words(error)] = None
     return list(found)
 
@@ -60,7 +64,18 @@ def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
 def _key(values: Mapping[str, Any]) -> str:
     # The seed too is left out: initial weights differ, whether they can be made does not. lr_scaling is in, because
     # a rule may not fit the optimizer.
-    parts = ("data", "model", "optimizer", "instruments", "device", "precision", "lr_scaling", "weight_decay", "trust")
+    parts = (
+        "data",
+        "model",
+        "optimizer",
+        "instruments",
+        "device",
+        "deterministic",
+        "precision",
+        "lr_scaling",
+        "weight_decay",
+        "trust",
+    )
     return json.dumps([values[part] for part in parts], sort_keys=True, default=str)
 
 
@@ -74,8 +89,26 @@ def _build(config: RunConfig) -> Parts:
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)))
     metrics = _try_a_batch(config, task, model, next(slices(train, 2)), next(slices(val, 2)))
-    norm = next((name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
-    return Parts(n_train=length(train), metrics=metrics, norm=norm)
+    directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
+    return Parts(
+        length(train), metrics, directed, norm=_needs_two_examples(config, task, model, next(slices(train, 1)))
+    )
+
+
+def _needs_two_examples(config: RunConfig, task: Task, model: nn.Module, one: Any) -> str | None:
+    """The first BatchNorm layer, where a training pass of `one` example fails; None where it does not."""
+    norm: str | None = next(
+        (name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None
+    )
+    if norm is None:
+        return None
+    model.train()
+    try:
+        with Precision(config.precision, next(model.parameters()).device).forward():
+            task.forward(model, one)
+    except ValueError:  # "Expected more than 1 value per channel when training"
+        return norm
+    return None
 
 
 def _try_a_batch(config: RunConfig, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
@@ -97,6 +130,13 @@ def _try_a_batch(config: RunConfig, task: Task, model: nn.Module, batch: Any, va
     model.eval()
     with torch.no_grad():
         metrics = task.metrics(task.forward(model, val), val)
+        val_terms = task.loss(task.forward(model, val), val).numel()
+    for name, values in metrics.items():
+        if values.dim() != 1 or len(values) not in (val_terms, length(val)):
+            raise BatchlabError(
+                f"the task's metric '{name}' has shape {tuple(values.shape)} for {length(val)} examples: it must have "
+                f"one value per term, shape ({val_terms},), not averaged"
+            )
     return ("val/loss", *(f"val/{name}" for name in metrics))
 
 
@@ -107,6 +147,9 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         yield str(error)
     if config.target is not None and config.target.metric not in parts.metrics:
         yield f"target.metric={config.target.metric} is not measured: this task gives {', '.join(parts.metrics)}"
+    elif config.target is not None and config.target.metric not in parts.directed:
+        name = config.target.metric.removeprefix("val/")
+        yield f"is a higher {name} better? Say higher_is_better={{'{name}': True}} or False in the Task"
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield (
             f"batch_size={config.batch_size} makes a micro-batch of 1 example, and BatchNorm (layer '{parts.norm}') "

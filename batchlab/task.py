@@ -39,7 +39,9 @@ class Task:
     forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
     metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
     count: Callable[[Batch], int] = _examples  # terms of a batch, known before the forward pass
-    higher_is_better: Mapping[str, bool] = field(default_factory=dict)  # for each metric; default: true
+    higher_is_better: Mapping[str, bool] = field(
+        default_factory=dict
+    )  # of each metric that a target or a best value may be asked of
     model_args: Mapping[str, Any] = field(default_factory=dict)  # offered to the model's factory by name
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
     corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one

@@ -379,8 +379,8 @@ def test_the_number_that_a_refusal_proposes_is_accepted(batch_size: int, accumul
     ("data", "model", "study", "name"),
     [
         ("batchlab.data.digits.load", "batchlab.models.mlp.MLP", None, "digits-mlp"),
-        ("my_net.load", "my_net.Net", None, "load-Net"),
-        ("batchlab.data.digits.load", "my_pkg.nets.small.Net", None, "digits-Net"),
+        ("my_net.load", "my_net.Net", None, "my_net.load-my_net.Net"),
+        ("batchlab.data.digits.load", "my_pkg.nets.small.Net", None, "digits-small.Net"),
         ("my_net.load", "my_net.Net", "tuesday", "tuesday"),
     ],
 )

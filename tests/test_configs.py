@@ -35,7 +35,7 @@ def test_a_users_target_takes_its_own_group_so_that_no_key_of_a_built_in_one_lea
     config = compose(["model._target_=my_net.Net", "model.width=3", "data._target_=my_net.load", "device=cpu"])
     assert config.model == {"_target_": "my_net.Net", "width": 3}
     assert config.data == {"_target_": "my_net.load"}
-    assert config.study_name == "load-Net"
+    assert config.study_name == "my_net.load-my_net.Net"
 
 
 @pytest.mark.parametrize(

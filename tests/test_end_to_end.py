@@ -162,7 +162,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
-    runs = runs_of(tmp_path, "load-Net")
+    runs = runs_of(tmp_path, "my_net.load-my_net.Net")
     assert set(runs) == {8, 64}
     record = json.loads((runs[8] / "record.json").read_text())
     assert record["config"]["model"] == {"_target_": "my_net.Net", "width": 32}

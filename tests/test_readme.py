@@ -93,6 +93,8 @@ def test_the_output_it_shows_is_what_is_printed(command, run):
 
 
 def test_the_readers_own_model_learnt_something(folder):
-    records = [json.loads(path.read_text()) for path in (folder / "runs" / "load-Net").glob("*/record.json")]
+    records = [
+        json.loads(path.read_text()) for path in (folder / "runs" / "my_net.load-my_net.Net").glob("*/record.json")
+    ]
     assert sorted(record["batch_size"] for record in records) == [8, 64]
     assert all(record["final"]["val/accuracy"] > 0.9 for record in records)

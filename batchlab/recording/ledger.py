@@ -31,7 +31,7 @@ class Ledger:
         """Keeps `measurement` and passes it on."""
         name, value = measurement.name, measurement.value
         self.final[name] = value
-        if name.startswith("val/") and not math.isnan(value):
+        if self._is_directed(name) and not math.isnan(value):
             best = self.best.get(name)
             # strictly better only, so that the first of equals is kept; a nan is never best
             if best is None or self._better(name, value, best["value"]):
@@ -68,6 +68,10 @@ class Ledger:
             and measurement.name == target.metric
             and reaches(measurement.value, target.value, higher_is_better=self._higher(target.metric))
         )
+
+    def _is_directed(self, name: str) -> bool:
+        """Whether it is known which way is better: of the loss, and of what the task says it of."""
+        return name == "val/loss" or (name.startswith("val/") and name.removeprefix("val/") in self._higher_is_better)
 
     def _better(self, name: str, value: float, than: float) -> bool:
         return value > than if self._higher(name) else value < than

@@ -1,6 +1,5 @@
 """A sweep from its points to its table: what is left to run, the check, the runs, and what is made of them."""
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,11 +17,11 @@ from batchlab.sweep.table import show
 Launch = Callable[[Sequence[Point]], None]  # runs points that were checked, somewhere
 
 
-def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None, again: Sequence[str] = ()) -> int:
+def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
 
     The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points in place of
-    this machine's supervisor; `again` is the command line that continues an interrupted sweep.
+    this machine's supervisor.
     """
     with WarmServer() as server:
         distinct = without_duplicates(points)
@@ -40,9 +39,9 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None, again: 
             rebuild(study_dir)
             write_results(study_dir)
             show(shown, study_dir)
-    if outcome.exit_code in (130, 143) and again:
+    if outcome.exit_code in (130, 143):
         kept = sum(record.status.is_answer for record in outcome.records)
-        _tell(f"{kept} of {counted(len(distinct), 'point')} done and kept; continue with: {shlex.join(again)}")
+        _tell(f"{kept} of {counted(len(distinct), 'point')} done and kept")
     return outcome.exit_code
 
 
@@ -78,8 +77,13 @@ def _run(
 
 
 def _with_folders(outcome: SweepOutcome, points: Sequence[Point]) -> list[tuple[RunRecord, Path]]:
-    folders = {(p.config.study_name, run_id(p.config)): run_folder(p.config) for p in points}
-    return [(record, folders[(record.study, record.run_id)]) for record in outcome.records]
+    """Each record with its folder; an interrupted sweep has records of its first points only."""
+    left = list(outcome.records)
+    found = []
+    for point in points:
+        if left and left[0].run_id == run_id(point.config) and left[0].study == point.config.study_name:
+            found.append((left.pop(0), run_folder(point.config)))
+    return found
 
 
 def _tell(text: str) -> None:

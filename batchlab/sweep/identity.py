@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import RunConfig, to_dict
-from batchlab.recording.masking import masked
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
 
@@ -39,7 +38,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     named["micro_batches"] = [config.micro_batch_sizes[0], len(config.micro_batch_sizes)]
     named["device"] = config.device.partition(":")[0]
     named["scheme"] = SCHEME
-    canonical: dict[str, Any] = _canonical(masked(named))
+    canonical: dict[str, Any] = _canonical(named)
     return canonical
 
 

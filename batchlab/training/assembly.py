@@ -24,7 +24,7 @@ def prepare_process(config: RunConfig) -> torch.device:
     torch.set_num_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(config.deterministic)
     device = torch.device(config.device)
     if device.type == "cuda":
         if not torch.cuda.is_available():

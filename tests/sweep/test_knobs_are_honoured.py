@@ -157,7 +157,7 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
         ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),
-        ("model=cnn micro_batch_size=9 batch_size=64", "BatchNorm (layer 'layers.1') cannot train on one"),
+        ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
         ("target.metric=val/recall target.value=0.9", "this task gives val/loss, val/accuracy"),
         ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),
         ("model._target_=nets.Absent", "has no 'Absent'"),
