@@ -39,7 +39,7 @@ def row(n: int, seed: int, start: int, length: int) -> Tensor:
         piece = permutation(n, seed, epoch)[offset : offset + length]
         pieces.append(piece)
         start, length = start + len(piece), length - len(piece)
-    return torch.cat(pieces)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 class Batches:
@@ -102,6 +102,8 @@ def gather(data: Batch, index: Tensor) -> Batch:
 
 def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
     """Consecutive pieces of `sizes` examples: views, no copies."""
+    if len(sizes) == 1:
+        return (data,)
     pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)
     if isinstance(data, Mapping):
         return tuple(dict(zip(data, piece, strict=True)) for piece in pieces)
