@@ -86,6 +86,8 @@ def test_tensorboard_really_starts_and_ctrl_c_ends_it_without_a_traceback(runs: 
     port = free_port(16006)
     process = subprocess.Popen(
         [sys.executable, "-m", "batchlab.cli.main", "dashboard", "new", "--port", str(port)],
+        # a shell's background job is born deaf to Ctrl-C, and so would be its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
