@@ -92,7 +92,8 @@ def test_the_output_it_shows_is_what_is_printed(command, run):
         assert (shown_row[-1], row[-1]) == ("completed", "completed")
 
 
-def test_the_readers_own_model_learnt_something(folder):
+def test_the_readers_own_model_learnt_something(folder, run):
+    run(next(command for command in COMMANDS if "my_net.Net" in command))
     records = [
         json.loads(path.read_text()) for path in (folder / "runs" / "my_net.load-my_net.Net").glob("*/record.json")
     ]
