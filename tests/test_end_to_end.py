@@ -67,7 +67,7 @@ def test_the_table_has_a_row_for_each_batch_size_and_says_where_to_look_next(swe
 def test_every_point_left_a_whole_run_folder(swept):
     folder, _ = swept
     runs = runs_of(folder)
-    assert tuple(runs) == SIZES or set(runs) == set(SIZES)
+    assert set(runs) == set(SIZES)
     for size, run in runs.items():
         record = json.loads((run / "record.json").read_text())
         assert record["status"] == "completed"

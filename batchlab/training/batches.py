@@ -10,7 +10,7 @@ from torch import Tensor
 
 from batchlab.task import Batch
 
-# One gather makes this many bytes of batches: a gather per step costs 10% of a small step, and 128 KiB or more come
+# One gather makes this many bytes of batches: fewer of them cost less per step, and 128 KiB or more come
 # from the kernel page by page, each time anew. The same room for every batch size, so that it does not colour memory.
 GATHER_BYTES = 96 * 2**10
 

@@ -19,7 +19,7 @@ def busy_vector_units() -> Callable[[], object]:
     """Work of 0.2 ms for the processor's vector units, to be done before the clock goes on.
 
     They power down after half a millisecond without use, as while an instrument writes a line, and the next step then
-    takes 15% longer (batch 256, MLP on digits, Xeon at 2.8 GHz): a measurement would be charged after all.
+    takes 20% longer (batch 256, MLP on digits, Xeon at 2.8 GHz): a measurement would be charged after all.
     """
     a = torch.ones(128, 128)
     product = torch.empty(128, 128)

@@ -43,7 +43,7 @@ class Meter:
 
     @property
     def peak_bytes(self) -> dict[str, int]:
-        """The highest level of each kind of memory while training, as of the last pause."""
+        """The highest level of each kind of memory while training, by the last pause, as far as `peaks` looked."""
         return dict(self._highest)
 
     def start(self, rehearsal: Callable[[], object] = lambda: None) -> None:

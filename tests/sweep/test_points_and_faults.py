@@ -1,7 +1,6 @@
 """Whatever happens to one point stays in that point."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -189,7 +188,6 @@ def test_a_real_refusal_of_the_allocator_is_out_of_memory():
     with pytest.raises(RuntimeError) as refusal:
         torch.empty(2**55, dtype=torch.uint8)
     assert is_out_of_memory(refusal.value)
-    assert os.getpid()  # and this process lives
 
 
 # the warm server
