@@ -4,20 +4,21 @@
 checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan pass (`.github/decisions/0001`).
 """
 
-import json
 import math
 import re
-import sys
-from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 from batchlab.errors import BadRequest, did_you_mean
+from batchlab.hidden_keys import hidden_keys
+from batchlab.knob_values import Target, check_value, is_finite, shown
 from batchlab.science.lr_scaling import RULES
 from batchlab.science.schedules import SCHEDULES
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+RETRIED = ("failed", "timeout", "oom", "diverged")
 BUDGET_UNITS = ("epochs", "examples", "steps")
 
 
@@ -41,14 +42,6 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.unit}={str(self.amount).removesuffix('.0')}"
-
-
-@dataclass(frozen=True)
-class Target:
-    """A value of a validation metric that counts as having learnt the task."""
-
-    metric: str  # val/loss or val/<metric>
-    value: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +78,42 @@ class RunConfig:
     log_every: int | None = knob(
         "per window of the training loss; null is 1/200 of the budget", identity=True, at_least=1, unit="examples"
     )
-    trust: tuple[str, ...] = knob("packages whose functions `_target_` may name", identity=False)
+    trust: tuple[str, ...] = knob(
+        "packages whose functions `_target_` may name",
+        identity=False,
+        of="package names",
+        such_as="timm,transformers",
+    )
+    timeout: float | None = knob(
+        "longest that a point may take; null waits for ever", identity=False, above=0.0, unit="seconds"
+    )
+    checkpoint_every: int | None = knob(
+        "between checkpoints; null counts seconds only", identity=False, at_least=1, unit="examples"
+    )
+    checkpoint_seconds: float | None = knob(
+        "between checkpoints; null counts examples only", identity=False, above=0.0, unit="seconds"
+    )
+    jobs: int = knob("points at once", identity=False, at_least=1, of_the_sweep=True)
+    skip_larger: bool = knob("do not try what is larger than what did not fit", identity=False, of_the_sweep=True)
+    retry: tuple[str, ...] = knob(
+        "run these again too: failed, timeout, oom, diverged",
+        identity=False,
+        choices=RETRIED,
+        of="statuses",
+        such_as="failed,timeout",
+        of_the_sweep=True,
+    )
+    force: bool = knob("run every point again, from its first step", identity=False, of_the_sweep=True)
+    accept_changed: bool = knob(
+        "go on although code, data, PyTorch or device changed", identity=False, of_the_sweep=True
+    )
+    dry_run: bool = knob("say what would be run, and run nothing", identity=False, of_the_sweep=True)
     study: str | None = knob("folder of runs made to be compared", identity=False)
     runs_dir: str = knob("folder of the studies", identity=False)
+    # Not the user's to give: `from_hydra` finds them, `recording.masking` reads them.
+    hidden: tuple[str, ...] = field(
+        default=(), metadata={"meaning": "keys whose value the environment gave", "identity": False}
+    )
 
     @property
     def study_name(self) -> str:
@@ -97,9 +123,13 @@ class RunConfig:
     @property
     def micro_batch_sizes(self) -> tuple[int, ...]:
         """Examples of each forward/backward pass of a step; the last may be smaller; sums to `batch_size`."""
-        micro = self.micro_batch_size or -(-self.batch_size // (self.accumulate or 1))
-        full, ragged = divmod(self.batch_size, micro)
-        return (micro,) * full + ((ragged,) if ragged else ())
+        full, ragged = divmod(self.batch_size, self.largest_micro_batch)
+        return (self.largest_micro_batch,) * full + ((ragged,) if ragged else ())
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """Examples of the first forward/backward pass of a step; no later one has more."""
+        return self.micro_batch_size or -(-self.batch_size // (self.accumulate or 1))
 
 
 def target_name(group: Mapping[str, Any]) -> str:
@@ -113,145 +143,76 @@ def _task_word(target: str) -> str:
     return target.split(".")[-2] if target.startswith("batchlab.") else ".".join(target.split(".")[-2:])
 
 
+NO_KNOBS = ("budget", "hidden")  # fields that are no key of a config
+_KNOBS = {f.name: f for f in fields(RunConfig) if f.name not in NO_KNOBS}
+_GROUPS = ("optimizer", "data", "model", "instruments")
+
+
 def from_hydra(composed: Any) -> RunConfig:
     """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `RunConfig`."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        values = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        as_written: Any = OmegaConf.to_container(composed, resolve=False)
+        resolved: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise BadRequest(f"{str(error).splitlines()[0]} (key '{error.full_key}'): give it a value") from None
-    return from_dict({str(key): value for key, value in dict(values).items() if key != "hydra"})  # type: ignore[arg-type]
+    values = {str(key): value for key, value in resolved.items() if key != "hydra"}
+    if "hidden" in values:
+        raise BadRequest("unknown key 'hidden': `batchlab config` lists the keys")
+    return from_dict(values | {"hidden": hidden_keys(as_written, values, within=(*_GROUPS, "runs_dir"))})
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
     """Plain values, named as in `configs/config.yaml`, become a checked `RunConfig`; `BadRequest` otherwise."""
     given = dict(values)
     given.pop("grids", None)  # the union of grids was unrolled before this line
+    hidden = tuple(given.pop("hidden", ()))
     budget = _budget(given)
-    known = {f.name: f for f in fields(RunConfig)}
     for name in given:
-        if name not in known:
-            raise BadRequest(f"unknown key '{name}'{did_you_mean(name, knob_names())}")
-    if missing := [name for name in known if name not in given and name != "budget"]:
+        if name not in _KNOBS:
+            near = did_you_mean(name, knob_names()) or ": `batchlab config` lists the keys"
+            raise BadRequest(f"unknown key '{name}'{near}")
+    if missing := [name for name in _KNOBS if name not in given]:
         raise BadRequest(f"missing key '{missing[0]}': the config must give it a value")
-    checked = {name: check_value(f, given[name]) for name, f in known.items() if name != "budget"}
-    config = RunConfig(budget=budget, **checked)
+    config = RunConfig(
+        budget=budget, hidden=hidden, **{name: check_value(f, given[name]) for name, f in _KNOBS.items()}
+    )
     _check_together(config)
     return config
 
 
 def to_dict(config: RunConfig) -> dict[str, Any]:
     """The inverse of `from_dict`: plain values, named as in `configs/config.yaml`."""
-    values = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "budget"}
+    values = {name: getattr(config, name) for name in _KNOBS}
     values |= dict.fromkeys(BUDGET_UNITS) | {config.budget.unit: config.budget.amount}
     target = config.target
     values["target"] = {"metric": target.metric, "value": target.value} if target else {"value": None}
-    values["trust"] = list(config.trust)
-    for group in ("optimizer", "data", "model", "instruments"):
+    values["trust"], values["retry"] = list(config.trust), list(config.retry)
+    for group in _GROUPS:
         values[group] = dict(values[group])
+    if config.hidden:
+        values["hidden"] = list(config.hidden)
     return values
 
 
 def knob_names() -> tuple[str, ...]:
     """Every key a user may write at the root of a config."""
-    return (*(f.name for f in fields(RunConfig) if f.name != "budget"), *BUDGET_UNITS, "default_epochs", "grids")
+    return (*_KNOBS, *BUDGET_UNITS, "default_epochs", "grids")
 
 
-def check_value(knob_field: Field[Any], value: Any) -> Any:
-    """`value` as the knob's type, or `BadRequest` with the knob, the value and what is allowed."""
-    name, kind = knob_field.name, _kind(knob_field)
-    if value is None and "None" in kind:
-        return None
-    if knob_field.metadata.get("group"):
-        return _group(name, value)
-    if name == "instruments":
-        return {key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()}
-    if name == "target":
-        return _target(value)
-    if name == "trust":
-        if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-            raise BadRequest(f"trust={_shown(value)} is not a list of package names; write trust=[timm,transformers]")
-        return tuple(value)
-    if not _fits(value, kind, knob_field.metadata):
-        raise _refused(name, value, knob_field)
-    return float(value) if kind.startswith("float") else value
-
-
-def _fits(value: Any, kind: str, bounds: Mapping[str, Any]) -> bool:
-    if kind.startswith("str"):
-        return _is_plain(value) and value in bounds.get("choices", (value,))
-    if kind == "bool":
-        return isinstance(value, bool)
-    if not _is_finite(value) or (kind.startswith("int") and not isinstance(value, int)):
-        return False
-    within: bool = bounds.get("at_least", value) <= value <= bounds.get("at_most", value)
-    return within and value > float(bounds.get("above", -math.inf))
-
-
-def _is_plain(value: Any) -> bool:
-    return isinstance(value, str) and value.strip() != "" and value.isprintable()
-
-
-def _kind(knob_field: Field[Any]) -> str:
-    """The knob's type as it is written: `int`, `float | None`."""
-    return knob_field.type.__name__ if isinstance(knob_field.type, type) else str(knob_field.type)
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether `value` is a number that a float can hold: no truth value, nan or infinity, and not 10**400."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def allowed(knob_field: Field[Any]) -> str:
-    """What a knob takes, in words: `an integer of at least 1`, `one of none, linear, ...`."""
-    bounds, kind = knob_field.metadata, _kind(knob_field)
-    if "choices" in bounds:
-        return "one of " + ", ".join(bounds["choices"])
-    words = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
-    text = next((word for start, word in words.items() if kind.startswith(start)), "a mapping")
-    for bound, phrase in (("at_least", "of at least"), ("above", "above"), ("at_most", "and at most")):
-        text += f" {phrase} {str(bounds[bound]).removesuffix('.0')}" if bound in bounds else ""
-    return text + (", or null" if "None" in kind else "")
-
-
-def _refused(name: str, value: Any, knob_field: Field[Any]) -> BadRequest:
-    shown = value if _is_plain(value) and _kind(knob_field).startswith("str") else _shown(value)
-    near = did_you_mean(str(value), knob_field.metadata.get("choices", ()))
-    return BadRequest(f"{name}={shown} cannot be: {name} is {allowed(knob_field)}{near}")
-
-
-def _shown(value: Any) -> str:
-    """`value` on one line as it would be typed; a text in quotes, so that '8' is seen not to be 8."""
-    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
-
-
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise BadRequest(f"{name}={_shown(value)} is not a config group; `batchlab config` lists the groups")
-    return value
-
-
-def _group(name: str, value: Any) -> dict[str, Any]:
-    target = _mapping(name, value).get("_target_")
-    if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise BadRequest(f"{name}._target_={_shown(target)} names nothing: write it as module.name, such as my_net.Net")
-    return {str(key): entry for key, entry in value.items()}
-
-
-def _target(value: Any) -> Target | None:
-    given = dict(_mapping("target", value))
-    wanted = given.pop("value", None)
-    metric = given.pop("metric", None)
-    if given:
-        raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has metric and value")
-    if wanted is not None and not _is_finite(wanted):
-        raise BadRequest(f"target.value={_shown(wanted)} cannot be: it is a number, or null for no target")
-    named = _is_plain(metric) and metric.startswith("val/") and metric != "val/"
-    if not named and (metric, wanted) != (None, None):
-        raise BadRequest(f"target.metric={_shown(metric)} cannot be: it is val/loss or another val/<metric>")
-    return None if wanted is None else Target(metric=metric, value=float(wanted))
+def check_sweep(configs: Sequence[RunConfig]) -> None:
+    """BadRequest where the points of one sweep differ in a knob that is the whole sweep's."""
+    for name, knob_field in _KNOBS.items():
+        if not knob_field.metadata.get("of_the_sweep"):
+            continue
+        values = list(dict.fromkeys(getattr(config, name) for config in configs))
+        if len(values) > 1:
+            first, second = (f"[{','.join(v)}]" if isinstance(v, tuple) else shown(v) for v in values[:2])
+            raise BadRequest(
+                f"{name}={first} and {name}={second} in one sweep: {name} holds for all its points; give it one value"
+            )
 
 
 def _budget(given: dict[str, Any]) -> Budget:
@@ -259,14 +220,14 @@ def _budget(given: dict[str, Any]) -> Budget:
     asked = {unit: given.pop(unit, None) for unit in BUDGET_UNITS}
     asked = {unit: amount for unit, amount in asked.items() if amount is not None}
     if len(asked) > 1:
-        both = " and ".join(f"{unit}={_shown(amount)}" for unit, amount in asked.items())
+        both = " and ".join(f"{unit}={shown(amount)}" for unit, amount in asked.items())
         raise BadRequest(f"{both} are two budgets: give at most one of {', '.join(BUDGET_UNITS)}")
     if not asked or default is not None:  # checked even where it does not count: no knob is quietly dropped
         asked = {"default_epochs": default} | asked
     for name, amount in asked.items():
         kind = "an integer" if name in ("examples", "steps") else "a number"
-        if not _is_finite(amount) or amount <= 0 or (kind == "an integer" and not isinstance(amount, int)):
-            raise BadRequest(f"{name}={_shown(amount)} cannot be: {name} is {kind} above 0")
+        if not is_finite(amount) or amount <= 0 or (kind == "an integer" and not isinstance(amount, int)):
+            raise BadRequest(f"{name}={shown(amount)} cannot be: {name} is {kind} above 0")
     # Epochs are a float always, so that epochs=2 and epochs=2.0 are one run.
     return Budget(name, amount) if kind == "an integer" else Budget("epochs", float(amount))
 
@@ -287,6 +248,8 @@ def _check_together(config: RunConfig) -> None:
         )
     if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", config.device):
         raise BadRequest(f"device={config.device} cannot be: device is auto, cpu, cuda or cuda:N")
+    if config.runs_dir.startswith("~"):
+        raise BadRequest(f"runs_dir={config.runs_dir} cannot be: nobody here expands '~'; write the folder out")
     if config.stop_at_target and config.target is None:
         raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
     if config.study is not None and not is_folder_name(config.study):

@@ -108,7 +108,7 @@ def test_every_knob_has_a_meaning_and_says_whether_it_is_identity() -> None:
 
 def test_every_knob_has_its_value_in_configs_and_every_value_there_is_a_knob() -> None:
     in_files = set(read("config.yaml")) - {"defaults", "hydra", "grids"} | set(chosen_groups())
-    in_code = {knob.name for knob in dataclasses.fields(RunConfig)} - {"budget"} | BUDGET_KEYS
+    in_code = {knob.name for knob in dataclasses.fields(RunConfig)} - {"budget", "hidden"} | BUDGET_KEYS
 
     assert in_files == in_code
     assert set(config.knob_names()) == in_code | {"grids"}
@@ -192,7 +192,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"target": {"metric": "accuracy", "value": None}}, "target.metric='accuracy'", "val/loss"),
     ({"target": {"value": 0.9}}, "target.metric=null", "val/loss"),
     ({"target": {"metric": "val/loss", "vlaue": 1}}, "'target.vlaue'", "metric and value"),
-    ({"target": 0.9}, "target=0.9", "not a config group"),
+    ({"target": 0.9}, "target=0.9", "write target.value=0.9"),
+    ({"target": True}, "target=true", "write target.value=0.15"),
+    ({"target": "val/accuracy"}, "target='val/accuracy'", "write target.metric=val/accuracy target.value=0.15"),
     ({"stop_at_target": True}, "stop_at_target=true", "add target.value="),
     ({"stop_at_target": "yes"}, "stop_at_target='yes'", "true or false"),
     ({"stop_at_target": 1}, "stop_at_target=1", "true or false"),
@@ -234,6 +236,12 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"runs_dir": ""}, "runs_dir=''", "a text"),
     ({"runs_dir": None}, "runs_dir=null", "a text"),
     ({"runs_dir": "a\x00b"}, r"runs_dir='a\x00b'", "a text"),
+    ({"runs_dir": "~/runs"}, "runs_dir=~/runs", "write the folder out"),
+    ({"retry": ["faild"]}, "retry holds 'faild'", "did you mean 'failed'"),
+    ({"retry": "failed"}, "retry='failed'", "write retry=[failed,timeout]"),
+    ({"jobs": 0}, "jobs=0", "an integer of at least 1"),
+    ({"timeout": 0}, "timeout=0", "a number above 0, or null"),
+    ({"force": "yes"}, "force='yes'", "true or false"),
     ({"model": None}, "model=null", "`batchlab config` lists the groups"),
     ({"model": "resnet"}, "model='resnet'", "`batchlab config` lists the groups"),
     ({"model": {}}, "model._target_=null", "module.name"),

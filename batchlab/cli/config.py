@@ -1,10 +1,11 @@
 """`batchlab config`: every knob and group, or the config that a command would use."""
 
-from batchlab.cli.knobs import groups, knobs
+from batchlab.cli.knobs import groups, keys_of, knobs, written
 from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import LONGEST_WORD, definitions, say
 from batchlab.config_folder import config_folder
 
+DIRECT = ("data", "model", "optimizer")  # groups whose files hold the keys that their `_target_` takes
 EXAMPLES = """\
 examples:
   batchlab config                              every knob, with its default and what it takes
@@ -41,7 +42,7 @@ def describe() -> str:
             knob = known[name]
             takes = f" ({knob.allowed})" if knob.allowed else ""
             mark = "*" if knob.identity else " "
-            rows.append((f"{mark} {name}={_text(defaults[name])}", knob.meaning + takes))
+            rows.append((f"{mark} {name}={written(defaults[name])}", knob.meaning + takes))
         parts += [definitions(rows, indent=0, words=LONGEST_WORD), ""]
     for group, options in groups().items():
         if group == "experiment":
@@ -49,7 +50,8 @@ def describe() -> str:
         else:
             marked = f"* {group}" if known[group].identity else f"  {group}"
             parts.append(f"{marked}=... {known[group].meaning}; default {default_options()[group]}:")
-        parts += [definitions(options.items(), indent=4), ""]
+        rows = [(option, _with_keys(group, option, meaning)) for option, meaning in options.items()]
+        parts += [definitions(rows, indent=4), ""]
     return "\n".join(parts).rstrip()
 
 
@@ -79,9 +81,7 @@ def blocks() -> list[list[str]]:
     return [block for block in found if block]
 
 
-def _text(value: object) -> str:
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {_text(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else "[]" if value == [] else str(value)
+def _with_keys(group: str, option: str, meaning: str) -> str:
+    """What an option is, and what of it can be set."""
+    keys = keys_of(group, option) if group in DIRECT else []
+    return " ".join(part for part in (meaning, f"{group}.key=... with {', '.join(keys)}" if keys else "") if part)

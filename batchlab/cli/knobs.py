@@ -4,14 +4,18 @@ from dataclasses import Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import BUDGET_UNITS, RunConfig, allowed
+from batchlab.config import BUDGET_UNITS, NO_KNOBS, RunConfig
 from batchlab.config_folder import config_folder
+from batchlab.knob_values import allowed
 
 # Where the type alone does not tell what to write.
 TAKES = {
     "device": "",  # its meaning lists them
     "target": "target.metric=val/<metric> target.value=NUMBER; a null value is no target",
     "trust": "a list, such as [timm,transformers]",
+    "retry": "a list, such as [failed,timeout]; --retry failed,timeout",
+    "force": "true or false; --force",
+    "dry_run": "true or false; --dry-run",
     "study": "a folder's name; null is <data>-<model>",
     "runs_dir": "a path",
 }
@@ -31,7 +35,10 @@ def knobs() -> dict[str, Knob]:
     """Every key a user may write, by name, in the order of `config.py`."""
     described: list[Knob] = []
     for entry in fields(RunConfig):
-        described.extend(_budget(entry) if entry.name == "budget" else [_knob(entry)])
+        if entry.name == "budget":
+            described.extend(_budget(entry))
+        elif entry.name not in NO_KNOBS:
+            described.append(_knob(entry))
     described.append(
         Knob("grids", "lists of sweep overrides; the study is their union", "a list, in an experiment's file", False)
     )
@@ -44,6 +51,28 @@ def groups() -> dict[str, dict[str, str]]:
     for folder in sorted(path for path in config_folder().iterdir() if path.is_dir()):
         found[folder.name] = {file.stem: first_comment(file) for file in sorted(folder.glob("*.yaml"))}
     return {name: options for name, options in found.items() if options}
+
+
+def keys_of(group: str, option: str) -> list[str]:
+    """`width=128`, `depth=2 (hidden layers)`: the keys of a group's option, with their values and comments."""
+    import yaml
+
+    text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
+    values = yaml.safe_load(text) or {}
+    comments = {line.partition(":")[0]: line.partition(" # ")[2].strip() for line in text.splitlines()}
+    keys = [key for key, value in values.items() if key != "_target_" and not isinstance(value, dict)]
+    return [f"{key}={written(values[key])}" + (f" ({comments[key]})" if comments.get(key) else "") for key in keys]
+
+
+def written(value: object) -> str:
+    """A default as it would be typed."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {written(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(written, value)) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "null" if value is None else str(value)
 
 
 def first_comment(file: Path) -> str:

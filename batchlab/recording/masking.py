@@ -1,4 +1,7 @@
-"""The public form of a config: what looks like a secret is written as `***`, wherever a run leaves it."""
+"""The public form of a config: what is or looks like a secret is written as `***`, wherever a run leaves it.
+
+A secret is what an environment variable gave (`config.hidden` names the keys), and what has a secret's name.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -35,13 +38,22 @@ def masked(config: Mapping[str, Any]) -> dict[str, Any]:
     """A plain copy of `config` that may be shown: every text below a secret key is `***`, URLs lose their user.
 
     Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
+    Of the keys in `config["hidden"]` nothing stays.
     """
-    return {str(key): _masked(entry, str(key)) for key, entry in config.items()}
+    hidden = _hidden(config)
+    return {str(key): _masked(entry, str(key), hidden) for key, entry in config.items()}
 
 
 def masked_overrides(overrides: Iterable[str]) -> list[str]:
     """The same for what was typed: `+data.password=x` becomes `+data.password=***`."""
     return [_masked_override(override) for override in overrides]
+
+
+def concealed(text: str, config: Mapping[str, Any]) -> str:
+    """`text`, an error's say, without what `config`, unmasked, hides: user code likes to tell what it was given."""
+    for value in sorted(_hidden_texts(config, "", _hidden(config)), key=len, reverse=True):
+        text = text.replace(value, MASK)
+    return text
 
 
 def masked_text(text: str) -> str:
@@ -52,11 +64,33 @@ def masked_text(text: str) -> str:
     return _QUERY.sub(lambda found: f"{found[1]}{found[2]}={_shown(found[2], found[3])}", without_user)
 
 
-def _masked(value: Any, key: str) -> Any:
+def _hidden(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The dotted keys that `config` says are hidden."""
+    keys = config.get("hidden", ())
+    return tuple(str(key) for key in keys) if isinstance(keys, list | tuple) else ()
+
+
+def _is_hidden(key: str, hidden: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in hidden)
+
+
+def _hidden_texts(value: Any, key: str, hidden: tuple[str, ...]) -> set[str]:
+    """What stands below the hidden keys; what is shorter than four letters is in every text, and no secret."""
     if isinstance(value, Mapping):
-        return {str(inner): _masked(entry, f"{key}.{inner}") for inner, entry in value.items()}
+        inner = ((f"{key}.{name}" if key else str(name), entry) for name, entry in value.items())
+        return set().union(*(_hidden_texts(entry, name, hidden) for name, entry in inner))
     if isinstance(value, list | tuple):
-        return [_masked(entry, key) for entry in value]
+        return set().union(*(_hidden_texts(entry, key, hidden) for entry in value))
+    return {str(value)} if _is_hidden(key, hidden) and len(str(value)) >= 4 else set()
+
+
+def _masked(value: Any, key: str, hidden: tuple[str, ...] = ()) -> Any:
+    if isinstance(value, Mapping):
+        return {str(inner): _masked(entry, f"{key}.{inner}", hidden) for inner, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(entry, key, hidden) for entry in value]
+    if _is_hidden(key, hidden):
+        return MASK
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):

@@ -8,14 +8,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import RunConfig, to_dict
+from batchlab.config import RunConfig
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
+# What is hashed under other names, below.
+_OTHERWISE = ("budget", "target", "accumulate", "micro_batch_size", "device")
+_AS_THEY_ARE = tuple(f.name for f in fields(RunConfig) if f.metadata["identity"] and f.name not in _OTHERWISE)
 
 
 def run_id(config: RunConfig) -> str:
     """A readable prefix and 10 hex digits of the hash of the identity fields: `bs32-lr0.05-fp32-s0-3f9a...`."""
-    accumulate = len(config.micro_batch_sizes)
+    accumulate = _micro_batches(config)[1]
     prefix = [f"bs{config.batch_size}", *([f"x{accumulate}"] if accumulate > 1 else []), f"lr{config.lr:g}"]
     if config.lr_scaling != "none":
         prefix.append(config.lr_scaling)
@@ -30,12 +33,12 @@ def group_id(config: RunConfig) -> str:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The identity fields as canonical plain values: two configs that mean the same run give the same."""
-    values = to_dict(config)
-    named = {f.name: values[f.name] for f in fields(config) if f.metadata["identity"] and f.name in values}
+    named: dict[str, Any] = {name: getattr(config, name) for name in _AS_THEY_ARE}
     named["budget"] = [config.budget.unit, config.budget.amount]
+    target = config.target
+    named["target"] = {"metric": target.metric, "value": target.value} if target else {"value": None}
     # accumulate=4 and micro_batch_size=16 are one run at batch_size=64
-    del named["accumulate"], named["micro_batch_size"]
-    named["micro_batches"] = [config.micro_batch_sizes[0], len(config.micro_batch_sizes)]
+    named["micro_batches"] = _micro_batches(config)
     named["device"] = config.device.partition(":")[0]
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
@@ -56,6 +59,11 @@ def run_folder(config: RunConfig) -> Path:
 def study_folder(config: RunConfig) -> Path:
     """Where the run's study lives."""
     return Path(config.runs_dir) / config.study_name
+
+
+def _micro_batches(config: RunConfig) -> tuple[int, int]:
+    """The size of a step's first micro-batch, and their number."""
+    return config.largest_micro_batch, -(-config.batch_size // config.largest_micro_batch)
 
 
 def _canonical(value: Any) -> Any:

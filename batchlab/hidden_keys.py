@@ -1,0 +1,48 @@
+"""Which values of a config the environment gave: they may be secrets, whatever their keys are called."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+_FROM_ENVIRONMENT = re.compile(r"\benv\s*:")  # ${oc.env:TOKEN}, also inside another resolver
+
+
+def hidden_keys(
+    as_written: Mapping[str, Any], resolved: Mapping[str, Any], *, within: Collection[str]
+) -> tuple[str, ...]:
+    """The dotted keys whose value an environment variable gave, by itself or through another key, in order.
+
+    Only those `within` these root keys: other knobs are numbers, choices, and names that folders have. The elements
+    of a list have the list's key. A `_target_` is the name of code, and no secret.
+    """
+    written = {key: text for key, text in _leaves(as_written) if isinstance(text, str) and "${" in text}
+    asked = {key for key, text in written.items() if _FROM_ENVIRONMENT.search(text)}
+    if not asked:
+        return ()
+    values: dict[str, set[str]] = {}
+    for key, leaf in _leaves(resolved):
+        values.setdefault(key, set()).add(str(leaf))
+    secrets = {text for key in values if _lies_below(key, asked) for text in values[key] if text}
+    through = {
+        key
+        for key, texts in values.items()
+        if _lies_below(key, written) and any(secret in text for text in texts for secret in secrets)
+    }
+    return tuple(
+        key for key in sorted(asked | through) if key.partition(".")[0] in within and not key.endswith("._target_")
+    )
+
+
+def _lies_below(key: str, others: Collection[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in others)
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _leaves(entry, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _leaves(entry, key)
+    else:
+        yield key, value

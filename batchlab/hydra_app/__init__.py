@@ -1,0 +1,12 @@
+"""All contact with Hydra: search path, plugins, the grid, and what its errors mean.
+
+`batchlab sweep` is `@hydra.main` with `--multirun`. A Sweeper of ours composes the whole grid; our default Launcher
+stands for this machine's supervisor, and launchers of other packages get the points that are left to run. The plugins
+are registered while the program runs: an installed `hydra_plugins` package would change every other Hydra program of
+the environment.
+"""
+
+from batchlab.hydra_app.arguments import own_targets
+from batchlab.hydra_app.front import compose, launch, point_task
+
+__all__ = ["compose", "launch", "own_targets", "point_task"]

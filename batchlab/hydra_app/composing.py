@@ -1,0 +1,142 @@
+"""From the overrides of a grid to its points: every point is composed as Hydra would, once per choice of groups."""
+
+import copy
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from batchlab.config import RunConfig, from_dict, from_hydra
+from batchlab.errors import BadRequest, EmptyGrid
+from batchlab.hydra_app.explaining import translated
+from batchlab.hydra_app.laying import PlainConfig, PlainValue, laid_over, parsed_number, plain_config, plain_value
+from batchlab.hydra_app.permitted import check_overrides
+from batchlab.sweep.machine import resolve_device
+
+MOST_POINTS = 100_000
+
+
+class Composer:
+    """From lists of overrides to checked configurations.
+
+    Hydra takes 0.1 s to compose a point. Which groups are chosen decides the composition; the values are then laid
+    over it as Hydra itself does it, so one composition for each choice of groups is enough.
+    """
+
+    def __init__(self, context: HydraContext, master: DictConfig) -> None:
+        self.loader: Any = context.config_loader  # the implementation: its interface does not know of overrides
+        self.master = master
+        self.parser = OverridesParser.create(config_loader=context.config_loader)
+        self._device = functools.cache(resolve_device)  # asks the driver: once a grid, not once a point
+        self._composed: dict[tuple[str, ...], tuple[DictConfig, PlainConfig | None]] = {}
+        self._read: dict[str, tuple[Override, bool, PlainValue | None]] = {}
+
+    def grids(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The `grids` of every experiment that `arguments` choose; one empty grid where there are none."""
+        chosen = [o for o in self.parser.parse_overrides(list(arguments)) if o.key_or_group == "experiment"]
+        if chosen and chosen[-1].is_sweep_override():
+            experiments = [[f"experiment={name}"] for name in chosen[-1].sweep_string_iterator()]
+            return [[*o, *grid] for o in experiments for grid in _lists(self.base(tuple(o)).grids)]
+        return _lists(self.master.grids)
+
+    def expanded(self, overrides: Sequence[str]) -> Iterator[list[str]]:
+        """Every point of the product; of two overrides of one key the later holds. EmptyGrid where there is none."""
+        parsed = self.parser.parse_overrides(list(overrides))
+        check_overrides(parsed)
+        counts = {override.get_key_element(): count_of(override) for override in parsed}
+        points = 1
+        for count in counts.values():
+            points *= count
+        if points > MOST_POINTS:
+            raise BadRequest(
+                f"the grid has more than {MOST_POINTS:,} points: give fewer values, or several sweeps into one study"
+            )
+        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+        yield from jobs
+
+    def config(self, overrides: Sequence[str]) -> RunConfig:
+        """The point that `overrides`, none of them a sweep, describe."""
+        read = [self._read_override(line) for line in overrides]
+        composed, plain = self._base(tuple(str(o.input_line) for o, is_group, _ in read if is_group))
+        changes = [change for _, is_group, change in read if not is_group]
+        if plain is not None and (values := _laid_over(plain, changes)) is not None:
+            return pinned(from_dict(values), self._device)
+        return self.by_hydra([o for o, is_group, _ in read if not is_group], composed)
+
+    def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> RunConfig:
+        """The same, by Hydra's own hand: for interpolations, `+`, `~`, mappings, and for what it has to refuse."""
+        composed = copy.deepcopy(composed)
+        try:
+            self.loader._apply_overrides_to_config(list(overrides), composed)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise translated(error) from error
+        return pinned(from_hydra(composed), self._device)
+
+    def base(self, groups: tuple[str, ...]) -> DictConfig:
+        """The composition of a choice of groups, without Hydra's own node."""
+        return self._base(groups)[0]
+
+    def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, PlainConfig | None]:
+        if groups not in self._composed:
+            composed: DictConfig = self.loader.load_sweep_config(self.master, list(groups))
+            HydraConfig.instance().set_config(composed)  # for ${hydra:...} in a user's file
+            with open_dict(composed):
+                del composed["hydra"]
+            self._composed[groups] = composed, plain_config(composed)
+        return self._composed[groups]
+
+    def _read_override(self, line: str) -> tuple[Override, bool, PlainValue | None]:
+        """`line` parsed, whether it chooses a group, and what it sets where that is plain; each line is read once."""
+        if line not in self._read:
+            override = parsed_number(line) or self.parser.parse_overrides([line])[0]
+            is_group = bool(self.loader.repository.group_exists(override.key_or_group))
+            self._read[line] = override, is_group, plain_value(override)
+        return self._read[line]
+
+
+def pinned(config: RunConfig, device: Callable[[str], str] = resolve_device) -> RunConfig:
+    """`device=auto` decided, so that the run's identity knows it."""
+    here = device(config.device)
+    return config if here == config.device else replace(config, device=here)
+
+
+def _laid_over(base: PlainConfig, changes: Sequence[PlainValue | None]) -> dict[str, Any] | None:
+    plain = [change for change in changes if change is not None]
+    return laid_over(base, plain) if len(plain) == len(changes) else None
+
+
+def count_of(override: Override) -> int:
+    """How many values an override gives, counted no further than a grid may be; BadRequest or EmptyGrid for none."""
+    if not override.is_sweep_override():
+        return 1
+    line = override.input_line
+    if not override.is_discrete_sweep():
+        raise BadRequest(f"{line} names no values: write them with commas, or range(start,stop,step)")
+    try:
+        count = sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_POINTS + 1))
+    except (ValueError, HydraException):  # of Python's range, and of Hydra's for floats
+        raise BadRequest(f"{line} cannot be: the step of a range is not 0") from None
+    if not count:
+        raise EmptyGrid(f"the grid is empty: {line} gives no values")
+    return count
+
+
+def _lists(grids: Any) -> list[list[str]]:
+    """`grids` of a config as plain lists of overrides; one empty list where it has none."""
+    plain = OmegaConf.to_container(grids) if OmegaConf.is_list(grids) else grids
+    if not isinstance(plain, list) or not all(isinstance(grid, list) for grid in plain):
+        raise BadRequest('grids is a list of lists of overrides, such as grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]')
+    for entry in (entry for grid in plain for entry in grid):
+        if not isinstance(entry, str) or "=" not in entry:
+            raise BadRequest(f'grids holds {entry!r}, which is no override: quote what has commas, "batch_size=8,32"')
+    return plain or [[]]

@@ -1,0 +1,114 @@
+"""The doors to Hydra: a command line, one point for Python callers, and the task of other packages' launchers."""
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from batchlab.config import RunConfig, from_hydra
+from batchlab.errors import BadRequest
+from batchlab.hydra_app.arguments import own_targets, read_arguments, to_continue
+from batchlab.hydra_app.composing import count_of, pinned
+from batchlab.hydra_app.explaining import translated
+from batchlab.hydra_app.permitted import check_overrides
+from batchlab.hydra_app.plugins import register_plugins
+from batchlab.sweep.conduct import run_one
+from batchlab.sweep.points import Point
+
+INTERRUPTED = (130, 143)
+
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+def point_task(cfg: DictConfig) -> int:
+    """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
+    return run_one(Point(pinned(from_hydra(cfg)), tuple(HydraConfig.get().overrides.task)))
+
+
+def launch(word: str, arguments: Sequence[str]) -> int:
+    """Runs `batchlab train` or `batchlab sweep` with `arguments`, ours and Hydra's; the exit code.
+
+    Raises BadRequest (nothing was started) and EmptyGrid.
+    """
+    register_plugins()
+    asked = read_arguments(arguments)
+    mode = [] if asked.only_shows else ["--multirun", f"hydra.sweeper.word={word}"]
+    with _in_our_words():
+        overrides = _checked(asked.overrides)
+        if asked.shows_config:
+            overrides = _first_point(overrides)
+            _composed(overrides)  # what would be refused is not shown as if it were none
+        with _as_hydra_expects([f"batchlab {word}", *overrides, *mode[1:], *asked.options, *mode[:1]]):
+            try:
+                point_task()
+            except SystemExit as end:
+                if end.code in INTERRUPTED:
+                    again = shlex.join(["batchlab", word, *to_continue(arguments)])
+                    sys.stderr.write(f"continue with: {again}\n")
+                return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+    return 0
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The one point that `overrides` describe, without running anything: for Python callers."""
+    register_plugins()
+    with _in_our_words():
+        return pinned(_composed(_checked(overrides)))
+
+
+def _composed(overrides: Sequence[str]) -> RunConfig:
+    with hydra.initialize(version_base="1.3", config_path=None):
+        return from_hydra(hydra.compose("config", list(overrides)))
+
+
+def _first_point(overrides: Sequence[str]) -> list[str]:
+    """`overrides` with the first value of each that has several: Hydra shows the config of one point only."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    first = []
+    for override, line in zip(parsed, overrides, strict=True):
+        if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+            raise BadRequest(f"{line} is several configs, and one can be shown: name it")
+        if override.is_sweep_override() and count_of(override):
+            line = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
+        first.append(line)
+    if first != list(overrides):
+        sys.stderr.write("the first point of the grid:\n")
+    return first
+
+
+def _checked(overrides: Sequence[str]) -> list[str]:
+    """`overrides` as Hydra is to get them, none of which reaches a setting that is not the user's."""
+    check_overrides(OverridesParser.create().parse_overrides(list(overrides)))
+    return own_targets(overrides)
+
+
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """What Hydra has to refuse, as a BadRequest."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        raise translated(error) from error
+
+
+@contextlib.contextmanager
+def _as_hydra_expects(argv: list[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv`, and raises its errors, instead of printing them and ending, only if this is set."""
+    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

@@ -1,0 +1,131 @@
+"""Plain values laid over a composition without OmegaConf: microseconds a point, where OmegaConf takes ten milliseconds.
+
+Only what cannot come out otherwise is done here: a value at a known key, where nothing depends on anything else.
+For the rest the answer is None, and Hydra does it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
+
+_KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_NUMBER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(-?(?:0|[1-9][0-9]*)(\.[0-9]+)?)")
+_MISSING = "???"
+
+
+@dataclass(frozen=True)
+class PlainConfig:
+    """A composition as plain values: no interpolation in it, no schema."""
+
+    values: dict[str, Any]
+    missing: frozenset[str]  # dotted keys that are still to be given
+
+
+@dataclass(frozen=True)
+class PlainValue:
+    """An override that sets one value."""
+
+    parents: tuple[str, ...]
+    key: str
+    value: Any
+    adds: bool  # ++: also where there is no such key
+
+
+def plain_config(composed: DictConfig) -> PlainConfig | None:
+    """`composed` as plain values; None where something in it depends on something else, or has a type of its own."""
+    if not all(_is_untyped(node) for node in _nodes(composed)):
+        return None
+    values: Any = OmegaConf.to_container(composed, resolve=False)
+    leaves = dict(_leaves(values))
+    if any(isinstance(value, str) and "${" in value for value in leaves.values()):
+        return None
+    missing = frozenset(key for key, value in leaves.items() if value == _MISSING)
+    # In a list nothing can be given by its key.
+    return None if any("[" in key for key in missing) else PlainConfig(values, missing)
+
+
+def plain_value(override: Override) -> PlainValue | None:
+    """`override` as one plain value; None where it is anything else."""
+    if override.type not in (OverrideType.CHANGE, OverrideType.FORCE_ADD) or override.package is not None:
+        return None
+    if override.value_type is not ValueType.ELEMENT or not _KEY.fullmatch(override.key_or_group):
+        return None
+    value: Any = override.value()
+    if not all(_is_plain(item) for item in (value if isinstance(value, list) else [value])):
+        return None
+    *parents, key = override.key_or_group.split(".")
+    return PlainValue(tuple(parents), key, value, adds=override.type is OverrideType.FORCE_ADD)
+
+
+def laid_over(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, Any] | None:
+    """`base` with `changes` in it, in their order; None where only Hydra knows what that means.
+
+    Shares with `base` what no change touches.
+    """
+    result = dict(base.values)
+    own: dict[tuple[str, ...], dict[str, Any]] = {}  # the mappings that are no longer the base's
+    given = set()
+    for change in changes:
+        into = result
+        for depth, parent in enumerate(change.parents, 1):
+            path = change.parents[:depth]
+            if path not in own:
+                inner = into.get(parent)
+                if not isinstance(inner, dict):
+                    return None
+                own[path] = into[parent] = dict(inner)
+            into = own[path]
+        if isinstance(into.get(change.key), dict) or (change.key not in into and not change.adds):
+            return None
+        into[change.key] = change.value
+        given.add(".".join((*change.parents, change.key)))
+    return result if base.missing <= given else None
+
+
+def parsed_number(line: str) -> Override | None:
+    """`line` as Hydra's parser reads it, where it is key=number: a grid has thousands of these, a parser's millisecond.
+
+    None for anything else.
+    """
+    found = _NUMBER.fullmatch(line)
+    if found is None:
+        return None
+    value = float(found[2]) if found[3] else int(found[2])
+    return Override(OverrideType.CHANGE, found[1], ValueType.ELEMENT, value, input_line=line)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return "${" not in value and value != _MISSING
+    return value is None or isinstance(value, bool | int | float)
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    yield node
+    if isinstance(node, DictConfig | ListConfig) and isinstance(node._content, dict | list):
+        inner = node._content.values() if isinstance(node._content, dict) else node._content
+        for child in inner:
+            yield from _nodes(child)
+
+
+def _is_untyped(node: Any) -> bool:
+    """Whether any value may stand at `node`, and is kept as it is given."""
+    if isinstance(node, DictConfig | ListConfig):
+        data = node._metadata
+        return data.object_type in (None, dict, list) and data.ref_type in (Any, None) and data.element_type is Any
+    return type(node) is AnyNode
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, entry in value.items():
+            yield from _leaves(entry, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for position, entry in enumerate(value):
+            yield from _leaves(entry, f"{key}[{position}]")
+    else:
+        yield key, value

@@ -1,0 +1,134 @@
+"""What of Hydra a command line may reach: its launcher. The rest writes where it likes, or is not batchlab any more."""
+
+import itertools
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.override_parser.types import Override, QuotedString, ValueType
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from batchlab.config_folder import config_folder
+from batchlab.errors import BadRequest
+from batchlab.hydra_app.explaining import unreadable
+
+ALLOWED = re.compile(r"hydra\.(launcher(\..+)?|verbose)")
+INSTEAD = (
+    (r"run\b|sweep\b|output_subdir|job\.chdir", "runs_dir=... and study=... say where runs are kept"),
+    (r"\w+_logging|callbacks", "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own"),
+    (r"searchpath", "--config-dir DIR adds configs of your own"),
+    (r"sweeper", "values with commas or range(...) make the grid"),
+    (r"mode", "`batchlab train` runs one point, `batchlab sweep` every point of a grid"),
+)
+MOST_OPTIONS = 1000  # of a group that are looked at
+OTHERWISE = "of Hydra's own settings hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set"
+
+
+def check_overrides(overrides: Iterable[Override]) -> None:
+    """BadRequest for an override that reaches a setting of Hydra's that is not the user's."""
+    groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
+    for override in overrides:
+        line = str(override.input_line)
+        if not override.key_or_group:
+            raise unreadable(line)
+        if override.key_or_group in groups or "/" in override.key_or_group:
+            _check_choice(override, line)
+        key = override.key_or_group.replace("/", ".")
+        package = str(override.package or "")
+        if any(part.split(".")[0] == "hydra" for part in package.split(":")):
+            raise BadRequest(f"{line} cannot be: a group cannot be put into Hydra's own settings; leave @... out")
+        if key.split(".")[0] != "hydra":
+            continue
+        if not ALLOWED.fullmatch(key):
+            raise BadRequest(f"{line} cannot be: {_instead(key)}")
+        if "_target_" in line:
+            raise BadRequest(f"{line} cannot be: hydra/launcher=NAME chooses a launcher, by name only")
+
+
+def _check_choice(override: Override, line: str) -> None:
+    """BadRequest for a group's choice that is no name: Hydra would fall over a number."""
+    if override.is_delete() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
+        return
+    if override.is_discrete_sweep():
+        values: list[Any] = list(itertools.islice(override.sweep_iterator(), MOST_OPTIONS))
+    else:
+        values = [override.value()]
+    if not all(isinstance(value, str | QuotedString | list | dict) for value in values):
+        group = override.key_or_group
+        raise BadRequest(f"{line} cannot be: {group} is the name of an option; `batchlab config` lists them")
+
+
+def _instead(key: str) -> str:
+    setting = key.removeprefix("hydra").lstrip(".")
+    return next((text for start, text in INSTEAD if re.match(start, setting)), OTHERWISE)
+
+
+def stays_inside(config_path: str) -> bool:
+    """Whether the name of a config, `model/mlp`, can only be below the folder it is looked for in."""
+    parts = config_path.split("/") if config_path else []
+    return all(part.isprintable() and "\\" not in part and part not in ("", ".", "..") for part in parts)
+
+
+class _StaysInside(ConfigSource):
+    """Finds nothing outside its folder: Hydra 1.3 opens what `model=../../x` names, wherever that is."""
+
+    def is_group(self, config_path: str) -> bool:
+        return stays_inside(config_path) and bool(super().is_group(config_path))  # type: ignore[safe-super]
+
+    def is_config(self, config_path: str) -> bool:
+        return stays_inside(config_path) and bool(super().is_config(config_path))  # type: ignore[safe-super]
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        found = super().load_config(config_path)  # type: ignore[safe-super]
+        if self.provider != "hydra" and config_path != "config":
+            _check_file(config_path, found)
+        return found
+
+
+class FolderSource(_StaysInside, FileConfigSource):
+    """`file://`: `configs/`, and the user's `--config-dir`."""
+
+
+class PackageSource(_StaysInside, ImportlibResourcesConfigSource):
+    """`pkg://`: Hydra's own configs, its launchers among them."""
+
+
+def confine_sources() -> None:
+    """Makes Hydra look for configs through the two classes above."""
+    Plugins.instance()  # registers Hydra's own first, and nothing replaces those by the ordinary way
+    types = SourcesRegistry.instance().types
+    types["file"], types["pkg"] = FolderSource, PackageSource
+
+
+def _check_file(config_path: str, found: ConfigResult) -> None:
+    """BadRequest for a file (of an experiment from somebody else) that sets what no override may."""
+    config, package = found.config, found.header.get("package") or config_path.rpartition("/")[0].replace("/", ".")
+    package = package.removeprefix("_global_").lstrip(".")
+    if not isinstance(config, DictConfig):
+        return
+    for key in _settings(config, package):
+        if key.split(".")[0] == "hydra" and not ALLOWED.fullmatch(key):
+            raise BadRequest(f"the file {config_path}.yaml sets {key}: {_instead(key)}")
+
+
+def _settings(config: DictConfig, package: str) -> Iterable[str]:
+    """The dotted keys of Hydra's node that a file reaches: by its values, by its defaults, by its package."""
+    listed = config._get_node("defaults")
+    for entry in listed._iter_ex(resolve=False) if isinstance(listed, ListConfig) else ():
+        for group in entry if isinstance(entry, DictConfig) else ():
+            yield str(group).split()[-1].lstrip("/").replace("/", ".").partition("@")[0]
+            yield str(group).partition("@")[2]
+    values: Any = OmegaConf.to_container(config, resolve=False)
+    values.pop("defaults", None)
+    inner = values if not package else {package: values}
+    for key, value in inner.items():
+        name = str(key)
+        if name == "hydra" and isinstance(value, dict):
+            yield from (f"hydra.{setting}" for setting in value)
+        elif name.split(".")[0] == "hydra":
+            yield name

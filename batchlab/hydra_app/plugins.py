@@ -1,0 +1,99 @@
+"""The classes that Hydra calls: our Sweeper, our Launcher, and where our configs are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from batchlab.config import check_sweep
+from batchlab.config_folder import config_folder
+from batchlab.errors import BadRequest
+from batchlab.hydra_app.arguments import own_targets
+from batchlab.hydra_app.composing import Composer
+from batchlab.hydra_app.permitted import confine_sources
+from batchlab.sweep.conduct import conduct
+from batchlab.sweep.points import Point
+
+
+class GridSweeper(Sweeper):
+    """Composes every point of the grid before the first one starts."""
+
+    def __init__(self, word: str) -> None:
+        self.word = word  # train: exactly one point
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.master = config
+        self.composer = Composer(hydra_context, config)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
+        points = self.points(arguments)
+        if self.word == "train" and len(points) != 1:
+            raise BadRequest(
+                f"this is a grid of {len(points)} points, and `batchlab train` runs one: use `batchlab sweep ...`"
+            )
+        check_sweep([point.config for point in points])
+        code = conduct(points, elsewhere=self._elsewhere())
+        if code:
+            raise SystemExit(code)
+
+    def points(self, arguments: Sequence[str]) -> list[Point]:
+        """Every point of the grids, composed and checked."""
+        return [
+            Point(self.composer.config(job), tuple(job))
+            for grid in self.composer.grids(arguments)
+            for job in self.composer.expanded(own_targets([*grid, *arguments]))
+        ]
+
+    def _elsewhere(self) -> Any:
+        launcher = self.launcher
+        if launcher is None or isinstance(launcher, PointLauncher):
+            return None
+        return lambda points: launcher.launch([list(point.overrides) for point in points], initial_job_idx=0)
+
+
+class PointLauncher(Launcher):
+    """The default: a process per point on this machine, by the supervisor (`batchlab.sweep.supervisor`)."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Nothing to prepare."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        raise BadRequest("hydra/launcher=batchlab goes with hydra/sweeper=batchlab: leave hydra/sweeper out")
+
+
+class PackagedConfigs(SearchPathPlugin):
+    """Puts `configs/` on Hydra's search path."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append(provider="batchlab", path=f"file://{config_folder()}")
+
+
+def register_plugins() -> None:
+    """Makes Hydra know the classes above."""
+    confine_sources()
+    plugins, store = Plugins.instance(), ConfigStore.instance()
+    if PackagedConfigs not in plugins.discover(SearchPathPlugin):
+        plugins.register(PackagedConfigs)
+    for group, plugin, keys in (
+        ("launcher", PointLauncher, {}),
+        ("sweeper", GridSweeper, {"word": "sweep"}),
+    ):
+        # Hydra 1.3 takes plugins from the package hydra_plugins only, and looks them up by this name. The classes
+        # keep their own, by which launchers that pickle find them.
+        name = f"hydra_plugins.batchlab.{plugin.__name__}"
+        plugins.register(plugin)
+        plugins.class_name_to_class[name] = plugin
+        store.store(group=f"hydra/{group}", name="batchlab", node={"_target_": name, **keys})
