@@ -1,7 +1,9 @@
 """What can go wrong, in the words the user reads."""
 
 import difflib
+import errno
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class BatchlabError(Exception):
@@ -10,6 +12,33 @@ class BatchlabError(Exception):
 
 class BadRequest(BatchlabError):  # noqa: N818 - it is the user's request that is bad, and reads so at every raise
     """The user's mistake: the message says what was asked, why it cannot be, and what to type instead."""
+
+
+class StorageError(BatchlabError, OSError):
+    """The disk refused: full, read-only, gone. Exit code 74, and what was finished before stays.
+
+    The message names the path, what the system said, and what to do about it; `errno` is the system's.
+    """
+
+    @classmethod
+    def of(cls, error: OSError, path: Path, done: str = "written") -> "StorageError":
+        """What `error` means for `path`, which could not be `done`."""
+        found = cls(f"{path} cannot be {done}: {error.strerror or error}; {_ADVICE.get(error.errno or 0, _MEND)}")
+        found.errno, found.strerror = error.errno, error.strerror
+        return found
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # OSError's own would be "[Errno 28] ..."
+
+
+_MEND = "mend the disk or use runs_dir=... elsewhere, and run the same command again"
+_ADVICE = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    "make room or use runs_dir=... elsewhere, and run the same command again",
+) | dict.fromkeys(
+    (errno.EACCES, errno.EPERM, errno.EROFS),
+    "use runs_dir=... in a folder you may write to, and run the same command again",
+)
 
 
 class EmptyGrid(BatchlabError):  # noqa: N818 - a name for an outcome, not for a fault

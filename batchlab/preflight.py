@@ -4,6 +4,7 @@ import dataclasses
 import json
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from batchlab.config import RunConfig, from_dict
 from batchlab.errors import BatchlabError
 from batchlab.instruments.panel import build_instruments
 from batchlab.plan import plan
+from batchlab.recording.environment import environment
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, slices
@@ -31,17 +33,21 @@ class Parts:
     metrics: tuple[str, ...]  # what a target may name
     directed: tuple[str, ...]  # those of them whose better direction is known
     norm: str | None  # a BatchNorm layer, where the model cannot train on one example alone
+    facts: Mapping[str, Any]  # of `examine`
 
 
-def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with each distinct part of the grid, one line each, as plain text; empty: everything may start.
+def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
+    """What is wrong with the grid, one line each (none: everything may start), and what each point would be made with.
 
     `grid` holds `config.to_dict` of every point. Each distinct (data, model, optimizer, device, precision) is built
-    once and passed one small batch; sizes are checked for every point.
+    once and passed one small batch; sizes are checked for every point. Of a point is told: `data_fingerprint` (None
+    where the data could not be made), `torch` and `device_name`.
     """
     found: dict[str, None] = {}  # in order, each once
+    facts: list[Mapping[str, Any]] = []
+    nowhere = {"data_fingerprint": None, "torch": metadata.version("torch"), "device_name": None}
     built: dict[str, Parts | None] = {}
-    for values in grid:
+    for position, values in enumerate(grid, 1):
         config = from_dict(values)
         key = _key(values)
         try:
@@ -49,16 +55,18 @@ def problems(grid: Sequence[Mapping[str, Any]]) -> list[str]:
                 built[key] = None
                 built[key] = _build(config)
             parts = built[key]
+            facts.append(parts.facts if parts is not None else nowhere)
             if parts is not None:
                 for problem in _misfits(config, parts):
                     found[problem] = None
         except BatchlabError as error:
             found[str(error)] = None
         except (Exception, SystemExit) as error:
-            if is_out_of_memory(error):
-                continue  # what does not fit is a result, and the point's to record
-            found[_in_the_users_words(error)] = None
-    return list(found)
+            if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
+                found[_in_the_users_words(error)] = None
+        if len(facts) < position:
+            facts.append(nowhere)
+    return list(found), facts
 
 
 def _key(values: Mapping[str, Any]) -> str:
@@ -90,9 +98,13 @@ def _build(config: RunConfig) -> Parts:
     build_instruments(config, plan(small, length(train)))
     metrics = _try_a_batch(config, task, model, next(slices(train, 2)), next(slices(val, 2)))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
-    return Parts(
-        length(train), metrics, directed, norm=_needs_two_examples(config, task, model, next(slices(train, 1)))
-    )
+    facts = {
+        "data_fingerprint": assembly.data_fingerprint(train, val),
+        "torch": metadata.version("torch"),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else environment().get("cpu"),
+    }
+    norm = _needs_two_examples(config, task, model, next(slices(train, 1)))
+    return Parts(length(train), metrics, directed, norm, facts)
 
 
 def _needs_two_examples(config: RunConfig, task: Task, model: nn.Module, one: Any) -> str | None:

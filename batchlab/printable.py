@@ -41,3 +41,8 @@ def aligned(
 def number(value: object, spec: str = ".4g") -> str:
     """A measured number as the table shows it; `-` where there is none."""
     return NOTHING if value is None else format(float(value), spec)  # type: ignore[arg-type]
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 point`, `2 points`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -58,6 +58,7 @@ class RunRecord:
     parameters: int | None = None  # trainable numbers in the model
     data_fingerprint: str | None = None
     code_fingerprint: str | None = None
+    weights_fingerprint: str | None = None  # of the weights and buffers that the run ended with
     micro_batch_sizes: tuple[int, ...] = ()
     accumulate: int | None = None  # micro-batches per optimizer step
     lr_scaled: float | None = None  # the peak rate after the scaling rule
@@ -72,7 +73,8 @@ class RunRecord:
     final: Mapping[str, float] = field(default_factory=dict)  # the last value of each measurement
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
     shared_machine: bool = False
-    attempts: int = 1
+    attempts: int = 1  # 0: not run, because something smaller did not fit
+    resumed_at: tuple[int, ...] = ()  # steps at which it went on from a checkpoint
     started_at: str = ""  # UTC, ISO 8601 with Z
     ended_at: str = ""
 
@@ -87,6 +89,6 @@ class RunRecord:
         for required in ("run_id", "study", "status", "config", "seed", "batch_size"):
             known[required] = values[required]
         known["status"] = RunStatus(known["status"])
-        for name in ("overrides", "micro_batch_sizes"):
+        for name in ("overrides", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)

@@ -8,27 +8,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from batchlab.config import RunConfig, to_dict
-from batchlab.errors import BadRequest, Diverged
+from batchlab.errors import BadRequest, Diverged, StorageError
+from batchlab.instruments.instrument import Instrument
 from batchlab.instruments.panel import build_instruments
 from batchlab.plan import Plan, plan, rate_at
+from batchlab.recording import disk
+from batchlab.recording.checkpoint_files import remove_checkpoints, set_aside, usable_checkpoints, write_checkpoint
+from batchlab.recording.code_files import code_files, code_fingerprint, code_targets
 from batchlab.recording.environment import environment
-from batchlab.recording.events import RunEvents, remove_events
+from batchlab.recording.events import RunEvents
 from batchlab.recording.files import now_utc
-from batchlab.recording.journal import Journal
+from batchlab.recording.journal import Journal, NotItsJournal, read_journal
 from batchlab.recording.knobs import knobs
 from batchlab.recording.ledger import Ledger
 from batchlab.recording.masking import masked, masked_overrides
 from batchlab.recording.run_folder import METRICS, hold, read_record, write_config, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
-from batchlab.task import Task
-from batchlab.training import assembly
+from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
-from batchlab.training.device import meter_of
+from batchlab.training.checkpoint import Checkpointer
+from batchlab.training.device import device_facts, meter_of
 from batchlab.training.loop import train
-from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.out_of_memory import how_it_failed
 from batchlab.training.precision import Precision
 from batchlab.training.residence import resident
 from batchlab.training.state import RunState
@@ -43,6 +45,7 @@ class Identity:
     study: str
     group: str  # the id shared by the runs that differ in the seed alone
     overrides: tuple[str, ...] = ()
+    answered_at: str | None = None  # `ended_at` of the answer that stands and is to be measured again
 
 
 class Listener:
@@ -54,6 +57,9 @@ class Listener:
     def take(self, measurement: Measurement) -> None:
         """Every measurement, after it was kept."""
 
+    def say(self, text: str) -> None:
+        """What a person should know: where it goes on from, and what could not be used."""
+
 
 def run(
     config: RunConfig,
@@ -62,51 +68,62 @@ def run(
     *,
     listener: Listener | None = None,
     stopping: Callable[[], bool] = lambda: False,
+    shared: Callable[[], bool] = lambda: False,
 ) -> RunRecord:
-    """Trains one point in this process and leaves its folder complete, however it ends.
+    """Trains one point in this process, from its newest checkpoint, and leaves its folder complete, however it ends.
 
     A point that does not fit or diverges is a result, and so is an error of the user's code: all are recorded, with
-    the traceback of an error on stderr. `stopping` is asked between steps. Raises BadRequest only where another
-    process holds the folder.
+    the traceback of an error on stderr. `stopping` is asked between steps, `shared` at the end: whether another point
+    used the machine meanwhile. Raises RunIsHeld where another process
+    holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with hold(folder), contextlib.ExitStack() as closing:
+        before = read_record(folder)
+        if before is not None and before.status.is_answer and before.ended_at != identity.answered_at:
+            return before  # another sweep has answered it meanwhile
         began = time.perf_counter()
-        point = _Point(config, folder, identity, closing)
+        point = _Point(config, folder, identity, before, closing)
         status, reason = RunStatus.COMPLETED, ""
         try:
             point.train(listener or Listener(), stopping)
             if point.interrupted:
                 status, reason = RunStatus.INTERRUPTED, f"stopped by a signal after step {point.record.steps}"
+        except StorageError:
+            raise
         except Diverged as error:
             status, reason = RunStatus.DIVERGED, str(error)
         except (Exception, SystemExit) as error:
             status, reason = how_it_failed(error)
-            traceback.print_exc()
-        point.keep(status=status, reason=reason, wall_seconds=time.perf_counter() - began, ended_at=now_utc())
+            with contextlib.suppress(OSError):  # the log may lie on a full disk
+                traceback.print_exc()
+        spent = (before.wall_seconds if before else 0.0) + time.perf_counter() - began
+        together = point.record.shared_machine or shared()
+        point.keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
+        if status.is_answer:
+            remove_checkpoints(folder)
         return point.record
-
-
-def how_it_failed(error: BaseException) -> tuple[RunStatus, str]:
-    """The status an error means, and the reason in one line."""
-    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if is_out_of_memory(error):
-        return RunStatus.OOM, first_line
-    if isinstance(error, SystemExit):
-        return RunStatus.FAILED, f"the model or data code called sys.exit({error.code})"
-    return RunStatus.FAILED, first_line if isinstance(error, BadRequest) else f"{type(error).__name__}: {first_line}"
 
 
 class _Point:
     """A run's folder while it is written: the record as it grows, and what has to be closed at the end."""
 
-    def __init__(self, config: RunConfig, folder: Path, identity: Identity, closing: contextlib.ExitStack) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: Path,
+        identity: Identity,
+        before: RunRecord | None,
+        closing: contextlib.ExitStack,
+    ) -> None:
         self.config = config
         self.folder = folder
         self.identity = identity
         self.closing = closing
         self.interrupted = False
-        before = read_record(folder)
+        disk.sweep(folder)
+        if config.force or (before is not None and before.status.is_answer):
+            remove_checkpoints(folder)
+            before = None if before is None else replace(before, resumed_at=(), wall_seconds=0.0, shared_machine=False)
         self.record = RunRecord(
             run_id=identity.run_id,
             study=identity.study,
@@ -119,7 +136,10 @@ class _Point:
             micro_batch_sizes=config.micro_batch_sizes,
             accumulate=len(config.micro_batch_sizes),
             attempts=(before.attempts if before else 0) + 1,
-            started_at=now_utc(),
+            resumed_at=before.resumed_at if before else (),
+            shared_machine=before.shared_machine if before else False,
+            wall_seconds=before.wall_seconds if before else 0.0,
+            started_at=(before.started_at if before else "") or now_utc(),
         )
         write_config(folder, to_dict(config))
         self.keep()
@@ -140,7 +160,7 @@ class _Point:
         optimizer = assembly.build_optimizer(config, model)
         precision = Precision(config.precision, device)
         peak_rate = assembly.peak_rate(config)
-        instruments = build_instruments(config, planned)
+        instruments = dict(zip(config.instruments, build_instruments(config, planned), strict=True))
         state = RunState(
             model=model,
             optimizer=optimizer,
@@ -152,35 +172,61 @@ class _Point:
             meter=meter_of(device),
             budget=planned.examples,
         )
+        model.train()
+        journal = self.closing.enter_context(Journal(self.folder / METRICS))
+        self._resume(state, instruments, journal, listener)
+        code = code_files(code_targets(to_dict(config)))
         self.keep(
             n_train=length(train_set),
             parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
             data_fingerprint=assembly.data_fingerprint(train_set, val_set),
-            code_fingerprint=assembly.code_fingerprint(config),
-            environment=environment(_device_facts(device)),
+            code_fingerprint=code_fingerprint(code),
+            environment=environment(device_facts(device)) | {"code": code},
             lr_scaled=peak_rate,
             remainder=planned.remainder,
         )
-        ledger = self._open_ledger(task, planned, listener)
+        ledger = Ledger(
+            higher_is_better=task.higher_is_better,
+            target=config.target,
+            resolution=max(planned.eval_every, config.batch_size),
+        )
+        events = self._open_events(planned)
+        for measurement in read_journal(self.folder / METRICS):  # of before the checkpoint
+            ledger.take(measurement)
+            events.add(measurement)
         listener.planned(planned.examples)
 
-        def ending() -> bool:
-            self.interrupted = stopping()
-            return self.interrupted or (config.stop_at_target and ledger.target_reached)
+        def save() -> None:
+            journal.flush()
+            content = checkpoint.capture(state, instruments, run_id=self.identity.run_id, journal_offset=journal.offset)
+            write_checkpoint(self.folder, state.step, content)
 
-        model.train()
+        def interrupted() -> bool:
+            self.interrupted = stopping()
+            return self.interrupted
+
         try:
             for measurement in train(
                 state,
                 Batches(
-                    train_set, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=planned.examples
+                    train_set,
+                    micro_batch_sizes=config.micro_batch_sizes,
+                    seed=config.seed,
+                    total=planned.examples,
+                    position=state.examples,
                 ),
                 Step(model, optimizer, task, precision, config.clip_norm),
-                instruments,
+                [*instruments.values(), self._checkpointer(save, planned)],
                 learning_rate=lambda examples: rate_at(config, planned, peak_rate, examples),
-                stopping=ending,
+                stopping=interrupted,
+                enough=lambda: config.stop_at_target and ledger.target_reached,
             ):
+                journal.append(measurement)
                 ledger.take(measurement)
+                events.add(measurement)
+                listener.take(measurement)
+            if self.interrupted and state.step > 0:
+                save()
         finally:
             self.record = replace(
                 self.record,
@@ -192,13 +238,50 @@ class _Point:
                 final=dict(ledger.final),
                 best=dict(ledger.best),
                 target=ledger.target_record(),
+                weights_fingerprint=assembly.weights_fingerprint(model),
             )
 
-    def _open_ledger(self, task: Task, planned: Plan, listener: Listener) -> Ledger:
-        """The sinks of the run's measurements, begun anew: an unfinished run starts from its first step."""
-        config = self.config
-        remove_events(self.folder)
-        journal = self.closing.enter_context(Journal(self.folder / METRICS, restart=True))
+    def _resume(
+        self, state: RunState, instruments: Mapping[str, Instrument], journal: Journal, listener: Listener
+    ) -> None:
+        """Brings `state`, `instruments` and `journal` to the newest checkpoint that can be used, or to the start."""
+        said: list[str] = []
+        found = None
+        for path, content in usable_checkpoints(self.folder, said):
+            try:
+                candidate = checkpoint.read(content)
+                if candidate["run_id"] != self.identity.run_id:
+                    raise ValueError("it is of another run")
+                journal.truncate(candidate["journal_offset"])
+            except (ValueError, NotItsJournal) as error:
+                set_aside(path, str(error), said)
+            else:
+                found = candidate
+                break
+        for text in said:
+            listener.say(text)
+        if found is None:
+            if self.record.attempts > 1:
+                listener.say("starts again from its first step (there is no checkpoint to go on from)")
+            journal.truncate(0)
+            return
+        try:
+            checkpoint.restore(found, state, instruments)
+        except ValueError as error:
+            raise BadRequest(f"its checkpoint of step {found['step']:,} cannot be used: {error}; use --force") from None
+        listener.say(f"goes on from its checkpoint at step {state.step:,}")
+        self.record = replace(self.record, resumed_at=(*self.record.resumed_at, state.step))
+
+    def _checkpointer(self, save: Callable[[], None], planned: Plan) -> Checkpointer:
+        return Checkpointer(
+            save,
+            examples=self.config.checkpoint_every,
+            seconds=self.config.checkpoint_seconds,
+            look_every=planned.log_every,
+        )
+
+    def _open_events(self, planned: Plan) -> RunEvents:
+        """TensorBoard's view of the run, in a file of its own: begun anew, and drawn again from the journal."""
         events = RunEvents(
             self.folder,
             run_id=self.identity.run_id,
@@ -208,28 +291,4 @@ class _Point:
             budget=planned.examples,
         )
         self.closing.callback(lambda: events.close(self.record.status))
-        return Ledger(
-            journal.append,
-            events.add,
-            listener.take,
-            higher_is_better=task.higher_is_better,
-            target=config.target,
-            resolution=max(planned.eval_every, config.batch_size),
-        )
-
-
-def _device_facts(device: torch.device) -> Mapping[str, Any]:
-    facts: dict[str, Any] = {
-        "device": str(device),
-        "torch_cuda": torch.version.cuda,
-        "threads": torch.get_num_threads(),
-    }
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        facts |= {
-            "device_name": properties.name,
-            "device_bytes": properties.total_memory,
-            "compute_capability": f"{properties.major}.{properties.minor}",
-            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
-        }
-    return facts
+        return events

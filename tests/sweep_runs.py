@@ -6,9 +6,11 @@ from pathlib import Path
 from batchlab.hydra_app import compose
 from batchlab.recording.journal import read_journal
 from batchlab.records import Measurement, RunRecord
+from batchlab.sweep.checks import check_grid
 from batchlab.sweep.identity import run_folder
+from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.server import WarmServer
-from batchlab.sweep.supervisor import Point, SweepOutcome, check_grid, run_grid
+from batchlab.sweep.supervisor import run_grid
 
 
 class Silent:
@@ -21,10 +23,10 @@ class Silent:
     def start(self, run_id: str, label: str, budget_examples: int) -> None:
         self.said.append(f"start {label}")
 
-    def expect(self, budget_examples: int) -> None:
+    def expect(self, run_id: str, budget_examples: int) -> None:
         self.said.append(f"expect {budget_examples}")
 
-    def update(self, examples: int, loss: float | None, examples_per_second: float | None) -> None:
+    def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
         self.updates.append(examples)
 
     def finish(self, run_id: str, status: object, record: RunRecord | None) -> None:

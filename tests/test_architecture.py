@@ -13,7 +13,7 @@ import pytest
 
 FLOORS = {
     **dict.fromkeys(("errors", "printable", "config_folder"), 0),
-    **dict.fromkeys(("records", "science"), 1),
+    **dict.fromkeys(("records", "science", "knob_values", "hidden_keys"), 1),
     **dict.fromkeys(("config", "plan", "task", "targets"), 2),
     **dict.fromkeys(("training", "data", "models"), 3),
     **dict.fromkeys(("instruments", "recording"), 4),

@@ -102,20 +102,20 @@ class Health(Instrument):
             self._skips = []
 
     def state_dict(self) -> dict[str, Any]:
-        self._fold()
-        self._look_at_skips()
         return {
             "initial": self._initial,
-            "sums": torch.cat(self._sums).tolist() if self._sums else [],
-            "counts": self._counts,
+            "sums": list(self._sums),
+            "unfolded": list(self._unfolded),
+            "counts": list(self._counts),
+            "skips": list(self._skips),
             "window_starts": self._window_starts,
             "applied": self._applied,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._initial, self._window_starts, self._applied = state["initial"], state["window_starts"], state["applied"]
-        self._sums = [torch.tensor(state["sums"])] if state["sums"] else []
-        self._counts = list(state["counts"])
+        self._sums, self._unfolded = list(state["sums"]), list(state["unfolded"])
+        self._counts, self._skips = list(state["counts"]), list(state["skips"])
 
 
 def all_finite(tensors: list[Tensor]) -> bool:

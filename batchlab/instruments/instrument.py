@@ -1,19 +1,11 @@
 """What an instrument is."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from batchlab.records import Measurement
-from batchlab.training.state import RunState
+from batchlab.training.state import RunState, empty
 from batchlab.training.step import Outcome
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def empty(method: F) -> F:
-    """Marks a `watch` that does nothing, so that the loop need not call it."""
-    method.is_empty = True  # type: ignore[attr-defined]
-    return method
 
 
 class Instrument:

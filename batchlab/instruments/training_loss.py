@@ -49,14 +49,14 @@ class TrainingLoss(Instrument):
         self._sums, self._skips, self._count = [], [], 0
 
     def state_dict(self) -> dict[str, Any]:
+        # Tensors as they are, or a loss in float64 would come back rounded.
         return {
-            "sums": [value.item() for value in self._sums],
-            "skips": [int(value.item()) for value in self._skips],
+            "sums": list(self._sums),
+            "skips": list(self._skips),
             "count": self._count,
             "steps_skipped": self.steps_skipped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self._sums = [torch.tensor(value) for value in state["sums"]]
-        self._skips = [torch.tensor(value) for value in state["skips"]]
+        self._sums, self._skips = list(state["sums"]), list(state["skips"])
         self._count, self.steps_skipped = state["count"], state["steps_skipped"]

@@ -16,7 +16,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 
-from batchlab.recording.files import create
+from batchlab.recording import disk
 
 EVENTS = "events.out.tfevents.*"
 
@@ -24,14 +24,14 @@ EVENTS = "events.out.tfevents.*"
 class EventFile:
     """A new event file in `folder`, which is made; every event is handed to the system as it is added.
 
-    OSError, from every method, where the disk does not take it.
+    StorageError, from every method, where the disk does not take it.
     """
 
     def __init__(self, folder: Path, *, started: float) -> None:
         """`started`, in seconds since 1970, is the time of the events that have none of their own."""
-        folder.mkdir(parents=True, exist_ok=True)
+        disk.make_folder(folder)
         self._started = started
-        self._file = os.fdopen(_create_event_file(folder), "wb", buffering=0)
+        self._descriptor, self._path = _create_event_file(folder)
         try:
             self._write(Event(wall_time=started, file_version="brain.Event:2"))
         except OSError:
@@ -48,7 +48,9 @@ class EventFile:
         self._write(Event(wall_time=self._started, summary=summary))
 
     def close(self) -> None:
-        self._file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def __enter__(self) -> Self:
         return self
@@ -62,9 +64,7 @@ class EventFile:
         record = b"".join(
             (header, struct.pack("<I", masked_crc32c(header)), data, struct.pack("<I", masked_crc32c(data)))
         )
-        written = self._file.write(record)
-        if written != len(record):
-            raise OSError(f"{written} of {len(record)} bytes were written")
+        disk.append(self._descriptor, record, self._path)
 
 
 def tag_of(name: str) -> str:
@@ -72,9 +72,10 @@ def tag_of(name: str) -> str:
     return re.sub(r"[^-/\w.]", "_", name, flags=re.ASCII).lstrip("/") or "_"
 
 
-def _create_event_file(folder: Path) -> int:
+def _create_event_file(folder: Path) -> tuple[int, Path]:
     """TensorBoard reads the files of a run in the order of their names: a later one must have a later name."""
     while True:
         seconds, rest = divmod(time.time_ns(), 10**9)
+        path = folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"
         with contextlib.suppress(FileExistsError):
-            return create(folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}")
+            return disk.create(path), path

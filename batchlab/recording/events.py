@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from batchlab.recording import disk
 from batchlab.recording.event_file import EVENTS, EventFile, tag_of
 from batchlab.recording.hparams import session_end, session_start
 from batchlab.records import Measurement, RunStatus
@@ -16,7 +17,7 @@ BY_STEP = {"val/loss": "val/loss_by_step"}  # also drawn over optimizer steps
 
 
 class RunEvents:
-    """Writes a run's measurements and knobs to a new event file in its folder.
+    """Writes a run's measurements and knobs to a new event file in its folder, in place of any that were there.
 
     The axis is examples seen; TensorBoard's "relative" is training seconds. No method raises: when the disk takes
     no more, one line on stderr says so and nothing further is written.
@@ -34,6 +35,8 @@ class RunEvents:
         self._file: EventFile | None = None
         self._folder = folder
         with self._disk():
+            # A dashboard would draw two files as one curve, and an old file may end in a torn event.
+            remove_events(folder)
             self._file = EventFile(folder, started=started)
             self._file.summary(session_start(hparams, run_id=run_id, group=group, started=started))
 
@@ -86,4 +89,4 @@ class RunEvents:
 def remove_events(folder: Path) -> None:
     """Removes the event files of a run that begins anew: a dashboard would draw both attempts as one curve."""
     for path in folder.glob(EVENTS):
-        path.unlink(missing_ok=True)
+        disk.remove(path)

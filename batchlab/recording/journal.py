@@ -1,5 +1,6 @@
 """`metrics.jsonl`: one line per measurement, append-only; a run killed at any byte loses at most its last line."""
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -7,8 +8,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from batchlab.errors import BatchlabError
+from batchlab.recording import disk
 from batchlab.recording.files import number, number_or_word
 from batchlab.records import Measurement
+
+
+class NotItsJournal(BatchlabError):  # noqa: N818 - what was found, not what went wrong
+    """The journal has no line that begins where a checkpoint says it was."""
 
 
 class Journal:
@@ -21,41 +27,39 @@ class Journal:
     def __init__(self, path: Path, *, restart: bool = False) -> None:
         """Goes on after the last whole line, cutting off a torn one; `restart` begins an empty journal."""
         self._path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        self._descriptor = os.open(path, flags | (os.O_TRUNC if restart else 0), 0o666)
+        self._descriptor = disk.open_to_append(path, restart=restart)
         self._seq = 0
         self.offset = 0  # bytes: where the next line begins; a checkpoint keeps it
         self._cut(_whole(path.read_bytes()))
 
     def append(self, measurement: Measurement) -> None:
-        """One more line; BatchlabError where the disk takes no more, with the lines before it unharmed."""
+        """One more line; StorageError where the disk takes no more, with the lines before it unharmed."""
         line = (json.dumps({"seq": self._seq, **_fields(measurement)}, allow_nan=False) + "\n").encode()
         try:
-            written = os.write(self._descriptor, line)
-            while written < len(line):
-                written += os.write(self._descriptor, line[written:])
-        except OSError as error:
-            os.ftruncate(self._descriptor, self.offset)
-            raise BatchlabError(f"{self._path} cannot be written: {error.strerror}; make room and run again") from error
+            disk.append(self._descriptor, line, self._path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                disk.cut(self._descriptor, self.offset, self._path)
+            raise
         self._seq += 1
         self.offset += len(line)
 
     def truncate(self, offset: int) -> None:
         """Goes back to an `offset` of before: what came later will be measured again.
 
-        BatchlabError where the journal is shorter, or no line begins there: then it is not the checkpoint's.
+        NotItsJournal where the journal is shorter, or no line begins there: then it is not the checkpoint's.
         """
         content = self._path.read_bytes()
         if offset > len(content) or _whole(content[:offset]) != content[:offset]:
-            raise BatchlabError(
-                f"{self._path} has no line that begins at byte {offset} of its {len(content)}: "
-                "it is not the journal of that checkpoint; remove the run's folder to start it anew"
+            raise NotItsJournal(
+                f"{self._path.name} has no line that begins at byte {offset} of its {len(content)}: "
+                "it is not the journal of that checkpoint"
             )
         self._cut(content[:offset])
 
     def flush(self) -> None:
         """Puts every line on the disk."""
-        os.fsync(self._descriptor)
+        disk.sync(self._descriptor, self._path)
 
     def close(self) -> None:
         """Flushes and closes; a second time does nothing."""
@@ -73,7 +77,7 @@ class Journal:
         self.close()
 
     def _cut(self, kept: bytes) -> None:
-        os.ftruncate(self._descriptor, len(kept))
+        disk.cut(self._descriptor, len(kept), self._path)
         self.offset = len(kept)
         self._seq = next((entry["seq"] + 1 for line in reversed(kept.splitlines()) if (entry := _entry(line))), 0)
 

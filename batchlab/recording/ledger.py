@@ -1,34 +1,33 @@
 """What a run's measurements come to: last and best values, and when the target was reached."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from batchlab.config import Target
+from batchlab.knob_values import Target
 from batchlab.records import Measurement
 from batchlab.science.crossings import reaches
 
 
 class Ledger:
-    """Takes every measurement once, hands it to the sinks, and keeps the sums."""
+    """Takes every measurement once and keeps the sums."""
 
     def __init__(
         self,
-        *sinks: Callable[[Measurement], object],
+        *,
         higher_is_better: Mapping[str, bool],
         target: Target | None,
         resolution: int,
     ) -> None:
         self.final: dict[str, float] = {}
         self.best: dict[str, dict[str, float]] = {}
-        self._sinks = sinks
         self._higher_is_better = higher_is_better
         self._target = target
         self._resolution = resolution  # examples between two looks at the target's metric
         self._reached: Measurement | None = None
 
     def take(self, measurement: Measurement) -> None:
-        """Keeps `measurement` and passes it on."""
+        """Counts `measurement` in."""
         name, value = measurement.name, measurement.value
         self.final[name] = value
         if self._is_directed(name) and not math.isnan(value):
@@ -38,8 +37,6 @@ class Ledger:
                 self.best[name] = {"value": value, "examples": measurement.examples}
         if self._reached is None and self._is_target(measurement):
             self._reached = measurement
-        for sink in self._sinks:
-            sink(measurement)
 
     @property
     def target_reached(self) -> bool:

@@ -6,7 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from batchlab.recording.files import number_or_word, write_atomically
+from batchlab.recording import disk
+from batchlab.recording.files import number_or_word
 from batchlab.recording.knobs import flat, knobs
 from batchlab.recording.run_folder import RESULTS, read_records
 from batchlab.records import RunRecord
@@ -39,7 +40,7 @@ def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
         row = knob_row | outcome_row
         writer.writerow([_cell(row.get(column)) for column in columns])
     path = study_dir / RESULTS
-    write_atomically(path, text.getvalue())
+    disk.write_atomically(path, text.getvalue())
     return path
 
 

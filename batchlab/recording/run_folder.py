@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from batchlab.errors import BadRequest
-from batchlab.recording.files import now_utc, number, read_json, to_json, write_atomically
+from batchlab.recording import disk
+from batchlab.recording.files import now_utc, number, read_json, to_json
 from batchlab.recording.masking import masked, masked_overrides
 from batchlab.records import RunRecord
 
@@ -30,7 +31,11 @@ _NUMBERS = ("lr_scaled", "epochs", "train_seconds", "wall_seconds")
 
 
 class RunIsHeld(BadRequest):
-    """Another process is writing this run."""
+    """Another process is writing this run; `by` says which, as a part of a sentence."""
+
+    def __init__(self, folder: Path, by: str) -> None:
+        super().__init__(f"{folder} {by}: wait for it, or stop it")
+        self.by = by
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -38,7 +43,7 @@ def write_record(folder: Path, record: RunRecord) -> None:
     values = record.to_dict()
     values["config"] = masked(values["config"])
     values["overrides"] = masked_overrides(values["overrides"])
-    write_atomically(folder / RECORD, to_json(values, indent=2) + "\n")
+    disk.write_atomically(folder / RECORD, to_json(values, indent=2) + "\n")
 
 
 def read_record(folder: Path, unreadable: list[str] | None = None) -> RunRecord | None:
@@ -73,7 +78,7 @@ def read_records(study_dir: Path, unreadable: list[str] | None = None) -> list[R
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Writes `config.yaml`, secrets masked: to be read by people, never to be built from."""
-    write_atomically(folder / CONFIG, yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True))
+    disk.write_atomically(folder / CONFIG, yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True))
 
 
 def run_folders(study_dir: Path) -> list[Path]:
@@ -93,27 +98,46 @@ def hold(folder: Path) -> Iterator[None]:
     The system lets go of it when the process ends, however it ends. The lock file stays: removing it would let
     two processes hold two files of one name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    disk.make_folder(folder)
+    descriptor = disk.open_to_lock(folder / LOCK)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RunIsHeld(f"{folder} {_holder(os.pread(descriptor, 4096, 0))}: wait for it, or stop it") from None
+            raise RunIsHeld(folder, _holder(os.pread(descriptor, 4096, 0))) from None
         except OSError as error:
             raise BadRequest(
                 f"{folder} cannot be locked ({error.strerror}), and without a lock two processes could write one run: "
                 "use runs_dir=... on a file system that has locks"
             ) from error
         me = {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id(), "started_at": now_utc()}
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, to_json(me).encode(), 0)
+        disk.cut(descriptor, 0, folder / LOCK)
+        disk.append(descriptor, to_json(me).encode(), folder / LOCK)
         try:
             yield
         finally:
-            os.ftruncate(descriptor, 0)
+            with contextlib.suppress(OSError):  # who had it is of no more use
+                disk.cut(descriptor, 0, folder / LOCK)
             # Not left to close: a child of a fork may have the descriptor too, and would keep the lock.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
+    finally:
+        os.close(descriptor)
+
+
+def holder(folder: Path) -> str | None:
+    """Who is writing this run just now, as a part of a sentence; None where nobody is."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(os.pread(descriptor, 4096, 0))
+    except OSError:
+        return None
+    else:
+        return None
     finally:
         os.close(descriptor)
 

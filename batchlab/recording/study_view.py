@@ -2,15 +2,13 @@
 
 import contextlib
 import secrets
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from batchlab.recording import by_batch_size
+from batchlab.recording import by_batch_size, disk
 from batchlab.recording.event_file import EventFile, tag_of
 from batchlab.recording.events import BY_STEP
-from batchlab.recording.files import locked
 from batchlab.recording.hparams import experiment
 from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import FIRST, GROUPS, knobs
@@ -29,7 +27,7 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
     """
     if not study_dir.is_dir():
         return
-    with locked(study_dir / f".{TENSORBOARD}.lock"):
+    with disk.locked(study_dir / f".{TENSORBOARD}.lock"):
         records = read_records(study_dir, unreadable)
         if not records:
             return
@@ -77,16 +75,16 @@ def _metric_names(records: Sequence[RunRecord], study_dir: Path) -> list[str]:
 def _aside(study_dir: Path) -> Iterator[Path]:
     """A folder beside the view; what a killed rebuild left is removed with it."""
     aside = study_dir / f".{TENSORBOARD}-{secrets.token_hex(4)}"
-    aside.mkdir()
+    disk.make_folder(aside)
     try:
         yield aside
     finally:
         for left in study_dir.glob(f".{TENSORBOARD}-*"):
-            shutil.rmtree(left, ignore_errors=True)
+            disk.remove_tree(left)
 
 
 def _move(new: Path, place: Path) -> None:
     """A folder cannot be moved over another one: the old one steps aside first, and is removed with `_aside`."""
     if place.exists():
-        place.rename(new.with_name(f"{new.name}-old"))
-    new.rename(place)
+        disk.move(place, new.with_name(f"{new.name}-old"))
+    disk.move(new, place)

@@ -1,17 +1,25 @@
-"""A sweep from its points to its table: what is left to run, the check, the runs, and what is made of them."""
+"""A sweep from its points to its table: how each stands, the check, the runs, and what is made of them."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from batchlab.errors import BadRequest, StorageError
+from batchlab.printable import counted
+from batchlab.recording import disk
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import read_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
-from batchlab.sweep.identity import run_folder, run_id, study_folder
+from batchlab.sweep.changes import stale
+from batchlab.sweep.checks import check_grid, check_unchanged
+from batchlab.sweep.machine import check_room
+from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, without_duplicates
 from batchlab.sweep.progress import progress
 from batchlab.sweep.server import WarmServer
-from batchlab.sweep.supervisor import Point, Spectator, SweepOutcome, check_grid, exit_code, is_answered, run_grid
+from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
+from batchlab.sweep.supervisor import run_grid
 from batchlab.sweep.table import show
 
 Launch = Callable[[Sequence[Point]], None]  # runs points that were checked, somewhere
@@ -21,46 +29,63 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
 
     The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points in place of
-    this machine's supervisor.
+    this machine's supervisor. With `dry_run` it only says what it would do.
     """
+    distinct = without_duplicates(points)
+    removed = len(points) - len(distinct)
+    if elsewhere is None:
+        check_room(distinct[0].config)
+    elif distinct[0].config.jobs > 1:
+        raise BadRequest(f"jobs={distinct[0].config.jobs} is for this machine: the launcher has a setting of its own")
+    standings = [standing(point) for point in distinct]
+    if distinct[0].config.dry_run:
+        return _say_plan(list(plan_lines(standings)), removed)
+    left = [found.point for found in standings if found.action is not Action.SKIP]
     with WarmServer() as server:
-        distinct = without_duplicates(points)
-        left = [point for point in distinct if is_answered(point) is None]
         if left:
             server.warm_up()
+            for study in dict.fromkeys(point.study_folder for point in left):
+                _try_to_write(study)
         with progress(total=len(distinct), skipped=len(distinct) - len(left)) as spectator:
-            if len(distinct) < len(points):
-                spectator.say(f"{counted(len(points) - len(distinct), 'duplicate')} removed from the grid")
-            check_grid(left, server)
+            if removed:
+                spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
+            if (text := stands_failed(standings)) is not None:
+                spectator.say(text)
+            check_unchanged(left, check_grid(left, server))
             outcome = _run(distinct, left, server, spectator, elsewhere)
-    for study_dir in dict.fromkeys(study_folder(point.config) for point in distinct):
-        shown = [r for r, folder in _with_folders(outcome, distinct) if folder.parent == study_dir]
-        if shown:
-            rebuild(study_dir)
-            write_results(study_dir)
-            show(shown, study_dir)
+    _show(outcome, distinct)
+    if outcome.storage is not None:
+        raise StorageError(f"{outcome.storage}\n{_kept(outcome, distinct)}")
     if outcome.exit_code in (130, 143):
-        kept = sum(record.status.is_answer for record in outcome.records)
-        _tell(f"{kept} of {counted(len(distinct), 'point')} done and kept")
+        _tell(_kept(outcome, distinct))
     return outcome.exit_code
 
 
 def run_one(point: Point) -> int:
     """Runs a point that was checked before, in a job of another package's launcher; no table."""
     with WarmServer() as server, progress(total=1) as spectator:
-        return run_grid([point], server, spectator).exit_code
+        outcome = run_grid([point], server, spectator)
+    if outcome.storage is not None:
+        raise StorageError(outcome.storage)
+    return outcome.exit_code
 
 
-def without_duplicates(points: Sequence[Point]) -> list[Point]:
-    """The first of each run id, in order: `8,32,32` and `lr=0.1,1e-1` are two runs, not three and two."""
-    return list({(study_folder(point.config), run_id(point.config)): point for point in reversed(points)}.values())[
-        ::-1
-    ]
+def _try_to_write(study: Path) -> None:
+    """StorageError, before anything is started, where the study could not be written; nothing is left behind.
+
+    Tried, not asked: the superuser may do what a full or read-only disk may not.
+    """
+    place = next(path for path in (study, *study.absolute().parents) if path.exists())
+    probe = place / f".batchlab-probe-{os.getpid()}"
+    disk.write_atomically(probe, "x")
+    disk.remove(probe)
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 point`, `2 points`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _say_plan(lines: Sequence[str], removed: int) -> int:
+    if removed:
+        sys.stdout.write(f"{counted(removed, 'duplicate')} removed from the grid\n")
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    return 0
 
 
 def _run(
@@ -70,20 +95,40 @@ def _run(
         return run_grid(points, server, spectator)
     if left:
         elsewhere(left)
-    found = [read_record(run_folder(point.config)) for point in points]
+    found = [read_record(point.folder) for point in points]
     records = tuple(record for record in found if record is not None)
     missing = len(points) - len(records)
-    return SweepOutcome(records, len(points) - len(left), 3 if missing else exit_code(records, None))
+    return SweepOutcome(records, len(points) - len(left), 3 if missing else exit_code(records))
 
 
-def _with_folders(outcome: SweepOutcome, points: Sequence[Point]) -> list[tuple[RunRecord, Path]]:
-    """Each record with its folder; an interrupted sweep has records of its first points only."""
-    left = list(outcome.records)
-    found = []
-    for point in points:
-        if left and left[0].run_id == run_id(point.config) and left[0].study == point.config.study_name:
-            found.append((left.pop(0), run_folder(point.config)))
-    return found
+def _show(outcome: SweepOutcome, points: Sequence[Point]) -> None:
+    """The table of each study of the grid, and the study's own files; a disk that refuses those hides no table."""
+    by_id = {(record.study, record.run_id): record for record in outcome.records}
+    for study in dict.fromkeys(point.study_folder for point in points):
+        shown = [
+            by_id[key]
+            for point in points
+            if point.study_folder == study and (key := (point.config.study_name, point.run_id)) in by_id
+        ]
+        if not shown:
+            continue
+        try:
+            rebuild(study)
+            write_results(study)
+        except OSError as error:
+            _tell(f"batchlab: {error}")
+        show(shown, study)
+        for sentence in stale(_of_before(shown), Path.cwd()):
+            _tell(f"batchlab: {sentence}")
+
+
+def _of_before(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return [record for record in records if record.status.is_answer]
+
+
+def _kept(outcome: SweepOutcome, points: Sequence[Point]) -> str:
+    done = sum(record.status.is_answer for record in outcome.records)
+    return f"{done} of {counted(len(points), 'point')} done and kept"
 
 
 def _tell(text: str) -> None:

@@ -5,7 +5,9 @@ import os
 import re
 from pathlib import Path
 
+from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
+from batchlab.printable import counted
 
 
 def resolve_device(asked: str) -> str:
@@ -58,3 +60,31 @@ def _driver_devices() -> int:
         return int(pynvml.nvmlDeviceGetCount())
     except pynvml.NVMLError:
         return 0
+
+
+def device_names() -> list[str]:
+    """`cuda:0`, `cuda:1`, ...: the devices that PyTorch will number so, by the driver and the environment."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = _driver_devices() if visible is None else len([name for name in visible.split(",") if name.strip()])
+    return [f"cuda:{index}" for index in range(count)]
+
+
+def check_room(config: RunConfig) -> None:
+    """BadRequest where `jobs` points at once would need more cores or more devices than there are."""
+    jobs = config.jobs
+    if jobs == 1:
+        return
+    if config.device.startswith("cuda"):
+        if config.device != "cuda" or len(device_names()) < jobs:
+            raise BadRequest(
+                f"jobs={jobs} points at once need a GPU each, and device={config.device} is "
+                f"{'one' if config.device != 'cuda' else counted(len(device_names()), 'device')} here: use jobs=1"
+            )
+        return
+    cores = len(os.sched_getaffinity(0))
+    if jobs * config.threads > cores:
+        most = cores // config.threads
+        raise BadRequest(
+            f"jobs={jobs} points at once with threads={config.threads} need {jobs * config.threads} cores, and this "
+            f"machine has {cores}: use jobs={max(1, most)}"
+        )

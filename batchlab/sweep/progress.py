@@ -99,16 +99,16 @@ class PlainProgress:
         self.running[run_id] = Running(printable(label), self.points_started, budget_examples, self.clock())
         self._started(self.running[run_id])
 
-    def expect(self, budget_examples: int) -> None:
-        """The point that began last will train on so many examples: known once its data is loaded."""
-        if self.running:
-            self._latest().budget_examples = budget_examples
+    def expect(self, run_id: str, budget_examples: int) -> None:
+        """The point will train on so many examples: known once its data is loaded."""
+        if run_id in self.running:
+            self.running[run_id].budget_examples = budget_examples
 
-    def update(self, examples: int, loss: float | None, examples_per_second: float | None) -> None:
-        """News of the point that began last."""
-        if not self.running:
+    def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
+        """News of a running point."""
+        if run_id not in self.running:
             return
-        point = self._latest()
+        point = self.running[run_id]
         point.examples, point.loss, point.examples_per_second = examples, loss, examples_per_second
         if point.first_examples is None:
             point.first_examples, point.first_news = examples, self.clock()
@@ -126,9 +126,6 @@ class PlainProgress:
     def say(self, text: str) -> None:
         """One line of its own."""
         self._line(Text(printable(text)))
-
-    def _latest(self) -> Running:
-        return self.running[next(reversed(self.running))]
 
     def _started(self, point: Running) -> None:
         self._line(Text(f"{self._numbered(point)}: started"))
@@ -170,18 +167,21 @@ class LiveProgress(PlainProgress):
         now = self.clock()
         grid = Table.grid(padding=(0, 1))
         grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-        rows = Table.grid(padding=(0, 1))
-        rows.add_column(no_wrap=True)
-        rows.add_column(width=max(8, min(30, self.console.width - 58)))
-        rows.add_column(no_wrap=True, overflow="ellipsis")
         for point in list(self.running.values()):
             grid.add_row(Text(self._numbered(point)))
             bar = ProgressBar(total=max(1, point.budget_examples), completed=point.examples)
-            rows.add_row("examples", bar, f"{point.news(now)}")
+            grid.add_row(self._bar("examples", bar, point.news(now)))
         points = ProgressBar(total=max(1, self.total), completed=self.done)
-        rows.add_row("points", points, f"{self.done} of {self.total} in {duration(now - self.began)}")
-        grid.add_row(rows)
+        grid.add_row(self._bar("points", points, f"{self.done} of {self.total} in {duration(now - self.began)}"))
         return grid
+
+    def _bar(self, name: str, bar: ProgressBar, news: str) -> Table:
+        row = Table.grid(padding=(0, 1))
+        row.add_column(no_wrap=True, width=len("examples"))
+        row.add_column(width=max(8, min(30, self.console.width - 58)))
+        row.add_column(no_wrap=True, overflow="ellipsis")
+        row.add_row(name, bar, news)
+        return row
 
     def _started(self, point: Running) -> None:
         """The bar tells it."""

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any
 
-PRELOAD = "batchlab.sweep.preload"
+PRELOAD = ["batchlab.sweep.deaf", "batchlab.sweep.preload"]
 
 
 class WarmServer:
@@ -36,7 +36,7 @@ class WarmServer:
 
     def warm_up(self) -> None:
         """Starts the server's imports (10-20 s) in the background; returns at once."""
-        self._context.set_forkserver_preload([PRELOAD])
+        self._context.set_forkserver_preload(PRELOAD)
         with _no_main():
             multiprocessing.forkserver.ensure_running()
 

@@ -15,53 +15,80 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import from_dict
+from batchlab.errors import StorageError
+from batchlab.recording import disk
+from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
 from batchlab.records import Measurement
+from batchlab.sweep.lease import leased
 
 PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1  # between two messages of progress
 
 
 def work(connection: Connection, values: Mapping[str, Any], folder: str, identity: Mapping[str, Any]) -> None:
-    """Trains the point `values` (of `config.to_dict`) in `folder`; sends what it plans, its progress and its record."""
+    """Trains the point `values` (of `config.to_dict`) in `folder`; sends what it plans, its progress and its record.
+
+    Or, in place of the record, that another process holds the folder, or what the disk refused.
+    """
     die_with_parent()
     stop = stop_flag()
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    log_to(Path(folder) / "worker.log")
-    from batchlab.run import Identity, Listener, run
+    config = from_dict(values)
+    try:
+        disk.make_folder(Path(folder))
+        log_to(Path(folder) / WORKER_LOG)
+        from batchlab.run import Identity, Listener, run
 
-    class Reporter(Listener):
-        """Tells the parent how far the run is, at most ten times a second."""
+        class Reporter(Listener):
+            """Tells the parent how far the run is, at most ten times a second."""
 
-        def __init__(self) -> None:
-            self._last = 0.0
-            self._latest: dict[str, float] = {}
+            def __init__(self) -> None:
+                self._last = 0.0
+                self._latest: dict[str, float] = {}
 
-        def planned(self, examples: int) -> None:
-            send(connection, "planned", examples)
+            def planned(self, examples: int) -> None:
+                send(connection, "planned", examples)
 
-        def take(self, measurement: Measurement) -> None:
-            self._latest[measurement.name] = measurement.value
-            self._latest["examples"] = measurement.examples
-            now = time.monotonic()
-            if now - self._last >= REPORT_SECONDS:
-                self._last = now
-                send(connection, "progress", dict(self._latest))
+            def take(self, measurement: Measurement) -> None:
+                self._latest[measurement.name] = measurement.value
+                self._latest["examples"] = measurement.examples
+                now = time.monotonic()
+                if now - self._last >= REPORT_SECONDS:
+                    self._last = now
+                    send(connection, "progress", dict(self._latest))
 
-    record = run(from_dict(values), Path(folder), Identity(**identity), listener=Reporter(), stopping=stop.is_set)
-    send(connection, "record", record.to_dict())
+            def say(self, text: str) -> None:
+                sys.stderr.write(text + "\n")
+                send(connection, "say", text)
+
+        with leased(config.device) as lease:
+            record = run(
+                config,
+                Path(folder),
+                Identity(**identity),
+                listener=Reporter(),
+                stopping=stop.is_set,
+                shared=lease.shared,
+            )
+    except RunIsHeld as held:
+        send(connection, "held", held.by)
+    except StorageError as error:
+        send(connection, "storage", str(error))
+    else:
+        send(connection, "record", record.to_dict())
 
 
 def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
-    """Sends what `preflight.problems` finds; whatever user code prints meanwhile goes nowhere."""
+    """Sends what `preflight.examine` finds; whatever user code prints meanwhile goes nowhere."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    log_to(Path(os.devnull))
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    print_to(nowhere)
     try:
-        from batchlab.preflight import problems
+        from batchlab.preflight import examine
 
-        connection.send(problems(grid))
+        connection.send(examine(grid))
     except BaseException:
-        connection.send([f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"])
+        connection.send(([f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"], []))
         raise
 
 
@@ -88,23 +115,29 @@ def _end_after(sentinel: int) -> None:
 
 
 def stop_flag() -> threading.Event:
-    """An event that SIGTERM and SIGUSR1 set: the run ends after a whole step.
+    """An event that SIGTERM and the signals of batch systems set: the run ends after a whole step.
 
     Ctrl-C reaches the whole foreground group; it is the parent's to tell its child what to do.
     """
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, lambda *_: stop.set())
     return stop
 
 
 def log_to(path: Path) -> None:
-    """Sends this process's stdout and stderr, those of its C libraries too, to `path`."""
-    with path.open("w", encoding="utf-8") as log:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    """Sends this process's stdout and stderr, those of its C libraries too, to the end of `path`."""
+    descriptor = disk.open_to_append(path)
+    print_to(descriptor)
+    os.close(descriptor)
+
+
+def print_to(descriptor: int) -> None:
+    """Makes `descriptor` this process's stdout and stderr."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]

@@ -3,9 +3,7 @@
 import hashlib
 import inspect
 import os
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +15,12 @@ from batchlab.errors import BadRequest
 from batchlab.plan import scaled
 from batchlab.task import Batch, Task
 from batchlab.training.batches import stream_seed, tensors
+from batchlab.training.peaks import keep_freed_pages
 
 
 def prepare_process(config: RunConfig) -> torch.device:
     """Sets what PyTorch keeps per process (threads, determinism); returns the run's device."""
+    keep_freed_pages()
     torch.set_num_threads(config.threads)
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
@@ -106,18 +106,11 @@ def data_fingerprint(*sets: Batch) -> str:
     return digest.hexdigest()[:16]
 
 
-def code_fingerprint(config: RunConfig) -> str:
-    """A hash of the code of the model and the data: their files, and what they imported from the user's folder."""
-    files = {targets.source_file(str(group["_target_"])) for group in (config.model, config.data)}
-    here = Path.cwd().resolve()
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        # some of torch's modules name a file that is nowhere
-        if file and Path(file).is_absolute() and name.partition(".")[0] not in ("batchlab", "__main__", "__mp_main__"):
-            path = Path(file).resolve()
-            if path.is_file() and path.is_relative_to(here) and "site-packages" not in path.parts:
-                files.add(path)
+def weights_fingerprint(model: nn.Module) -> str:
+    """A hash of every number of the model, so that two runs can be seen to have ended at the same bits."""
     digest = hashlib.sha256()
-    for path in sorted(file for file in files if file is not None):
-        digest.update(path.read_bytes())
+    for name, tensor in model.state_dict().items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -13,6 +13,7 @@ from batchlab.task import Batch
 # One gather makes this many bytes of batches: fewer of them cost less per step, and 128 KiB or more come
 # from the kernel page by page, each time anew. The same room for every batch size, so that it does not colour memory.
 GATHER_BYTES = 96 * 2**10
+INDICES_AT_ONCE = 4096  # examples whose order is looked up, and sent to the device, at once
 
 
 @functools.lru_cache(maxsize=2)
@@ -49,12 +50,14 @@ class Batches:
     straddle epochs, so each holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples.
     """
 
-    def __init__(self, data: Batch, *, micro_batch_sizes: Sequence[int], seed: int, total: int) -> None:
+    def __init__(
+        self, data: Batch, *, micro_batch_sizes: Sequence[int], seed: int, total: int, position: int = 0
+    ) -> None:
         self.data = data
         self.micro_batch_sizes = tuple(micro_batch_sizes)
         self.seed = seed
         self.total = total
-        self.position = 0  # examples handed out
+        self.position = position  # examples handed out: whole steps
 
     def first(self) -> tuple[Batch, ...]:
         """The next step's micro-batches, without moving on."""
@@ -62,16 +65,26 @@ class Batches:
         return split(gather(self.data, index), self.micro_batch_sizes)
 
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
-        batch_size = sum(self.micro_batch_sizes)
-        micro_batches = len(self.micro_batch_sizes)
-        steps_at_once = max(1, GATHER_BYTES // (batch_size * example_bytes(self.data)))
-        while self.position < self.total:
-            steps = min(steps_at_once, (self.total - self.position) // batch_size)
-            index = row(length(self.data), self.seed, self.position, steps * batch_size)
+        batch_size, micro_batches = sum(self.micro_batch_sizes), len(self.micro_batch_sizes)
+        piece = batch_size * max(1, GATHER_BYTES // (batch_size * example_bytes(self.data)))
+        for index in self._indices(piece):
+            steps = len(index) // batch_size
             micro = split(gather(self.data, index), self.micro_batch_sizes * steps)
-            for first in range(0, steps * micro_batches, micro_batches):
+            for step in range(self.position % piece // batch_size, steps):
                 self.position += batch_size
-                yield micro[first : first + micro_batches]
+                yield micro[step * micro_batches : (step + 1) * micro_batches]
+
+    def _indices(self, piece: int) -> Iterator[Tensor]:
+        """The row in pieces of `piece` examples, on the data's device, from the one that the position lies in.
+
+        Pieces begin at multiples of their length wherever a run goes on: a batch at another address in memory may be
+        added up in another order, and resuming would not be exact.
+        """
+        at_once = piece * max(1, INDICES_AT_ONCE // piece)
+        device = tensors(self.data)[0].device
+        for start in range(self.position // piece * piece, self.total, at_once):
+            index = row(length(self.data), self.seed, start, min(at_once, self.total - start))
+            yield from torch.split(index.to(device, non_blocking=True), piece)
 
 
 def tensors(data: Batch) -> list[Tensor]:

@@ -1,6 +1,7 @@
-"""What measuring has to do with the device: waiting for it, and leaving it as training had it."""
+"""What a run has to do with its device beside training on it: what it is, waiting for it, counting its memory."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -12,20 +13,22 @@ def meter_of(device: torch.device) -> Meter:
     """A meter for training on `device`, with the real clock."""
     if device.type == "cuda":
         return Meter(peaks=peaks_of(device), drain=lambda: torch.cuda.synchronize(device))
-    return Meter(peaks=peaks_of(device), settle=busy_vector_units())
+    return Meter(peaks=peaks_of(device))
 
 
-def busy_vector_units() -> Callable[[], object]:
-    """Work of 0.2 ms for the processor's vector units, to be done before the clock goes on.
-
-    They power down after half a millisecond without use, as while an instrument writes a line, and the next step then
-    takes 20% longer (batch 256, MLP on digits, Xeon at 2.8 GHz): a measurement would be charged after all.
-    """
-    a = torch.ones(128, 128)
-    product = torch.empty(128, 128)
-
-    def settle() -> None:
-        for _ in range(3):
-            torch.mm(a, a, out=product)
-
-    return settle
+def device_facts(device: torch.device) -> Mapping[str, Any]:
+    """What a record's environment says of the device and of how PyTorch uses it."""
+    facts: dict[str, Any] = {
+        "device": str(device),
+        "torch_cuda": torch.version.cuda,
+        "threads": torch.get_num_threads(),
+    }
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts |= {
+            "device_name": properties.name,
+            "device_bytes": properties.total_memory,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    return facts

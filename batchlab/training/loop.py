@@ -15,14 +15,20 @@ def train(
     instruments: Sequence[Plug],
     *,
     learning_rate: Callable[[int], float],  # of the step that starts after so many examples
-    stopping: Callable[[], bool],  # asked between steps: a signal ends the run after a whole one
+    stopping: Callable[[], bool],  # asked between steps: a signal leaves the run as it stands after a whole one
+    enough: Callable[[], bool] = lambda: False,  # asked between steps: the run is over before its budget
 ) -> Iterator[Measurement]:
-    """Trains to the end of `state.budget`, yielding measurements; control is the caller's at every yield."""
-    agenda = Agenda(instruments)
+    """Trains from where `state` is to the end of `state.budget`, yielding measurements; control is the caller's at
+    every yield. A run that was stopped has no last look: it is to go on from there."""
+    agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
     next_batch = iter(batches)
     yield from _measured(state, agenda.due)
-    state.meter.start(rehearsal=lambda: step.rehearse(batches.first(), state.device))
-    while state.examples < state.budget and not stopping():
+    first = batches.first()
+    state.meter.start(lambda: step.rehearse(first, state.device), lambda: step.settle(first, state.device))
+    while state.examples < state.budget and not enough():
+        if stopping():
+            state.meter.stop()
+            return
         state.learning_rate = learning_rate(state.examples)
         for group in state.optimizer.param_groups:
             group["lr"] = state.learning_rate
@@ -48,12 +54,15 @@ def _measured(state: RunState, due: Callable[[int], Iterable[Plug]]) -> Iterator
 class Agenda:
     """When each instrument measures: at its first look, at the first step beyond each multiple of its `every`."""
 
-    def __init__(self, instruments: Sequence[Plug]) -> None:
+    def __init__(self, instruments: Sequence[Plug], examples: int = 0, batch_size: int = 1) -> None:
+        """A run that goes on after `examples`, in steps of `batch_size`, finds its agenda as it was."""
         # A step of a small model takes 150 us: not even an empty call is made in vain.
         self.watchers = [i.watch for i in instruments if not getattr(type(i).watch, "is_empty", False)]
-        self._last: dict[int, int] = {}
-        self._next: list[tuple[float, Plug]] = [(0.0, instrument) for instrument in instruments]
-        self.next = 0.0  # examples at which somebody is due
+        resumed = examples > 0
+        was_due = [i for i in instruments if resumed and after(i, examples - batch_size) <= examples]
+        self._last = {id(instrument): examples for instrument in was_due}
+        self._next = [(after(i, examples) if resumed else 0.0, i) for i in instruments]
+        self.next = min((at for at, _ in self._next), default=float("inf"))  # examples at which somebody is due
 
     def due(self, examples: int) -> list[Plug]:
         """Who measures now; each is put down for its next time."""

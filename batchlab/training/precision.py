@@ -27,6 +27,18 @@ def refuse_unless_able(name: str, device: torch.device) -> None:
         )
 
 
+def _run_backward(outputs: Tensor, gradient: Tensor) -> None:
+    """`outputs.backward(gradient)`, both of one shape and type.
+
+    Straight to the engine where PyTorch has that door: its checks of the two in Python take 27 us of a step of 150.
+    """
+    engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
+    if engine is None:
+        outputs.backward(gradient)  # type: ignore[no-untyped-call]
+        return
+    engine((outputs,), (gradient,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
 class Precision:
     """How one run's forward and backward passes count."""
 
@@ -58,7 +70,7 @@ class Precision:
         The weight goes in as the gradient of `losses`, shape (terms,): so neither sum nor product is differentiated.
         """
         scaled = self.scaler.scale(losses) if self.scaler else losses
-        scaled.backward(torch.full_like(scaled, weight))  # type: ignore[no-untyped-call]
+        _run_backward(scaled, torch.full_like(scaled, weight))
 
     def update(
         self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float | None

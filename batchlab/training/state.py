@@ -1,8 +1,8 @@
 """What a run is made of while it trains, and the socket that instruments plug into."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
@@ -42,6 +42,15 @@ class RunState:
     ) -> Measurement:
         """A number, stamped with where the run is."""
         return Measurement(name, value, self.step, self.examples, self.meter.seconds, low=low, high=high, n=n)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def empty(method: F) -> F:
+    """Marks a `watch` that does nothing, so that the loop need not call it."""
+    method.is_empty = True  # type: ignore[attr-defined]
+    return method
 
 
 class Plug(Protocol):

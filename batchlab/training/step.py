@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
-from batchlab.training.batches import length
+from batchlab.training.batches import length, slices
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.precision import Precision
 
@@ -54,6 +54,16 @@ class Step:
         with leaving_no_trace(self.model, device):
             self.model.train()
             backward(self.model, self.task, self.precision, micro_batches)
+
+    def settle(self, micro_batches: Sequence[Batch], device: torch.device) -> None:
+        """A forward pass of two examples, without a trace, so that training finds the processor as it left it.
+
+        On the CPU an instrument leaves other code and other numbers in the caches, and the vector units asleep: the
+        next step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), and measuring was charged after all.
+        """
+        if device.type == "cpu":
+            with torch.no_grad(), leaving_no_trace(self.model, device), self.precision.forward():
+                self.task.forward(self.model, next(slices(micro_batches[0], 2)))
 
 
 def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:

@@ -76,10 +76,10 @@ def test_a_log_hears_of_a_long_point_every_ten_seconds() -> None:
 
     with progress(total=1, console=console, clock=clock) as p:
         p.start("b8", "batch_size=8", 0)
-        p.expect(28_740)
+        p.expect("b8", 28_740)
         for second in range(1, 26):
             clock.seconds += 1
-            p.update(100 * second, 2.5, 1000.0)
+            p.update("b8", 100 * second, 2.5, 1000.0)
 
     # 100 examples a second, validations included, whatever the meter says of training alone
     assert text(console).splitlines()[1:] == [
@@ -95,9 +95,9 @@ def test_a_terminal_has_a_bar_for_the_points_and_one_for_the_point() -> None:
         assert isinstance(p, LiveProgress)
         p.start("b8", "batch_size=8 " + "model.width=128 " * 9, 1000)
         assert seen(p)[1].endswith("starting")
-        p.update(0, None, None)
+        p.update("b8", 0, None, None)
         clock.seconds += 2
-        p.update(500, 0.25, 300.0)
+        p.update("b8", 500, 0.25, 300.0)
         title, examples, points = seen(p)
         clock.seconds += 1
         p.finish("b8", RunStatus.COMPLETED, record(8))
@@ -150,8 +150,8 @@ def test_news_without_a_point_harm_nothing() -> None:
     console = log()
 
     with progress(total=1, console=console) as p:
-        p.expect(5)
-        p.update(1, 2.0, 3.0)
+        p.expect("b8", 5)
+        p.update("b8", 1, 2.0, 3.0)
 
     assert text(console) == ""
 

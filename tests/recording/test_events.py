@@ -149,13 +149,14 @@ def test_a_run_begun_anew_has_nothing_of_its_first_attempt(tmp_path):
     assert (tmp_path / "metrics.jsonl").exists()
 
 
-def test_every_writer_opens_a_file_of_its_own_that_names_no_machine(tmp_path):
+def test_every_writer_opens_a_file_of_its_own_in_place_of_the_old_one_and_names_no_machine(tmp_path):
+    seen = []
     for _ in range(3):
         open_events(tmp_path).close(RunStatus.COMPLETED)
+        seen += [path.name for path in tmp_path.iterdir()]
 
-    names = [path.name for path in tmp_path.iterdir()]
-    assert len(names) == 3
-    assert not [name for name in names if socket.gethostname() in name]
+    assert len(set(seen)) == len(seen) == 3
+    assert not [name for name in seen if socket.gethostname() in name]
 
 
 def test_a_full_disk_is_said_once_and_costs_the_curves_alone(tmp_path, capsys):

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from batchlab.recording import files
+from batchlab.recording import disk, files
 
 
 def test_a_write_that_fails_leaves_the_old_content_and_nothing_aside(tmp_path, monkeypatch):
     path = tmp_path / "record.json"
-    files.write_atomically(path, "old")
+    disk.write_atomically(path, "old")
 
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        files.write_atomically(path, "new")
+        disk.write_atomically(path, "new")
 
     assert path.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
@@ -30,7 +30,7 @@ def test_a_link_in_place_of_the_file_is_replaced_and_what_it_points_to_is_not_wr
     elsewhere.write_text("not yours")
     (tmp_path / "config.yaml").symlink_to(elsewhere)
 
-    files.write_atomically(tmp_path / "config.yaml", b"mine")
+    disk.write_atomically(tmp_path / "config.yaml", b"mine")
 
     assert elsewhere.read_text() == "not yours"
     assert not (tmp_path / "config.yaml").is_symlink()
@@ -39,7 +39,7 @@ def test_a_link_in_place_of_the_file_is_replaced_and_what_it_points_to_is_not_wr
 def test_a_written_file_has_the_permissions_of_any_new_file(tmp_path):
     (tmp_path / "usual").touch()
 
-    files.write_atomically(tmp_path / "ours", "x")
+    disk.write_atomically(tmp_path / "ours", "x")
 
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "usual").stat().st_mode)
 

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard_http import Dashboard, eventually, number_of, tensorboard_process
 
 from batchlab.recording import study_view
-from batchlab.recording.files import locked
+from batchlab.recording.disk import locked
 from batchlab.recording.run_folder import write_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunStatus

@@ -11,7 +11,7 @@ from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.records import RunRecord
 from batchlab.sweep.identity import run_folder
-from batchlab.sweep.supervisor import Point
+from batchlab.sweep.points import Point
 
 Look = Callable[[Lab, Point, RunRecord], object]
 
@@ -101,8 +101,12 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     "study": [("study=mine", where, "runs/mine")],
     "runs_dir": [("runs_dir=elsewhere", where, "elsewhere/digits-mlp")],
 }
-# `trust` is refused or honoured before a run: tests/test_targets.py
-ELSEWHERE = {"trust"}
+# `trust` is refused or honoured before a run: tests/test_targets.py; what a whole sweep is told, and what a point does
+# when it is stopped: tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no knob: tests/cli
+ELSEWHERE = {
+    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "hidden"),
+    *(f.name for f in fields(RunConfig) if f.metadata.get("of_the_sweep")),
+}
 
 NETS = """
 import torch

@@ -60,16 +60,22 @@ def test_a_fault_is_recorded_as_what_it_is_and_the_sweep_goes_on(lab, tmp_path):
     assert 'raise ValueError("line one' in raised.read_text()
 
 
-def test_answers_are_not_asked_again_and_what_failed_is(lab, tmp_path):
+def test_answers_are_not_asked_again_and_what_failed_stands_until_it_is_retried(lab, tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE)
     faults = ["oom", "raise", "null"]
-    points = [lab.point(*BASE, "model._target_=hostile.Net", f"model.fault={fault}") for fault in faults]
-    first = lab.run(*points)
+
+    def points(*more):
+        return [lab.point(*BASE, "model._target_=hostile.Net", f"model.fault={fault}", *more) for fault in faults]
+
+    first = lab.run(*points())
     assert (first.skipped, first.exit_code) == (0, 3)
-    second = lab.run(*points)
-    assert (second.skipped, second.exit_code) == (2, 3)
-    assert [record.attempts for record in second.records] == [1, 2, 1]
-    assert second.records[0] == first.records[0]
+    second = lab.run(*points())
+    assert (second.skipped, second.exit_code) == (3, 3)
+    third = lab.run(*points("retry=[failed]"))
+    assert (third.skipped, third.exit_code) == (2, 3)
+    assert [record.attempts for record in third.records] == [1, 2, 1]
+    assert third.records[0] == first.records[0]
+    assert [record.attempts for record in lab.run(*points("force=true")).records] == [2, 3, 2]
 
 
 def test_the_spectator_hears_of_a_point_from_its_start_to_its_end(lab):

@@ -59,10 +59,22 @@ def data_of(n=20):
     return torch.randn(n, 4, generator=generator), torch.randint(0, 3, (n,), generator=generator)
 
 
-def go(state, batch_size, instruments=(), rate=lambda examples: 0.1, stopping=lambda: False):
-    batches = Batches(state.train, micro_batch_sizes=[batch_size], seed=0, total=state.budget)
+def go(
+    state,
+    batch_size,
+    instruments=(),
+    rate=lambda examples: 0.1,
+    stopping=lambda: False,
+    enough=lambda: False,
+    leave=False,
+):
+    """`leave`: with `state.budget` behind it, the run is stopped instead of ended."""
+    upto = state.budget
+    if leave:
+        state.budget, stopping = 10**9, lambda: state.examples >= upto
+    batches = Batches(state.train, micro_batch_sizes=[batch_size], seed=0, total=state.budget, position=state.examples)
     step = Step(state.model, state.optimizer, state.task, state.precision)
-    return list(train(state, batches, step, instruments, learning_rate=rate, stopping=stopping))
+    return list(train(state, batches, step, instruments, learning_rate=rate, stopping=stopping, enough=enough))
 
 
 def test_it_is_the_plain_loop_bit_for_bit():
@@ -101,13 +113,35 @@ def test_instruments_measure_at_the_same_examples_for_every_batch_size(batch_siz
     assert instrument.seen == expected
 
 
-def test_a_signal_ends_it_after_a_whole_step_and_with_a_last_look():
+def test_a_signal_leaves_it_as_it_stands_after_a_whole_step():
     state = run_state(data_of(), budget=40)
     instrument = At(100)
     asked = iter([False, False, True])
     go(state, 4, [instrument], stopping=lambda: next(asked))
     assert (state.step, state.examples) == (2, 8)
-    assert instrument.seen == [0, 8]
+    assert instrument.seen == [0]  # no last look: it is to go on
+
+
+def test_a_run_that_has_enough_ends_with_a_last_look():
+    state = run_state(data_of(), budget=40)
+    instrument = At(100)
+    go(state, 4, [instrument], enough=lambda: state.examples >= 12)
+    assert (state.step, state.examples) == (3, 12)
+    assert instrument.seen == [0, 12]
+
+
+@pytest.mark.parametrize("every", [1, 3, 10, 12, 40, 100, None])
+@pytest.mark.parametrize("batch_size", [4, 5, 20])
+def test_a_run_that_goes_on_finds_its_agenda_as_it_was(batch_size, every):
+    whole = At(every)
+    go(run_state(data_of(), budget=40), batch_size, [whole])
+    for steps in range(1, 40 // batch_size + 1):
+        first, second = At(every), At(every)
+        go(run_state(data_of(), budget=steps * batch_size), batch_size, [first], leave=True)
+        state = run_state(data_of(), budget=40)
+        state.step, state.examples = steps, steps * batch_size
+        go(state, batch_size, [second])
+        assert first.seen + second.seen == whole.seen
 
 
 def test_measuring_and_the_consumer_of_measurements_are_not_charged():

@@ -1,0 +1,141 @@
+"""One try at one point: its process, what it says, and how it ended."""
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerProcess
+
+from batchlab.config import to_dict
+from batchlab.recording.files import now_utc
+from batchlab.recording.run_folder import read_record, write_record
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep import worker
+from batchlab.sweep.endings import classify, oom_kill_count
+from batchlab.sweep.identity import group_id
+from batchlab.sweep.points import Point, Spectator
+from batchlab.sweep.server import WarmServer
+
+KILL_AFTER_SECONDS = 20.0  # between asking a worker to end and ending it
+
+
+@dataclass
+class Attempt:
+    """A point that is being run."""
+
+    point: Point
+    process: ForkServerProcess
+    connection: Connection
+    closing: ExitStack  # what is given back at its end: the device it was given
+    clock: Callable[[], float]
+    started: float
+    kills_before: int
+    record: RunRecord | None = None
+    held: str | None = None  # another process holds its folder: who
+    storage: str | None = None  # what the disk refused
+    asked_at: float | None = None  # when it was told to end
+    timed_out: bool = False
+    stopped_by_us: bool = False
+    finished: bool = field(default=False)
+
+    def hear(self, spectator: Spectator) -> None:
+        """Takes one message of its process."""
+        name = self.point.run_id
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            self.finished = True
+            return
+        if kind == "record":
+            self.record = RunRecord.from_dict(content)
+        elif kind == "planned":
+            spectator.expect(name, content)
+        elif kind == "say":
+            spectator.say(f"{_named(self.point)}: {content}")
+        elif kind == "held":
+            self.held = content
+        elif kind == "storage":
+            self.storage = content
+        else:
+            loss, speed = content.get("train/loss"), content.get("speed/examples_per_second")
+            spectator.update(name, content["examples"], loss, speed)
+
+    def watch_the_clock(self) -> None:
+        """Asks it to end when its time is up, and ends it when asking did not help."""
+        timeout, now = self.point.config.timeout, self.clock()
+        if timeout is not None and self.asked_at is None and now - self.started > timeout:
+            self.timed_out = True
+            self.ask()
+        if self.asked_at is not None and now - self.asked_at > self._patience():
+            self.process.kill()
+
+    def ask(self) -> None:
+        """Tells it to end after its step, with a checkpoint."""
+        if self.asked_at is None:
+            self.asked_at = self.clock()
+            self.stopped_by_us = not self.timed_out
+            self.process.terminate()
+
+    def end_now(self) -> None:
+        """Ends it at once."""
+        self.stopped_by_us = True
+        self.process.kill()
+
+    def concluded(self) -> RunRecord:
+        """Its record, once its process has ended; what the process did not record is recorded here.
+
+        StorageError where the disk does not take that.
+        """
+        point, record = self.point, self.record
+        if record is not None and not (self.timed_out and record.status is RunStatus.INTERRUPTED):
+            return record
+        if self.timed_out:
+            status, reason = RunStatus.TIMEOUT, f"took longer than timeout={point.config.timeout:g} seconds"
+            if record is not None:
+                reason += f"; stopped after step {record.steps:,} with a checkpoint"
+        else:
+            status, reason = classify(
+                self.process.exitcode if self.process.exitcode is not None else 1,
+                stopped_by_us=self.stopped_by_us,
+                oom_kills=oom_kill_count() - self.kills_before,
+            )
+        left = record or read_record(point.folder) or point.new_record(status, reason)
+        spent = 0.0 if record else self.clock() - self.started
+        found = replace(left, status=status, reason=reason, wall_seconds=left.wall_seconds + spent, ended_at=now_utc())
+        write_record(point.folder, found)
+        return found
+
+    def close(self) -> None:
+        """Waits for its process, and gives back what it was given."""
+        self.process.join()
+        self.connection.close()
+        self.closing.close()
+
+    def _patience(self) -> float:
+        timeout = self.point.config.timeout
+        return (
+            KILL_AFTER_SECONDS if timeout is None or not self.timed_out else min(KILL_AFTER_SECONDS, max(1.0, timeout))
+        )
+
+
+def begin(
+    point: Point, server: WarmServer, *, device: str | None, answered_at: str | None, closing: ExitStack
+) -> Attempt:
+    """Starts the point's process; on `device` where it was given one, else on what its config says."""
+    config = point.config
+    values = to_dict(config) | ({"device": device} if device else {})
+    identity = {
+        "run_id": point.run_id,
+        "study": config.study_name,
+        "group": group_id(config),
+        "overrides": point.overrides,
+        "answered_at": answered_at,
+    }
+    kills_before, started = oom_kill_count(), time.monotonic()
+    process, connection = server.start(worker.work, values, str(point.folder), identity)
+    return Attempt(point, process, connection, closing, time.monotonic, started, kills_before)
+
+
+def _named(point: Point) -> str:
+    return f"batch_size={point.config.batch_size} seed={point.config.seed}"

@@ -1,0 +1,81 @@
+"""DESIGN's preflight: a grid is checked before its first point, and what it found compared with what stands."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from batchlab.config import RunConfig, to_dict
+from batchlab.errors import BadRequest
+from batchlab.recording.code_files import code_files, code_targets
+from batchlab.recording.run_folder import read_records
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep import worker
+from batchlab.sweep.changes import Facts, changes, refuse
+from batchlab.sweep.endings import classify
+from batchlab.sweep.points import Point
+from batchlab.sweep.server import WarmServer
+
+UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
+
+
+def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str, Any]]:
+    """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem."""
+    if not points:
+        return []
+    process, connection = server.start(worker.check, [to_dict(point.config) for point in points])
+    try:
+        problems, facts = connection.recv()
+    except EOFError:
+        process.join()
+        status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
+        raise BadRequest(f"building the model and the data once ended its process ({status}: {reason})") from None
+    process.join()
+    if problems:
+        raise BadRequest("\n".join(problems))
+    found: list[Mapping[str, Any]] = facts
+    return found
+
+
+def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]]) -> None:
+    """BadRequest where the points that stand in these studies were made with other code, data, PyTorch or device.
+
+    `points` are to be run, `found` is what `check_grid` says of them.
+    """
+    studies: dict[Path, list[RunRecord]] = {}
+    kinds: dict[tuple[Path, str], tuple[Point, Mapping[str, Any]]] = {}
+    for point, facts in zip(points, found, strict=True):
+        if not (point.config.force or point.config.accept_changed):
+            kinds.setdefault((point.study_folder, _kind(_plain(point.config))), (point, facts))
+    for (study, kind), (point, facts) in kinds.items():
+        if study not in studies:
+            studies[study] = [r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(r))]
+        existing = [record for record in studies[study] if _kind(record.config) == kind]
+        if not existing:
+            continue
+        config = point.config
+        sentences = changes(
+            existing,
+            Facts(
+                code=code_files(code_targets(to_dict(config))),
+                data=config.data,
+                data_fingerprint=facts.get("data_fingerprint"),
+                torch=facts["torch"],
+                device_name=facts["device_name"],
+            ),
+        )
+        if sentences:
+            raise refuse(sentences, study)
+
+
+def _goes_on(record: RunRecord) -> bool:
+    return record.status in UNFINISHED and record.steps > 0
+
+
+def _plain(config: RunConfig) -> Mapping[str, Any]:
+    return {"data": config.data, "model": config.model, "device": config.device}
+
+
+def _kind(config: Mapping[str, Any]) -> str:
+    """What points must share to be compared: the targets of their data and model, and the kind of device."""
+    targets = [(config.get(group) or {}).get("_target_") for group in ("data", "model")]
+    return repr([*targets, str(config.get("device")).partition(":")[0]])

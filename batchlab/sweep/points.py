@@ -1,0 +1,105 @@
+"""The points of a sweep: what each is called, where it lives, and what the sweep came to."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from batchlab.config import RunConfig, to_dict
+from batchlab.recording.files import now_utc
+from batchlab.recording.masking import masked, masked_overrides
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep import identity
+
+
+@dataclass(frozen=True)
+class Point:
+    """One cell of the grid: what to run, and how it was asked for."""
+
+    config: RunConfig
+    overrides: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        return identity.run_id(self.config)
+
+    @functools.cached_property
+    def study_folder(self) -> Path:
+        return identity.study_folder(self.config)
+
+    @property
+    def folder(self) -> Path:
+        """Where its run lives."""
+        return self.study_folder / self.run_id
+
+    def new_record(self, status: RunStatus, reason: str, **values: Any) -> RunRecord:
+        """What is kept of it where its own process has left nothing."""
+        config = self.config
+        return RunRecord(
+            run_id=self.run_id,
+            study=config.study_name,
+            status=status,
+            reason=reason,
+            config=masked(to_dict(config)),
+            seed=config.seed,
+            batch_size=config.batch_size,
+            overrides=tuple(masked_overrides(self.overrides)),
+            micro_batch_sizes=config.micro_batch_sizes,
+            accumulate=len(config.micro_batch_sizes),
+            **{"started_at": now_utc(), "ended_at": now_utc(), **values},
+        )
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What a sweep came to: the records of the grid's points, in its order, as far as it got."""
+
+    records: tuple[RunRecord, ...]
+    skipped: int  # points that were left as they stood
+    exit_code: int
+    storage: str | None = None  # what the disk refused, where that ended the sweep
+
+
+class Spectator(Protocol):
+    """Who shows the sweep to a person (`batchlab.sweep.progress`)."""
+
+    def start(self, run_id: str, label: str, budget_examples: int) -> None:
+        """A point begins; its budget is 0 until it is known."""
+
+    def expect(self, run_id: str, budget_examples: int) -> None:
+        """The point will train on so many examples."""
+
+    def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
+        """How far the point is."""
+
+    def finish(self, run_id: str, status: RunStatus, record: RunRecord | None) -> None:
+        """It has ended."""
+
+    def say(self, text: str) -> None:
+        """Something the person should know."""
+
+
+def without_duplicates(points: Sequence[Point]) -> list[Point]:
+    """The first of each run id, in order: `8,32,32` and `lr=0.1,1e-1` are two runs, not three and two."""
+    first: dict[tuple[Path, str], Point] = {}
+    for point in points:
+        first.setdefault((point.study_folder, point.run_id), point)
+    return list(first.values())
+
+
+def distinguishing(points: Sequence[Point]) -> list[str]:
+    """What tells each point from the others, in the words it was asked for: `batch_size=8 seed=1`."""
+    shared = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
+    return [
+        " ".join(word.lstrip("+") for word in masked_overrides(w for w in point.overrides if w not in shared))
+        or f"batch_size={point.config.batch_size}"
+        for point in points
+    ]
+
+
+def exit_code(records: Sequence[RunRecord], interrupted: int | None = None) -> int:
+    """0 every point has an answer, 3 some have none, 130 or 143 interrupted."""
+    if interrupted is not None:
+        return interrupted
+    return 0 if all(record.status.is_answer for record in records) else 3

@@ -1,0 +1,180 @@
+"""What a run in flight consists of, as bytes, and back: a resumed run goes on as if it had never stopped."""
+
+import io
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from batchlab.errors import BadRequest
+from batchlab.records import Measurement
+from batchlab.training.state import Plug, RunState, empty
+from batchlab.training.step import Outcome
+
+FORMAT = 1  # a change of what is in it must raise it
+PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)
+
+
+def capture(state: RunState, instruments: Mapping[str, Plug], *, run_id: str, journal_offset: int) -> bytes:
+    """Model, optimizer, loss scaler, random streams, clock, instruments and the place in the data and the journal.
+
+    Taken between two steps, with the meter's clock standing. The place in the data is `state.examples`: their order
+    depends on the seed alone. BadRequest where an instrument keeps what cannot be read back safely.
+    """
+    model = state.model.state_dict()
+    content = {
+        "format": FORMAT,
+        "run_id": run_id,
+        "journal_offset": journal_offset,
+        "step": state.step,
+        "examples": state.examples,
+        "learning_rate": state.learning_rate,
+        "meter": state.meter.state_dict(),
+        "model": model,
+        # Those that are not part of the model's state by its own wish (`persistent=False`) are part of the run's.
+        "buffers": {name: buffer for name, buffer in state.model.named_buffers() if name not in model},
+        "optimizer": state.optimizer.state_dict(),
+        "scaler": state.precision.scaler.state_dict() if state.precision.scaler else None,
+        "random": _random_streams(state.device),
+        "instruments": {name: instrument.state_dict() for name, instrument in instruments.items()},
+    }
+    _refuse_what_cannot_be_read(content["instruments"], "instruments")
+    written = io.BytesIO()
+    torch.save(content, written)
+    return written.getvalue()
+
+
+def read(content: bytes) -> dict[str, Any]:
+    """What `capture` made; ValueError where it is none of this program's. Its hash must have been looked at before."""
+    try:
+        # Always, and without a way round it: a checkpoint is data, and loading it runs no code.
+        found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # of many kinds, by what is wrong
+        raise ValueError(
+            f"it cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ValueError("it is not of this version of batchlab")
+    return found
+
+
+def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[str, Plug]) -> None:
+    """Puts back what `read` gave, into parts that were made from the same configuration.
+
+    ValueError where they do not fit: then the model, the optimizer or the instruments have been changed since.
+    """
+    try:
+        state.model.load_state_dict(content["model"])
+        buffers = dict(state.model.named_buffers())
+        with torch.no_grad():
+            for name, kept in content["buffers"].items():
+                buffers[name].copy_(kept)
+        state.optimizer.load_state_dict(content["optimizer"])
+        if state.precision.scaler is not None:
+            state.precision.scaler.load_state_dict(content["scaler"])
+        for name, instrument in instruments.items():
+            instrument.load_state_dict(_on(state.device, content["instruments"][name]))
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"it does not fit the model as it is now: {str(error).splitlines()[0]}") from error
+    state.step, state.examples = content["step"], content["examples"]
+    state.learning_rate = content["learning_rate"]
+    state.meter.load_state_dict(content["meter"])
+    _set_random_streams(content["random"], state.device)
+
+
+def _random_streams(device: torch.device) -> dict[str, Any]:
+    numpy_state: Any = np.random.get_state(legacy=False)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "python": random.getstate(),
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
+    }
+
+
+def _set_random_streams(kept: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(kept["torch"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(kept["cuda"], device)
+    version, internal, gauss = kept["python"]
+    random.setstate((version, tuple(internal), gauss))
+    inner = kept["numpy"]["state"]
+    np.random.set_state({**kept["numpy"], "state": {**inner, "key": np.array(inner["key"], dtype=np.uint32)}})
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """`value` with its floating tensors on `device`; states of generators are bytes, and stay."""
+    if isinstance(value, torch.Tensor):
+        return value if value.dtype == torch.uint8 else value.to(device)
+    if isinstance(value, Mapping):
+        return {key: _on(device, entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on(device, entry) for entry in value)
+    return value
+
+
+def _refuse_what_cannot_be_read(value: Any, name: str) -> None:
+    if isinstance(value, Mapping):
+        for key, entry in value.items():
+            _refuse_what_cannot_be_read(entry, f"{name}.{key}")
+    elif isinstance(value, list | tuple) and type(value) in (list, tuple):
+        for entry in value:
+            _refuse_what_cannot_be_read(entry, name)
+    elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
+        raise BadRequest(
+            f"{name} keeps a {type(value).__name__} for its checkpoint, which cannot be read back safely: "
+            "its state_dict may hold tensors, numbers, texts, and lists and dicts of them"
+        )
+
+
+class Checkpointer:
+    """The plug that comes last in its row, and takes a checkpoint where one is due: by examples or by time.
+
+    When it looks, everybody due at that step has measured, and the clock stands still. What it costs is charged to
+    nobody.
+    """
+
+    def __init__(
+        self,
+        save: Callable[[], object],
+        *,
+        examples: int | None,  # between checkpoints; None: by time alone
+        seconds: float | None,  # between checkpoints, on `clock`; None: by examples alone
+        look_every: int,  # examples between two looks at the clock
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.every = min((n for n in (examples, look_every if seconds else None) if n), default=None)
+        self._save = save
+        self._examples = examples
+        self._seconds = seconds
+        self._clock = clock
+        self._saved_at_seconds = clock()
+        self._saved_at_examples = 0
+
+    @empty
+    def watch(self, outcome: Outcome) -> None:
+        """It sees no step."""
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        late = self._seconds is not None and self._clock() - self._saved_at_seconds >= self._seconds
+        far = (
+            self._examples is not None and state.examples // self._examples > self._saved_at_examples // self._examples
+        )
+        if state.step > 0 and (late or far):
+            self._save()
+            self._saved_at_seconds = self._clock()
+            self._saved_at_examples = state.examples
+        yield from ()
+
+    def conclude(self, state: RunState) -> Iterator[Measurement]:
+        del state
+        yield from ()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        del state

@@ -1,0 +1,124 @@
+"""Ask twice, run once: what is done about a point is decided by its record and by what was asked."""
+
+from dataclasses import replace
+
+import pytest
+
+from batchlab.recording.checkpoint_files import write_checkpoint
+from batchlab.recording.run_folder import write_record
+from batchlab.records import RunStatus
+from batchlab.sweep.limits import Limits
+from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
+
+ANSWERS = ("completed", "oom", "diverged")
+
+
+def left(point, status, *, attempts=1, step=None):
+    """The point's folder as a run that ended so left it."""
+    point.folder.mkdir(parents=True, exist_ok=True)
+    write_record(point.folder, point.new_record(RunStatus(status), "because", attempts=attempts))
+    if step is not None:
+        write_checkpoint(point.folder, step, b"a checkpoint")
+    return point
+
+
+@pytest.mark.parametrize("status", ANSWERS)
+def test_an_answer_stands(lab, status):
+    assert standing(left(lab.point(), status)).action is Action.SKIP
+    assert standing(left(lab.point("force=true"), status)).action is Action.RUN
+
+
+@pytest.mark.parametrize("status", ["failed", "timeout"])
+def test_what_would_most_likely_end_the_same_stands_until_it_is_retried(lab, status):
+    assert standing(left(lab.point(), status, step=30)).action is Action.SKIP
+    assert standing(lab.point(f"retry=[{status}]")).action is Action.RESUME
+    other = "timeout" if status == "failed" else "failed"
+    assert standing(lab.point(f"retry=[{other}]")).action is Action.SKIP
+
+
+@pytest.mark.parametrize("status", ["running", "interrupted", "killed"])
+def test_what_is_unfinished_goes_on(lab, status):
+    point = left(lab.point(), status)
+    assert (standing(point).action, standing(point).why) == (
+        Action.RUN,
+        f"again from its first step, was {status}",
+    )
+    found = standing(left(point, status, step=1200))
+    assert (found.action, found.why) == (Action.RESUME, f"from step 1,200, was {status}")
+    assert found.answered_at is None
+
+
+def test_an_answer_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(lab):
+    found = standing(left(lab.point("retry=[oom]"), "oom"))
+    assert found.action is Action.RUN
+    assert found.answered_at == found.record.ended_at
+
+
+def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted(lab):
+    point = left(lab.point(), "oom", attempts=0)
+    assert standing(point).action is Action.SKIP
+    assert standing(lab.point("retry=[oom]")).action is Action.SKIP  # it would not be tried all the same
+    assert standing(lab.point("skip_larger=false")).action is Action.RUN
+
+
+def test_the_plan_names_every_point_and_counts_them(lab):
+    points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
+    left(points[0], "completed")
+    left(points[1], "killed", step=7)
+    assert list(plan_lines([standing(point) for point in points])) == [
+        "skip   batch_size=8  (completed)",
+        "resume batch_size=32  (from step 7, was killed)",
+        "run    batch_size=64  (new)",
+        "3 points, 1 to run, 1 to resume, 1 to skip",
+    ]
+
+
+def test_points_without_an_answer_that_are_left_alone_are_said(lab):
+    points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
+    left(points[0], "completed")
+    assert stands_failed([standing(point) for point in points]) is None
+    left(points[1], "failed")
+    left(points[2], "timeout")
+    said = stands_failed([standing(point) for point in points])
+    assert said == "2 points without an answer left as they are (failed,timeout): --retry failed,timeout runs them"
+
+
+# what did not fit
+
+
+def tried(point, status="oom", attempts=1):
+    return point, point.new_record(RunStatus(status), "", attempts=attempts)
+
+
+def test_larger_micro_batches_of_the_same_configuration_are_not_tried(lab):
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=128")))
+    assert limits.too_large(lab.point("batch_size=64")) is None
+    assert limits.too_large(lab.point("batch_size=128", "seed=1")) is None  # as large: it may just fit
+    record = limits.too_large(lab.point("batch_size=256", "seed=1"))
+    assert (record.status, record.reason, record.attempts) == (RunStatus.OOM, "not run: 128 did not fit", 0)
+    assert limits.too_large(lab.point("batch_size=256", "accumulate=2")) is None  # the micro-batch counts
+    assert limits.too_large(lab.point("batch_size=512", "accumulate=2")) is not None
+    assert limits.too_large(lab.point("batch_size=256", "model=cnn")) is None
+    assert limits.too_large(lab.point("batch_size=256", "precision=bf16")) is None
+    assert limits.too_large(lab.point("batch_size=256", "skip_larger=false")) is None
+
+
+@pytest.mark.parametrize(("status", "attempts"), [("completed", 1), ("failed", 1), ("oom", 0)])
+def test_only_what_was_tried_and_did_not_fit_is_a_limit(lab, status, attempts):
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=128"), status, attempts))
+    assert limits.too_large(lab.point("batch_size=256")) is None
+
+
+def test_the_smallest_that_did_not_fit_is_the_limit(lab):
+    limits = Limits()
+    for size in (256, 64, 128):
+        limits.learn(*tried(lab.point(f"batch_size={size}")))
+    assert limits.too_large(lab.point("batch_size=100")).reason == "not run: 64 did not fit"
+
+
+def test_a_point_has_one_name_however_often_it_is_asked(lab):
+    point = lab.point("batch_size=8")
+    assert point.run_id is point.run_id
+    assert replace(point, overrides=("x=1",)).run_id == point.run_id
