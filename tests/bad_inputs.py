@@ -1,0 +1,409 @@
+"""Command lines that are wrong, with the exit code and the one line that each must get: plain data, and `run_all`.
+
+A line is what is typed behind `batchlab`, quoted as for a shell. What is said is a regular expression, found
+anywhere behind `batchlab: `.
+"""
+
+import contextlib
+import io
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from batchlab.cli.main import main
+
+INTEGER = "batch_size is an integer of at least 1$"
+UNREADABLE = "cannot read '.*': write key=value or key=value,value,... and quote what holds spaces"
+OUTSIDE = "unknown model '.*': (it is one of cnn, mlp|did you mean 'mlp'\\?)$"
+PLACE = "runs_dir=... and study=... say where runs are kept$"
+LOGS = "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own$"
+LAUNCHER_ONLY = "hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set$"
+
+# (what is typed, what is said); exit code 2
+BAD: list[tuple[str, str]] = [
+    # a batch size that is none
+    ("sweep batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
+    ("sweep batch_size=-4", f"batch_size=-4 cannot be: {INTEGER}"),
+    ("sweep batch_size=8.5", f"batch_size=8.5 cannot be: {INTEGER}"),
+    ("sweep batch_size=32.0", f"batch_size=32.0 cannot be: {INTEGER}"),
+    ("sweep batch_size=1e3", f"batch_size=1000.0 cannot be: {INTEGER}"),
+    ("sweep batch_size=true", f"batch_size=true cannot be: {INTEGER}"),
+    ("sweep \"batch_size='8'\"", f"batch_size='8' cannot be: {INTEGER}"),
+    ("sweep batch_size=0x10", f"batch_size='0x10' cannot be: {INTEGER}"),
+    ("sweep batch_size=08", f"batch_size='08' cannot be: {INTEGER}"),
+    ("sweep batch_size=010", f"batch_size='010' cannot be: {INTEGER}"),
+    ("sweep batch_size=nan", f"batch_size=nan cannot be: {INTEGER}"),
+    ("sweep batch_size=inf", f"batch_size=inf cannot be: {INTEGER}"),
+    ("sweep batch_size=", f"batch_size='' cannot be: {INTEGER}"),
+    ("sweep batch_size=null", f"batch_size=null cannot be: {INTEGER}"),
+    ("sweep 'batch_size=8 32'", f"batch_size='8 32' cannot be: {INTEGER}"),
+    ("sweep 'batch_size=[8,32]'", rf"batch_size=\[8, 32\] cannot be: {INTEGER}"),
+    ("sweep 'batch_size={a:1}'", f"batch_size={{'a': 1}} cannot be: {INTEGER}"),
+    ("sweep 'batch_size=\"8,32\"'", f"batch_size='8,32' cannot be: {INTEGER}"),
+    ("sweep batch_size=8:32", f"batch_size='8:32' cannot be: {INTEGER}"),
+    ("sweep batch_size=8-32", f"batch_size='8-32' cannot be: {INTEGER}"),
+    ("sweep batch_size=8..32", f"batch_size='8..32' cannot be: {INTEGER}"),
+    ("sweep 'batch_size=$SIZE'", rf"batch_size='\$SIZE' cannot be: {INTEGER}"),
+    ("sweep batch_size=8,32,0", f"batch_size=0 cannot be: {INTEGER}"),  # the last of a grid
+    ("sweep 'batch_size=range(-1,3)'", f"batch_size=-1 cannot be: {INTEGER}"),
+    ("sweep 'batch_size=range(1.0,3.0)'", f"batch_size=1.0 cannot be: {INTEGER}"),
+    ("train batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
+    ("config batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
+    ("sweep --cfg job batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
+    # what no grammar takes
+    ("sweep batch_size=8,", "cannot read 'batch_size=8,': a comma stands between two values"),
+    ("sweep batch_size=8,,32", "cannot read 'batch_size=8,,32': a comma stands between two values"),
+    ("sweep batch_size=,8", "cannot read 'batch_size=,8': a comma stands between two values"),
+    ("sweep 'batch_size=8;32'", "cannot read 'batch_size=8;32': commas stand between values"),
+    ("sweep batch_size", "cannot read 'batch_size': it has no value; write batch_size=...$"),
+    ("sweep batch_size 8", "cannot read 'batch_size': it has no value; write batch_size=...$"),
+    ("sweep =8", "cannot read '=8': it has no key; write key=value$"),
+    ("sweep 8", "cannot read '8': it has no value; write 8=...$"),
+    ("sweep ''", UNREADABLE),
+    ("sweep batch_size=٨", UNREADABLE),
+    ("sweep batch_size==8", UNREADABLE),
+    ("sweep 'batch_size =8'", UNREADABLE),
+    ("sweep 'batch size=8'", UNREADABLE),
+    ('sweep "batch_size=\'8"', UNREADABLE),
+    ('sweep "batch_size=8\'"', UNREADABLE),
+    ("sweep 'batch_size=(8)'", UNREADABLE),
+    ("sweep 'batch_size=foo(8)'", UNREADABLE),
+    ("sweep 'batch_size=choice()'", UNREADABLE),
+    ("sweep 'batch_size=range(a,b)'", UNREADABLE),
+    ("sweep 'batch_size=range(1,5'", UNREADABLE),
+    ("sweep 'batch_size=int(x)'", UNREADABLE),
+    ("sweep 'model.width=[1,2'", UNREADABLE),
+    ("sweep 'batch_size=8\n32'", UNREADABLE),
+    ("sweep 'batch_size=8\x00'", UNREADABLE),
+    ("sweep 'batch_size=\x1b[31m8'", UNREADABLE),
+    ("sweep ++", UNREADABLE),
+    ("sweep -", UNREADABLE),
+    # grids
+    ("sweep 'batch_size=range(1,10,0)'", r"range\(1,10,0\) cannot be: the step of a range is not 0$"),
+    ("sweep 'lr=range(0,1,0.0)'", r"range\(0,1,0.0\) cannot be: the step of a range is not 0$"),
+    ("sweep 'lr=interval(0,1)'", r"lr=interval\(0,1\) names no values: write them with commas, or range"),
+    ("sweep 'batch_size=range(1,1000000000000)'", "more than 100,000 points: give fewer values"),
+    ("sweep 'batch_size=range(1,2000)' 'seed=range(0,2000)'", "more than 100,000 points: give fewer values"),
+    ("train batch_size=8,32", "a grid of 2 points, and `batchlab train` runs one: use `batchlab sweep"),
+    ("train batch_size=8 seed=0,1", "a grid of 2 points, and `batchlab train` runs one"),
+    ("train experiment=smoke", "a grid of [0-9]+ points, and `batchlab train` runs one"),
+    ("sweep grids=3", "grids is a list of lists of overrides"),
+    ("sweep 'grids=[a]'", "grids is a list of lists of overrides"),
+    ("sweep 'grids=[[a]]'", "grids holds 'a', which is no override"),
+    ("sweep 'grids=[[8,32]]'", "grids holds 8, which is no override"),
+    ("sweep jobs=1,2", "jobs=1 and jobs=2 in one sweep: jobs holds for all its points; give it one value$"),
+    ("sweep force=true,false", "force=true and force=false in one sweep"),
+    ("sweep 'retry=[failed],[timeout]'", r"retry=\[failed\] and retry=\[timeout\] in one sweep"),
+    ("sweep dry_run=true,false batch_size=8,32", "dry_run=true and dry_run=false in one sweep"),
+    # rates and the other numbers
+    ("sweep lr=0", "lr=0 cannot be: lr is a number above 0$"),
+    ("sweep lr=-1", "lr=-1 cannot be: lr is a number above 0$"),
+    ("sweep lr=nan", "lr=nan cannot be: lr is a number above 0$"),
+    ("sweep lr=1e400", "lr=inf cannot be: lr is a number above 0$"),
+    ("sweep lr=1e-400", "lr=0.0 cannot be: lr is a number above 0$"),
+    ("sweep lr=1e", "lr='1e' cannot be: lr is a number above 0$"),
+    ("sweep lr=0.1.2", "lr='0.1.2' cannot be: lr is a number above 0$"),
+    ("sweep lr=1/10", "lr='1/10' cannot be: lr is a number above 0$"),
+    ("sweep lr=0,1", "lr=0 cannot be"),
+    ("sweep weight_decay=-1", "weight_decay=-1 cannot be: weight_decay is a number of at least 0$"),
+    ("sweep clip_norm=0", "clip_norm=0 cannot be: clip_norm is a number above 0, or null$"),
+    ("sweep warmup=-1", "warmup=-1 cannot be: warmup is a number of at least 0$"),
+    ("sweep seed=-1", "seed=-1 cannot be: seed is an integer of at least 0"),
+    ("sweep seed=1.5", "seed=1.5 cannot be: seed is an integer"),
+    ("sweep seed=18446744073709551616", "seed=18446744073709551616 cannot be: .* at most 9223372036854775807$"),
+    ("sweep threads=0", "threads=0 cannot be: threads is an integer of at least 1$"),
+    ("sweep jobs=0", "jobs=0 cannot be: jobs is an integer of at least 1$"),
+    ("sweep timeout=0", "timeout=0 cannot be: timeout is a number above 0, or null$"),
+    ("sweep timeout=1h", "timeout='1h' cannot be: timeout is a number above 0, or null$"),
+    ("sweep checkpoint_every=0.5", "checkpoint_every=0.5 cannot be: .* an integer of at least 1, or null$"),
+    ("sweep eval_every=0", "eval_every=0 cannot be: eval_every is an integer of at least 1, or null$"),
+    ("sweep eval_batch_size=null", "eval_batch_size=null cannot be"),
+    ("sweep log_every=-5", "log_every=-5 cannot be"),
+    # budgets and micro-batches
+    ("sweep epochs=1 steps=5", "epochs=1 and steps=5 are two budgets: give at most one of epochs, examples, steps$"),
+    ("sweep epochs=0", "epochs=0 cannot be: epochs is a number above 0$"),
+    ("sweep steps=2.5", "steps=2.5 cannot be: steps is an integer above 0$"),
+    ("sweep examples=-1", "examples=-1 cannot be: examples is an integer above 0$"),
+    ("sweep default_epochs=null", "default_epochs=null cannot be"),
+    ("sweep accumulate=0", "accumulate=0 cannot be: accumulate is an integer of at least 1, or null$"),
+    ("sweep batch_size=32 accumulate=33", "accumulate=33 is larger than batch_size=32: use at most 32$"),
+    ("sweep batch_size=32 accumulate=20", "accumulate=20 does not fit batch_size=32: .*; use accumulate=16"),
+    ("sweep batch_size=8,32 accumulate=16", "accumulate=16 is larger than batch_size=8"),
+    ("sweep batch_size=8 micro_batch_size=16", "micro_batch_size=16 is larger than batch_size=8: use at most 8$"),
+    ("sweep batch_size=32 micro_batch_size=8 accumulate=5", "accumulate=5 does not fit .*; use accumulate=4"),
+    # choices
+    ("sweep lr_scaling=cubic", "lr_scaling=cubic cannot be: lr_scaling is one of none, linear, sqrt"),
+    ("sweep schedule=cosin", "schedule=cosin cannot be: .*: did you mean 'cosine'\\?$"),
+    ("sweep precision=fp8", "precision=fp8 cannot be: precision is one of fp32, tf32, bf16, fp16$"),
+    ("sweep precision=fp32,fp8", "precision=fp8 cannot be"),
+    ("sweep device=gpu", "device=gpu cannot be: device is auto, cpu, cuda or cuda:N$"),
+    ("sweep device=mps", "device=mps cannot be: device is auto, cpu, cuda or cuda:N$"),
+    ("sweep device=cuda:x", "device=cuda:x cannot be: device is auto, cpu, cuda or cuda:N$"),
+    ("sweep deterministic=1", "deterministic=1 cannot be: deterministic is true or false$"),
+    ("sweep stop_at_target=yes", "stop_at_target='yes' cannot be: stop_at_target is true or false$"),
+    ("sweep stop_at_target=true", "stop_at_target=true needs a target: add target.value=..."),
+    ("sweep trust=timm", r"trust='timm' is not a list of package names; write trust=\[timm,transformers\]$"),
+    ("sweep 'retry=[faild]'", "retry holds 'faild', and takes failed, timeout, oom, diverged: did you mean 'failed'"),
+    ("sweep target=0.15", "target=0.15 cannot be: .*; write target.value=0.15$"),
+    ("sweep target=val/accuracy", "write target.metric=val/accuracy target.value=0.15$"),
+    ("sweep target.value=low", "target.value='low' cannot be: it is a number, or null for no target$"),
+    ("sweep target.metric=accuracy", "target.metric='accuracy' cannot be: it is val/loss or another val/<metric>$"),
+    # keys that are none
+    ("sweep batchsize=8", "unknown key 'batchsize': did you mean 'batch_size'\\?$"),
+    ("sweep Batch_Size=8", "unknown key 'Batch_Size': did you mean 'batch_size'\\?$"),
+    ("sweep batch-size=8", "unknown key 'batch-size': did you mean 'batch_size'\\?$"),
+    ("sweep +batchsize=8", "unknown key 'batchsize': did you mean 'batch_size'\\?$"),
+    ("sweep ++zzz=8", "unknown key 'zzz': `batchlab config` lists the keys$"),
+    ("sweep zzz=8", "unknown key 'zzz': `batchlab config` lists the keys$"),
+    ("config lrr=1", "unknown key 'lrr': did you mean 'lr'\\?$"),
+    ("sweep 'hidden=[data.root]'", "unknown key 'hidden'"),
+    ("sweep '+hidden=[data.root]'", "unknown key 'hidden'"),
+    ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': did you mean 'lr'\\? It is a knob of its own, lr=...$"),
+    ("sweep data.batch_size=8", "unknown key 'data.batch_size': did you mean 'batch_size'\\?"),
+    ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'width'\\?$"),
+    ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; \\+model.zzz=... gives it more$"),
+    ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'value'\\?$"),
+    ("sweep lr.x=3", "unknown key 'lr.x'"),
+    ("sweep foo/bar=x", "unknown key 'foo/bar'"),
+    ("sweep +batch_size=8", "batch_size=... cannot be: there is a batch_size already; write batch_size=...$"),
+    ("sweep '~batch_size'", "missing key 'batch_size'"),
+    ("sweep '~model'", "missing key 'model'"),
+    ("sweep 'batch_size=${nothing}'", "Interpolation key 'nothing' not found"),
+    ("sweep 'batch_size=${batch_size}'", "Recursive interpolation"),
+    ("sweep 'batch_size=${oc.env:NO_SUCH_VARIABLE_HERE}'", "Environment variable 'NO_SUCH_VARIABLE_HERE' not found"),
+    # options of groups
+    ("sweep model=resnet", "unknown model 'resnet': it is one of cnn, mlp$"),
+    ("sweep model=", "unknown model ''"),
+    ("sweep model=null", "model=null cannot be: model is the name of an option"),
+    ("sweep model=3", "model=3 cannot be: model is the name of an option"),
+    ("sweep model=mlp,3", "model=mlp,3 cannot be: model is the name of an option"),
+    ("sweep model=own", "Missing mandatory value: _target_"),
+    ("sweep optimizer=adam", "unknown optimizer 'adam': did you mean 'adamw'\\?$"),
+    ("sweep data=cifar10", "unknown data 'cifar10': it is one of digits, synthetic$"),
+    ("sweep experiment=smok", "unknown experiment 'smok': did you mean 'smoke'\\?$"),
+    ("sweep experiment=null", "experiment=null cannot be: experiment is the name of an option"),
+    ("sweep model._target_=Net", "model._target_='Net' names nothing: write it as module.name"),
+    ("sweep model._target_=../net.Net", "model._target_='../net.Net' names nothing"),
+    # out of the folder of the configs
+    ("sweep model=../../evil", OUTSIDE),
+    ("sweep model=../model/mlp", OUTSIDE),
+    ("sweep model=mlp/../cnn", OUTSIDE),
+    ("sweep model=./mlp", OUTSIDE),
+    ("sweep model=..", OUTSIDE),
+    ("sweep model=/etc/passwd", OUTSIDE),
+    ("sweep model=//etc/passwd", OUTSIDE),
+    (r"sweep 'model=..\\\\evil'", OUTSIDE),
+    ("sweep model=~/evil", "cannot read 'model=~/evil'"),
+    ("sweep \"model='~/evil'\"", OUTSIDE),
+    ("sweep model=%2e%2e%2fevil", OUTSIDE),
+    ("sweep \"model='../evil\x00'\"", OUTSIDE),
+    ("sweep \"model='mlp\x00'\"", OUTSIDE),
+    ("sweep \"model='\x1b[31m'\"", OUTSIDE),
+    ("sweep model=mlp,../../evil", OUTSIDE),
+    ("sweep 'model=[../../evil]'", "unknown config 'model/../../evil'"),
+    ("sweep +model@data=../../evil", OUTSIDE),
+    ("sweep \"grids=[['model=../../evil']]\"", OUTSIDE),
+    ("sweep experiment=../../evil", "unknown experiment '../../evil': it is one of smoke$"),
+    ("sweep experiment=../model/mlp", "unknown experiment '../model/mlp'"),
+    ("sweep hydra/launcher=../../evil", "unknown hydra/launcher '../../evil': it is one of basic, batchlab"),
+    ("sweep hydra/launcher=../sweeper/basic", "unknown hydra/launcher '../sweeper/basic'"),
+    ("config model=../../evil", OUTSIDE),
+    ("sweep study=../x", "study='../x' cannot be a folder"),
+    ("sweep study=/tmp/x", "study='/tmp/x' cannot be a folder"),
+    ("sweep study=..", "study='..' cannot be a folder"),
+    ("sweep study=.jobs", "study='.jobs' cannot be a folder"),
+    ("sweep study=", "study='' cannot be: study is a text, or null$"),
+    ("sweep runs_dir=", "runs_dir='' cannot be: runs_dir is a text$"),
+    ("sweep runs_dir=~/runs", "cannot read 'runs_dir=~/runs': nothing here expands '~'"),
+    ("sweep \"runs_dir='~/runs'\"", "runs_dir=~/runs cannot be: nobody here expands '~'; write the folder out$"),
+    # Hydra's own settings
+    ("sweep hydra.run.dir=x", PLACE),
+    ("sweep hydra.sweep.dir=../x", PLACE),
+    ("sweep hydra.sweep.subdir=../../x", PLACE),
+    ("sweep hydra.output_subdir=x", PLACE),
+    ("sweep '~hydra.run'", PLACE),
+    ("sweep hydra.job_logging.root.level=DEBUG", LOGS),
+    ("sweep '+hydra.job_logging.handlers.x={class: logging.FileHandler, filename: x}'", LOGS),
+    ("sweep hydra/job_logging=default", LOGS),
+    ("sweep hydra/hydra_logging=default", LOGS),
+    ("sweep \"grids=[['hydra/job_logging=default']]\"", LOGS),
+    ("sweep hydra.searchpath=[x]", "--config-dir DIR adds configs of your own$"),
+    ("sweep hydra/sweeper=basic", r"values with commas or range\(...\) make the grid$"),
+    ("train hydra.sweeper.word=sweep batch_size=8,32", r"values with commas or range\(...\) make the grid$"),
+    ("sweep hydra.mode=RUN", "`batchlab train` runs one point, `batchlab sweep` every point of a grid$"),
+    ("sweep hydra.job.name=x", LAUNCHER_ONLY),
+    ("sweep +hydra.job.env_set.PATH=x", LAUNCHER_ONLY),
+    ("sweep '+hydra={run:{dir:x}}'", LAUNCHER_ONLY),
+    ("sweep +data@hydra.job_logging=digits", "a group cannot be put into Hydra's own settings; leave @... out$"),
+    ("sweep hydra.launcher._target_=os.system", "hydra/launcher=NAME chooses a launcher, by name only$"),
+    ("sweep '+hydra.launcher.x={_target_: os.system}'", "hydra/launcher=NAME chooses a launcher, by name only$"),
+    ("sweep hydra/launcher=nope", "unknown hydra/launcher 'nope'"),
+    # options
+    ("sweep --batch-size=8", "unknown option --batch-size: a knob is written without dashes, batch_size=...$"),
+    ("sweep --batch_size 8", "unknown option --batch_size: a knob is written without dashes, batch_size=...$"),
+    ("sweep --jobs 2", "unknown option --jobs: a knob is written without dashes, jobs=...$"),
+    ("sweep --nope", "unknown option --nope: `batchlab sweep --help` shows what there is$"),
+    ("sweep --dryrun", "unknown option --dryrun: did you mean '--dry-run'\\?$"),
+    ("sweep --forc", "unknown option --forc: did you mean '--force'\\?$"),
+    ("sweep --force=true", "--force=true cannot be: --force takes no value"),
+    ("sweep --retry", "--retry needs what to run again: write --retry failed,timeout$"),
+    ("sweep --retry=", "--retry needs what to run again"),
+    ("sweep --retry batch_size=8", "--retry needs what to run again"),
+    ("sweep --retry faild", "--retry faild cannot be: it takes failed, timeout, .*: did you mean 'failed'\\?$"),
+    ("train --retry=completed", "--retry completed cannot be: it takes failed, timeout, oom, diverged"),
+    ("sweep --multirun", "--multirun cannot be: `batchlab train` runs one point"),
+    ("train --run", "--run cannot be: `batchlab train` runs one point"),
+    ("sweep --config-path=x", "--config-path=x cannot be: use --config-dir DIR"),
+    ("sweep --config-name x", "--config-name cannot be: use --config-dir DIR"),
+    ("sweep --experimental-rerun x.pickle", "--experimental-rerun cannot be: it runs what a pickle says"),
+    ("sweep --config-dir", "argument --config-dir/-cd: expected one argument"),
+    ("sweep --config-dir nowhere", "Additional config directory '.*nowhere' not found$"),
+    ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
+    ("sweep --resolve", "--resolve goes with --cfg job"),
+    ("train --package model", "--package goes with --cfg job"),
+    # words
+    ("swep batch_size=8", "unknown word 'swep': did you mean 'sweep'\\?$"),
+    ("batch_size=8,32", "the word is missing: write `batchlab sweep batch_size=8,32`"),
+    ("--cfg job", "unknown option --cfg: the word comes first"),
+    ("''", "unknown word '': the words are train, sweep"),
+    ("list nowhere", "no study 'nowhere'"),
+    ("list --jsn", "unrecognized arguments: --jsn"),
+    ("dashboard --port x", "argument --port: invalid int value: 'x'"),
+    ("doctor x", "unrecognized arguments: x"),
+]
+# Where there is no CUDA.
+WITHOUT_CUDA = [
+    ("sweep device=cuda", "device=cuda was asked for, and .*: use device=cpu, or device=auto"),
+    ("sweep device=cpu,cuda:0", "device=cuda:0 was asked for, and .*: use device=cpu, or device=auto"),
+]
+# A grid of no points is told from a typo by its exit code: 4.
+EMPTY = [
+    ("sweep 'batch_size=range(0)'", r"the grid is empty: batch_size=range\(0\) gives no values$"),
+    ("sweep 'batch_size=range(8,8)' lr=0.1,0.2", r"the grid is empty: batch_size=range\(8,8\) gives no values$"),
+    ("sweep 'batch_size=range(8,1)'", r"the grid is empty: batch_size=range\(8,1\) gives no values$"),
+    ("sweep 'model=glob(nothing*)'", r"the grid is empty: model=glob\(nothing\*\) gives no values$"),
+    ("train 'batch_size=range(0)'", r"the grid is empty: batch_size=range\(0\) gives no values$"),
+    ("config 'batch_size=range(0)'", r"the grid is empty: batch_size=range\(0\) gives no values$"),
+]
+# What only the preflight can see, which builds model and data: exit code 2, after some seconds.
+SEEN_BY_THE_PREFLIGHT = [
+    ("sweep device=cpu batch_size=8,5000", "batch_size=5000 is larger than the training set of 1437 examples"),
+    ("sweep device=cpu batch_size=64 examples=32", "not one step fits; raise the budget to at least 64 examples"),
+    ("train device=cpu target.metric=val/f1 target.value=0.9", "target.metric=val/f1 is not measured"),
+    ("train device=cpu +model.colour=red", "model"),
+]
+
+# typo -> what was meant: one letter too many, too few, wrong, or two in the wrong order
+TYPOS = {
+    **dict.fromkeys(("batchsize", "bacth_size", "batch_sise", "batch_sizes", "bach_size", "batch_siz"), "batch_size"),
+    **dict.fromkeys(("acumulate", "accumulate_", "accumulat", "accumlate"), "accumulate"),
+    **dict.fromkeys(("micro_batchsize", "micro_batch_sze"), "micro_batch_size"),
+    **dict.fromkeys(("lrs", "llr"), "lr"),
+    **dict.fromkeys(("lr_scalling", "lr_scailng", "lrscaling"), "lr_scaling"),
+    "refrence_batch_size": "reference_batch_size",
+    **dict.fromkeys(("warmpu", "warm_up", "warmups"), "warmup"),
+    "warmup_form": "warmup_from",
+    **dict.fromkeys(("shedule", "schedul", "scheduel"), "schedule"),
+    **dict.fromkeys(("precison", "prescision"), "precision"),
+    **dict.fromkeys(("epoch", "epohcs"), "epochs"),
+    **dict.fromkeys(("example", "exampels"), "examples"),
+    **dict.fromkeys(("step", "stesp"), "steps"),
+    "default_epoch": "default_epochs",
+    "traget": "target",
+    "stop_at_traget": "stop_at_target",
+    **dict.fromkeys(("weight_decy", "wieght_decay"), "weight_decay"),
+    "clip_nrom": "clip_norm",
+    "optimiser": "optimizer",
+    "sed": "seed",
+    **dict.fromkeys(("devise", "devcie"), "device"),
+    "thread": "threads",
+    "determinstic": "deterministic",
+    "eval_evry": "eval_every",
+    "eval_batchsize": "eval_batch_size",
+    "log_evrey": "log_every",
+    "timout": "timeout",
+    "checkpoint_evry": "checkpoint_every",
+    "checkpoint_second": "checkpoint_seconds",
+    "skip_lager": "skip_larger",
+    "dryrun": "dry_run",
+    "acept_changed": "accept_changed",
+    "job": "jobs",
+    "stduy": "study",
+    "runsdir": "runs_dir",
+}
+TYPOS_RIGHT = 0.96  # of them, at least
+
+
+class NothingRefusedIt(Exception):  # noqa: N818 - what is wrong is the line
+    """A bad line that would have been run."""
+
+
+def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
+    """Every line with its exit code and what is said."""
+    from batchlab.sweep.machine import resolve_device
+
+    here = WITHOUT_CUDA if resolve_device("auto") == "cpu" else []
+    for lines, code in ((BAD, 2), (here, 2), (EMPTY, 4), (SEEN_BY_THE_PREFLIGHT if with_preflight else [], 2)):
+        yield from ((line, code, says) for line, says in lines)
+
+
+def fault(line: str, code: int, says: str) -> str | None:
+    """What is wrong with how batchlab takes a bad line, run in this process in an empty folder; None if nothing is."""
+    out, err = io.StringIO(), io.StringIO()
+    really_run = (line, says) in SEEN_BY_THE_PREFLIGHT
+    with _empty_folder() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        trap = contextlib.nullcontext() if really_run else _nothing_runs()
+        try:
+            with trap:
+                ended: object = main(shlex.split(line))
+        except Exception as error:
+            return f"{line!r} ends in {type(error).__name__}: {error}"
+        left = [path.name for path in folder.rglob("*") if path.is_file() or not really_run]
+    said = err.getvalue()
+    if ended != code:
+        return f"{line!r} ends with {ended}, not {code}: {said}"
+    if not re.fullmatch(r"batchlab: [^\n]+\n", said) or not said.rstrip("\n").isprintable() or out.getvalue():
+        return f"{line!r} is not answered in one line: {said!r} {out.getvalue()!r}"
+    if not re.search(says, said.removeprefix("batchlab: ").rstrip("\n")):
+        return f"{line!r} is answered by {said!r}, not {says!r}"
+    return f"{line!r} leaves {left}" if left else None
+
+
+def wrong_guesses() -> list[str]:
+    """The typos for which another key, or none, is proposed."""
+    return [
+        found
+        for typo, meant in TYPOS.items()
+        if (found := fault(f"sweep {typo}=1", 2, rf"unknown key '{typo}': did you mean '{meant}'\?$"))
+    ]
+
+
+def run_all() -> tuple[int, list[str]]:
+    """How many bad lines there are, those included that only the preflight sees, and what is wrong, a line each."""
+    lines = list(expected(with_preflight=True))
+    failures = [found for line in lines if (found := fault(*line))]
+    wrong = wrong_guesses()
+    return len(lines) + len(TYPOS), failures + (wrong if len(wrong) > (1 - TYPOS_RIGHT) * len(TYPOS) else [])
+
+
+@contextlib.contextmanager
+def _nothing_runs() -> Iterator[None]:
+    from batchlab.hydra_app import plugins
+
+    with mock.patch.object(plugins, "conduct", side_effect=NothingRefusedIt):
+        yield
+
+
+@contextlib.contextmanager
+def _empty_folder() -> Iterator[Path]:
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as name:
+        os.chdir(name)
+        try:
+            yield Path(name)
+        finally:
+            os.chdir(before)
