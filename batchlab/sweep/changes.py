@@ -1,0 +1,148 @@
+"""What is no longer as it was when the points of a study were run: their code, data, PyTorch or device."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batchlab.errors import BadRequest
+from batchlab.printable import printable
+from batchlab.recording.code_files import code_files, code_targets
+from batchlab.recording.files import plain
+from batchlab.recording.masking import MASK, masked
+from batchlab.records import RunRecord
+
+MOST_NAMED = 2  # points or files named in one sentence
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the preflight found for points that share their data and model."""
+
+    code: Mapping[str, str]  # recording.code_files of the points' targets
+    data: Mapping[str, Any]  # the config group the fingerprint is of
+    data_fingerprint: str | None
+    torch: str  # as the package's metadata says it, as in a record's environment
+    device_name: str | None  # the GPU's name, on the CPU the processor's; None: not known, nothing is said
+
+
+def changes(existing: Sequence[RunRecord], new: Facts) -> list[str]:
+    """One sentence for each difference between `new` and what the `existing` records were made with.
+
+    `existing` are records of one study with the targets of `data` and `model` and the kind of device that `new` was
+    found for. What a record does not say is not compared: records of older versions have no `environment["code"]`.
+    Of code only files that both know are compared: a model cannot come to use another file without a change of its
+    own, and another optimizer is another point, not a change.
+    """
+    return [
+        *_of_code(existing, new.code),
+        *_of_fact(existing, new.torch, _torch, "PyTorch {} -> {}"),
+        *_of_fact(existing, new.device_name, _device_name, "device: {} -> {}"),
+        *_of_data(existing, new),
+    ]
+
+
+def refuse(sentences: Sequence[str], study_dir: Path) -> BadRequest:
+    """The refusal of a sweep, to be raised: what `changes` said of this study, and the ways on."""
+    listed = "\n".join(f"  {sentence}" for sentence in sentences)
+    return BadRequest(
+        f"{printable(study_dir)} was measured with something else, and its points would not compare:\n{listed}\n"
+        "add accept_changed=true to go on, force=true to run every point again, or study=... for a study of its own"
+    )
+
+
+def stale(records: Sequence[RunRecord], here: Path) -> list[str]:
+    """What to say to somebody who only looks at these records: which files have changed since they were measured."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    changed: dict[str, None] = {}
+    concerned = 0
+    for record in records:
+        targets = code_targets(record.config)
+        if targets not in found:
+            found[targets] = code_files(targets, here=here)
+        other = _changed_files(record, found[targets])
+        changed |= dict.fromkeys(other)
+        concerned += bool(other)
+    if not changed:
+        return []
+    answers = "these answers were" if concerned == len(records) else f"{concerned} of these {len(records)} answers were"
+    have = "has" if len(changed) == 1 else "have"
+    return [f"{_listed(changed)} {have} changed since {answers} measured; --force runs them again"]
+
+
+def _of_code(existing: Sequence[RunRecord], code: Mapping[str, str]) -> list[str]:
+    points: dict[str, list[RunRecord]] = {}
+    for record in existing:
+        for file in _changed_files(record, code):
+            points.setdefault(file, []).append(record)
+    files: dict[tuple[str, ...], list[str]] = {}  # those that changed under the same points make one sentence
+    for file in sorted(points):
+        files.setdefault(tuple(record.run_id for record in points[file]), []).append(file)
+    return [f"{_listed(names)} changed {_since(points[names[0]])}" for names in files.values()]
+
+
+def _changed_files(record: RunRecord, code: Mapping[str, str]) -> list[str]:
+    """The files that this record and `code` both know, with another content; PyTorch's own version speaks for its."""
+    before = record.environment.get("code")
+    if not isinstance(before, Mapping):
+        return []
+    return [
+        file
+        for file, found in code.items()
+        if before.get(file, found) not in (found, MASK) and not file.startswith("torch/")
+    ]
+
+
+def _of_fact(
+    existing: Sequence[RunRecord], new: str | None, of: Callable[[RunRecord], Any], sentence: str
+) -> list[str]:
+    """One sentence for each other value that records have."""
+    others: dict[str, list[RunRecord]] = {}
+    for record in existing:
+        before = of(record)
+        if new is not None and isinstance(before, str) and before != new:
+            others.setdefault(before, []).append(record)
+    return [
+        f"{sentence.format(printable(before), printable(new))} {_since(records)}" for before, records in others.items()
+    ]
+
+
+def _of_data(existing: Sequence[RunRecord], new: Facts) -> list[str]:
+    group = _as_recorded(new.data)
+    other = [
+        record
+        for record in existing
+        if None not in (record.data_fingerprint, new.data_fingerprint)
+        and record.data_fingerprint != new.data_fingerprint
+        and _as_recorded(record.config.get("data")) == group
+    ]
+    return [f"the training or validation data changed {_since(other)}"] if other else []
+
+
+def _as_recorded(group: Any) -> Any:
+    """A config group as it comes back from a record: secrets masked, tuples as lists."""
+    return plain(masked(group)) if isinstance(group, Mapping) else None
+
+
+def _torch(record: RunRecord) -> Any:
+    packages = record.environment.get("packages")
+    return packages.get("torch") if isinstance(packages, Mapping) else None
+
+
+def _device_name(record: RunRecord) -> Any:
+    on_cpu = str(record.config.get("device", "")).startswith("cpu")
+    return record.environment.get("cpu" if on_cpu else "device_name")
+
+
+def _since(records: Sequence[RunRecord]) -> str:
+    """`since 3 points of this study were run (bs8-..., bs32-... and 1 more)`."""
+    points = "1 point of this study was" if len(records) == 1 else f"{len(records):,} points of this study were"
+    return f"since {points} run ({_listed(record.run_id for record in records)})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and 3 more`."""
+    shown = [printable(name) for name in names]
+    named, more = shown[:MOST_NAMED], len(shown) - MOST_NAMED
+    parts = [*named, f"{more:,} more"] if more > 0 else named
+    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
