@@ -8,6 +8,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 from batchlab.config import to_dict
+from batchlab.recording import disk
 from batchlab.recording.files import now_utc
 from batchlab.recording.run_folder import read_record, write_record
 from batchlab.records import RunRecord, RunStatus
@@ -92,7 +93,7 @@ class Attempt:
             return record
         if self.timed_out:
             status, reason = RunStatus.TIMEOUT, f"took longer than timeout={point.config.timeout:g} seconds"
-            if record is not None:
+            if record is not None and record.steps > 0:
                 reason += f"; stopped after step {record.steps:,} with a checkpoint"
         else:
             status, reason = classify(
@@ -103,7 +104,7 @@ class Attempt:
         left = record or read_record(point.folder) or point.new_record(status, reason)
         spent = 0.0 if record else self.clock() - self.started
         found = replace(left, status=status, reason=reason, wall_seconds=left.wall_seconds + spent, ended_at=now_utc())
-        write_record(point.folder, found)
+        keep(point, found)
         return found
 
     def close(self) -> None:
@@ -135,6 +136,12 @@ def begin(
     kills_before, started = oom_kill_count(), time.monotonic()
     process, connection = server.start(worker.work, values, str(point.folder), identity)
     return Attempt(point, process, connection, closing, time.monotonic, started, kills_before)
+
+
+def keep(point: Point, record: RunRecord) -> None:
+    """Records what the point's own process has not; StorageError where it cannot."""
+    disk.make_folder(point.folder)
+    write_record(point.folder, record)
 
 
 def _named(point: Point) -> str:

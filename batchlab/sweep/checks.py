@@ -6,6 +6,7 @@ from typing import Any
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
+from batchlab.recording.checkpoint_files import newest_step
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.run_folder import read_records
 from batchlab.records import RunRecord, RunStatus
@@ -48,27 +49,28 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]])
             kinds.setdefault((point.study_folder, _kind(_plain(point.config))), (point, facts))
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
-            studies[study] = [r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(r))]
+            studies[study] = [
+                r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(study, r))
+            ]
         existing = [record for record in studies[study] if _kind(record.config) == kind]
         if not existing:
             continue
-        config = point.config
-        sentences = changes(
-            existing,
-            Facts(
-                code=code_files(code_targets(to_dict(config))),
-                data=config.data,
-                data_fingerprint=facts.get("data_fingerprint"),
-                torch=facts["torch"],
-                device_name=facts["device_name"],
-            ),
+        now = Facts(
+            code=code_files(code_targets(to_dict(point.config))),
+            data=point.config.data,
+            data_fingerprint=facts["data_fingerprint"],
+            torch=facts["torch"],
+            device_name=facts["device_name"],
         )
-        if sentences:
+        accepted = [record for record in existing if record.config.get("accept_changed")]
+        if any(not changes([record], now) for record in accepted):
+            continue  # the difference was accepted when that point was run
+        if sentences := changes(existing, now):
             raise refuse(sentences, study)
 
 
-def _goes_on(record: RunRecord) -> bool:
-    return record.status in UNFINISHED and record.steps > 0
+def _goes_on(study: Path, record: RunRecord) -> bool:
+    return record.status in UNFINISHED and newest_step(study / record.run_id) is not None
 
 
 def _plain(config: RunConfig) -> Mapping[str, Any]:

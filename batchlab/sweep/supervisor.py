@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 
 from batchlab.errors import StorageError
-from batchlab.recording.run_folder import holder, write_record
+from batchlab.recording.run_folder import holder
 from batchlab.records import RunRecord
-from batchlab.sweep.attempt import Attempt, begin
+from batchlab.sweep.attempt import Attempt, begin, keep
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.lease import take_device
 from batchlab.sweep.limits import Limits
@@ -98,7 +98,7 @@ class _Sweep:
                 if (by := holder(point.folder)) is not None:
                     self._leave_to_others(point, by)
                 elif (record := self.limits.too_large(point)) is not None:
-                    write_record(point.folder, record)
+                    keep(point, record)
                     self._ended(point, record)
                 elif not self._start(point, found.answered_at):
                     self.waiting.appendleft(point)

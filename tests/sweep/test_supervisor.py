@@ -1,0 +1,200 @@
+"""Sweeps that survive: a point that hangs, does not fit, is held by another sweep, is stopped, or has company."""
+
+import json
+import os
+import signal
+
+import pytest
+from sweep_runs import Silent
+
+from batchlab.errors import BadRequest
+from batchlab.recording.run_folder import hold, holder, write_record
+from batchlab.records import RunStatus
+from batchlab.sweep import supervisor
+from batchlab.sweep.conduct import conduct
+
+BASE = ("batch_size=64", "examples=640")
+NETS = """
+import os, signal, torch
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.steps = torch.nn.Linear(64, 10), 0
+    def forward(self, x):
+        self.steps += self.training
+        return self.layer(x.flatten(1))
+
+class Hangs(Net):
+    '''Works for three steps and then never comes back, deaf to everything but SIGKILL.'''
+    def __init__(self):
+        super().__init__()
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    def forward(self, x):
+        while self.steps > 3:
+            pass
+        return super().forward(x)
+
+class FitsUpTo100(Net):
+    def forward(self, x):
+        if self.training and len(x) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+class Stops(Net):
+    '''Sends the sweep a signal from its fifth forward pass in training, once.'''
+    def forward(self, x):
+        if self.training and self.steps == 5 and os.environ.get("STOP"):
+            os.kill(int(os.environ["STOP"]), signal.SIGTERM)
+        return super().forward(x)
+"""
+
+
+@pytest.fixture(autouse=True)
+def nets(tmp_path):
+    (tmp_path / "nets.py").write_text(NETS)
+
+
+def curves(lab, point):
+    return [
+        (m.name, m.value, m.step, m.examples) for m in lab.metrics(point) if not m.name.startswith(("speed/", "mem"))
+    ]
+
+
+def test_a_point_that_hangs_is_ended_at_its_timeout_and_the_sweep_goes_on(lab):
+    hangs = lab.point(*BASE, "model._target_=nets.Hangs", "timeout=1")
+    outcome = lab.run(hangs, lab.point(*BASE))
+    assert [record.status for record in outcome.records] == [RunStatus.TIMEOUT, RunStatus.COMPLETED]
+    assert outcome.records[0].reason == "took longer than timeout=1 seconds"
+    assert outcome.exit_code == 3
+    assert json.loads((hangs.folder / "record.json").read_text())["status"] == "timeout"
+
+
+def test_a_point_that_listens_keeps_a_checkpoint_at_its_timeout_and_goes_on_with_more_time(lab):
+    slow = ("batch_size=1", "epochs=1000", "log_every=10000", "eval_every=100000")
+    first = lab.one(*slow, "timeout=1")
+    assert (first.status, first.steps > 0) == (RunStatus.TIMEOUT, True)
+    assert first.reason.endswith(f"stopped after step {first.steps:,} with a checkpoint")
+    second = lab.one(*slow, "timeout=1", "retry=[timeout]")
+    assert second.resumed_at == (first.steps,)
+    assert second.steps > first.steps
+
+
+def test_what_is_larger_than_what_did_not_fit_is_not_tried(lab):
+    points = [lab.point(f"batch_size={n}", "examples=640", "model._target_=nets.FitsUpTo100") for n in (64, 128, 256)]
+    outcome = lab.run(*points)
+    assert [(r.status.value, r.attempts) for r in outcome.records] == [("completed", 1), ("oom", 1), ("oom", 0)]
+    assert outcome.records[2].reason == "not run: 128 did not fit"
+    assert outcome.exit_code == 0
+    again = [
+        lab.point(f"batch_size={n}", "examples=640", "model._target_=nets.FitsUpTo100", "skip_larger=false")
+        for n in (64, 128, 256)
+    ]
+    assert [r.attempts for r in lab.run(*again).records] == [1, 1, 1]
+
+
+def test_a_point_that_another_sweep_holds_is_left_to_it_and_its_answer_taken(lab):
+    held, free = lab.point(*BASE, "seed=1"), lab.point(*BASE)
+
+    class Other(Silent):
+        """Plays the other sweep: answers and lets go once this one has nothing else to do."""
+
+        def finish(self, run_id, status, record):
+            super().finish(run_id, status, record)
+            write_record(held.folder, held.new_record(RunStatus.DIVERGED, "by the other sweep"))
+            holding.__exit__(None, None, None)
+
+    holding = hold(held.folder)
+    holding.__enter__()
+    assert "is being run by pid" in holder(held.folder)
+    spectator = Other()
+    outcome = lab.run(held, free, spectator=spectator)
+    assert [record.reason for record in outcome.records] == ["by the other sweep", ""]
+    assert [said for said in spectator.said if "left to that sweep" in said]
+    assert holder(held.folder) is None
+    assert outcome.exit_code == 0
+
+
+def test_a_signal_stops_it_after_a_step_and_the_next_sweep_goes_on_to_the_same_bits(lab, monkeypatch):
+    asked = (*BASE, "model._target_=nets.Stops", "log_every=64")
+    undisturbed = lab.point(*asked, "study=undisturbed")
+    lab.run(undisturbed)
+
+    point, later = lab.point(*asked), lab.point(*BASE, "seed=3")
+    spectator = Silent()
+
+    class Stopped(Silent):
+        def update(self, run_id, examples, loss, examples_per_second):
+            super().update(run_id, examples, loss, examples_per_second)
+            if not self.said.count("told"):
+                self.said.append("told")
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    spectator = Stopped()
+    outcome = lab.run(point, later, spectator=spectator)
+    assert outcome.exit_code == 143
+    (record,) = outcome.records  # the later point was not begun
+    assert record.status in (RunStatus.INTERRUPTED, RunStatus.COMPLETED)
+    finished = lab.run(point, later)
+    assert finished.exit_code == 0
+    assert curves(lab, point) == curves(lab, undisturbed)
+    assert finished.records[0].weights_fingerprint is not None
+
+
+def test_points_at_once_are_marked_as_sharing_the_machine(lab, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    long = ("batch_size=8", "epochs=30")
+    outcome = lab.run(*(lab.point(*long, f"seed={seed}", "jobs=2") for seed in (0, 1)))
+    assert [record.shared_machine for record in outcome.records] == [True, True]
+    alone = lab.run(*(lab.point(*BASE, f"seed={seed}") for seed in (0, 1)))
+    assert [record.shared_machine for record in alone.records] == [False, False]
+
+
+def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    with pytest.raises(BadRequest, match=r"jobs=3 points at once with threads=1 need 3 cores.*has 2: use jobs=2"):
+        conduct([lab.point("jobs=3")])
+    with pytest.raises(BadRequest, match="need 4 cores"):
+        conduct([lab.point("jobs=2", "threads=2")])
+
+
+def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
+    first, second = lab.point(*BASE), lab.point(*BASE, "seed=1")
+    lab.run(first)
+    second.folder.write_text("in the way")  # of the folder
+    spectator = Silent()
+    outcome = lab.run(first, second, lab.point(*BASE, "seed=2"), spectator=spectator)
+    assert outcome.exit_code == 74
+    assert str(second.folder) in outcome.storage
+    assert [record.status for record in outcome.records] == [RunStatus.COMPLETED]
+    assert not [said for said in spectator.said if said.startswith("finish")]
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_path):
+    lab.run(lab.point(*BASE))
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert conduct([lab.point(*BASE, "dry_run=true"), lab.point(*BASE, "seed=1", "dry_run=true")]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "skip   batch_size=64  (completed)",
+        "run    seed=1  (new)",
+        "2 points, 1 to run, 1 to skip",
+    ]
+    assert sorted(path for path in tmp_path.rglob("*")) == before
+
+
+def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(lab, tmp_path):
+    asked = (*BASE, "model._target_=nets.Net")
+    assert conduct([lab.point(*asked)]) == 0
+    (tmp_path / "nets.py").write_text(NETS + "\n# changed\n")
+    with pytest.raises(BadRequest, match=r"nets\.py changed since") as refusal:
+        conduct([lab.point(*asked), lab.point(*asked, "seed=1")])
+    assert "accept_changed=true" in str(refusal.value)
+    assert conduct([lab.point(*asked)]) == 0  # nothing is to be run: the answer stands
+    assert conduct([lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")]) == 0
+    assert conduct([lab.point(*asked, "seed=2")]) == 0  # accepted once is accepted
+    config = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())["config"]
+    assert config["accept_changed"] is True
+
+
+def test_the_wait_for_another_sweep_is_a_poll():
+    assert supervisor.POLL_SECONDS <= 0.5
