@@ -10,7 +10,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -373,12 +373,12 @@ def fault(line: str, code: int, says: str) -> str | None:
     return f"{line!r} leaves {left}" if left else None
 
 
-def wrong_guesses() -> list[str]:
-    """The typos for which another key, or none, is proposed."""
+def wrong_guesses(typos: Iterable[str] | None = None) -> list[str]:
+    """The `typos`, all without, for which another key, or none, is proposed."""
     return [
         found
-        for typo, meant in TYPOS.items()
-        if (found := fault(f"sweep {typo}=1", 2, rf"unknown key '{typo}': did you mean '{meant}'\?$"))
+        for typo in (TYPOS if typos is None else typos)
+        if (found := fault(f"sweep {typo}=1", 2, rf"unknown key '{typo}': did you mean '{TYPOS[typo]}'\?$"))
     ]
 
 

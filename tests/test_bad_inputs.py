@@ -9,6 +9,10 @@ from pathlib import Path
 import bad_inputs
 import pytest
 from bad_inputs import BAD, EMPTY, SEEN_BY_THE_PREFLIGHT, TYPOS, TYPOS_RIGHT, expected, fault, wrong_guesses
+from plain_defaults import defaults
+
+from batchlab.config import from_dict
+from batchlab.errors import BadRequest
 
 
 def test_there_are_enough_of_them() -> None:
@@ -36,10 +40,23 @@ def test_what_only_the_preflight_sees_is_told_so_too(line: str, says: str) -> No
     assert fault(line, 2, says) is None
 
 
+@pytest.mark.slow
 def test_a_typo_gets_the_key_that_was_meant() -> None:
     wrong = wrong_guesses()
 
     assert len(wrong) <= (1 - TYPOS_RIGHT) * len(TYPOS), wrong
+
+
+def test_a_typo_gets_the_key_that_was_meant_at_the_border_already() -> None:
+    """The same guesses without Hydra's start, and a few with it."""
+    wrong = []
+    for typo, meant in TYPOS.items():
+        with pytest.raises(BadRequest) as caught:
+            from_dict(defaults(**{typo: 1}))
+        wrong += [] if f"unknown key '{typo}': did you mean '{meant}'?" == str(caught.value) else [typo]
+
+    assert len(wrong) <= (1 - TYPOS_RIGHT) * len(TYPOS), wrong
+    assert wrong_guesses(list(TYPOS)[::10]) == []
 
 
 def test_a_good_line_would_be_found_out() -> None:
