@@ -5,7 +5,6 @@ from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import LONGEST_WORD, definitions, say
 from batchlab.config_folder import config_folder
 
-DIRECT = ("data", "model", "optimizer")  # groups whose files hold the keys that their `_target_` takes
 EXAMPLES = """\
 examples:
   batchlab config                              every knob, with its default and what it takes
@@ -50,8 +49,11 @@ def describe() -> str:
         else:
             marked = f"* {group}" if known[group].identity else f"  {group}"
             parts.append(f"{marked}=... {known[group].meaning}; default {default_options()[group]}:")
-        rows = [(option, _with_keys(group, option, meaning)) for option, meaning in options.items()]
-        parts += [definitions(rows, indent=4), ""]
+        for option, meaning in options.items():
+            parts.append(definitions([(option, meaning)], indent=4, words=max(map(len, options))))
+            if group != "experiment" and (keys := keys_of(group, option)):
+                parts.append(definitions(keys, indent=8, words=max(LONGEST_WORD, *(len(key) for key, _ in keys))))
+        parts.append("")
     return "\n".join(parts).rstrip()
 
 
@@ -79,9 +81,3 @@ def blocks() -> list[list[str]]:
         keys = [line.partition(":")[0] for line in paragraph.splitlines()]
         found.append([key for key in keys if key in known])
     return [block for block in found if block]
-
-
-def _with_keys(group: str, option: str, meaning: str) -> str:
-    """What an option is, and what of it can be set."""
-    keys = keys_of(group, option) if group in DIRECT else []
-    return " ".join(part for part in (meaning, f"{group}.key=... with {', '.join(keys)}" if keys else "") if part)

@@ -53,15 +53,18 @@ def groups() -> dict[str, dict[str, str]]:
     return {name: options for name, options in found.items() if options}
 
 
-def keys_of(group: str, option: str) -> list[str]:
-    """`width=128`, `depth=2 (hidden layers)`: the keys of a group's option, with their values and comments."""
+def keys_of(group: str, option: str) -> list[tuple[str, str]]:
+    """The keys of a group's option, as they would be typed with their values, each with its comment in the file."""
     import yaml
 
     text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
     comments = {line.partition(":")[0]: line.partition(" # ")[2].strip() for line in text.splitlines()}
-    keys = [key for key, value in values.items() if key != "_target_" and not isinstance(value, dict)]
-    return [f"{key}={written(values[key])}" + (f" ({comments[key]})" if comments.get(key) else "") for key in keys]
+    return [
+        (f"{group}.{key}" + ("" if isinstance(value, dict) else f"={written(value)}"), comments.get(key, ""))
+        for key, value in values.items()
+        if key != "_target_"
+    ]
 
 
 def written(value: object) -> str:

@@ -60,6 +60,24 @@ def test_config_shows_every_option_with_its_files_first_comment() -> None:
     assert "what learns; default mlp:" in said
 
 
+def test_config_shows_the_keys_inside_every_group() -> None:
+    lines = [" ".join(line.split()) for line in describe().splitlines()]
+
+    for group in ("data", "model", "optimizer"):
+        for file in (config_folder() / group).glob("*.yaml"):
+            keys = set(yaml.safe_load(file.read_text())) - {"_target_"}
+            for key in keys:
+                assert any(line.startswith(f"{group}.{key}=") for line in lines), key
+    assert "model.depth=2 hidden layers" in lines
+    assert "optimizer.betas=[0.9,0.999]" in lines
+    assert "instruments.memory" in lines
+
+
+def test_what_is_no_knob_is_not_described() -> None:
+    assert "hidden" not in knobs()
+    assert not any("environment gave" in line for line in describe().splitlines())
+
+
 def test_list_and_dashboard_look_where_sweep_writes() -> None:
     assert defaults()["runs_dir"] == RUNS_DIR
 
