@@ -41,7 +41,8 @@ def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
     rows = [knobs(record) for record in records]
     names = _metric_names(records, study_dir)
     curves = by_batch_size.curves(records)
-    varied = sorted({name for row in rows for name in row if len({repr(other.get(name)) for other in rows}) > 1})
+    named = {name for row in rows for name in row}
+    varied = sorted(name for name in named if len({repr(row.get(name)) for row in rows}) > 1)
     tags = {tag_of(name) for name in names} | {tag for curve in curves.values() for tag in curve}
     tags |= {by_step for name, by_step in BY_STEP.items() if name in names}
     with EventFile(folder, started=now) as file:
