@@ -6,10 +6,11 @@ from typing import Any
 
 from batchlab.config import target_name
 from batchlab.printable import printable
+from batchlab.recording.knobs import NOT_OF_THE_RUN
 from batchlab.records import RunRecord
 
 # Shown by a column of their own, or no part of what a run is.
-ELSEWHERE = {"batch_size", "lr", "accumulate", "study", "runs_dir", "trust", "grids"}
+ELSEWHERE = {"batch_size", "lr", "accumulate", *NOT_OF_THE_RUN}
 ABSENT = "-"
 
 
