@@ -1,5 +1,6 @@
 """A sweep from its points to its table: how each stands, the check, the runs, and what is made of them."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from batchlab.errors import BadRequest, StorageError
 from batchlab.printable import counted
 from batchlab.recording import disk
 from batchlab.recording.results import write_results
-from batchlab.recording.run_folder import read_record
+from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
@@ -41,18 +42,22 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     if distinct[0].config.dry_run:
         return _say_plan(list(plan_lines(standings)), removed)
     left = [found.point for found in standings if found.action is not Action.SKIP]
-    with WarmServer() as server:
-        if left:
-            server.warm_up()
-            for study in dict.fromkeys(point.study_folder for point in left):
-                _try_to_write(study)
-        with progress(total=len(distinct), skipped=len(distinct) - len(left)) as spectator:
-            if removed:
-                spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
-            if (text := stands_failed(standings)) is not None:
-                spectator.say(text)
-            check_unchanged(left, check_grid(left, server))
-            outcome = _run(distinct, left, server, spectator, elsewhere)
+    try:
+        with WarmServer() as server:
+            if left:
+                server.warm_up()
+                for study in dict.fromkeys(point.study_folder for point in left):
+                    _try_to_write(study)
+            with progress(total=len(distinct), skipped=len(distinct) - len(left)) as spectator:
+                if removed:
+                    spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
+                if (text := stands_failed(standings)) is not None:
+                    spectator.say(text)
+                check_unchanged(left, check_grid(left, server))
+                outcome = _run(distinct, left, server, spectator, elsewhere)
+    except KeyboardInterrupt:  # while points run, signals are the supervisor's
+        _tell("stopped before a point was begun")
+        return 130
     _show(outcome, distinct)
     if outcome.storage is not None:
         raise StorageError(f"{outcome.storage}\n{_kept(outcome, distinct)}")
@@ -76,9 +81,10 @@ def _try_to_write(study: Path) -> None:
     Tried, not asked: the superuser may do what a full or read-only disk may not.
     """
     place = next(path for path in (study, *study.absolute().parents) if path.exists())
-    probe = place / f".batchlab-probe-{os.getpid()}"
-    disk.write_atomically(probe, "x")
-    disk.remove(probe)
+    probe = place / f".batchlab-probe-{os.getpid()}.tmp"
+    with hold_study(study) if place == study else contextlib.nullcontext():
+        disk.write_atomically(probe, "x")
+        disk.remove(probe)
 
 
 def _say_plan(lines: Sequence[str], removed: int) -> int:

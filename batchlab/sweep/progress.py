@@ -28,10 +28,17 @@ def progress(
 
     Bars where a person looks on; lines where the output is no terminal, or NO_COLOR or CI is set.
     """
-    console = console or Console(stderr=True)
+    console = console or UnreadConsole(stderr=True)
     quiet = os.environ.get("NO_COLOR") or os.environ.get("CI", "").lower() not in ("", "0", "false")
     kind = PlainProgress if quiet or not console.is_interactive else LiveProgress
     return kind(total, skipped, console, clock)
+
+
+class UnreadConsole(Console):
+    """A console whose reader may leave (`| head`, a closed terminal): it falls silent, and the sweep goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
 
 
 @dataclass

@@ -40,10 +40,11 @@ def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None
     In a terminal too narrow for it, the settings of a point stand in a line below its row; where the output is
     no terminal nothing is wrapped or cut.
     """
-    from rich.console import Console
     from rich.text import Text
 
-    console = console or Console(file=sys.stdout)
+    from batchlab.sweep.progress import UnreadConsole
+
+    console = console or UnreadConsole(file=sys.stdout)
     ordered, settings = arranged(records)
     if not ordered:
         console.print(Text(f"No points in {study_dir}."), soft_wrap=True)

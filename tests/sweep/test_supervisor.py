@@ -1,5 +1,6 @@
 """Sweeps that survive: a point that hangs, does not fit, is held by another sweep, is stopped, or has company."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
 from batchlab.sweep import supervisor
 from batchlab.sweep.conduct import conduct
+from batchlab.sweep.progress import UnreadConsole, progress
 
 BASE = ("batch_size=64", "examples=640")
 NETS = """
@@ -198,3 +200,14 @@ def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(l
 
 def test_the_wait_for_another_sweep_is_a_poll():
     assert supervisor.POLL_SECONDS <= 0.5
+
+
+def test_a_reader_who_leaves_does_not_end_the_sweep(lab):
+    reading, writing = os.pipe()
+    os.close(reading)
+    unread = os.fdopen(writing, "w")
+    spectator = progress(total=2, console=UnreadConsole(file=unread))
+    outcome = lab.run(lab.point(*BASE), lab.point(*BASE, "seed=1"), spectator=spectator)
+    assert (outcome.exit_code, len(outcome.records), spectator.console.quiet) == (0, 2, True)
+    with contextlib.suppress(BrokenPipeError):  # what it still held for its reader
+        unread.close()
