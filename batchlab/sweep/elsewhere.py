@@ -1,11 +1,14 @@
 """Points in the jobs of another package's launcher (submitit, joblib): what is done on this side, and on theirs."""
 
+import os
 import re
 import stat
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from batchlab.errors import StorageError
+from batchlab.recording.run_folder import read_record
 from batchlab.sweep.interruption import Interruption, listening, watching_signals
 from batchlab.sweep.points import Point
 from batchlab.sweep.progress import progress
@@ -35,7 +38,9 @@ def run_elsewhere(points: Sequence[Point], launch: Launch, say: Callable[[str], 
             complaints = ["no longer waiting for the launcher: jobs that wait or run in a queue go on"]
         except Exception as error:
             # A job that died, a refused submission: any exception of any package, and in as many lines as it likes.
-            complaints = [f"the launcher gave up: {gist(str(error)) or type(error).__name__}"]
+            complaints = [
+                f"the launcher gave up: {gist(str(error)) or type(error).__name__}; other jobs of it may go on"
+            ]
     for complaint in dict.fromkeys(complaints):
         say(complaint)
     return interruption.exit_code
@@ -44,7 +49,7 @@ def run_elsewhere(points: Sequence[Point], launch: Launch, say: Callable[[str], 
 def gist(text: str) -> str:
     """One line of what a launcher says: where it holds a job's traceback, the error at its end; else its start."""
     errors = [line.strip() for line in text.splitlines() if ENDS_A_TRACEBACK.match(line)]
-    return errors[-1] if "Traceback" in text and errors else " ".join(text.split())[:LONGEST_LINE]
+    return errors[-1] if errors else " ".join(text.split())[:LONGEST_LINE]
 
 
 def run_in_job(point: Point) -> int:
@@ -54,10 +59,22 @@ def run_in_job(point: Point) -> int:
     submitit puts the job into the queue again.
     """
     with WarmServer() as server, progress(total=1) as spectator:
-        outcome = run_grid([point], server, spectator)
+        outcome = run_grid([not_forced_twice(point)], server, spectator)
     if outcome.storage is not None:
         raise StorageError(outcome.storage)
     return last_word(outcome.exit_code)
+
+
+def not_forced_twice(point: Point) -> Point:
+    """`point`, without `force` where this job began it before Slurm put it into the queue again.
+
+    With it, a point that takes longer than a time limit would begin at its first step for ever.
+    """
+    record = read_record(point.folder)
+    begun_by = record.environment.get("variables", {}).get("SLURM_JOB_ID") if record is not None else None
+    if begun_by != os.environ.get("SLURM_JOB_ID") or "SLURM_RESTART_COUNT" not in os.environ:
+        return point
+    return replace(point, config=replace(point.config, force=False))
 
 
 def last_word(exit_code: int) -> int:
