@@ -66,3 +66,21 @@ def test_inputs_stay_with_their_labels(kind):
         for micro in step:
             x, y = micro if kind is tuple else (micro["x"], micro["y"])
             assert torch.equal(x * 10, y)
+
+
+@pytest.mark.parametrize("micro_batch_sizes", [[1], [3], [2, 1], [7]])
+def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_batch_sizes, monkeypatch):
+    monkeypatch.setattr(module, "GATHER_BYTES", 200)  # several steps a piece
+    monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
+    data = (torch.arange(20.0)[:, None].repeat(1, 5),)
+    size = sum(micro_batch_sizes)
+    total = size * 21
+
+    def handed(position):
+        row = Batches(data, micro_batch_sizes=micro_batch_sizes, seed=3, total=total, position=position)
+        return [[(m[0].tolist(), m[0].storage_offset()) for m in step] for step in row]
+
+    whole = handed(0)
+    assert len(whole) == 21
+    for step in range(22):
+        assert handed(step * size) == whole[step:]

@@ -91,3 +91,38 @@ def test_the_clock_goes_on_when_an_instrument_fails():
         measure()
     clock.now += 1.0
     assert meter.seconds == 1.0
+
+
+def test_settling_comes_after_each_measurement_as_long_as_it_is_quick():
+    clock, settled = Clock(), []
+    takes = iter([0.001, 0.004, 0.006, 0.001])
+
+    def settle():
+        settled.append(clock.now)
+        clock.now += next(takes)
+
+    meter = Meter(peaks=Marks(), clock=clock)
+    meter.start(settle=settle)
+    for _ in range(5):
+        with meter.paused():
+            clock.now += 10.0
+    assert len(settled) == 3  # the third took longer than 5 ms
+    assert meter.seconds == 0.0
+
+
+def test_a_meter_that_goes_on_has_its_seconds_and_marks():
+    clock, marks = Clock(), Marks()
+    before = Meter(peaks=marks, clock=clock)
+    before.start()
+    clock.now += 2.0
+    marks.to(70)
+    with before.paused():
+        clock.now += 5.0
+    kept = before.state_dict()
+
+    after = Meter(peaks=Marks(), clock=clock)
+    after.load_state_dict(kept)
+    after.start()
+    clock.now += 1.0
+    after.stop()
+    assert (after.seconds, after.measuring_seconds, after.peak_bytes) == (3.0, 5.0, {"bytes": 70})

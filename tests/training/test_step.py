@@ -161,3 +161,15 @@ def test_bf16_sums_losses_in_float32():
     torch.nn.init.zeros_(model.bias)
     loss_sum, _ = backward(model, task, Precision("bf16", CPU), [batch])
     assert loss_sum.item() == 4096
+
+
+@pytest.mark.parametrize("engine", ["there", "absent"])
+def test_the_gradient_is_the_same_by_either_door_to_the_engine(engine, monkeypatch):
+    if engine == "absent":
+        monkeypatch.delattr(torch.autograd.graph, "_engine_run_backward")
+    weight = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(7, 3, dtype=torch.float64)
+    Precision("fp32", torch.device("cpu")).backward((x @ weight).square(), 0.25)
+    assert torch.allclose(weight.grad, 0.25 * 2 * x.T @ (x @ weight.detach()), rtol=1e-12)
+    Precision("fp32", torch.device("cpu")).backward((x @ weight).square(), 0.25)  # adds
+    assert torch.allclose(weight.grad, 0.5 * 2 * x.T @ (x @ weight.detach()), rtol=1e-12)
