@@ -62,3 +62,34 @@ def test_saved_for_backward_grows_with_the_batch(tmp_path: Path) -> None:
 
     name = "memory/saved_for_backward_bytes"
     assert 1 < max(large[name]) / max(small[name]) <= 8
+
+
+RESUMED = """
+import itertools, json, sys
+from pathlib import Path
+from batchlab.hydra_app import compose
+from batchlab.run import Identity, run
+from batchlab.sweep.identity import group_id, run_id
+
+config = compose(["device=DEVICE", "batch_size=64", "epochs=2", *sys.argv[1:]])
+identity = Identity(run_id(config), "s", group_id(config))
+whole = run(config, Path("whole"), identity)
+asked = itertools.count()
+stopped = run(config, Path("resumed"), identity, stopping=lambda: next(asked) >= 20)
+resumed = run(config, Path("resumed"), identity)
+found = {"stopped": stopped.status, "resumed_at": resumed.resumed_at, "steps": [whole.steps, resumed.steps]}
+found |= {"loss": [whole.final["val/loss"], resumed.final["val/loss"]]}
+found |= {"weights": [whole.weights_fingerprint, resumed.weights_fingerprint]}
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", RESUMED.replace("DEVICE", "cuda"), f"precision={precision}", "model.dropout=0.1"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["stopped"], found["resumed_at"]) == ("interrupted", [20])
+    assert found["steps"][0] == found["steps"][1]
+    assert found["loss"][1] == pytest.approx(found["loss"][0], rel=1e-2)  # kernels need not add up in one order

@@ -1,0 +1,32 @@
+"""The benchmarks and checks of `scripts/` run, in the smallest form they have."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TINY = {
+    "bench_loop": ["--epochs=1", "--rounds=1", "--seconds=0", "--models=mlp", "--batch-sizes=256", "--at-most=1000"],
+    "bench_sweep": ["--points=2", "--rounds=1", "--at-most=1000"],
+}
+
+
+@pytest.mark.parametrize("script", TINY)
+def test_a_benchmark_prints_its_ratio_and_writes_its_figures(script, repository, tmp_path):
+    figures = tmp_path / "figures.json"
+    ended = subprocess.run(
+        [sys.executable, repository / "scripts" / script, *TINY[script], f"--json={figures}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "allowed 1000.00" in ended.stdout
+    assert json.loads(figures.read_text())
+
+
+def test_a_benchmark_that_is_beyond_its_bound_fails(repository, tmp_path):
+    command = [sys.executable, repository / "scripts/bench_loop", *TINY["bench_loop"][:-1], "--at-most=0.001"]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 1
