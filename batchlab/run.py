@@ -216,7 +216,7 @@ class _Point:
                     position=state.examples,
                 ),
                 Step(model, optimizer, task, precision, config.clip_norm),
-                [*instruments.values(), self._checkpointer(save, planned)],
+                [*instruments.values(), self._checkpointer(save, planned, state.examples)],
                 learning_rate=lambda examples: rate_at(config, planned, peak_rate, examples),
                 stopping=interrupted,
                 enough=lambda: config.stop_at_target and ledger.target_reached,
@@ -228,6 +228,7 @@ class _Point:
             if self.interrupted and state.step > 0:
                 save()
         finally:
+            journal.flush()  # before the record says how it ended, or a loss of power could leave half of it
             self.record = replace(
                 self.record,
                 steps=state.step,
@@ -272,12 +273,13 @@ class _Point:
         listener.say(f"goes on from its checkpoint at step {state.step:,}")
         self.record = replace(self.record, resumed_at=(*self.record.resumed_at, state.step))
 
-    def _checkpointer(self, save: Callable[[], None], planned: Plan) -> Checkpointer:
+    def _checkpointer(self, save: Callable[[], None], planned: Plan, since: int) -> Checkpointer:
         return Checkpointer(
             save,
             examples=self.config.checkpoint_every,
             seconds=self.config.checkpoint_seconds,
             look_every=planned.log_every,
+            since=since,
         )
 
     def _open_events(self, planned: Plan) -> RunEvents:

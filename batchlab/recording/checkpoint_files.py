@@ -23,6 +23,7 @@ def write_checkpoint(run_folder: Path, step: int, content: bytes) -> Path:
     """Puts `content` on the disk beside the others, then removes all but the newest two."""
     folder = run_folder / CHECKPOINTS
     disk.make_folder(folder)
+    disk.sync_folder(run_folder)  # the folder's name
     path = folder / f"step{step:09d}-{_hash(content)}.pt"
     disk.write_atomically(path, content)
     for old in _newest_first(folder)[KEPT:]:

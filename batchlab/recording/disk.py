@@ -102,6 +102,13 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
+def sync_way_to(folder: Path, *, levels: int) -> None:
+    """Puts the names of `folder` and of the `levels` - 1 above it on the disk: a lost one takes along what is in it."""
+    for parent in list(folder.parents)[:levels]:
+        if os.access(parent, os.R_OK):  # where one may write and not look, only the system can
+            sync_folder(parent)
+
+
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes aside, on to the disk, then moves: whoever reads `path` sees the old content or the new, never a part.
 
@@ -133,10 +140,11 @@ def sweep(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until nobody else is inside for the same `path`, a file that is made and stays; OSError without locks."""
+    """Waits until nobody else is inside for the same `path`, a file that is made and stays."""
     descriptor = open_to_lock(path)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with _at(path, "locked"):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

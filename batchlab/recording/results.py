@@ -9,7 +9,7 @@ from typing import Any
 from batchlab.recording import disk
 from batchlab.recording.files import number_or_word
 from batchlab.recording.knobs import flat, knobs
-from batchlab.recording.run_folder import RESULTS, read_records
+from batchlab.recording.run_folder import RESULTS, hold_study, read_records
 from batchlab.records import RunRecord
 
 
@@ -40,7 +40,8 @@ def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
         row = knob_row | outcome_row
         writer.writerow([_cell(row.get(column)) for column in columns])
     path = study_dir / RESULTS
-    disk.write_atomically(path, text.getvalue())
+    with hold_study(study_dir):
+        disk.write_atomically(path, text.getvalue())
     return path
 
 

@@ -99,6 +99,7 @@ def hold(folder: Path) -> Iterator[None]:
     two processes hold two files of one name.
     """
     disk.make_folder(folder)
+    disk.sync_way_to(folder, levels=3)  # the run's own name, its study's and that of runs_dir
     descriptor = disk.open_to_lock(folder / LOCK)
     try:
         try:
@@ -122,6 +123,14 @@ def hold(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def hold_study(study_dir: Path) -> Iterator[None]:
+    """Waits to be the only writer of the study's own files; what a killed one left aside is removed."""
+    with disk.locked(study_dir / f".{TENSORBOARD}.lock"):
+        disk.sweep(study_dir)
+        yield
 
 
 def holder(folder: Path) -> str | None:

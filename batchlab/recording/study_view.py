@@ -13,7 +13,7 @@ from batchlab.recording.hparams import experiment
 from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import FIRST, GROUPS, knobs
 from batchlab.recording.layout import layout
-from batchlab.recording.run_folder import METRICS, TENSORBOARD, read_records
+from batchlab.recording.run_folder import METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
 
 # The table shows five metrics at first.
@@ -27,7 +27,7 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
     """
     if not study_dir.is_dir():
         return
-    with disk.locked(study_dir / f".{TENSORBOARD}.lock"):
+    with hold_study(study_dir):
         records = read_records(study_dir, unreadable)
         if not records:
             return

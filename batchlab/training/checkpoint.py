@@ -134,7 +134,8 @@ class Checkpointer:
     """The plug that comes last in its row, and takes a checkpoint where one is due: by examples or by time.
 
     When it looks, everybody due at that step has measured, and the clock stands still. What it costs is charged to
-    nobody.
+    nobody. At the end of the run, where also those measure who are not due, it takes none: going on from it, they
+    would measure twice.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Checkpointer:
         examples: int | None,  # between checkpoints; None: by time alone
         seconds: float | None,  # between checkpoints, on `clock`; None: by examples alone
         look_every: int,  # examples between two looks at the clock
+        since: int = 0,  # examples that the run goes on from
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.every = min((n for n in (examples, look_every if seconds else None) if n), default=None)
@@ -152,7 +154,7 @@ class Checkpointer:
         self._seconds = seconds
         self._clock = clock
         self._saved_at_seconds = clock()
-        self._saved_at_examples = 0
+        self._saved_at_examples = self._looked_at_examples = since
 
     @empty
     def watch(self, outcome: Outcome) -> None:
@@ -160,10 +162,10 @@ class Checkpointer:
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         late = self._seconds is not None and self._clock() - self._saved_at_seconds >= self._seconds
-        far = (
-            self._examples is not None and state.examples // self._examples > self._saved_at_examples // self._examples
-        )
-        if state.step > 0 and (late or far):
+        far = _crossed(self._examples, self._saved_at_examples, state.examples)
+        due = _crossed(self.every, self._looked_at_examples, state.examples)
+        self._looked_at_examples = state.examples
+        if due and (late or far):
             self._save()
             self._saved_at_seconds = self._clock()
             self._saved_at_examples = state.examples
@@ -178,3 +180,8 @@ class Checkpointer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         del state
+
+
+def _crossed(every: int | None, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies between."""
+    return every is not None and now // every > before // every
