@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf, open_dict
+from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from batchlab.config import from_hydra, to_dict
@@ -219,13 +219,14 @@ class Schema:
     size: int = 3
 
 
-def test_a_schema_keeps_a_config_from_being_plain() -> None:
-    typed = OmegaConf.create({"a": 1, "b": {"c": [1, 2]}})
-    assert plain_config(typed) is not None
-
-    typed.b = OmegaConf.structured(Schema)
-
-    assert plain_config(typed) is None
+@pytest.mark.parametrize(
+    "typed",
+    [OmegaConf.structured(Schema), IntegerNode(3), DictConfig({}, element_type=int), ListConfig([], element_type=int)],
+    ids=["a dataclass", "a value", "a mapping", "a list"],
+)
+def test_a_type_keeps_a_config_from_being_plain(typed: Any) -> None:
+    assert plain_config(OmegaConf.create({"a": 1, "b": {"c": [1, 2]}})) is not None
+    assert plain_config(OmegaConf.create({"a": 1, "b": {"c": typed}})) is None
 
 
 @given(

@@ -1,0 +1,106 @@
+"""Which run a configuration is: what makes another run, what does not, and that no machine disagrees."""
+
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+from plain_defaults import defaults
+
+from batchlab.config import RunConfig, from_dict
+from batchlab.sweep.identity import digest, group_id, identity, run_id
+
+
+def made(**changes: Any) -> RunConfig:
+    return from_dict(defaults(**{"device": "cpu", **changes}))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"lr": 1}, {"lr": 1.0}),
+        ({"epochs": 2}, {"epochs": 2.0}),
+        ({"batch_size": 64, "accumulate": 4}, {"batch_size": 64, "micro_batch_size": 16}),
+        ({"device": "cuda:0"}, {"device": "cuda:3"}),
+        ({"target": {"metric": "val/loss", "value": 1}}, {"target": {"value": 1.0, "metric": "val/loss"}}),
+        ({"model": {"_target_": "a.B", "x": (1, 2.0)}}, {"model": {"x": [1.0, 2], "_target_": "a.B"}}),
+        ({}, {"hidden": ["data.root"]}),
+    ],
+)
+def test_one_run_asked_for_in_two_ways_is_one_run(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assert run_id(made(**one)) == run_id(made(**other))
+
+
+OTHER: dict[str, Any] = {
+    "batch_size": 16,
+    "accumulate": 2,
+    "micro_batch_size": 8,
+    "lr": 0.3,
+    "lr_scaling": "linear",
+    "reference_batch_size": 8,
+    "warmup": 0.1,
+    "warmup_from": "base",
+    "schedule": "linear",
+    "precision": "bf16",
+    "budget": {"steps": 7},
+    "target": {"metric": "val/loss", "value": 1.0},
+    "stop_at_target": {"stop_at_target": True, "target": {"metric": "val/loss", "value": 1.0}},
+    "weight_decay": 0.1,
+    "clip_norm": 1.0,
+    "optimizer": {"_target_": "torch.optim.Adam"},
+    "data": {"_target_": "my_net.load"},
+    "model": {"_target_": "my_net.Net"},
+    "instruments": {},
+    "seed": 5,
+    "device": "cuda",
+    "threads": 2,
+    "deterministic": True,
+    "eval_every": 3,
+    "eval_batch_size": 7,
+    "log_every": 9,
+    "trust": ["timm"],
+    "timeout": 5.0,
+    "checkpoint_every": 4,
+    "checkpoint_seconds": None,
+    "jobs": 2,
+    "skip_larger": False,
+    "retry": ["failed"],
+    "force": True,
+    "accept_changed": True,
+    "dry_run": True,
+    "study": "another",
+    "runs_dir": "elsewhere",
+    "hidden": ["data.root"],
+}
+
+
+@pytest.mark.parametrize("knob", fields(RunConfig), ids=lambda knob: knob.name)
+def test_another_value_is_another_run_exactly_where_the_knob_says_so(knob: Any) -> None:
+    value = OTHER[knob.name]
+    changes = value if knob.name in ("budget", "stop_at_target") else {knob.name: value}
+
+    assert (run_id(made(**changes)) != run_id(made())) is knob.metadata["identity"]
+
+
+def test_runs_that_differ_in_the_seed_alone_share_a_group() -> None:
+    assert group_id(made(seed=1)) == group_id(made(seed=2))
+    assert group_id(made(seed=1)) != group_id(made(seed=1, lr=0.3))
+
+
+def test_an_id_can_be_read_and_is_a_folder_everywhere() -> None:
+    config = made(batch_size=64, accumulate=4, lr=1e-05, lr_scaling="sqrt", precision="bf16", seed=3)
+
+    prefix, _, hashed = run_id(config).rpartition("-")
+
+    assert prefix == "bs64-x4-lr1e-05-sqrt-bf16-s3"
+    assert len(hashed) == 10
+    assert set(hashed) <= set("0123456789abcdef")
+
+
+def test_a_hash_is_the_same_on_every_machine_and_in_every_order() -> None:
+    # printf '{"a":[1,2.5,null,true],"b":{"c":"x"}}' | sha256sum
+    assert digest({"b": {"c": "x"}, "a": [1, 2.5, None, True]}) == "de7e5bdcd3"
+
+
+def test_a_step_of_more_micro_batches_than_memory_holds_has_an_id() -> None:
+    assert identity(made(batch_size=10**20, micro_batch_size=1))["micro_batches"] == [1, 10**20]
+    assert run_id(replace(made(batch_size=10**20), micro_batch_size=1)).startswith("bs1" + "0" * 20 + "-x1")
