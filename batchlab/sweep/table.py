@@ -70,6 +70,7 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
     """The columns of `records`, in the order they are read: what was asked, what it cost, what it reached."""
     finals = [record.final for record in records]
     speeds = [final.get("speed/examples_per_second") for final in finals]
+    undisturbed = [None if r.shared_machine else speed for r, speed in zip(records, speeds, strict=True)]
     targets = [record.target or {} for record in records]
     columns = [
         Column("batch\nsize", [str(record.batch_size) for record in records]),
@@ -77,7 +78,7 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
         Column("peak\nlr", [number(record.lr_scaled) for record in records]),
         Column("steps", [f"{record.steps:,}" for record in records]),
         Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
-        Column("relative\nspeed", _relative(records, speeds)),
+        Column("relative\nspeed", _relative(records, undisturbed)),
         Column("peak\nMiB", [_mib(record) for record in records]),
         Column("saved\nMiB", [_saved(record) for record in records]),
         Column("val\nloss", [number(final.get("val/loss"), "#.4g") for final in finals]),

@@ -227,3 +227,11 @@ def test_a_path_with_a_space_can_be_pasted(tmp_path: Path) -> None:
 
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith(f"Next: batchlab dashboard '{tmp_path}/my study'\n")
+
+
+def test_the_speed_of_points_that_shared_the_machine_is_compared_with_none() -> None:
+    speed = {"speed/examples_per_second": 100.0, "val/loss": 1.0}
+    alone = [record(8, final=speed), record(32, final=speed | {"speed/examples_per_second": 300.0})]
+    shared = [record(size, final=speed, shared_machine=True, run_id=f"shared-{size}") for size in (8, 64)]
+
+    assert cells(shown([*alone, *shared]), "speed") == ["1.00x", "-", "3.00x", "-"]
