@@ -23,14 +23,12 @@ def hidden_keys(
     for key, leaf in _leaves(resolved):
         values.setdefault(key, set()).add(str(leaf))
     secrets = {text for key in values if _lies_below(key, asked) for text in values[key] if text}
-    through = {
+    given = {
         key
         for key, texts in values.items()
         if _lies_below(key, written) and any(secret in text for text in texts for secret in secrets)
     }
-    return tuple(
-        key for key in sorted(asked | through) if key.partition(".")[0] in within and not key.endswith("._target_")
-    )
+    return tuple(key for key in sorted(given) if key.partition(".")[0] in within and not key.endswith("._target_"))
 
 
 def _lies_below(key: str, others: Collection[str]) -> bool:

@@ -35,7 +35,14 @@ def test_a_bad_line_is_told_what_is_wrong_in_one_line(line: str, code: int, says
     assert fault(line, code, says) is None
 
 
-@pytest.mark.parametrize(("line", "says"), SEEN_BY_THE_PREFLIGHT, ids=lambda value: str(value)[:60])
+# Each starts a warm server.
+BY_THE_PREFLIGHT = [
+    pytest.param(*line, marks=pytest.mark.slow if position else ())
+    for position, line in enumerate(SEEN_BY_THE_PREFLIGHT)
+]
+
+
+@pytest.mark.parametrize(("line", "says"), BY_THE_PREFLIGHT, ids=lambda value: str(value)[:60])
 def test_what_only_the_preflight_sees_is_told_so_too(line: str, says: str) -> None:
     assert fault(line, 2, says) is None
 

@@ -10,6 +10,7 @@ import pytest
 
 from batchlab.cli.main import main
 from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.hidden_keys import hidden_keys
 from batchlab.hydra_app import plugins
 from batchlab.hydra_app.permitted import stays_inside
 from batchlab.recording.masking import concealed, masked, masked_overrides
@@ -209,6 +210,13 @@ def test_what_the_environment_gave_is_used_and_never_shown(secretive: RunConfig)
     }
     assert shown["runs_dir"] == "***"
     assert SECRET not in run_id(secretive)
+
+
+def test_the_names_of_code_and_of_folders_are_no_secrets() -> None:
+    written = {"model": {"_target_": "${oc.env:LAB}", "root": "${oc.env:LAB}"}, "study": "${oc.env:LAB}"}
+    resolved = {"model": {"_target_": "my_net.Net", "root": "my_net.Net"}, "study": "my_net.Net"}
+
+    assert hidden_keys(written, resolved, within=("model",)) == ("model.root",)
 
 
 def test_what_is_hidden_stays_so_through_every_copy(secretive: RunConfig) -> None:

@@ -114,7 +114,7 @@ def by_hydras_laying(composer: Composer, overrides: Sequence[str]) -> str:
         return str(error)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(overrides=override_sets())
 def test_any_overrides_come_out_as_hydra_lays_them(composer: Composer, overrides: list[str]) -> None:
     assert by_us(composer, overrides) == by_hydras_laying(composer, overrides)
