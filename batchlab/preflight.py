@@ -16,6 +16,7 @@ from batchlab.errors import BatchlabError
 from batchlab.instruments.panel import build_instruments
 from batchlab.plan import plan
 from batchlab.recording.environment import environment
+from batchlab.recording.masking import concealed
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, slices
@@ -63,7 +64,7 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
             found[str(error)] = None
         except (Exception, SystemExit) as error:
             if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
-                found[_in_the_users_words(error)] = None
+                found[concealed(_in_the_users_words(error), values)] = None
         if len(facts) < position:
             facts.append(nowhere)
     return list(found), facts
@@ -157,6 +158,7 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         plan(config, parts.n_train)
     except BatchlabError as error:
         yield str(error)
+        return  # its micro-batches may be too many to list
     if config.target is not None and config.target.metric not in parts.metrics:
         yield f"target.metric={config.target.metric} is not measured: this task gives {', '.join(parts.metrics)}"
     elif config.target is not None and config.target.metric not in parts.directed:

@@ -1,6 +1,7 @@
 """One run, config -> record: the only place where all the parts meet."""
 
 import contextlib
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from batchlab.recording.files import now_utc
 from batchlab.recording.journal import Journal, NotItsJournal, read_journal
 from batchlab.recording.knobs import knobs
 from batchlab.recording.ledger import Ledger
-from batchlab.recording.masking import masked, masked_overrides
+from batchlab.recording.masking import concealed, masked, masked_overrides
 from batchlab.recording.run_folder import METRICS, hold, read_record, write_config, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
@@ -94,8 +95,9 @@ def run(
             status, reason = RunStatus.DIVERGED, str(error)
         except (Exception, SystemExit) as error:
             status, reason = how_it_failed(error)
+            reason = concealed(reason, to_dict(config))  # the user's code may quote what it was given
             with contextlib.suppress(OSError):  # the log may lie on a full disk
-                traceback.print_exc()
+                sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))
         spent = (before.wall_seconds if before else 0.0) + time.perf_counter() - began
         together = point.record.shared_machine or shared()
         point.keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
@@ -198,7 +200,8 @@ class _Point:
 
         def save() -> None:
             journal.flush()
-            content = checkpoint.capture(state, instruments, run_id=self.identity.run_id, journal_offset=journal.offset)
+            name, at, digest = self.identity.run_id, journal.offset, journal.digest
+            content = checkpoint.capture(state, instruments, run_id=name, journal_offset=at, journal_digest=digest)
             write_checkpoint(self.folder, state.step, content)
 
         def interrupted() -> bool:
@@ -253,7 +256,7 @@ class _Point:
                 candidate = checkpoint.read(content)
                 if candidate["run_id"] != self.identity.run_id:
                     raise ValueError("it is of another run")
-                journal.truncate(candidate["journal_offset"])
+                journal.truncate(candidate["journal_offset"], candidate["journal_digest"])
             except (ValueError, NotItsJournal) as error:
                 set_aside(path, str(error), said)
             else:
