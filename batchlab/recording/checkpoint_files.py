@@ -22,7 +22,7 @@ _NAME = re.compile(r"step([0-9]{9,})-([0-9a-f]{16})\.pt")
 def write_checkpoint(run_folder: Path, step: int, content: bytes) -> Path:
     """Puts `content` on the disk beside the others, then removes all but the newest two."""
     folder = run_folder / CHECKPOINTS
-    disk.make_folder(folder)
+    disk.make_folder_inside(folder)
     disk.sync_folder(run_folder)  # the folder's name
     path = folder / f"step{step:09d}-{_hash(content)}.pt"
     disk.write_atomically(path, content)

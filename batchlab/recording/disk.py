@@ -27,6 +27,12 @@ def make_folder(path: Path) -> None:
         os.makedirs(path, exist_ok=True)  # noqa: PTH103 - all of this module's calls are os's, for the test's sake
 
 
+def make_folder_inside(path: Path) -> None:
+    """`path` alone: StorageError where what it lies in is gone, or it would come back empty around what is written."""
+    with _at(path, "made"), contextlib.suppress(FileExistsError):
+        os.mkdir(path)  # noqa: PTH102
+
+
 def create(path: Path) -> int:
     """A descriptor for writing to a file that did not exist before; FileExistsError otherwise."""
     try:

@@ -1,6 +1,7 @@
 """`metrics.jsonl`: one line per measurement, append-only; a run killed at any byte loses at most its last line."""
 
 import contextlib
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,6 +31,7 @@ class Journal:
         self._descriptor = disk.open_to_append(path, restart=restart)
         self._seq = 0
         self.offset = 0  # bytes: where the next line begins; a checkpoint keeps it
+        self._hash = hashlib.sha256()
         self._cut(_whole(path.read_bytes()))
 
     def append(self, measurement: Measurement) -> None:
@@ -43,11 +45,18 @@ class Journal:
             raise
         self._seq += 1
         self.offset += len(line)
+        self._hash.update(line)
 
-    def truncate(self, offset: int) -> None:
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of every line so far; a checkpoint keeps it."""
+        return self._hash.hexdigest()
+
+    def truncate(self, offset: int, digest: str | None = None) -> None:
         """Goes back to an `offset` of before: what came later will be measured again.
 
-        NotItsJournal where the journal is shorter, or no line begins there: then it is not the checkpoint's.
+        NotItsJournal where the journal is shorter, no line begins there, or the lines before it do not have the
+        `digest` they had, where that is known: then it is not the checkpoint's, or was damaged since.
         """
         content = self._path.read_bytes()
         if offset > len(content) or _whole(content[:offset]) != content[:offset]:
@@ -55,6 +64,8 @@ class Journal:
                 f"{self._path.name} has no line that begins at byte {offset} of its {len(content)}: "
                 "it is not the journal of that checkpoint"
             )
+        if digest is not None and hashlib.sha256(content[:offset]).hexdigest() != digest:
+            raise NotItsJournal(f"the first {offset} bytes of {self._path.name} are not what they were")
         self._cut(content[:offset])
 
     def flush(self) -> None:
@@ -79,6 +90,7 @@ class Journal:
     def _cut(self, kept: bytes) -> None:
         disk.cut(self._descriptor, len(kept), self._path)
         self.offset = len(kept)
+        self._hash = hashlib.sha256(kept)
         self._seq = next((entry["seq"] + 1 for line in reversed(kept.splitlines()) if (entry := _entry(line))), 0)
 
 

@@ -14,11 +14,13 @@ from batchlab.records import Measurement
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.step import Outcome
 
-FORMAT = 1  # a change of what is in it must raise it
+FORMAT = 2  # a change of what is in it must raise it
 PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)
 
 
-def capture(state: RunState, instruments: Mapping[str, Plug], *, run_id: str, journal_offset: int) -> bytes:
+def capture(
+    state: RunState, instruments: Mapping[str, Plug], *, run_id: str, journal_offset: int, journal_digest: str
+) -> bytes:
     """Model, optimizer, loss scaler, random streams, clock, instruments and the place in the data and the journal.
 
     Taken between two steps, with the meter's clock standing. The place in the data is `state.examples`: their order
@@ -29,6 +31,7 @@ def capture(state: RunState, instruments: Mapping[str, Plug], *, run_id: str, jo
         "format": FORMAT,
         "run_id": run_id,
         "journal_offset": journal_offset,
+        "journal_digest": journal_digest,
         "step": state.step,
         "examples": state.examples,
         "learning_rate": state.learning_rate,
