@@ -14,6 +14,14 @@ settings.register_profile("batchlab", deadline=None, derandomize=True)
 settings.load_profile("batchlab")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What else runs on this machine shares no lease with the tests: their points would be marked as having company."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("leases")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def repository() -> Path:
     """The root of the checkout."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import complain, say
-from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, did_you_mean
+from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, did_you_mean
 from batchlab.printable import printable
 
 WORDS = {
@@ -30,7 +30,8 @@ examples:
 
 `batchlab WORD --help` tells more of each.
 exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run;
-  2 bad request, nothing was started; 3 some points failed; 4 the grid is empty; 130, 143 interrupted"""
+  2 bad request, nothing was started; 3 some points failed; 4 the grid is empty; 74 the disk refused;
+  130, 143 interrupted"""
 
 # Faults of the place and not of the program: one line says them, a traceback would hide them.
 PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -53,6 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _ended(error, 4)
     except BadRequest as error:
         return _ended(error, 2)
+    except StorageError as error:
+        return _ended(error, 74)
     except BatchlabError as error:
         return _ended(error, 1)
     except OSError as error:

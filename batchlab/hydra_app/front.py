@@ -21,7 +21,7 @@ from batchlab.hydra_app.composing import count_of, pinned
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.permitted import check_overrides
 from batchlab.hydra_app.plugins import register_plugins
-from batchlab.sweep.conduct import run_one
+from batchlab.sweep.elsewhere import run_in_job
 from batchlab.sweep.points import Point
 
 INTERRUPTED = (130, 143)
@@ -30,7 +30,7 @@ INTERRUPTED = (130, 143)
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 def point_task(cfg: DictConfig) -> int:
     """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
-    return run_one(Point(pinned(from_hydra(cfg)), tuple(HydraConfig.get().overrides.task)))
+    return run_in_job(Point(pinned(from_hydra(cfg)), tuple(HydraConfig.get().overrides.task)))
 
 
 def launch(word: str, arguments: Sequence[str]) -> int:

@@ -98,6 +98,11 @@ class PackageSource(_StaysInside, ImportlibResourcesConfigSource):
     """`pkg://`: Hydra's own configs, its launchers among them."""
 
 
+# A job of another package's launcher gets this registry as it is and registers Hydra's own classes again: Hydra
+# compares the names, refuses others, and keeps what is there.
+FolderSource.__name__, PackageSource.__name__ = FileConfigSource.__name__, ImportlibResourcesConfigSource.__name__
+
+
 def confine_sources() -> None:
     """Makes Hydra look for configs through the two classes above."""
     Plugins.instance()  # registers Hydra's own first, and nothing replaces those by the ordinary way

@@ -6,7 +6,7 @@ from typing import Any
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.plugins.sweeper import Sweeper
@@ -61,7 +61,18 @@ class GridSweeper(Sweeper):
         launcher = self.launcher
         if launcher is None or isinstance(launcher, PointLauncher):
             return None
-        return lambda points: launcher.launch([list(point.overrides) for point in points], initial_job_idx=0)
+
+        def launch(points: Sequence[Point]) -> list[str]:
+            # The device was decided here, and is part of a run's identity: the job may see another one.
+            jobs = [
+                [o for o in point.overrides if o.partition("=")[0].lstrip("+") != "device"]
+                + [f"device={point.config.device}"]
+                for point in points
+            ]
+            returned = launcher.launch(jobs, initial_job_idx=0)
+            return [str(job._return_value) for job in returned if job.status is JobStatus.FAILED]
+
+        return launch
 
 
 class PointLauncher(Launcher):

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from batchlab.errors import BadRequest, StorageError
@@ -15,6 +15,7 @@ from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged
+from batchlab.sweep.elsewhere import Launch, run_elsewhere
 from batchlab.sweep.machine import check_room
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, without_duplicates
 from batchlab.sweep.progress import progress
@@ -22,8 +23,6 @@ from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.supervisor import run_grid
 from batchlab.sweep.table import show
-
-Launch = Callable[[Sequence[Point]], None]  # runs points that were checked, somewhere
 
 
 def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
@@ -60,18 +59,9 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
         return 130
     _show(outcome, distinct)
     if outcome.storage is not None:
-        raise StorageError(f"{outcome.storage}\n{_kept(outcome, distinct)}")
+        raise StorageError(f"{outcome.storage}; {_kept(outcome, distinct)}")
     if outcome.exit_code in (130, 143):
         _tell(_kept(outcome, distinct))
-    return outcome.exit_code
-
-
-def run_one(point: Point) -> int:
-    """Runs a point that was checked before, in a job of another package's launcher; no table."""
-    with WarmServer() as server, progress(total=1) as spectator:
-        outcome = run_grid([point], server, spectator)
-    if outcome.storage is not None:
-        raise StorageError(outcome.storage)
     return outcome.exit_code
 
 
@@ -99,12 +89,11 @@ def _run(
 ) -> SweepOutcome:
     if elsewhere is None:
         return run_grid(points, server, spectator)
-    if left:
-        elsewhere(left)
+    interrupted = run_elsewhere(left, elsewhere, spectator.say) if left else None
     found = [read_record(point.folder) for point in points]
     records = tuple(record for record in found if record is not None)
-    missing = len(points) - len(records)
-    return SweepOutcome(records, len(points) - len(left), 3 if missing else exit_code(records))
+    code = exit_code(records, interrupted)
+    return SweepOutcome(records, len(points) - len(left), code or (3 if len(records) < len(points) else 0))
 
 
 def _show(outcome: SweepOutcome, points: Sequence[Point]) -> None:

@@ -33,6 +33,7 @@ def run_grid(points: Sequence[Point], server: WarmServer, spectator: Spectator) 
             sweep.run()
         finally:
             sweep.end_what_is_left()
+    interruption.hand_over()
     return sweep.outcome()
 
 
