@@ -1,0 +1,1 @@
+"""The pieces of the torture: faults, what is done with them, and what must come out all the same."""

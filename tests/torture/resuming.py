@@ -1,0 +1,131 @@
+"""Stopped at a step and gone on from there: to the bit what an undisturbed run comes to."""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from batchlab import run as running
+from batchlab.recording.checkpoint_files import write_checkpoint
+from torture.comparison import came_to, differences
+from torture.tiny import ADAMW, SGD, folder_of, stop_at, tiny, train
+
+BATCH_SIZE, STEPS = 6, 22
+COMBINATIONS: list[dict[str, Any]] = [
+    {
+        "optimizer": optimizer,
+        "model": model,
+        "accumulate": accumulate,
+        "precision": precision,
+        "batch_size": BATCH_SIZE,
+        "steps": STEPS,
+        # None of these divides another, nor the batch: every instrument's cadence straddles the steps.
+        "log_every": 17,
+        "eval_every": 25,
+        "checkpoint_every": checkpoint_every,
+        "schedule": "cosine",
+        "warmup": 0.2,
+    }
+    for i, (optimizer, model, accumulate, precision) in enumerate(
+        itertools.product((SGD, ADAMW), ({"norm": True}, {"dropout": 0.3}), (None, 3), ("fp32", "bf16", "fp16"))
+    )
+    for checkpoint_every in ((BATCH_SIZE, None)[i % 2],)  # at every step, or only where it is stopped
+]
+# Each is a trap of its own.
+TRAPS: list[dict[str, Any]] = [
+    {"model": {"norm": True, "dropout": 0.2, "hidden_buffer": True}},
+    {"dtype": "float64", "model": {"dropout": 0.2}, "optimizer": ADAMW},
+    {"target": {"metric": "val/loss", "value": 0.9}, "lr": 0.1, "steps": 20},
+    {"target": {"metric": "val/loss", "value": 0.9}, "lr": 0.1, "steps": 20, "stop_at_target": True},
+    {"target": {"metric": "val/accuracy", "value": 0.6}, "lr": 0.1, "steps": 20, "checkpoint_every": 4},
+    {"clip_norm": 0.1, "precision": "fp16", "lr": 0.2, "model": {"gain": 300.0}},  # some of its steps are skipped
+    {
+        "steps": 30,
+        "batch_size": 7,
+        "micro_batch_size": 3,
+        "eval_every": 10,
+        "log_every": 9,
+        "model": {"dropout": 0.2},
+    },  # ragged, three epochs
+    {"checkpoint_seconds": 1e-9, "log_every": 15, "eval_every": 9, "checkpoint_every": None},
+]
+
+
+def undisturbed(config: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], int]:
+    """What the run comes to, and after how many steps."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    made = tiny(place, **config)
+    record = train(made)
+    assert record.status.is_answer, record.reason
+    found = came_to(folder_of(made))
+    shutil.rmtree(place)
+    return found, record.steps
+
+
+def exact(config: dict[str, Any], stops: tuple[int, ...], expected: dict[str, Any], scratch: Path) -> str | None:
+    """Stops after so many steps each time, each in a call of its own, then runs to the end; what differs."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    made = tiny(place, **config)
+    try:
+        reached, seconds = 0, 0.0
+        for stop in stops:
+            record = train(made, stopping=stop_at(stop))
+            reached += stop
+            if record.train_seconds <= seconds:
+                return f"{config} stopped at {stops}: its clock was set back"
+            seconds = record.train_seconds
+            if record.status != "interrupted" or record.steps != reached:
+                return f"{config} stopped at {stops}: {record.status} after step {record.steps}: {record.reason}"
+        record = train(made)
+        if record.train_seconds <= seconds and record.steps > reached:
+            return f"{config} stopped at {stops}: its clock was set back"
+        steps = tuple(itertools.accumulate(stops))
+        if record.status.is_answer and record.resumed_at != steps:
+            return f"{config}: went on from {record.resumed_at}, not {steps}"
+        wrong = differences(came_to(folder_of(made)), expected)
+        return f"{config} stopped at {stops}: {'; '.join(wrong[:4])}" if wrong else None
+    finally:
+        shutil.rmtree(place)
+
+
+def cases(scale: float = 1.0) -> Iterator[tuple[dict[str, Any], list[tuple[int, ...]]]]:
+    """Each configuration, with the steps it is stopped at: each of them, or a share; and two in one run."""
+    for i, config in enumerate((*COMBINATIONS, *TRAPS)):
+        steps = int(config.get("steps", 10))
+        every = [*((step,) for step in range(1, steps)), (steps // 3, steps // 3)]
+        stride = max(1, round(1 / scale))
+        yield config, every[i % stride :: stride] if len(every) > i % stride else every[:1]
+
+
+def exact_after_each_checkpoint(config: dict[str, Any], scratch: Path) -> tuple[int, list[str]]:
+    """A run whose folder is copied after every checkpoint, as a kill would leave it: how many, and what differs."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    made = tiny(place / "whole", **config)
+    copies: list[Path] = []
+
+    def and_copy(run_folder: Path, step: int, content: bytes) -> Path:
+        path = write_checkpoint(run_folder, step, content)
+        copies.append(place / f"copy{len(copies)}")
+        shutil.copytree(run_folder, folder_of(tiny(copies[-1], **config)))
+        return path
+
+    try:
+        with mock.patch.object(running, "write_checkpoint", and_copy):
+            train(made)
+        expected, wrong = came_to(folder_of(made)), []
+        for copy in copies:
+            again = tiny(copy, **config)
+            record = train(again)
+            found = differences(came_to(folder_of(again)), expected)
+            if not record.resumed_at:
+                found.append("it did not go on from its checkpoint")
+            if found:
+                wrong.append(
+                    f"{config} killed after its checkpoint of step {record.resumed_at}: {'; '.join(found[:4])}"
+                )
+        return len(copies), wrong
+    finally:
+        shutil.rmtree(place)
