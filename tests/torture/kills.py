@@ -23,11 +23,10 @@ def undisturbed(folder: Path, *grid: str) -> dict[str, Any]:
 
 
 def killed_again_and_again(
-    folder: Path, kills: int, expected: dict[str, Any], draw: random.Random, *grid: str
+    folder: Path, kills: int, done: dict[str, bytes], draw: random.Random, *grid: str
 ) -> Iterator[str | None]:
-    """One sweep with `kills` deaths: for each, and for its end, what is wrong."""
-    folder.mkdir()
-    done: dict[str, bytes] = {}
+    """One sweep, begun again after each of `kills` deaths: for each what is wrong. `done` are the answers so far."""
+    folder.mkdir(exist_ok=True)
     for number in range(kills):
         with sweep(folder, *(grid or GRID)) as running:
             if not running.hear(STARTED):
@@ -36,11 +35,15 @@ def killed_again_and_again(
             time.sleep(draw.uniform(0, MOST_SECONDS))
             wrong = _kill_worker(running) if draw.random() < 0.2 else _kill(running)
             yield wrong or _kept(running.study, done)
+
+
+def comes_to(folder: Path, expected: dict[str, Any], done: dict[str, bytes], *grid: str) -> str | None:
+    """The sweep to its end: what differs from one that nobody disturbed, or touched an answer that was there."""
     code, output = finished(folder, *(grid or GRID))
     wrong = [] if code == 0 else [f"exit code {code}: {output}"]
     wrong += filter(None, [_kept(folder / "runs" / "study", done)])
     wrong += different(folder / "runs" / "study", expected)
-    yield "; ".join(wrong[:4]) or None
+    return "; ".join(wrong[:4]) or None
 
 
 def different(study: Path, expected: dict[str, Any]) -> list[str]:
@@ -78,9 +81,7 @@ def asked_to_stop(folder: Path, expected: dict[str, Any], draw: random.Random, *
             else:
                 left = running.orphans()
                 yield f"{name}: {left} are left" if left else None
-    code, output = finished(folder, *(grid or GRID))
-    wrong = different(folder / "runs" / "study", expected)
-    yield "; ".join(wrong[:4]) or (None if code == 0 else f"exit code {code}: {output}")
+    yield comes_to(folder, expected, {}, *grid)
 
 
 def _kill(running: Sweep) -> str | None:

@@ -117,9 +117,8 @@ class Sweep:
 
     def alive(self) -> list[int]:
         """Every living process that it started, itself included."""
-        return [
-            int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal() and self._is_its(int(path.name))
-        ]
+        everybody = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal())
+        return [pid for pid in everybody if self._is_its(pid)]
 
     def orphans(self, seconds: float = 10) -> list[int]:
         """Who is left so long after its end."""
@@ -127,6 +126,13 @@ class Sweep:
         while (left := self.alive()) and time.monotonic() < until:
             time.sleep(0.05)
         return left
+
+    def close(self) -> None:
+        """Waits for the last of it."""
+        self.process.wait()
+        self._listener.join(timeout=20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
     def _is_its(self, pid: int) -> bool:
         with contextlib.suppress(OSError):
@@ -157,7 +163,7 @@ def sweep(
         for pid in started.alive():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        started.process.wait()
+        started.close()
 
 
 def finished(folder: Path, *overrides: str) -> tuple[int, str]:

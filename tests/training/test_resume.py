@@ -1,0 +1,124 @@
+"""A run that was stopped goes on as if it never had: to the bit. Every step of every configuration: scripts/torture."""
+
+import pytest
+from torture import mutants, resuming
+from torture.comparison import came_to, curve, differences
+from torture.kth_call import quick
+from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
+
+from batchlab.records import Measurement
+from batchlab.run import Listener
+
+HARD = {"model": {"norm": True, "dropout": 0.3, "hidden_buffer": True}, "optimizer": ADAMW}
+
+
+@pytest.fixture(autouse=True)
+def _quick():
+    with quick():
+        yield
+
+
+def words(config):
+    optimizer = config["optimizer"]["_target_"].rpartition(".")[2]
+    return f"{optimizer} {'/'.join(config['model'])} x{config['accumulate'] or 1} {config['precision']}"
+
+
+@pytest.mark.parametrize(
+    ("number", "config"), enumerate(resuming.COMBINATIONS), ids=[words(config) for config in resuming.COMBINATIONS]
+)
+def test_going_on_is_exact_whatever_trains(number, config, tmp_path):
+    expected, steps = resuming.undisturbed(config, tmp_path)
+
+    # Over all of them, every step of the run is stopped at.
+    assert steps == resuming.STEPS
+    assert resuming.exact(config, (number % (steps - 1) + 1,), expected, tmp_path) is None
+
+
+@pytest.mark.parametrize("config", resuming.TRAPS, ids=str)
+def test_going_on_is_exact_where_it_is_hard(config, tmp_path):
+    expected, steps = resuming.undisturbed(config, tmp_path)
+
+    for stops in ((1,), (steps - 1,), (steps // 3, steps // 3)):
+        assert resuming.exact(config, stops, expected, tmp_path) is None
+
+
+@pytest.mark.parametrize("config", [resuming.TRAPS[-1], resuming.TRAPS[4]], ids=["by time", "at every step"])
+def test_going_on_is_exact_after_a_kill_behind_any_checkpoint_the_last_step_included(config, tmp_path):
+    count, wrong = resuming.exact_after_each_checkpoint(config, tmp_path)
+
+    assert wrong == []
+    assert count > 1
+
+
+def test_the_curves_of_a_run_that_went_on_are_drawn_once_and_whole(tmp_path):
+    undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
+    train(undisturbed)
+    for _ in range(2):
+        train(stopped, stopping=stop_at(3))
+    train(stopped)
+
+    assert curve(folder_of(stopped), "val/loss") == curve(folder_of(undisturbed), "val/loss")
+    assert len(curve(folder_of(stopped), "val/loss")) == 4
+    assert len(list(folder_of(stopped).glob("events.*"))) == 1
+
+
+def test_damaged_checkpoints_are_passed_over_and_what_was_measured_after_the_older_one_is_measured_again(tmp_path):
+    undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
+    train(undisturbed)
+    train(stopped, stopping=stop_at(7))
+    newest = sorted((folder_of(stopped) / "checkpoints").glob("*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    said = Said()
+
+    record = train(stopped, listener=said)
+
+    assert record.resumed_at == (6,)
+    assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
+    assert [text.split(" ")[0] for text in said.texts] == ["checkpoint", "goes"]
+    assert said.texts[1] == "goes on from its checkpoint at step 6"
+
+
+def test_a_journal_that_is_not_the_checkpoints_begins_the_run_anew(tmp_path):
+    undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
+    train(undisturbed)
+    train(stopped, stopping=stop_at(7))
+    journal = folder_of(stopped) / "metrics.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"value": 1.', b'"value": 2.', 1))
+    said = Said()
+
+    record = train(stopped, listener=said)
+
+    assert record.resumed_at == ()
+    assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
+    assert "of metrics.jsonl are not what they were" in said.texts[0]
+    assert said.texts[-1] == "starts again from its first step (there is no checkpoint to go on from)"
+
+
+def test_an_answer_is_not_asked_again(tmp_path):
+    config = tiny(tmp_path)
+    first = train(config)
+    before = {path.name: path.read_bytes() for path in folder_of(config).iterdir()}
+
+    assert train(config) == first
+    assert {path.name: path.read_bytes() for path in folder_of(config).iterdir()} == before
+
+
+class Said(Listener):
+    """Keeps what was said, and how many measurements came."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.taken: list[Measurement] = []
+
+    def say(self, text: str) -> None:
+        self.texts.append(text)
+
+    def take(self, measurement: Measurement) -> None:
+        self.taken.append(measurement)
+
+
+@pytest.mark.parametrize(
+    ("name", "mutant", "check"), mutants.MUTANTS[:9], ids=[name for name, _, _ in mutants.MUTANTS[:9]]
+)
+def test_what_a_checkpoint_leaves_out_is_noticed(name, mutant, check, tmp_path):
+    assert mutants.killed(mutant, check, tmp_path) is None, name
