@@ -58,6 +58,10 @@ def test_two_sweeps_over_one_study_finish_it_once(expected, tmp_path):
     assert list(pairs.together(tmp_path / "pair", expected, *GRID)) == [None, None, None]
 
 
+def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
+    assert kills.leaves_nobody(tmp_path / "killed") is None
+
+
 def test_a_sweep_on_a_hard_day_comes_to_what_it_would_have(expected, tmp_path):
     folder, done = tmp_path / "day", dict[str, bytes]()
     folder.mkdir()

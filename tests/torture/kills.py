@@ -84,6 +84,18 @@ def asked_to_stop(folder: Path, expected: dict[str, Any], draw: random.Random, *
     yield comes_to(folder, expected, {}, *grid)
 
 
+def leaves_nobody(folder: Path) -> str | None:
+    """A sweep that is killed while a point trains that would go on for minutes: its process ends with it."""
+    folder.mkdir()
+    with sweep(folder, "batch_size=16", "model.seconds=2") as running:
+        running.hear(STARTED)
+        until = time.monotonic() + 60
+        while not (workers := running.workers()) and time.monotonic() < until:
+            time.sleep(0.02)
+        wrong = _kill(running)
+        return wrong if workers else f"no worker was seen: {running.output}"
+
+
 def _kill(running: Sweep) -> str | None:
     running.kill()
     running.end()

@@ -132,7 +132,8 @@ def kill_9(scratch: Path, amount: Amount) -> Results:
 
 
 def signals(scratch: Path, amount: Amount) -> Results:
-    """Ctrl-C, Ctrl-C twice, SIGTERM, SIGUSR1 in turn, and to the end."""
+    """Ctrl-C, Ctrl-C twice, SIGTERM, SIGUSR1 in turn, and to the end; a kill that leaves no orphan."""
+    yield kills.leaves_nobody(scratch / "killed")
     expected = kills.undisturbed(scratch / "undisturbed")
     for number in range(amount.of(3)):
         chance = random.Random(f"{amount.seed} {number}")
