@@ -24,7 +24,7 @@ from batchlab.recording.journal import Journal, NotItsJournal, read_journal
 from batchlab.recording.knobs import knobs
 from batchlab.recording.ledger import Ledger
 from batchlab.recording.masking import concealed, masked, masked_overrides
-from batchlab.recording.run_folder import METRICS, hold, read_record, write_config, write_record
+from batchlab.recording.run_folder import METRICS, hold, read_record, set_damaged_aside, write_config, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
@@ -79,6 +79,9 @@ def run(
     holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
     """
     with hold(folder), contextlib.ExitStack() as closing:
+        listener = listener or Listener()
+        if (damaged := set_damaged_aside(folder)) is not None:
+            listener.say(damaged)
         before = read_record(folder)
         if before is not None and before.status.is_answer and before.ended_at != identity.answered_at:
             return before  # another sweep has answered it meanwhile
@@ -86,9 +89,9 @@ def run(
         point = _Point(config, folder, identity, before, closing)
         status, reason = RunStatus.COMPLETED, ""
         try:
-            point.train(listener or Listener(), stopping)
+            point.train(listener, stopping)
             if point.interrupted:
-                status, reason = RunStatus.INTERRUPTED, f"stopped by a signal after step {point.record.steps}"
+                status, reason = RunStatus.INTERRUPTED, f"stopped by a signal after step {point.record.steps:,}"
         except StorageError:
             raise
         except Diverged as error:
@@ -98,7 +101,7 @@ def run(
             reason = concealed(reason, to_dict(config))  # the user's code may quote what it was given
             with contextlib.suppress(OSError):  # the log may lie on a full disk
                 sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))
-        spent = (before.wall_seconds if before else 0.0) + time.perf_counter() - began
+        spent = point.record.wall_seconds + time.perf_counter() - began
         together = point.record.shared_machine or shared()
         point.keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
         if status.is_answer:
@@ -117,10 +120,7 @@ class _Point:
         before: RunRecord | None,
         closing: contextlib.ExitStack,
     ) -> None:
-        self.config = config
-        self.folder = folder
-        self.identity = identity
-        self.closing = closing
+        self.config, self.folder, self.identity, self.closing = config, folder, identity, closing
         self.interrupted = False
         disk.sweep(folder)
         if config.force or (before is not None and before.status.is_answer):
@@ -204,6 +204,14 @@ class _Point:
             content = checkpoint.capture(state, instruments, run_id=name, journal_offset=at, journal_digest=digest)
             write_checkpoint(self.folder, state.step, content)
 
+        saving = Checkpointer(
+            save,
+            examples=config.checkpoint_every,
+            seconds=config.checkpoint_seconds,
+            look_every=planned.log_every,
+            since=state.examples,
+        )
+
         def interrupted() -> bool:
             self.interrupted = stopping()
             return self.interrupted
@@ -219,7 +227,7 @@ class _Point:
                     position=state.examples,
                 ),
                 Step(model, optimizer, task, precision, config.clip_norm),
-                [*instruments.values(), self._checkpointer(save, planned, state.examples)],
+                [*instruments.values(), saving],
                 learning_rate=lambda examples: rate_at(config, planned, peak_rate, examples),
                 stopping=interrupted,
                 enough=lambda: config.stop_at_target and ledger.target_reached,
@@ -265,7 +273,7 @@ class _Point:
         for text in said:
             listener.say(text)
         if found is None:
-            if self.record.attempts > 1:
+            if self.record.attempts > 1 and not self.config.force:
                 listener.say("starts again from its first step (there is no checkpoint to go on from)")
             journal.truncate(0)
             return
@@ -275,15 +283,6 @@ class _Point:
             raise BadRequest(f"its checkpoint of step {found['step']:,} cannot be used: {error}; use --force") from None
         listener.say(f"goes on from its checkpoint at step {state.step:,}")
         self.record = replace(self.record, resumed_at=(*self.record.resumed_at, state.step))
-
-    def _checkpointer(self, save: Callable[[], None], planned: Plan, since: int) -> Checkpointer:
-        return Checkpointer(
-            save,
-            examples=self.config.checkpoint_every,
-            seconds=self.config.checkpoint_seconds,
-            look_every=planned.log_every,
-            since=since,
-        )
 
     def _open_events(self, planned: Plan) -> RunEvents:
         """TensorBoard's view of the run, in a file of its own: begun anew, and drawn again from the journal."""

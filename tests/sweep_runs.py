@@ -32,6 +32,9 @@ class Silent:
     def finish(self, run_id: str, status: object, record: RunRecord | None) -> None:
         self.said.append(f"finish {status}")
 
+    def abandon(self, run_id: str) -> None:
+        self.said.append("abandon")
+
     def say(self, text: str) -> None:
         self.said.append(text)
 

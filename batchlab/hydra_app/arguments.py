@@ -62,8 +62,12 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
 
 
 def to_continue(arguments: Sequence[str]) -> list[str]:
-    """`arguments` as they continue a sweep that was interrupted: forced once more, it would start from nothing."""
-    return [word for word in arguments if not re.match(r"(--force$|\+{0,2}force=)", word)]
+    """`arguments` as they continue a sweep that was interrupted: forced once more, it would start from nothing.
+
+    What a forced sweep was allowed to mix, its continuation is too.
+    """
+    left = [word for word in arguments if not re.match(r"(--force$|\+{0,2}force=)", word)]
+    return left if len(left) == len(arguments) else [*left, "accept_changed=true"]
 
 
 def own_targets(overrides: Sequence[str]) -> list[str]:

@@ -51,7 +51,10 @@ def launch(word: str, arguments: Sequence[str]) -> int:
                 point_task()
             except SystemExit as end:
                 if end.code in INTERRUPTED:
-                    again = shlex.join(["batchlab", word, *to_continue(arguments)])
+                    left = to_continue(arguments)
+                    again = shlex.join(["batchlab", word, *left])
+                    if left != list(arguments):
+                        sys.stderr.write("points that were not begun keep their old answers: --force runs all again\n")
                     sys.stderr.write(f"continue with: {again}\n")
                 return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0

@@ -66,8 +66,19 @@ def read_record(folder: Path, unreadable: list[str] | None = None) -> RunRecord 
     else:
         return record
     if unreadable is not None:
-        unreadable.append(f"{path} cannot be read: {reason}; remove its folder to run it again")
+        unreadable.append(f"{path} cannot be read: {reason}")
     return None
+
+
+def set_damaged_aside(folder: Path) -> str | None:
+    """Renames a record that cannot be read, and the journal with it, to `....damaged`; what to say of it, if any."""
+    damaged: list[str] = []
+    if read_record(folder, damaged) is not None or not damaged:
+        return None
+    for name in (RECORD, METRICS):
+        if (folder / name).exists():
+            disk.move(folder / name, folder / f"{name}.damaged")
+    return f"{damaged[0]}; it and its journal are kept as *.damaged"
 
 
 def read_records(study_dir: Path, unreadable: list[str] | None = None) -> list[RunRecord]:

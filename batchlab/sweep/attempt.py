@@ -8,9 +8,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 from batchlab.config import to_dict
-from batchlab.recording import disk
 from batchlab.recording.files import now_utc
-from batchlab.recording.run_folder import read_record, write_record
+from batchlab.recording.run_folder import hold, read_record, write_record
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
 from batchlab.sweep.endings import classify, oom_kill_count
@@ -18,6 +17,7 @@ from batchlab.sweep.identity import group_id
 from batchlab.sweep.points import Point, Spectator
 from batchlab.sweep.server import WarmServer
 
+LINGER_SECONDS = 5.0  # between its record and its end
 KILL_AFTER_SECONDS = 20.0  # between asking a worker to end and ending it
 
 
@@ -32,9 +32,11 @@ class Attempt:
     clock: Callable[[], float]
     started: float
     kills_before: int
+    answered_at: str | None = None  # when the answer was given that it measures again
     record: RunRecord | None = None
     held: str | None = None  # another process holds its folder: who
     storage: str | None = None  # what the disk refused
+    said_all_at: float | None = None  # when its record was heard
     asked_at: float | None = None  # when it was told to end
     timed_out: bool = False
     stopped_by_us: bool = False
@@ -49,7 +51,7 @@ class Attempt:
             self.finished = True
             return
         if kind == "record":
-            self.record = RunRecord.from_dict(content)
+            self.record, self.said_all_at = RunRecord.from_dict(content), self.clock()
         elif kind == "planned":
             spectator.expect(name, content)
         elif kind == "say":
@@ -70,6 +72,8 @@ class Attempt:
             self.ask()
         if self.asked_at is not None and now - self.asked_at > self._patience():
             self.process.kill()
+        if self.said_all_at is not None and now - self.said_all_at > LINGER_SECONDS:
+            self.process.kill()  # a thread of the user's code that does not end, say; its record is on the disk
 
     def ask(self) -> None:
         """Tells it to end after its step, with a checkpoint."""
@@ -86,7 +90,7 @@ class Attempt:
     def concluded(self) -> RunRecord:
         """Its record, once its process has ended; what the process did not record is recorded here.
 
-        StorageError where the disk does not take that.
+        RunIsHeld where another sweep has its folder by now, StorageError where the disk does not take it.
         """
         point, record = self.point, self.record
         if record is not None and not (self.timed_out and record.status is RunStatus.INTERRUPTED):
@@ -101,11 +105,13 @@ class Attempt:
                 stopped_by_us=self.stopped_by_us,
                 oom_kills=oom_kill_count() - self.kills_before,
             )
-        left = record or read_record(point.folder) or point.new_record(status, reason)
         spent = 0.0 if record else self.clock() - self.started
-        found = replace(left, status=status, reason=reason, wall_seconds=left.wall_seconds + spent, ended_at=now_utc())
-        keep(point, found)
-        return found
+
+        def ended(left: RunRecord) -> RunRecord:
+            wall_seconds = left.wall_seconds + spent
+            return replace(left, status=status, reason=reason, wall_seconds=wall_seconds, ended_at=now_utc())
+
+        return keep(point, ended, answered_at=self.answered_at)
 
     def close(self) -> None:
         """Waits for its process, and gives back what it was given."""
@@ -135,13 +141,22 @@ def begin(
     }
     kills_before, started = oom_kill_count(), time.monotonic()
     process, connection = server.start(worker.work, values, str(point.folder), identity)
-    return Attempt(point, process, connection, closing, time.monotonic, started, kills_before)
+    return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
 
 
-def keep(point: Point, record: RunRecord) -> None:
-    """Records what the point's own process has not; StorageError where it cannot."""
-    disk.make_folder(point.folder)
-    write_record(point.folder, record)
+def keep(point: Point, ended: Callable[[RunRecord], RunRecord], *, answered_at: str | None) -> RunRecord:
+    """Records what the point's own process has not: `ended` of what stands. What is returned is on the disk.
+
+    An answer that stands, and is not the one of `answered_at` that was to be measured again, is kept: the process
+    died when it had said all, or another sweep was faster. RunIsHeld and StorageError where it cannot be written.
+    """
+    with hold(point.folder):
+        left = read_record(point.folder)
+        if left is not None and left.status.is_answer and left.ended_at != answered_at:
+            return left
+        found = ended(left or point.new_record(RunStatus.RUNNING, ""))
+        write_record(point.folder, found)
+        return found
 
 
 def _named(point: Point) -> str:

@@ -26,6 +26,10 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     process, connection = server.start(worker.check, [to_dict(point.config) for point in points])
     try:
         problems, facts = connection.recv()
+        process.kill()  # it has said all; a thread of the user's code may not let it end
+    except KeyboardInterrupt:
+        process.kill()
+        raise
     except EOFError:
         process.join()
         status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)

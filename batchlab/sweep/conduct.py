@@ -16,6 +16,7 @@ from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged
 from batchlab.sweep.elsewhere import Launch, run_elsewhere
+from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.machine import check_room
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, without_duplicates
 from batchlab.sweep.progress import progress
@@ -41,25 +42,27 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     if distinct[0].config.dry_run:
         return _say_plan(list(plan_lines(standings)), removed)
     left = [found.point for found in standings if found.action is not Action.SKIP]
+    answered = sum(found.action is Action.SKIP and found.answered_at is not None for found in standings)
     try:
-        with WarmServer() as server:
+        # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
+        with watching_signals(then=_give_up) as interruption, WarmServer() as server:
             if left:
                 server.warm_up()
                 for study in dict.fromkeys(point.study_folder for point in left):
                     _try_to_write(study)
-            with progress(total=len(distinct), skipped=len(distinct) - len(left)) as spectator:
+            with progress(total=len(left) + answered, skipped=answered) as spectator:
                 if removed:
                     spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
                 if (text := stands_failed(standings)) is not None:
                     spectator.say(text)
                 check_unchanged(left, check_grid(left, server))
                 outcome = _run(distinct, left, server, spectator, elsewhere)
-    except KeyboardInterrupt:  # while points run, signals are the supervisor's
+    except KeyboardInterrupt:
         _tell("stopped before a point was begun")
-        return 130
-    _show(outcome, distinct)
-    if outcome.storage is not None:
-        raise StorageError(f"{outcome.storage}; {_kept(outcome, distinct)}")
+        return interruption.exit_code or 130
+    refused = _show(outcome, distinct)
+    if outcome.storage is not None or refused is not None:
+        raise StorageError(f"{outcome.storage or refused}; {_kept(outcome, distinct)}")
     if outcome.exit_code in (130, 143):
         _tell(_kept(outcome, distinct))
     return outcome.exit_code
@@ -96,8 +99,12 @@ def _run(
     return SweepOutcome(records, len(points) - len(left), code or (3 if len(records) < len(points) else 0))
 
 
-def _show(outcome: SweepOutcome, points: Sequence[Point]) -> None:
-    """The table of each study of the grid, and the study's own files; a disk that refuses those hides no table."""
+def _show(outcome: SweepOutcome, points: Sequence[Point]) -> str | None:
+    """The table of each study of the grid, and the study's own files; a disk that refuses those hides no table.
+
+    What the disk refused of `results.csv` is returned; TensorBoard's view is a view, and only said.
+    """
+    refused = None
     by_id = {(record.study, record.run_id): record for record in outcome.records}
     for study in dict.fromkeys(point.study_folder for point in points):
         shown = [
@@ -108,13 +115,21 @@ def _show(outcome: SweepOutcome, points: Sequence[Point]) -> None:
         if not shown:
             continue
         try:
-            rebuild(study)
             write_results(study)
+        except OSError as error:
+            refused = str(error)
+        try:
+            rebuild(study)
         except OSError as error:
             _tell(f"batchlab: {error}")
         show(shown, study)
         for sentence in stale(_of_before(shown), Path.cwd()):
             _tell(f"batchlab: {sentence}")
+    return refused
+
+
+def _give_up(interruption: Interruption) -> None:
+    raise KeyboardInterrupt
 
 
 def _of_before(records: Sequence[RunRecord]) -> list[RunRecord]:

@@ -76,6 +76,9 @@ class Spectator(Protocol):
     def finish(self, run_id: str, status: RunStatus, record: RunRecord | None) -> None:
         """It has ended."""
 
+    def abandon(self, run_id: str) -> None:
+        """It is not run here after all."""
+
     def say(self, text: str) -> None:
         """Something the person should know."""
 
@@ -90,7 +93,7 @@ def without_duplicates(points: Sequence[Point]) -> list[Point]:
 
 def distinguishing(points: Sequence[Point]) -> list[str]:
     """What tells each point from the others, in the words it was asked for: `batch_size=8 seed=1`."""
-    shared = set.intersection(*(set(point.overrides) for point in points)) if len(points) > 1 else set()
+    shared = set.intersection(*(set(point.overrides) for point in points)) if points else set()
     return [
         " ".join(word.lstrip("+") for word in masked_overrides(w for w in point.overrides if w not in shared))
         or f"batch_size={point.config.batch_size}"

@@ -130,6 +130,11 @@ class PlainProgress:
         line = Text.assemble(f"{label}: ", (str(status), STYLES.get(status, "red")), f"{after}{_outcome(record)}")
         self._line(line)
 
+    def abandon(self, run_id: str) -> None:
+        """It is not run here after all."""
+        if self.running.pop(run_id, None) is not None:
+            self.points_started -= 1
+
     def say(self, text: str) -> None:
         """One line of its own."""
         self._line(Text(printable(text)))

@@ -39,9 +39,10 @@ class Standing:
 
 def standing(point: Point) -> Standing:
     """Reads the point's record, and decides by it and by `force`, `retry` and `skip_larger`."""
-    record, config = read_record(point.folder), point.config
+    damaged: list[str] = []
+    record, config = read_record(point.folder, damaged), point.config
     if record is None:
-        return Standing(point, Action.RUN, "new")
+        return Standing(point, Action.RUN, f"again, {damaged[0]}" if damaged else "new")
     if config.force:
         return Standing(point, Action.RUN, f"again (force), was {record.status}", record)
     not_tried = record.attempts == 0

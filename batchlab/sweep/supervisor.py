@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 
 from batchlab.errors import StorageError
-from batchlab.recording.run_folder import holder
+from batchlab.recording.run_folder import RunIsHeld, holder
 from batchlab.records import RunRecord
 from batchlab.sweep.attempt import Attempt, begin, keep
 from batchlab.sweep.interruption import Interruption, watching_signals
@@ -57,7 +57,7 @@ class _Sweep:
         self.limits = Limits()
         self.storage: str | None = None
         self._told_to_stop = False
-        self._told_of_others = False
+        self._others: set[str] = set()  # run ids that another sweep was seen to run
 
     @property
     def stopping(self) -> bool:
@@ -92,18 +92,22 @@ class _Sweep:
             found = standing(point)
             if found.action is Action.SKIP and found.record is not None:
                 self.limits.learn(point, found.record)
+                if point.run_id in self._others:
+                    self._ended(point, found.record)
+                    continue
                 self.records[point.run_id] = found.record
                 self.skipped += 1
                 continue
             try:
                 if (by := holder(point.folder)) is not None:
                     self._leave_to_others(point, by)
-                elif (record := self.limits.too_large(point)) is not None:
-                    keep(point, record)
-                    self._ended(point, record)
+                elif found.action is Action.RUN and (record := self.limits.too_large(point)) is not None:
+                    self._ended(point, keep(point, lambda _, r=record: r, answered_at=found.answered_at))  # type: ignore[misc]
                 elif not self._start(point, found.answered_at):
                     self.waiting.appendleft(point)
                     return
+            except RunIsHeld as held:
+                self._leave_to_others(point, held.by)
             except StorageError as error:
                 self.storage = str(error)
 
@@ -122,9 +126,9 @@ class _Sweep:
         return True
 
     def _leave_to_others(self, point: Point, by: str) -> None:
-        if not self._told_of_others:
+        if not self._others:
             self.spectator.say(f"{self.labels[point.run_id]} {by}: it is left to that sweep")
-            self._told_of_others = True
+        self._others.add(point.run_id)
         self.elsewhere.append(point)
 
     def _listen(self) -> None:
@@ -161,6 +165,7 @@ class _Sweep:
         point = attempt.point
         try:
             if attempt.held is not None:
+                self.spectator.abandon(point.run_id)
                 self._leave_to_others(point, attempt.held)
             elif attempt.storage is not None:
                 self.storage = self.storage or attempt.storage
@@ -168,6 +173,9 @@ class _Sweep:
                 record = attempt.concluded()
                 self.limits.learn(point, record)
                 self._ended(point, record)
+        except RunIsHeld as held:
+            self.spectator.abandon(point.run_id)
+            self._leave_to_others(point, held.by)
         except StorageError as error:
             self.storage = self.storage or str(error)
 

@@ -81,7 +81,9 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
         for name, instrument in instruments.items():
             instrument.load_state_dict(_on(state.device, content["instruments"][name]))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"it does not fit the model as it is now: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"it does not fit the model as it is now: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from error
     state.step, state.examples = content["step"], content["examples"]
     state.learning_rate = content["learning_rate"]
     state.meter.load_state_dict(content["meter"])

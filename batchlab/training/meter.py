@@ -21,6 +21,9 @@ class Peaks(Protocol):
     def reset(self) -> None:
         """Start a new high-water mark at the present level."""
 
+    def stand(self) -> None:
+        """The marks of an earlier process stand where this one's would mean something else."""
+
 
 class Meter:
     """A stop watch that stands still, and a high-water mark that does not rise, while an instrument works."""
@@ -59,6 +62,8 @@ class Meter:
         """The inverse of `state_dict`, before `start`."""
         self._seconds, self.measuring_seconds = state["seconds"], state["measuring_seconds"]
         self._highest = dict(state["highest"])
+        if self._highest:
+            self._peaks.stand()
 
     def start(self, rehearsal: Callable[[], object] = _nothing, settle: Callable[[], object] = _nothing) -> None:
         """Sets the clock going, after a `rehearsal` that is not charged; memory counts from before it.

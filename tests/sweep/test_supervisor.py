@@ -4,11 +4,12 @@ import contextlib
 import json
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 from sweep_runs import Silent
 
-from batchlab.errors import BadRequest
+from batchlab.errors import BadRequest, StorageError
 from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
 from batchlab.sweep import supervisor
@@ -211,3 +212,68 @@ def test_a_reader_who_leaves_does_not_end_the_sweep(lab):
     assert (outcome.exit_code, len(outcome.records), spectator.console.quiet) == (0, 2, True)
     with contextlib.suppress(BrokenPipeError):  # what it still held for its reader
         unread.close()
+
+
+LATE = """
+import json, os, pathlib, signal, threading, torch
+
+def watch(folder, how):
+    while True:
+        try:
+            if json.loads((folder / "record.json").read_text())["status"] == "completed":
+                break
+        except (OSError, ValueError):
+            pass
+    if how == "segv":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    threading.Event().wait()
+
+class Late(torch.nn.Module):
+    '''Has a thread that dies, or does not end, once the run is over.'''
+    def __init__(self, how):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+        for log in pathlib.Path("runs").glob("late/*/worker.log"):  # in the point's own process, not in the check
+            threading.Thread(target=watch, args=(log.parent, how), daemon=how == "segv").start()
+    def forward(self, x):
+        return self.layer(x.flatten(1))
+"""
+
+
+@pytest.mark.parametrize("how", ["segv", "lingers"])
+def test_a_process_that_ends_badly_after_its_answer_costs_nothing(how, lab, tmp_path, monkeypatch):
+    monkeypatch.setattr("batchlab.sweep.attempt.LINGER_SECONDS", 0.5)
+    (tmp_path / "late.py").write_text(LATE)
+    point = lab.point(*BASE, "model._target_=late.Late", f"model.how={how}", "study=late")
+    outcome = lab.run(point)
+    assert (outcome.records[0].status, outcome.exit_code) == (RunStatus.COMPLETED, 0)
+    assert json.loads((point.folder / "record.json").read_text())["status"] == "completed"
+
+
+def test_a_damaged_record_is_kept_aside_and_its_point_run_again(lab):
+    point = lab.point(*BASE)
+    lab.run(point)
+    whole = (point.folder / "record.json").read_text()
+    (point.folder / "record.json").write_text(whole[:100])
+    spectator = Silent()
+    assert lab.run(point, spectator=spectator).records[0].status is RunStatus.COMPLETED
+    assert [said for said in spectator.said if "kept as *.damaged" in said]
+    assert (point.folder / "record.json.damaged").read_text() == whole[:100]
+    assert (point.folder / "metrics.jsonl.damaged").exists()
+
+
+def test_a_point_that_is_measured_again_counts_its_own_seconds_alone(lab):
+    point = lab.point(*BASE)
+    first = lab.run(point).records[0]
+    write_record(point.folder, replace(first, wall_seconds=1e6))
+    again = lab.one(*BASE, "force=true")
+    assert again.attempts == 2
+    assert again.wall_seconds < 1e5
+
+
+def test_results_that_cannot_be_written_are_no_success(lab, capsys):
+    point = lab.point(*BASE)
+    (point.study_folder / "results.csv").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and kept"):
+        conduct([point])
+    assert "completed" in capsys.readouterr().out  # the table is shown all the same
