@@ -79,7 +79,8 @@ class RunEvents:
         try:
             yield
         except OSError as error:
-            sys.stderr.write(f"TensorBoard events of {self._folder.name} end here: {error.strerror or error}\n")
+            with contextlib.suppress(OSError):  # a worker's log may lie on the same disk
+                sys.stderr.write(f"TensorBoard events of {self._folder.name} end here: {error.strerror or error}\n")
             file, self._file = self._file, None
             if file is not None:
                 with contextlib.suppress(OSError):

@@ -57,7 +57,8 @@ def work(connection: Connection, values: Mapping[str, Any], folder: str, identit
                     send(connection, "progress", dict(self._latest))
 
             def say(self, text: str) -> None:
-                sys.stderr.write(text + "\n")
+                with contextlib.suppress(OSError):  # the log may lie on a full disk
+                    sys.stderr.write(text + "\n")
                 send(connection, "say", text)
 
         with leased(config.device) as lease:

@@ -1,6 +1,7 @@
 """Every system call of a run fails once, in every way: what is made of it afterwards must be what it always was."""
 
 import contextlib
+import os
 import random
 import shutil
 import tempfile
@@ -86,8 +87,16 @@ def survives(
 
 
 def _stands(place: Path, at: int, kind: Kind) -> str | None:
-    """The run that meets the fault: it ends as it must, and has recorded nothing wrong."""
-    ending = in_a_child(lambda: whole(place, FaultyOs(at, kind)))
+    """The run that meets the fault: it ends as it must, and has recorded nothing wrong.
+
+    Its stderr, a worker's log, lies on the same disk, and takes nothing either.
+    """
+
+    def run() -> dict[str, Any]:
+        os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
+        return whole(place, FaultyOs(at, kind))
+
+    ending = in_a_child(run)
     if ending.code == WENT_WRONG:
         return f"a traceback: {ending.said}"
     if kind.code is None:
