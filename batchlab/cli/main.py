@@ -53,11 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EmptyGrid as error:
         return _ended(error, 4)
     except BadRequest as error:
-        # Several problems are a line each; what a line holds of the user's is made safe.
-        sys.stdout.flush()
-        for line in str(error).splitlines():
-            complain(f"batchlab: {printable(line)}")
-        return 2
+        return _ended(error, 2)
     except StorageError as error:
         return _ended(error, 74)
     except BatchlabError as error:

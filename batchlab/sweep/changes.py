@@ -44,9 +44,9 @@ def changes(existing: Sequence[RunRecord], new: Facts) -> list[str]:
 
 def refuse(sentences: Sequence[str], study_dir: Path) -> BadRequest:
     """The refusal of a sweep, to be raised: what `changes` said of this study, and the ways on."""
-    listed = "\n".join(f"  {sentence}" for sentence in sentences)
+    listed = "; ".join(sentences)
     return BadRequest(
-        f"{printable(study_dir)} was measured with something else, and its points would not compare:\n{listed}\n"
+        f"{printable(study_dir)} was measured with something else, and its points would not compare: {listed}; "
         "add accept_changed=true to go on, force=true to run every point again, or study=... for a study of its own"
     )
 

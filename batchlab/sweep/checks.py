@@ -36,7 +36,7 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
         raise BadRequest(f"building the model and the data once ended its process ({status}: {reason})") from None
     process.join()
     if problems:
-        raise BadRequest("\n".join(problems))
+        raise BadRequest("; ".join(problems))
     found: list[Mapping[str, Any]] = facts
     return found
 

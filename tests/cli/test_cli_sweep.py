@@ -62,8 +62,8 @@ def test_our_options_are_knobs_wherever_they_stand(
 @pytest.mark.parametrize(
     ("typed", "again"),
     [
-        ("batch_size=8,32 --force lr=0.1", "batch_size=8,32 lr=0.1"),
-        ("batch_size=8 force=true", "batch_size=8"),
+        ("batch_size=8,32 --force lr=0.1", "batch_size=8,32 lr=0.1 accept_changed=true"),
+        ("batch_size=8 force=true", "batch_size=8 accept_changed=true"),
         ("--retry failed 'batch_size=range(8,10)'", "--retry failed 'batch_size=range(8,10)'"),
         ("data.force=2 batch_size=8", "data.force=2 batch_size=8"),
     ],
@@ -76,7 +76,8 @@ def test_the_line_to_continue_with_is_the_last_one(conducted: Conducted, capsys:
     assert main(["sweep", "batch_size=8,32", "device=cpu", "--force", "study=a"]) == 130
 
     said = capsys.readouterr().err.splitlines()
-    assert said[-1] == "continue with: batchlab sweep batch_size=8,32 device=cpu study=a"
+    assert said[-1] == "continue with: batchlab sweep batch_size=8,32 device=cpu study=a accept_changed=true"
+    assert said[-2] == "points that were not begun keep their old answers: --force runs all again"
     assert len(conducted) == 1
 
 

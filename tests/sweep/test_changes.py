@@ -147,9 +147,10 @@ def test_the_refusal_lists_each_difference_and_the_ways_on(tmp_path: Path) -> No
     refusal = refuse(["my_net.py changed since then", "PyTorch 2.13 -> 2.14"], tmp_path / "mine")
 
     assert isinstance(refusal, BadRequest)
-    first, *differences, last = str(refusal).splitlines()
+    first, _, rest = str(refusal).partition(": ")  # one line: the command line prints no more
+    changed, moved, last = rest.split("; ")
     assert str(tmp_path / "mine") in first
-    assert differences == ["  my_net.py changed since then", "  PyTorch 2.13 -> 2.14"]
+    assert (changed, moved) == ("my_net.py changed since then", "PyTorch 2.13 -> 2.14")
     assert [word for word in ("accept_changed=true", "force=true", "study=...") if word not in last] == []
 
 
