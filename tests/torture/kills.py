@@ -11,7 +11,7 @@ from typing import Any
 from torture.comparison import came_to, differences, left_aside
 from torture.sweeps import GRID, STARTED, Sweep, answers, finished, run_folders, sweep
 
-MOST_SECONDS = 2.5  # between the first point's start and the kill
+MOST_SECONDS = 2.0  # between the first point's start and the kill
 
 
 def undisturbed(folder: Path, *grid: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Net(torch.nn.Module):
 GRID = ("batch_size=16,32", "seed=0,1,2", "accumulate=null,2")  # 12 points
 POINTS = 12
 SETTINGS = (
-    "model._target_=slow.Net", "examples=1600", "eval_every=500", "log_every=300", "checkpoint_every=96",
+    "model._target_=slow.Net", "examples=2400", "eval_every=500", "log_every=300", "checkpoint_every=96",
     "device=cpu", "study=study",
 )  # fmt: skip
 STARTED = re.compile(r"\[\d+/\d+\] .*: started")
