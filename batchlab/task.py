@@ -45,6 +45,7 @@ class Task:
     model_args: Mapping[str, Any] = field(default_factory=dict)  # offered to the model's factory by name
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
     corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one
+    uncorrupted: Any = None  # `train` with the labels that were right before, a tuple or dict of tensors like it
 
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":

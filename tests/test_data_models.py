@@ -146,6 +146,7 @@ def test_the_share_asked_for_is_wrong_and_known_to_be(share: float, train_size: 
     assert task.corrupted is not None
     assert int(differs.sum()) == wrong
     assert torch.equal(differs, task.corrupted)
+    assert torch.equal(task.uncorrupted[1], right.train[1])
     assert torch.equal(right.train[0], task.train[0])
     assert torch.equal(right.val[1], task.val[1])
 
@@ -172,6 +173,9 @@ def test_what_is_wrong_at_a_small_share_is_wrong_in_the_same_way_at_a_large_one(
 
     assert bool((large.corrupted | ~small.corrupted).all())
     assert torch.equal(small.train[1][small.corrupted], large.train[1][small.corrupted])
+    for task in (small, large):
+        assert torch.equal(task.uncorrupted[1] != task.train[1], task.corrupted)
+        assert task.uncorrupted[0] is task.train[0]  # not held twice
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.0, 1.5, math.nan, math.inf, "0.1", True, None])

@@ -30,9 +30,11 @@ def load(train_size: int | None = None, label_noise: float = 0.0) -> Task:
     order = torch.from_numpy(np.random.RandomState(SPLIT_SEED).permutation(len(digits.target)))
     images = torch.from_numpy(digits.images).float().div(16.0).unsqueeze(1)[order]
     labels = torch.from_numpy(digits.target).long()[order]
-    noisy, corrupted = with_wrong_labels(labels[:count], label_noise, classes=10, seed=NOISE_SEED)
+    inputs, right = images[:count].clone(), labels[:count].clone()
+    noisy, corrupted = with_wrong_labels(right, label_noise, classes=10, seed=NOISE_SEED)
     return Task.classification(
-        train=(images[:count].clone(), noisy),
+        train=(inputs, noisy),
         val=(images[TRAIN_EXAMPLES:].clone(), labels[TRAIN_EXAMPLES:].clone()),
         corrupted=corrupted,
+        uncorrupted=(inputs, right),
     )

@@ -47,5 +47,6 @@ def load(
         train=(inputs, noisy),
         val=draw(val_size, VAL_SEED),
         corrupted=corrupted,
+        uncorrupted=(inputs, labels),
         model_args={"num_classes": classes, "input_shape": (features,)},  # a rare class may be drawn by none
     )
