@@ -30,6 +30,7 @@ class RunState:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
+    validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it: `evaluation`'s
 
     def measurement(
         self,

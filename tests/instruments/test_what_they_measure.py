@@ -14,7 +14,8 @@ from batchlab.instruments.health import Health
 from batchlab.instruments.memory import Memory, saved_for_backward_bytes
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import FOLD, TrainingLoss
-from batchlab.instruments.validation import Validation, evaluate
+from batchlab.instruments.validation import Validation
+from batchlab.training.evaluation import by_example
 from batchlab.training.meter import Meter
 from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
@@ -81,7 +82,7 @@ def test_validation_weighs_tokens_not_batches():
         count=lambda batch: int((batch[0] > 0).sum()),
     )
     state = state_of(torch.nn.Linear(1, 1), data, task=task)
-    assert evaluate(state, data, eval_batch_size=1)["loss"] == 2.0
+    assert by_example(state, data, eval_batch_size=1)["loss"].mean == 2.0
 
 
 # training loss

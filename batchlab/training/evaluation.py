@@ -1,0 +1,120 @@
+"""What the model makes of a set, example by example: exact, in eval mode and fp32, without a trace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchlab.errors import BadRequest
+from batchlab.task import Batch, Task
+from batchlab.training.batches import length, slices
+from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.state import RunState
+
+
+@dataclass(frozen=True)
+class ByExample:
+    """The loss or a metric of a whole set: of each example the sum over its terms, and how many they are."""
+
+    sums: NDArray[np.float64]  # (examples,)
+    counts: NDArray[np.int64]  # (examples,)
+
+    @property
+    def mean(self) -> float:
+        """Over all terms, the ragged last batch counted for what it holds."""
+        return float(self.sums.sum() / self.counts.sum())
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(examples with terms,) the mean of each example's own terms."""
+        seen = self.counts > 0
+        return np.asarray(self.sums[seen] / self.counts[seen], dtype=np.float64)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is one 0 or 1 for each example, as a right or wrong answer is."""
+        return bool((self.counts == 1).all() and np.isin(self.sums, (0.0, 1.0)).all())
+
+
+def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
+    """`by_example` of the validation set: one pass through it, however many instruments ask at this step."""
+    # The step alone would do in the loop; whoever moves the weights between two steps moves their versions.
+    now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
+    if state.validated is None or state.validated[0] != now:
+        state.validated = (now, by_example(state, state.val, eval_batch_size))
+    seen: Mapping[str, ByExample] = state.validated[1]
+    return seen
+
+
+@torch.no_grad()
+def by_example(state: RunState, data: Batch, eval_batch_size: int) -> dict[str, ByExample]:
+    """The loss and each metric of every example in `data`, by name; `eval_batch_size` examples at once.
+
+    BadRequest where the task's loss or a metric gives other than one value per term, or one per example.
+    """
+    sums: dict[str, list[Tensor]] = {}
+    counts: dict[str, list[int]] = {}
+    with leaving_no_trace(state.model, state.device), state.precision.full():
+        state.model.eval()
+        size = eval_batch_size if _in_order(state, data) else 1
+        for batch in slices(data, size):
+            terms = _terms_of(state.task, batch)
+            for name, values in _quantities(state, batch).items():
+                if len(values) not in (sum(terms), len(terms)):
+                    raise BadRequest(
+                        f"the task's {name} has {len(values)} values for {len(terms)} examples, which count as "
+                        f"{sum(terms)} terms: it must have one per term, not averaged"
+                    )
+                own = terms if len(values) == sum(terms) else [1] * len(terms)
+                sums.setdefault(name, []).append(_summed(values, own))
+                counts.setdefault(name, []).extend(own)
+    return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
+
+
+def _quantities(state: RunState, batch: Batch) -> dict[str, Tensor]:
+    outputs = state.task.forward(state.model, batch)
+    found = {"loss": state.task.loss(outputs, batch)} | state.task.metrics(outputs, batch)
+    # float64, or the mean of a million terms would depend on how they were cut
+    return {name: values.flatten().double() for name, values in found.items()}
+
+
+def _terms_of(task: Task, batch: Batch) -> list[int]:
+    """How many terms each example has."""
+    if task.count is Task.count:  # the default: a term is an example
+        return [1] * length(batch)
+    return [task.count(one) for one in slices(batch, 1)]
+
+
+def _summed(values: Tensor, terms: list[int]) -> Tensor:
+    """(examples,) of (terms,)."""
+    if set(terms) == {1}:
+        return values
+    return torch.stack([part.sum() for part in torch.split(values, terms)])
+
+
+def _in_order(state: RunState, data: Batch) -> bool:
+    """Whether the terms of two examples passed together are those of the one, then those of the other.
+
+    Where time comes first they are not, and terms could not be told apart but by passing each example alone.
+    """
+    if state.task.count is Task.count:
+        return True
+    pair = next(slices(data, 2))
+    together = _quantities(state, pair)["loss"]
+    apart = torch.cat([_quantities(state, one)["loss"] for one in slices(pair, 1)])
+    return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
+
+
+def right_answers(seen: Mapping[str, ByExample]) -> NDArray[np.float64]:
+    """(examples,) 1 where the metric `accuracy` says the answer is right, else 0; BadRequest where it says neither."""
+    accuracy = seen.get("accuracy")
+    if accuracy is None or not accuracy.is_share:
+        raise BadRequest(
+            "worst-class accuracy and memorisation need a metric 'accuracy' of one 0 or 1 for each example, and this "
+            "task's metrics give another or none: give it one, or leave the instrument out, such as with "
+            "~instruments.worst_class"
+        )
+    return accuracy.sums
