@@ -96,7 +96,7 @@ def _build(config: RunConfig) -> Parts:
     model = assembly.build_model(config, task, device)
     assembly.build_optimizer(config, model)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
-    build_instruments(config, plan(small, length(train)))
+    build_instruments(config, plan(small, length(train)), task)
     metrics = _try_a_batch(config, task, model, next(slices(train, 2)), next(slices(val, 2)))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = {

@@ -162,7 +162,7 @@ class _Point:
         optimizer = assembly.build_optimizer(config, model)
         precision = Precision(config.precision, device)
         peak_rate = assembly.peak_rate(config)
-        instruments = dict(zip(config.instruments, build_instruments(config, planned), strict=True))
+        instruments = dict(zip(config.instruments, build_instruments(config, planned, task), strict=True))
         state = RunState(
             model=model,
             optimizer=optimizer,

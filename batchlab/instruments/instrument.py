@@ -12,7 +12,8 @@ class Instrument:
     """Something that measures a run. Inherit, and override what is needed.
 
     The factory is called with the instrument's own keys of the config and what its signature takes of: `eval_every`,
-    `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples) and `seed`.
+    `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples), `clip_norm`, `seed`
+    and `task`. It raises BadRequest where it cannot measure the task: that is before the first point starts.
     """
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end

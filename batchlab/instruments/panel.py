@@ -6,10 +6,12 @@ from batchlab import targets
 from batchlab.config import RunConfig
 from batchlab.instruments.instrument import Instrument
 from batchlab.plan import Plan
+from batchlab.task import Task
 
 
-def build_instruments(config: RunConfig, planned: Plan) -> Sequence[Instrument]:
-    """The instruments the config names, in its order, each offered what it may want to know (all in examples)."""
+def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[Instrument]:
+    """The instruments the config names, in its order, each offered what it may want to know; BadRequest where
+    one cannot measure this task."""
     offered = {
         "eval_every": planned.eval_every,
         "log_every": planned.log_every,
@@ -17,7 +19,9 @@ def build_instruments(config: RunConfig, planned: Plan) -> Sequence[Instrument]:
         "batch_size": config.batch_size,
         "micro_batch_size": config.micro_batch_sizes[0],
         "budget": planned.examples,
+        "clip_norm": config.clip_norm,
         "seed": config.seed,
+        "task": task,
     }
     return [
         targets.build(group, Instrument, what=f"instruments.{name}", offered=offered, trust=config.trust)
