@@ -1,9 +1,10 @@
 """How large the gradient is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
@@ -31,19 +32,35 @@ class Gradient(Instrument):
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         index = torch.randperm(length(state.train), generator=self._generator)[: self.batch_size]
-        full, ragged = divmod(self.batch_size, self.micro_batch_size)
-        sizes = [self.micro_batch_size] * full + ([ragged] if ragged else [])
-        with leaving_no_trace(state.model, state.device):
-            state.model.train()
-            backward(state.model, state.task, state.precision, split(gather(state.train, index), sizes))
-            gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
-            # float64: squares of a hundred million small numbers are added
-            norm = torch.stack([torch.linalg.vector_norm(g, dtype=torch.float64) for g in gradients]).norm().item()
-        scale = state.precision.loss_scale()
-        yield state.measurement("train/gradient_norm", norm / scale if scale else norm)
+        gradients = batch_gradient(state, index, self.micro_batch_size)
+        yield state.measurement("train/gradient_norm", norm(list(gradients.values())).item())
 
     def state_dict(self) -> dict[str, Any]:
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._generator.set_state(state["generator"])
+
+
+def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dict[nn.Parameter, Tensor]:
+    """The gradient of the mean loss over the training examples at `index`, of each parameter that gets one.
+
+    As training computes it: in training mode and the run's precision, in micro-batches, before clipping; without the
+    fp16 scale, and without a trace.
+    """
+    full, ragged = divmod(len(index), micro_batch_size)
+    sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
+    with leaving_no_trace(state.model, state.device):
+        state.model.train()
+        backward(state.model, state.task, state.precision, split(gather(state.train, index), sizes))
+        gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
+    scale = state.precision.loss_scale()
+    return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all numbers together, 0-d."""
+    # float64: squares of a hundred million small numbers are added
+    each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
+    total: Tensor = torch.linalg.vector_norm(each)
+    return total
