@@ -1,18 +1,23 @@
 """Instruments leave no trace: weights, buffers, optimizer and random streams are bit-identical with and without."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 import torch
 
 from batchlab import Task
+from batchlab.instruments.generalisation import Generalisation
 from batchlab.instruments.gradient import Gradient
+from batchlab.instruments.gradient_statistics import GradientStatistics
 from batchlab.instruments.health import Health
+from batchlab.instruments.memorisation import Memorisation
 from batchlab.instruments.memory import Memory
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import TrainingLoss
 from batchlab.instruments.validation import Validation
+from batchlab.instruments.worst_class import WorstClass
 from batchlab.training.batches import Batches
 from batchlab.training.loop import train
 from batchlab.training.meter import Meter
@@ -28,7 +33,20 @@ CATALOGUE = {
     "memory": lambda: Memory(micro_batch_size=4),
     "gradient": lambda: Gradient(eval_every=8, every=8, batch_size=8, micro_batch_size=3, seed=0),
     "validation": lambda: Validation(eval_every=8, eval_batch_size=7),
+    "gradient_statistics": lambda: GradientStatistics(
+        batch_size=8, micro_batch_size=3, budget=64, clip_norm=0.1, seed=0, pairs=2, steps=2
+    ),
+    "generalisation": lambda: Generalisation(eval_every=2, eval_batch_size=7),
+    "worst_class": lambda: WorstClass(task=task(), eval_every=2, eval_batch_size=7),
+    "memorisation": lambda: Memorisation(task=task(), eval_every=2, eval_batch_size=7),
 }
+
+
+def task():
+    """30 examples in three classes; the second half of the labels passes for wrong."""
+    generator = torch.Generator().manual_seed(0)
+    data = torch.randn(30, 4, generator=generator), torch.randint(0, 3, (30,), generator=generator)
+    return Task.classification(data, data, corrupted=torch.arange(30) >= 15, uncorrupted=data)
 
 
 class Noisy(torch.nn.Module):
@@ -53,8 +71,7 @@ def trained(instruments, precision, *, rehearsing=True):
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    data = torch.randn(30, 4, generator=generator), torch.randint(0, 3, (30,), generator=generator)
+    data = task().train
     model = Noisy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
     cpu = torch.device("cpu")
@@ -62,7 +79,7 @@ def trained(instruments, precision, *, rehearsing=True):
     state = RunState(
         model=model,
         optimizer=optimizer,
-        task=Task.classification(data, data),
+        task=task(),
         train=data,
         val=data,
         device=cpu,
@@ -120,8 +137,9 @@ def test_a_run_is_the_same_with_and_without_its_rehearsal(precision, undisturbed
 
 
 def test_the_catalogue_is_all_there_is(repository):
-    modules = {path.stem for path in (repository / "batchlab" / "instruments").glob("*.py")}
-    assert modules - {"__init__", "instrument", "panel"} == set(CATALOGUE)
+    modules = (repository / "batchlab" / "instruments").glob("*.py")
+    instruments = {path.stem for path in modules if re.search(r"^class \w+\(Instrument\)", path.read_text(), re.M)}
+    assert instruments == set(CATALOGUE)
 
 
 def test_a_forward_in_the_open_would_be_seen(undisturbed):
