@@ -15,6 +15,7 @@ from batchlab.errors import BadRequest
 from batchlab.plan import scaled
 from batchlab.task import Batch, Task
 from batchlab.training.batches import stream_seed, tensors
+from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.peaks import keep_freed_pages
 
 
@@ -46,13 +47,18 @@ def build_task(config: RunConfig, device: torch.device) -> Task:
 def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Module:
     """What the model group names, called at the run's seed and moved to the device.
 
-    Initial weights come from the CPU's generator, so that they are the same on every device.
+    Initial weights come from the CPU's generator, so that they are the same on every device. `model.ghost_batch` is
+    not the factory's: it is for every BatchNorm layer of what the factory makes.
     """
+    group = dict(config.model)
+    ghost_batch = group.pop("ghost_batch", None)
     torch.manual_seed(stream_seed(config.seed, "weights"))
     offered = {**task.model_args, "task": task, "device": device}
-    model = targets.build(config.model, nn.Module, what="model", offered=offered, trust=config.trust).to(device)
+    model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device)
     if not any(p.requires_grad for p in model.parameters()):
         raise BadRequest(f"model._target_={config.model['_target_']} has no trainable parameters")
+    if ghost_batch is not None:
+        give_ghosts(model, ghost_batch)
     torch.manual_seed(stream_seed(config.seed, "training"))  # dropout's stream, whatever the weights took
     return model
 
