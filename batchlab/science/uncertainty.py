@@ -5,6 +5,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from scipy.special import stdtrit
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -34,3 +37,37 @@ def median_interval(values: Sequence[float]) -> Interval:
     if k == 0:
         return Interval(median, None, None, n)
     return Interval(median, ordered[k - 1], ordered[n - k], n)
+
+
+def t_interval(values: Sequence[float]) -> Interval:
+    """The mean with Student's 95% interval; for pairs hand in their differences. None where there is one value only.
+
+    For values that are about normal; logarithms where they are factors. ValueError on an empty sample, and on a nan.
+    """
+    if any(math.isnan(value) for value in values):
+        raise ValueError("a nan has no place in a mean")
+    n, mean = len(values), statistics.fmean(values)
+    if n < 2:
+        return Interval(mean, None, None, n)
+    half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def bootstrap_interval(values: Sequence[float], rng: np.random.Generator, resamples: int = 4000) -> Interval:
+    """The mean with its 95% percentile bootstrap interval (Efron 1979), for 20 values or more.
+
+    Under 20 it is too narrow: it misses the mean in 26% of samples of 3, in 10% of samples of 8.
+    """
+    sample = np.asarray(values, dtype=np.float64)
+    means = sample[rng.integers(len(sample), size=(resamples, len(sample)))].mean(axis=1)
+    low, high = np.quantile(means, (0.025, 0.975))
+    return Interval(float(sample.mean()), float(low), float(high), len(sample))
+
+
+def mean_interval(values: Sequence[float], rng: np.random.Generator | None = None) -> Interval:
+    """The mean with its 95% interval: Student's under 20 values, the bootstrap from there, which `rng` draws."""
+    if len(values) < 20:
+        return t_interval(values)
+    if rng is None:
+        raise ValueError(f"{len(values)} values have a bootstrap interval, which needs a generator")
+    return bootstrap_interval(values, rng)
