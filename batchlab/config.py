@@ -6,7 +6,7 @@ checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan p
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from batchlab.errors import BadRequest, did_you_mean
 from batchlab.hidden_keys import hidden_keys
 from batchlab.knob_values import Target, check_value, is_finite, shown
-from batchlab.science.lr_scaling import RULES
+from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
 from batchlab.science.schedules import SCHEDULES
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
@@ -52,8 +52,11 @@ class RunConfig:
     accumulate: int | None = knob("micro-batches per optimizer step", identity=True, at_least=1)
     micro_batch_size: int | None = knob("examples per forward/backward pass", identity=True, at_least=1)
     lr: float = knob("learning rate at the reference batch size", identity=True, above=0.0)
-    lr_scaling: str = knob("rule that moves the rate with the batch size", identity=True, choices=tuple(RULES))
+    lr_scaling: str = knob("rule that moves the rate with the batch size", identity=True, choices=RULE_NAMES)
     reference_batch_size: int = knob("batch size at which `lr` holds", identity=True, at_least=1, unit="examples")
+    noise_scale: float | None = knob(
+        "gradient noise scale, for the rules that follow it", identity=True, above=0.0, unit="examples"
+    )
     warmup: float = knob("warm-up: below 1 a fraction of the budget, else examples", identity=True, at_least=0.0)
     warmup_from: str = knob("rate the warm-up starts from", identity=True, choices=("zero", "base"))
     schedule: str = knob("how the rate falls over the budget", identity=True, choices=tuple(SCHEDULES))
@@ -148,8 +151,13 @@ _KNOBS = {f.name: f for f in fields(RunConfig) if f.name not in NO_KNOBS}
 _GROUPS = ("optimizer", "data", "model", "instruments")
 
 
-def from_hydra(composed: Any) -> RunConfig:
-    """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `RunConfig`."""
+def from_hydra(
+    composed: Any, settled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
+) -> RunConfig:
+    """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `RunConfig`.
+
+    `settled` puts numbers where the user may name something that holds one, before anything is checked.
+    """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -161,7 +169,7 @@ def from_hydra(composed: Any) -> RunConfig:
     values = {str(key): value for key, value in resolved.items() if key != "hydra"}
     if "hidden" in values:
         raise BadRequest("unknown key 'hidden': `batchlab config` lists the keys")
-    return from_dict(values | {"hidden": hidden_keys(as_written, values, within=(*_GROUPS, "runs_dir"))})
+    return from_dict(settled(values | {"hidden": hidden_keys(as_written, values, within=(*_GROUPS, "runs_dir"))}))
 
 
 def from_dict(values: Mapping[str, Any]) -> RunConfig:
@@ -234,6 +242,7 @@ def _budget(given: dict[str, Any]) -> Budget:
 
 def _check_together(config: RunConfig) -> None:
     """What no knob can tell alone."""
+    check_noise_scale(config.lr_scaling, config.noise_scale)
     batch, micro, accumulate = config.batch_size, config.micro_batch_size, config.accumulate
     if (micro or 1) > batch:
         raise BadRequest(f"micro_batch_size={micro} is larger than batch_size={batch}: use at most {batch}")

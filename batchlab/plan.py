@@ -1,9 +1,12 @@
 """What a configuration means once the size of the data is known: every count in examples."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
+from batchlab.knob_values import is_finite, shown
 from batchlab.science import lr_scaling
 from batchlab.science.schedules import learning_rate
 
@@ -53,11 +56,30 @@ def plan(config: RunConfig, n_train: int) -> Plan:
     )
 
 
-def scaled(config: RunConfig, betas: tuple[float, float] | None, eps: float | None) -> lr_scaling.Scaled:
-    """The peak rate, betas and eps the scaling rule gives this batch size."""
-    return lr_scaling.RULES[config.lr_scaling](
-        config.batch_size / config.reference_batch_size, lr_scaling.Scaled(lr=config.lr, betas=betas, eps=eps)
+def scaled(config: RunConfig, takes: Mapping[str, Any]) -> lr_scaling.Scaled:
+    """The peak rate, betas and eps that the scaling rule gives this batch size.
+
+    `takes` holds the defaults of the optimizer's signature, for betas and eps that the config does not give.
+    """
+    betas, eps = (config.optimizer.get(name, takes.get(name)) for name in ("betas", "eps"))
+    if "betas" in config.optimizer and not _are_numbers(betas):
+        raise BadRequest(
+            f"optimizer.betas={shown(betas)} cannot be: write a list of numbers, such as optimizer.betas=[0.9,0.999]"
+        )
+    base = lr_scaling.Scaled(
+        lr=config.lr, betas=tuple(betas) if _are_numbers(betas) else None, eps=eps if is_finite(eps) else None
     )
+    return lr_scaling.scaled(
+        config.lr_scaling,
+        base,
+        batch_size=config.batch_size,
+        reference_batch_size=config.reference_batch_size,
+        noise_scale=config.noise_scale,
+    )
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(map(is_finite, value))
 
 
 def rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -> float:

@@ -82,6 +82,7 @@ def test_a_configuration_cannot_be_changed_after_the_border() -> None:
         ("lr", 1),
         ("weight_decay", 0),
         ("clip_norm", None),
+        ("noise_scale", None),
         ("seed", 2**63 - 1),
         ("device", "cpu"),
         ("device", "cuda"),
@@ -165,6 +166,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scaling": "Linear"}, "lr_scaling=Linear", "did you mean 'linear'"),
     ({"lr_scaling": None}, "lr_scaling=null", "one of none, linear"),
     ({"lr_scaling": 1}, "lr_scaling=1", "one of none, linear"),
+    ({"lr_scaling": "noise"}, "lr_scaling=noise", "needs a noise scale: measure one with"),
+    ({"lr_scaling": "surge"}, "lr_scaling=surge", "or give a number of examples, noise_scale=120"),
+    ({"lr_scaling": "sqrt", "noise_scale": 120}, "lr_scaling=sqrt", "has no use for noise_scale=120: leave it out"),
+    ({"noise_scale": 120}, "lr_scaling=none", "or use lr_scaling=noise or surge"),
+    ({"lr_scaling": "noise", "noise_scale": 0}, "noise_scale=0", "a number above 0, or null"),
+    ({"lr_scaling": "noise", "noise_scale": inf}, "noise_scale=inf", "a number above 0, or null"),
+    ({"lr_scaling": "noise", "noise_scale": "runs/a/b"}, "noise_scale='runs/a/b'", "a number above 0, or null"),
     ({"reference_batch_size": 0}, "reference_batch_size=0", "an integer of at least 1"),
     ({"warmup": -0.1}, "warmup=-0.1", "a number of at least 0"),
     ({"warmup": nan}, "warmup=nan", "a number of at least 0"),
@@ -422,6 +430,16 @@ def test_a_part_of_an_epoch_is_what_it_says_in_decimals(hundredths: int) -> None
 
 
 # From Hydra's kind of config
+
+
+def test_what_the_user_only_names_is_settled_before_anything_is_checked() -> None:
+    from omegaconf import OmegaConf
+
+    composed = OmegaConf.create(defaults(lr_scaling="noise", noise_scale="${study}", study="there"))
+
+    made = config.from_hydra(composed, lambda values: {**values, "noise_scale": len(values["noise_scale"])})
+
+    assert made.noise_scale == 5.0
 
 
 def test_a_composed_config_passes_with_its_interpolations_resolved() -> None:

@@ -116,9 +116,38 @@ def test_the_rule_is_applied_to_the_ratio_of_the_batch_sizes() -> None:
     shrunk = config(batch_size=8, reference_batch_size=32, lr=0.1, lr_scaling="sqrt")
     adam = config(batch_size=64, reference_batch_size=32, lr=0.1, lr_scaling="adam_half_life")
 
-    assert scaled(grown, None, None).lr == pytest.approx(0.8)
-    assert scaled(shrunk, None, None).lr == pytest.approx(0.05)
-    assert scaled(adam, (0.9, 0.9), 1e-8).betas == pytest.approx((0.9, 0.81))
+    assert scaled(grown, {}).lr == pytest.approx(0.8)
+    assert scaled(shrunk, {}).lr == pytest.approx(0.05)
+    assert scaled(adam, {"betas": (0.9, 0.9), "eps": 1e-8}).betas == pytest.approx((0.9, 0.81))
+
+
+def test_a_rule_that_follows_the_noise_scale_gets_it() -> None:
+    asked = config(batch_size=128, reference_batch_size=32, lr=0.1, lr_scaling="noise", noise_scale=96)
+
+    assert scaled(asked, {}).lr == pytest.approx(0.1 * (1 + 96 / 32) / (1 + 96 / 128))
+
+
+def test_betas_and_eps_are_the_configs_own_before_those_of_the_signature() -> None:
+    signature = {"betas": (0.9, 0.999), "eps": 1e-8}
+    given = {"_target_": "torch.optim.Adam", "betas": [0.5, 0.6], "eps": 1e-3}
+
+    own, default = scaled(config(optimizer=given), signature), scaled(config(), signature)
+
+    assert (own.betas, own.eps) == ((0.5, 0.6), 1e-3)
+    assert (default.betas, default.eps) == ((0.9, 0.999), 1e-8)
+
+
+@pytest.mark.parametrize("takes", [{"betas": None, "eps": None}, {"betas": object, "eps": (None, 1e-3)}])
+def test_what_a_signature_calls_betas_and_eps_and_is_something_else_is_left_alone(takes: dict[str, Any]) -> None:
+    after = scaled(config(), takes)
+
+    assert (after.betas, after.eps) == (None, None)
+
+
+@pytest.mark.parametrize("betas", [0.9, "0.9", ["a", "b"], None, [True, False]])
+def test_betas_that_are_no_list_of_numbers_are_refused(betas: Any) -> None:
+    with pytest.raises(BadRequest, match=r"^optimizer.betas=.* cannot be: write a list of numbers, .*=\[0.9,0.999\]$"):
+        scaled(config(optimizer={"_target_": "torch.optim.Adam", "betas": betas}), {})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from batchlab.knob_values import allowed
 # Where the type alone does not tell what to write.
 TAKES = {
     "device": "",  # its meaning lists them
+    "noise_scale": "a number above 0; a completed run that measured it, runs/STUDY/RUN; null for the other rules",
     "target": "target.metric=val/<metric> target.value=NUMBER; a null value is no target",
     "trust": "a list, such as [timm,transformers]",
     "retry": "a list, such as [failed,timeout]; --retry failed,timeout",

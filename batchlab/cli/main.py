@@ -20,6 +20,7 @@ WORDS = {
     "dashboard": "TensorBoard for a study",
     "doctor": "what this machine can do, and what is wrong with it",
     "config": "every knob and group, or the config that a command would use",
+    "lr-table": "the rate, betas and eps that each rule of lr_scaling gives",
 }
 EXAMPLES = """\
 examples:
@@ -68,7 +69,7 @@ def dispatch(arguments: list[str]) -> int:
     """The exit code of the word that `arguments` start with; everything after it is the word's own."""
     if not arguments or arguments[0] not in WORDS:
         return _without_a_word(arguments)
-    module = importlib.import_module(f"batchlab.cli.{arguments[0]}")
+    module = importlib.import_module(f"batchlab.cli.{arguments[0].replace('-', '_')}")
     try:
         code: int = module.main(arguments[1:])
     except SystemExit as end:  # argparse ends so after --help

@@ -7,6 +7,6 @@ the environment.
 """
 
 from batchlab.hydra_app.arguments import own_targets
-from batchlab.hydra_app.front import compose, launch, point_task
+from batchlab.hydra_app.front import compose, grid_composer, launch, point_task
 
-__all__ = ["compose", "launch", "own_targets", "point_task"]
+__all__ = ["compose", "grid_composer", "launch", "own_targets", "point_task"]

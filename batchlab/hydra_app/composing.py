@@ -3,7 +3,7 @@
 import copy
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,10 +18,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from batchlab.config import RunConfig, from_dict, from_hydra
 from batchlab.errors import BadRequest, EmptyGrid
+from batchlab.hydra_app.arguments import own_targets
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.laying import PlainConfig, PlainValue, laid_over, parsed_number, plain_config, plain_value
+from batchlab.hydra_app.measured import told, with_number
 from batchlab.hydra_app.permitted import check_overrides
 from batchlab.sweep.machine import resolve_device
+from batchlab.sweep.points import Point
 
 MOST_POINTS = 100_000
 
@@ -38,6 +41,7 @@ class Composer:
         self.master = master
         self.parser = OverridesParser.create(config_loader=context.config_loader)
         self._device = functools.cache(resolve_device)  # asks the driver: once a grid, not once a point
+        self._noise_scale = functools.cache(told)  # read and told once a grid
         self._composed: dict[tuple[str, ...], tuple[DictConfig, PlainConfig | None]] = {}
         self._read: dict[str, tuple[Override, bool, PlainValue | None]] = {}
 
@@ -64,13 +68,21 @@ class Composer:
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         yield from jobs
 
+    def points(self, arguments: Sequence[str]) -> list[Point]:
+        """Every point of the grids that `arguments` describe, composed and checked."""
+        return [
+            Point(self.config(job), tuple(job))
+            for grid in self.grids(arguments)
+            for job in self.expanded(own_targets([*grid, *arguments]))
+        ]
+
     def config(self, overrides: Sequence[str]) -> RunConfig:
         """The point that `overrides`, none of them a sweep, describe."""
         read = [self._read_override(line) for line in overrides]
         composed, plain = self._base(tuple(str(o.input_line) for o, is_group, _ in read if is_group))
         changes = [change for _, is_group, change in read if not is_group]
         if plain is not None and (values := _laid_over(plain, changes)) is not None:
-            return pinned(from_dict(values), self._device)
+            return pinned(from_dict(self._settled(values)), self._device)
         return self.by_hydra([o for o, is_group, _ in read if not is_group], composed)
 
     def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> RunConfig:
@@ -80,7 +92,10 @@ class Composer:
             self.loader._apply_overrides_to_config(list(overrides), composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise translated(error) from error
-        return pinned(from_hydra(composed), self._device)
+        return pinned(from_hydra(composed, self._settled), self._device)
+
+    def _settled(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        return with_number(values, self._noise_scale)
 
     def base(self, groups: tuple[str, ...]) -> DictConfig:
         """The composition of a choice of groups, without Hydra's own node."""

@@ -7,18 +7,22 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import hydra
+from hydra._internal.callbacks import Callbacks
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from batchlab.config import RunConfig, from_hydra
 from batchlab.errors import BadRequest
 from batchlab.hydra_app.arguments import own_targets, read_arguments, to_continue
-from batchlab.hydra_app.composing import count_of, pinned
+from batchlab.hydra_app.composing import Composer, count_of, pinned
 from batchlab.hydra_app.explaining import translated
+from batchlab.hydra_app.measured import with_number
 from batchlab.hydra_app.permitted import check_overrides
 from batchlab.hydra_app.plugins import register_plugins
 from batchlab.sweep.elsewhere import run_in_job
@@ -30,7 +34,7 @@ INTERRUPTED = (130, 143)
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 def point_task(cfg: DictConfig) -> int:
     """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
-    return run_in_job(Point(pinned(from_hydra(cfg)), tuple(HydraConfig.get().overrides.task)))
+    return run_in_job(Point(pinned(from_hydra(cfg, with_number)), tuple(HydraConfig.get().overrides.task)))
 
 
 def launch(word: str, arguments: Sequence[str]) -> int:
@@ -45,7 +49,9 @@ def launch(word: str, arguments: Sequence[str]) -> int:
         overrides = _checked(asked.overrides)
         if asked.shows_config:
             overrides = _first_point(overrides)
-            _composed(overrides)  # what would be refused is not shown as if it were none
+            config = _composed(overrides)  # what would be refused is not shown as if it were none
+            if config.noise_scale is not None:  # as a number, where it was named by a run
+                overrides = [*overrides, f"noise_scale={config.noise_scale}"]
         with _as_hydra_expects([f"batchlab {word}", *overrides, *mode[1:], *asked.options, *mode[:1]]):
             try:
                 point_task()
@@ -67,9 +73,19 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         return pinned(_composed(_checked(overrides)))
 
 
+@contextlib.contextmanager
+def grid_composer(overrides: Sequence[str]) -> Iterator[Composer]:
+    """What composes the grid that `overrides` describe, and its neighbours, without running anything."""
+    register_plugins()
+    with _in_our_words(), hydra.initialize(version_base="1.3", config_path=None):
+        loader = GlobalHydra.instance().config_loader()
+        master = loader.load_configuration("config", _checked(overrides), run_mode=RunMode.MULTIRUN)
+        yield Composer(HydraContext(config_loader=loader, callbacks=Callbacks()), master)
+
+
 def _composed(overrides: Sequence[str]) -> RunConfig:
     with hydra.initialize(version_base="1.3", config_path=None):
-        return from_hydra(hydra.compose("config", list(overrides)))
+        return from_hydra(hydra.compose("config", list(overrides)), with_number)
 
 
 def _first_point(overrides: Sequence[str]) -> list[str]:

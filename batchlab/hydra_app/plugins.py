@@ -16,7 +16,6 @@ from omegaconf import DictConfig
 from batchlab.config import check_sweep
 from batchlab.config_folder import config_folder
 from batchlab.errors import BadRequest
-from batchlab.hydra_app.arguments import own_targets
 from batchlab.hydra_app.composing import Composer
 from batchlab.hydra_app.permitted import confine_sources
 from batchlab.sweep.conduct import conduct
@@ -39,7 +38,7 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
-        points = self.points(arguments)
+        points = self.composer.points(arguments)
         if self.word == "train" and len(points) != 1:
             raise BadRequest(
                 f"this is a grid of {len(points)} points, and `batchlab train` runs one: use `batchlab sweep ...`"
@@ -49,24 +48,18 @@ class GridSweeper(Sweeper):
         if code:
             raise SystemExit(code)
 
-    def points(self, arguments: Sequence[str]) -> list[Point]:
-        """Every point of the grids, composed and checked."""
-        return [
-            Point(self.composer.config(job), tuple(job))
-            for grid in self.composer.grids(arguments)
-            for job in self.composer.expanded(own_targets([*grid, *arguments]))
-        ]
-
     def _elsewhere(self) -> Any:
         launcher = self.launcher
         if launcher is None or isinstance(launcher, PointLauncher):
             return None
 
         def launch(points: Sequence[Point]) -> list[str]:
-            # The device was decided here, and is part of a run's identity: the job may see another one.
+            # Decided here, and part of a run's identity: the job may see another device, and the run that a noise
+            # scale was read from may have changed until then.
             jobs = [
                 [o for o in point.overrides if o.partition("=")[0].lstrip("+") != "device"]
                 + [f"device={point.config.device}"]
+                + ([] if point.config.noise_scale is None else [f"noise_scale={point.config.noise_scale}"])
                 for point in points
             ]
             returned = launcher.launch(jobs, initial_job_idx=0)

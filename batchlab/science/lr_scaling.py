@@ -1,6 +1,7 @@
 """How the learning rate follows the batch size: the rules the literature proposes, side by side.
 
-Each rule takes `ratio`, batch size over reference batch size, and what holds at the reference.
+Each rule takes `ratio`, batch size over reference batch size, and what holds at the reference; some take the noise
+scale over the reference batch size too. At a ratio of 1 every rule changes nothing.
 """
 
 import math
@@ -15,7 +16,7 @@ class Scaled:
     """A learning rate with the constants of Adam that some rules move along with it."""
 
     lr: float
-    betas: tuple[float, float] | None = None  # None: the optimizer has none
+    betas: tuple[float, ...] | None = None  # None: the optimizer has none
     eps: float | None = None
 
 
@@ -53,17 +54,73 @@ def adam_half_life(ratio: float, base: Scaled) -> Scaled:
     return replace(base, betas=(beta1, beta2**ratio))
 
 
+def noise(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
+    """Linear below the noise scale, flat above it: lr (1 + Bn/B0) / (1 + Bn/B) (McCandlish et al. 2018,
+    arXiv:1812.06162, section 2.2); the gain of AdaScale (Johnson et al. 2020, arXiv:2007.05105) is the same number.
+
+    The rate that lowers a quadratic loss most is proportional to 1 / (1 + Bn/B) where its curvature is the same in
+    all directions; Bn = tr(Sigma) / |G|^2, `noise_ratio` is Bn/B0.
+    """
+    return replace(base, lr=base.lr * ratio * ((1 + noise_ratio) / (ratio + noise_ratio)))
+
+
+def surge(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
+    """Adam's best rate rises as the square root, is largest at the noise scale and falls beyond it: proportional to
+    1 / (sqrt(Bn/B) + sqrt(B/Bn)) (Li et al. 2024, arXiv:2405.14578).
+
+    Bn is the noise scale of Adam's own update, or the critical batch size E_min/S_min, and not tr(Sigma) / |G|^2;
+    `noise_ratio` is Bn/B0. For updates that depend on the gradient's sign alone, which Adam's nearly do.
+    """
+    if base.betas is None:
+        raise BadRequest(
+            "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or noise"
+        )
+    # The formula above in one fraction: its square roots overflow where Bn is very small.
+    return replace(base, lr=base.lr * math.sqrt(ratio) * ((1 + noise_ratio) / (ratio + noise_ratio)))
+
+
 def _betas(rule: str, base: Scaled) -> tuple[float, float]:
     if base.betas is None:
         raise BadRequest(f"lr_scaling={rule} moves betas, and this optimizer has none: use optimizer=adamw, or linear")
-    return base.betas
+    if len(base.betas) != 2 or not all(0 <= beta < 1 for beta in base.betas):
+        raise BadRequest(
+            f"lr_scaling={rule} moves Adam's two betas, numbers of at least 0 and below 1, and not "
+            f"[{', '.join(map(str, base.betas))}]: give two, such as optimizer.betas=[0.9,0.999]"
+        )
+    return base.betas[0], base.betas[1]
 
 
-Rule = Callable[[float, Scaled], Scaled]
-RULES: dict[str, Rule] = {
+RULES: dict[str, Callable[[float, Scaled], Scaled]] = {
     "none": none,
     "linear": linear,
     "sqrt": square_root,
     "adam_sqrt": adam_square_root,
     "adam_half_life": adam_half_life,
 }
+NOISE_RULES: dict[str, Callable[[float, Scaled, float], Scaled]] = {"noise": noise, "surge": surge}
+RULE_NAMES = (*RULES, *NOISE_RULES)
+
+
+def scaled(
+    rule: str, base: Scaled, *, batch_size: int, reference_batch_size: int, noise_scale: float | None = None
+) -> Scaled:
+    """What `rule` makes of `base`, which holds at the reference batch size; `noise_scale` is in examples."""
+    check_noise_scale(rule, noise_scale)
+    ratio = batch_size / reference_batch_size
+    if noise_scale is None:
+        return RULES[rule](ratio, base)
+    return NOISE_RULES[rule](ratio, base, noise_scale / reference_batch_size)
+
+
+def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
+    """BadRequest where a rule lacks the noise scale that it needs, or is given one that it has no use for."""
+    if rule in NOISE_RULES and noise_scale is None:
+        raise BadRequest(
+            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and name that "
+            "run, noise_scale=runs/STUDY/RUN, or give a number of examples, noise_scale=120"
+        )
+    if rule not in NOISE_RULES and noise_scale is not None:
+        raise BadRequest(
+            f"lr_scaling={rule} has no use for noise_scale={str(noise_scale).removesuffix(".0")}: leave it out, or use "
+            f"lr_scaling={' or '.join(NOISE_RULES)}; a grid of both is two sweeps into one study"
+        )

@@ -12,7 +12,7 @@ from batchlab.config import RunConfig
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
 # What is hashed under other names, below.
-_OTHERWISE = ("budget", "target", "accumulate", "micro_batch_size", "device")
+_OTHERWISE = ("budget", "target", "accumulate", "micro_batch_size", "device", "noise_scale")
 _AS_THEY_ARE = tuple(f.name for f in fields(RunConfig) if f.metadata["identity"] and f.name not in _OTHERWISE)
 
 
@@ -40,6 +40,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     # accumulate=4 and micro_batch_size=16 are one run at batch_size=64
     named["micro_batches"] = _micro_batches(config)
     named["device"] = config.device.partition(":")[0]
+    if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
+        named["noise_scale"] = config.noise_scale
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
     return canonical

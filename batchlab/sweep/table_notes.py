@@ -43,10 +43,12 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
     if len(budgets) > 1:
         return [f"Not held equal: the examples, {min(budgets):,} to {max(budgets):,}."]
     held = [f"the budget, {min(budgets):,} examples each"]
-    rates = {(r.config.get("lr"), r.config.get("lr_scaling"), r.config.get("reference_batch_size")) for r in whole}
+    knobs = ("lr", "lr_scaling", "reference_batch_size", "noise_scale")
+    rates = {tuple(record.config.get(knob) for knob in knobs) for record in whole}
     if len(rates) == 1:
-        lr, rule, reference = rates.pop()
+        lr, rule, reference, noise_scale = rates.pop()
         scaled = "not scaled" if rule == "none" else f"scaled by {rule} from batch size {reference}"
+        scaled += "" if noise_scale is None else f", with a noise scale of {noise_scale}"
         held.append(f"the rate, {lr} and {scaled}")
     return [f"Held equal: {'; '.join(held)}."]
 

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import os
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,11 +68,10 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
     for name in ("lr", "weight_decay"):
         if name in group:
             raise BadRequest(f"optimizer.{name} is a knob of its own: write {name}={group[name]}")
-    takes = _defaults(group, config)
+    takes = signature_defaults(config)
     if config.weight_decay and "weight_decay" not in takes:
         raise BadRequest(f"weight_decay={config.weight_decay}: {group['_target_']} takes none; use weight_decay=0")
-    betas = group.get("betas", takes.get("betas"))
-    after = scaled(config, tuple(betas) if betas is not None else None, group.get("eps", takes.get("eps")))
+    after = scaled(config, takes)
     if after.betas is not None:
         group["betas"] = after.betas
     if after.eps is not None:
@@ -91,15 +89,12 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
 
 def peak_rate(config: RunConfig) -> float:
     """The learning rate the scaling rule gives this batch size, before warm-up and schedule."""
-    takes = _defaults(config.optimizer, config)
-    betas = config.optimizer.get("betas", takes.get("betas"))
-    eps = config.optimizer.get("eps", takes.get("eps"))
-    return scaled(config, tuple(betas) if betas is not None else None, eps).lr
+    return scaled(config, signature_defaults(config)).lr
 
 
-def _defaults(group: Mapping[str, Any], config: RunConfig) -> dict[str, Any]:
+def signature_defaults(config: RunConfig) -> dict[str, Any]:
     """The parameters of the optimizer's signature with their defaults."""
-    factory = targets.resolve(group["_target_"], torch.optim.Optimizer, what="optimizer", trust=config.trust)
+    factory = targets.resolve(config.optimizer["_target_"], torch.optim.Optimizer, what="optimizer", trust=config.trust)
     return {p.name: p.default for p in inspect.signature(factory).parameters.values()}
 
 

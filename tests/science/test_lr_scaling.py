@@ -2,14 +2,16 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlab.errors import BadRequest
-from batchlab.science.lr_scaling import RULES, Scaled
+from batchlab.science.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled, scaled
 
 ADAM = Scaled(lr=0.1, betas=(0.9, 0.95), eps=1e-8)
+B0, NOISE = 32, 96.0  # the noise scale is 3 reference batches
 
 # 0.9^4 = 0.6561, 0.95^4 = 0.81450625, 0.9^(1/4) = 0.97400374..., 0.95^(1/4) = 0.98725854...
 BY_HAND = [
@@ -23,56 +25,77 @@ BY_HAND = [
     ("adam_sqrt", 0.25, 0.05, (0.974003746425297, 0.987258544901434), 2e-8),
     ("adam_half_life", 4, 0.1, (0.9, 0.81450625), 1e-8),
     ("adam_half_life", 0.25, 0.1, (0.9, 0.987258544901434), 1e-8),
+    ("noise", 4, 0.1 * (1 + 96 / 32) / (1 + 96 / 128), (0.9, 0.95), 1e-8),
+    ("noise", 0.25, 0.1 * (1 + 96 / 32) / (1 + 96 / 8), (0.9, 0.95), 1e-8),
+    # (sqrt(96/32) + sqrt(32/96)) / (sqrt(96/128) + sqrt(128/96)) = 2.30940108 / 2.02072594
+    ("surge", 4, 0.1142857142857, (0.9, 0.95), 1e-8),
+    # (sqrt(96/32) + sqrt(32/96)) / (sqrt(96/8) + sqrt(8/96)) = 2.30940108 / 3.75277675
+    ("surge", 0.25, 0.0615384615385, (0.9, 0.95), 1e-8),
 ]
 
 
-def numbers(scaled: Scaled) -> list[float]:
-    assert scaled.betas is not None
-    assert scaled.eps is not None
-    return [scaled.lr, *scaled.betas, scaled.eps]
+def at(rule: str, batch_size: float, base: Scaled = ADAM, noise_scale: float = NOISE, reference: float = B0) -> Scaled:
+    """The rule, with a noise scale where it takes one; sizes need not be whole here."""
+    return scaled(
+        rule,
+        base,
+        batch_size=batch_size,  # type: ignore[arg-type]
+        reference_batch_size=reference,  # type: ignore[arg-type]
+        noise_scale=noise_scale if rule in NOISE_RULES else None,
+    )
+
+
+def numbers(given: Scaled) -> list[float]:
+    assert given.betas is not None
+    assert given.eps is not None
+    return [given.lr, *given.betas, given.eps]
 
 
 def test_every_rule_is_done_by_hand_below() -> None:
-    assert {name for name, *_ in BY_HAND} == set(RULES)
+    assert {name for name, *_ in BY_HAND} == set(RULE_NAMES)
 
 
 @pytest.mark.parametrize(("rule", "ratio", "lr", "betas", "eps"), BY_HAND)
 def test_a_rule_gives_what_its_formula_gives_by_hand(
     rule: str, ratio: float, lr: float, betas: tuple[float, float], eps: float
 ) -> None:
-    assert numbers(RULES[rule](ratio, ADAM)) == pytest.approx([lr, *betas, eps], rel=1e-9)
+    assert numbers(at(rule, ratio * B0)) == pytest.approx([lr, *betas, eps], rel=1e-9)
 
 
-@pytest.mark.parametrize("rule", RULES)
-@given(lr=st.floats(1e-6, 10), beta=st.floats(0.1, 0.9999))
-def test_at_the_reference_batch_size_nothing_moves(rule: str, lr: float, beta: float) -> None:
+@pytest.mark.parametrize("rule", RULE_NAMES)
+@given(lr=st.floats(1e-6, 10), beta=st.floats(0.1, 0.9999), noise_scale=st.floats(1e-300, 1e300))
+def test_at_the_reference_batch_size_nothing_moves(rule: str, lr: float, beta: float, noise_scale: float) -> None:
     base = Scaled(lr=lr, betas=(beta, beta), eps=1e-8)
 
-    assert RULES[rule](1.0, base) == base
+    there = at(rule, B0, base, noise_scale)
+
+    assert there.lr == pytest.approx(lr, rel=1e-15)
+    assert (there.betas, there.eps) == (base.betas, base.eps)
 
 
-@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("rule", RULE_NAMES)
 @given(first=st.floats(1 / 64, 64), second=st.floats(1 / 64, 64))
 def test_going_there_in_two_strides_is_going_there_in_one(rule: str, first: float, second: float) -> None:
-    in_two = RULES[rule](second, RULES[rule](first, ADAM))
-    in_one = RULES[rule](first * second, ADAM)
+    in_two = at(rule, first * second * B0, at(rule, first * B0), reference=first * B0)
+    in_one = at(rule, first * second * B0)
 
     for one, two in zip(numbers(in_one), numbers(in_two), strict=True):
         # The error of a power grows with its exponent times log beta: relative to the exponent, not to the result.
         assert two == pytest.approx(one, rel=1e-12, abs=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["none", "linear", "sqrt"])
+@pytest.mark.parametrize("rule", ["none", "linear", "sqrt", "noise"])
 def test_the_plain_rules_leave_alone_what_an_optimizer_without_betas_lacks(rule: str) -> None:
-    scaled = RULES[rule](4.0, Scaled(lr=0.1))
+    given = at(rule, 4 * B0, Scaled(lr=0.1))
 
-    assert (scaled.betas, scaled.eps) == (None, None)
+    assert (given.betas, given.eps) == (None, None)
 
 
 @pytest.mark.parametrize("ratio", [2, 4, 8])
 @pytest.mark.parametrize("short", [1e-2, 1e-3, 1e-4])
 def test_adam_sqrt_agrees_with_the_paper_to_first_order(ratio: float, short: float) -> None:
-    beta, _ = RULES["adam_sqrt"](ratio, Scaled(lr=1.0, betas=(1 - short, 1 - short), eps=1e-8)).betas or (0, 0)
+    base = Scaled(lr=1.0, betas=(1 - short, 1 - short), eps=1e-8)
+    beta, _ = at("adam_sqrt", ratio * B0, base).betas or (0, 0)
 
     in_the_paper = 1 - ratio * short  # Malladi et al. 2022
     assert abs(beta - in_the_paper) < (ratio * short) ** 2
@@ -80,15 +103,15 @@ def test_adam_sqrt_agrees_with_the_paper_to_first_order(ratio: float, short: flo
 
 
 def test_adam_sqrt_keeps_betas_where_the_paper_goes_negative() -> None:
-    scaled = RULES["adam_sqrt"](1000.0, Scaled(lr=1.0, betas=(0.9, 0.999), eps=1e-8))
+    given = at("adam_sqrt", 1000 * B0, Scaled(lr=1.0, betas=(0.9, 0.999), eps=1e-8))
 
-    assert all(0 < beta < 1 for beta in scaled.betas or ())
+    assert all(0 < beta < 1 for beta in given.betas or ())
     assert 1 - 1000 * (1 - 0.9) < 0
 
 
 def test_adam_half_life_keeps_the_half_life_in_examples() -> None:
     _, before = ADAM.betas or (0, 0)
-    _, after = RULES["adam_half_life"](8.0, ADAM).betas or (0, 0)
+    _, after = at("adam_half_life", 8 * B0).betas or (0, 0)
 
     def half_life_examples(beta: float, batch_size: int) -> float:
         return batch_size * math.log(0.5) / math.log(beta)
@@ -96,12 +119,80 @@ def test_adam_half_life_keeps_the_half_life_in_examples() -> None:
     assert half_life_examples(after, 8 * 32) == pytest.approx(half_life_examples(before, 32), rel=1e-12)
 
 
+@pytest.mark.parametrize("ratio", [1 / 16, 1 / 2, 2, 64])
+@pytest.mark.parametrize(
+    ("rule", "noise_scale", "like"),
+    [
+        ("noise", 1e-12, lambda k: 1),  # every gradient is exact: nothing to gain from more examples
+        ("noise", 1e300, lambda k: k),  # noise alone: linear
+        ("surge", 1e300, math.sqrt),
+        ("surge", 1e-12, lambda k: 1 / math.sqrt(k)),
+    ],
+)
+def test_without_noise_and_without_signal_a_rule_is_a_simple_one(rule, noise_scale, like, ratio) -> None:
+    assert at(rule, ratio * B0, noise_scale=noise_scale).lr == pytest.approx(0.1 * like(ratio), rel=1e-10)
+
+
+@given(ratio=st.floats(0.01, 100), variance=st.floats(1e-6, 1e6), squared_mean=st.floats(1e-6, 1e6))
+def test_noise_is_the_gain_of_adascale(ratio: float, variance: float, squared_mean: float) -> None:
+    """Johnson et al. 2020: `variance` is that of the gradient at the reference batch size, tr(Sigma) / B0."""
+    gain = (variance + squared_mean) / (variance / ratio + squared_mean)
+
+    given = at("noise", ratio * B0, noise_scale=B0 * variance / squared_mean)
+
+    assert given.lr == pytest.approx(0.1 * gain, rel=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [4, 32, 300, 5000])
+def test_noise_is_the_rate_that_lowers_a_quadratic_loss_most(batch_size: int) -> None:
+    signal, noise, curvature = 0.7, 0.7 * NOISE, 3.0  # |G|^2, tr(Sigma); the Hessian is 3 times the identity
+    rates = np.linspace(1e-4, 0.4, 400_000)
+
+    def best(size: int) -> float:
+        lowered = rates * signal - 0.5 * curvature * rates**2 * (signal + noise / size)
+        return float(rates[np.argmax(lowered)])
+
+    assert at("noise", batch_size, Scaled(lr=best(B0))).lr == pytest.approx(best(batch_size), rel=1e-4)
+
+
+def test_surge_is_largest_at_the_noise_scale_and_alike_on_both_sides() -> None:
+    rates = {size: at("surge", size).lr for size in (NOISE / 8, NOISE / 1.01, NOISE, NOISE * 1.01, NOISE * 8)}
+
+    assert max(rates, key=lambda size: rates[size]) == NOISE
+    assert rates[NOISE / 8] == pytest.approx(rates[NOISE * 8], rel=1e-12)
+    assert rates[NOISE / 8] < 0.7 * rates[NOISE]
+
+
 @pytest.mark.parametrize("rule", ["adam_sqrt", "adam_half_life"])
 def test_an_adam_rule_is_refused_without_betas(rule: str) -> None:
     with pytest.raises(BadRequest, match=rf"^lr_scaling={rule} moves betas, .*has none: use optimizer=adamw"):
-        RULES[rule](2.0, Scaled(lr=0.1))
+        at(rule, 64, Scaled(lr=0.1))
 
 
 def test_adam_sqrt_is_refused_without_eps() -> None:
     with pytest.raises(BadRequest, match=r"^lr_scaling=adam_sqrt also moves eps, .*has none: use optimizer=adamw"):
-        RULES["adam_sqrt"](2.0, Scaled(lr=0.1, betas=(0.9, 0.999)))
+        at("adam_sqrt", 64, Scaled(lr=0.1, betas=(0.9, 0.999)))
+
+
+def test_surge_is_refused_without_betas() -> None:
+    with pytest.raises(BadRequest, match=r"^lr_scaling=surge is a rule for Adam, .*: use optimizer=adamw, or noise$"):
+        at("surge", 64, Scaled(lr=0.1))
+
+
+@pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.95, 0.99), (-0.5, 0.9), (0.9, 1.0), ()])
+def test_betas_that_are_not_adams_two_are_refused_where_they_would_be_moved(betas: tuple[float, ...]) -> None:
+    base = Scaled(lr=0.1, betas=betas, eps=1e-8)
+
+    with pytest.raises(BadRequest, match=r"moves Adam's two betas, .* such as optimizer.betas=\[0.9,0.999\]$"):
+        at("adam_sqrt", 16, base)
+    assert at("linear", 64, base).betas == betas
+
+
+@pytest.mark.parametrize("rule", RULE_NAMES)
+def test_a_rule_without_its_noise_scale_or_with_one_it_has_no_use_for_is_refused(rule: str) -> None:
+    noise_scale, says = (None, "needs a noise scale: .*instruments=full.* noise_scale=runs/STUDY/RUN, or .*=120$")
+    if rule not in NOISE_RULES:
+        noise_scale, says = (5.0, r"has no use for noise_scale=5: leave it out, or use lr_scaling=noise or surge;")
+
+    with pytest.raises(BadRequest, match=f"^lr_scaling={rule} {says}"):
+        scaled(rule, ADAM, batch_size=8, reference_batch_size=32, noise_scale=noise_scale)

@@ -37,6 +37,7 @@ OTHER: dict[str, Any] = {
     "lr": 0.3,
     "lr_scaling": "linear",
     "reference_batch_size": 8,
+    "noise_scale": {"noise_scale": 96.0, "lr_scaling": "noise"},
     "warmup": 0.1,
     "warmup_from": "base",
     "schedule": "linear",
@@ -76,9 +77,16 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("knob", fields(RunConfig), ids=lambda knob: knob.name)
 def test_another_value_is_another_run_exactly_where_the_knob_says_so(knob: Any) -> None:
     value = OTHER[knob.name]
-    changes = value if knob.name in ("budget", "stop_at_target") else {knob.name: value}
+    changes = value if knob.name in ("budget", "stop_at_target", "noise_scale") else {knob.name: value}
 
     assert (run_id(made(**changes)) != run_id(made())) is knob.metadata["identity"]
+
+
+def test_a_noise_scale_is_identity_and_where_there_is_none_ids_of_before_it_stand() -> None:
+    ids = {run_id(made(lr_scaling="noise", noise_scale=scale)) for scale in (96, 96.0, 97)}
+
+    assert len(ids) == 2
+    assert "noise_scale" not in identity(made())
 
 
 def test_runs_that_differ_in_the_seed_alone_share_a_group() -> None:

@@ -52,8 +52,14 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     "lr_scaling": [
         ("lr_scaling=linear", recorded("lr_scaled"), 0.04),
         ("lr_scaling=sqrt", recorded("lr_scaled"), pytest.approx(0.02 * 2**0.5)),
+        (
+            "lr_scaling=surge noise_scale=96 optimizer=adamw",
+            recorded("lr_scaled"),
+            pytest.approx(0.02 * 2**0.5 * 4 / 5),
+        ),
     ],
     "reference_batch_size": [("lr_scaling=linear reference_batch_size=16", recorded("lr_scaled"), 0.08)],
+    "noise_scale": [("lr_scaling=noise noise_scale=96", recorded("lr_scaled"), pytest.approx(0.02 * 2 * 4 / 5))],
     "warmup": [
         ("warmup=0.5", rates, (pytest.approx(0.02 * 0.05 / 0.5), pytest.approx(0.02))),
         ("warmup=320", rates, (pytest.approx(0.02 * 0.05 / 0.5), pytest.approx(0.02))),
@@ -158,6 +164,8 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
         ("batch_size=100000", "larger than the training set of 1437 examples: use at most 1437"),
         ("batch_size=1000 examples=500", "not one step fits"),
         ("lr_scaling=adam_sqrt", "this optimizer has none: use optimizer=adamw"),
+        ("lr_scaling=surge noise_scale=96", "lr_scaling=surge is a rule for Adam, and this optimizer has no betas"),
+        ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 cannot be: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
         ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),

@@ -1,0 +1,119 @@
+"""A noise scale that is named by the run that measured it becomes a number, before anything is made of it.
+
+So the run that uses it is known by the number: its id is the same wherever the other run lies.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from batchlab.errors import BadRequest
+from batchlab.printable import printable
+from batchlab.recording.journal import read_journal
+from batchlab.recording.run_folder import METRICS, RECORD, read_record, run_folders
+from batchlab.records import Measurement, RunStatus
+from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
+
+if TYPE_CHECKING:
+    from batchlab.science.uncertainty import Interval
+
+SIGNAL, NOISE, ADAM = "noise/squared_gradient_norm", "noise/gradient_variance", "noise/adam_scale_examples"
+HOW = {"noise": "instruments=full", "surge": "optimizer=adamw instruments=full"}
+
+Reader = Callable[[str, str, str], "Interval"]
+
+
+def with_number(values: Mapping[str, Any], read: Reader | None = None) -> Mapping[str, Any]:
+    """`values` of a config with a number where `noise_scale` names a run; `read` is `noise_scale_of`, or its cache.
+
+    To 4 digits: its error is larger. BadRequest where the run has none.
+    """
+    named, rule = values.get("noise_scale"), values.get("lr_scaling")
+    if not isinstance(named, str) or rule not in RULE_NAMES:
+        return values
+    check_noise_scale(rule, named)
+    found = (read or noise_scale_of)(named, rule, str(values.get("runs_dir")))
+    return {**values, "noise_scale": float(f"{found.value:.4g}")}
+
+
+def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
+    """What a finished run measured for `rule`, in examples; `named` is its folder, or `STUDY/RUN` in `runs_dir`.
+
+    For `noise` the run's one noise scale (`over_training`); for `surge` the median over training of Adam's, of which
+    the journal has no parts to average. BadRequest where there is no such run, or it measured none or none that is
+    resolved.
+    """
+    folder = _run_folder(named, runs_dir)
+    unreadable: list[str] = []
+    record = read_record(folder, unreadable)
+    if record is None:
+        raise BadRequest(f"noise_scale={printable(named)} cannot be: {printable(unreadable[0])}")
+    if record.status is not RunStatus.COMPLETED:
+        raise BadRequest(
+            f"noise_scale={printable(named)} cannot be: that run is {record.status}, and a noise scale is taken from "
+            "a completed one; name another, or give a number of examples"
+        )
+    taken = read_journal(folder / METRICS)
+    found = _over_training(taken) if rule == "noise" else _of_adam(taken)
+    if found is None:
+        raise BadRequest(
+            f"noise_scale={printable(named)} cannot be: that run measured no "
+            f"{NOISE if rule == 'noise' else ADAM}; train it again with {HOW[rule]}, or give a number of examples"
+        )
+    if not (math.isfinite(found.value) and found.value > 0):
+        raise BadRequest(
+            f"noise_scale={printable(named)} cannot be: in that run it is not resolved, the noise hides the gradient; "
+            f"let the instrument draw more, name another run, or give a number of examples"
+        )
+    return found
+
+
+def told(named: str, rule: str, runs_dir: str) -> "Interval":
+    """`noise_scale_of`, with a line on stderr about what was found."""
+    found = noise_scale_of(named, rule, runs_dir)
+    bounds = "" if found.low is None else f" (95% interval {found.low:.4g} to {found.high:.4g})"
+    sys.stderr.write(
+        f"lr_scaling={rule}: noise_scale={found.value:.4g} examples{bounds}, from {found.n} measurements "
+        f"of {printable(named)}\n"
+    )
+    return found
+
+
+def _run_folder(named: str, runs_dir: str) -> Path:
+    candidates = [Path(named), Path(runs_dir) / named]
+    for folder in candidates:
+        if (folder / RECORD).is_file():
+            return folder
+    for folder in candidates:
+        if runs := run_folders(folder):
+            raise BadRequest(
+                f"noise_scale={printable(named)} cannot be: that is a study of {len(runs)}; name one of its runs, "
+                f"such as noise_scale={printable(runs[0])}"
+            )
+    raise BadRequest(
+        f"noise_scale={printable(named)} cannot be: it is a number of examples above 0, or the folder of a run that "
+        "measured one, runs/STUDY/RUN, and no run is there; `batchlab list STUDY` shows a study's runs"
+    )
+
+
+def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
+    from batchlab.science.noise_over_training import over_training  # with SciPy: other commands save its 0.1 s
+
+    signal, noise = ({m.examples: _interval(m) for m in taken if m.name == name} for name in (SIGNAL, NOISE))
+    both = [at for at in signal if at in noise and math.isfinite(signal[at].value + noise[at].value)]
+    return over_training([signal[at] for at in both], [noise[at] for at in both]) if both else None
+
+
+def _of_adam(taken: Sequence[Measurement]) -> "Interval | None":
+    from batchlab.science.uncertainty import median_interval
+
+    values = [m.value for m in taken if m.name == ADAM and not math.isnan(m.value)]
+    return median_interval(values) if values else None
+
+
+def _interval(measurement: Measurement) -> "Interval":
+    from batchlab.science.uncertainty import Interval
+
+    return Interval(measurement.value, measurement.low, measurement.high, measurement.n or 0)
