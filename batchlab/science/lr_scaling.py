@@ -121,6 +121,6 @@ def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
         )
     if rule not in NOISE_RULES and noise_scale is not None:
         raise BadRequest(
-            f"lr_scaling={rule} has no use for noise_scale={str(noise_scale).removesuffix(".0")}: leave it out, or use "
+            f"lr_scaling={rule} has no use for noise_scale={str(noise_scale).removesuffix('.0')}: leave it out, or use "
             f"lr_scaling={' or '.join(NOISE_RULES)}; a grid of both is two sweeps into one study"
         )
