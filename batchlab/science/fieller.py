@@ -1,0 +1,39 @@
+"""The interval of a ratio of two means, where the lower one may be lost in its noise."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import stdtrit
+
+
+def ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> tuple[float, float]:
+    """95% interval of E[numerator] / E[denominator], neither below 0, from two or more draws of the pair.
+
+    Fieller's theorem (E. C. Fieller 1954, J. R. Stat. Soc. B 16, 175-185): exact for normal pairs, however they are
+    correlated. The upper end is infinite where the mean denominator cannot be told from 0; the lower end is then what
+    the draws still rule out below it. A ratio that is excluded from 0 to infinity, because the denominators are
+    negative beyond their error, is told as (0, inf): such draws say nothing. nan on both sides where a draw is not
+    finite.
+    """
+    pairs = np.array([numerators, denominators], dtype=np.float64)
+    n = pairs.shape[1]
+    if n < 2:
+        raise ValueError(f"an interval needs 2 draws or more, and there are {n}")
+    if not np.isfinite(pairs).all():
+        return math.nan, math.nan
+    # In units of the largest: gradients of 1e-20 make squared norms of 1e-40, and the terms below are fourth powers.
+    scales = np.abs(pairs).max(axis=1)
+    scales[scales == 0] = 1.0
+    pairs /= scales[:, None]
+    y, x = pairs.mean(axis=1).tolist()
+    (yy, xy), (_, xx) = (np.cov(pairs) * stdtrit(n - 1, 0.975) ** 2 / n).tolist()
+    # r lies inside where (y - r x)^2 <= t^2 Var(y - r x), which is a r^2 - 2 b r + c <= 0.
+    a, b, c = x * x - xx, x * y - xy, y * y - yy
+    root = math.sqrt(max(0.0, b * b - a * c))
+    unit = float(scales[0] / scales[1])
+    if a > 0:
+        return (max(0.0, b - root) / a * unit, max(0.0, b + root) / a * unit) if x > 0 else (0.0, math.inf)
+    if c <= 0:  # the numerator cannot be told from 0 either
+        return 0.0, math.inf
+    return (c / (b + root) * unit if b + root > 0 else 0.0), math.inf
