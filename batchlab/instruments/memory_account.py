@@ -1,0 +1,49 @@
+"""The bytes of a training step, counted from its tensors: what a memory model is made of, by category."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.science.memory_model import Account, fit
+from batchlab.training.batches import gather, length, tensors
+from batchlab.training.state import RunState
+
+SIZES = (2, 4, 8)  # micro-batches passed forward to count what is saved: two would not show that it is no line
+
+
+def account(state: RunState) -> Account:
+    """What `state` holds after a step, which has made the gradients and the optimizer's state; leaves no trace."""
+    parameters = list(state.model.parameters())
+    saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in SIZES]
+    return Account(
+        weights=_bytes(parameters),
+        buffers=_bytes(state.model.buffers()),
+        gradients=_bytes(p.grad for p in parameters if p.grad is not None),
+        optimizer_state=_bytes(_held(state.optimizer.state)),
+        data=_bytes([*tensors(state.train), *tensors(state.val)]),
+        saved=fit(SIZES, saved),
+    )
+
+
+def _repeated(size: int, state: RunState) -> Tensor:
+    return torch.arange(size) % length(state.train)
+
+
+def _bytes(held: Iterable[Tensor]) -> int:
+    """Each storage once, whole: a view keeps all of it."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
+
+
+def _held(value: Any) -> Iterator[Tensor]:
+    """The tensors in an optimizer's state, however it is nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from _held(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _held(entry)
