@@ -17,7 +17,7 @@ FLOORS = {
     **dict.fromkeys(("config", "plan", "task", "targets"), 2),
     **dict.fromkeys(("training", "data", "models"), 3),
     **dict.fromkeys(("instruments", "recording"), 4),
-    **dict.fromkeys(("run", "preflight", "verify", "report"), 5),
+    **dict.fromkeys(("run", "probe", "preflight", "verify", "report"), 5),
     "sweep": 6,
     "hydra_app": 7,
     "cli": 8,

@@ -72,26 +72,20 @@ class Found:
     @property
     def unsteady(self) -> tuple[int, ...]:
         """Sizes that fitted at one time and not at another."""
-        fitted, not_fitted = _sizes(self.probes)
-        return tuple(sorted(fitted & not_fitted))
-
-    @property
-    def out_of_order(self) -> tuple[int, ...]:
-        """Sizes that did not fit although a larger one did: memory does not rise steadily."""
-        fitted, not_fitted = _sizes(self.probes)
-        return tuple(sorted(size for size in not_fitted - fitted if size < max(fitted, default=0)))
+        fitted = {probe.size for probe in self.probes if probe.fits}
+        return tuple(sorted(fitted & {probe.size for probe in self.probes if not probe.fits}))
 
 
-def _sizes(probes: Sequence[Probe]) -> tuple[set[int], set[int]]:
-    """The sizes that fitted, and those that did not; a fault is neither."""
-    return {p.size for p in probes if p.fits}, {
-        p.size for p in probes if not p.fits and p.outcome is not Outcome.FAILED
-    }
+def out_of_order(probes: Sequence[Probe]) -> tuple[int, ...]:
+    """Sizes that never fitted although a larger one did: memory does not rise steadily."""
+    fitted = {probe.size for probe in probes if probe.fits}
+    not_fitted = {probe.size for probe in probes if not probe.fits and probe.outcome is not Outcome.FAILED}
+    return tuple(sorted(size for size in not_fitted - fitted if size < max(fitted, default=0)))
 
 
 def size_at(index: int) -> int:
     """The size at a place on the grid; 0 at 0, where nothing fits."""
-    half = 2 ** (SIGNIFICANT_BITS - 1)
+    half = 1 << (SIGNIFICANT_BITS - 1)
     if index < 2 * half:
         return index
     shift, mantissa = divmod(index - half, half)
@@ -166,7 +160,8 @@ class _Search:
 
     def grow(self) -> tuple[Prediction | None, tuple[int, ...]]:
         """Small probes until the line through them meets the limit near by: what it says, and from which sizes."""
-        predicted, small = None, ()
+        predicted: Prediction | None = None
+        small: tuple[int, ...] = ()
         self.ask(min(index_of(FIRST), self.top))
         while self.is_open and self.low and self.high > self.top:
             size = size_at(self.low)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from batchlab.science.largest_fit import Found, Outcome, Probe, largest_fit
+from batchlab.science.largest_fit import Found, Outcome, Probe, largest_fit, out_of_order
 
 # The grid, counted out: whole numbers whose binary form has at most six digits before its zeros.
 GRID = sorted({digits << zeros for zeros in range(20) for digits in range(1, 64) if digits << zeros <= 2**20})
@@ -91,7 +91,7 @@ def test_of_5000_monotone_oracles_it_finds_the_largest_size_on_the_grid_in_few_p
             assert found.larger is None
         assert len(oracle.asked) <= 2 * math.log2(max(2, at_most)) + MOST_PROBES, (at_most, limit, oracle.asked)
         assert not found.unsteady
-        assert not found.out_of_order
+        assert not out_of_order(found.probes)
 
 
 def test_of_5000_oracles_that_flip_near_their_limit_or_anywhere_it_gives_no_size_that_did_not_run_twice():

@@ -1,0 +1,188 @@
+"""One probe, in a process of its own: whether a micro-batch of this size trains here, and what it takes."""
+
+import contextlib
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from batchlab import targets
+from batchlab.config import RunConfig, to_dict
+from batchlab.instruments.memory_account import account
+from batchlab.recording.masking import concealed
+from batchlab.records import RunStatus
+from batchlab.science.largest_fit import Outcome, Probe
+from batchlab.science.memory_model import Account
+from batchlab.task import Task
+from batchlab.training import assembly
+from batchlab.training.batches import Batches, gather, length
+from batchlab.training.device import meter_of
+from batchlab.training.evaluation import by_example
+from batchlab.training.memory_limit import free_bytes, limited, marks_of
+from batchlab.training.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
+from batchlab.training.peaks import give_freed_pages_back
+from batchlab.training.precision import Precision
+from batchlab.training.residence import resident
+from batchlab.training.state import RunState
+from batchlab.training.step import Step
+
+MOST_STEPS = 21
+
+
+@dataclass
+class _Course:
+    """How far a probe is, and what is known of it: it may end anywhere."""
+
+    phase: str = "building"
+    seconds: list[float] = field(default_factory=list)
+    n_train: int | None = None
+    n_val: int | None = None
+    state: RunState | None = None
+
+
+class _Watched(Precision):
+    """A precision that notes which part of training asks for it: where memory ran out is a result."""
+
+    def __init__(self, name: str, device: torch.device, course: _Course) -> None:
+        super().__init__(name, device)
+        self._course = course
+
+    def forward(self) -> AbstractContextManager[object]:
+        self._course.phase = "forward"
+        return super().forward()
+
+    def backward(self, losses: Tensor, weight: float) -> None:
+        self._course.phase = "backward"
+        super().backward(losses, weight)
+
+    def update(
+        self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float | None
+    ) -> Tensor | None:
+        self._course.phase = "optimizer"
+        return super().update(optimizer, parameters, clip_norm)
+
+
+def probe(
+    config: RunConfig,
+    size: int,
+    *,
+    allowed: int | None,
+    headroom: float,
+    exact: bool,
+    steps: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+) -> tuple[Probe, Account | None]:
+    """Trains `steps` steps of micro-batches of `size` examples, as many to a step as `config` has, and validates once.
+
+    More steps, where they are quick, until `seconds` have passed. With `allowed` bytes of memory beyond the process
+    with its libraries loaded; None: what is free on the CUDA device, less the share `headroom`. Data, weights,
+    gradients and the optimizer's state count. `exact`: host memory that is freed counts no more; otherwise it is kept,
+    as a run keeps it. Data of fewer examples is repeated. Never raises: what went wrong is the probe's outcome. The
+    bytes by category come with a probe that ran.
+    """
+    accumulate = len(config.micro_batch_sizes)
+    # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
+    config = replace(config, batch_size=size * accumulate, micro_batch_size=size, accumulate=None, lr_scaling="none")
+    course, peaks, retries = _Course(), dict[str, int](), 0
+    outcome, reason, counted = Outcome.FITS, "", None
+    try:
+        device = assembly.prepare_process(config)
+        if exact:
+            give_freed_pages_back()
+        _import_targets(config)
+        marks = marks_of(device)
+        marks.reset()
+        if allowed is None:
+            allowed = int(free_bytes(device) * (1 - headroom))
+        try:
+            with limited(device, allowed):
+                _train(config, device, course, steps, seconds, clock)
+                _validate(course, size)
+        finally:
+            peaks = marks.read()
+        if device.type == "cuda":
+            retries = int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
+        if course.state is not None:
+            counted = account(course.state)
+    except (Exception, SystemExit) as error:
+        outcome, reason = _judged(error, config)
+    if outcome is Outcome.FITS and retries:
+        outcome, reason = Outcome.RETRIES, f"it ran when the allocator had emptied its cache ({retries} times)"
+    made = Probe(
+        size=size,
+        outcome=outcome,
+        accumulate=accumulate,
+        phase="" if outcome in (Outcome.FITS, Outcome.RETRIES) else course.phase,
+        reason=reason,
+        allowed_bytes=allowed,
+        # What the limit is about: what PyTorch took from the device, or the process from the host.
+        peak_bytes=peaks.get("memory/peak_reserved_bytes", peaks.get("memory/peak_private_bytes")),
+        peaks=peaks,
+        step_seconds=tuple(course.seconds[1:]),
+        n_train=course.n_train,
+        n_val=course.n_val,
+    )
+    return made, counted
+
+
+def _import_targets(config: RunConfig) -> None:
+    """So that the libraries of the user's code count as loaded."""
+    for group, kind in (("data", Task), ("model", nn.Module), ("optimizer", torch.optim.Optimizer)):
+        targets.resolve(getattr(config, group)["_target_"], kind, what=group, trust=config.trust)
+
+
+def _train(
+    config: RunConfig, device: torch.device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
+) -> None:
+    """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
+    task = assembly.build_task(config, device)
+    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    course.n_train, course.n_val = length(train), length(val)
+    model = assembly.build_model(config, task, device)
+    optimizer = assembly.build_optimizer(config, model)
+    precision = _Watched(config.precision, device, course)
+    total = MOST_STEPS * config.batch_size
+    meter = meter_of(device)
+    course.state = RunState(model, optimizer, task, train, val, device, precision, meter, budget=total)
+    step = Step(model, optimizer, task, precision, config.clip_norm)
+    model.train()
+    # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
+    batches = iter(Batches(train, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=total))
+    began = clock()
+    for number in range(MOST_STEPS):
+        if number >= steps and clock() - began > seconds:
+            break
+        course.phase = "batch"
+        start = clock()
+        step(next(batches))
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        course.seconds.append(clock() - start)
+
+
+def _validate(course: _Course, size: int) -> None:
+    """A validation pass of `size` examples at once, beside the weights, gradients and optimizer that training has."""
+    state = course.state
+    assert state is not None
+    course.phase = "validation"
+    by_example(state, gather(state.val, torch.arange(size) % length(state.val)), size)
+
+
+def _judged(error: BaseException, config: RunConfig) -> tuple[Outcome, str]:
+    status, reason = how_it_failed(error)
+    reason = concealed(reason, to_dict(config))  # the user's code may quote what it was given
+    if is_ambiguous(error):
+        return Outcome.UNCLEAR, reason
+    if status is RunStatus.OOM:
+        return Outcome.OOM, reason
+    if is_kernel_limit(error):
+        return Outcome.KERNEL_LIMIT, reason
+    with contextlib.suppress(OSError):  # the log may lie on a full disk
+        sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))
+    return Outcome.FAILED, reason

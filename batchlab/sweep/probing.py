@@ -1,0 +1,91 @@
+"""Probes in processes of their own, forked from the warm server as a point's is: both sides of the pipe."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.recording import disk
+from batchlab.records import RunStatus
+from batchlab.science.largest_fit import Outcome, Probe
+from batchlab.science.memory_model import Account
+from batchlab.sweep.endings import classify, oom_kill_count
+from batchlab.sweep.lease import leased
+from batchlab.sweep.server import WarmServer
+from batchlab.sweep.worker import die_with_parent, log_to, send, stop_flag
+
+HEADROOM = 0.05  # of the limit, which no probe may use: a size that just fits does not fit tomorrow
+STEPS = 3  # the optimizer makes its state in the first
+SECONDS = 0.3  # of steps beyond those
+
+
+def work(connection: Connection, values: Mapping[str, Any], log: str, settings: Mapping[str, Any]) -> None:
+    """Runs one probe of the config `values` and sends what came of it; in the child."""
+    from batchlab.training.peaks import give_freed_pages_back
+
+    if settings["exact"]:
+        give_freed_pages_back()  # before there is a second thread, which would get a heap of its own
+    die_with_parent()
+    stop_flag()  # deaf to Ctrl-C, which is the parent's to pass on: it ends this process
+    disk.make_folder(Path(log).parent)
+    log_to(Path(log))
+    from batchlab.probe import probe
+
+    config = from_dict(values)
+    with leased(config.device) as lease:
+        made, account = probe(config, **settings)
+        send(connection, "probe", (replace(made, shared_machine=lease.shared()), account))
+
+
+class Prober:
+    """Tries sizes of one configuration, each in a fresh process."""
+
+    def __init__(self, config: RunConfig, server: WarmServer, *, limit: int | None, exact: bool, log: Path) -> None:
+        """`limit` in bytes, of which `HEADROOM` is left; None: what CUDA has free. `exact` as `batchlab.probe` has it."""
+        self.config, self.server, self.exact, self.log = config, server, exact, log
+        self.allowed = None if limit is None else int(limit * (1 - HEADROOM))
+        self.account: Account | None = None  # of the last probe that ran
+
+    def __call__(self, size: int, seconds: float = SECONDS) -> Probe:
+        """Tries `size`; a process that dies, or takes longer than `timeout`, has an outcome as well."""
+        room = {"allowed": self.allowed, "headroom": HEADROOM, "exact": self.exact}
+        settings = {"size": size, "steps": STEPS, "seconds": seconds, **room}
+        kills_before = oom_kill_count()
+        process, connection = self.server.start(work, to_dict(self.config), str(self.log), settings)
+        try:
+            said = _heard(connection, process.sentinel, self.config.timeout)
+            if said is None and process.is_alive():
+                return self._without_word(size, Outcome.FAILED, f"took longer than timeout={self.config.timeout:g} s")
+        finally:
+            process.kill()  # it has said all; and Ctrl-C leaves no orphan
+            process.join()
+            connection.close()
+        if said is not None:
+            made, self.account = said[0], said[1] or self.account
+            return made
+        code, kills = process.exitcode, oom_kill_count() - kills_before
+        status, reason = classify(1 if code is None else code, stopped_by_us=False, oom_kills=kills)
+        return self._without_word(size, Outcome.OOM if status is RunStatus.OOM else Outcome.FAILED, reason)
+
+    def _without_word(self, size: int, outcome: Outcome, reason: str) -> Probe:
+        accumulate = len(self.config.micro_batch_sizes)
+        return Probe(size=size, outcome=outcome, accumulate=accumulate, reason=reason, allowed_bytes=self.allowed)
+
+
+def _heard(connection: Connection, sentinel: int, timeout: float | None) -> tuple[Probe, Account | None] | None:
+    """What the child sends; None where it ends without, or says nothing for `timeout` seconds."""
+    ends = None if timeout is None else time.monotonic() + timeout
+    while True:
+        ready = wait([connection, sentinel], None if ends is None else max(0.0, ends - time.monotonic()))
+        if connection not in ready:
+            return None
+        try:
+            _, content = connection.recv()
+        except (EOFError, OSError):
+            wait([sentinel])
+            return None
+        probe: tuple[Probe, Account | None] = content
+        return probe
