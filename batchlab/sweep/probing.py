@@ -44,7 +44,7 @@ class Prober:
     """Tries sizes of one configuration, each in a fresh process."""
 
     def __init__(self, config: RunConfig, server: WarmServer, *, limit: int | None, exact: bool, log: Path) -> None:
-        """`limit` in bytes, of which `HEADROOM` is left; None: what CUDA has free. `exact` as `batchlab.probe` has it."""
+        """`limit` in bytes, of which `HEADROOM` is left; None: what CUDA has free. `exact`: see `batchlab.probe`."""
         self.config, self.server, self.exact, self.log = config, server, exact, log
         self.allowed = None if limit is None else int(limit * (1 - HEADROOM))
         self.account: Account | None = None  # of the last probe that ran

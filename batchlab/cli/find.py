@@ -1,0 +1,88 @@
+"""`batchlab find`: the largest micro-batch that fits."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from batchlab.cli.training_help import asks_for_help, show_help
+from batchlab.errors import BadRequest
+
+HELP = """\
+usage: batchlab find [memory_limit=SIZE] [at_most=EXAMPLES] [KNOB=VALUE,... ...] [HYDRA OPTIONS]
+
+Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and closes in. Each probe
+is a process of its own that trains three steps and validates once at exactly that size. A size is given only if it ran
+so twice, with 5% of the memory left. Sizes are tried on a grid: all up to 63, then 1.6 to 3.1% apart. Data of fewer
+examples is repeated. Each combination of knobs that are given several values is searched for itself. What was found
+is kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
+
+settings of find:
+  memory_limit=SIZE  what training may use beyond the process with its libraries loaded: data, weights, gradients,
+                     optimizer, activations. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is
+                     free on the CUDA device; on the CPU nine tenths of what is available now
+  at_most=EXAMPLES   try no larger micro-batch (65,536 without it)
+
+exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something else than memory ended the search;
+  74 the disk refused; 130, 143 interrupted
+
+examples:
+  batchlab find
+  batchlab find device=cpu memory_limit=600MiB model=cnn
+  batchlab find precision=fp32,bf16 accumulate=1,4 memory_limit=8GiB
+  batchlab find model=cnn optimizer=adamw model.width=16,64 at_most=4096
+  batchlab find model._target_=my_net.Net data._target_=my_net.load"""
+
+UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+SOUGHT = ("batch_size", "micro_batch_size")  # what is looked for
+
+
+def main(arguments: list[str]) -> int:
+    """Takes its own settings out; everything else goes to `hydra_app`."""
+    if asks_for_help(arguments):
+        return show_help(HELP)
+    settings, others = own_settings(arguments)
+    from batchlab.hydra_app import launch
+
+    return launch("find", others, settings)
+
+
+def own_settings(arguments: list[str]) -> tuple[Mapping[str, int], list[str]]:
+    """`memory_limit` in bytes and `at_most` in examples, where they are given, and the arguments without them."""
+    settings: dict[str, int] = {}
+    others: list[str] = []
+    for word in arguments:
+        name, _, value = word.partition("=")
+        if name.lstrip("+") in SOUGHT:
+            raise BadRequest(
+                f"{word} cannot be: the batch size is what find looks for; leave it out, or bound it with at_most=..."
+            )
+        if name not in ("memory_limit", "at_most"):
+            others.append(word)
+            continue
+        if name in settings:
+            raise BadRequest(f"{word}: {name} is given twice, and one search has one")
+        settings[name] = parse_bytes(value) if name == "memory_limit" else _parse_count(value)
+    return settings, others
+
+
+def parse_bytes(text: str) -> int:
+    """`600MiB` in bytes; BadRequest for what is no size."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
+    factor = UNITS.get(found[2].lower()) if found else None
+    if found is None or factor is None:
+        raise BadRequest(
+            f"memory_limit={text} cannot be: it is one number with its unit, such as memory_limit=600MiB or "
+            "memory_limit=8GiB"
+        )
+    size = math.floor(float(found[1]) * factor)
+    if size < 2**20:
+        raise BadRequest(f"memory_limit={text} cannot be: nothing trains in less than 1MiB")
+    if size > 2**50:
+        raise BadRequest(f"memory_limit={text} cannot be: no machine has that; it is at most 1024TiB")
+    return size
+
+
+def _parse_count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
+        raise BadRequest(f"at_most={text} cannot be: it is an integer of at least 1, such as at_most=4096")
+    return int(text)
