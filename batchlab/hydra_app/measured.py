@@ -74,8 +74,9 @@ def told(named: str, rule: str, runs_dir: str) -> "Interval":
     """`noise_scale_of`, with a line on stderr about what was found."""
     found = noise_scale_of(named, rule, runs_dir)
     bounds = "" if found.low is None else f" (95% interval {found.low:.4g} to {found.high:.4g})"
+    how = "from" if rule == "noise" else "the median of"
     sys.stderr.write(
-        f"lr_scaling={rule}: noise_scale={found.value:.4g} examples{bounds}, from {found.n} measurements "
+        f"lr_scaling={rule}: noise_scale={found.value:.4g} examples{bounds}, {how} {found.n} measurements "
         f"of {printable(named)}\n"
     )
     return found

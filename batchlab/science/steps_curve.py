@@ -78,9 +78,7 @@ def fit_steps(runs: StepsToTarget) -> StepsCurve:
     if reached.all():
         residuals = log_s - _bend(grid[:, None], log_b)
         u = float(grid[np.argmin(residuals.var(axis=1))])
-        level = float((log_s - _bend(u, log_b)).mean())
-        if grid[0] < u < grid[-1]:
-            level, u = _polished(level, u, log_b, log_s)
+        level, u = _polished(float((log_s - _bend(u, log_b)).mean()), u, log_b, log_s)
     else:
         level, u = _censored(log_b, log_s, reached, grid)
     rms = math.sqrt(float(np.mean((level + _bend(u, log_b) - log_s)[reached] ** 2)))
@@ -95,7 +93,8 @@ def profile_interval(runs: StepsToTarget, curve: StepsCurve) -> tuple[float, flo
     """95% interval of B_crit from the scatter of the runs about their one `curve`, by profile likelihood.
 
     0 or infinite at an end that the runs do not bound: a curve that scales perfectly within them has no upper end.
-    The scatter holds what the hyperbola does not fit as well as chance. Student's t for the reached runs less two.
+    The scatter holds what the hyperbola does not fit as well as chance; of how B_crit varies over seeds the runs of
+    one seed say nothing. Student's t, with the reached runs less two as its degrees of freedom.
     """
     log_b, log_s, reached = _arrays(runs)
     freedom = int(reached.sum()) - 2

@@ -185,16 +185,19 @@ def test_the_best_batch_for_time_has_the_error_of_all_three() -> None:
 
 
 @pytest.mark.parametrize(
-    ("critical", "step", "low", "high"),
+    ("critical", "step", "example", "low", "high"),
     [
-        (Interval(100, 50, math.inf, 3), Interval(1.0, 1.0, 1.0, 3), math.sqrt(50), math.inf),
-        (Interval(100, 0.0, 200, 3), Interval(1.0, 1.0, 1.0, 3), 0, math.sqrt(200)),
-        (Interval(100, 100, 100, 3), Interval(1.0, -0.5, 4.0, 3), 0, 20),
-        (Interval(100, 100, 100, 1), Interval(1.0, None, None, 1), None, None),
+        ((50, math.inf), (1.0, 1.0), (1.0, 1.0), math.sqrt(50), math.inf),
+        ((0.0, 200), (1.0, 1.0), (1.0, 1.0), 0, math.sqrt(200)),
+        ((100, 100), (-0.5, 4.0), (1.0, 1.0), 0, 20),
+        ((100, 100), (1.0, 1.0), (0.25, 1.0), 10, 20),  # cheaper examples: a larger batch
+        ((100, 100), (None, None), (1.0, 1.0), None, None),
     ],
 )
-def test_an_end_that_is_not_known_stays_unknown(critical, step, low, high) -> None:
-    best = best_batch_for_time(critical, step, Interval(1.0, 1.0, 1.0, 3))
+def test_an_end_that_is_not_known_stays_unknown(critical, step, example, low, high) -> None:
+    parts = ((100, critical), (1.0, step), (1.0, example))
+
+    best = best_batch_for_time(*(Interval(value, *ends, 3) for value, ends in parts))
 
     assert best.value == 10
     assert (best.low, best.high) == (pytest.approx(low), pytest.approx(high))

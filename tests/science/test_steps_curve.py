@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import optimize, stats
 
 from batchlab.science.steps_curve import StepsToTarget, fit_steps, profile_interval
 
@@ -123,21 +124,51 @@ def test_what_did_not_reach_the_target_is_worth_more_kept_than_dropped() -> None
     assert bias["dropped"] > 2 * abs(bias["kept"]) + error  # the lucky ones alone: too few steps at large batches
 
 
-@pytest.mark.parametrize("budget", [math.inf, 1.05])
+SPREAD_SIZES = np.array([8, 16, 32, 64, 128, 256, 512, 1024.0])
+
+
+def cut_study(rng: np.random.Generator, budget: float) -> StepsToTarget:
+    """One seed with B_crit = 90; beyond B = 500 a run ends at `budget` times the steps that the true curve asks for."""
+    true_steps = 20 * (1 + 90 / SPREAD_SIZES)
+    needed = true_steps * np.exp(rng.normal(scale=0.1, size=8))
+    limit = true_steps * np.where(SPREAD_SIZES > 500, budget, 1e9)
+    return runs(SPREAD_SIZES, np.minimum(needed, limit), needed <= limit)
+
+
+@pytest.mark.parametrize("budget", [1e9, 1.05])
 def test_the_profile_interval_holds_the_true_one_as_often_as_it_says(budget: float) -> None:
-    rng = np.random.default_rng(8)
-    sizes = np.array([8, 16, 32, 64, 128, 256, 512, 1024.0])
-    true_steps, draws, held, widths = 20 * (1 + 90 / sizes), 200, 0, []
+    rng, draws, held, widths = np.random.default_rng(8), 150, 0, []
     for _ in range(draws):
-        needed = true_steps * np.exp(rng.normal(scale=0.1, size=sizes.size))
-        reached = needed <= true_steps * np.where(sizes > 500, budget, math.inf)
-        observed = runs(sizes, np.where(reached, needed, true_steps * 1.05), reached)
+        observed = cut_study(rng, budget)
         low, high = profile_interval(observed, fit_steps(observed))
         held += low <= 90 <= high
         widths.append(math.log(high / low))
 
     assert abs(held / draws - 0.95) < 4 * math.sqrt(0.95 * 0.05 / draws)
     assert np.median(widths) < 1.0  # a factor of 2.7 from end to end, or an endless interval would pass
+
+
+@pytest.mark.parametrize("budget", [1e9, 0.97])
+def test_the_interval_ends_where_the_likelihood_has_fallen_by_students_t(budget: float) -> None:
+    observed = cut_study(np.random.default_rng(2), budget)
+    reached = np.array(observed.reached)
+    assert reached.all() == (budget > 1)
+    curve = fit_steps(observed)
+    freedom = reached.sum() - 2
+    sigma = curve.rms * math.sqrt(reached.sum() / freedom)
+
+    def misfit(critical: float) -> float:
+        """-2 log likelihood with the level that suits it best."""
+
+        def of(level: float) -> float:
+            z = (np.log(observed.steps) - level - np.log(1 + critical / SPREAD_SIZES)) / sigma
+            return float((z[reached] ** 2).sum() - 2 * stats.norm.logsf(z[~reached]).sum())
+
+        return float(optimize.minimize_scalar(of, bounds=(0, 6), method="bounded", options={"xatol": 1e-10}).fun)
+
+    for end in profile_interval(observed, curve):
+        fallen = misfit(end) - misfit(curve.critical_batch_size)
+        assert fallen == pytest.approx(stats.t.ppf(0.975, freedom) ** 2, rel=0.01)
 
 
 def test_an_interval_is_open_where_the_runs_do_not_bound_it() -> None:

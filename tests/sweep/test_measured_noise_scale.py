@@ -5,18 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
 
 from batchlab.cli.main import main
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose, grid_composer
+from batchlab.hydra_app.plugins import GridSweeper
 from batchlab.recording.journal import Journal
 from batchlab.recording.run_folder import METRICS, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.sweep.identity import run_id
 
 SIGNAL, NOISE, ADAM = "noise/squared_gradient_norm", "noise/gradient_variance", "noise/adam_scale_examples"
-# |G|^2 and tr(Sigma) at three times: sums of 8 and 800, so the run's noise scale is 100; their ratios are 20, 200, 400.
+# |G|^2 and tr(Sigma) at three times: sums of 8 and 800, so the run's noise scale is 100; their ratios are 20, 200, 300.
 RESOLVED = [(5.0, 100.0), (2.0, 400.0), (1.0, 300.0)]
 
 
@@ -39,6 +42,17 @@ def leave(folder: Path, measurements: Sequence[Measurement], status: RunStatus =
     write_record(
         folder, RunRecord(run_id=folder.name, study=folder.parent.name, status=status, config={}, seed=0, batch_size=32)
     )
+
+
+class KeptJobs(Launcher):
+    """A launcher that keeps its jobs."""
+
+    def setup(self, **given: object) -> None:
+        """Nothing to prepare."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        self.jobs = job_overrides
+        return []
 
 
 @pytest.fixture
@@ -97,9 +111,24 @@ def test_a_grid_reads_a_run_once_and_says_what_it_found(here: Path, capsys: pyte
     assert found == [(8, 100.0), (8, 7.0), (8, 5.0), (32, 100.0), (32, 7.0), (32, 5.0)]
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    # 1/1.1 of the sums' error added up is within the two boxes: 800 -+ 10% of each part, 8 -+ the same
     assert said[0].startswith("lr_scaling=noise: noise_scale=100 examples (95% interval ")
     assert said[0].endswith("), from 3 measurements of digits/one-1")
+
+
+def test_a_job_of_another_launcher_gets_the_number(here: Path) -> None:
+    """The run it was read from may be another one by the time that the job starts."""
+    leave(here / "runs/digits/one-1", taken())
+    words = ["device=cpu", "lr_scaling=noise", "noise_scale=digits/one-1"]
+    sweeper, launcher = GridSweeper("sweep"), KeptJobs()
+    sweeper.launcher = launcher
+    with grid_composer(words) as composer:
+        (point,) = composer.points(words)
+
+    sweeper._elsewhere()([point])
+
+    (here / "runs/digits/one-1/record.json").unlink()
+    (job,) = launcher.jobs
+    assert run_id(compose(job)) == point.run_id
 
 
 def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
