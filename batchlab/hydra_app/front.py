@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import hydra
 from hydra._internal.callbacks import Callbacks
@@ -37,14 +37,17 @@ def point_task(cfg: DictConfig) -> int:
     return run_in_job(Point(pinned(from_hydra(cfg, with_number)), tuple(HydraConfig.get().overrides.task)))
 
 
-def launch(word: str, arguments: Sequence[str]) -> int:
-    """Runs `batchlab train` or `batchlab sweep` with `arguments`, ours and Hydra's; the exit code.
+def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | None = None) -> int:
+    """Runs `batchlab train`, `sweep`, ... with `arguments`, ours and Hydra's; the exit code.
 
-    Raises BadRequest (nothing was started) and EmptyGrid.
+    `settings` are those of `find`, and mean that word. Raises BadRequest (nothing was started) and EmptyGrid.
     """
     register_plugins()
     asked = read_arguments(arguments)
-    mode = [] if asked.only_shows else ["--multirun", f"hydra.sweeper.word={word}"]
+    sweeper = {"word": word} if settings is None else settings
+    own = [] if settings is None else ["hydra/sweeper=find"]
+    own += [f"hydra.sweeper.{name}={value}" for name, value in sweeper.items()]
+    mode = [] if asked.only_shows else ["--multirun", *own]
     with _in_our_words():
         overrides = _checked(asked.overrides)
         if asked.shows_config:
@@ -56,7 +59,7 @@ def launch(word: str, arguments: Sequence[str]) -> int:
             try:
                 point_task()
             except SystemExit as end:
-                if end.code in INTERRUPTED:
+                if end.code in INTERRUPTED and settings is None:
                     left = to_continue(arguments)
                     again = shlex.join(["batchlab", word, *left])
                     if left != list(arguments):
