@@ -188,6 +188,15 @@ def test_cuda_memory_is_what_it_allocated() -> None:
             [record(b, {"lr_scaling": "sqrt"}, lr_scaled=b / 100) for b in (8, 32)],
             "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by sqrt from batch size 32.",
         ),
+        (
+            [record(b, {"lr_scaling": "noise", "noise_scale": 118.3}) for b in (8, 32)],
+            "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by noise from batch size 32, "
+            "with a noise scale of 118.3.",
+        ),
+        (
+            [record(b, {"lr_scaling": "noise", "noise_scale": 4.0 * b}) for b in (8, 32)],
+            "Held equal: the budget, 28,740 examples each.",
+        ),
         ([record(8), record(32, {"lr": 0.1})], "Held equal: the budget, 28,740 examples each."),
         (
             [record(8, steps_skipped=3, steps=112)],
