@@ -16,8 +16,10 @@ from batchlab.printable import printable
 WORDS = {
     "train": "train one point",
     "sweep": "train every point of a grid, each in a process of its own",
+    "find": "the largest micro-batch that fits this device, or a limit of memory",
     "list": "the studies on disk, or the points of one",
     "dashboard": "TensorBoard for a study",
+    "verify": "whether accumulating gives this model the gradient of the whole batch, and why not",
     "doctor": "what this machine can do, and what is wrong with it",
     "config": "every knob and group, or the config that a command would use",
     "lr-table": "the rate, betas and eps that each rule of lr_scaling gives",
@@ -30,9 +32,9 @@ examples:
   batchlab dashboard
 
 `batchlab WORD --help` tells more of each.
-exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run;
-  2 bad request, nothing was started; 3 some points failed; 4 the grid is empty; 74 the disk refused;
-  130, 143 interrupted"""
+exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run, or verify
+  that the gradients differ; 2 bad request, nothing was started; 3 some points failed; 4 the grid is empty;
+  74 the disk refused; 130, 143 interrupted"""
 
 # Faults of the place and not of the program: one line says them, a traceback would hide them.
 PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}

@@ -19,14 +19,19 @@ from batchlab.errors import BadRequest
 from batchlab.hydra_app.composing import Composer
 from batchlab.hydra_app.permitted import confine_sources
 from batchlab.sweep.conduct import conduct
+from batchlab.sweep.find import STANDING_IN, find
 from batchlab.sweep.points import Point
+from batchlab.sweep.verifying import verify
+
+# The words that take no grid, and what is to be said of one.
+ONE_POINT = {"train": "runs one: use `batchlab sweep ...`", "verify": "looks at one: give each knob one value"}
 
 
 class GridSweeper(Sweeper):
     """Composes every point of the grid before the first one starts."""
 
     def __init__(self, word: str) -> None:
-        self.word = word  # train: exactly one point
+        self.word = word  # of ours that is running: train, sweep, verify
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -39,12 +44,14 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
         points = self.composer.points(arguments)
-        if self.word == "train" and len(points) != 1:
-            raise BadRequest(
-                f"this is a grid of {len(points)} points, and `batchlab train` runs one: use `batchlab sweep ...`"
-            )
+        if self.word in ONE_POINT and len(points) != 1:
+            said = ONE_POINT[self.word]
+            raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.word}` {said}")
         check_sweep([point.config for point in points])
-        code = conduct(points, elsewhere=self._elsewhere())
+        elsewhere = self._elsewhere()
+        if self.word == "verify" and elsewhere is not None:
+            raise BadRequest("hydra/launcher=... is for runs, and `batchlab verify` makes none: leave it out")
+        code = verify(points[0]) if self.word == "verify" else conduct(points, elsewhere=elsewhere)
         if code:
             raise SystemExit(code)
 
@@ -66,6 +73,24 @@ class GridSweeper(Sweeper):
             return [str(job._return_value) for job in returned if job.status is JobStatus.FAILED]
 
         return launch
+
+
+class FindSweeper(GridSweeper):
+    """`batchlab find`: a search for each combination, in place of a run for each point."""
+
+    def __init__(self, memory_limit: int | None, at_most: int | None) -> None:
+        super().__init__("find")
+        self.memory_limit, self.at_most = memory_limit, at_most
+
+    def sweep(self, arguments: list[str]) -> None:
+        """As of `GridSweeper`; a batch size that is given is refused before it comes here."""
+        points = self.composer.points([*arguments, *STANDING_IN])
+        if self._elsewhere() is not None:
+            raise BadRequest("hydra/launcher=... is for runs, and find is about this machine: leave it out")
+        check_sweep([point.config for point in points])
+        code = find(points, memory_limit=self.memory_limit, at_most=self.at_most)
+        if code:
+            raise SystemExit(code)
 
 
 class PointLauncher(Launcher):
@@ -91,13 +116,14 @@ def register_plugins() -> None:
     plugins, store = Plugins.instance(), ConfigStore.instance()
     if PackagedConfigs not in plugins.discover(SearchPathPlugin):
         plugins.register(PackagedConfigs)
-    for group, plugin, keys in (
-        ("launcher", PointLauncher, {}),
-        ("sweeper", GridSweeper, {"word": "sweep"}),
+    for group, option, plugin, keys in (
+        ("launcher", "batchlab", PointLauncher, {}),
+        ("sweeper", "batchlab", GridSweeper, {"word": "sweep"}),
+        ("sweeper", "find", FindSweeper, {"memory_limit": None, "at_most": None}),
     ):
         # Hydra 1.3 takes plugins from the package hydra_plugins only, and looks them up by this name. The classes
         # keep their own, by which launchers that pickle find them.
         name = f"hydra_plugins.batchlab.{plugin.__name__}"
         plugins.register(plugin)
         plugins.class_name_to_class[name] = plugin
-        store.store(group=f"hydra/{group}", name="batchlab", node={"_target_": name, **keys})
+        store.store(group=f"hydra/{group}", name=option, node={"_target_": name, **keys})

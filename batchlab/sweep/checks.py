@@ -1,6 +1,6 @@
 """DESIGN's preflight: a grid is checked before its first point, and what it found compared with what stands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,19 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem."""
     if not points:
         return []
-    process, connection = server.start(worker.check, [to_dict(point.config) for point in points])
+    grid = [to_dict(point.config) for point in points]
+    problems, facts = answer_of(server, worker.check, grid, doing="building the model and the data once")
+    if problems:
+        raise BadRequest("; ".join(problems))
+    found: list[Mapping[str, Any]] = facts
+    return found
+
+
+def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, doing: str) -> Any:
+    """What a child that runs `target(connection, *arguments)` sends; BadRequest where its process ends without."""
+    process, connection = server.start(target, *arguments)
     try:
-        problems, facts = connection.recv()
+        answer = connection.recv()
         process.kill()  # it has said all; a thread of the user's code may not let it end
     except KeyboardInterrupt:
         process.kill()
@@ -33,12 +43,9 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     except EOFError:
         process.join()
         status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
-        raise BadRequest(f"building the model and the data once ended its process ({status}: {reason})") from None
+        raise BadRequest(f"{doing} ended its process ({status}: {reason})") from None
     process.join()
-    if problems:
-        raise BadRequest("; ".join(problems))
-    found: list[Mapping[str, Any]] = facts
-    return found
+    return answer
 
 
 def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]]) -> None:

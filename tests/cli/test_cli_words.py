@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fabricated_runs import batchlab, environment, record
 
-from batchlab.cli import sweep, train
+from batchlab.cli import sweep, train, verify
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
@@ -78,7 +78,7 @@ def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFi
     assert re.search(rf"^  batchlab {word}\b", said.partition("examples:")[2], re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [train.HELP, sweep.HELP])
+@pytest.mark.parametrize("text", [train.HELP, sweep.HELP, verify.HELP])
 def test_examples_of_the_help_name_knobs_and_options_that_exist(text: str) -> None:
     options = groups()
     examples = [line.split("    ")[0].split()[2:] for line in text.splitlines() if line.startswith("  batchlab ")]
@@ -99,7 +99,7 @@ def test_no_word_at_all_shows_the_help_and_is_a_bad_request(capsys: pytest.Captu
     ("arguments", "message"),
     [
         (["swep"], "unknown word 'swep': did you mean 'sweep'?"),
-        (["xyz"], "unknown word 'xyz': the words are train, sweep, list, dashboard, doctor, config"),
+        (["xyz"], f"unknown word 'xyz': the words are {', '.join(WORDS)}"),
         (["batch_size=8,32", "model=cnn"], "write `batchlab sweep batch_size=8,32 model=cnn`"),
         (["--cfg", "job"], "unknown option --cfg: the word comes first"),
         (["list", "--jsn"], "unrecognized arguments: --jsn; `batchlab list --help` shows what it takes"),

@@ -1,0 +1,59 @@
+"""`batchlab verify`: both gradients of one point, compared in a process of its own."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from typing import Any
+
+from batchlab.config import from_dict, to_dict
+from batchlab.errors import BadRequest
+from batchlab.records import RunStatus
+from batchlab.sweep.checks import answer_of, check_grid
+from batchlab.sweep.points import Point
+from batchlab.sweep.progress import UnreadConsole
+from batchlab.sweep.server import WarmServer
+from batchlab.sweep.worker import die_with_parent, print_to
+from batchlab.verify.findings import Findings
+from batchlab.verify.telling import lines
+
+
+def verify(point: Point) -> int:
+    """Prints what was found; 0 where the two are the same gradient, 1 where not. BadRequest for what has no two."""
+    config = point.config
+    if len(config.micro_batch_sizes) == 1:
+        raise BadRequest(
+            "verify compares a batch with its micro-batches, and this point has one of those: add accumulate=4, or "
+            "micro_batch_size=..."
+        )
+    for name in ("force", "dry_run", "retry"):
+        if getattr(config, name):
+            raise BadRequest(f"{name} is for runs, and verify makes none: leave it out")
+    with WarmServer() as server:
+        server.warm_up()
+        with UnreadConsole(stderr=True).status("Comparing the gradients..."):
+            check_grid([point], server)
+            found: Findings | str = answer_of(server, look, to_dict(config), doing="comparing the gradients")
+    if isinstance(found, str):
+        raise BadRequest(found)
+    sys.stdout.write("".join(f"{line}\n" for line in lines(found, config)))
+    return 0 if found.same else 1
+
+
+def look(connection: Connection, values: Mapping[str, Any]) -> None:
+    """The child: sends the findings, or in one line why there are none; whatever user code prints goes nowhere."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_to(os.open(os.devnull, os.O_WRONLY))
+    from batchlab.recording.masking import concealed
+    from batchlab.training.out_of_memory import how_it_failed
+    from batchlab.verify.examination import examine
+
+    try:
+        connection.send(examine(from_dict(values)))
+    except (Exception, SystemExit) as error:
+        status, reason = how_it_failed(error)
+        if status is RunStatus.OOM:
+            reason = f"the whole batch does not fit here ({reason}): use a smaller batch_size with the same accumulate"
+        connection.send(concealed(reason, values))

@@ -1,0 +1,98 @@
+"""`batchlab verify`, in the process that has the model: both gradients in every number format, and why they differ."""
+
+import math
+
+import torch
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.plan import plan
+from batchlab.task import Batch, Task
+from batchlab.training import assembly
+from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.device import meter_of
+from batchlab.training.precision import Precision
+from batchlab.training.residence import resident
+from batchlab.training.state import RunState
+from batchlab.verify.causes import find_causes
+from batchlab.verify.findings import Difference, Findings
+from batchlab.verify.trial import Trial
+
+BATCHES = 5  # the run's first ones
+
+
+def examine(config: RunConfig) -> Findings:
+    """Compares the gradients of the run's first batches, whole and in its micro-batches, at its initial weights.
+
+    In fp32 and float64, and in the run's own precision where that is another. Why they differ is looked for in
+    float64, where a difference that is not rounding stands alone; in fp32 where float64 cannot be had.
+    """
+    device = assembly.prepare_process(config)
+    task = assembly.build_task(config, device)
+    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    planned = plan(config, length(train))
+    model = assembly.build_model(config, task, device)
+    state = RunState(
+        model=model,
+        optimizer=assembly.build_optimizer(config, model),
+        task=task,
+        train=train,
+        val=val,
+        device=device,
+        precision=Precision(config.precision, device),
+        meter=meter_of(device),
+        budget=planned.examples,
+    )
+    batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
+    saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
+    row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=BATCHES * batch_size)
+    batches = [whole for (whole,) in row]
+
+    judge = _trial(config, task, batches, device, "fp32")
+    differences, failed = [judge.difference()], ""
+    if config.precision != "fp32":
+        differences.append(_trial(config, task, batches, device, config.precision).difference())
+    try:
+        wide = _trial(config, task, batches, device, "float64")
+        differences.append(wide.difference())
+        judge = wide
+    except (RuntimeError, TypeError) as error:  # a number of the model, the data or the loss that is fp32 for good
+        failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        judge = _trial(config, task, batches, device, "fp32")  # anew: TF32 may have been switched on meanwhile
+    decided = next(d for d in differences if d.number_format == judge.number_format)
+    _refuse_nan(decided)
+    return Findings(
+        micro_batch_sizes=config.micro_batch_sizes,
+        differences=tuple(differences),
+        float64_failed=failed,
+        causes=tuple(find_causes(judge, decided.worst)),
+        saved_bytes=(saved[0], saved[1]),
+    )
+
+
+def _trial(config: RunConfig, task: Task, batches: list[Batch], device: torch.device, number_format: str) -> Trial:
+    model = assembly.build_model(config, task, device)
+    is_wide = number_format == "float64"
+    return Trial(
+        model=model.double() if is_wide else model,
+        task=task,
+        precision=Precision("fp32" if is_wide else number_format, device),
+        device=device,
+        batches=[_in_float64(batch) for batch in batches] if is_wide else batches,
+        micro_batch_sizes=config.micro_batch_sizes,
+        number_format=number_format,
+        seed=stream_seed(config.seed, "verify"),
+    )
+
+
+def _in_float64(batch: Batch) -> Batch:
+    return rebuilt(batch, [t.double() if t.is_floating_point() else t for t in tensors(batch)])
+
+
+def _refuse_nan(difference: Difference) -> None:
+    if any(math.isnan(value) for value in difference.each):
+        raise BadRequest(
+            f"the gradient of a whole batch is not finite at the initial weights ({difference.number_format}): there "
+            "is nothing to compare; look at the data, the loss and the scale of the weights"
+        )
