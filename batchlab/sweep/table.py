@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from batchlab.printable import NOTHING, aligned, number
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_notes import next_step, notes
+from batchlab.sweep.table_precision import against_fp32
 from batchlab.sweep.table_settings import Setting, arranged
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None
         if more:
             console.print(Text(more, style="dim"), soft_wrap=edge is None)
     console.print()
+    comparison = against_fp32(ordered, settings)
+    for line in [*comparison, ""] if comparison else []:
+        console.print(Text(line), soft_wrap=True)
     for note in notes(ordered, settings, study_dir):
         console.print(Text(note), soft_wrap=edge is None)
     console.print(Text(next_step(study_dir), style="bold"), soft_wrap=True)

@@ -1,0 +1,123 @@
+"""What a precision changes against fp32: speed, bytes and loss, point by point at equal settings and seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from batchlab.printable import NOTHING, aligned, counted
+from batchlab.recording.knobs import NOT_OF_THE_RUN
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep.table_settings import Setting
+
+REFERENCE = "fp32"
+NOT_PAIRED = {"precision", "seed", *NOT_OF_THE_RUN}
+
+Pair = tuple[RunRecord, RunRecord]  # of one seed: in the precision, in fp32
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The completed points of one precision that have their like in fp32, seed by seed."""
+
+    labels: tuple[str, ...]  # batch size, the settings that tell the points apart, precision
+    pairs: tuple[Pair, ...]
+
+
+def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[str]:
+    """A table of every precision against fp32, with what its numbers mean; nothing where nothing can be compared.
+
+    `settings` are the knobs that vary among `records`, as in the main table. Ratios and differences are paired by seed,
+    with 95% t intervals (of a ratio on the scale of logarithms).
+    """
+    told_apart = [setting for setting in settings if setting.name not in ("precision", "seed")]
+    found = _comparisons(records, told_apart)
+    if not found:
+        return []
+    titles = [
+        *("batch\nsize", *(setting.name.replace(".", ".\n") for setting in told_apart), "precision"),
+        *("speed", "peak\nmemory", "saved for\nbackward", "val loss", "seeds"),
+    ]
+    rows = [
+        [
+            *comparison.labels,
+            _ratio(comparison.pairs, _speed),
+            _ratio(comparison.pairs, _peak),
+            _ratio(comparison.pairs, _saved),
+            _difference(comparison.pairs, _loss),
+            str(len(comparison.pairs)),
+        ]
+        for comparison in found
+    ]
+    return [
+        f"Against {REFERENCE}, with all else equal and seed by seed (in brackets: 95% intervals, from two seeds on):",
+        *aligned(titles, rows, left=()),
+    ]
+
+
+def _comparisons(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[Comparison]:
+    completed = [i for i, record in enumerate(records) if record.status is RunStatus.COMPLETED]
+    reference = {
+        (_rest(records[i]), records[i].seed): records[i]
+        for i in completed
+        if records[i].config.get("precision") == REFERENCE
+    }
+    pairs: dict[tuple[str, str], list[Pair]] = {}
+    labels: dict[tuple[str, str], tuple[str, ...]] = {}
+    for i in completed:
+        record, precision = records[i], str(records[i].config.get("precision"))
+        like = reference.get((_rest(record), record.seed))
+        if precision == REFERENCE or like is None:
+            continue
+        key = (_rest(record), precision)
+        pairs.setdefault(key, []).append((record, like))
+        labels[key] = (str(record.batch_size), *(setting.cells[i] for setting in settings), precision)
+    return [Comparison(labels[key], tuple(pairs[key])) for key in pairs]
+
+
+def _rest(record: RunRecord) -> str:
+    """What two points must share to be compared: all but precision and seed."""
+    return repr(sorted((name, repr(value)) for name, value in record.config.items() if name not in NOT_PAIRED))
+
+
+def _ratio(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:
+    logs = [math.log(a / b) for a, b in _both(pairs, of) if a > 0 and b > 0]
+    return _estimated(logs, len(pairs), lambda value: f"{math.exp(value):.2f}", "x")
+
+
+def _difference(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:
+    return _estimated([a - b for a, b in _both(pairs, of)], len(pairs), lambda value: f"{value:+.4f}", "")
+
+
+def _both(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> list[tuple[float, float]]:
+    measured = [(of(record), of(like)) for record, like in pairs]
+    return [(a, b) for a, b in measured if a is not None and b is not None and math.isfinite(a - b)]
+
+
+def _estimated(values: Sequence[float], pairs: int, written: Callable[[float], str], unit: str) -> str:
+    from batchlab.science.uncertainty import t_interval  # SciPy, which no other table needs
+
+    if not values:
+        return NOTHING
+    found = t_interval(values)
+    low, high = (None if bound is None else written(bound) for bound in (found.low, found.high))
+    spread = "" if low == high else f" [{low}, {high}]"  # none of bytes that are counted, nor of one seed
+    fewer = f" ({counted(len(values), 'seed')})" if len(values) < pairs else ""
+    return f"{written(found.value)}{unit}{spread}{fewer}"
+
+
+def _speed(record: RunRecord) -> float | None:
+    return None if record.shared_machine else record.final.get("speed/examples_per_second")
+
+
+def _peak(record: RunRecord) -> float | None:
+    if record.shared_machine:
+        return None
+    return record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
+
+
+def _saved(record: RunRecord) -> float | None:
+    return record.final.get("memory/saved_for_backward_bytes")
+
+
+def _loss(record: RunRecord) -> float | None:
+    return record.final.get("val/loss")
