@@ -42,6 +42,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     named["device"] = config.device.partition(":")[0]
     if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
         named["noise_scale"] = config.noise_scale
+    if named["model"].get("ghost_batch", 0) is None:  # as if it were not there, for the same reason
+        named["model"] = {key: value for key, value in named["model"].items() if key != "ghost_batch"}
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
     return canonical

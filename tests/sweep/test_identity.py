@@ -89,6 +89,16 @@ def test_a_noise_scale_is_identity_and_where_there_is_none_ids_of_before_it_stan
     assert "noise_scale" not in identity(made())
 
 
+def test_ghosts_are_identity_and_none_are_as_if_the_key_were_not_there() -> None:
+    model = {"_target_": "my_net.Net"}
+    without, none, some, other = (
+        run_id(made(model=model | keys)) for keys in ({}, {"ghost_batch": None}, {"ghost_batch": 8}, {"ghost_batch": 9})
+    )
+
+    assert without == none
+    assert len({none, some, other}) == 3
+
+
 def test_runs_that_differ_in_the_seed_alone_share_a_group() -> None:
     assert group_id(made(seed=1)) == group_id(made(seed=2))
     assert group_id(made(seed=1)) != group_id(made(seed=1, lr=0.3))

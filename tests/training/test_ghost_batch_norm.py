@@ -248,6 +248,7 @@ def test_what_cannot_be_is_refused(ghost_batch, model, said):
 def test_ghosts_of_one_value_per_channel_are_refused_and_ghosts_of_one_image_are_not():
     with pytest.raises(BadRequest, match=r"^model\.ghost_batch=1 leaves BatchNorm one value per channel"):
         layer((4, 3), 1)(drawn(4, 3))
+    layer((4, 3), 1).eval()(drawn(4, 3))  # where there is nothing to part
 
     x = drawn(4, 3, 2, 2)
     seen = layer(x.shape, 1)(x)
