@@ -1,0 +1,166 @@
+"""The loss over fixed examples as a function of a model's weights: values, gradients, products with its Hessian."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from batchlab.task import Batch, Task
+from batchlab.training.batches import rebuilt, slices, tensors
+from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.state import RunState
+
+
+class LossSurface:
+    """L(w): the mean loss over all terms of fixed examples at the trainable numbers w, laid end to end, shape (n,).
+
+    Examples pass in pieces of `chunk`, each counted for what it holds; where a piece does not fit the memory, it is
+    halved. The model's own weights are never written to. To be used inside `loss_surface`.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, data: Batch, *, chunk: int, double: bool) -> None:
+        trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        wide = [torch.float64] if double else [torch.float32, *(p.dtype for p in trainable.values())]
+        self.dtype = functools.reduce(torch.promote_types, wide)
+        self.weights = torch.cat([p.detach().flatten().to(self.dtype) for p in trainable.values()])
+        self._names = [f"model.{name}" for name in trainable]
+        self._shapes = [p.shape for p in trainable.values()]
+        self._sizes = [p.numel() for p in trainable.values()]
+        others = {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name not in trainable}
+        self._fixed = {
+            f"model.{name}": t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()
+        }
+        self._losses = _Losses(model, task)
+        self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
+        self._count = task.count(data)
+        self.chunk = chunk
+
+    def value(self, at: Tensor) -> float:
+        """L(`at`)."""
+
+        def one(batch: Batch) -> tuple[Tensor]:
+            with torch.no_grad():
+                return (self._loss(at, batch),)
+
+        (loss,) = self._summed(one)
+        return float(loss)
+
+    def gradient(self, at: Tensor) -> tuple[float, Tensor]:
+        """L(`at`) and its gradient, shape (n,)."""
+
+        def one(batch: Batch) -> tuple[Tensor, Tensor]:
+            here = at.detach().requires_grad_()
+            loss = self._loss(here, batch)
+            return loss.detach(), torch.autograd.grad(loss, here)[0]
+
+        loss, gradient = self._summed(one)
+        return float(loss), gradient
+
+    def hessian_product(self, vector: Tensor) -> Tensor:
+        """The Hessian at the model's own weights times `vector`, both (n,), by differentiating twice.
+
+        RuntimeError or NotImplementedError where a part of the model cannot be.
+        """
+
+        def one(batch: Batch) -> tuple[Tensor]:
+            here = self.weights.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(self._loss(here, batch), here, create_graph=True)
+            if not gradient.requires_grad:  # a loss that is linear in its weights
+                return (torch.zeros_like(here),)
+            _refuse_dead_ends(gradient)
+            return (torch.autograd.grad(gradient, here, vector)[0],)
+
+        (product,) = self._summed(one)
+        return product
+
+    def _loss(self, at: Tensor, batch: Batch) -> Tensor:
+        """What `batch` adds to L(`at`), 0-d."""
+        # A model that draws in eval mode too draws the same each time, or L were no function. Not torch.manual_seed,
+        # which takes 150 us where there is CUDA to be told later.
+        torch.default_generator.manual_seed(0)
+        if at.device.type == "cuda":
+            torch.cuda.manual_seed(0)
+        pieces = [piece.view(shape) for piece, shape in zip(torch.split(at, self._sizes), self._shapes, strict=True)]
+        weights = dict(zip(self._names, pieces, strict=True))
+        losses: Tensor = functional_call(self._losses, weights | self._fixed, (batch,))
+        return losses.sum(dtype=torch.float64) / self._count
+
+    def _summed(self, one: Callable[[Batch], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """The sums over all pieces of what `one` makes of each."""
+        while True:
+            try:
+                parts = map(one, slices(self._data, self.chunk))
+                return functools.reduce(lambda total, part: tuple(map(torch.add, total, part)), parts)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error) or self.chunk == 1:
+                    raise
+            self.chunk = -(-self.chunk // 2)  # out here, where the frames that held the memory are gone
+
+    def _widened(self, tensor: Tensor) -> Tensor:
+        wider = tensor.is_floating_point()
+        return tensor.to(torch.promote_types(tensor.dtype, self.dtype)) if wider else tensor
+
+
+class _Losses(nn.Module):
+    """The task's forward pass and loss as a module: `functional_call` reaches whatever the task does to the model."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, batch: Batch) -> Any:
+        return self.task.loss(self.task.forward(self.model, batch), batch)
+
+
+def _refuse_dead_ends(gradient: Tensor) -> None:
+    """RuntimeError where `gradient` goes through a function that is marked `once_differentiable`: the engine finds no
+    way back to the weights there, and would take that part of the Hessian for 0 without a word."""
+    seen, waiting = set(), [gradient.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().endswith("autograd::Error"):
+            raise RuntimeError("one of its torch.autograd.Function is marked once_differentiable")
+        seen.add(node)
+        waiting.extend(before for before, _ in node.next_functions)
+
+
+@contextlib.contextmanager
+def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> Iterator[LossSurface]:
+    """The loss over `data` around the run's weights: eval mode (no dropout, BatchNorm's statistics as they stand),
+    float32 without TF32, or float64 where asked for or where the weights are; afterwards no trace is left, and on CUDA
+    the memory it took is given back, or training's reserved bytes would be read with it.
+
+    Kernels that cannot be differentiated twice make way for those that can: fused attention, and cuDNN's recurrent
+    layers, whose backward pass wants training mode besides.
+    """
+    recurrent = any(isinstance(module, nn.RNNBase) for module in state.model.modules())
+    with (
+        leaving_no_trace(state.model, state.device),
+        state.precision.full(),
+        sdpa_kernel(SDPBackend.MATH),
+        _without_cudnn() if recurrent else contextlib.nullcontext(),
+    ):
+        state.model.eval()
+        yield LossSurface(state.model, state.task, data, chunk=chunk, double=double)
+    if state.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def _without_cudnn() -> Iterator[None]:
+    # Not by cudnn.flags(), which sets all the other flags as well.
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before
