@@ -33,8 +33,8 @@ examples:
 
 `batchlab WORD --help` tells more of each.
 exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run, or verify
-  that the gradients differ; 2 bad request, nothing was started; 3 some points failed; 4 the grid is empty;
-  74 the disk refused; 130, 143 interrupted"""
+  that the gradients differ; 2 bad request, nothing was started; 3 some points failed, or find found no size;
+  4 the grid is empty; 74 the disk refused; 130, 143 interrupted"""
 
 # Faults of the place and not of the program: one line says them, a traceback would hide them.
 PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}

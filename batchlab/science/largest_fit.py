@@ -64,8 +64,8 @@ class Found:
 
     @property
     def error(self) -> float | None:
-        """The prediction over what was found, less 1; None where there is one of them only."""
-        if self.predicted is None or not self.largest:
+        """The prediction over what was found, less 1; None where there is one of them only, or a bound came first."""
+        if self.predicted is None or not self.largest or self.larger is None:
             return None
         return self.predicted.size / self.largest - 1
 
@@ -153,9 +153,9 @@ class _Search:
         if probe.outcome is Outcome.FAILED:
             self.fault = probe
         elif probe.fits:
-            self.low = max(self.low, index)
+            self.low = index
         else:
-            self.high = min(self.high, index)
+            self.high = index
         return probe.fits
 
     def grow(self) -> tuple[Prediction | None, tuple[int, ...]]:

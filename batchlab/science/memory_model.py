@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 CONFIDENCE = 0.95
+A_HAIR = 1e-6  # of an example: what rounding may take from a whole number
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class MemoryModel:
         """
         if self.per_example <= 0:
             raise ValueError(f"memory does not grow with the micro-batch ({self.per_example:.3g} bytes per example)")
-        size = max(0, math.floor((limit - self.fixed) / self.per_example))
-        if size > 0 or self.bytes_at(1) <= limit:
-            size += self.bytes_at(size + 1) <= limit  # a quotient a hair below a whole number
+        size = max(0, math.floor((limit - self.fixed) / self.per_example + A_HAIR))
         if self.scatter is None:
             return Prediction(size, None, None)
         low, high = self._interval(limit)

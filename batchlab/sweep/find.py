@@ -82,8 +82,9 @@ def _small(config: RunConfig) -> Point:
 def _run(search: Search, server: WarmServer, watcher: Watcher) -> None:
     """One search to its end; every probe is kept as soon as it is known."""
     disk.make_folder(search.file.parent)
-    search.keep()
     log = search.file.with_suffix(".log")
+    disk.remove(log)  # of an earlier search
+    search.keep()
     prober = Prober(search.config, server, limit=search.limit, exact=search.exact, log=log)
 
     def take(probe: Probe) -> None:

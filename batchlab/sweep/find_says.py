@@ -21,6 +21,7 @@ SAYS = {
     Outcome.UNCLEAR: "unclear",
     Outcome.FAILED: "failed",
 }
+NOT_ALONE = "Throughput knee: not resolved, as other points used the machine meanwhile."
 
 
 def sentences(search: Search) -> Iterator[str]:
@@ -56,9 +57,9 @@ def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
         yield _of_the_account(search.account)
         most = search.account.at_most(search.allowed or math.inf, accumulate=search.accumulate)
         if math.isfinite(most):
-            yield f"By that count alone, without what is held for a moment only, no more than {most:,.0f} can fit."
+            yield f"So more than {most:,.0f} cannot fit: what is held for a moment only comes on top of that count."
     if search.knee is not None:
-        yield _of_the_knee(search.knee, alone=not any(probe.shared_machine for probe in search.as_runs))
+        yield _of_the_knee(search.knee) if search.alone else NOT_ALONE
     if search.n_train is not None and search.n_train < largest * search.accumulate:
         yield f"The data has {search.n_train:,} training examples: larger batches were filled by repeating them."
     if found.unsteady:
@@ -108,7 +109,7 @@ def _of_the_prediction(found: Found) -> str:
     text = (
         f"Predicted before it was tried, from probes of {_listed(found.predicted_from)}: {predicted.size:,} ({doubt})"
     )
-    if error is None or found.larger is None:  # where the bound ended the search it was not put to the test
+    if error is None:
         return text + "."
     return f"{text}, {abs(error):.1%} too {'high' if error > 0 else 'low'}."
 
@@ -132,9 +133,7 @@ def _of_the_account(account: Account) -> str:
     return f"Counted from the tensors, in MiB: {told}; saved for backward {saved} KiB per example."
 
 
-def _of_the_knee(knee: Knee, *, alone: bool) -> str:
-    if not alone:
-        return "Throughput knee: not resolved, as other points used the machine meanwhile."
+def _of_the_knee(knee: Knee) -> str:
     doubt = "not resolved by the steps that were timed"
     if knee.low is not None and knee.high is not None:
         doubt = f"95%: {knee.low:,} to {knee.high:,}" if knee.low < knee.high else "95%: this one, of those tried"

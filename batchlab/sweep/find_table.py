@@ -71,7 +71,7 @@ def comparison(searches: Sequence[Search]) -> list[str]:
                 f"{largest * search.accumulate:,}" if largest else NOTHING,
                 f"{found.predicted.size:,}" if found and found.predicted else NOTHING,
                 NOTHING if error is None else f"{error:+.1%}",
-                f"{search.knee.size:,}" if search.knee else NOTHING,
+                f"{search.knee.size:,}" if search.knee and search.alone else NOTHING,
                 mib(line.fixed) if line else NOTHING,
                 number(line.per_example / KIB, ",.1f") if line else NOTHING,
             ]

@@ -62,6 +62,11 @@ class Search:
         return self.timings if self.exact else [*self.probes, *self.timings]
 
     @property
+    def alone(self) -> bool:
+        """Whether those had the machine to themselves, so that their speeds may be compared."""
+        return not any(probe.shared_machine for probe in self.as_runs)
+
+    @property
     def allowed(self) -> int | None:
         """Bytes that a probe could use; None before one has told."""
         return next((p.allowed_bytes for p in self.probes if p.allowed_bytes is not None), None)

@@ -15,11 +15,23 @@ def limited(device: torch.device, allowed: int) -> Iterator[None]:
     """Inside, this process may take `allowed` bytes beyond what it has: of host memory, or of the CUDA device's.
 
     On the CPU the kernel refuses what is beyond (RLIMIT_DATA counts private writable memory, which malloc takes), and
-    PyTorch says `DefaultCPUAllocator: can't allocate memory`. On CUDA PyTorch's allocator refuses; the context and
-    what libraries take by themselves are not in its count.
+    PyTorch says `DefaultCPUAllocator: can't allocate memory`. On CUDA PyTorch's allocator refuses, from here to the
+    end of the process; the context, and what libraries take past it, are not in its count.
     """
-    with _of_cuda(device, allowed) if device.type == "cuda" else _of_host(allowed):
+    if device.type == "cuda":
+        _limit_cuda(device, allowed)
         yield
+        return
+    held = status_bytes("VmData")
+    if not held:
+        raise BadRequest("a limit of memory on the CPU needs the /proc of Linux, and there is none: use device=cuda")
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    known = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([held + allowed, *known]), hard))
+    try:
+        yield
+    finally:  # what is made of the outcome needs memory too
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
 class PrivatePeak:
@@ -53,7 +65,10 @@ class PrivatePeak:
 
 def marks_of(device: torch.device) -> CudaPeaks | PrivatePeak:
     """The marks of the memory that `limited` is about."""
-    return CudaPeaks(device) if device.type == "cuda" else PrivatePeak()
+    if device.type != "cuda":
+        return PrivatePeak()
+    torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no marks to set back
+    return CudaPeaks(device)
 
 
 def free_bytes(device: torch.device) -> int:
@@ -61,32 +76,11 @@ def free_bytes(device: torch.device) -> int:
     return int(torch.cuda.mem_get_info(device)[0])
 
 
-@contextlib.contextmanager
-def _of_host(allowed: int) -> Iterator[None]:
-    held = status_bytes("VmData")
-    if not held:
-        raise BadRequest("a limit of memory on the CPU needs the /proc of Linux, and there is none: use device=cuda")
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    limit = held + allowed
-    for known in (soft, hard):
-        if known not in (resource.RLIM_INFINITY, -1):
-            limit = min(limit, known)
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
-    try:
-        yield
-    finally:  # what is made of the outcome needs memory too
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
-
-
-@contextlib.contextmanager
-def _of_cuda(device: torch.device, allowed: int) -> Iterator[None]:
-    total = torch.cuda.get_device_properties(device).total_memory
-    if allowed > total:
+def _limit_cuda(device: torch.device, allowed: int) -> None:
+    free, total = torch.cuda.mem_get_info(device)
+    if allowed > free:
         raise BadRequest(
-            f"memory_limit is more than {device} has, {total / 2**30:.1f} GiB: give a smaller one, or leave it out"
+            f"{device} has {free / 2**30:.1f} GiB free, and a probe was to have {allowed / 2**30:.1f} GiB: give a "
+            "smaller memory_limit, or leave it out"
         )
     torch.cuda.set_per_process_memory_fraction(allowed / total, device)
-    try:
-        yield
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)

@@ -203,6 +203,21 @@ def test_a_size_that_ran_once_and_then_not_is_not_given():
     assert found.larger.size == 1008
 
 
+def test_where_every_size_runs_once_and_then_no_more_it_gives_up_soon():
+    tries: list[int] = []
+
+    def outcome(size: int) -> Outcome:
+        tries.append(size)
+        return Outcome.FITS if tries.count(size) == 1 else Outcome.OOM
+
+    found = largest_fit(Oracle(outcome, lambda size: ROOM * size / 2**20), at_most=2**20)
+
+    assert found.largest is None
+    assert found.larger is not None
+    assert found.larger.size == 1
+    assert len(tries) < 40
+
+
 def test_an_error_of_another_kind_ends_the_search_at_once_and_is_no_limit():
     oracle = Oracle(lambda size: Outcome.FAILED if size > 100 else Outcome.FITS)
 

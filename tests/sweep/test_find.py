@@ -1,0 +1,332 @@
+"""`batchlab find` from the command line: real processes under a real limit, and what it says of them."""
+
+import json
+import os
+import shlex
+import sys
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from batchlab.cli.find import HELP, parse_bytes
+from batchlab.cli.knobs import groups, knobs
+from batchlab.cli.main import main
+from batchlab.errors import BadRequest
+from batchlab.science.knee import Knee
+from batchlab.science.largest_fit import Outcome, Probe, largest_fit
+from batchlab.sweep.find_says import sentences
+from batchlab.sweep.find_table import comparison
+from batchlab.sweep.searches import Search, speeds
+
+MIB = 2**20
+NETS = """
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class Wide(nn.Module):
+    '''A quarter of a MiB for each example, saved for backward, and as much again in the backward pass.'''
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(10))
+
+    def forward(self, x):
+        wide = (x.flatten(1)[:, :1] * self.scale[:1]).expand(-1, 2**16).exp()
+        return wide.sum(1, keepdim=True) * self.scale
+
+
+class Greedy(Wide):
+    def forward(self, x):
+        torch.empty(2**30, dtype=torch.uint8)
+        return super().forward(x)
+
+
+class Buggy(Wide):
+    def forward(self, x):
+        if len(x) > 10:
+            raise ValueError("this model knows ten examples at most")
+        return super().forward(x)
+
+
+class Interrupts(Wide):
+    '''Ctrl-C in the middle of a probe that would not end.'''
+
+    def forward(self, x):
+        if len(x) > 10:
+            Path("pid").write_text(str(os.getpid()))
+            os.kill(int(Path("search").read_text()), signal.SIGINT)
+            while True:
+                pass
+        return super().forward(x)
+"""
+
+
+@pytest.fixture
+def find(lab, tmp_path, capfd):
+    """Runs the command line in a user's folder; its exit code, what it said, and the files it kept."""
+    (tmp_path / "nets.py").write_text(NETS)
+    lab.server.warm_up()
+
+    def find(line: str):
+        code = main(["find", "device=cpu", *shlex.split(line)])
+        said = capfd.readouterr()
+        kept = [json.loads(file.read_text()) for file in sorted((tmp_path / "runs").glob("*/find/*.json"))]
+        return code, said, kept
+
+    return find
+
+
+def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_to_type(find, capfd):
+    answers = []
+    for _ in range(2):
+        code, said, (kept,) = find("memory_limit=20MiB model._target_=nets.Wide threads=1")
+        assert code == 0
+        answers.append(kept["largest"])
+        outcomes = {size: [p["outcome"] for p in kept["probes"] if p["size"] == size] for size in range(64)}
+        # 19 MiB for a probe, of which each example takes a half, and PyTorch's first steps some.
+        assert 20 <= kept["largest"] <= 38
+        assert outcomes[kept["largest"]] == ["fits", "fits"]
+        assert kept["larger"]["size"] == kept["largest"] + 1
+        assert set(outcomes[kept["largest"] + 1]) == {"oom"}
+        assert abs(kept["prediction_error"]) < 0.15
+        assert kept["predicted_from"] == [2, 16]
+        assert kept["memory_model_bytes"]["per_example"] == pytest.approx(MIB / 2, rel=0.02)
+        assert kept["account_bytes"]["saved"]["per_example"] == pytest.approx(MIB / 4, rel=0.01)
+        assert [timing["size"] for timing in kept["timings"]] == [s for s in (2, 4, 8, 16, 32) if s < kept["largest"]]
+        assert {"config", "environment", "headroom", "knee"} <= kept.keys()
+        assert f"Largest micro-batch: {kept['largest']}. It ran twice" in said.out
+        assert f"micro-batch {kept['largest']}: fits" in said.err
+
+    assert answers[0] == answers[1]
+    following = next(line for line in said.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
+    assert "model._target_=nets.Wide" in following
+    assert f"eval_batch_size={answers[0]}" in following
+    assert main([*shlex.split(following)[1:], "--dry-run"]) == 0
+    assert "batch_size=16" in capfd.readouterr().out
+
+
+def test_where_nothing_fits_it_says_so_and_exits_with_3(find):
+    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Greedy")
+
+    assert code == 3
+    assert "Nothing fits: not even a micro-batch of 1 example (in forward: " in said.out
+    assert "Next:" not in said.out
+    assert (kept["status"], kept["largest"]) == ("nothing fits", None)
+
+
+def test_an_error_of_the_users_code_ends_it_and_is_not_taken_for_want_of_memory(find, tmp_path):
+    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Buggy")
+
+    assert code == 3
+    assert "The search ended at 16, and not for want of memory: ValueError: this model knows ten examples" in said.out
+    assert (kept["status"], kept["largest"]) == ("failed", None)
+    (log,) = (tmp_path / "runs").glob("*/find/*.log")
+    assert 'raise ValueError("this model knows ten examples at most")' in log.read_text()
+
+
+def test_ctrl_c_leaves_no_process_and_keeps_what_is_known(find, tmp_path):
+    (tmp_path / "search").write_text(str(os.getpid()))
+
+    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Interrupts")
+
+    assert code == 130
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+    assert (kept["status"], [probe["size"] for probe in kept["probes"]]) == ("interrupted", [2])
+    assert "interrupted; 1 probe kept in" in said.err
+
+
+def test_each_combination_is_searched_for_itself_and_compared(find):
+    code, said, kept = find("memory_limit=60MiB at_most=2 model=mlp,cnn accumulate=1,3")
+
+    assert code == 0
+    assert [(k["largest"], k["larger"], k["prediction_error"]) for k in kept] == [(2, None, None)] * 4
+    assert {k["account_bytes"]["weights"] for k in kept} == {4 * 26122, 4 * 6138}
+    rows = [line for line in said.out.splitlines() if line.startswith("model=")][-4:]
+    assert [row.split()[:4] for row in rows] == [
+        ["model=mlp", "accumulate=1", "2", "2"],
+        ["model=mlp", "accumulate=3", "2", "6"],
+        ["model=cnn", "accumulate=1", "2", "2"],
+        ["model=cnn", "accumulate=3", "2", "6"],
+    ]
+
+
+@pytest.mark.slow
+def test_the_cnn_in_600_mib_twice(find):
+    """The line of the issue as it is typed."""
+    answers = []
+    for _ in range(2):
+        code, said, (kept,) = find("memory_limit=600MiB model=cnn")
+        sys.stdout.write(said.out)
+        assert code == 0
+        assert kept["larger"]["outcome"] == "oom"
+        assert kept["largest"] < kept["larger"]["size"] <= 1.04 * kept["largest"]
+        assert abs(kept["prediction_error"]) < 0.15
+        answers.append(kept["largest"])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("memory_limit=8", "memory_limit=8 cannot be: it is one number with its unit, such as memory_limit=600MiB"),
+        ("memory_limit=", "memory_limit= cannot be"),
+        ("memory_limit=GiB", "memory_limit=GiB cannot be"),
+        ("memory_limit=8Gib/s", "memory_limit=8Gib/s cannot be"),
+        ("memory_limit=-1GiB", "memory_limit=-1GiB cannot be"),
+        ("memory_limit=nanGiB", "memory_limit=nanGiB cannot be"),
+        ("memory_limit=1e3MiB", "memory_limit=1e3MiB cannot be"),
+        ("memory_limit=4GiB,8GiB", "memory_limit=4GiB,8GiB cannot be: it is one number"),
+        ("memory_limit=100kB", "nothing trains in less than 1MiB"),
+        ("memory_limit=2000TiB", "no machine has that"),
+        ("memory_limit=1000TiB", "memory_limit is more than this machine can give now"),
+        ("memory_limit=1GiB memory_limit=2GiB", "memory_limit is given twice"),
+        ("at_most=0", "at_most=0 cannot be: it is an integer of at least 1"),
+        ("at_most=1.5", "at_most=1.5 cannot be"),
+        ("batch_size=8", "batch_size=8 cannot be: the batch size is what find looks for"),
+        ("++micro_batch_size=8", "the batch size is what find looks for"),
+        ("jobs=2", "jobs=2 cannot be: two probes at once would share the memory"),
+        ("--dry-run", "dry_run is for runs, and find makes none"),
+        ("memry_limit=8GiB", "unknown key 'memry_limit'"),
+        ("hydra/launcher=joblib", "hydra/launcher=... is for runs, and find is about this machine"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_nothing_is_tried(line, said, lab, tmp_path, capsys):
+    assert main(["find", "device=cpu", *shlex.split(line)]) == 2
+
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert shown.err.count("\n") == 1
+    assert shown.out == ""
+    assert not (tmp_path / "runs").exists()
+
+
+def test_the_examples_of_the_help_name_what_there_is():
+    options, examples = groups(), [line.split()[2:] for line in HELP.splitlines() if line.startswith("  batchlab find")]
+    assert len(examples) >= 5
+    for argument in (argument for example in examples for argument in example):
+        key, _, value = argument.partition("=")
+        root = key.partition(".")[0]
+        assert root in {*knobs(), "memory_limit", "at_most"}, argument
+        assert key not in options or set(value.split(",")) <= set(options[key]), argument
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("600MiB", 600 * MIB),
+        ("8GiB", 2**33),
+        ("1.5gib", 3 * 2**29),
+        ("10GB", 10**10),
+        ("1TiB", 2**40),
+        ("2 MB", 2_000_000),
+    ],
+)
+def test_sizes_are_read_with_their_units(text, size):
+    assert parse_bytes(text) == size
+
+
+def test_a_size_without_its_unit_is_refused():
+    with pytest.raises(BadRequest, match="such as memory_limit=600MiB"):
+        parse_bytes("600")
+
+
+# What is said, of searches that were made up.
+
+
+def searched(lab, oracle, *, at_most=4096, device="cpu", limit_given=False, **changes) -> Search:
+    """A search over an oracle, as it stands at its end."""
+    config = replace(lab.point("batch_size=1000000000000", "model=cnn").config, device=device)
+    search = Search(config, "", ("model=cnn", "lr=0.1"), 1000 * MIB, limit_given, None, at_most)
+    search.found = largest_fit(oracle, at_most=at_most)
+    search.probes = list(search.found.probes)
+    search.status = "found" if search.found.largest else "nothing fits"
+    for name, value in changes.items():
+        setattr(search, name, value)
+    return search
+
+
+def probe(size: int, outcome: Outcome = Outcome.FITS, **changes) -> Probe:
+    fits = outcome is Outcome.FITS
+    values = {"allowed_bytes": 950 * MIB, "peak_bytes": (50 + size) * MIB if fits else None, "n_train": 1437}
+    return Probe(size=size, outcome=outcome, phase="" if fits else "backward", **{**values, **changes})
+
+
+def test_the_sentences_of_a_search_on_a_gpu(lab):
+    search = searched(lab, lambda size: probe(size, Outcome.FITS if size <= 900 else Outcome.OOM), device="cuda")
+    search.knee = Knee(128, 64, 256, 512, 12_345.6)
+
+    assert list(sentences(search)) == [
+        "No memory_limit was given, so it is what the device has free. 5% of it was left: each probe had 950.0 MiB "
+        "on cuda.",
+        "Largest micro-batch: 896. It ran twice, three steps and a validation each; 912 did not (out of memory in "
+        "backward).",
+        "Predicted before it was tried, from probes of 2, 16, 128: 900 (95%: 900 to 900), 0.4% too high.",
+        "Memory: 50.0 MiB + 1,024.0 KiB x micro-batch (fitted to 5 probes, a probe lies 0.0 MiB off that line (SD)).",
+        "Throughput knee: 128 (95%: 64 to 256), the smallest size tried within 10% of the best, 12,346 examples/s at "
+        "512.",
+        f"Kept in {search.file}.",
+        "Next: batchlab sweep batch_size=8,32,128,512 model=cnn lr=0.1 eval_batch_size=896",
+    ]
+
+
+def test_what_data_of_fewer_examples_is_worth_is_said_and_the_next_command_does_not_exceed_it(lab):
+    search = searched(lab, lambda size: probe(size, Outcome.FITS if size <= 900 else Outcome.OOM, n_train=100))
+
+    said = list(sentences(search))
+
+    assert "The data has 100 training examples: larger batches were filled by repeating them." in said
+    assert said[-1].startswith("Next: batchlab sweep batch_size=4,16,64 ")
+
+
+def test_a_kernel_limit_is_not_called_memory(lab):
+    search = searched(lab, lambda size: probe(size, Outcome.FITS if size <= 100 else Outcome.KERNEL_LIMIT))
+
+    assert "102 did not (kernel limit in backward)." in "\n".join(sentences(search))
+
+
+def test_the_bound_is_said_where_it_ended_the_search(lab):
+    said = "\n".join(sentences(searched(lab, probe, at_most=64)))
+
+    assert "nothing above at_most=64 was tried." in said
+    assert "too high" not in said
+
+
+def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_said(lab):
+    once: list[int] = []
+
+    def oracle(size: int) -> Probe:
+        once.append(size)
+        fits = size < 900 and (size != 896 or once.count(896) == 1)
+        return probe(size, Outcome.FITS if fits else Outcome.OOM)
+
+    search = searched(lab, oracle)
+    assert "At the limit it is not the same each time: 896 ran once and once did not." in "\n".join(sentences(search))
+
+    search.timings = [probe(64, Outcome.OOM)]
+    assert "Memory does not rise steadily: 64 did not fit, although larger sizes did." in list(sentences(search))
+
+
+def test_speeds_of_company_are_not_compared(lab):
+    search = searched(lab, lambda size: probe(size, shared_machine=True), at_most=64, knee=Knee(8, 8, 8, 16, 100.0))
+
+    assert "Throughput knee: not resolved, as other points used the machine meanwhile." in list(sentences(search))
+    assert comparison([search])[-1].split()[-3] == "-"
+
+
+def test_a_speed_is_of_all_micro_batches_of_the_median_step():
+    timed = [probe(10, accumulate=4, step_seconds=(0.1, 0.2, 0.4, 0.2, 0.2, 0.2, 0.5)), probe(10, step_seconds=(9.0,))]
+
+    speed = speeds([*timed, probe(20, Outcome.OOM)])[10]
+
+    assert (speed.value, speed.low, speed.high, speed.n) == (200.0, 80.0, 400.0, 7)
+
+
+def test_an_oracle_that_nothing_fits_has_its_reason_told(lab):
+    search = searched(lab, lambda size: probe(size, Outcome.OOM, reason="no room"))
+    assert "Nothing fits: not even a micro-batch of 1 example (in backward: no room)." in list(sentences(search))
