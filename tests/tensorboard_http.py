@@ -103,7 +103,7 @@ class Dashboard:
         """The CUSTOM SCALARS page: category -> title of a chart -> its regular expressions of tags."""
         page = self.get("/data/plugin/custom_scalars/layout")
         return {
-            category["title"]: {chart["title"]: chart["multiline"]["tag"] for chart in category["chart"]}
+            category["title"]: {chart["title"]: _tags(chart) for chart in category["chart"]}
             for category in page.get("category", [])
         }
 
@@ -112,6 +112,13 @@ class Dashboard:
         answer = self.get("/data/plugin/custom_scalars/scalars", run=run, tag=regex)
         assert answer["regex_valid"], regex
         return sorted(tag for tag, points in answer["tag_to_events"].items() if points)
+
+
+def _tags(chart: dict[str, Any]) -> list[str]:
+    if "margin" in chart:
+        (series,) = chart["margin"]["series"]
+        return [series["value"], series["lower"], series["upper"]]
+    return list(chart["multiline"]["tag"])
 
 
 @contextmanager

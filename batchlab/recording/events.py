@@ -10,6 +10,7 @@ from typing import Any
 from batchlab.recording import disk
 from batchlab.recording.event_file import EVENTS, EventFile, tag_of
 from batchlab.recording.hparams import session_end, session_start
+from batchlab.recording.layout import HIGH, LOW
 from batchlab.records import Measurement, RunStatus
 
 MOST_POINTS = 2000  # of a curve; the journal has them all
@@ -19,7 +20,8 @@ BY_STEP = {"val/loss": "val/loss_by_step"}  # also drawn over optimizer steps
 class RunEvents:
     """Writes a run's measurements and knobs to a new event file in its folder, in place of any that were there.
 
-    The axis is examples seen; TensorBoard's "relative" is training seconds. No method raises: when the disk takes
+    The axis is examples seen; TensorBoard's "relative" is training seconds. The ends of an interval are curves too,
+    `<name>_low` and `<name>_high`. No method raises: when the disk takes
     no more, one line on stderr says so and nothing further is written.
     """
 
@@ -62,16 +64,19 @@ class RunEvents:
     def _draw(self, measurement: Measurement) -> None:
         self._written[measurement.name] = measurement
         self._waiting.pop(measurement.name, None)
-        self._scalar(measurement.name, measurement, step=measurement.examples)
-        if measurement.name in BY_STEP:
-            self._scalar(BY_STEP[measurement.name], measurement, step=measurement.step)
-
-    def _scalar(self, name: str, measurement: Measurement, *, step: int) -> None:
-        if self._file is None:
-            return
-        with self._disk():
-            wall_time = self._started + measurement.train_seconds
-            self._file.scalar(tag_of(name), measurement.value, step=step, wall_time=wall_time)
+        name, wall_time = measurement.name, self._started + measurement.train_seconds
+        points = [(name, measurement.value, measurement.examples)]
+        points += [
+            (name + suffix, end, measurement.examples)
+            for suffix, end in ((LOW, measurement.low), (HIGH, measurement.high))
+            if end is not None
+        ]
+        if name in BY_STEP:
+            points.append((BY_STEP[name], measurement.value, measurement.step))
+        for tag, value, step in points:
+            if self._file is not None:
+                with self._disk():
+                    self._file.scalar(tag_of(tag), value, step=step, wall_time=wall_time)
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

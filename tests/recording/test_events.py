@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 from fabricated import STARTED
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
+from tensorboard.util.tensor_util import make_ndarray
 
 from batchlab.recording.event_file import tag_of
 from batchlab.recording.events import RunEvents, remove_events
+from batchlab.recording.layout import layout
 from batchlab.records import Measurement, RunStatus
 
 
@@ -48,6 +51,38 @@ def test_a_curve_lies_over_examples_and_its_time_is_training_time(tmp_path):
         (1024, 1024.0, pytest.approx(10.24, abs=1e-6)),
     ]
     assert [(p.step, p.value) for p in read(tmp_path).Scalars("val/loss_by_step")] == [(0, 0), (64, 512), (128, 1024)]
+
+
+def test_the_ends_of_an_interval_are_curves_beside_it(tmp_path):
+    events = open_events(tmp_path)
+    events.add(Measurement("noise/scale_examples", 90.0, 4, 512, 0.0, low=70.0, high=math.inf, n=10))
+    events.add(Measurement("val/loss", 0.5, 4, 512, 0.0))
+    events.close(RunStatus.COMPLETED)
+
+    seen = read(tmp_path)
+    ends = {tag: [(p.step, p.value) for p in seen.Scalars(tag)] for tag in seen.Tags()["scalars"]}
+    assert ends == {
+        "noise/scale_examples": [(512, 90.0)],
+        "noise/scale_examples_low": [(512, 70.0)],
+        "noise/scale_examples_high": [(512, math.inf)],
+        "val/loss": [(512, 0.5)],
+        "val/loss_by_step": [(4, 0.5)],
+    }
+
+
+def test_a_chart_of_a_curve_whose_every_point_has_an_interval_shows_its_band():
+    names = ("noise/scale_examples", "gap/loss", "val/loss")
+    ends = [f"{name}{end}" for name in (names[0], names[2]) for end in ("_low", "_high")]
+    summary = layout([*names, *ends])
+    page = Layout.FromString(make_ndarray(summary.value[0].tensor).item())
+    charts = [chart for category in page.category for chart in category.chart]
+
+    (banded,) = [chart.margin.series[0] for chart in charts if chart.HasField("margin")]
+    assert (banded.value, banded.lower, banded.upper) == (names[0], f"{names[0]}_low", f"{names[0]}_high")
+    assert sorted(chart.multiline.tag[0] for chart in charts if chart.HasField("multiline")) == [
+        "^gap/loss$",
+        "^val/loss$",
+    ]
 
 
 def test_points_can_be_seen_while_the_run_goes_on(tmp_path):
