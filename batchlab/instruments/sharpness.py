@@ -38,10 +38,10 @@ class Sharpness(Instrument):
     same for all batch sizes; how far below the level a run was seen is told by the group's `loss`. A level that the
     run starts below, never comes to, or steps over to a lower one has no measurement.
 
-    One measuring takes at most `products` + 2 + `probes` products with the Hessian, each of some four gradients of
-    `examples`, fewer where both eigenvalues are within `tolerance` x the larger of them sooner, and up to 62 gradients
-    for Keskar's metric. A look costs a forward pass of `examples`, and nothing once all levels are behind. `double`
-    counts in float64. Examples pass in pieces of `chunk`, halved where they do not fit.
+    One measuring takes at most `products` + 2 + `probes` products with the Hessian, each worth two to four gradients
+    of `examples`, fewer where both eigenvalues are known to `tolerance` x the larger |one| sooner, and 25 to 100
+    gradients for Keskar's metric. A look costs a forward pass of `examples`, and nothing once all levels are behind.
+    `double` counts in float64. Examples pass in pieces of `chunk`, halved where they do not fit.
     """
 
     def __init__(
