@@ -108,7 +108,7 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
     assert "model._target_=nets.Wide" in following
     assert f"eval_batch_size={answers[0]}" in following
     assert main([*shlex.split(following)[1:], "--dry-run"]) == 0
-    assert "batch_size=16" in capfd.readouterr().out
+    assert "run    batch_size=8 " in capfd.readouterr().out
 
 
 def test_where_nothing_fits_it_says_so_and_exits_with_3(find):
