@@ -22,6 +22,12 @@ COMMANDS = [
 ]
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
+MINUTES = ("instruments=full", "batchlab find")  # with a fast test of each elsewhere
+RUN = [
+    pytest.param(command, marks=[pytest.mark.slow] if any(part in command for part in MINUTES) else [])
+    for command in COMMANDS
+    if command not in NOT_RUN
+]
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,7 @@ def test_the_two_commands_are_there_and_everything_is_a_command_of_ours():
     assert len(COMMANDS) >= 8
 
 
-@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in NOT_RUN])
+@pytest.mark.parametrize("command", RUN)
 def test_the_command_runs(command, run):
     done = run(command)
     # doctor's 1 says that something is wrong with this machine, which is for it to say
