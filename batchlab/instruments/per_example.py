@@ -1,0 +1,125 @@
+"""The gradient of every single example of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from batchlab.errors import BadRequest
+from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.instruments.unit_gradients import Scale, UnitGradients, summed_gradient
+from batchlab.task import Batch, Task
+from batchlab.training.batches import length, rebuilt, slices, tensors
+from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.state import RunState
+
+CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once
+ADVICE = "use instruments.noise_scale.method=micro_batches"
+
+
+def per_example_norms(
+    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor], scales: Sequence[Scale], *, chunk: int
+) -> Tensor:
+    """`UnitGradients.squared_norms` with the examples as units, `chunk` of them in memory at once."""
+    units = UnitGradients(scales)
+    for piece in slices(batch, chunk):
+        units.add(*per_example_gradients(model, task, piece, parameters))
+    return units.squared_norms()
+
+
+def per_example_gradients(
+    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], int]:
+    """The gradient of each example's summed loss, (examples, *the parameter's shape) for each parameter, and the terms
+    of one example.
+
+    By `torch.func`: each example is passed through alone, as a batch of one, with its own dropout. BadRequest where
+    the model or the loss cannot be passed through so.
+    """
+    whole = _Losses(model, task)
+    names = {id(p): name for name, p in whole.named_parameters()}
+    trained = {names[id(p)]: p.detach() for p in parameters}
+    terms: list[int] = []
+
+    def summed(trained: dict[str, Tensor], example: Batch) -> Tensor:
+        one = rebuilt(example, [t.unsqueeze(0) for t in tensors(example)])
+        losses: Tensor = functional_call(whole, trained, (one,))
+        terms.append(losses.numel())
+        return losses.sum()
+
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no rule for it
+            gradients = vmap(grad(summed), in_dims=(None, 0), randomness="different")(trained, batch)
+    except Exception as error:  # of many kinds: control flow on values, a missing rule, shapes made for a batch
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        raise BadRequest(
+            f"torch.func cannot take this model's gradients example by example ({reason}): {ADVICE}"
+        ) from error
+    if task.count(batch) != length(batch) * terms[0]:
+        raise BadRequest(
+            f"the examples of this task hold different numbers of terms, which per-example gradients cannot: {ADVICE}"
+        )
+    return [gradients[names[id(p)]] for p in parameters], terms[0]
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Lets BatchNorm and its like use their running statistics: on the batch's own no example has a gradient of its
+    own. To be undone by `leaving_no_trace`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+def refuse_company(state: RunState, batch: Batch, parameters: Sequence[Tensor]) -> None:
+    """BadRequest where an example's gradient depends on the examples beside it, as with a contrastive loss or a
+    BatchNorm without running statistics: taken alone it would be another, and the noise scale a wrong number.
+
+    Dropout is left out of the comparison; a model that is random beyond it cannot be compared and is believed.
+    """
+    model, task = state.model, state.task
+    with leaving_no_trace(model, state.device):
+        model.train()
+        freeze_statistics(model)
+        for module in model.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.eval()
+        together, again = (_flat(summed_gradient(model, task, batch, parameters)[0]) for _ in range(2))
+        each = per_example_gradients(model, task, batch, parameters)[0]
+        alone = _flat([g.sum(0) for g in each])
+        # Of the examples' lengths, not of the batch's: where they cancel, that is rounding alone.
+        tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()
+        is_random = (together - again).norm() > tolerance
+        if not is_random and (together - alone).norm() > tolerance:
+            raise BadRequest(
+                "an example's gradient depends on the other examples of its batch here (a loss or a layer that sees "
+                f"them all?), so no example has one of its own: {ADVICE}"
+            )
+
+
+def examples_at_once(state: RunState, two: Batch) -> int:
+    """How many examples' gradients and activations fit in `CHUNK_BYTES`, at least 1; `two` is a batch to try."""
+    weights = sum(p.nbytes for p in state.model.parameters() if p.requires_grad)
+    with sdpa_kernel(SDPBackend.MATH):
+        activations = saved_for_backward_bytes(state, two) // length(two)
+    return max(1, CHUNK_BYTES // (weights + activations))
+
+
+class _Losses(nn.Module):
+    """Model and loss as one module, so that the weights can be swapped for the whole of a task's own forward pass."""
+
+    def __init__(self, model: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.model = model
+        self.task = task
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.task.loss(self.task.forward(self.model, batch), batch)
+
+
+def _flat(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([g.flatten().double() for g in gradients])

@@ -1,0 +1,110 @@
+"""Squared gradient norms of a batch and of its equal parts: single examples, or micro-batches."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from batchlab.task import Batch, Task
+
+Scale = Sequence[Tensor] | None  # factors of each parameter's gradient, number for number; None: as it is
+
+
+class UnitGradients:
+    """Sums over the gradients of a batch's units, from which the squared norms at both sizes follow.
+
+    One gradient is in memory at a time, and two sums. A unit's gradient is that of its *summed* loss, and the batch's
+    is their sum over the count of all terms, as in training. Where units hold different numbers of terms, a unit
+    deviates from the batch by s_j - C_j g, over the mean count (s_j summed gradient, C_j terms, g the batch's
+    gradient): the mean of its terms alone would make short units as heavy as long ones. Seen through each of `scales`.
+    """
+
+    def __init__(self, scales: Sequence[Scale]) -> None:
+        self._scales = scales
+        self._units = self._count = self._count_squared = 0
+        self._sums: list[Tensor] = []
+        self._sums_by_count: list[Tensor] = []
+        self._squares = torch.zeros((), dtype=torch.float64)  # (scales, parameters) from the first unit on
+
+    def add(self, gradients: Sequence[Tensor], count: int) -> None:
+        """Units of `count` terms each: for each parameter their gradients, shape (units, *the parameter's)."""
+        units = len(gradients[0])
+        self._units += units
+        self._count += units * count
+        self._count_squared += units * count * count
+        sums = [g.sum(0, dtype=torch.promote_types(g.dtype, torch.float32)) for g in gradients]
+        by_count = [count * s for s in sums]
+        self._sums = _added(self._sums, sums)
+        self._sums_by_count = _added(self._sums_by_count, by_count)
+        squares = torch.stack([torch.stack([_square(g) for g in _seen(gradients, s)]) for s in self._scales])
+        self._squares = self._squares + squares
+
+    def squared_norms(self) -> Tensor:
+        """Mean of the units' squared norms, and the batch's: (2, scales, parameters), float64, on the device."""
+        mean_count = self._count / self._units
+        both = []
+        for scale, squares in zip(self._scales, self._squares, strict=True):
+            gradient = [s.double() / self._count for s in _seen(self._sums, scale)]
+            by_count = _seen(self._sums_by_count, scale)
+            big = torch.stack([_square(g) for g in gradient])
+            inner = torch.stack([(g * s).sum() for g, s in zip(gradient, by_count, strict=True)])
+            deviations = squares - 2 * inner + self._count_squared * big
+            both.append(torch.stack([big + deviations / (self._units * mean_count**2), big]))
+        return torch.stack(both, dim=1)
+
+
+def micro_batch_norms(
+    model: nn.Module, task: Task, micro_batches: Iterable[Batch], parameters: Sequence[Tensor], scales: Sequence[Scale]
+) -> Tensor:
+    """`UnitGradients.squared_norms` with the micro-batches as units, in the model's present mode."""
+    units = UnitGradients(scales)
+    for batch in micro_batches:
+        gradients, count = summed_gradient(model, task, batch, parameters)
+        units.add([g.unsqueeze(0) for g in gradients], count)
+    return units.squared_norms()
+
+
+def summed_gradient(
+    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], int]:
+    """The gradient of the sum of a batch's losses, and how many there are; `.grad` stays as it is."""
+    losses = task.loss(task.forward(model, batch), batch)
+    gradients = torch.autograd.grad(losses, parameters, torch.ones_like(losses), materialize_grads=True)
+    return [g.to_dense() for g in gradients], task.count(batch)
+
+
+def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Scale:
+    """1 / (sqrt(v) + eps) of each parameter, v Adam's second moment without its bias: what an update is made through.
+
+    None where the optimizer keeps no `exp_avg_sq`, or has not made a step yet. A parameter that never had a gradient
+    gets ones.
+    """
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    scale, found = [], False
+    for p in parameters:
+        kept, group = optimizer.state.get(p, {}), groups.get(id(p), {})
+        moment = kept.get("max_exp_avg_sq", kept.get("exp_avg_sq"))
+        if moment is None or moment.shape != p.shape or "betas" not in group:
+            scale.append(torch.ones_like(p))
+            continue
+        found = True
+        unbiased = moment / (1 - float(group["betas"][1]) ** float(kept["step"]))
+        scale.append(1 / (unbiased.sqrt() + group["eps"]))
+    return [s.detach() for s in scale] if found else None
+
+
+def _seen(gradients: Sequence[Tensor], scale: Scale) -> Sequence[Tensor]:
+    return gradients if scale is None else [g * s for g, s in zip(gradients, scale, strict=True)]
+
+
+def _square(gradient: Tensor) -> Tensor:
+    """The sum of all squares, 0-d and float64."""
+    # In float64, as a hundred million small numbers are added; but their rows, of some thousand at most, in the
+    # gradient's own type: to widen every number takes ten times as long as to find the gradient.
+    rows = torch.linalg.vector_norm(gradient.flatten(2) if gradient.dim() > 2 else gradient, dim=-1)
+    total: Tensor = rows.double().square().sum()
+    return total
+
+
+def _added(sums: list[Tensor], more: list[Tensor]) -> list[Tensor]:
+    return [a + b for a, b in zip(sums, more, strict=True)] if sums else more
