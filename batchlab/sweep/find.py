@@ -9,6 +9,7 @@ from batchlab.printable import counted
 from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
 from batchlab.science.largest_fit import Probe, judged, largest_fit
+from batchlab.science.uncertainty import Interval
 from batchlab.sweep.checks import check_grid
 from batchlab.sweep.find_table import Watcher, comparison, summary
 from batchlab.sweep.interruption import Interruption, watching_signals
@@ -105,14 +106,18 @@ def _time(search: Search, largest: int, server: WarmServer, watcher: Watcher) ->
     limit = search.room if search.exact else search.limit
     prober = Prober(search.config, server, limit=limit, exact=False, log=search.file.with_suffix(".log"))
     watcher.say("timing the sizes that fit")
-    for exponent in range(1, (largest - 1).bit_length()):
-        search.timings.append(judged(prober(2**exponent, TIMING_SECONDS), search.probes))
-        search.keep()
-        watcher.probe(search.timings[-1])
-    measured = speeds(search.as_runs)
-    resolved = {size: speed for size, speed in measured.items() if speed.low is not None}
-    if measured:
-        search.knee = throughput_knee(resolved or measured)
+    for size in (2**exponent for exponent in range(1, (largest - 1).bit_length())):
+        if size not in _resolved(search.as_runs):
+            search.timings.append(judged(prober(size, TIMING_SECONDS), search.probes))
+            search.keep()
+            watcher.probe(search.timings[-1])
+    if measured := _resolved(search.as_runs) or speeds(search.as_runs):
+        search.knee = throughput_knee(measured)
+
+
+def _resolved(probes: Sequence[Probe]) -> dict[int, Interval]:
+    """The speeds that have an interval."""
+    return {size: speed for size, speed in speeds(probes).items() if speed.low is not None}
 
 
 def _give_up(interruption: Interruption) -> None:

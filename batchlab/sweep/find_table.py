@@ -97,7 +97,10 @@ def _table(probes: Sequence[Probe]) -> list[str]:
 
 
 def _milliseconds(probe: Probe) -> str:
-    return number(1000 * statistics.median(probe.step_seconds), ",.4g") if probe.step_seconds else NOTHING
+    if not probe.step_seconds:
+        return NOTHING
+    milliseconds = 1000 * statistics.median(probe.step_seconds)
+    return number(milliseconds, ".4g" if milliseconds < 1000 else ",.0f")
 
 
 def _speed(probe: Probe) -> str:
