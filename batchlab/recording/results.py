@@ -19,7 +19,12 @@ def rows(study_dir: Path, unreadable: list[str] | None = None) -> list[dict[str,
     Names are dotted: `model.hidden`, `final.val/loss`, `best.val/loss.value`, `target.examples`. Damaged records are
     left out, and said in `unreadable` where one is handed in.
     """
-    return [knobs(record) | _outcome(record) for record in read_records(study_dir, unreadable)]
+    return [row(record) for record in read_records(study_dir, unreadable)]
+
+
+def row(record: RunRecord) -> dict[str, Any]:
+    """The flat row of one run."""
+    return knobs(record) | _outcome(record)
 
 
 def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
