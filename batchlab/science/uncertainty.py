@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ def t_interval(values: Sequence[float]) -> Interval:
         return Interval(mean, None, None, n)
     half = float(stdtrit(n - 1, 0.975)) * statistics.stdev(values) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def t_test(values: Sequence[float]) -> float | None:
+    """The two-sided p value of a mean of 0, Student's; for pairs hand in their differences. None where there is one.
+
+    It is 0.05 where `t_interval` ends at 0. Values that are all the same have p = 0, and 1 where they are 0: whether
+    that is knowledge or rounding the values do not tell. ValueError as of `t_interval`.
+    """
+    interval = t_interval(values)
+    if interval.low is None:
+        return None
+    error = statistics.stdev(values) / math.sqrt(interval.n)
+    if error == 0:
+        return 1.0 if interval.value == 0 else 0.0
+    return 2 * float(stdtr(interval.n - 1, -abs(interval.value) / error))
 
 
 def bootstrap_interval(values: Sequence[float], rng: np.random.Generator, resamples: int = 4000) -> Interval:
