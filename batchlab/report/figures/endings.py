@@ -1,0 +1,112 @@
+"""Where training ends up: how sharp the minimum is, at the end and at equal loss, and how well it generalises."""
+
+import re
+from collections.abc import Iterator
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from batchlab.report.figures.configurations import Configuration
+from batchlab.report.figures.drawing import (
+    BLUE,
+    GREEN,
+    MARKS,
+    ORANGE,
+    PURPLE,
+    RED,
+    Drawing,
+    batch_size_axis,
+    counted_seeds,
+    draw,
+    factors,
+    missing,
+    over_seeds,
+    plain_log,
+    points,
+)
+from batchlab.report.study import Study
+
+COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
+AT_THE_END, AT_LOSS = "final.sharpness/", re.compile(r"final\.sharpness_at_loss_([\d.e-]+)/lambda_max")
+
+
+def endings(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
+    """Sharpness and generalisation over batch size, of one configuration."""
+    del study
+    runs = shown.runs if shown is not None else pd.DataFrame({"batch_size": [], "status": []})
+    completed = runs[runs["status"] == "completed"]
+    yield _sharpness(completed)
+    yield _gap(completed)
+    yield _best(completed)
+
+
+def _sharpness(runs: pd.DataFrame) -> Drawing:
+    name, title = "sharpness", "Largest curvature by batch size"
+    lines = {"at the end": over_seeds(runs, f"{AT_THE_END}lambda_max", interval=factors)}
+    matched = [found for column in map(str, runs.columns) if (found := AT_LOSS.fullmatch(column))]
+    for found in sorted(matched, key=lambda one: -float(one[1])):
+        lines[f"at training loss {found[1]}"] = over_seeds(runs, found[0], interval=factors)
+    lines = {label: values for label, values in lines.items() if values}
+    if not lines:
+        return missing(name, title, "No run measured sharpness: instruments=full does.")
+    ends = lines.get("at the end", {})
+    says = (
+        f"Largest eigenvalue of the Hessian, geometric mean of {counted_seeds(next(iter(lines.values())))} with 95% "
+        f"intervals: {', '.join(lines)}."
+    )
+    if ends:
+        says += (
+            " At the end the training losses differ, and under cross-entropy sharpness falls with the loss: "
+            "compare at equal loss."
+        )
+
+    def paint(axes: Axes) -> None:
+        for i, (label, values) in enumerate(lines.items()):
+            points(axes, values, label, COLOURS[i % 5], MARKS[i % 5], shift=1.03 ** (i - len(lines) / 2))
+        batch_size_axis(axes, {size for values in lines.values() for size in values})
+        if all(interval.value > 0 for values in lines.values() for interval in values.values()):
+            plain_log(axes)
+        axes.set_ylabel("largest eigenvalue")
+
+    return draw(name, title, says, paint)
+
+
+def _gap(runs: pd.DataFrame) -> Drawing:
+    name, title = "generalisation_gap", "Validation less training loss by batch size"
+    gaps = over_seeds(runs, "final.gap/loss")
+    if not gaps:
+        return missing(name, title, "No run measured its loss on clean training data: instruments=full does.")
+    says = (
+        f"At the end of training, mean of {counted_seeds(gaps)} with 95% intervals. A run that has not learnt yet has "
+        "no gap: read it beside the loss."
+    )
+
+    def paint(axes: Axes) -> None:
+        points(axes, gaps, "validation less training loss, at the end", BLUE, "o")
+        axes.axhline(0, color="#999999", lw=0.8)
+        batch_size_axis(axes, gaps)
+        axes.set_ylabel("loss difference")
+
+    return draw(name, title, says, paint)
+
+
+def _best(runs: pd.DataFrame) -> Drawing:
+    name, title = "best_loss", "Validation loss by batch size"
+    best, last = (over_seeds(runs, name, interval=factors) for name in ("best.val/loss.value", "final.val/loss"))
+    if not best and not last:
+        return missing(name, title, "No completed run has a validation loss.")
+    budgets = sorted({int(examples) for examples in runs["examples"] + runs["remainder"]})
+    budget = f"{budgets[0]:,}" if len(budgets) == 1 else f"{budgets[0]:,} to {budgets[-1]:,}"
+    says = (
+        f"Best and last validation loss within {budget} examples, geometric mean of {counted_seeds(best or last)} with "
+        "95% intervals."
+    )
+
+    def paint(axes: Axes) -> None:
+        points(axes, best, "best", BLUE, "o", shift=0.985)
+        points(axes, last, "at the end", ORANGE, "s", shift=1.015)
+        batch_size_axis(axes, {*best, *last})
+        plain_log(axes)
+        axes.set_ylabel("validation loss")
+
+    return draw(name, title, says, paint)
