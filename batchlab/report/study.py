@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pandas as pd
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording.journal import read_journal
+from batchlab.recording.knobs import NOT_OF_THE_RUN, flat
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
 from batchlab.records import RunRecord
@@ -34,6 +35,9 @@ class Study:
     runs: pd.DataFrame  # a row per run, however it ended, by batch size and run_id, which is the index; see load_runs
     measurements: pd.DataFrame  # run_id, name, step, examples, train_seconds, value, low, high, n; nan where none
     damaged: tuple[str, ...]  # a sentence for each run, or line of a journal, that could not be read
+    # A row per run: its identity as it was asked for, dotted, None where not set. In `runs` the sizes of micro-batches
+    # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
+    asked: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read_study(folder: Path) -> Study:
@@ -45,6 +49,7 @@ def read_study(folder: Path) -> Study:
         raise BadRequest(f"there is no folder {folder}: name a study's, such as runs/digits-mlp; `batchlab list`")
     damaged: list[str] = []
     rows: dict[str, dict[str, Any]] = {}
+    asked: dict[str, dict[str, Any]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
     for run in run_folders(folder):
         record = read_record(run, damaged)
@@ -55,11 +60,15 @@ def read_study(folder: Path) -> Study:
             continue
         try:
             rows[record.run_id] = row(record)
+            asked[record.run_id] = flat({k: v for k, v in record.config.items() if k not in NOT_OF_THE_RUN})
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
         journals.append((record.run_id, _journal(run, damaged)))
-    return Study(folder.resolve().name, folder, _runs(rows), _measurements(journals), tuple(map(printable, damaged)))
+    runs = _runs(rows)
+    settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
+    settings = settings.where(settings.notna(), None)
+    return Study(folder.resolve().name, folder, runs, _measurements(journals), tuple(map(printable, damaged)), settings)
 
 
 def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:

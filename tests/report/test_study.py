@@ -152,7 +152,7 @@ def test_an_empty_study_has_every_column_and_no_row(tmp_path: Path) -> None:
 
 
 def test_no_such_folder_is_a_bad_request(tmp_path: Path) -> None:
-    with pytest.raises(batchlab.BadRequest, match="there is no folder .*nowhere"):
+    with pytest.raises(batchlab.BadRequest, match="there is no folder"):
         batchlab.load_runs(tmp_path / "nowhere")
 
 

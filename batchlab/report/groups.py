@@ -1,0 +1,82 @@
+"""What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from batchlab.printable import printable
+from batchlab.recording.files import to_json
+from batchlab.report.study import Study
+from batchlab.science.uncertainty import Interval, mean_interval
+
+FREE = ("batch_size", "seed", "lr")
+ANSWERS = ("completed", "oom", "diverged")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that are equal in all but batch size, seed and rate."""
+
+    name: str  # the knobs that tell it from the study's other groups, `lr_scaling=linear precision=bf16`; "" for one
+    runs: pd.DataFrame  # its rows of `Study.runs`
+    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        return tuple(sorted({int(size) for size in self.runs["batch_size"]}))
+
+
+def groups(study: Study) -> tuple[Group, ...]:
+    """The groups of a study, those with the most batch sizes first, then those with the most runs."""
+    if study.runs.empty:
+        return ()
+    asked = study.asked.drop(columns=[name for name in FREE if name in study.asked]).map(to_json)
+    if "lr_scaling" in asked and "reference_batch_size" in asked:
+        # Of no consequence there, and two sweeps may have had two.
+        asked.loc[asked["lr_scaling"] == '"none"', "reference_batch_size"] = "null"
+    varied = [name for name in asked if asked[name].nunique() > 1]
+    keys = asked[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(asked), index=asked.index)
+    found = []
+    for key, members in keys.groupby(keys, sort=False):
+        name = " ".join(f"{knob}={value.strip(chr(34))}" for knob, value in zip(varied, key, strict=True))
+        runs = study.runs.loc[members.index]
+        rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
+        runs = runs.assign(lr=rates).drop_duplicates([*FREE])
+        found.append(Group(printable(name), runs, _rate(runs)))
+    return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
+
+
+def _rate(runs: pd.DataFrame) -> str:
+    rates = runs.groupby("batch_size")["lr"].nunique()
+    if rates.max() > 1:
+        least, most = rates.min(), rates.max()
+        return f"tuned over {most} rates" if least == most else f"tuned over {least} to {most} rates"
+    rule = str(runs["lr_scaling"].iloc[0]) if "lr_scaling" in runs else "none"
+    if rule != "none":
+        return f"scaled by {rule}"
+    return "fixed" if runs["lr"].nunique() == 1 else "chosen for each batch size"
+
+
+def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
+    """The runs at each batch size or rate, in its order; a row for each seed, in theirs."""
+    return {float(value): runs[runs[name] == value].sort_values("seed") for value in sorted(runs[name].unique())}
+
+
+def alone(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that had the machine to themselves: only their seconds and bytes compare."""
+    return runs[~runs["shared_machine"].fillna(False).astype(bool)]
+
+
+def over_seeds(values: "pd.Series[float]") -> Interval | None:
+    """The mean of one value per seed, with its interval; None where there is none that is finite."""
+    finite = [float(value) for value in values if np.isfinite(value)]
+    # A generator of its own, always at the same place: a report says the same of the same runs.
+    return mean_interval(finite, np.random.default_rng(0)) if finite else None
+
+
+def column(runs: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """A column as numbers; nan throughout where no run has it."""
+    if name not in runs:
+        return pd.Series(np.nan, index=runs.index)
+    return pd.to_numeric(runs[name], errors="coerce").astype(float)
