@@ -1,0 +1,58 @@
+"""The noise scale that the runs of a group measured while they trained."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from batchlab.report.groups import Group, column
+from batchlab.report.study import Study, each_run
+from batchlab.science.noise_over_training import over_training
+from batchlab.science.uncertainty import Interval
+
+SIGNAL, NOISE = "noise/squared_gradient_norm", "noise/gradient_variance"
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """B_simple over the whole of one run's training: sum of tr(Sigma) over sum of |G|^2."""
+
+    batch_size: int
+    run: str
+    examples: Interval  # infinite where the noise hides the gradient
+
+
+def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
+    """One for each completed run that measured it, by batch size; or why there is none."""
+    completed = group.runs[group.runs["status"] == "completed"]
+    taken = study.measurements[study.measurements["run_id"].isin(completed.index)]
+    noises, sizes = dict(each_run(taken, NOISE)), column(completed, "batch_size")
+    found = []
+    for run, signal in each_run(taken, SIGNAL):
+        noise = noises.get(run)
+        if noise is None:
+            continue
+        both = signal.merge(noise, on="examples", suffixes=("_s", "_n"))
+        both = both[np.isfinite(both["value_s"] + both["value_n"])]
+        if len(both):
+            scale = over_training(_parts(both, "_s"), _parts(both, "_n"))
+            found.append(NoiseScale(int(sizes[run]), run, scale))
+    if not found:
+        return "no run measured its noise scale: instruments=full does"
+    return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
+
+
+def resolved(scales: tuple[NoiseScale, ...]) -> float | None:
+    """One number for the rules that need one: the geometric mean of those that are resolved; None where none is."""
+    values = [scale.examples.value for scale in scales if 0 < scale.examples.value < math.inf]
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def _parts(both: pd.DataFrame, suffix: str) -> list[Interval]:
+    names = [f"{name}{suffix}" for name in ("value", "low", "high", "n")]
+    parts = []
+    for value, low, high, n in both[names].itertuples(index=False):
+        known = math.isfinite(low) and math.isfinite(high)
+        parts.append(Interval(value, low if known else None, high if known else None, 0 if math.isnan(n) else int(n)))
+    return parts
