@@ -49,12 +49,11 @@ def slopes(values: ArrayLike, batch_sizes: Sequence[int]) -> NDArray[np.float64]
 
     Empty where there are no two batch sizes to lie on a line.
     """
-    rows = np.asarray(values, dtype=np.float64).reshape(-1, len(batch_sizes))
     if len(set(batch_sizes)) < 2:
         return np.empty(0)
     doublings = np.log2(batch_sizes)
     centred = doublings - doublings.mean()
-    return np.asarray(rows @ centred / (centred @ centred))
+    return np.asarray(np.asarray(values, dtype=np.float64) @ centred / (centred @ centred))
 
 
 def counted(value: float, margin: float = 0.0, n: int = 1) -> Effect:
@@ -88,7 +87,7 @@ def interval_effect(interval: Interval, margin: float = 0.0) -> Effect:
     at 0. `interval.n` is the seeds, or whatever were drawn independently.
     """
     value, low, high, n = interval.value, interval.low, interval.high, interval.n
-    if low is None or high is None or n < 2 or not math.isfinite(value) or math.isnan(low + high):
+    if low is None or high is None or n < 2 or not math.isfinite(value) or math.isnan(low) or math.isnan(high):
         return Effect(Interval(value, None, None, n), margin, None)
     arm = value - low if value > 0 else high - value
     if arm == 0 or value == 0:

@@ -1,13 +1,27 @@
 """Every kind of torture, whole or a share of it: an iterator with an entry per injury, None where it was survived."""
 
 import concurrent.futures
+import functools
+import multiprocessing
 import random
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from torture import atomic, confinement, flips, kernel, kills, kth_call, mutants, pairs, power_loss, resuming
+from torture import (
+    atomic,
+    confinement,
+    flips,
+    kernel,
+    kills,
+    kth_call,
+    mutants,
+    pairs,
+    power_loss,
+    resuming,
+    simulated_studies,
+)
 from torture.comparison import came_to
 from torture.faulty import Kind
 from torture.forks import shared_out
@@ -101,6 +115,16 @@ def _resumed(
     config: dict[str, object], cases: list[tuple[int, ...]], expected: dict[str, object], scratch: Path, jobs: int
 ) -> Results:
     yield from shared_out(cases, lambda stop: resuming.exact(config, stop, expected, scratch), jobs)
+
+
+def studies_simulated(scratch: Path, amount: Amount) -> Results:
+    """Studies in which batch sizes do nothing, and one in which they do: claims are supported at their level."""
+    del scratch
+    work = functools.partial(simulated_studies.found, studies=amount.of(2000), seed=amount.seed)
+    with concurrent.futures.ProcessPoolExecutor(amount.jobs, multiprocessing.get_context("fork")) as pool:
+        for found in pool.map(work, simulated_studies.CASES):
+            sys.stderr.write(f"{found}\n")
+            yield str(found) if found.wrong else None
 
 
 def planted_bugs(scratch: Path, amount: Amount) -> Results:
@@ -204,5 +228,6 @@ ALL: dict[str, Callable[[Path, Amount], Results]] = {
     "bad inputs": bad_inputs,
     "writes outside": writes_outside,
     "secrets": secrets,
+    "simulated studies": studies_simulated,
     "planted bugs": planted_bugs,
 }
