@@ -21,7 +21,7 @@ from batchlab.report.groups import Group, groups
 from batchlab.report.noise import NoiseScale, noise_scales, resolved
 from batchlab.report.study import Study
 from batchlab.report.to_target import ToTarget, to_target
-from batchlab.report.tournament import Tournament, best_rates, tournament
+from batchlab.report.tournament import Tournament, best_rates, rates_tried, tournament
 from batchlab.science.knee import Knee
 
 
@@ -68,7 +68,8 @@ def fits(study: Study) -> Fits:
 def _of_group(study: Study, group: Group) -> GroupFits:
     target = to_target(group)
     per_step, speed = seconds_per_step(group), examples_per_second(group)
-    rates = best_rates(group)
+    tried = rates_tried(group)
+    rates = best_rates(tried)
     if isinstance(target, ToTarget):
         # Where the way to the target was tuned, that is what the other costs stand beside.
         rates |= {size.batch_size: size.lr for size in target.sizes if size.reached}
@@ -89,7 +90,7 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         peak_bytes=peak_bytes(group),
         time_to_target=time_to_target(target, per_step) if isinstance(target, ToTarget) else target,
         pareto=pareto(group, rates, target if isinstance(target, ToTarget) else None),
-        tournament=tournament(group, None if isinstance(scales, str) else resolved(scales)),
+        tournament=tournament(group, tried, None if isinstance(scales, str) else resolved(scales)),
         budgets=budgets(study, group, rates),
         noise_scales=scales,
     )

@@ -1,5 +1,6 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,12 @@ from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval, mean_interval
 
 FREE = ("batch_size", "seed", "lr")
-ANSWERS = ("completed", "oom", "diverged")
+# What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
+FITTED = (
+    *("batch_size", "micro_batch_size", "seed", "lr", "reference_batch_size", "stop_at_target", "status", "shared"),
+    *("steps", "examples", "train_seconds", "target.", "best.val/loss", "final.val/loss", "final.speed/"),
+    "final.memory/peak",
+)
 
 
 @dataclass(frozen=True)
@@ -19,7 +25,7 @@ class Group:
     """Runs that are equal in all but batch size, seed and rate."""
 
     name: str  # the knobs that tell it from the study's other groups, `lr_scaling=linear precision=bf16`; "" for one
-    runs: pd.DataFrame  # its rows of `Study.runs`
+    runs: pd.DataFrame  # its rows of `Study.runs`, and of the columns those that fits read
     rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
 
     @property
@@ -37,10 +43,11 @@ def groups(study: Study) -> tuple[Group, ...]:
         asked.loc[asked["lr_scaling"] == '"none"', "reference_batch_size"] = "null"
     varied = [name for name in asked if asked[name].nunique() > 1]
     keys = asked[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(asked), index=asked.index)
+    fitted = study.runs[[str(name) for name in study.runs.columns if str(name).startswith(FITTED)]]
     found = []
     for key, members in keys.groupby(keys, sort=False):
         name = " ".join(f"{knob}={value.strip(chr(34))}" for knob, value in zip(varied, key, strict=True))
-        runs = study.runs.loc[members.index]
+        runs = fitted.loc[members.index]
         rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
         runs = runs.assign(lr=rates).drop_duplicates([*FREE])
         found.append(Group(printable(name), runs, _rate(runs)))
@@ -68,7 +75,7 @@ def alone(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[~runs["shared_machine"].fillna(False).astype(bool)]
 
 
-def over_seeds(values: "pd.Series[float]") -> Interval | None:
+def over_seeds(values: Iterable[float]) -> Interval | None:
     """The mean of one value per seed, with its interval; None where there is none that is finite."""
     finite = [float(value) for value in values if np.isfinite(value)]
     # A generator of its own, always at the same place: a report says the same of the same runs.

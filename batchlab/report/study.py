@@ -75,7 +75,7 @@ def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(itertools.chain(*rows.values(), ALWAYS, TARGET)))
     runs = pd.DataFrame(list(rows.values()), columns=columns)
     runs["run_id"] = list(rows)
-    return runs.sort_values(["batch_size", "run_id"], kind="stable").set_index("run_id")
+    return runs.sort_values(["batch_size", "run_id"], kind="stable").set_index("run_id").copy()
 
 
 def _measurements(journals: list[tuple[str, pd.DataFrame]]) -> pd.DataFrame:

@@ -27,6 +27,7 @@ class Cell:
     peak_lr: float  # after scaling
     result: Interval | None  # mean over seeds; None where it does not enter
     enters: bool  # every seed has an answer, did not diverge, and reached the target where that is what counts
+    by_seed: tuple[tuple[int, float], ...]  # seed and result of each run that has one
     ended: str  # "2 completed, 1 diverged"
     runs: tuple[str, ...]
 
@@ -71,10 +72,33 @@ class Tournament:
     regrets: tuple[Regret, ...]
 
 
-def tournament(group: Group, noise_scale: float | None = None) -> Tournament | str:
-    """The tournament of a group, or why there is none; `noise_scale`, in examples, is for the rules that need one."""
+def rates_tried(group: Group) -> tuple[Cell, ...]:
+    """Every rate that has an answer, size by size; one that did not fit did not at any rate, and is none."""
     judged_by = _judged_by(group)
-    cells = _cells(group, judged_by)
+    cells = []
+    for size, of_size in by(group.runs, "batch_size").items():
+        for lr, runs in by(of_size, "lr").items():
+            if not runs["status"].isin(("completed", "diverged")).any():
+                continue
+            results = _results(runs, judged_by)
+            kept = results.notna()
+            by_seed = tuple(zip(runs["seed"][kept].astype(int).tolist(), results[kept].tolist(), strict=True))
+            enters = len(by_seed) == len(runs)
+            ended = Counter(runs["status"])
+            peak = column(runs, "lr_scaled").fillna(lr).iloc[0]
+            result = over_seeds(results) if enters else None
+            said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
+            ids = tuple(map(str, runs.index))
+            cells.append(Cell(int(size), lr, float(peak), result, enters, by_seed, said, ids))
+    return tuple(cells)
+
+
+def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None = None) -> Tournament | str:
+    """The tournament of a group's `rates_tried`, or why there is none.
+
+    `noise_scale`, in examples, is for the rules that need one. The best rate was picked for looking best, so regrets
+    are a little too large where several rates are about as good.
+    """
     tried = {size: [c for c in cells if c.batch_size == size] for size in sorted({c.batch_size for c in cells})}
     several = {size: of_size for size, of_size in tried.items() if len(of_size) > 1}
     if len(several) < 2:
@@ -82,17 +106,16 @@ def tournament(group: Group, noise_scale: float | None = None) -> Tournament | s
             f"several rates were tried at {len(several)} batch size{'' if len(several) == 1 else 's'}, and two are "
             "needed: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1"
         )
-    best = tuple(found for of_size in several.values() if (found := _best(group, of_size, judged_by)))
+    best = tuple(found for of_size in several.values() if (found := _best(of_size)))
     resolution = _resolution(several)
     slope, sizes, why = _slope(best, resolution)
     reference = _reference(group, best)
-    regrets = _regrets(group, judged_by, several, best, reference, resolution, noise_scale)
-    return Tournament(judged_by, cells, best, resolution, slope, sizes, why, reference, regrets)
+    regrets = _regrets(several, best, reference, resolution, noise_scale)
+    return Tournament(_judged_by(group), cells, best, resolution, slope, sizes, why, reference, regrets)
 
 
-def best_rates(group: Group) -> dict[int, float]:
+def best_rates(cells: tuple[Cell, ...]) -> dict[int, float]:
     """The rate, as asked, at which each batch size is shown beside the others: its best, or the only one."""
-    cells = _cells(group, _judged_by(group))
     rates = {}
     for size in sorted({cell.batch_size for cell in cells}):
         of_size = [cell for cell in cells if cell.batch_size == size]
@@ -108,34 +131,16 @@ def _judged_by(group: Group) -> str:
     return EXAMPLES if stops and column(group.runs, "target.examples").notna().any() else LOSS
 
 
-def _cells(group: Group, judged_by: str) -> tuple[Cell, ...]:
-    """Every rate that has an answer; one that did not fit did not at any rate, and is none."""
-    cells = []
-    for size, of_size in by(group.runs, "batch_size").items():
-        for lr, runs in by(of_size, "lr").items():
-            if not runs["status"].isin(("completed", "diverged")).any():
-                continue
-            results = _results(runs, judged_by)
-            enters = bool(results.notna().all())
-            ended = Counter(runs["status"])
-            peak = column(runs, "lr_scaled").fillna(lr).iloc[0]
-            result = over_seeds(results) if enters else None
-            said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
-            cells.append(Cell(int(size), lr, float(peak), result, enters, said, tuple(map(str, runs.index))))
-    return tuple(cells)
-
-
 def _results(runs: pd.DataFrame, judged_by: str) -> "pd.Series[float]":
-    """A number for each run by its seed, less being better; nan where it has none."""
+    """A number for each run, less being better; nan where it has none."""
     if judged_by == EXAMPLES:
         found = column(runs, "target.examples").where(runs["target.reached"].fillna(False).astype(bool))
     else:
         found = column(runs, "best.val/loss.value").fillna(column(runs, "final.val/loss"))
-    found = found.where((runs["status"] == "completed") & np.isfinite(found))
-    return pd.Series(found.to_numpy(), index=runs["seed"].astype(int))
+    return found.where((runs["status"] == "completed") & np.isfinite(found))
 
 
-def _best(group: Group, cells: list[Cell], judged_by: str) -> Best | None:
+def _best(cells: list[Cell]) -> Best | None:
     entering = [cell for cell in cells if cell.result is not None]
     if not entering:
         return None
@@ -143,7 +148,7 @@ def _best(group: Group, cells: list[Cell], judged_by: str) -> Best | None:
     rates = [cell.peak_lr for cell in cells]
     as_good = []
     for cell in entering:
-        loss = _paired(group, cell, best, judged_by)
+        loss = _paired(cell, best)
         if cell is not best and (loss is None or loss.low is None or loss.low <= 0):
             as_good.append(cell.peak_lr)
     assert best.result is not None  # it entered
@@ -151,10 +156,10 @@ def _best(group: Group, cells: list[Cell], judged_by: str) -> Best | None:
     return Best(best.batch_size, best.lr, best.peak_lr, best.result, len(cells), edge, tuple(as_good))
 
 
-def _paired(group: Group, cell: Cell, best: Cell, judged_by: str) -> Interval | None:
+def _paired(cell: Cell, best: Cell) -> Interval | None:
     """`cell`'s result less that of `best`, over the seeds that both have."""
-    less = _results(group.runs.loc[list(cell.runs)], judged_by) - _results(group.runs.loc[list(best.runs)], judged_by)
-    return over_seeds(less.dropna())
+    of_best = dict(best.by_seed)
+    return over_seeds([value - of_best[seed] for seed, value in cell.by_seed if seed in of_best])
 
 
 def _resolution(several: dict[int, list[Cell]]) -> float:
@@ -182,8 +187,6 @@ def _reference(group: Group, best: tuple[Best, ...]) -> int | None:
 
 
 def _regrets(
-    group: Group,
-    judged_by: str,
     several: dict[int, list[Cell]],
     best: tuple[Best, ...],
     reference: int | None,
@@ -203,13 +206,11 @@ def _regrets(
             asks = scaled(
                 rule, Scaled(base), batch_size=one.batch_size, reference_batch_size=reference, noise_scale=scale
             ).lr
-            found.append(_regret(group, judged_by, rule, asks, several[one.batch_size], one, resolution))
+            found.append(_regret(rule, asks, several[one.batch_size], one, resolution))
     return tuple(found)
 
 
-def _regret(
-    group: Group, judged_by: str, rule: str, asks: float, cells: list[Cell], best: Best, resolution: float
-) -> Regret:
+def _regret(rule: str, asks: float, cells: list[Cell], best: Best, resolution: float) -> Regret:
     positive = [cell for cell in cells if cell.peak_lr > 0]
     near = min(positive, key=lambda cell: abs(math.log(cell.peak_lr / asks)))
     if abs(math.log(near.peak_lr / asks)) > math.log(resolution) / 2 + 1e-9:
@@ -220,7 +221,7 @@ def _regret(
         lost = Interval(math.inf, None, None, len(near.runs))
         return Regret(rule, best.batch_size, asks, near.peak_lr, lost, near.ended)
     winner = next(cell for cell in cells if cell.lr == best.lr)
-    regret = _paired(group, near, winner, judged_by)
+    regret = _paired(near, winner)
     return Regret(rule, best.batch_size, asks, near.peak_lr, regret, "" if regret else "they share no seed")
 
 
