@@ -17,6 +17,7 @@ WORDS = {
     "train": "train one point",
     "sweep": "train every point of a grid, each in a process of its own",
     "find": "the largest micro-batch that fits this device, or a limit of memory",
+    "report": "every claim about batch size judged by a study, one recommendation, and pictures",
     "list": "the studies on disk, or the points of one",
     "dashboard": "TensorBoard for a study",
     "verify": "whether accumulating gives this model the gradient of the whole batch, and why not",

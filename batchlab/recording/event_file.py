@@ -19,6 +19,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from batchlab.recording import disk
 
 EVENTS = "events.out.tfevents.*"
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class EventFile:
@@ -42,6 +43,14 @@ class EventFile:
         """One point of the curve `tag`, which must be a `tag_of`."""
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value)])
         self._write(Event(wall_time=wall_time, step=step, summary=summary))
+
+    def image(self, tag: str, png: bytes) -> None:
+        """A picture, in TensorBoard's IMAGES tab; ValueError where the bytes are no PNG."""
+        if png[:8] != PNG or len(png) < 24:
+            raise ValueError(f"{tag} is no PNG")
+        width, height = struct.unpack(">II", png[16:24])  # of its header, which is always the first chunk
+        picture = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
+        self.summary(Summary(value=[Summary.Value(tag=tag, image=picture)]))
 
     def summary(self, summary: Summary) -> None:
         """What belongs to the run and to no step: hyperparameters, a layout."""

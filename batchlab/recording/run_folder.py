@@ -26,6 +26,7 @@ LOCK = "lock"
 # Of a study:
 RESULTS = "results.csv"
 TENSORBOARD = "tensorboard"
+FIGURES = "figures"  # PNGs of the report
 
 _NUMBERS = ("lr_scaled", "epochs", "train_seconds", "wall_seconds")
 

@@ -13,7 +13,7 @@ from batchlab.recording.hparams import experiment
 from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import FIRST, GROUPS, knobs
 from batchlab.recording.layout import layout
-from batchlab.recording.run_folder import METRICS, TENSORBOARD, hold_study, read_records
+from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
 
 # The table shows five metrics at first.
@@ -21,7 +21,8 @@ FIRST_METRICS = ("val/loss", "val/accuracy", "speed/examples_per_second", "memor
 
 
 def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
-    """Replaces the study's view: the columns of the HPARAMS table, the page of charts, the curves over batch size.
+    """Replaces the study's view: the columns of the HPARAMS table, the page of charts, the curves over batch size,
+    and the figures of the last report.
 
     Written aside and moved, one at a time; a study without runs keeps what it has. OSError where the disk refuses.
     """
@@ -52,6 +53,9 @@ def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
         metrics = dict.fromkeys(tag_of(name) for name in (names or FIRST_METRICS[:1]))
         file.summary(experiment(rows, columns=columns, tags=metrics, now=now))
         file.summary(layout(tags))
+        for picture in sorted((study_dir / FIGURES).glob("*.png")):
+            with contextlib.suppress(ValueError, OSError):  # somebody else's file: the report's are whole
+                file.image(tag_of(f"{FIGURES}/{picture.stem}"), picture.read_bytes())
     for name, curve in curves.items():
         with EventFile(folder / "by_batch_size" / name, started=now) as file:
             for tag, points in sorted(curve.items()):

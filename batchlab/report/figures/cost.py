@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from batchlab.report.figures.configurations import Configuration
+from batchlab.report.costs import Measured
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -21,110 +21,116 @@ from batchlab.report.figures.drawing import (
     over_seeds,
     plain_log,
     points,
+    sentence,
 )
-from batchlab.report.study import Study
-from batchlab.science.knee import throughput_knee
-from batchlab.science.memory_model import fit
+from batchlab.report.fits import GroupFits
+from batchlab.science.knee import Knee
 from batchlab.science.uncertainty import Interval
 
 MIB = 2**20
-SPEED = "final.speed/examples_per_second"
-PEAKS = {
-    "final.memory/peak_allocated_bytes": "peak that CUDA allocated",
-    "final.memory/peak_resident_bytes": "growth of the process",
-    "final.memory/saved_for_backward_bytes": "saved for the backward pass",
-}
+THROUGHPUT = ("throughput", "Examples per second by batch size")
+PER_STEP = ("seconds_per_step", "Seconds per step by batch size")
+MEMORY = ("memory", "Memory by batch size")
+SAVED = "final.memory/saved_for_backward_bytes"
 
 
-def cost(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
-    """Throughput, seconds per step and memory of one configuration."""
-    del study
-    runs = shown.runs if shown is not None else pd.DataFrame({"batch_size": [], "status": []})
-    did_not_fit = sorted({int(size) for size in runs.loc[runs["status"] == "oom", "batch_size"]})
-    yield _throughput(runs, did_not_fit)
-    yield _memory(runs, did_not_fit)
+def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
+    """Throughput, seconds per step and memory of one group, whose `runs` are shown."""
+    did_not_fit = sorted({size for size, status, _ in group.ended if status == "oom"})
+    yield _throughput(group.examples_per_second, group.knee, did_not_fit)
+    yield _per_step(group.seconds_per_step)
+    yield _memory(group.peak_bytes, over_seeds(runs, SAVED), did_not_fit)
 
 
-def _throughput(runs: pd.DataFrame, did_not_fit: list[int]) -> Drawing:
-    name, title = "throughput", "Examples per second by batch size"
-    alone, shared = _alone(runs)
-    speeds = over_seeds(runs if shared else alone, SPEED)
-    if not speeds:
-        return missing(name, title, "No run measured its speed.")
-    knee = throughput_knee(speeds)
-    says = (
-        f"Training examples per second, mean of {counted_seeds(speeds)} with 95% intervals; the fastest is batch size "
-        f"{knee.best_size:,} with {knee.best_speed:,.0f}; the knee, the smallest within 10% of it, is {knee.size:,}."
-        + _limit(did_not_fit)
-    )
-    if shared:
-        says += " No run had the machine to itself, so these speeds are not to be compared."
-    elif len(alone) < len(runs):
-        says += f" {len(runs) - len(alone)} runs that shared the machine are left out."
+def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int]) -> Drawing:
+    if isinstance(found, str):
+        return missing(*THROUGHPUT, sentence(found))
+    speeds = dict(found.sizes)
+    says = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
+    if isinstance(knee, Knee):
+        says += (
+            f" The fastest is batch size {knee.best_size:,} with {knee.best_speed:,.0f}; the knee, the smallest within "
+            f"10% of it, is {knee.size:,}."
+        )
+    says += _left_out(found) + _limit(did_not_fit)
 
     def paint(axes: Axes) -> None:
         points(axes, speeds, "measured", BLUE, "o")
-        axes.axhline(0.9 * knee.best_speed, color=GREY, lw=1, ls=":", label="90% of the fastest")
-        axes.axvline(knee.size, color=ORANGE, lw=1.2, ls="--", label=f"knee: {knee.size:,}")
+        if isinstance(knee, Knee):
+            axes.axhline(0.9 * knee.best_speed, color=GREY, lw=1, ls=":", label="90% of the fastest")
+            axes.axvline(knee.size, color=ORANGE, lw=1.2, ls="--", label=f"knee: {knee.size:,}")
         _mark_limit(axes, did_not_fit)
         batch_size_axis(axes, [*speeds, *did_not_fit])
         plain_log(axes)
         axes.set_ylabel("training examples per second")
 
-    return draw(name, title, says, paint)
+    return draw(*THROUGHPUT, says, paint)
 
 
-def _memory(runs: pd.DataFrame, did_not_fit: list[int]) -> Drawing:
-    name, title = "memory", "Memory by batch size"
-    alone, shared = _alone(runs)
-    known = {column: over_seeds(runs if shared else alone, column) for column in PEAKS}
-    known = {column: values for column, values in known.items() if values}
-    if "final.memory/peak_allocated_bytes" in known:  # CUDA's own count says it better
-        known.pop("final.memory/peak_resident_bytes", None)
-    if not known:
-        return missing(name, title, "No run measured its memory.")
-    lines = []
-    for column, values in known.items():
-        if len(values) > 1 and runs["micro_batch_size"].equals(runs["batch_size"]):
-            line = fit(list(values), [interval.value for interval in values.values()])
-            lines.append((column, line, _line(line.fixed, line.per_example)))
-    says = f"Mean of {counted_seeds(next(iter(known.values())))} with 95% intervals. " + " ".join(
-        f"The line through the {PEAKS[column]} is {text}." for column, _, text in lines
-    )
-    says += _limit(did_not_fit)
+def _per_step(found: Measured | str) -> Drawing:
+    if isinstance(found, str):
+        return missing(*PER_STEP, sentence(found))
+    values = {size: _scaled(interval, 1000) for size, interval in found.sizes}
+    line = found.line
+    says = f"Milliseconds per optimizer step, mean of {counted_seeds(values, 'run')} with 95% intervals."
+    if line is not None:
+        text = f"{1000 * line.at_zero.value:.3g} ms + {1000 * line.per_unit.value:.3g} ms per example"
+        says += f" The line through them is {text}."
+    says += _left_out(found)
 
     def paint(axes: Axes) -> None:
-        colours = dict(zip(PEAKS, (BLUE, BLUE, GREEN), strict=True))
-        sizes = sorted({size for values in known.values() for size in values})
-        for column, values in known.items():
-            in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in values.items()}
-            axes.plot([], [], color=colours[column], marker="o" if colours[column] == BLUE else "s")
-            points(axes, in_mib, PEAKS[column], colours[column], "o" if colours[column] == BLUE else "s")
-        for column, line, text in lines:
-            at = np.geomspace(sizes[0], sizes[-1], 100)
-            height = [line.bytes_at(size) / MIB for size in at]
-            if min(height) > 0:
-                axes.plot(at, height, color=colours[column], lw=1, ls="--", label=text)
+        points(axes, values, "measured", BLUE, "o", joined=False)
+        if line is not None:
+            at = np.geomspace(min(values), max(values), 100)
+            height = np.array([1000 * line.at(float(size)) for size in at])
+            axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
+        batch_size_axis(axes, values)
+        plain_log(axes)
+        axes.set_ylabel("milliseconds per step")
+
+    return draw(*PER_STEP, says, paint)
+
+
+def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list[int]) -> Drawing:
+    if isinstance(peaks, str) and not saved:
+        return missing(*MEMORY, sentence(peaks))
+    says, text = "", ""
+    series: list[tuple[dict[int, Interval], str, str, str]] = []
+    if isinstance(peaks, str):
+        says += f"No peak is shown: {peaks}. "
+    else:
+        of_cuda = peaks.name == "memory/peak_allocated_bytes"
+        label = "peak that CUDA allocated" if of_cuda else "growth of the process"
+        in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in peaks.sizes}
+        series.append((in_mib, label, BLUE, "o"))
+        says += f"Peak memory by micro-batch: {label}, mean of {counted_seeds(in_mib, 'run')} with 95% intervals. "
+        if peaks.line is not None:
+            text = f"{peaks.line.at_zero.value / MIB:.3g} MiB + {peaks.line.per_unit.value / 1024:.3g} KiB per example"
+            says += f"The line through it is {text}.{_left_out(peaks)} "
+    if saved:
+        in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in saved.items()}
+        series.append((in_mib, "saved for the backward pass", GREEN, "s"))
+        says += "What a forward pass saves for its backward pass is counted exactly."
+    says = says.strip() + _limit(did_not_fit)
+
+    def paint(axes: Axes) -> None:
+        sizes = {size for values, *_ in series for size in values}
+        for values, label, colour, mark in series:
+            points(axes, values, label, colour, mark, joined=colour == GREEN)
+        if isinstance(peaks, Measured) and peaks.line is not None:
+            at = np.geomspace(min(sizes), max(sizes), 100)
+            height = np.array([peaks.line.at(float(size)) / MIB for size in at])
+            axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
         _mark_limit(axes, did_not_fit)
         batch_size_axis(axes, [*sizes, *did_not_fit])
         plain_log(axes)
         axes.set_ylabel("MiB")
 
-    return draw(name, title, says.strip(), paint)
+    return draw(*MEMORY, says, paint)
 
 
-def _line(fixed: float, per_example: float) -> str:
-    """`1.16 MiB + 3.77 KiB per example`; what is under a byte is rounding."""
-    start = f"{fixed / MIB:.3g} MiB + " if abs(fixed) >= 1 else ""
-    return f"{start}{per_example / 1024:.3g} KiB per example"
-
-
-def _alone(runs: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
-    """Runs that had the machine to themselves, and whether there is none: then all are all there is."""
-    if "shared_machine" not in runs:
-        return runs, False
-    alone = runs[~runs["shared_machine"].astype(bool)]
-    return alone, alone.empty and not runs.empty
+def _left_out(found: Measured) -> str:
+    return f" {found.shared} that shared the machine are left out." if found.shared else ""
 
 
 def _scaled(interval: Interval, by: float) -> Interval:

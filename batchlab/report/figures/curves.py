@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from batchlab.report.figures.configurations import Configuration
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
+from batchlab.report.figures.shown import Shown
 from batchlab.report.study import Study
 
 LOSS = "val/loss"
@@ -18,7 +18,7 @@ AXES = {
 }
 
 
-def loss_curves(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
+def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
     """Three figures of one configuration, a line for each batch size with the range of its seeds."""
     curves = _curves(study, shown)
     for over, (name, title, label) in AXES.items():
@@ -64,7 +64,7 @@ def loss_curves(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
         yield draw(name, title, says, paint, legend="batch size")
 
 
-def _curves(study: Study, shown: Configuration | None) -> dict[int, pd.DataFrame]:
+def _curves(study: Study, shown: Shown | None) -> dict[int, pd.DataFrame]:
     """Mean and range over seeds of each batch size's losses at equal examples."""
     if shown is None:
         return {}

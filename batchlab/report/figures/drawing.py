@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from batchlab.science.uncertainty import Interval, t_interval
 
@@ -84,6 +84,8 @@ def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend
             columns = 4 if max(map(len, labels)) < 12 else 2 if max(map(len, labels)) < 32 else 1
             where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title": legend}
             figure.legend(handles, labels, handlelength=1.8, **where)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it has done its work; it would do it again for every format
     return Drawing(name, title, says, figure)
 
 
@@ -136,13 +138,23 @@ def factors(values: Sequence[float]) -> Interval:
     return Interval(math.exp(mean.value), low, high, mean.n)
 
 
-def points(axes: Axes, values: dict[int, Interval], label: str, colour: str, mark: str, *, shift: float = 1.0) -> None:
+def points(
+    axes: Axes,
+    values: dict[int, Interval],
+    label: str,
+    colour: str,
+    mark: str,
+    *,
+    shift: float = 1.0,
+    joined: bool = True,
+) -> None:
     """A mark for each batch size, with its interval where there is one; `shift` keeps two from hiding each other."""
     sizes = [size * shift for size in values]
     middle = [interval.value for interval in values.values()]
     down = [0.0 if i.low is None else i.value - i.low for i in values.values()]
     up = [0.0 if i.high is None else i.high - i.value for i in values.values()]
-    axes.errorbar(sizes, middle, yerr=[down, up], fmt=f"{mark}-", color=colour, label=label, capsize=3, markersize=5)
+    line = f"{mark}{'-' if joined else ''}"
+    axes.errorbar(sizes, middle, yerr=[down, up], fmt=line, color=colour, label=label, capsize=3, markersize=5)
 
 
 def batch_size_axis(axes: Axes, sizes: Iterable[int]) -> None:
@@ -162,9 +174,10 @@ def plain_log(axes: Axes, axis: str = "y") -> None:
     low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
     decades = math.log10(high / low) if 0 < low < high < math.inf else 1.0
     between = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
-    chosen.set_major_locator(LogLocator(subs=between))
+    # Where it spans little, marks at powers and their parts would be one or two.
+    chosen.set_major_locator(LogLocator(subs=between) if decades > 0.6 else MaxNLocator(5))
+    chosen.set_minor_locator(NullLocator())
     chosen.set_major_formatter(_plain)
-    chosen.set_minor_formatter(NullFormatter())
 
 
 def thousands(axes: Axes) -> None:
@@ -176,9 +189,14 @@ def _plain(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
-def counted_seeds(values: dict[int, Interval]) -> str:
+def counted_seeds(values: dict[int, Interval], noun: str = "seed") -> str:
     """`3 seeds`, or `1 to 3 seeds` where batch sizes differ in it."""
     counts = sorted({interval.n for interval in values.values()})
     if counts == [1]:
-        return "1 seed"
-    return f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+        return f"1 {noun}"
+    return f"{counts[0]} {noun}s" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {noun}s"
+
+
+def sentence(text: str) -> str:
+    """A reason as a sentence of its own."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

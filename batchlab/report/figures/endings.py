@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
-from batchlab.report.figures.configurations import Configuration
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -24,13 +23,14 @@ from batchlab.report.figures.drawing import (
     plain_log,
     points,
 )
+from batchlab.report.figures.shown import Shown
 from batchlab.report.study import Study
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 AT_THE_END, AT_LOSS = "final.sharpness/", re.compile(r"final\.sharpness_at_loss_([\d.e-]+)/lambda_max")
 
 
-def endings(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
+def endings(study: Study, shown: Shown | None) -> Iterator[Drawing]:
     """Sharpness and generalisation over batch size, of one configuration."""
     del study
     runs = shown.runs if shown is not None else pd.DataFrame({"batch_size": [], "status": []})

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from batchlab.report.figures.configurations import Configuration
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
+from batchlab.report.figures.shown import Shown
 from batchlab.report.study import Study
 from batchlab.science.noise_over_training import over_training
 from batchlab.science.uncertainty import Interval
@@ -15,7 +15,7 @@ from batchlab.science.uncertainty import Interval
 SIGNAL, NOISE = "noise/squared_gradient_norm", "noise/gradient_variance"
 
 
-def noise_over_training(study: Study, shown: Configuration | None) -> Iterator[Drawing]:
+def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
     """One figure: the noise scale of every batch size over examples, its seeds' signal and noise averaged apart."""
     name, title = "noise_scale", "Gradient noise scale over training"
     curves = {} if shown is None else _curves(study, shown)
@@ -50,7 +50,7 @@ def noise_over_training(study: Study, shown: Configuration | None) -> Iterator[D
     yield draw(name, title, says, paint, legend="batch size")
 
 
-def _curves(study: Study, shown: Configuration) -> dict[int, pd.DataFrame]:
+def _curves(study: Study, shown: Shown) -> dict[int, pd.DataFrame]:
     """For each batch size: examples, value, low, high."""
     names = {SIGNAL, NOISE}
     taken = study.measurements

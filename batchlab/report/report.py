@@ -1,0 +1,60 @@
+"""The report of a study: made from its run folders, written beside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from batchlab.recording import disk
+from batchlab.recording.run_folder import FIGURES, hold_study
+from batchlab.recording.study_view import rebuild
+from batchlab.report.claim import Claim
+from batchlab.report.claims import judge_claims
+from batchlab.report.figures.all_of_them import Figures, draw_all
+from batchlab.report.fits import Fits, fits
+from batchlab.report.html import as_html
+from batchlab.report.machine_readable import as_json
+from batchlab.report.markdown import as_markdown
+from batchlab.report.recommendation import Recommendation, recommend
+from batchlab.report.study import Study, read_study
+
+MARKDOWN, HTML, JSON = "report.md", "report.html", "report.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is said of a study."""
+
+    study: Study
+    claims: tuple[Claim, ...]
+    fits: Fits
+    recommendation: Recommendation
+
+
+def make(folder: Path) -> Report:
+    """Reads the run folders of a study and judges them; BadRequest where there is no such folder."""
+    study = read_study(folder)
+    fitted = fits(study)
+    claims = judge_claims(study)
+    return Report(study, claims, fitted, recommend(study, fitted, claims))
+
+
+def write(report: Report, folder: Path) -> Figures:
+    """Puts report.md, report.html, report.json and figures/*.png into `folder`, and returns the figures.
+
+    Each file is written aside and moved, so that a reader finds the old one or the new. StorageError where the disk
+    refuses.
+    """
+    drawn = draw_all(report.study, report.fits)
+    disk.make_folder(folder / FIGURES)
+    with hold_study(folder):
+        disk.sweep(folder / FIGURES)
+        for drawing in drawn:
+            path = folder / FIGURES / f"{drawing.name}.png"
+            if drawing.figure is None:
+                disk.remove(path)  # one of an earlier report would be taken for this one's
+            else:
+                disk.write_atomically(path, drawing.png())
+        disk.write_atomically(folder / JSON, as_json(report, drawn))
+        disk.write_atomically(folder / MARKDOWN, as_markdown(report, drawn))
+        disk.write_atomically(folder / HTML, as_html(report, drawn))
+    rebuild(folder)  # a study's view shows the figures too; another folder has no runs, and gets none
+    return drawn
