@@ -1,0 +1,128 @@
+"""The command that would test a claim: the study's own settings, and what the claim needs beside them."""
+
+import functools
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batchlab.config import BUDGET_UNITS, is_folder_name
+from batchlab.config_folder import config_folder
+from batchlab.recording.files import to_json
+from batchlab.recording.knobs import GROUPS
+from batchlab.report.study import Study
+from batchlab.science.lr_scaling import NOISE_RULES
+
+SIZES = (8, 32, 128, 512)
+SEEDS = 5  # of three a t interval is so wide that only effects of three times their spread show
+# The claims' own, what follows from others, and what no sweep is told.
+NOT_KEPT = ("batch_size", "seed", "accumulate", "micro_batch_size", "stop_at_target", "device", "threads")
+PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
+
+
+def command(study: Study, ask: Sequence[str]) -> str:
+    """`batchlab sweep ...` into the same study; `ask` are the overrides that the claim needs, and hold over others."""
+    wanted = dict(line.split("=", 1) for line in ask)
+    chosen = {"data": "digits", "model": "mlp"} | _usual(study)
+    chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
+    if is_folder_name(study.name):
+        chosen |= {"study": study.name}
+        if study.folder.parent != Path("runs"):
+            chosen |= {"runs_dir": written(str(study.folder.parent))}
+    for group in GROUPS:
+        if f"{group}._target_" in wanted:
+            chosen = {key: value for key, value in chosen.items() if key.split(".")[0] != group}
+    chosen |= wanted
+    if chosen.get("lr_scaling", "none") not in NOISE_RULES:
+        chosen.pop("noise_scale", None)
+    # Groups first, whatever order they came in: to a reader they say what the rest is about.
+    order = sorted(chosen, key=lambda key: (key.split(".")[0] not in GROUPS, key in ("study", "runs_dir")))
+    return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
+
+
+def _usual(study: Study) -> dict[str, str]:
+    """What most runs of the study were asked, where it is not the default."""
+    if study.asked.empty:
+        return {}
+    asked = {str(name): _most(study.asked[name].tolist()) for name in study.asked}
+    defaults = _defaults("config.yaml")
+    kept: dict[str, str] = {}
+    for group in GROUPS:
+        target = asked.get(f"{group}._target_")
+        if isinstance(target, str):
+            kept |= _group(group, target, asked)
+    for name, value in asked.items():
+        if "." in name or name in NOT_KEPT or value is None or value == defaults.get(name):
+            continue
+        if name in BUDGET_UNITS or name in defaults:
+            kept[name] = written(value)
+    if asked.get("target.value") is not None:
+        kept["target.value"] = written(asked["target.value"])
+        if asked.get("target.metric") not in (None, "val/loss"):
+            kept["target.metric"] = written(asked["target.metric"])
+    return kept
+
+
+def _group(group: str, target: str, asked: Mapping[str, Any]) -> dict[str, str]:
+    keys = {name: value for name, value in asked.items() if name.startswith(f"{group}.") and name.count(".") == 1}
+    keys.pop(f"{group}._target_", None)
+    for file in sorted((config_folder() / group).glob("*.yaml")):
+        shipped = _defaults(f"{group}/{file.name}")
+        if shipped.get("_target_") == target:
+            known = {name: value for name, value in keys.items() if name.split(".")[1] in shipped}
+            changed = {n: written(v) for n, v in known.items() if v != shipped[n.split(".")[1]]}
+            return ({group: file.stem} if (group, file.stem) != ("optimizer", "sgd") else {}) | changed
+    return {f"{group}._target_": written(target)} | {n: written(v) for n, v in keys.items() if v is not None}
+
+
+def written(value: Any) -> str:
+    """A value as an override says it; a text that Hydra would read as something else is quoted."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+        return str(int(value))
+    if isinstance(value, int | float) or PLAIN.fullmatch(value) or _is_list(value):
+        return str(value)
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
+    return f"'{escaped}'"
+
+
+def _is_list(text: str) -> bool:
+    """Whether it is the JSON text that a list of numbers is kept as."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, list) and all(isinstance(entry, int | float) for entry in found)
+
+
+def _most(values: list[Any]) -> Any:
+    """The value that most runs have, the first of equals."""
+    texts = [to_json(value) for value in values]
+    return values[texts.index(max(dict.fromkeys(texts), key=texts.count))]
+
+
+def _sizes(study: Study) -> str:
+    runs = study.runs
+    sizes = sorted({int(size) for size in runs["batch_size"]}) if len(runs) else []
+    if len(sizes) >= 3:
+        return ",".join(map(str, sizes))
+    n_train = runs["n_train"].max() if len(runs) and runs["n_train"].notna().any() else SIZES[-1]
+    return ",".join(str(size) for size in sorted({*sizes, *SIZES}) if size <= n_train)
+
+
+def _seeds(study: Study) -> int:
+    return max(SEEDS, study.runs["seed"].nunique() if len(study.runs) else 0)
+
+
+@functools.cache
+def _defaults(name: str) -> dict[str, Any]:
+    """A shipped config file as plain values."""
+    values = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
+    return values if isinstance(values, dict) else {}

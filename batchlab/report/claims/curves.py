@@ -1,0 +1,41 @@
+"""A study as the claims read it: its measurements by name, its runs by what they share."""
+
+import functools
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+import pandas as pd
+
+from batchlab.recording.files import to_json
+from batchlab.report.groups import Group, groups
+from batchlab.report.study import Study
+
+
+@dataclass(frozen=True)
+class Curves(Study):
+    """A study, with what twenty claims would each work out again."""
+
+    @classmethod
+    def of(cls, study: Study) -> Self:
+        return cls(**{f.name: getattr(study, f.name) for f in fields(Study)})
+
+    @functools.cached_property
+    def by_name(self) -> dict[str, pd.DataFrame]:
+        return {str(name): part for name, part in self.measurements.groupby("name", sort=False)}
+
+    @functools.cached_property
+    def groups(self) -> list[Group]:
+        """Runs equal in all but batch size, seed and rate, with all their columns."""
+        return [replace(g, runs=self.runs.loc[g.runs.index].assign(lr=g.runs["lr"])) for g in groups(self)]
+
+    @functools.cached_property
+    def written(self) -> pd.DataFrame:
+        """What each run was asked, as text that can be compared."""
+        return self.asked.map(to_json)
+
+    def measured(self, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+        """The measurements called `name` of these runs, in their order."""
+        table = self.by_name.get(name)
+        if table is None:
+            return self.measurements.iloc[:0]
+        return table[table["run_id"].isin(runs.index)]

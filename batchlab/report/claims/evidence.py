@@ -1,0 +1,108 @@
+"""From one number per run to the evidence of a comparison, paired by seed."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from batchlab.report.claim import Evidence
+from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.settings import Setting
+from batchlab.science.effects import counted, interval_effect, paired_effect, slopes
+from batchlab.science.pairing import Outcome, Paired, paired
+from batchlab.science.uncertainty import Interval
+from batchlab.science.verdicts import Effect
+
+EXAMPLES, STEPS, TIME = "equal examples", "equal steps", "equal time"
+LOSS, WEIGHTS, NOTHING = "matched loss", "same weights", "nothing to hold"
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a study has to say of one claim."""
+
+    evidence: list[Evidence] = field(default_factory=list)
+    missing: str = ""  # what would have to be there, where there is no evidence
+    ask: tuple[str, ...] = ()  # what a sweep that tests it adds to the study's settings
+    note: str = ""  # what explains the numbers: a fit, what was left out
+    second: list[Evidence] | None = None  # of a claim that says two things, the evidence for the second
+
+    @property
+    def all(self) -> list[Evidence]:
+        return [*self.evidence, *(self.second or [])]
+
+    @property
+    def two_parts(self) -> bool:
+        return self.second is not None
+
+
+def over_batch_sizes(
+    setting: Setting,
+    values: "pd.Series[float]",
+    what: str,
+    held_equal: str,
+    *,
+    sign: int,
+    margin: str,
+    unit: str,
+    exact: bool = False,
+    among: pd.DataFrame | None = None,
+) -> list[Evidence]:
+    """The trend of `values` (by run id) with log batch size, as the change from the smallest to the largest.
+
+    Each seed's slope is fitted over all its batch sizes, and the interval is that of the slopes' mean. `sign` is -1
+    where a fall speaks for the claim. `exact`: counted, so that one seed says it all. `among` are the setting's runs
+    that could have a value, where not all could.
+    """
+    runs = setting.runs if among is None else among
+    table = table_of(runs, values)
+    if len(table.batch_sizes) < 2:
+        return []
+    doublings = math.log2(table.batch_sizes[-1] / table.batch_sizes[0])
+    changes = sign * doublings * slopes(table.values, table.batch_sizes)
+    used = runs["batch_size"].isin(table.batch_sizes) & runs["seed"].isin(table.seeds) & runs.index.isin(values.index)
+    sizes = "" if len(table.batch_sizes) == len(setting.sizes) else f", over {', '.join(map(str, table.batch_sizes))}"
+    return [
+        evidence(setting, runs.index[used], what + sizes, held_equal, changes, margin=margin, unit=unit, exact=exact)
+    ]
+
+
+def evidence(
+    setting: Setting,
+    runs: "pd.Index[str]",
+    what: str,
+    held_equal: str,
+    changes: ArrayLike,
+    *,
+    margin: str,
+    unit: str,
+    exact: bool = False,
+) -> Evidence:
+    """`changes` are one per seed, in the claim's direction."""
+    of = f" ({setting.label})" if setting.label else ""
+    seen = np.asarray(changes, dtype=float)
+    same = exact and float(np.ptp(seen)) <= 1e-9 * float(np.abs(seen).max())
+    found = counted(float(seen.mean()), MARGINS[margin], len(seen)) if same else paired_effect(seen, MARGINS[margin])
+    return Evidence(f"{what}{of}", held_equal, setting.rate, found, unit, len(seen), tuple(map(str, runs)))
+
+
+def within(changes: ArrayLike, bound: float) -> Effect:
+    """How surely the mean change is within `bound` either way: beyond 0 where it is (two one-sided tests)."""
+    seen = paired_effect(changes).interval
+    value = bound - abs(seen.value)
+    if seen.low is None or seen.high is None:
+        return Effect(Interval(value, None, None, seen.n), 0.0, None)
+    half = (seen.high - seen.low) / 2
+    return interval_effect(Interval(value, value - half, value + half, seen.n))
+
+
+def table_of(runs: pd.DataFrame, values: "pd.Series[float]") -> Paired:
+    """`values` as a table of seeds by batch sizes, with nothing missing in it."""
+    outcomes = [
+        Outcome(int(size), int(seed), "completed" if run_id in values.index else str(status), values.get(run_id))
+        for run_id, size, seed, status in zip(runs.index, runs["batch_size"], runs["seed"], runs["status"], strict=True)
+    ]
+    unique = {(outcome.batch_size, outcome.seed): outcome for outcome in outcomes}
+    return paired(unique.values())

@@ -1,0 +1,144 @@
+"""How well it does on what it has not seen, how sharp its minimum is, and what it knows by heart."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from batchlab.report.claim import Evidence
+from batchlab.report.claims.curves import Curves
+from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, over_batch_sizes
+from batchlab.report.claims.settings import Setting, settings
+from batchlab.report.claims.values import at_level, common_level, last, log, lowest, sharpness_level
+from batchlab.report.groups import column
+
+FULL = ("instruments=full",)
+SHARPNESS = ("lambda_max", "trace", "sam", "asam")  # the last is scale-invariant
+
+
+def generalisation(study: Curves) -> Findings:
+    """The best validation loss and the gap, at equal examples, equal steps and matched training loss."""
+    found: list[Evidence] = []
+    for setting in settings(study):
+        runs = setting.runs[setting.runs["status"] != "oom"]
+        if _equal(runs, "examples"):
+            found += _trend(setting, log(lowest(study, runs, "val/loss")), "log best val/loss", EXAMPLES, "loss")
+            found += _relative_gap(study, setting, EXAMPLES)
+        steps = float(runs["steps"].astype(float).min())
+        # Of a schedule that falls to its end, the start of a long run is no short run.
+        if setting.plain or runs["steps"].nunique() == 1:
+            at = log(lowest(study, runs, "val/loss", until_step=steps))
+            found += _trend(setting, at, f"log best val/loss within {steps:g} steps", STEPS, "loss")
+        for level, seen in _matched(study, runs):
+            found += _trend(
+                setting, log(seen), f"log val/loss where the training loss comes to {level:.2g}", LOSS, "loss"
+            )
+    return Findings(found, "it needs validation losses at two batch sizes or more", FULL, _diverged(study))
+
+
+def sharpness(study: Curves) -> Findings:
+    """lambda_max, trace, SAM and ASAM, at the end and at matched training loss."""
+    found: list[Evidence] = []
+    for setting in settings(study):
+        runs = setting.runs[setting.runs["status"] == "completed"]
+        places = [("sharpness", EXAMPLES, "at the end")] if _equal(runs, "examples") else []
+        level = sharpness_level(study, runs)
+        if level:
+            places.append((f"sharpness_at_loss_{level}", LOSS, f"at training loss {level}"))
+        for group, held, where in places:
+            for name in SHARPNESS:
+                seen = log(last(study, runs, f"{group}/{name}"))
+                found += _trend(setting, seen, f"log {name} {where}", held, "sharpness")
+    return Findings(found, "it needs the sharpness that instruments=full measures, at two batch sizes or more", FULL)
+
+
+def memorisation(study: Curves) -> Findings:
+    """The gap, and with wrong labels the share of them learnt by heart."""
+    found: list[Evidence] = []
+    for setting in settings(study):
+        if not _equal(setting.runs, "examples"):
+            continue
+        learnt = last(study, setting.runs, "clean_train/corrupted_accuracy")
+        found += over_batch_sizes(
+            setting,
+            learnt,
+            "training accuracy on the wrong labels, largest less smallest batch size",
+            EXAMPLES,
+            sign=1,
+            margin="accuracy",
+            unit="share",
+        )
+        found += _relative_gap(study, setting, EXAMPLES)
+    ask = ("instruments=full", "data.label_noise=0.1")
+    return Findings(found, "it needs the gap, or wrong labels, that instruments=full measures", ask)
+
+
+def nuance(study: Curves) -> Findings:
+    """The hardest decile's validation loss, and the accuracy on the worst class."""
+    found: list[Evidence] = []
+    for setting in settings(study):
+        if not _equal(setting.runs, "examples"):
+            continue
+        hardest = log(last(study, setting.runs, "val/hardest_decile_loss"))
+        found += _trend(setting, hardest, "log val loss of the hardest decile", EXAMPLES, "loss")
+        found += over_batch_sizes(
+            setting,
+            last(study, setting.runs, "val/worst_class_accuracy"),
+            "accuracy on the worst class, smallest less largest batch size",
+            EXAMPLES,
+            sign=-1,
+            margin="accuracy",
+            unit="share",
+        )
+    return Findings(found, "it needs the hardest decile's loss, which instruments=full measures", FULL)
+
+
+def _trend(setting: Setting, values: "pd.Series[float]", what: str, held: str, margin: str) -> list[Evidence]:
+    return over_batch_sizes(
+        setting,
+        values,
+        f"{what}, largest less smallest batch size",
+        held,
+        sign=1,
+        margin=margin,
+        unit="log ratio",
+    )
+
+
+def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
+    gap, val = last(study, setting.runs, "gap/loss"), last(study, setting.runs, "val/loss")
+    scale = float(val.mean()) if len(val) else np.nan
+    if not scale > 0:
+        return []
+    return over_batch_sizes(
+        setting,
+        gap / scale,
+        "gap between validation and training loss over the mean validation loss, largest less smallest batch size",
+        held,
+        sign=1,
+        margin="gap",
+        unit="share",
+    )
+
+
+def _matched(study: Curves, runs: pd.DataFrame) -> list[tuple[float, "pd.Series[float]"]]:
+    """A training loss that the runs come to, and the validation loss of each there."""
+    completed = runs[runs["status"] == "completed"]
+    level = common_level(completed, lowest(study, completed, "clean_train/loss"))
+    if math.isnan(level):
+        return []
+    return [(level, at_level(study, completed, "clean_train/loss", "val/loss", level))]
+
+
+def _equal(runs: pd.DataFrame, name: str) -> bool:
+    """Whether the completed runs had the same budget of examples, but for what makes no whole step."""
+    done = runs[runs["status"] == "completed"]
+    if not len(done):
+        return False
+    budget = column(done, name) + column(done, "remainder").fillna(0.0)
+    return float(budget.max()) <= 1.01 * float(budget.min())
+
+
+def _diverged(study: Curves) -> str:
+    diverged = int((study.runs["status"] == "diverged").sum()) if len(study.runs) else 0
+    return f"a run that diverged counts with the best it came to before ({diverged} of them)" if diverged else ""

@@ -1,0 +1,162 @@
+"""Bytes: what a larger micro-batch takes, what accumulation and lower precision save, and what fits."""
+
+import math
+
+import numpy as np
+import pandas as pd
+
+from batchlab.report.claim import Evidence
+from batchlab.report.claims.curves import Curves
+from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
+from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.settings import Setting, alike_but, rate_of, settings
+from batchlab.report.claims.speed import SPEED
+from batchlab.report.claims.values import last, log, lowest
+from batchlab.report.groups import alone, by, column
+from batchlab.science import memory_model
+
+SAVED = "memory/saved_for_backward_bytes"  # counted: the same on every machine and for every seed
+PEAK = "memory/peak_allocated_bytes"  # of a CUDA device
+LOWER = ("tf32", "bf16", "fp16")
+
+
+def memory(study: Curves) -> Findings:
+    """Peak bytes over the micro-batch, with the line m0 + m1 B."""
+    found: list[Evidence] = []
+    lines = []
+    for setting in settings(study):
+        micro = column(setting.runs, "micro_batch_size")
+        if not (micro == setting.runs["batch_size"]).all():
+            continue  # accumulated: the batch size says nothing of what is held at once
+        for name, runs, exact in ((SAVED, setting.runs, True), (PEAK, alone(setting.runs), False)):
+            seen = last(study, runs, name)
+            found += over_batch_sizes(
+                setting,
+                log(seen),
+                f"log {name}, largest less smallest batch size",
+                NOTHING,
+                sign=1,
+                margin="bytes",
+                unit="log ratio",
+                exact=exact,
+                among=runs,
+            )
+            if micro[seen.index].nunique() >= 2:
+                line = memory_model.fit([int(size) for size in micro[seen.index]], seen.tolist())
+                lines.append(f"{name} is {line.fixed:,.0f} + {line.per_example:,.0f} bytes an example")
+    return Findings(found, "it needs bytes of completed runs at two micro-batch sizes", (), "; ".join(lines[:2]))
+
+
+def accumulation(study: Curves) -> Findings:
+    """Accumulated against whole batches, seed by seed: the bytes it saves, the final loss, the time per step."""
+    found: list[Evidence] = []
+    alike: list[Evidence] = []
+    notes = []
+    for label, part in alike_but(study, ("accumulate", "micro_batch_size")):
+        for size, same in by(part, "batch_size").items():
+            counts = column(same, "accumulate")
+            whole = same[counts == 1]
+            for count in sorted({int(c) for c in counts.dropna() if c > 1}):
+                what = f"accumulate {count} and 1 at batch size {size:g}"
+                pair = _Pair(whole, same[counts == count], what, label)
+                found += pair.saved(study)
+                alike += pair.same_loss(study)
+                notes += pair.slower(study)
+    ask = ("accumulate=1,4", f"batch_size={_largest(study)}")
+    missing = "it needs runs that differ in accumulate alone, one of them with accumulate=1"
+    return Findings(found, missing, ask, "; ".join(notes[:2]), alike)
+
+
+def mixed_precision(study: Curves) -> Findings:
+    """Each lower precision against fp32, seed by seed: the bytes it saves, and the validation loss."""
+    found: list[Evidence] = []
+    alike: list[Evidence] = []
+    notes = []
+    for label, part in alike_but(study, ("precision",)):
+        for size, same in by(part, "batch_size").items():
+            for name in LOWER:
+                lower = same[same["precision"] == name]
+                pair = _Pair(same[same["precision"] == "fp32"], lower, f"{name} and fp32 at batch size {size:g}", label)
+                found += pair.saved(study)
+                alike += pair.same_loss(study)
+                notes += pair.slower(study)
+    missing = "it needs runs that differ in precision alone, one of them in fp32"
+    return Findings(found, missing, ("precision=fp32,bf16",), "; ".join(notes[:2]), alike)
+
+
+def largest_fit(study: Curves) -> Findings:
+    """Whether the largest batch that fits is the fastest: its examples/s against the best of the smaller ones."""
+    found: list[Evidence] = []
+    for setting in settings(study):
+        n_train = column(setting.runs, "n_train").max()
+        # A batch does not hold an example twice: where twice its size is more than the data, the data are the limit.
+        if not (setting.runs["status"] == "oom").any() and not 2 * setting.sizes[-1] > n_train:
+            continue  # how much would have fitted is not known
+        runs = alone(setting.runs)
+        table = table_of(runs, log(last(study, runs, SPEED)))
+        if len(table.batch_sizes) < 2:
+            continue
+        smaller = table.batch_sizes[int(np.argmax(table.values[:, :-1].mean(axis=0)))]
+        gain = table.values[:, -1] - table.values[:, table.batch_sizes.index(smaller)]
+        what = f"log examples per second at {table.batch_sizes[-1]}, the largest that fitted, less at {smaller}"
+        found.append(evidence(setting, runs.index, what, NOTHING, gain, margin="speed", unit="log ratio"))
+    missing = "it needs a batch size that did not fit beside those that did, each with the machine to itself"
+    sizes = ",".join(map(str, _up_to_the_limit(study)))
+    note = "`batchlab find` says what fits without training it"
+    return Findings(found, missing, (f"batch_size={sizes}", "jobs=1"), note if not found else "")
+
+
+class _Pair:
+    """Two ways to train with the same batch sizes and seeds."""
+
+    def __init__(self, before: pd.DataFrame, after: pd.DataFrame, what: str, label: str) -> None:
+        both = sorted(set(before["seed"]) & set(after["seed"]))
+        self.seeds = both
+        # A seed may be there twice, at two rates: the first of each is its pair.
+        rows = (part[part["seed"].isin(both)].drop_duplicates("seed").sort_values("seed") for part in (before, after))
+        self.before, self.after = rows
+        self.what = f"{what} ({label})" if label else what
+        self.runs = pd.concat([self.before, self.after])
+
+    def changes(self, values: "pd.Series[float]") -> list[float]:
+        """Before less after, of each seed that has both."""
+        pairs = zip(self.before.index, self.after.index, strict=True)
+        return [float(values[b] - values[a]) for b, a in pairs if b in values.index and a in values.index]
+
+    def saved(self, study: Curves) -> list[Evidence]:
+        found = []
+        for name, runs, exact in ((SAVED, self.runs, True), (PEAK, alone(self.runs), False)):
+            if changes := self.changes(log(last(study, runs, name))):
+                what = f"log ratio of {name}, {self.what}"
+                found.append(self._evidence(what, NOTHING, changes, exact=exact))
+        return found
+
+    def same_loss(self, study: Curves) -> list[Evidence]:
+        changes = self.changes(log(lowest(study, self.runs[self.runs["status"] != "oom"], "val/loss")))
+        if not changes:
+            return []
+        bound = MARGINS["loss"]
+        what = f"how much nearer than {math.expm1(bound):.0%} the best val/loss of {self.what} are"
+        rate = rate_of(self.runs)
+        ids = tuple(map(str, self.runs.index))
+        return [Evidence(what, EXAMPLES, rate, within(changes, bound), "log ratio", len(changes), ids)]
+
+    def slower(self, study: Curves) -> list[str]:
+        changes = self.changes(log(last(study, alone(self.runs), SPEED)))
+        return [f"{self.what}: {math.exp(-float(np.mean(changes))):.2f}x the speed"] if changes else []
+
+    def _evidence(self, what: str, held: str, changes: list[float], *, exact: bool) -> Evidence:
+        setting = Setting("", rate_of(self.runs), self.runs)
+        return evidence(setting, self.runs.index, what, held, changes, margin="bytes", unit="log ratio", exact=exact)
+
+
+def _up_to_the_limit(study: Curves) -> list[int]:
+    """Batch sizes from the study's largest on, four times as large each, no larger than the data."""
+    n_train = column(study.runs, "n_train").max() if len(study.runs) else np.nan
+    n = int(n_train) if n_train > 0 else 1437
+    largest = min(_largest(study), n)
+    return sorted({max(1, largest // 4), *(min(n, largest * 4**i) for i in range(5))})
+
+
+def _largest(study: Curves) -> int:
+    return int(study.runs["batch_size"].max()) if len(study.runs) else 256

@@ -1,0 +1,72 @@
+"""One number of each run, from its record or its journal, as a Series over run ids."""
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+
+from batchlab.report.claims.curves import Curves
+
+# Of the batch sizes, that come to the level at which they are matched: one that has hardly learnt does not decide it.
+MATCHED = 0.6
+LEVEL = re.compile(r"sharpness_at_loss_([0-9.]+(?:e[+-]?[0-9]+)?)/lambda_max")
+
+
+def last(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """The last value of a measurement in each completed run that has one."""
+    of_it = study.measured(name, runs[runs["status"] == "completed"])
+    return finite(of_it.groupby("run_id")["value"].last())
+
+
+def first(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
+    """The value at the start of each run, before its first step."""
+    of_it = study.measured(name, runs)
+    return finite(of_it[of_it["step"] == 0].groupby("run_id")["value"].first())
+
+
+def lowest(study: Curves, runs: pd.DataFrame, name: str, *, until_step: float = math.inf) -> "pd.Series[float]":
+    """The lowest finite value in each run, of one that diverged up to there."""
+    of_it = study.measured(name, runs)
+    of_it = of_it[(of_it["step"] <= until_step) & np.isfinite(of_it["value"])]
+    return finite(of_it.groupby("run_id")["value"].min())
+
+
+def at_level(study: Curves, runs: pd.DataFrame, of: str, name: str, level: float) -> "pd.Series[float]":
+    """`name` at the first look at which `of` is at or below `level`; of looks that saw both, none in between."""
+    both = study.measured(of, runs).merge(study.measured(name, runs), on=["run_id", "step"], suffixes=("", "_then"))
+    reached = both[(both["value"] <= level) & (both["step"] > 0)]
+    return finite(reached.groupby("run_id")["value_then"].first())
+
+
+def common_level(runs: pd.DataFrame, lows: "pd.Series[float]") -> float:
+    """The lowest level that all runs come to at 60% of the batch sizes or more, two at least; nan where none is."""
+    sizes = runs["batch_size"]
+    known = lows.reindex(runs.index[runs["status"] == "completed"])
+    worst = sorted(float(v) for v in known.groupby(sizes[known.index]).max(numeric_only=True) if math.isfinite(v))
+    need = max(2, math.ceil(MATCHED * sizes.nunique()))
+    return worst[need - 1] if len(worst) >= need else math.nan
+
+
+def sharpness_level(study: Curves, runs: pd.DataFrame) -> str | None:
+    """The training loss at which the sharpness was measured at most batch sizes, the lowest of such; None: at none."""
+    found: dict[str, tuple[int, float]] = {}
+    for name in study.by_name:
+        if match := LEVEL.fullmatch(name):
+            lacking = runs[~runs.index.isin(study.measured(name, runs)["run_id"])]
+            sizes = set(runs["batch_size"]) - set(lacking["batch_size"])
+            if len(sizes) >= 2:
+                found[match[1]] = len(sizes), -float(match[1])
+    return max(found, key=found.__getitem__, default=None)
+
+
+def finite(values: "pd.Series[float]") -> "pd.Series[float]":
+    """Those of the values that are finite numbers."""
+    numbers = pd.to_numeric(values, errors="coerce").astype(float)
+    return numbers[np.isfinite(numbers)]
+
+
+def log(values: "pd.Series[float]") -> "pd.Series[float]":
+    """Natural logarithms of those above 0."""
+    positive = values[values > 0]
+    return pd.Series(np.log(positive.to_numpy(dtype=float)), index=positive.index)
