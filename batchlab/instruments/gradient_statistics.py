@@ -106,13 +106,13 @@ class GradientStatistics(Instrument):
 
 @contextlib.contextmanager
 def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> Iterator[float]:
-    """Inside, the weights are those after an update of the run's optimizer with `gradient`; then all is as it was.
+    """Inside, the weights are those after an update of the run's optimizer with `gradient`; then they are as before.
 
-    Yields the size of the update over that of the weights, |w' - w| / |w|.
+    Yields the size of the update over that of the weights, |w' - w| / |w|. To be used inside `leaving_no_trace`, which
+    sets back the gradients.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
-    held = [p.grad for p in parameters]
     optimizer = _twin(state.optimizer, state.model)
     try:
         for p in parameters:
@@ -127,9 +127,8 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
         yield change / size if size else math.inf
     finally:
         with torch.no_grad():
-            for p, weights, grad in zip(parameters, before, held, strict=True):
+            for p, weights in zip(parameters, before, strict=True):
                 p.copy_(weights)
-                p.grad = grad
 
 
 def _twin(optimizer: torch.optim.Optimizer, model: nn.Module) -> torch.optim.Optimizer:

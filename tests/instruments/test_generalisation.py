@@ -59,10 +59,10 @@ def test_each_example_is_judged_alone_in_eval_mode(eval_batch_size):
 
 
 def sequences(time_first):
-    """Tokens of 5 sequences of 4 with losses of their own; the first of each is padding, and two of the last one's."""
-    tokens = torch.arange(20.0).reshape(5, 4)
-    counted = torch.ones(5, 4, dtype=torch.bool)
-    counted[:, 0] = counted[4, 1] = False
+    """6 sequences of 4 tokens with losses of their own. Padding: their first, another of the fifth's, all the sixth."""
+    tokens = torch.arange(24.0).reshape(6, 4)
+    counted = torch.ones(6, 4, dtype=torch.bool)
+    counted[:, 0] = counted[4, 1] = counted[5] = False
 
     def loss(outputs, batch):
         losses, mask = (outputs.T, batch[1].T) if time_first else (outputs, batch[1])
@@ -82,8 +82,8 @@ def test_tokens_are_counted_for_the_example_they_belong_to(time_first):
     task = sequences(time_first)
     seen = by_example(standing(torch.nn.Linear(1, 1), task), task.val, 3)["loss"]
 
-    assert seen.sums.tolist() == [6.0, 18.0, 30.0, 42.0, 18 + 19.0]
-    assert seen.counts.tolist() == [3, 3, 3, 3, 2]
+    assert seen.sums.tolist() == [6.0, 18.0, 30.0, 42.0, 18 + 19.0, 0.0]
+    assert seen.counts.tolist() == [3, 3, 3, 3, 2, 0]
     assert seen.means.tolist() == [2.0, 6.0, 10.0, 14.0, 18.5]
     assert seen.mean == pytest.approx((6 + 18 + 30 + 42 + 37) / 14)
 

@@ -38,10 +38,10 @@ def line(n=8):
 
 
 def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_finite_set():
-    n, pairs = 8, 150
+    n, pairs = 8, 100
     model, task, gradients = line(n)
     exact, seen = {}, {}
-    for batch_size in (1, 2, 4, 7):
+    for batch_size in (1, 4, 7):
         every = np.array([gradients[list(rows)].mean(axis=0) for rows in itertools.combinations(range(n), batch_size)])
         half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two batches drawn alike
         exact[batch_size] = half_squares.mean()
@@ -51,12 +51,12 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
         assert variance.value == pytest.approx(exact[batch_size], abs=4 * half_squares.std() / math.sqrt(pairs))
         assert variance.n == pairs
         assert variance.low < exact[batch_size] < variance.high
-        assert variance.high / variance.low < 2.2
+        assert variance.high / variance.low < 2.5
 
     law = [math.log(1 / b - 1 / n) for b in exact]
     slopes = [np.polyfit(law, np.log(list(found.values())), 1)[0] for found in (exact, seen)]
     assert slopes[0] == pytest.approx(1.0, abs=1e-12)
-    assert slopes[1] == pytest.approx(1.0, abs=0.1)
+    assert slopes[1] == pytest.approx(1.0, abs=0.2)  # 4 standard errors
 
 
 def test_the_whole_set_has_no_variance_and_says_0():
@@ -73,6 +73,7 @@ def test_dropout_is_part_of_the_variance_each_draw_under_a_mask_of_its_own():
     data = (torch.ones(1, 1), torch.zeros(1, 1))
     model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Dropout(0.5))
     torch.nn.init.ones_(model[0].weight)
+    model.eval()  # whatever mode it stands in
 
     seen = by_name(instrument(1, pairs=150).measure(standing(model, Task.regression(data, data))))
 
