@@ -1,0 +1,143 @@
+"""Which batch size to use, in one paragraph that can be acted on, and how sure that is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.printable import counted, printable
+from batchlab.report.advice import critical, fit_sentences, limits, listed, of_group, other_picks, use
+from batchlab.report.claim import Claim
+from batchlab.report.command import command_of
+from batchlab.report.fits import Fits, GroupFits
+from batchlab.report.found import Search, searches, settings
+from batchlab.report.groups import column
+from batchlab.report.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
+from batchlab.report.study import Study
+from batchlab.report.to_target import ToTarget
+from batchlab.science.uncertainty import Interval
+from batchlab.science.verdicts import Verdict
+
+FEW = 3  # seeds: below this an interval is too wide to choose by, or there is none
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do, how sure that is, and the command that does it; the picks are None where the study cannot say."""
+
+    text: str
+    sure: str
+    command: str  # one more run of it, with a seed that the study has not seen; empty where nothing is recommended
+    batch_size: int | None = None
+    lr: float | None = None  # peak rate, after scaling
+    fastest: Pick | None = None  # seconds of training to the target
+    cheapest: Pick | None = None  # examples to the target
+    best_loss: Pick | None = None  # best validation loss, at equal examples
+    critical: Interval | None = None  # B_crit, examples
+    largest_fit: int | None = None  # micro-batch, from `batchlab find`
+
+
+def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendation:
+    """The batch size that is fastest to the target; with none, of those of the best validation loss the fastest.
+
+    All of it is of the group with the most batch sizes, and says so where there are others.
+    """
+    main = fits.main
+    if main is None:
+        return Recommendation("No batch size can be recommended: the study has no runs.", _damaged(study), "")
+    rates = shown_runs(study, main)
+    if not rates:
+        return Recommendation(_nothing(main), _sure(study, fits, main, claims), "")
+    fastest, cheapest = fastest_of(main), cheapest_of(main)
+    loss = best_loss_of(study, main, rates)
+    chosen = fastest or cheapest or quickest_of(main, loss)
+    if chosen is None:
+        text = (
+            f"No batch size can be recommended{of_group(main)}: no run that was completed measured a validation loss."
+        )
+        return Recommendation(text, _sure(study, fits, main, claims), "")
+    size = chosen.batch_size
+    runs = rates[size]
+    lr = float(column(runs, "lr_scaled").fillna(column(runs, "lr")).iloc[0])
+    damaged: list[str] = []
+    fit = _search(study, runs, searches(study.folder, damaged))
+    sentences = [
+        use(main, size, lr, fastest, cheapest, loss),
+        *other_picks(main, size, fastest, cheapest, loss),
+        *critical(main),
+        *fit_sentences(main, fit),
+        limits(main, size, fit),
+    ]
+    bend = main.to_target.critical if isinstance(main.to_target, ToTarget) else None
+    return Recommendation(
+        text=" ".join(sentences),
+        sure=" ".join([_sure(study, fits, main, claims, size), *damaged]),
+        command=command_of(study, runs),
+        batch_size=size,
+        lr=lr,
+        fastest=fastest,
+        cheapest=cheapest,
+        best_loss=loss,
+        critical=bend.batch_size if bend else None,
+        largest_fit=fit.largest if fit else None,
+    )
+
+
+def _search(study: Study, runs: pd.DataFrame, found: Sequence[Search]) -> Search | None:
+    """The last search of runs like these that came to a size; else the last of them."""
+    asked = study.asked.loc[runs.index[0]].to_dict() if runs.index[0] in study.asked.index else {}
+    here = settings(asked)
+    like = [search for search in found if search.settings == here]
+    return next((search for search in reversed(like) if search.largest), like[-1] if like else None)
+
+
+def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], size: int | None = None) -> str:
+    """How sure it is: what it rests on, and what was not tested."""
+    seeds = len(main.seeds)
+    sizes = counted(len(main.batch_sizes), "batch size")
+    parts = [f"It rests on {counted(seeds, 'seed')} and {sizes}, the rate {printable(main.rate)}."]
+    if seeds < 2:
+        parts.append("One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4.")
+    elif seeds < FEW:
+        parts.append("Two seeds give intervals too wide to choose by: run seed=0,1,2,3,4.")
+    else:
+        parts.append("In brackets are 95% intervals over seeds.")
+    if size is not None and (edge := _at_edge(main, size)):
+        parts.append(edge)
+    elif main.rate.startswith(("fixed", "scaled")):
+        parts.append("The rate was not tuned at each size: another may be best where each has its best rate.")
+    ended = Counter(status for _, status, count in main.ended for _ in range(count))
+    if bad := [f"{n} {printable(status)}" for status, n in ended.items() if status != "completed"]:
+        parts.append(f"Of its {len(main.runs)} runs {listed(bad)}.")
+    if others := len(fits.groups) - 1:
+        parts.append(
+            f"{counted(others, 'other group')} of runs, with other settings, is not in it."
+            if others == 1
+            else f"{others} other groups of runs, with other settings, are not in it."
+        )
+    if untested := [claim.id for claim in claims if claim.verdict is Verdict.NOT_TESTED]:
+        parts.append(f"Not tested: {listed(map(printable, untested))}.")
+    parts.append("Another model, data set or device may well have another answer.")
+    return " ".join(filter(None, [*parts, _damaged(study)]))
+
+
+def _at_edge(main: GroupFits, size: int) -> str:
+    lr_at_edge = isinstance(main.to_target, ToTarget) and any(
+        s.batch_size == size and s.at_edge for s in main.to_target.sizes
+    )
+    if not lr_at_edge and not isinstance(main.tournament, str):
+        lr_at_edge = any(best.batch_size == size and best.at_edge for best in main.tournament.best)
+    return (
+        "Its rate is the smallest or largest that was tried there: a better one may lie beyond." if lr_at_edge else ""
+    )
+
+
+def _nothing(main: GroupFits) -> str:
+    ended = Counter(status for _, status, count in main.ended for _ in range(count))
+    told = listed(f"{count} {printable(status)}" for status, count in ended.items())
+    return f"No batch size can be recommended{of_group(main)}: no run was completed ({told})."
+
+
+def _damaged(study: Study) -> str:
+    return f"{counted(len(study.damaged), 'thing')} could not be read." if study.damaged else ""
