@@ -36,7 +36,7 @@ class LossSurface:
         self._fixed = {
             f"model.{name}": t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()
         }
-        self._losses = _Losses(model, task)
+        self._losses = Losses(model, task)
         self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
         self._count = task.count(data)
         self.chunk = chunk
@@ -107,7 +107,7 @@ class LossSurface:
         return tensor.to(torch.promote_types(tensor.dtype, self.dtype)) if wider else tensor
 
 
-class _Losses(nn.Module):
+class Losses(nn.Module):
     """The task's forward pass and loss as a module: `functional_call` reaches whatever the task does to the model."""
 
     def __init__(self, model: nn.Module, task: Task) -> None:

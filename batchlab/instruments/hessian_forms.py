@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from batchlab.instruments.hessian import loss_surface
+from batchlab.errors import BadRequest
+from batchlab.instruments.hessian import LossSurface, loss_surface
 from batchlab.instruments.unit_gradients import summed_gradient
 from batchlab.task import Batch
 from batchlab.training.batches import slices
+from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 HESSIAN_CHUNK = 128  # examples that pass together, halved where they do not fit
@@ -19,7 +21,8 @@ def hessian_forms(state: RunState, units: Sequence[Batch], others: Batch, *, mic
 
     H is the Hessian of the mean loss over `others`, a draw of its own, so that its noise and the gradients' are
     independent; it is that of the loss without dropout and with BatchNorm's running statistics. The gradients are
-    taken in the model's present mode, `micro_batch_size` examples passing together, and held all at once.
+    taken in the model's present mode, `micro_batch_size` examples passing together, and held all at once. BadRequest
+    where the model cannot be differentiated twice.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     summed, counts = zip(*(_summed(state, unit, parameters, micro_batch_size) for unit in units), strict=True)
@@ -28,10 +31,21 @@ def hessian_forms(state: RunState, units: Sequence[Batch], others: Batch, *, mic
     mean_count = sum(counts) / len(counts)
     deviations = [(g - count * whole) / mean_count for g, count in zip(summed, counts, strict=True)]
     with loss_surface(state, others, chunk=HESSIAN_CHUNK, double=False) as surface:
-        own, *deviating = (
-            (v.double() * surface.hessian_product(v.to(surface.dtype)).double()).sum() for v in (whole, *deviations)
-        )
+        own, *deviating = (_form(surface, vector) for vector in (whole, *deviations))
     return torch.stack([own + torch.stack(deviating).mean(), own])
+
+
+def _form(surface: LossSurface, vector: Tensor) -> Tensor:
+    try:
+        product = surface.hessian_product(vector.to(surface.dtype))
+    except (RuntimeError, NotImplementedError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise BadRequest(
+            "instruments.noise_scale.full=true differentiates the loss twice, and this model cannot be: "
+            f"{str(error).strip().splitlines()[0]}; use instruments.noise_scale.full=false"
+        ) from error
+    return (vector.double() * product.double()).sum()
 
 
 def _summed(state: RunState, unit: Batch, parameters: Sequence[Tensor], micro_batch_size: int) -> tuple[Tensor, int]:

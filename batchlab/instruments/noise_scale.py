@@ -1,5 +1,6 @@
 """How much of a gradient is noise."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 METHODS = ("auto", "micro_batches", "per_example")
@@ -92,7 +94,7 @@ class GradientNoiseScale(Instrument):
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
         examples, unit = self._sizes(length(state.train))
-        with leaving_no_trace(state.model, state.device), state.precision.full():
+        with _fitting(), leaving_no_trace(state.model, state.device), state.precision.full():
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # dropout's stream
             norms_of = self._norms_of(state, unit, parameters, scales)
             state.model.train()
@@ -174,6 +176,20 @@ class GradientNoiseScale(Instrument):
 
     def _told(self, state: RunState, name: str, scale: NoiseScale) -> Measurement:
         return state.measurement(f"{self.group}/{name}", scale.examples, low=scale.low, high=scale.high, n=scale.draws)
+
+
+@contextlib.contextmanager
+def _fitting() -> Iterator[None]:
+    """BadRequest where memory runs out inside: that the instrument does not fit says nothing of the batch size."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise BadRequest(
+            "instruments.noise_scale does not fit the memory that is left beside training: take the instrument out "
+            "with ~instruments.noise_scale"
+        ) from error
 
 
 def _layers(names: Sequence[str]) -> dict[str, list[int]]:

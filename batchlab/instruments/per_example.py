@@ -8,6 +8,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from batchlab.errors import BadRequest
+from batchlab.instruments.hessian import Losses
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.instruments.unit_gradients import Scale, UnitGradients, summed_gradient
 from batchlab.task import Batch, Task
@@ -39,7 +40,7 @@ def per_example_gradients(
     By `torch.func`: each example is passed through alone, as a batch of one, with its own dropout. BadRequest where
     the model or the loss cannot be passed through so.
     """
-    whole = _Losses(model, task)
+    whole = Losses(model, task)
     names = {id(p): name for name, p in whole.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
     terms: list[int] = []
@@ -107,18 +108,6 @@ def examples_at_once(state: RunState, two: Batch) -> int:
     with sdpa_kernel(SDPBackend.MATH):
         activations = saved_for_backward_bytes(state, two) // length(two)
     return max(1, CHUNK_BYTES // (weights + activations))
-
-
-class _Losses(nn.Module):
-    """Model and loss as one module, so that the weights can be swapped for the whole of a task's own forward pass."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model = model
-        self.task = task
-
-    def forward(self, batch: Batch) -> Tensor:
-        return self.task.loss(self.task.forward(self.model, batch), batch)
 
 
 def _flat(gradients: Sequence[Tensor]) -> Tensor:
