@@ -14,6 +14,8 @@ from batchlab.instruments.gradient_statistics import GradientStatistics
 from batchlab.instruments.health import Health
 from batchlab.instruments.memorisation import Memorisation
 from batchlab.instruments.memory import Memory
+from batchlab.instruments.noise_scale import GradientNoiseScale
+from batchlab.instruments.sharpness import Sharpness
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import TrainingLoss
 from batchlab.instruments.validation import Validation
@@ -36,6 +38,10 @@ CATALOGUE = {
     "gradient_statistics": lambda: GradientStatistics(
         batch_size=8, micro_batch_size=3, budget=64, clip_norm=0.1, seed=0, pairs=2, steps=2
     ),
+    "noise_scale": lambda: GradientNoiseScale(
+        batch_size=8, micro_batch_size=3, eval_every=40, budget=120, seed=0, method="per_example", full=True
+    ),
+    "sharpness": lambda: Sharpness(log_every=8, seed=0, levels=[1.1, 1.0], chunk=7, products=5, probes=2),
     "generalisation": lambda: Generalisation(eval_every=2, eval_batch_size=7),
     "worst_class": lambda: WorstClass(task=task(), eval_every=2, eval_batch_size=7),
     "memorisation": lambda: Memorisation(task=task(), eval_every=2, eval_batch_size=7),
