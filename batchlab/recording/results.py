@@ -40,10 +40,10 @@ def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
     text = io.StringIO()
     # The csv module and not pandas, whose import takes seconds of every sweep's end.
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(column) for column in columns])
+    writer.writerow([cell(column) for column in columns])
     for knob_row, outcome_row in zip(knob_rows, outcome_rows, strict=True):
         row = knob_row | outcome_row
-        writer.writerow([_cell(row.get(column)) for column in columns])
+        writer.writerow([cell(row.get(column)) for column in columns])
     path = study_dir / RESULTS
     with hold_study(study_dir):
         disk.write_atomically(path, text.getvalue())
@@ -61,7 +61,8 @@ def _outcome(record: RunRecord) -> dict[str, Any]:
     return flat(values)
 
 
-def _cell(value: Any) -> Any:
+def cell(value: Any) -> Any:
+    """A value as a cell of a CSV file."""
     if isinstance(value, float) and not math.isfinite(value):
         return number_or_word(value)
     if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@"):

@@ -124,7 +124,8 @@ def _table(rows: list[list[Any]]) -> pd.DataFrame:
     columns = list(zip(*rows, strict=True)) or [()] * (1 + len(NUMBERS))
     # float() of "nan", "inf" and "-inf" is what `recording.files.number` makes of them.
     numbers = {name: np.array(column, dtype=np.float64) for name, column in zip(NUMBERS, columns[1:], strict=True)}
-    if any(column.ndim != 1 for column in numbers.values()):
+    whole = np.concatenate([numbers["step"], numbers["examples"]])
+    if any(column.ndim != 1 for column in numbers.values()) or not np.isfinite(whole).all():
         raise ValueError("a measurement is a number")
     return pd.DataFrame({"name": np.array(columns[0], dtype=object), **numbers})
 
