@@ -41,8 +41,12 @@ def plain(value: Any) -> Any:
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(entry) for entry in value]
-    # A lone surrogate (a file name that is no text) cannot be encoded, and would take the whole record with it.
-    return str(value).encode(errors="replace").decode()
+    return encodable(str(value))
+
+
+def encodable(text: str) -> str:
+    """`text` without lone surrogates (of file names that are no text): one would take a whole file with it."""
+    return text.encode(errors="replace").decode()
 
 
 def number_or_word(value: float) -> float | str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
+from batchlab.recording.files import encodable
 from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import NOT_OF_THE_RUN, flat
 from batchlab.recording.results import row
@@ -55,16 +56,17 @@ def read_study(folder: Path) -> Study:
         record = read_record(run, damaged)
         if record is None:
             continue
-        if record.run_id in rows:
+        if encodable(record.run_id) in rows:
             damaged.append(f"{run} holds a copy of the run {printable(record.run_id)}: left out")
             continue
         try:
-            rows[record.run_id] = row(record)
-            asked[record.run_id] = flat({k: v for k, v in record.config.items() if k not in NOT_OF_THE_RUN})
+            run_id = encodable(record.run_id)
+            rows[run_id] = _encodable(row(record))
+            asked[run_id] = _encodable(flat({k: v for k, v in record.config.items() if k not in NOT_OF_THE_RUN}))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
-        journals.append((record.run_id, _journal(run, damaged)))
+        journals.append((run_id, _journal(run, damaged)))
     runs = _runs(rows)
     settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
     settings = settings.where(settings.notna(), None)
@@ -127,7 +129,13 @@ def _table(rows: list[list[Any]]) -> pd.DataFrame:
     whole = np.concatenate([numbers["step"], numbers["examples"]])
     if any(column.ndim != 1 for column in numbers.values()) or not np.isfinite(whole).all():
         raise ValueError("a measurement is a number")
-    return pd.DataFrame({"name": np.array(columns[0], dtype=object), **numbers})
+    names = {name: encodable(name) for name in set(columns[0])}
+    return pd.DataFrame({"name": np.array([names[name] for name in columns[0]], dtype=object), **numbers})
+
+
+def _encodable(values: dict[str, Any]) -> dict[str, Any]:
+    """A lone surrogate is refused by pandas where it keeps texts as Arrow does."""
+    return {encodable(k): encodable(v) if isinstance(v, str) else v for k, v in values.items()}
 
 
 def each_run(measurements: pd.DataFrame, name: str) -> Iterator[tuple[str, pd.DataFrame]]:

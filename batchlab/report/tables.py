@@ -33,8 +33,8 @@ def to_csv(rows: pd.DataFrame) -> bytes:
     """As `results.csv`: empty is "has none", not finite is `nan` or `inf`; no text runs as a spreadsheet's formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([cell(_text(str(name))) for name in rows.columns])
-    writer.writerows([cell(_text(value)) for value in values] for values in _values(rows))
+    writer.writerow([cell(str(name)) for name in rows.columns])
+    writer.writerows([cell(value) for value in values] for values in _values(rows))
     return text.getvalue().encode()
 
 
@@ -80,14 +80,9 @@ def _of_one_type(column: "pd.Series[Any]") -> "pd.Series[Any]":
     known = [value for value in column if not _is_none(value)]
     if known and all(isinstance(value, bool) for value in known):
         return column.astype("boolean")
-    words = [None if _is_none(value) else _text(str(value)) for value in column]
+    words = [None if _is_none(value) else str(value) for value in column]
     return pd.Series(words, index=column.index, dtype=object)
 
 
 def _is_none(value: Any) -> bool:
     return value is None or value is pd.NA or (isinstance(value, float) and math.isnan(value))
-
-
-def _text(value: Any) -> Any:
-    """A lone surrogate, from a file name that is no text, cannot be written."""
-    return value.encode(errors="replace").decode() if isinstance(value, str) else value

@@ -142,6 +142,21 @@ def test_damaged_runs_are_named_and_harm_no_other(tmp_path: Path) -> None:
         assert sum(name in sentence for sentence in read.damaged) == 1, name
 
 
+def test_a_text_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
+    """pandas keeps texts as Arrow does where pyarrow is installed, and that refuses a lone surrogate."""
+    run = write_run(tmp_path, 8, run_id="r", reason="\ud800", config={"data": {"_target_": "\udfff.x"}, "\ud800": 1})
+    (tmp_path / run / "metrics.jsonl").write_text(line(0, "val/\ud800", 1, 1, 8) + "\n")
+    lone = json.loads((tmp_path / run / "record.json").read_text()) | {"run_id": "\ud800"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "record.json").write_text(json.dumps(lone))
+
+    read = read_study(tmp_path)
+
+    texts = [*read.runs.columns, *read.runs.index, *read.runs["reason"], *read.runs["data"], *read.asked.columns]
+    assert "".join([*texts, *read.measurements["name"]]).encode()
+    assert set(read.runs.index) == {"r", "?"}
+
+
 def test_an_empty_study_has_every_column_and_no_row(tmp_path: Path) -> None:
     read = read_study(tmp_path)
 
