@@ -158,7 +158,7 @@ def drawn(value: float, sd: float, n: int, margin: float = 0.0) -> Effect:
 
 
 @pytest.mark.parametrize("value", [2.0, -2.0])
-@pytest.mark.parametrize(("sd", "level"), [(1.0, 0.05), (4.0, 0.05), (1.0, 0.05 / 22), (0.5, 0.05 / 22)])
+@pytest.mark.parametrize(("sd", "level"), [(1.0, 0.05), (4.0, 0.05), (9.0, 0.05), (1.0, 0.05 / 22), (5.0, 0.05 / 22)])
 def test_seeds_needed_are_the_noncentral_ts(value, sd, level):
     needed = seeds_needed(drawn(value, sd, n=5), power=0.8, level=level)
 
@@ -197,3 +197,4 @@ def test_how_many_seeds_it_takes_is_not_known_from_one_nor_where_none_suffice():
     assert seeds_needed(drawn(1.0, 1.0, n=5, margin=1.0)) is None  # half of all studies show less than the margin
     assert seeds_needed(effect(-math.inf, 3.0)) is None
     assert seeds_needed(counted(4.0, margin=1.0)) == 1
+    assert seeds_needed(paired_effect([4.0] * 6)) == 6
