@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
 from batchlab.report.groups import Group, column
@@ -30,13 +29,10 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
     noises, sizes = dict(each_run(taken, NOISE)), column(completed, "batch_size")
     found = []
     for run, signal in each_run(taken, SIGNAL):
-        noise = noises.get(run)
-        if noise is None:
-            continue
-        both = signal.merge(noise, on="examples", suffixes=("_s", "_n"))
-        both = both[np.isfinite(both["value_s"] + both["value_n"])]
-        if len(both):
-            scale = over_training(_parts(both, "_s"), _parts(both, "_n"))
+        signals, noise = _parts(signal), _parts(noises.get(run, signal.iloc[:0]))
+        both = [at for at in signals if at in noise]
+        if both:
+            scale = over_training([signals[at] for at in both], [noise[at] for at in both])
             found.append(NoiseScale(int(sizes[run]), run, scale))
     if not found:
         return "no run measured its noise scale: instruments=full does"
@@ -49,10 +45,13 @@ def resolved(scales: tuple[NoiseScale, ...]) -> float | None:
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
 
 
-def _parts(both: pd.DataFrame, suffix: str) -> list[Interval]:
-    names = [f"{name}{suffix}" for name in ("value", "low", "high", "n")]
-    parts = []
-    for value, low, high, n in both[names].itertuples(index=False):
-        known = math.isfinite(low) and math.isfinite(high)
-        parts.append(Interval(value, low if known else None, high if known else None, 0 if math.isnan(n) else int(n)))
+def _parts(curve: pd.DataFrame) -> dict[float, Interval]:
+    """What is finite of a curve, by the examples at which it was measured."""
+    parts = {}
+    columns = (curve[name].tolist() for name in ("examples", "value", "low", "high", "n"))
+    for at, value, low, high, n in zip(*columns, strict=True):
+        if math.isfinite(value):
+            bounded = math.isfinite(low) and math.isfinite(high)
+            count = 0 if math.isnan(n) else int(n)
+            parts[at] = Interval(value, low if bounded else None, high if bounded else None, count)
     return parts
