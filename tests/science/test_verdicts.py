@@ -43,6 +43,7 @@ FOR, AGAINST, NOTHING, NO_MATTER = effect(2, 4), effect(-4, -2), effect(-2, 3, p
         (-3.0, 0.1, 0.06, INCONCLUSIVE, "0 is in the interval"),
         (0.5, 3.0, 0.06, INCONCLUSIVE, "corrected for many tests it is not beyond 0"),
         (-3.0, -0.5, 0.06, INCONCLUSIVE, "nor the other way"),
+        (-0.1, 5.0, 0.01, INCONCLUSIVE, "0 is in the interval, a bootstrap's, whatever p says"),
         (0.5, 3.0, None, INCONCLUSIVE, "no p"),
         (-math.inf, math.inf, 1.0, INCONCLUSIVE, "not resolved"),
     ],
