@@ -71,6 +71,14 @@ def test_a_diverged_run_counts_as_what_it_is_worth_where_that_is_said_and_never_
     assert paired(outcomes).batch_sizes == (8,)
 
 
+@pytest.mark.parametrize("ended", ["failed", "oom", "killed"])
+def test_what_a_run_measured_before_it_broke_off_is_not_its_value(ended):
+    left = paired([*table("1 2\n3 -\n5 6\n7 8"), Outcome(16, 1, ended, 4.0)], diverged_as=2.3)
+
+    assert 4.0 not in left.values
+    assert len(left.left_out) == 1
+
+
 def test_a_half_finished_study_leaves_what_can_be_paired():
     left = paired(table("1 2 3 4\n2 3 4 5\n3 4 - -\n4 - - -"))
 
