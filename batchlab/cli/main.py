@@ -24,6 +24,7 @@ WORDS = {
     "doctor": "what this machine can do, and what is wrong with it",
     "config": "every knob and group, or the config that a command would use",
     "lr-table": "the rate, betas and eps that each rule of lr_scaling gives",
+    "compare": "two studies side by side: settings, equal points, claims",
     "export": "the runs of a study, or their measurements, as CSV, Parquet or JSON",
 }
 EXAMPLES = """\

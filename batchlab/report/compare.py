@@ -117,13 +117,23 @@ def _names(studies: tuple[Study, Study]) -> tuple[str, str]:
 def _settings(first: Study, second: Study) -> Iterator[Setting]:
     if first.runs.empty or second.runs.empty:
         return
-    tables = [(first.asked, second.asked, dict.fromkeys([*first.asked, *second.asked]))]
-    tables += [(first.runs, second.runs, dict.fromkeys(FACTS))]
-    for one, other, names in tables:
+    measured_by = [_instruments(study.asked) for study in (first, second)]
+    if set(measured_by[0]) != set(measured_by[1]):
+        yield Setting("instruments", *measured_by)
+    knobs = [str(name) for name in dict.fromkeys([*first.asked, *second.asked])]
+    # Of an instrument that only one of them has the options say nothing more.
+    known = set(measured_by[0]) & set(measured_by[1])
+    knobs = [name for name in knobs if not name.startswith("instruments.") or name.split(".")[1] in known]
+    for one, other, names in ((first.asked, second.asked, knobs), (first.runs, second.runs, FACTS)):
         for name in names:
             a, b = _values(one, name), _values(other, name)
             if set(a) != set(b):
-                yield Setting(str(name), a, b)
+                yield Setting(name, a, b)
+
+
+def _instruments(asked: pd.DataFrame) -> tuple[str, ...]:
+    """Those that a run of the study had."""
+    return tuple(sorted({str(name).split(".")[1] for name in asked if str(name).startswith("instruments.")}))
 
 
 def _values(table: pd.DataFrame, name: str) -> tuple[str, ...]:
