@@ -6,10 +6,11 @@ that matters, in the effect's unit.
 
 import math
 from collections.abc import Sequence
+from math import comb
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtr, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
 from batchlab.science.samples import difference, sample_share
 from batchlab.science.uncertainty import Interval, mean_interval, median_interval, t_test
@@ -64,20 +65,18 @@ def counted(value: float, margin: float = 0.0, n: int = 1) -> Effect:
     return Effect(Interval(value, value, value, n), margin, 1.0 if value == 0 else 0.0)
 
 
-def share_effect(before: Sequence[bool], after: Sequence[bool], margin: float = 0.0) -> Effect:
-    """By how much a thing happened to a larger share of the same seeds `after` than `before`.
+def share_effect(hits: int, runs: int, other_hits: int, other_runs: int, margin: float = 0.0) -> Effect:
+    """By how much a thing happened to a larger share of `runs` than of `other_runs`, drawn apart.
 
-    Newcombe's interval of exact shares; p is McNemar's, exact, on the seeds that changed (six that changed alike are
-    the fewest that tell).
+    Newcombe's interval of exact shares; p is Fisher's, exact (1922, J. R. Stat. Soc. 85, 87-94): of all tables with
+    these sums, the share of those that are no likelier than this one. ValueError where there are no runs.
     """
-    n = len(before)
-    if n == 0:
-        return Effect(Interval(math.nan, None, None, 0), margin, None)
-    interval = difference(sample_share(sum(after), n), sample_share(sum(before), n))
-    gained = sum(b and not a for a, b in zip(before, after, strict=True))
-    lost = sum(a and not b for a, b in zip(before, after, strict=True))
-    p = min(1.0, 2 * float(bdtr(min(gained, lost), gained + lost, 0.5))) if gained + lost else 1.0
-    return Effect(interval, margin, p)
+    if not (runs and other_runs):
+        raise ValueError("a share is of runs, and there are none")
+    interval = difference(sample_share(hits, runs), sample_share(other_hits, other_runs))
+    total = hits + other_hits
+    ways = [comb(runs, k) * comb(other_runs, total - k) for k in range(total + 1)]
+    return Effect(interval, margin, sum(way for way in ways if way <= ways[hits]) / sum(ways))
 
 
 def interval_effect(interval: Interval, margin: float = 0.0) -> Effect:

@@ -111,25 +111,29 @@ def test_a_counted_fact_is_judged_from_one_seed_on():
     assert judge(counted(0.0)) is Verdict.CONTRADICTED
 
 
-@pytest.mark.parametrize(("gained", "lost", "same"), [(6, 0, 2), (5, 0, 0), (3, 1, 4), (0, 7, 1), (0, 0, 5)])
-def test_shares_of_the_same_seeds_have_mcnemars_exact_p(gained, lost, same):
-    before = [False] * gained + [True] * lost + [True] * same
-    after = [True] * gained + [False] * lost + [True] * same
+@pytest.mark.parametrize(
+    ("hits", "runs", "other_hits", "other_runs"),
+    [(6, 8, 0, 8), (5, 5, 0, 5), (3, 12, 4, 9), (0, 7, 7, 7), (0, 5, 0, 6), (4, 4, 6, 6), (1, 1, 0, 1), (9, 20, 2, 31)],
+)
+def test_shares_of_runs_have_fishers_exact_p(hits, runs, other_hits, other_runs):
+    effect = share_effect(hits, runs, other_hits, other_runs, margin=0.2)
 
-    effect = share_effect(before, after)
+    theirs = stats.fisher_exact([[hits, runs - hits], [other_hits, other_runs - other_hits]])
+    assert effect.p == pytest.approx(theirs.pvalue)
+    assert effect.interval.value == pytest.approx(hits / runs - other_hits / other_runs)
+    assert (effect.interval.n, effect.margin) == (min(runs, other_runs), 0.2)
 
-    n = gained + lost + same
-    assert effect.interval.value == pytest.approx((gained - lost) / n)
-    assert effect.interval.n == n
-    expected = stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
-    assert effect.p == pytest.approx(expected)
+
+def test_no_runs_have_no_share():
+    with pytest.raises(ValueError, match="there are none"):
+        share_effect(0, 0, 3, 5)
 
 
 def test_the_interval_of_shares_holds_a_known_difference():
     rng = np.random.default_rng(3)
     held = 0
-    for _ in range(300):
-        interval = share_effect(rng.uniform(size=12) < 0.3, rng.uniform(size=12) < 0.8).interval
+    for hits, other_hits in zip(rng.binomial(12, 0.8, 300), rng.binomial(16, 0.3, 300), strict=True):
+        interval = share_effect(int(hits), 12, int(other_hits), 16).interval
         held += interval.low <= 0.5 <= interval.high
     assert held / 300 >= 0.95
     assert interval.high - interval.low < 1  # or an interval of everything would pass
