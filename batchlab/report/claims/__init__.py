@@ -1,6 +1,6 @@
 """The 22 claims of SCIENCE 1, each judged on the runs of a study."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchlab.printable import counted
@@ -50,12 +50,12 @@ CLAIMS = (
 )
 
 
-def judge_claims(study: Study) -> tuple[Claim, ...]:
+def judge_claims(study: Study, claims: Sequence[Statement] = CLAIMS) -> tuple[Claim, ...]:
     """Every claim, in their order; those that were tested are corrected for their number (Holm)."""
     curves = Curves.of(study)
-    found = {claim.id: claim.look(curves) for claim in CLAIMS}
+    found = {claim.id: claim.look(curves) for claim in claims}
     judged = judge_study({name: [e.effect for e in findings.all] for name, findings in found.items()})
-    return tuple(_claim(study, claim, found[claim.id], judged[claim.id]) for claim in CLAIMS)
+    return tuple(_claim(study, claim, found[claim.id], judged[claim.id]) for claim in claims)
 
 
 def _claim(study: Study, claim: Statement, findings: Findings, judgement: Judgement) -> Claim:

@@ -7,6 +7,7 @@ from typing import Self
 import pandas as pd
 
 from batchlab.recording.files import to_json
+from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
 from batchlab.report.groups import Group, groups
 from batchlab.report.study import Study
 
@@ -27,6 +28,20 @@ class Curves(Study):
     def groups(self) -> list[Group]:
         """Runs equal in all but batch size, seed and rate, with all their columns."""
         return [replace(g, runs=self.runs.loc[g.runs.index].assign(lr=g.runs["lr"])) for g in groups(self)]
+
+    @functools.cached_property
+    def settings(self) -> list[Setting]:
+        """What is compared, at the rate with the best result where several were tried."""
+        return settings(self.groups, by_result)
+
+    @functools.cached_property
+    def settings_to_target(self) -> list[Setting]:
+        """What is compared on the way to the target, at the rate that gets there in the fewest steps."""
+        return settings(self.groups, by_steps)
+
+    def alike_but(self, *knobs: str) -> list[tuple[str, pd.DataFrame]]:
+        """Runs that are equal in all but batch size, seed and these knobs."""
+        return alike_but(self.runs, self.written, knobs)
 
     @functools.cached_property
     def written(self) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import pandas as pd
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, over_batch_sizes
-from batchlab.report.claims.settings import Setting, settings
+from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.values import at_level, common_level, last, log, lowest, sharpness_level
 from batchlab.report.groups import column
 
@@ -19,7 +19,7 @@ SHARPNESS = ("lambda_max", "trace", "sam", "asam")  # the last is scale-invarian
 def generalisation(study: Curves) -> Findings:
     """The best validation loss and the gap, at equal examples, equal steps and matched training loss."""
     found: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         runs = setting.runs[setting.runs["status"] != "oom"]
         if _equal(runs, "examples"):
             found += _trend(setting, log(lowest(study, runs, "val/loss")), "log best val/loss", EXAMPLES, "loss")
@@ -39,7 +39,7 @@ def generalisation(study: Curves) -> Findings:
 def sharpness(study: Curves) -> Findings:
     """lambda_max, trace, SAM and ASAM, at the end and at matched training loss."""
     found: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         runs = setting.runs[setting.runs["status"] == "completed"]
         places = [("sharpness", EXAMPLES, "at the end")] if _equal(runs, "examples") else []
         level = sharpness_level(study, runs)
@@ -55,7 +55,7 @@ def sharpness(study: Curves) -> Findings:
 def memorisation(study: Curves) -> Findings:
     """The gap, and with wrong labels the share of them learnt by heart."""
     found: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         if not _equal(setting.runs, "examples"):
             continue
         learnt = last(study, setting.runs, "clean_train/corrupted_accuracy")
@@ -76,7 +76,7 @@ def memorisation(study: Curves) -> Findings:
 def nuance(study: Curves) -> Findings:
     """The hardest decile's validation loss, and the accuracy on the worst class."""
     found: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         if not _equal(setting.runs, "examples"):
             continue
         hardest = log(last(study, setting.runs, "val/hardest_decile_loss"))

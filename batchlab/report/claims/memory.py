@@ -9,7 +9,7 @@ from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
 from batchlab.report.claims.margins import MARGINS
-from batchlab.report.claims.settings import Setting, alike_but, rate_of, settings
+from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.claims.values import last, log, lowest
 from batchlab.report.groups import alone, by, column
@@ -24,7 +24,7 @@ def memory(study: Curves) -> Findings:
     """Peak bytes over the micro-batch, with the line m0 + m1 B."""
     found: list[Evidence] = []
     lines = []
-    for setting in settings(study):
+    for setting in study.settings:
         micro = column(setting.runs, "micro_batch_size")
         if not (micro == setting.runs["batch_size"]).all():
             continue  # accumulated: the batch size says nothing of what is held at once
@@ -52,7 +52,7 @@ def accumulation(study: Curves) -> Findings:
     found: list[Evidence] = []
     alike: list[Evidence] = []
     notes = []
-    for label, part in alike_but(study, ("accumulate", "micro_batch_size")):
+    for label, part in study.alike_but("accumulate", "micro_batch_size"):
         for size, same in by(part, "batch_size").items():
             counts = column(same, "accumulate")
             whole = same[counts == 1]
@@ -72,7 +72,7 @@ def mixed_precision(study: Curves) -> Findings:
     found: list[Evidence] = []
     alike: list[Evidence] = []
     notes = []
-    for label, part in alike_but(study, ("precision",)):
+    for label, part in study.alike_but("precision"):
         for size, same in by(part, "batch_size").items():
             for name in LOWER:
                 lower = same[same["precision"] == name]
@@ -87,7 +87,7 @@ def mixed_precision(study: Curves) -> Findings:
 def largest_fit(study: Curves) -> Findings:
     """Whether the largest batch that fits is the fastest: its examples/s against the best of the smaller ones."""
     found: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         n_train = column(setting.runs, "n_train").max()
         # A batch does not hold an example twice: where twice its size is more than the data, the data are the limit.
         if not (setting.runs["status"] == "oom").any() and not 2 * setting.sizes[-1] > n_train:

@@ -6,7 +6,6 @@ from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import WEIGHTS, Findings, evidence, table_of, within
 from batchlab.report.claims.margins import MARGINS
-from batchlab.report.claims.settings import settings
 from batchlab.report.claims.values import first, log
 from batchlab.report.groups import column
 from batchlab.science.pairing import Paired
@@ -16,7 +15,7 @@ def gradient_noise(study: Curves) -> Findings:
     """The slope of log variance on log(1/B - 1/N), of the B-gradient at each run's start: 1 by theory."""
     found: list[Evidence] = []
     in_proportion: list[Evidence] = []
-    for setting in settings(study):
+    for setting in study.settings:
         n_train = column(setting.runs, "n_train").dropna()
         # A batch of all examples has no noise, and no logarithm.
         runs = setting.runs.loc[n_train.index][setting.runs.loc[n_train.index, "batch_size"] < n_train]

@@ -18,7 +18,7 @@ from batchlab.report.claims.evidence import (
     table_of,
 )
 from batchlab.report.claims.margins import MARGINS
-from batchlab.report.claims.settings import Setting, settings
+from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.values import common_level, finite, last, log, lowest, sharpness_level
 from batchlab.report.groups import column
 from batchlab.science.critical_batch import critical_batch
@@ -72,7 +72,7 @@ class Arrivals:
 def early_progress(study: Curves) -> Findings:
     """Examples to the target, E(B)."""
     found, notes = [], []
-    for setting in settings(study):
+    for setting in study.settings_to_target:
         seen = arrivals(study, setting)
         if seen is None:
             continue
@@ -95,7 +95,7 @@ def early_progress(study: Curves) -> Findings:
 def steps_to_target(study: Curves) -> Findings:
     """Steps to the target, S(B): fewer at larger B, and ever less so."""
     found, bends, notes = [], [], []
-    for setting in settings(study):
+    for setting in study.settings_to_target:
         seen = arrivals(study, setting)
         if seen is None:
             continue
@@ -118,7 +118,7 @@ def steps_to_target(study: Curves) -> Findings:
 def smoothness(study: Curves) -> Findings:
     """The spread of second differences of the log training loss, in windows of equal examples."""
     found = []
-    for setting in settings(study):
+    for setting in study.settings:
         spread = roughness(study, setting.runs)
         found += over_batch_sizes(
             setting,
@@ -135,7 +135,7 @@ def smoothness(study: Curves) -> Findings:
 def escape(study: Curves) -> Findings:
     """The share of runs that never reach the target, and the most negative curvature at the end."""
     found = []
-    for setting in settings(study):
+    for setting in study.settings:
         found += _never_reached(setting)
         level = sharpness_level(study, setting.completed)
         places = [("sharpness", EXAMPLES, "at the end")]

@@ -1,7 +1,7 @@
 """How the learning rate goes with the batch size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -9,25 +9,29 @@ import pandas as pd
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
-from batchlab.report.claims.settings import TUNED_FROM, Setting, alike_but, rate_of
+from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.values import log, lowest
 from batchlab.report.groups import by, column
+from batchlab.report.tournament import rates_tried, tournament
+from batchlab.science.effects import against, interval_effect
+from batchlab.science.verdicts import Effect
 
 
 def lr_scaling(study: Curves) -> Findings:
     """The slope of log best rate on log B: 1 is linear, 1/2 the square root, 0 none."""
-    return _slope(study, 1, "slope of log best rate on log batch size")
+    return _slope(study, lambda effect: effect, "slope of log best rate on log batch size")
 
 
 def small_lr(study: Curves) -> Findings:
     """The same slope, for the claim that it falls."""
-    return _slope(study, -1, "slope of log best rate on log batch size, downwards")
+    return _slope(study, against, "slope of log best rate on log batch size, downwards")
 
 
 def warmup(study: Curves) -> Findings:
     """Without less with warm-up, seed by seed, at the largest batch size; and how much more than at the smallest."""
     found: list[Evidence] = []
-    for label, part in alike_but(study, ("warmup",)):
+    for label, part in study.alike_but("warmup"):
         wait = column(part, "warmup").fillna(0.0)
         values = log(lowest(study, part[part["status"] != "oom"], "val/loss"))
         for amount in sorted({float(w) for w in wait if w > 0}):
@@ -52,45 +56,26 @@ def warmup(study: Curves) -> Findings:
     return Findings(found, missing, ("warmup=0,0.1", "lr_scaling=linear"))
 
 
-def _slope(study: Curves, sign: int, what: str) -> Findings:
+def _slope(study: Curves, look: Callable[[Effect], Effect], what: str) -> Findings:
     found: list[Evidence] = []
-    notes = []
+    whys: list[str] = []
     for group in study.groups:
-        runs = group.runs
-        if not (runs.groupby("batch_size")["lr"].nunique() >= TUNED_FROM).all() or runs["batch_size"].nunique() < 2:
+        played = tournament(group, rates_tried(group))
+        if isinstance(played, str):
             continue
-        values = log(lowest(study, runs[runs["status"] == "completed"], "val/loss"))
-        slopes, at_edge = _best_rates(runs, values)
-        if not slopes:
+        if played.slope is None:
+            whys.append(played.why_no_slope)
             continue
-        setting = Setting(group.name, group.rate, runs)
-        seen = [sign * slope for slope in slopes]
-        found.append(evidence(setting, runs.index, what, EXAMPLES, seen, margin="rate slope", unit="slope"))
-        if at_edge:
-            notes.append(f"at batch size {', '.join(map(str, at_edge))} the best rate is at the grid's edge")
+        seen = look(interval_effect(played.slope, MARGINS["rate slope"]))
+        of = f" ({group.name})" if group.name else ""
+        sizes = f"{what}, over {', '.join(map(str, played.slope_sizes))}, by the {played.by}"
+        seeds = int(group.runs["seed"].nunique())
+        ids = tuple(map(str, group.runs.index))
+        found.append(Evidence(f"{sizes}{of}", EXAMPLES, group.rate, seen, "slope", seeds, ids))
     base = _base_rate(study)
     rates = ",".join(f"{base * 4.0**i:g}" for i in range(-2, 4))
-    missing = f"it needs {TUNED_FROM} rates or more at each of two batch sizes"
-    return Findings(found, missing, (f"lr={rates}", "lr_scaling=none", "warmup=0"), "; ".join(notes[:1]))
-
-
-def _best_rates(runs: pd.DataFrame, values: "pd.Series[float]") -> tuple[list[float], list[int]]:
-    """The slope of log best rate on log B of each seed that has all batch sizes, and where the best is at the edge.
-
-    The best rate is the vertex of the parabola through the log losses of the best rate of the grid and its neighbours.
-    """
-    sizes = sorted({int(size) for size in runs["batch_size"]})
-    slopes, edges = [], set()
-    for _, of_seed in runs.loc[values.index].groupby("seed"):
-        best = {}
-        for size, part in by(of_seed, "batch_size").items():
-            curve = values[part.index].groupby(np.log(part["lr"].astype(float))).mean().sort_index()
-            if len(curve) >= TUNED_FROM - 1:
-                best[int(size)], edge = vertex(curve.index.to_list(), curve.to_list())
-                edges |= {int(size)} if edge else set()
-        if sorted(best) == sizes:
-            slopes.append(float(np.polyfit(np.log(sizes), [best[size] for size in sizes], 1)[0]))
-    return slopes, sorted(edges)
+    missing = whys[0] if whys else "it needs three rates or more at each of three batch sizes"
+    return Findings(found, missing, (f"lr={rates}", "lr_scaling=none", "warmup=0"))
 
 
 def vertex(x: Sequence[float], y: Sequence[float]) -> tuple[float, bool]:

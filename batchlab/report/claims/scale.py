@@ -11,7 +11,7 @@ from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, Findings, evidence
 from batchlab.report.claims.progress import arrivals
 from batchlab.report.claims.rates import vertex
-from batchlab.report.claims.settings import Setting, alike_but, rate_of, settings
+from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.values import log, lowest
 from batchlab.report.groups import by as by_number
 from batchlab.report.groups import column
@@ -45,7 +45,7 @@ def model_size(study: Curves) -> Findings:
 def domain(study: Curves) -> Findings:
     """The critical batch size of a text task over that of another task of the study."""
     sizes: dict[bool, tuple[Setting, list[float]]] = {}
-    for setting in settings(study):
+    for setting in study.settings_to_target:
         of_text = bool(
             TEXT.search(str(setting.runs["data._target_"].iloc[0] if "data._target_" in setting.runs else ""))
         )
@@ -67,7 +67,7 @@ def domain(study: Curves) -> Findings:
 def _best_over(study: Curves, knobs: tuple[str, ...], by: str, sign: int, of: str) -> list[Evidence]:
     """The slope of log best batch size on log `by`, seed by seed; best: of the lowest validation loss."""
     found = []
-    for label, part in alike_but(study, knobs):
+    for label, part in study.alike_but(*knobs):
         values = log(lowest(study, part[part["status"] == "completed"], "val/loss"))
         runs = part.loc[values.index]
         runs = runs[column(runs, by).notna()]

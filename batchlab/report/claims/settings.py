@@ -1,17 +1,20 @@
 """Which runs may be compared: those that differ in batch size and seed alone, and how their rate was set."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from batchlab.printable import printable
-from batchlab.report.claims.curves import Curves
 from batchlab.report.groups import FREE, Group, column
+from batchlab.report.to_target import to_target
+from batchlab.report.tournament import best_rates, rates_tried, tournament
 
 TUNED_FROM = 3  # rates at a batch size: of two, the better one is at the grid's edge always
 # A trend over two batch sizes says little beside one over five: settings with fewer than this share are left out.
 SHARE_OF_SIZES = 0.6
+
+Chosen = tuple[dict[int, float], list[int]]  # the rate at each batch size, and where it is at the grid's edge
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Setting:
 
     label: str  # what tells it from the study's other settings; empty where there are none
     rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
-    runs: pd.DataFrame  # rows of Study.runs, a row at most for each batch size and seed
+    runs: pd.DataFrame  # rows of Study.runs, one at most for each batch size and seed
 
     @property
     def sizes(self) -> list[int]:
@@ -38,74 +41,72 @@ class Setting:
         return schedules <= {"constant"} and not (column(self.runs, "warmup").fillna(0.0) > 0).any()
 
 
-def settings(study: Curves) -> list[Setting]:
+def settings(groups: Sequence[Group], chosen: Callable[[Group], Chosen]) -> list[Setting]:
     """Every setting with two batch sizes or more, the largest first.
 
-    Several rates at every batch size become one setting, with the best rate at each; where there are fewer than three,
-    or not equally many, each rate is a setting of its own.
+    Three rates or more become one setting, with the rate that is `chosen` at each batch size; of fewer each is a
+    setting of its own.
     """
-    found = [s for group in study.groups for s in of_group(group) if len(s.sizes) >= 2]
+    found = [s for group in groups for s in _of_group(group, chosen) if len(s.sizes) >= 2]
     most = max((len(s.sizes) for s in found), default=0)
     return [s for s in found if len(s.sizes) >= SHARE_OF_SIZES * most]
 
 
-def of_group(group: Group) -> Iterator[Setting]:
-    """The settings that the rates of a group make."""
-    rates = sorted(set(group.runs["lr"]))
-    tuned = best_rates(group.runs) if len(rates) >= TUNED_FROM else None
-    if tuned is not None:
-        yield Setting(group.name, *tuned)
-        return
-    if (group.runs.groupby("batch_size")["lr"].nunique() == 1).all():
-        yield Setting(group.name, group.rate, group.runs)
-        return
-    rule = str(group.runs["lr_scaling"].iloc[0]) if "lr_scaling" in group.runs else "none"
-    for lr in rates:
-        name = f"fixed at {lr:g}" if rule == "none" else f"scaled by {rule} from {lr:g}"
-        yield Setting(group.name, name, group.runs[group.runs["lr"] == lr])
+def by_result(group: Group) -> Chosen:
+    """The rate with the best result by the tournament, by the mean over seeds."""
+    cells = rates_tried(group)
+    played = tournament(group, cells)
+    edges = [] if isinstance(played, str) else [best.batch_size for best in played.best if best.at_edge]
+    return best_rates(cells), edges
 
 
-def best_rates(runs: pd.DataFrame) -> tuple[str, pd.DataFrame] | None:
-    """The runs at the best rate of each batch size, by the mean over seeds of the best validation loss.
+def by_steps(group: Group) -> Chosen:
+    """The rate with which the target is reached in the fewest steps, by the mean over seeds; else `by_result`."""
+    found = to_target(group)
+    if isinstance(found, str):
+        return by_result(group)
+    rates = {size.batch_size: size.lr for size in found.sizes}
+    return rates, [size.batch_size for size in found.sizes if size.at_edge]
 
-    A rate counts where all its runs completed. None where the batch sizes have not the same number of rates, three or
-    more: what looks better may only have been looked for longer.
+
+def alike_but(runs: pd.DataFrame, written: pd.DataFrame, knobs: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Runs in parts that are equal in all but batch size, seed, and these knobs, with what tells each part apart.
+
+    `written` is what each was asked, as text. The largest part comes first.
     """
-    loss = column(runs, "best.val/loss.value").where(runs["status"] == "completed")
-    chosen, counts, edges = [], set(), 0
-    for _, part in runs.groupby("batch_size"):
-        means = (
-            loss[part.index].groupby(part["lr"]).agg(lambda seen: seen.mean() if seen.notna().all() else float("inf"))
-        )
-        counts.add(len(means))
-        best = means.idxmin()
-        edges += best in (min(means.index), max(means.index))
-        chosen.append(part[part["lr"] == best])
-    if len(counts) != 1 or min(counts) < TUNED_FROM:
-        return None
-    edge = f" ({edges} of {len(chosen)} best ones at the grid's edge)" if edges else ""
-    return f"tuned over {min(counts)} rates{edge}", pd.concat(chosen)
-
-
-def alike_but(study: Curves, knobs: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
-    """The study's runs in parts that are equal in all but batch size, seed, and these knobs; what tells the part apart.
-
-    The largest part comes first.
-    """
-    if study.runs.empty:
+    if runs.empty:
         return []
-    asked = study.written.drop(columns=[name for name in study.written if name in {*FREE[:2], *knobs}])
+    asked = written.drop(columns=[name for name in written if name in {*FREE[:2], *knobs}])
     asked = asked[[name for name in asked if asked[name].nunique() > 1]]
     keys = asked.apply(tuple, axis=1) if len(asked.columns) else pd.Series([()] * len(asked), index=asked.index)
     parts = []
     for key, members in keys.groupby(keys, sort=False):
         label = " ".join(f"{knob}={value.strip(chr(34))}" for knob, value in zip(asked.columns, key, strict=True))
-        parts.append((printable(label), study.runs.loc[members.index]))
+        parts.append((printable(label), runs.loc[members.index]))
     return sorted(parts, key=lambda part: len(part[1]), reverse=True)
 
 
 def rate_of(runs: pd.DataFrame) -> str:
-    """How the rate of runs was set that all have the same."""
+    """How the rate was set of runs that are compared one to one."""
     rules = sorted(set(runs["lr_scaling"].dropna().astype(str))) if "lr_scaling" in runs else []
     scaled = [rule for rule in rules if rule != "none"]
     return f"scaled by {' and '.join(scaled)}" if scaled else "fixed"
+
+
+def _of_group(group: Group, chosen: Callable[[Group], Chosen]) -> Iterator[Setting]:
+    counts = group.runs.groupby("batch_size")["lr"].nunique()
+    if counts.max() == 1:
+        yield Setting(group.name, group.rate, group.runs)
+        return
+    if counts.max() >= TUNED_FROM:
+        rates, edges = chosen(group)
+        runs = group.runs[
+            [rates.get(int(b)) == lr for b, lr in zip(group.runs["batch_size"], group.runs["lr"], strict=True)]
+        ]
+        at = f" (the best at the grid's edge at batch size {', '.join(map(str, edges))})" if edges else ""
+        yield Setting(group.name, f"{group.rate}{at}", runs)
+        return
+    rule = rate_of(group.runs)
+    for lr in sorted(set(group.runs["lr"])):
+        name = f"{rule} at {lr:g}" if rule == "fixed" else f"{rule} from {lr:g}"
+        yield Setting(group.name, name, group.runs[group.runs["lr"] == lr])

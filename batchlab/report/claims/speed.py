@@ -6,7 +6,6 @@ from batchlab.printable import counted
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_batch_sizes, table_of
-from batchlab.report.claims.settings import settings
 from batchlab.report.claims.values import finite, last, log
 from batchlab.report.groups import alone, column
 from batchlab.science.knee import throughput_knee
@@ -18,7 +17,7 @@ SPEED = "speed/examples_per_second"
 def epoch_time(study: Curves) -> Findings:
     """Training seconds per epoch over B, and t(B) = a + b B per step."""
     found, fits = [], []
-    for setting in settings(study):
+    for setting in study.settings:
         runs = alone(setting.runs)
         done = runs[runs["status"] == "completed"]
         seconds = column(done, "train_seconds") / column(done, "epochs")
@@ -42,7 +41,7 @@ def epoch_time(study: Curves) -> Findings:
 def updates(study: Curves) -> Findings:
     """Updates per epoch, counted: N / B."""
     found, off = [], 0
-    for setting in settings(study):
+    for setting in study.settings:
         runs = setting.completed
         per_epoch = finite(column(runs, "steps") / (column(runs, "examples") / column(runs, "n_train")))
         expected = column(runs, "n_train") / column(runs, "batch_size")
@@ -65,7 +64,7 @@ def throughput(study: Curves) -> Findings:
     """Examples per second over B, and the knee: the smallest B within 10% of the best."""
     found: list[Evidence] = []
     notes: list[str] = []
-    for setting in settings(study):
+    for setting in study.settings:
         runs = alone(setting.runs)
         speeds = last(study, runs, SPEED)
         found += over_batch_sizes(

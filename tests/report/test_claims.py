@@ -1,0 +1,161 @@
+"""The 22 claims: what they say of studies whose truth is planted, and of studies that cannot say much."""
+
+import shlex
+from collections.abc import Callable
+
+import pytest
+
+from batchlab.hydra_app import grid_composer
+from batchlab.report.claim import Claim
+from batchlab.report.claims import CLAIMS, judge_claims
+from batchlab.report.study import Study
+from batchlab.science.verdicts import Verdict
+from tests.report.fabricated import N_TRAIN, run, study
+from tests.report.planted_claims import PLANTS
+
+SGD = "torch.optim.SGD"
+
+SCIENCE = [  # section 1, in its order
+    "epoch-time",
+    "updates",
+    "throughput",
+    "early-progress",
+    "steps-to-target",
+    "gradient-noise",
+    "smoothness",
+    "generalisation",
+    "sharpness",
+    "memorisation",
+    "nuance",
+    "escape",
+    "memory",
+    "lr-scaling",
+    "small-lr",
+    "warmup",
+    "accumulation",
+    "mixed-precision",
+    "largest-fit",
+    "dataset-size",
+    "model-size",
+    "domain",
+]
+
+
+def judged(study: Study, name: str) -> Claim:
+    """One claim, as if it were the only one: what Holm's correction takes is tested elsewhere."""
+    (claim,) = judge_claims(study, [claim for claim in CLAIMS if claim.id == name])
+    return claim
+
+
+@pytest.mark.parametrize("name", SCIENCE)
+def test_a_planted_truth_is_supported_its_opposite_contradicted_and_noise_neither(name: str) -> None:
+    true, false, unclear = (judged(PLANTS[name](truth), name) for truth in (1, -1, 0))
+
+    assert true.verdict is Verdict.SUPPORTED, true.why
+    assert true.seeds_needed is not None
+    assert true.seeds_needed <= 8
+    assert false.verdict is Verdict.CONTRADICTED, false.why
+    assert unclear.verdict in (Verdict.INCONCLUSIVE, Verdict.NOT_TESTED), unclear.why
+
+
+def test_every_claim_of_science_has_its_row_in_order() -> None:
+    assert [claim.id for claim in judge_claims(study([]))] == SCIENCE
+    assert list(PLANTS) == SCIENCE
+
+
+def one_seed() -> Study:
+    return study([run(b, 0, {"val/loss": 0.1 * b, "train/loss": 0.1}) for b in (8, 32, 128)])
+
+
+def one_batch_size() -> Study:
+    return study([run(32, s, {"val/loss": 0.2, "gap/loss": 0.1}) for s in range(5)])
+
+
+def all_failed() -> Study:
+    nothing = {"steps": 0, "examples": 0, "epochs": 0.0, "train_seconds": 0.0, "n_train": None, "parameters": None}
+    ends = ("failed", "oom", "diverged", "killed")
+    return study([run(b, s, status=ends[s], **nothing) for b in (8, 32) for s in range(4)])
+
+
+def half_finished() -> Study:
+    runs = [run(b, s, {"val/loss": 0.2 + b / 1e4}) for b in (8, 32, 128) for s in range(3)]
+    return study([*runs[:5], *(run(b, 2, status="running", steps=3, examples=3 * b) for b in (32, 128))])
+
+
+def not_finite() -> Study:
+    values = {"val/loss": float("nan"), "speed/examples_per_second": 0.0, "gap/loss": float("inf")}
+    return study([run(b, s, values, train_seconds=0.0) for b in (8, 32) for s in range(3)])
+
+
+@pytest.mark.parametrize("made", [one_seed, one_batch_size, all_failed, half_finished, not_finite, lambda: study([])])
+def test_a_study_that_cannot_tell_says_what_is_missing(made: Callable[[], Study]) -> None:
+    for claim in judge_claims(made()):
+        if claim.id in ("updates", "memory"):  # counted: one seed says it all
+            continue
+        assert claim.verdict in (Verdict.NOT_TESTED, Verdict.INCONCLUSIVE), f"{claim.id}: {claim.why}"
+        assert claim.why
+        assert bool(claim.command) == (claim.verdict is Verdict.NOT_TESTED)
+
+
+def test_every_command_that_would_test_a_claim_composes_into_the_same_study() -> None:
+    mine = study([run(32, 0, asked={"lr": 0.05, "target.value": 0.3, "model.width": 64, "optimizer._target_": SGD})])
+    commands = {claim.id: claim.command for claim in judge_claims(mine)}
+
+    for name, command in commands.items():
+        batchlab, sweep, *overrides = shlex.split(command)
+        assert (batchlab, sweep) == ("batchlab", "sweep")
+        with grid_composer(overrides) as composer:
+            points = composer.points(overrides)
+        configs = [point.config for point in points]
+        assert {config.study for config in configs} == {"fabricated"}, name
+        assert len({config.seed for config in configs}) == 5
+        assert all(config.batch_size <= N_TRAIN for config in configs)
+        if name not in ("lr-scaling", "small-lr"):
+            assert {config.lr for config in configs} == {0.05}
+        if name not in ("model-size", "domain"):
+            assert {config.model["width"] for config in configs} == {64}
+
+
+def test_a_hostile_name_stays_one_word_of_the_command() -> None:
+    hostile = "x'; rm -rf ~; echo $(id)"
+    mine = study([run(32, 0, asked={"data._target_": "my.load", "data.path": hostile})])
+
+    words = shlex.split(judge_claims(mine)[0].command)
+
+    assert [word for word in words if "rm" in word] == ["data.path='x\\'; rm -rf ~; echo $(id)'"]
+
+
+def test_points_that_shared_the_machine_tell_no_time() -> None:
+    shared = [run(b, s, train_seconds=100.0 / b, shared_machine=True) for b in (8, 32) for s in range(5)]
+
+    claim = judged(study(shared), "epoch-time")
+
+    assert claim.verdict is Verdict.NOT_TESTED
+    assert "shared the machine" in claim.why
+
+
+def test_a_claim_of_two_halves_needs_both() -> None:
+    # Less memory, and a loss of which nobody can say that it is the same.
+    claim = judged(PLANTS["accumulation"](0), "accumulation")
+
+    assert claim.verdict is Verdict.INCONCLUSIVE
+    assert "second half" in claim.why
+
+
+def test_evidence_names_the_runs_it_rests_on_and_how_their_rate_was_set() -> None:
+    mine = study(
+        [
+            run(b, s, {"val/loss": 0.3 + 0.01 * (lr - 0.02) ** 2 + b / 1e4 + s / 1e3}, asked={"lr": lr})
+            for b in (8, 32, 128)
+            for s in range(3)
+            for lr in (0.01, 0.02, 0.04)
+        ]
+    )
+
+    claim = judged(mine, "generalisation")
+
+    (end, *_) = claim.evidence
+    assert end.rate == "tuned over 3 rates"
+    assert end.held_equal == "equal examples"
+    assert len(end.runs) == 9
+    assert set(mine.runs.loc[list(end.runs), "lr"]) == {0.02}
