@@ -210,7 +210,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep 'model=[../../evil]'", "unknown config 'model/../../evil'"),
     ("sweep +model@data=../../evil", OUTSIDE),
     ("sweep \"grids=[['model=../../evil']]\"", OUTSIDE),
-    ("sweep experiment=../../evil", "unknown experiment '../../evil': it is one of .*smoke$"),
+    ("sweep experiment=../../evil", "unknown experiment '../../evil': it is one of .*smoke, .*$"),
     ("sweep experiment=../model/mlp", "unknown experiment '../model/mlp'"),
     ("sweep hydra/launcher=../../evil", "unknown hydra/launcher '../../evil': it is one of basic, batchlab"),
     ("sweep hydra/launcher=../sweeper/basic", "unknown hydra/launcher '../sweeper/basic'"),

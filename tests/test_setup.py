@@ -250,7 +250,12 @@ def test_all_checks_run_and_the_last_line_names_the_failed_one(clone: Clone) -> 
     done = clone.run("test", "-k", "floors", ILL_TYPED="1")
 
     checks = [call.removeprefix("python -m ") for call in clone.calls if re.search(r"-m (ruff|mypy|pytest)", call)]
-    assert checks == ["ruff check .", "ruff format --check .", "mypy --strict batchlab", "pytest -k floors"]
+    assert checks == [
+        "ruff check .",
+        "ruff format --check .",
+        "mypy --strict batchlab",
+        "pytest -n logical --maxprocesses 4 --dist loadfile -k floors",
+    ]
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "batchlab: these checks failed: mypy"
     assert clone.run("test").returncode == 0
