@@ -1,8 +1,11 @@
 """What every test may ask for."""
 
+import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from sweep_runs import Lab
@@ -20,6 +23,15 @@ def leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("leases")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def alike_in_any_order() -> None:
+    """A test's weights and draws are its own, whatever ran before it in this process."""
+    random.seed(0)
+    np.random.seed(0)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ def test_the_worst_class_is_scikit_learns_smallest_recall():
     model = torch.nn.Linear(4, 5, dtype=torch.float64)
     with torch.no_grad():  # least squares: right more often than not, and not always
         model.weight.copy_(torch.linalg.lstsq(x, F.one_hot(y, 5).double()).solution.T)
+        model.bias.zero_()
 
     (seen,) = WorstClass(task=task, **KNOBS).measure(standing(model, task))
 
@@ -248,7 +249,7 @@ def lookup(task, labels):
     return Lookup(1, 1)
 
 
-@pytest.mark.parametrize("train_size", [100, 1437])
+@pytest.mark.parametrize("train_size", [100, 800])
 def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
     task = digits.load(train_size=train_size, label_noise=0.5)
     given, right = task.train[1], digits.load(train_size=train_size).train[1]
