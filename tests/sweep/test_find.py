@@ -103,10 +103,11 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
         assert f"Largest micro-batch: {kept['largest']}. It ran twice" in said.out
         assert f"micro-batch {kept['largest']}: fits" in said.err
 
-    assert answers[0] == answers[1]
+    # Here a size is half a MiB, and what a process happens to hold moves by as much: steps of 600 MiB are far larger.
+    assert abs(answers[0] - answers[1]) <= 1
     following = next(line for line in said.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
     assert "model._target_=nets.Wide" in following
-    assert f"eval_batch_size={answers[0]}" in following
+    assert f"eval_batch_size={answers[1]}" in following
     assert main([*shlex.split(following)[1:], "--dry-run"]) == 0
     assert "run    batch_size=8 " in capfd.readouterr().out
 
