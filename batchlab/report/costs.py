@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.report.groups import Group, alone, by, column, over_seeds
+from batchlab.report.groups import LARGEST, Group, alone, by, column, over_seeds
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import best_batch_for_time
 from batchlab.science.knee import Knee, throughput_knee
@@ -138,7 +138,7 @@ def _measured(
 ) -> Measured | str:
     """Means over the runs at each size, and the line through them (`relative` is None: none is wanted)."""
     known = runs.assign(value=values, **{size: column(runs, size)})
-    known = known[known["value"].notna() & (known["value"] > 0) & (known["value"] < math.inf) & known[size].notna()]
+    known = known[(known["value"] > 1 / LARGEST) & (known["value"] < LARGEST) & known[size].between(1, LARGEST)]
     quiet = alone(known)
     if quiet.empty:
         why = "every run that measured it shared the machine: jobs=1 gives each the machine" if len(known) else ""

@@ -11,6 +11,7 @@ from batchlab.recording.files import to_json
 from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval, mean_interval
 
+LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
 FREE = ("batch_size", "seed", "lr")
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
@@ -49,7 +50,7 @@ def groups(study: Study) -> tuple[Group, ...]:
         name = " ".join(f"{knob}={value.strip(chr(34))}" for knob, value in zip(varied, key, strict=True))
         runs = fitted.loc[members.index]
         rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
-        runs = runs.assign(lr=rates).drop_duplicates([*FREE])
+        runs = runs.assign(lr=rates.where(rates < LARGEST, 0.0)).drop_duplicates([*FREE])
         found.append(Group(printable(name), runs, _rate(runs)))
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
 
@@ -72,12 +73,17 @@ def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
 
 def alone(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that had the machine to themselves: only their seconds and bytes compare."""
-    return runs[~runs["shared_machine"].fillna(False).astype(bool)]
+    return runs[~flag(runs, "shared_machine")]
+
+
+def flag(runs: pd.DataFrame, name: str) -> "pd.Series[bool]":
+    """Where a column says true; nowhere where no run has it."""
+    return runs[name].isin([True]) if name in runs else pd.Series(False, index=runs.index)
 
 
 def over_seeds(values: Iterable[float]) -> Interval | None:
     """The mean of one value per seed, with its interval; None where there is none that is finite."""
-    finite = [float(value) for value in values if np.isfinite(value)]
+    finite = [float(value) for value in values if abs(value) < LARGEST]
     # A generator of its own, always at the same place: a report says the same of the same runs.
     return mean_interval(finite, np.random.default_rng(0)) if finite else None
 
@@ -86,4 +92,5 @@ def column(runs: pd.DataFrame, name: str) -> "pd.Series[float]":
     """A column as numbers; nan throughout where no run has it."""
     if name not in runs:
         return pd.Series(np.nan, index=runs.index)
-    return pd.to_numeric(runs[name], errors="coerce").astype(float)
+    values = pd.to_numeric(runs[name], errors="coerce").astype(float)
+    return values.where(values.abs() < LARGEST, values * np.inf)

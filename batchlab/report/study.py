@@ -56,6 +56,9 @@ def read_study(folder: Path) -> Study:
         record = read_record(run, damaged)
         if record is None:
             continue
+        if not (1 <= record.batch_size < 2**53 and abs(record.seed) < 2**63):
+            damaged.append(f"{run} cannot be: its batch_size is {record.batch_size}, its seed {record.seed}")
+            continue
         if encodable(record.run_id) in rows:
             damaged.append(f"{run} holds a copy of the run {printable(record.run_id)}: left out")
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.report.groups import Group, alone, by, column, over_seeds
+from batchlab.report.groups import Group, alone, by, column, flag, over_seeds
 from batchlab.science.critical_batch import CriticalBatch, critical_batch
 from batchlab.science.steps_curve import StepsToTarget
 from batchlab.science.uncertainty import Interval
@@ -83,8 +83,11 @@ def to_target(group: Group) -> ToTarget | str:
 
 
 def _reached(runs: pd.DataFrame) -> "pd.Series[bool]":
-    said = runs["target.reached"].fillna(False).astype(bool)
-    return said & column(runs, "target.step").notna() & column(runs, "target.examples").notna()
+    return (
+        flag(runs, "target.reached")
+        & np.isfinite(column(runs, "target.step"))
+        & np.isfinite(column(runs, "target.examples"))
+    )
 
 
 def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
@@ -99,7 +102,7 @@ def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
         lr = max(rates, key=lambda rate: (_reached(rates[rate]).sum(), column(rates[rate], "steps").max()))
     best = rates[lr]
     budget = column(runs, "steps").max()
-    if not budget >= 1:
+    if not 1 <= budget < math.inf:
         return None
     quiet = len(alone(best)) == len(best)
     return SizeToTarget(
@@ -134,7 +137,10 @@ def _critical(group: Group, sizes: list[SizeToTarget]) -> tuple[CriticalBatch | 
     sizes_reached = {size for seed in seeds for size in seed.sizes_reached}
     if len(sizes_reached) < 3:
         return None, f"the curve needs the target reached at 3 batch sizes, and it was at {len(sizes_reached)}"
-    found = critical_batch(seeds, np.random.default_rng(0))
+    try:
+        found = critical_batch(seeds, np.random.default_rng(0))
+    except (ValueError, OverflowError, np.linalg.LinAlgError) as error:
+        return None, f"no curve can be fitted to the steps: {error}"
     if not math.isfinite(found.steps_min.value + found.examples_min.value):
         return None, "the curve through the steps has no finite S_min and E_min"
     return found, ""

@@ -5,10 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 
-from batchlab.report.groups import Group, by, column, over_seeds
+from batchlab.report.groups import LARGEST, Group, by, column, flag, over_seeds
 from batchlab.science.line import fit_power
 from batchlab.science.lr_scaling import NOISE_RULES, Scaled, scaled
 from batchlab.science.uncertainty import Interval
@@ -85,7 +84,7 @@ def rates_tried(group: Group) -> tuple[Cell, ...]:
             by_seed = tuple(zip(runs["seed"][kept].astype(int).tolist(), results[kept].tolist(), strict=True))
             enters = len(by_seed) == len(runs)
             ended = Counter(runs["status"])
-            peak = column(runs, "lr_scaled").fillna(lr).iloc[0]
+            peak = column(runs, "lr_scaled").where(lambda rates: rates < LARGEST).fillna(lr).iloc[0]
             result = over_seeds(results) if enters else None
             said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
             ids = tuple(map(str, runs.index))
@@ -127,17 +126,17 @@ def best_rates(cells: tuple[Cell, ...]) -> dict[int, float]:
 
 def _judged_by(group: Group) -> str:
     """Runs that stop at the target all end with about the same loss: only the way there tells them apart."""
-    stops = "stop_at_target" in group.runs and group.runs["stop_at_target"].fillna(False).astype(bool).any()
+    stops = flag(group.runs, "stop_at_target").any()
     return EXAMPLES if stops and column(group.runs, "target.examples").notna().any() else LOSS
 
 
 def _results(runs: pd.DataFrame, judged_by: str) -> "pd.Series[float]":
     """A number for each run, less being better; nan where it has none."""
     if judged_by == EXAMPLES:
-        found = column(runs, "target.examples").where(runs["target.reached"].fillna(False).astype(bool))
+        found = column(runs, "target.examples").where(flag(runs, "target.reached"))
     else:
         found = column(runs, "best.val/loss.value").fillna(column(runs, "final.val/loss"))
-    return found.where((runs["status"] == "completed") & np.isfinite(found))
+    return found.where((runs["status"] == "completed") & (found.abs() < LARGEST))
 
 
 def _best(cells: list[Cell]) -> Best | None:
@@ -182,7 +181,7 @@ def _slope(best: tuple[Best, ...], resolution: float) -> tuple[Interval | None, 
 def _reference(group: Group, best: tuple[Best, ...]) -> int | None:
     """Where `lr` holds by the config, if it is among the sizes; else the smallest that has a best rate."""
     sizes = [one.batch_size for one in best]
-    asked = {int(size) for size in column(group.runs, "reference_batch_size").dropna()}
+    asked = set(column(group.runs, "reference_batch_size").dropna())
     return next((size for size in sizes if size in asked), min(sizes, default=None))
 
 

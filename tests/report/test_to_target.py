@@ -131,6 +131,33 @@ def test_a_rate_with_one_unlucky_seed_does_not_enter(tmp_path: Path) -> None:
     assert not one.at_edge  # 0.2 was tried beyond it
 
 
+def test_the_mean_over_seeds_comes_before_the_least_rate(tmp_path: Path) -> None:
+    """The luckiest run of all is at 0.2, the best mean at 0.1, and so at the edge of what was tried."""
+    for seed, lucky in enumerate((10, 200)):
+        write_run(tmp_path, 8, seed, 0.1, target=reached(50, 8))
+        write_run(tmp_path, 8, seed, 0.2, target=reached(lucky, 8))
+
+    one = sizes_of(only_group(tmp_path))[8]
+
+    assert (one.lr, one.at_edge) == (0.1, True)
+    assert one.steps is not None
+    assert one.steps.value == 50
+
+
+def test_a_run_that_shared_the_machine_counts_its_steps_and_not_its_seconds(tmp_path: Path) -> None:
+    for seed in range(2):
+        write_run(tmp_path, 8, seed, target=reached(50, 8, seconds=3.0), shared_machine=seed == 1)
+        write_run(tmp_path, 16, seed, target=reached(40, 16, seconds=2.0))
+
+    found = sizes_of(only_group(tmp_path))
+
+    assert found[8].seconds is None
+    assert found[8].examples is not None
+    assert found[8].examples.n == 2
+    assert found[16].seconds is not None
+    assert found[16].seconds.value == 2.0
+
+
 def test_a_rate_that_still_runs_does_not_enter(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, 8, seed, 0.1, target=reached(50, 8))
