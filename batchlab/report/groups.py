@@ -38,7 +38,8 @@ def groups(study: Study) -> tuple[Group, ...]:
     """The groups of a study, those with the most batch sizes first, then those with the most runs."""
     if study.runs.empty:
         return ()
-    asked = study.asked.drop(columns=[name for name in FREE if name in study.asked]).map(to_json)
+    asked = study.asked.reindex(study.runs.index)
+    asked = asked.drop(columns=[name for name in FREE if name in asked]).map(to_json)
     if "lr_scaling" in asked and "reference_batch_size" in asked:
         # Of no consequence there, and two sweeps may have had two.
         asked.loc[asked["lr_scaling"] == '"none"', "reference_batch_size"] = "null"
