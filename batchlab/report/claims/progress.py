@@ -22,9 +22,8 @@ from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.values import common_level, finite, last, log, lowest, sharpness_level
 from batchlab.report.groups import column
 from batchlab.science.critical_batch import critical_batch
-from batchlab.science.samples import difference, sample_share
+from batchlab.science.effects import share_effect
 from batchlab.science.steps_curve import StepsToTarget
-from batchlab.science.verdicts import Effect
 
 VAL = "val/loss"
 WINDOWS = 12  # of a training loss curve, at least: of fewer the spread of second differences says nothing
@@ -236,11 +235,7 @@ def _never_reached(setting: Setting) -> list[Evidence]:
     large, small = missed[runs["batch_size"] > middle], missed[runs["batch_size"] <= middle]
     if not len(large) or not len(small):
         return []
-    shares = [sample_share(int(part.sum()), len(part)) for part in (large, small)]
-    from scipy.stats import fisher_exact  # here: a second's import for one claim
-
-    table = np.array([[int(part.sum()), int((~part).sum())] for part in (large, small)])
-    seen = Effect(difference(*shares), MARGINS["share of runs"], float(fisher_exact(table).pvalue))
+    seen = share_effect(int(large.sum()), len(large), int(small.sum()), len(small), MARGINS["share of runs"])
     of = f" ({setting.label})" if setting.label else ""
     what = f"share of runs that never reach the target, above batch size {middle:.3g} less below{of}"
     seeds = int(runs["seed"].nunique())
