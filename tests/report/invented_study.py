@@ -104,12 +104,12 @@ def completed(size: int, seed: int, lr: float = 0.02, *, points: int = 40, **cha
     return record, measured
 
 
-def write_study(study: Path, sizes=SIZES, seeds=SEEDS, rates=(0.02,), **changes) -> Path:
-    """Completed runs of every combination, and one of twice the largest batch size that did not fit."""
+def write_study(study: Path, sizes=SIZES, seeds=SEEDS, rates=None, **changes) -> Path:
+    """Completed runs of every combination (each size's best rate alone without `rates`), and one that did not fit."""
     for size in sizes:
         for seed in seeds:
-            for lr in rates:
-                write_run(study, f"bs{size}-lr{lr}-s{seed}", *completed(size, seed, lr, **changes))
+            for lr in rates or (0.02 * math.sqrt(size / 8),):
+                write_run(study, f"bs{size}-lr{lr:g}-s{seed}", *completed(size, seed, lr, **changes))
     too_large = 2 * max(sizes)
     record, _ = completed(too_large, 0)
     record |= {"status": "oom", "reason": "CUDA out of memory", "final": {}, "best": {}, "target": None, "steps": 0}

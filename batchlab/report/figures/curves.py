@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from batchlab.printable import counted
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
 from batchlab.report.study import Study
@@ -28,11 +29,11 @@ def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         sizes = at_most(curves)
         of = f" ({shown.label})" if shown.label else ""
         left_out = "" if len(sizes) == len(curves) else f" {len(sizes)} of {len(curves)} batch sizes are drawn."
-        seeds = max(curve["seeds"].max() for curve in curves.values())
+        seeds = counted(int(max(curve["seeds"].max() for curve in curves.values())), "seed")
         best = min(sizes, key=lambda size: float(curves[size]["mean"].min()))
         says = (
-            f"One line for each of the batch sizes {', '.join(map(str, sizes))}{of}: the mean of up to {seeds:g} "
-            f"seeds, with a band from the lowest to the highest seed. The lowest point of all is at batch size {best}, "
+            f"One line for each batch size, {', '.join(map(str, sizes))}{of}: the mean of at most {seeds}, "
+            f"with a band from the lowest to the highest seed. The lowest point of all is at batch size {best}, "
             f"{float(curves[best]['mean'].min()):.4g}.{left_out}"
         )
         if over == "train_seconds" and bool(shown.runs["shared_machine"].any()):

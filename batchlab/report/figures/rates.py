@@ -39,9 +39,7 @@ def tournament(found: Tournament | str) -> Iterator[Drawing]:
 
 def _slope(found: Tournament, name: str, title: str) -> Drawing:
     slope = found.slope
-    says = (
-        f"The rate with the best {found.by} at each batch size, of a grid whose steps are {found.resolution:.3g}-fold. "
-    )
+    says = f"The rate with the lowest {found.by} at each batch size, of a grid of {found.resolution:.3g}-fold steps. "
     if slope is None:
         says += sentence(found.why_no_slope)
     else:
