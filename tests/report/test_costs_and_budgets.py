@@ -217,6 +217,20 @@ def test_budgets_hold_completed_runs_at_the_best_rate_and_clock_only_quiet_ones(
     assert {standing.value.n for budget in found for standing in budget.sizes} == {1}
 
 
+def test_a_seed_that_diverged_stands_at_no_budget(tmp_path: Path) -> None:
+    for size in (8, 64):
+        for seed in range(3):
+            lost = (size, seed) == (64, 2)
+            curve = curve_of(size, seed)[: 4 if lost else None]
+            write_run(tmp_path, size, seed, curve=curve, status="diverged" if lost else "completed")
+
+    found = only_group(tmp_path).budgets
+
+    assert not isinstance(found, str)
+    assert found[0].amount == 2048  # not what the lost one had
+    assert [(standing.batch_size, standing.value.n) for standing in found[0].sizes] == [(8, 3), (64, 2)]
+
+
 def test_groups_are_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
     for size in (8, 16, 32):
         for rule in ("none", "linear"):
