@@ -110,6 +110,7 @@ class RunConfig:
     accept_changed: bool = knob(
         "go on although code, data, PyTorch or device changed", identity=False, of_the_sweep=True
     )
+    report: bool = knob("judge the study when a sweep of several points has ended", identity=False, of_the_sweep=True)
     dry_run: bool = knob("say what would be run, and run nothing", identity=False, of_the_sweep=True)
     study: str | None = knob("folder of runs made to be compared", identity=False)
     runs_dir: str = knob("folder of the studies", identity=False)

@@ -64,6 +64,13 @@ def test_the_table_has_a_row_for_each_batch_size_and_says_where_to_look_next(swe
     assert "batchlab dashboard runs/digits-mlp" in done.stdout
 
 
+def test_it_ends_in_the_report_of_its_study(swept):
+    folder, done = swept
+    assert "Claims: " in done.stdout
+    assert "runs/digits-mlp/{report.html, report.md, report.json, figures/" in done.stdout
+    assert len(json.loads((folder / "runs" / "digits-mlp" / "report.json").read_text())["claims"]) == 22
+
+
 def test_every_point_left_a_whole_run_folder(swept):
     folder, _ = swept
     runs = runs_of(folder)
@@ -124,11 +131,15 @@ def test_tensorboard_draws_curves_hparams_and_the_studys_own_charts(swept):
 def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept):
     folder, _ = swept
     before = {size: (run / "record.json").read_bytes() for size, run in runs_of(folder).items()}
+    report = folder / "runs" / "digits-mlp" / "report.html"
+    written = report.stat().st_mtime_ns
     again = batchlab("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
     assert again.returncode == 0
     assert "3 of 3 points have their answers already" in again.stderr
-    more = batchlab("sweep", "batch_size=8,32,128,128,256", *BUDGET, cwd=folder)
+    assert report.stat().st_mtime_ns == written  # nothing was run, so it says the same
+    more = batchlab("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
     assert more.returncode == 0, more.stderr
+    assert report.stat().st_mtime_ns == written
     assert "1 duplicate removed" in more.stderr
     assert set(runs_of(folder)) == {*SIZES, 128}
     for size, content in before.items():

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.machine import check_room
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, without_duplicates
 from batchlab.sweep.progress import progress
+from batchlab.sweep.reporting import REPORT, report
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.supervisor import run_grid
@@ -61,6 +63,8 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
         _tell("stopped before a point was begun")
         return interruption.exit_code or 130
     refused = _show(outcome, distinct)
+    if refused is None and outcome.storage is None and outcome.exit_code not in (130, 143):
+        _report(outcome, distinct, anew=bool(left))
     if outcome.storage is not None or refused is not None:
         raise StorageError(f"{outcome.storage or refused}; {_kept(outcome, distinct)}")
     if outcome.exit_code in (130, 143):
@@ -126,6 +130,16 @@ def _show(outcome: SweepOutcome, points: Sequence[Point]) -> str | None:
         for sentence in stale(_of_before(shown), Path.cwd()):
             _tell(f"batchlab: {sentence}")
     return refused
+
+
+def _report(outcome: SweepOutcome, points: Sequence[Point], *, anew: bool) -> None:
+    """The report of each study of several points; one that stands stays where nothing was run since."""
+    for study in dict.fromkeys(point.study_folder for point in points):
+        there = sum(point.study_folder == study for point in points)
+        if points[0].config.report and there > 1 and outcome.records and (anew or not (study / REPORT).exists()):
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+            sys.stdout.flush()
+            report(study, width=width, stdout=sys.stdout, stderr=sys.stderr)
 
 
 def _give_up(interruption: Interruption) -> None:

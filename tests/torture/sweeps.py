@@ -38,7 +38,7 @@ GRID = ("batch_size=16,32", "seed=0,1,2", "accumulate=null,2")  # 12 points
 POINTS = 12
 SETTINGS = (
     "model._target_=slow.Net", "examples=2400", "eval_every=500", "log_every=300", "checkpoint_every=96",
-    "device=cpu", "study=study",
+    "device=cpu", "study=study", "report=false",
 )  # fmt: skip
 STARTED = re.compile(r"\[\d+/\d+\] .*: started")
 

@@ -1,0 +1,30 @@
+"""The report at the end of a sweep, in a process of its own: files, and a few lines of what is in them."""
+
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from batchlab.errors import BatchlabError
+from batchlab.printable import printable
+from batchlab.report.content import claims_table
+from batchlab.report.report import make, write
+from batchlab.report.terminal import say_where
+
+
+def main(folder: Path, *, width: int | None) -> int:
+    """Makes and writes the report of a study; 1 where it cannot, with one line on stderr."""
+    try:
+        report = make(folder)
+        drawn = write(report, folder)
+    except BatchlabError as error:
+        sys.stderr.write(f"{printable(error)}\n")
+        return 1
+    console = Console(highlight=False, width=width or 180, force_terminal=width is not None)
+    advice = printable(report.recommendation.text)
+    first, _, rest = advice.partition(". ")
+    console.print(Text(f"{first}." if rest else advice, style="bold"), soft_wrap=width is None)
+    console.print(Text(f"Claims: {claims_table(report.claims).note.partition('.')[0]}."), soft_wrap=width is None)
+    say_where(folder, sum(drawing.figure is not None for drawing in drawn), console)
+    return 0
