@@ -1,12 +1,12 @@
 """The 22 claims of SCIENCE 1, each judged on the runs of a study."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlab.printable import counted
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims import generalisation, memory, noise, progress, rates, scale, speed
-from batchlab.report.claims.command import command
+from batchlab.report.claims.command import command, usual
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import Findings
 from batchlab.report.study import Study
@@ -55,13 +55,16 @@ def judge_claims(study: Study, claims: Sequence[Statement] = CLAIMS) -> tuple[Cl
     curves = Curves.of(study)
     found = {claim.id: claim.look(curves) for claim in claims}
     judged = judge_study({name: [e.effect for e in findings.all] for name, findings in found.items()})
-    return tuple(_claim(study, claim, found[claim.id], judged[claim.id]) for claim in claims)
+    settings = usual(study)
+    return tuple(_claim(study, settings, claim, found[claim.id], judged[claim.id]) for claim in claims)
 
 
-def _claim(study: Study, claim: Statement, findings: Findings, judgement: Judgement) -> Claim:
+def _claim(
+    study: Study, settings: Mapping[str, str], claim: Statement, findings: Findings, judgement: Judgement
+) -> Claim:
     if not findings.all:
         why = findings.missing + (f" ({findings.note})" if findings.note else "")
-        asked = command(study, findings.ask)
+        asked = command(study, settings, findings.ask)
         return Claim(claim.id, claim.text, Verdict.NOT_TESTED, (), why, asked, None)
     verdict, why = _verdict(findings, judgement)
     decisive = _decisive(findings.all, judgement, verdict)

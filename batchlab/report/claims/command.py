@@ -24,10 +24,13 @@ NOT_KEPT = ("batch_size", "seed", "accumulate", "micro_batch_size", "stop_at_tar
 PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
 
 
-def command(study: Study, ask: Sequence[str]) -> str:
-    """`batchlab sweep ...` into the same study; `ask` are the overrides that the claim needs, and hold over others."""
+def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> str:
+    """`batchlab sweep ...` into the same study; `ask` are the overrides that the claim needs, and hold over others.
+
+    `settings` are the study's own, `usual(study)`.
+    """
     wanted = dict(line.split("=", 1) for line in ask)
-    chosen = {"data": "digits", "model": "mlp"} | _usual(study)
+    chosen = {"data": "digits", "model": "mlp", **settings}
     chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
     if is_folder_name(study.name):
         chosen |= {"study": study.name}
@@ -44,7 +47,7 @@ def command(study: Study, ask: Sequence[str]) -> str:
     return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
 
 
-def _usual(study: Study) -> dict[str, str]:
+def usual(study: Study) -> dict[str, str]:
     """What most runs of the study were asked, where it is not the default."""
     if study.asked.empty:
         return {}

@@ -4,12 +4,17 @@ import functools
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import numpy as np
 import pandas as pd
 
 from batchlab.recording.files import to_json
 from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
 from batchlab.report.groups import Group, groups
 from batchlab.report.study import Study
+from batchlab.report.tournament import Tournament, rates_tried, tournament
+
+# Columns of runs that no claim reads: they are hundreds, and would be copied whenever a few runs are picked.
+NOT_READ = ("environment.", "instruments.", "final.")
 
 
 @dataclass(frozen=True)
@@ -18,16 +23,35 @@ class Curves(Study):
 
     @classmethod
     def of(cls, study: Study) -> Self:
-        return cls(**{f.name: getattr(study, f.name) for f in fields(Study)})
+        read = [name for name in study.runs if not str(name).startswith(NOT_READ) or name == "final.val/loss"]
+        return cls(**{f.name: getattr(study, f.name) for f in fields(Study)} | {"runs": study.runs[read]})
 
     @functools.cached_property
     def by_name(self) -> dict[str, pd.DataFrame]:
         return {str(name): part for name, part in self.measurements.groupby("name", sort=False)}
 
     @functools.cached_property
+    def ends(self) -> dict[str, "pd.Series[float]"]:
+        """The last value of each measurement, by name, then by run id."""
+        return {name: part.groupby("run_id")["value"].last() for name, part in self.by_name.items()}
+
+    @functools.cached_property
+    def lows(self) -> dict[str, "pd.Series[float]"]:
+        """The lowest finite value of each measurement, by name, then by run id."""
+        return {
+            name: part[np.isfinite(part["value"])].groupby("run_id")["value"].min()
+            for name, part in self.by_name.items()
+        }
+
+    @functools.cached_property
     def groups(self) -> list[Group]:
         """Runs equal in all but batch size, seed and rate, with all their columns."""
         return [replace(g, runs=self.runs.loc[g.runs.index].assign(lr=g.runs["lr"])) for g in groups(self)]
+
+    @functools.cached_property
+    def tournaments(self) -> list[tuple[Group, Tournament | str]]:
+        """What the rates of each group came to, or why they say nothing."""
+        return [(group, tournament(group, rates_tried(group))) for group in self.groups]
 
     @functools.cached_property
     def settings(self) -> list[Setting]:

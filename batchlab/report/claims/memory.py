@@ -76,6 +76,8 @@ def mixed_precision(study: Curves) -> Findings:
         for size, same in by(part, "batch_size").items():
             for name in LOWER:
                 lower = same[same["precision"] == name]
+                if lower.empty:
+                    continue
                 pair = _Pair(same[same["precision"] == "fp32"], lower, f"{name} and fp32 at batch size {size:g}", label)
                 found += pair.saved(study)
                 alike += pair.same_loss(study)

@@ -13,7 +13,6 @@ from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.values import log, lowest
 from batchlab.report.groups import by, column
-from batchlab.report.tournament import rates_tried, tournament
 from batchlab.science.effects import against, interval_effect
 from batchlab.science.verdicts import Effect
 
@@ -59,8 +58,7 @@ def warmup(study: Curves) -> Findings:
 def _slope(study: Curves, look: Callable[[Effect], Effect], what: str) -> Findings:
     found: list[Evidence] = []
     whys: list[str] = []
-    for group in study.groups:
-        played = tournament(group, rates_tried(group))
+    for group, played in study.tournaments:
         if isinstance(played, str):
             continue
         if played.slope is None:

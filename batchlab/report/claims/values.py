@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,7 @@ LEVEL = re.compile(r"sharpness_at_loss_([0-9.]+(?:e[+-]?[0-9]+)?)/lambda_max")
 
 def last(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
     """The last value of a measurement in each completed run that has one."""
-    of_it = study.measured(name, runs[runs["status"] == "completed"])
-    return finite(of_it.groupby("run_id")["value"].last())
+    return _of_runs(study.ends, name, runs.index[runs["status"] == "completed"])
 
 
 def first(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
@@ -27,6 +27,8 @@ def first(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
 
 def lowest(study: Curves, runs: pd.DataFrame, name: str, *, until_step: float = math.inf) -> "pd.Series[float]":
     """The lowest finite value in each run, of one that diverged up to there."""
+    if until_step == math.inf:
+        return _of_runs(study.lows, name, runs.index)
     of_it = study.measured(name, runs)
     of_it = of_it[(of_it["step"] <= until_step) & np.isfinite(of_it["value"])]
     return finite(of_it.groupby("run_id")["value"].min())
@@ -58,6 +60,14 @@ def sharpness_level(study: Curves, runs: pd.DataFrame) -> str | None:
             if len(sizes) >= 2:
                 found[match[1]] = len(sizes), -float(match[1])
     return max(found, key=found.__getitem__, default=None)
+
+
+def _of_runs(table: Mapping[str, "pd.Series[float]"], name: str, run_ids: "pd.Index[str]") -> "pd.Series[float]":
+    """The entries of these runs in a table by name, then by run id."""
+    of_it = table.get(name)
+    if of_it is None:
+        return pd.Series(dtype=float)
+    return finite(of_it[of_it.index.isin(run_ids)])
 
 
 def finite(values: "pd.Series[float]") -> "pd.Series[float]":
