@@ -10,8 +10,8 @@ from batchlab.report.claim import Claim
 from batchlab.report.claims import CLAIMS, judge_claims
 from batchlab.report.study import Study
 from batchlab.science.verdicts import Verdict
-from tests.report.fabricated import N_TRAIN, run, study
-from tests.report.planted_claims import PLANTS
+from tests.report.fabricated import N_TRAIN, missed, reached, run, study
+from tests.report.planted_claims import PLANTS, wiggle
 
 SGD = "torch.optim.SGD"
 
@@ -159,3 +159,44 @@ def test_evidence_names_the_runs_it_rests_on_and_how_their_rate_was_set() -> Non
     assert end.held_equal == "equal examples"
     assert len(end.runs) == 9
     assert set(mine.runs.loc[list(end.runs), "lr"]) == {0.02}
+
+
+def test_a_password_that_was_masked_and_a_text_that_a_terminal_obeys_are_no_part_of_a_command() -> None:
+    odd = {"data._target_": "my.load", "data.token": "***", "data.path": "\x1b[2J", "data.rows": 9}
+
+    command = judge_claims(study([run(32, 0, asked=odd)]))[0].command
+
+    assert "data.rows=9" in command
+    assert "token" not in command
+    assert "data.path" not in command
+
+
+def test_fair_comparisons_that_disagree_are_mixed() -> None:
+    # After as many steps the larger batch is ahead, after as many examples the smaller one.
+    def losses(b: int, s: int) -> list[tuple[int, float]]:
+        at_twenty, at_end = 2.0 * (8 / b) ** 0.3, 0.2 * (b / 8) ** 0.2
+        return [(20, at_twenty * wiggle(1, b, s)), (28_672 // b, at_end * wiggle(1, b, s))]
+
+    runs = [run(b, s, curve={"val/loss": losses(b, s)}) for b in (8, 32, 128, 512) for s in range(6)]
+
+    claim = judged(study([*runs]), "generalisation")
+
+    assert claim.verdict is Verdict.MIXED
+    assert {e.held_equal: e.effect.interval.value > 0 for e in claim.evidence} == {
+        "equal examples": True,
+        "equal steps": False,
+    }
+
+
+def test_a_run_that_never_came_to_the_target_counts_for_no_less_than_it_trained() -> None:
+    runs = [run(b, s, **reached(100 + 800 / b + s, b)) for b in (8, 32, 128) for s in range(4)]
+    runs += [run(512, s, **(reached(50, 512) if s else missed())) for s in range(4)]
+
+    early, steps = judged(study(runs), "early-progress"), judged(study(runs), "steps-to-target")
+
+    (examples,) = early.evidence
+    assert len(examples.runs) == 16  # the bound speaks against the claim's opposite alone
+    assert "512" in early.why
+    assert "over 8, 32, 128" in steps.evidence[0].what
+    for evidence in steps.evidence:
+        assert set(study(runs).runs.loc[list(evidence.runs), "batch_size"]) == {8, 32, 128}

@@ -14,6 +14,7 @@ from batchlab.config import BUDGET_UNITS, is_folder_name
 from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
 from batchlab.recording.knobs import GROUPS
+from batchlab.recording.masking import MASK
 from batchlab.report.study import Study
 from batchlab.science.lr_scaling import NOISE_RULES
 
@@ -42,6 +43,8 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
     chosen |= wanted
     if chosen.get("lr_scaling", "none") not in NOISE_RULES:
         chosen.pop("noise_scale", None)
+    # What was masked is not known any more, and what a terminal would obey is for nobody to paste.
+    chosen = {key: value for key, value in chosen.items() if MASK not in value and f"{key}{value}".isprintable()}
     # Groups first, whatever order they came in: to a reader they say what the rest is about.
     order = sorted(chosen, key=lambda key: (key.split(".")[0] not in GROUPS, key in ("study", "runs_dir")))
     return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.printable import counted
+from batchlab.printable import counted, printable
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import (
@@ -165,7 +165,7 @@ def arrivals(study: Curves, setting: Setting) -> Arrivals | None:
     if len(asked):
         reached = runs["target.reached"].fillna(False).astype(bool)
         examples, steps = column(runs, "target.examples"), column(runs, "target.step")
-        said = f"{runs.loc[asked.index, 'target.metric'].iloc[0]} {asked.iloc[0]:g}"
+        said = printable(f"{runs.loc[asked.index, 'target.metric'].iloc[0]} {asked.iloc[0]:g}")
     else:
         level = common_level(runs, lowest(study, runs, VAL))
         seen = study.measured(VAL, runs)
