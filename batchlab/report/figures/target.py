@@ -71,7 +71,13 @@ def _to_target(
         if critical is not None:
             at = np.geomspace(min(sizes) / 1.2, max(sizes) * 1.2, 200)
             curve = critical.steps_min.value + critical.examples_min.value / at
-            axes.plot(at, curve if in_steps else curve * at, color=ORANGE, label="S_min + E_min/B", zorder=1)
+            axes.plot(
+                at,
+                curve if in_steps else curve * at,
+                color=ORANGE,
+                label="S_min + E_min/B" if in_steps else "B S_min + E_min",
+                zorder=1,
+            )
             _mark(axes, critical, sizes)
         if censored:
             made = [size.budget_steps * (1 if in_steps else size.batch_size) for size in censored]
