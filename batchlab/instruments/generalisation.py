@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from batchlab.instruments.instrument import Instrument
+from batchlab.errors import BadRequest
+from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import difference, sample_mean, sample_share, tail_mean
 from batchlab.science.uncertainty import Interval
@@ -33,6 +34,7 @@ class Generalisation(Instrument):
     """
 
     def __init__(self, *, eval_every: int, eval_batch_size: int, every: int | None = None) -> None:
+        check_count("generalisation.every", every)
         self.every: int | None = every or 4 * eval_every
         self.eval_batch_size = eval_batch_size
 
@@ -59,8 +61,21 @@ def clean_examples(state: RunState) -> tuple[Tensor, int]:
     n = length(state.train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("clean train", n)))
     if state.task.corrupted is not None:
-        order = order[~state.task.corrupted.cpu()[order]]
+        order = order[~is_wrong(state.task.corrupted, n)[order]]
     return order[: length(state.val)], len(order)
+
+
+def is_wrong(corrupted: Tensor, n_train: int) -> Tensor:
+    """Whether each training example was given a wrong label, (n_train,) bool on the CPU, of a task's `corrupted`.
+
+    Of 0s and 1s too: `~` of an integer is another integer, and would pick examples by it.
+    """
+    if corrupted.shape != (n_train,):
+        raise BadRequest(
+            f"the task's corrupted has shape {tuple(corrupted.shape)} for {n_train} training examples: it must be "
+            f"({n_train},)"
+        )
+    return corrupted.cpu().bool()
 
 
 def interval(seen: ByExample, population: int | None = None) -> Interval:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.training.batches import gather, length, split, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
@@ -25,6 +25,7 @@ class Gradient(Instrument):
     def __init__(
         self, *, eval_every: int, batch_size: int, micro_batch_size: int, seed: int, every: int | None = None
     ) -> None:
+        check_count("gradient.every", every)
         self.every: int | None = every or 4 * eval_every
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size

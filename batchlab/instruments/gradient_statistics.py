@@ -4,15 +4,17 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from batchlab.instruments.gradient import batch_gradient, norm
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import positive_mean, sample_mean
+from batchlab.science.uncertainty import Interval
 from batchlab.training.batches import length, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -50,6 +52,8 @@ class GradientStatistics(Instrument):
         pairs: int | None = None,
         steps: int = 5,
     ) -> None:
+        for key, value in {"every": every, "pairs": pairs, "steps": steps}.items():
+            check_count(f"gradient_statistics.{key}", value)
         self.every: int | None = every or max(1, budget // 8)
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
@@ -66,7 +70,7 @@ class GradientStatistics(Instrument):
         found = {"gradient/variance": variance}
         if successive:
             cosines, ratios = zip(*successive, strict=True)
-            found["gradient/cosine_successive"] = sample_mean(cosines)
+            found["gradient/cosine_successive"] = _within_one(sample_mean(cosines))
             found["gradient/update_to_weight_ratio"] = sample_mean(ratios)
         for name, seen in found.items():
             yield state.measurement(name, seen.value, low=seen.low, high=seen.high, n=seen.n)
@@ -139,6 +143,13 @@ def _twin(optimizer: torch.optim.Optimizer, model: nn.Module) -> torch.optim.Opt
     twin: torch.optim.Optimizer = object.__new__(type(optimizer))
     vars(twin).update(copy.deepcopy(vars(optimizer), own))
     return twin
+
+
+def _within_one(cosine: Interval) -> Interval:
+    """A mean of cosines: t's interval of a few of them would reach beyond what a cosine can be."""
+    if cosine.low is None or cosine.high is None:
+        return cosine
+    return replace(cosine, low=max(cosine.low, -1.0), high=min(cosine.high, 1.0))
 
 
 def squared_distance(first: Gradients, second: Gradients) -> float:

@@ -3,17 +3,25 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from batchlab.errors import BadRequest
 from batchlab.records import Measurement
 from batchlab.training.state import RunState, empty
 from batchlab.training.step import Outcome
+
+
+def check_count(key: str, value: object) -> None:
+    """BadRequest unless `value`, given as `instruments.<key>`, is an integer above 0, or None."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise BadRequest(f"instruments.{key}={value} cannot be: it is an integer of at least 1, or null")
 
 
 class Instrument:
     """Something that measures a run. Inherit, and override what is needed.
 
     The factory is called with the instrument's own keys of the config and what its signature takes of: `eval_every`,
-    `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples), `clip_norm`, `seed`
-    and `task`. It raises BadRequest where it cannot measure the task: that is before the first point starts.
+    `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples), `clip_norm`, `seed`,
+    `task` and `instrument_name` (its key in the config). It raises BadRequest where it cannot measure the task: that
+    is before the first point starts.
     """
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from batchlab.errors import BadRequest
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.generalisation import is_wrong
+from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import sample_share
 from batchlab.task import Batch, Task
@@ -36,6 +37,7 @@ class Memorisation(Instrument):
     def __init__(
         self, *, task: Task, eval_every: int, eval_batch_size: int, every: int | None = None, required: bool = True
     ) -> None:
+        check_count("memorisation.every", every)
         self.every: int | None = every or 4 * eval_every
         self.eval_batch_size = eval_batch_size
         wrong = task.corrupted is not None and bool(task.corrupted.any())
@@ -62,13 +64,8 @@ class Memorisation(Instrument):
 
 def corrupted_examples(corrupted: Tensor, n_train: int, at_most: int) -> Tensor:
     """Training examples with a wrong label, all of them or a choice of `at_most`, as indices; of no run's seed."""
-    if corrupted.shape != (n_train,):
-        raise BadRequest(
-            f"the task's corrupted has shape {tuple(corrupted.shape)} for {n_train} training examples: it must be "
-            f"({n_train},)"
-        )
     order = torch.randperm(n_train, generator=torch.Generator().manual_seed(stream_seed("corrupted", n_train)))
-    return order[corrupted.cpu().bool()[order]][:at_most]
+    return order[is_wrong(corrupted, n_train)[order]][:at_most]
 
 
 def _with_right_labels(state: RunState, index: Tensor) -> Batch:

@@ -1,6 +1,6 @@
 """The bytes of a training step, counted from its tensors: what a memory model is made of, by category."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,17 +14,20 @@ from batchlab.training.state import RunState
 SIZES = (2, 4, 8)  # micro-batches passed forward to count what is saved: two would not show that it is no line
 
 
-def account(state: RunState) -> Account:
-    """What `state` holds after a step, which has made the gradients and the optimizer's state; leaves no trace."""
+def account(state: RunState, sizes: Sequence[int] = SIZES) -> Account:
+    """What `state` holds after a step, which has made the gradients and the optimizer's state; leaves no trace.
+
+    What is saved for backward is counted in forward passes of `sizes` examples.
+    """
     parameters = list(state.model.parameters())
-    saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in SIZES]
+    saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in sizes]
     return Account(
         weights=_bytes(parameters),
         buffers=_bytes(state.model.buffers()),
         gradients=_bytes(p.grad for p in parameters if p.grad is not None),
         optimizer_state=_bytes(_held(state.optimizer.state)),
         data=_bytes([*tensors(state.train), *tensors(state.val)]),
-        saved=fit(SIZES, saved),
+        saved=fit(sizes, saved),
     )
 
 

@@ -69,6 +69,7 @@ class GradientNoiseScale(Instrument):
         per_layer: bool = False,
         group: str = "noise",
         every: int | None = None,
+        instrument_name: str = "noise_scale",
     ) -> None:
         _check("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
         _check("draws", draws, _is_whole(draws, 10), "an integer of at least 10: fewer seldom resolve anything")
@@ -84,7 +85,7 @@ class GradientNoiseScale(Instrument):
         self.micro_batch_size = micro_batch_size
         self.draws, self.examples = draws, examples
         self.adam, self.full, self.per_layer = adam is not False, full, per_layer
-        self.group = group
+        self.group, self.name = group, instrument_name
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "noise_scale", group, self.method))
         self._chunk = 0  # examples whose gradients are held at once; found at the first measurement
 
@@ -94,7 +95,7 @@ class GradientNoiseScale(Instrument):
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
         examples, unit = self._sizes(length(state.train))
-        with _fitting(), leaving_no_trace(state.model, state.device), state.precision.full():
+        with _fitting(self.name), leaving_no_trace(state.model, state.device), state.precision.full():
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # dropout's stream
             norms_of = self._norms_of(state, unit, parameters, scales)
             state.model.train()
@@ -137,11 +138,11 @@ class GradientNoiseScale(Instrument):
         if population < PARTS:
             raise BadRequest(
                 f"a noise scale needs {PARTS} training examples or more, and there are {population}: "
-                "use ~instruments.noise_scale"
+                f"use ~instruments.{self.name}"
             )
         if examples > population:
             raise BadRequest(
-                f"instruments.noise_scale.examples={examples} is more than the training set of {population} examples: "
+                f"instruments.{self.name}.examples={examples} is more than the training set of {population} examples: "
                 f"use at most {population}, or null"
             )
         unit = 1 if self.method == "per_example" else min(self.micro_batch_size, max(2, examples // PARTS))
@@ -179,7 +180,7 @@ class GradientNoiseScale(Instrument):
 
 
 @contextlib.contextmanager
-def _fitting() -> Iterator[None]:
+def _fitting(name: str) -> Iterator[None]:
     """BadRequest where memory runs out inside: that the instrument does not fit says nothing of the batch size."""
     try:
         yield
@@ -187,8 +188,8 @@ def _fitting() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise BadRequest(
-            "instruments.noise_scale does not fit the memory that is left beside training: take the instrument out "
-            "with ~instruments.noise_scale"
+            f"instruments.{name} does not fit the memory that is left beside training: take the instrument out "
+            f"with ~instruments.{name}"
         ) from error
 
 

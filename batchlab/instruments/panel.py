@@ -24,6 +24,12 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
         "task": task,
     }
     return [
-        targets.build(group, Instrument, what=f"instruments.{name}", offered=offered, trust=config.trust)
+        targets.build(
+            group,
+            Instrument,
+            what=f"instruments.{name}",
+            offered=offered | {"instrument_name": name},
+            trust=config.trust,
+        )
         for name, group in config.instruments.items()
     ]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from batchlab.errors import BadRequest
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import smallest_share
 from batchlab.task import Task
@@ -28,6 +28,7 @@ class WorstClass(Instrument):
     def __init__(
         self, *, task: Task, eval_every: int, eval_batch_size: int, every: int | None = None, required: bool = True
     ) -> None:
+        check_count("worst_class.every", every)
         self.every: int | None = every or 4 * eval_every
         self.eval_batch_size = eval_batch_size
         self.labels = task.labels if "accuracy" in task.higher_is_better else None

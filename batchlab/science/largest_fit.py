@@ -173,7 +173,7 @@ class _Search:
 
     def close_in(self, predicted: Prediction | None) -> None:
         """Outwards from the prediction in doubling strides until it is passed, then by halves."""
-        at = None if predicted is None else index_of(predicted.size)
+        at = None if predicted is None else min(index_of(predicted.size), self.top)
         halving = at is None or at >= self.high
         went, stride, index = set(), 1, at or 0
         while self.is_open:

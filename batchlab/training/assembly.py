@@ -50,6 +50,11 @@ def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Modul
     not the factory's: it is for every BatchNorm layer of what the factory makes.
     """
     group = dict(config.model)
+    if group.get("ghost_batch") is not None and _takes(config, "ghost_batch"):
+        raise BadRequest(
+            f"model.ghost_batch={group['ghost_batch']} is batchlab's, for every BatchNorm layer, and "
+            f"{group['_target_']} takes a ghost_batch of its own: give that parameter another name"
+        )
     ghost_batch = group.pop("ghost_batch", None)
     torch.manual_seed(stream_seed(config.seed, "weights"))
     offered = {**task.model_args, "task": task, "device": device}
@@ -60,6 +65,11 @@ def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Modul
         give_ghosts(model, ghost_batch)
     torch.manual_seed(stream_seed(config.seed, "training"))  # dropout's stream, whatever the weights took
     return model
+
+
+def _takes(config: RunConfig, parameter: str) -> bool:
+    factory = targets.resolve(config.model["_target_"], nn.Module, what="model", trust=config.trust)
+    return parameter in inspect.signature(factory).parameters
 
 
 def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:

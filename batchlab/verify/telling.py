@@ -77,11 +77,15 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
             "reason; on average over the draws the gradients agree."
         )
     elif cause.is_batch_norm:
-        yield (
-            f"Cause: {where} takes mean and variance from the examples that pass together: "
-            f"{findings.micro_batch_sizes[0]} in a micro-batch, {config.batch_size} in the whole batch. "
-            f"{_left(cause, _without(cause))}"
+        ghosts = config.model.get("ghost_batch")
+        together = (
+            f"from ghosts of {ghosts}, which part a micro-batch of {findings.micro_batch_sizes[0]} and the whole batch "
+            f"of {config.batch_size} at other examples"
+            if ghosts and ghosts < findings.micro_batch_sizes[0]
+            else f"from the examples that pass together: {findings.micro_batch_sizes[0]} in a micro-batch, "
+            f"{min(ghosts or config.batch_size, config.batch_size)} in the whole batch"
         )
+        yield f"Cause: {where} takes mean and variance {together}. {_left(cause, _without(cause))}"
         yield from _about_batch_norm(findings, config)
     elif cause.what == "loss" and not cause.paths:
         divided = " Its terms are divided by their number: it is a mean already." if cause.divides else ""

@@ -173,6 +173,21 @@ def test_the_clean_examples_are_as_many_as_validation_has_and_the_same_in_every_
     assert sorted(clean_examples(small)[0].tolist()) == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8])
+def test_wrong_labels_are_left_out_whatever_number_says_so(dtype):
+    wrong = torch.tensor([0, 1, 0, 1, 1, 0])
+    task = known([1.0, 9.0, 1.0, 9.0, 9.0, 1.0], val_losses=[1.0] * 6, corrupted=wrong.to(dtype))
+
+    assert measured(Generalisation, task)["clean_train/loss"].value == 1.0
+
+
+@pytest.mark.parametrize("kind", [Generalisation, Memorisation, WorstClass])
+@pytest.mark.parametrize("every", [0, -5, 2.5, True, "many"])
+def test_a_cadence_that_is_no_count_is_refused(kind, every):
+    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it is an integer of at least 1, or null"):
+        kind(**KNOBS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
+
+
 def test_a_run_whose_training_labels_are_all_wrong_has_no_gap():
     seen = measured(Generalisation, known([1.0] * 4, corrupted=torch.ones(4, dtype=torch.bool)))
     assert list(seen) == ["val/hardest_decile_loss"]

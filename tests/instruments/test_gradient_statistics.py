@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from still_life import by_name, classified, standing
 from torture import resuming
 
-from batchlab import Task
-from batchlab.instruments.gradient_statistics import GradientStatistics
+from batchlab import BadRequest, Task
+from batchlab.instruments.gradient_statistics import GradientStatistics, _within_one
+from batchlab.science.samples import sample_mean
+from batchlab.science.uncertainty import Interval
 
 
 def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **knobs):
@@ -194,6 +196,17 @@ def test_the_interval_of_the_cosine_is_over_fresh_draws():
     cosine = seen["gradient/cosine_successive"]
     assert cosine.n == 20
     assert -1 <= cosine.low < cosine.value < cosine.high <= 1
+
+
+@pytest.mark.parametrize(("key", "value"), [("every", 0), ("pairs", 0), ("pairs", "many"), ("steps", -3)])
+def test_a_count_that_is_none_is_refused(key, value):
+    with pytest.raises(BadRequest, match=rf"^instruments\.gradient_statistics\.{key}={value} cannot be"):
+        instrument(4, **{key: value})
+
+
+def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
+    """Plain t of these would reach beyond 1."""
+    assert _within_one(sample_mean([0.9, 0.5, 1.0, 0.99])) == Interval(pytest.approx(0.8475), pytest.approx(0.475, abs=0.01), 1.0, 4)
 
 
 def test_there_is_no_step_to_speak_of_before_the_first_one_as_its_rate_is_the_loops():

@@ -261,6 +261,16 @@ def built(**keys):
     return assembly.build_model(config, Task.classification(images, images), CPU)
 
 
+class OwnGhosts(nn.Module):
+    def __init__(self, ghost_batch=4):
+        super().__init__()
+
+
+def test_a_factory_that_takes_a_ghost_batch_itself_is_told_apart():
+    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's.*give that parameter another name"):
+        built(_target_=f"{__name__}.OwnGhosts", ghost_batch=8)
+
+
 def test_the_knob_is_the_models_but_not_its_factorys_and_the_weights_stay():
     plain, ghostly = built(ghost_batch=None), built(ghost_batch=4)
 
