@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
-from batchlab.instruments.memory_account import account
+from batchlab.instruments.memory_account import SIZES, account
 from batchlab.recording.masking import concealed
 from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome, Probe
@@ -84,7 +84,7 @@ def probe(
     with its libraries loaded; None: what is free on the CUDA device, less the share `headroom`. Data, weights,
     gradients and the optimizer's state count. `exact`: host memory that is freed counts no more; otherwise it is kept,
     as a run keeps it. Data of fewer examples is repeated. Never raises: what went wrong is the probe's outcome. The
-    bytes by category come with a probe that ran.
+    bytes by category come with a probe of 4 examples or more that ran.
     """
     accumulate = len(config.micro_batch_sizes)
     # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
@@ -108,8 +108,9 @@ def probe(
             peaks = marks.read()
         if device.type == "cuda":
             retries = int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
-        if course.state is not None:
-            counted = account(course.state)
+        sizes = [passed for passed in SIZES if passed <= size]  # more might not fit
+        if course.state is not None and len(sizes) > 1:
+            counted = account(course.state, sizes)
     except (Exception, SystemExit) as error:
         outcome, reason = _judged(error, config)
     if outcome is Outcome.FITS and retries:

@@ -143,17 +143,17 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_is_known(find, tmp_path):
 
 
 def test_each_combination_is_searched_for_itself_and_compared(find):
-    code, said, kept = find("memory_limit=60MiB at_most=2 model=mlp,cnn accumulate=1,3")
+    code, said, kept = find("memory_limit=60MiB at_most=4 model=mlp,cnn accumulate=1,3")
 
     assert code == 0
-    assert [(k["largest"], k["larger"], k["prediction_error"]) for k in kept] == [(2, None, None)] * 4
+    assert [(k["largest"], k["larger"], k["prediction_error"]) for k in kept] == [(4, None, None)] * 4
     assert {k["account_bytes"]["weights"] for k in kept} == {4 * 26122, 4 * 6138}
     rows = [line for line in said.out.splitlines() if line.startswith("model=")][-4:]
     assert [row.split()[:4] for row in rows] == [
-        ["model=mlp", "accumulate=1", "2", "2"],
-        ["model=mlp", "accumulate=3", "2", "6"],
-        ["model=cnn", "accumulate=1", "2", "2"],
-        ["model=cnn", "accumulate=3", "2", "6"],
+        ["model=mlp", "accumulate=1", "4", "4"],
+        ["model=mlp", "accumulate=3", "4", "12"],
+        ["model=cnn", "accumulate=1", "4", "4"],
+        ["model=cnn", "accumulate=3", "4", "12"],
     ]
 
 

@@ -113,6 +113,13 @@ class Dies(Net):
         return super().forward(x)
 
 
+class FiveAtMost(Net):
+    def forward(self, x):
+        if len(x) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(x)
+
+
 class Hangs(Net):
     def forward(self, x):
         while True:
@@ -216,6 +223,11 @@ def test_the_limit_is_real_and_the_bytes_are_those_of_the_tensors(probe):
 def test_three_steps_run_and_more_where_they_are_quick(probe):
     assert len(probe(4, "model._target_=nets.Net").step_seconds) == 2  # after the first
     assert len(probe(4, "model._target_=nets.Net", seconds=60.0).step_seconds) == 20
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_counting_the_bytes_passes_no_more_than_was_tried(probe, size):
+    assert probe(size, "model._target_=nets.FiveAtMost").fits
 
 
 def test_data_of_fewer_examples_is_repeated(probe):
