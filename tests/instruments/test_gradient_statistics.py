@@ -206,7 +206,9 @@ def test_a_count_that_is_none_is_refused(key, value):
 
 def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
     """Plain t of these would reach beyond 1."""
-    assert _within_one(sample_mean([0.9, 0.5, 1.0, 0.99])) == Interval(pytest.approx(0.8475), pytest.approx(0.475, abs=0.01), 1.0, 4)
+    assert _within_one(sample_mean([0.9, 0.5, 1.0, 0.99])) == Interval(
+        pytest.approx(0.8475), pytest.approx(0.475, abs=0.01), 1.0, 4
+    )
 
 
 def test_there_is_no_step_to_speak_of_before_the_first_one_as_its_rate_is_the_loops():

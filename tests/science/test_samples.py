@@ -54,6 +54,10 @@ def test_a_mean_of_ragged_examples_is_that_of_their_terms():
     assert sample_mean([3.0, 5.0], [3, 1]).value == 2.0
 
 
+def test_that_examples_differ_in_length_alone_is_no_doubt():
+    assert sample_mean([2.0, 6.0, 14.0], [1, 3, 7]) == Interval(2.0, 2.0, 2.0, 3)
+
+
 @pytest.mark.parametrize("n", [50, 190])
 def test_a_sample_of_a_finite_set_says_more_of_it(n):
     rng = np.random.default_rng(2)
@@ -127,6 +131,13 @@ def test_the_smallest_share_is_told_with_its_own_total():
     assert (seen.value, seen.n) == (0.75, 4)
 
 
+def test_a_large_class_bounds_the_smallest_share_from_above_though_a_tiny_one_looks_worse():
+    seen = smallest_share([0, 10], [2, 100])
+
+    assert (seen.value, seen.n, seen.low) == (0.0, 2, 0.0)
+    assert seen.high == pytest.approx(stats.binomtest(10, 100).proportion_ci(0.975, method="exact").high)
+
+
 # differences
 
 
@@ -149,6 +160,14 @@ def test_the_difference_of_two_means_is_held():
 
     assert coverage(seen, 1.5) == pytest.approx(0.95, abs=0.02)
     assert {s.n for s in seen} == {40}
+
+
+def test_each_end_of_a_difference_has_the_arms_that_face_it():
+    seen = difference(Interval(5.0, 4.0, 7.0, 9), Interval(2.0, 1.0, 6.0, 8))
+
+    assert (seen.value, seen.n) == (3.0, 8)
+    assert seen.low == pytest.approx(3 - math.hypot(1, 4))
+    assert seen.high == pytest.approx(3 + math.hypot(2, 1))
 
 
 def test_a_difference_with_a_side_without_interval_has_none():
