@@ -68,6 +68,7 @@ OTHER: dict[str, Any] = {
     "force": True,
     "accept_changed": True,
     "dry_run": True,
+    "report": False,
     "study": "another",
     "runs_dir": "elsewhere",
     "hidden": ["data.root"],

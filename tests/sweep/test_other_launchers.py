@@ -258,5 +258,12 @@ def test_a_launcher_on_this_machine_runs_every_point(
 
 
 def swept(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [str(Path(sys.executable).with_name("batchlab")), "sweep", "device=cpu", "default_epochs=1", *words]
+    command = [
+        str(Path(sys.executable).with_name("batchlab")),
+        "sweep",
+        "device=cpu",
+        "default_epochs=1",
+        "report=false",
+        *words,
+    ]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=180)
