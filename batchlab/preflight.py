@@ -22,7 +22,6 @@ from batchlab.training import assembly
 from batchlab.training.batches import length, slices
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.precision import Precision
-from batchlab.training.residence import resident
 from batchlab.training.step import backward
 
 
@@ -91,8 +90,7 @@ def _key(values: Mapping[str, Any]) -> str:
 def _build(config: RunConfig) -> Parts:
     device = assembly.prepare_process(config)
     Precision(config.precision, device)
-    task = assembly.build_task(config, device)
-    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    task, train, val = assembly.build_data(config, device)
     model = assembly.build_model(config, task, device)
     assembly.build_optimizer(config, model)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)

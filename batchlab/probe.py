@@ -21,13 +21,11 @@ from batchlab.science.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length
-from batchlab.training.device import meter_of
 from batchlab.training.evaluation import by_example
 from batchlab.training.memory_limit import free_bytes, limited, marks_of
 from batchlab.training.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
 from batchlab.training.peaks import give_freed_pages_back
 from batchlab.training.precision import Precision
-from batchlab.training.residence import resident
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -142,17 +140,13 @@ def _train(
     config: RunConfig, device: torch.device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
 ) -> None:
     """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
-    task = assembly.build_task(config, device)
-    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    task, train, val = data = assembly.build_data(config, device)
     course.n_train, course.n_val = length(train), length(val)
-    model = assembly.build_model(config, task, device)
-    optimizer = assembly.build_optimizer(config, model)
     precision = _Watched(config.precision, device, course)
     total = MOST_STEPS * config.batch_size
-    meter = meter_of(device)
-    course.state = RunState(model, optimizer, task, train, val, device, precision, meter, budget=total)
-    step = Step(model, optimizer, task, precision, config.clip_norm)
-    model.train()
+    state = assembly.build_state(config, data, device, budget=total, precision=precision)
+    course.state = state
+    step = Step(state.model, state.optimizer, task, precision, config.clip_norm)
     # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
     batches = iter(Batches(train, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=total))
     began = clock()

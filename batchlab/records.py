@@ -78,6 +78,11 @@ class RunRecord:
     started_at: str = ""  # UTC, ISO 8601 with Z
     ended_at: str = ""
 
+    @property
+    def peak_bytes(self) -> float | None:
+        """The most memory that training took: of CUDA's allocator, else by how much the process grew."""
+        return self.final.get("memory/peak_allocated_bytes", self.final.get("memory/peak_resident_bytes"))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

@@ -29,11 +29,9 @@ from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
 from batchlab.training.checkpoint import Checkpointer
-from batchlab.training.device import device_facts, meter_of
+from batchlab.training.device import device_facts
 from batchlab.training.loop import train
 from batchlab.training.out_of_memory import how_it_failed
-from batchlab.training.precision import Precision
-from batchlab.training.residence import resident
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -155,32 +153,17 @@ class _Point:
         """Builds the parts, runs the loop to its end, and keeps what it came to."""
         config = self.config
         device = assembly.prepare_process(config)
-        task = assembly.build_task(config, device)
-        train_set, val_set = resident(task.train, device, name="train"), resident(task.val, device, name="val")
+        task, train_set, val_set = data = assembly.build_data(config, device)
         planned = plan(config, length(train_set))
-        model = assembly.build_model(config, task, device)
-        optimizer = assembly.build_optimizer(config, model)
-        precision = Precision(config.precision, device)
+        state = assembly.build_state(config, data, device, budget=planned.examples)
         peak_rate = assembly.peak_rate(config)
         instruments = dict(zip(config.instruments, build_instruments(config, planned, task), strict=True))
-        state = RunState(
-            model=model,
-            optimizer=optimizer,
-            task=task,
-            train=train_set,
-            val=val_set,
-            device=device,
-            precision=precision,
-            meter=meter_of(device),
-            budget=planned.examples,
-        )
-        model.train()
         journal = self.closing.enter_context(Journal(self.folder / METRICS))
         self._resume(state, instruments, journal, listener)
         code = code_files(code_targets(to_dict(config)))
         self.keep(
             n_train=length(train_set),
-            parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
+            parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             data_fingerprint=assembly.data_fingerprint(train_set, val_set),
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(device)) | {"code": code},
@@ -226,7 +209,7 @@ class _Point:
                     total=planned.examples,
                     position=state.examples,
                 ),
-                Step(model, optimizer, task, precision, config.clip_norm),
+                Step(state.model, state.optimizer, task, state.precision, config.clip_norm),
                 [*instruments.values(), saving],
                 learning_rate=lambda examples: rate_at(config, planned, peak_rate, examples),
                 stopping=interrupted,
@@ -250,7 +233,7 @@ class _Point:
                 final=dict(ledger.final),
                 best=dict(ledger.best),
                 target=ledger.target_record(),
-                weights_fingerprint=assembly.weights_fingerprint(model),
+                weights_fingerprint=assembly.weights_fingerprint(state.model),
             )
 
     def _resume(

@@ -1,6 +1,7 @@
 """The benchmarks and checks of `scripts/` run, in the smallest form they have."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,13 @@ def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_
     assert ended.returncode == 0, ended.stderr
     assert SAYS[script] in ended.stdout
     assert json.loads(figures.read_text())
+
+
+def test_the_benchmark_of_the_report_prints_both_times(repository, tmp_path):
+    command = [sys.executable, repository / "scripts/bench_report", "4", "40"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert re.search(r"^4 runs, \d+ measurements\nterminal: [\d.]+ s.*\nwith figures: [\d.]+ s", ended.stdout)
 
 
 def test_a_benchmark_that_is_beyond_its_bound_fails(repository, tmp_path):

@@ -536,7 +536,14 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
                 "Saved for backward: 4.000 MiB by the whole batch, 1.000 MiB by a micro-batch of 8.",
             ],
         ),
-        (found_with(NORM), {"ghost_batch": 5}, ["such as accumulate=null micro_batch_size=5."]),
+        (
+            found_with(NORM),
+            {"ghost_batch": 5},
+            [
+                "takes mean and variance from ghosts of 5, which part a micro-batch of 8 and the whole batch of 32 at",
+                "such as accumulate=null micro_batch_size=5.",
+            ],
+        ),
         (found_with(NORM), {"ghost_batch": 3}, ["such as accumulate=null micro_batch_size=6."]),
         (
             found_with(DROPOUT),

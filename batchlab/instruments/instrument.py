@@ -9,10 +9,20 @@ from batchlab.training.state import RunState, empty
 from batchlab.training.step import Outcome
 
 
+def is_count(value: object, at_least: int = 1) -> bool:
+    """Whether it is an integer of at least so much: a key of an instrument may be anything."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def check(key: str, value: object, fits: bool, allowed: str) -> None:
+    """BadRequest unless `value`, given as `instruments.<key>`, fits; `allowed` says what would."""
+    if not fits:
+        raise BadRequest(f"instruments.{key}={value} cannot be: it is {allowed}")
+
+
 def check_count(key: str, value: object) -> None:
-    """BadRequest unless `value`, given as `instruments.<key>`, is an integer above 0, or None."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise BadRequest(f"instruments.{key}={value} cannot be: it is an integer of at least 1, or null")
+    """`check` of a number of something that null leaves to the instrument."""
+    check(key, value, value is None or is_count(value), "an integer of at least 1, or null")
 
 
 class Instrument:

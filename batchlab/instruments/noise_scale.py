@@ -10,7 +10,7 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian_forms import hessian_forms
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.instrument import Instrument, check, check_count, is_count
 from batchlab.instruments.per_example import examples_at_once, freeze_statistics, per_example_norms, refuse_company
 from batchlab.instruments.unit_gradients import Scale, adam_scale, micro_batch_norms
 from batchlab.records import Measurement
@@ -71,13 +71,16 @@ class GradientNoiseScale(Instrument):
         every: int | None = None,
         instrument_name: str = "noise_scale",
     ) -> None:
-        _check("method", method, method in METHODS, f"one of {', '.join(METHODS)}")
-        _check("draws", draws, _is_whole(draws, 10), "an integer of at least 10: fewer seldom resolve anything")
-        _check("examples", examples, examples is None or _is_whole(examples, PARTS), f"null, or at least {PARTS}")
-        _check("every", every, every is None or _is_whole(every, 1), "null, or a number of examples")
-        _check("adam", adam, adam in ("auto", False), "auto or false")
-        _check("full", full, isinstance(full, bool), "true or false")
-        _check("per_layer", per_layer, isinstance(per_layer, bool), "true or false")
+        for key, value, fits, allowed in (
+            ("method", method, method in METHODS, f"one of {', '.join(METHODS)}"),
+            ("draws", draws, is_count(draws, 10), "an integer of at least 10: fewer seldom resolve anything"),
+            ("examples", examples, examples is None or is_count(examples, PARTS), f"null, or at least {PARTS}"),
+            ("adam", adam, adam in ("auto", False), "auto or false"),
+            ("full", full, isinstance(full, bool), "true or false"),
+            ("per_layer", per_layer, isinstance(per_layer, bool), "true or false"),
+        ):
+            check(f"{instrument_name}.{key}", value, fits, allowed)
+        check_count(f"{instrument_name}.every", every)
         # Validations are equally far apart for all batch sizes, and budgets only nearly so.
         self.every: int | None = every or eval_every * max(1, round(budget / eval_every / APART))
         fitting = "micro_batches" if micro_batch_size < batch_size else "per_example"
@@ -199,12 +202,3 @@ def _layers(names: Sequence[str]) -> dict[str, list[int]]:
     for position, name in enumerate(names):
         found.setdefault(name.rpartition(".")[0] or name, []).append(position)
     return found
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check(name: str, value: object, fits: bool, allowed: str) -> None:
-    if not fits:
-        raise BadRequest(f"instruments.noise_scale.{name}={value} cannot be: it is {allowed}")

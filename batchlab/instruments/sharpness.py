@@ -8,7 +8,7 @@ import torch
 
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian import loss_surface
-from batchlab.instruments.instrument import Instrument
+from batchlab.instruments.instrument import Instrument, check, is_count
 from batchlab.knob_values import is_finite
 from batchlab.records import Measurement
 from batchlab.science.curvature import extreme_eigenvalues, trace
@@ -63,15 +63,12 @@ class Sharpness(Instrument):
         self.every: int | None = log_every if every is None else every
         counts = {"every": (self.every, 1), "examples": (examples, 1), "chunk": (chunk, 1)}
         for name, (count, least) in (counts | {"products": (products, 3), "probes": (probes, 2)}).items():
-            if not isinstance(count, int) or isinstance(count, bool) or count < least:
-                _refuse(name, count, f"it is an integer of at least {least}")
+            check(f"sharpness.{name}", count, is_count(count, least), f"an integer of at least {least}")
         for name, size in {"tolerance": tolerance, "rho": rho, "asam_rho": asam_rho}.items():
-            if not is_finite(size) or size <= 0:
-                _refuse(name, size, "it is a number above 0")
-        if not isinstance(levels, Sequence) or not all(is_finite(level) and level > 0 for level in levels):
-            _refuse("levels", levels, "they are losses above 0, such as [0.5,0.2,0.1], or [] for none")
-        if not isinstance(double, bool):
-            _refuse("double", double, "it is true or false")
+            check(f"sharpness.{name}", size, is_finite(size) and size > 0, "a number above 0")
+        are_losses = isinstance(levels, Sequence) and all(is_finite(level) and level > 0 for level in levels)
+        check("sharpness.levels", levels, are_losses, "losses above 0, such as [0.5,0.2,0.1], or [] for none")
+        check("sharpness.double", double, isinstance(double, bool), "true or false")
         self.seed = seed
         self.examples, self.chunk, self.double = examples, chunk, double
         self.products, self.tolerance, self.probes = products, tolerance, probes
@@ -166,10 +163,6 @@ class Sharpness(Instrument):
         except (RuntimeError, MemoryError) as error:
             _refuse_if_too_large(error)
             raise
-
-
-def _refuse(name: str, value: object, why: str) -> None:
-    raise BadRequest(f"instruments.sharpness.{name}={value} cannot be: {why}")
 
 
 def _refuse_if_too_large(error: BaseException) -> None:

@@ -136,7 +136,7 @@ def _kind(record: RunRecord) -> str:
 
 
 def _mib(record: RunRecord) -> str:
-    peak = record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
+    peak = record.peak_bytes
     return NOTHING if peak is None else number(peak / MIB, ",.1f" if peak < 100 * MIB else ",.0f")
 
 

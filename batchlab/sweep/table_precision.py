@@ -110,9 +110,7 @@ def _speed(record: RunRecord) -> float | None:
 
 
 def _peak(record: RunRecord) -> float | None:
-    if record.shared_machine:
-        return None
-    return record.final.get("memory/peak_allocated_bytes", record.final.get("memory/peak_resident_bytes"))
+    return None if record.shared_machine else record.peak_bytes
 
 
 def _saved(record: RunRecord) -> float | None:

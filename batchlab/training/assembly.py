@@ -14,8 +14,12 @@ from batchlab.errors import BadRequest
 from batchlab.plan import scaled
 from batchlab.task import Batch, Task
 from batchlab.training.batches import stream_seed, tensors
+from batchlab.training.device import meter_of
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.peaks import keep_freed_pages
+from batchlab.training.precision import Precision
+from batchlab.training.residence import resident
+from batchlab.training.state import RunState
 
 
 def prepare_process(config: RunConfig) -> torch.device:
@@ -41,6 +45,28 @@ def prepare_process(config: RunConfig) -> torch.device:
 def build_task(config: RunConfig, device: torch.device) -> Task:
     """What the data group names, called."""
     return targets.build(config.data, Task, what="data", offered={"device": device}, trust=config.trust)
+
+
+def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Batch, Batch]:
+    """The task, and its training and validation set on the device."""
+    task = build_task(config, device)
+    return task, resident(task.train, device, name="train"), resident(task.val, device, name="val")
+
+
+def build_state(
+    config: RunConfig,
+    data: tuple[Task, Batch, Batch],
+    device: torch.device,
+    *,
+    budget: int,
+    precision: Precision | None = None,
+) -> RunState:
+    """A run about to train on `data` for `budget` examples: a fresh model in training mode, its optimizer, a meter."""
+    task, train, val = data
+    model = build_model(config, task, device).train()
+    optimizer = build_optimizer(config, model)
+    precision = precision or Precision(config.precision, device)
+    return RunState(model, optimizer, task, train, val, device, precision, meter_of(device), budget)
 
 
 def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Module:

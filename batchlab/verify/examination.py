@@ -11,10 +11,7 @@ from batchlab.plan import plan
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors
-from batchlab.training.device import meter_of
 from batchlab.training.precision import Precision
-from batchlab.training.residence import resident
-from batchlab.training.state import RunState
 from batchlab.verify.causes import find_causes
 from batchlab.verify.findings import Difference, Findings
 from batchlab.verify.trial import Trial
@@ -29,21 +26,8 @@ def examine(config: RunConfig) -> Findings:
     float64, where a difference that is not rounding stands alone; in fp32 where float64 cannot be had.
     """
     device = assembly.prepare_process(config)
-    task = assembly.build_task(config, device)
-    train, val = resident(task.train, device, name="train"), resident(task.val, device, name="val")
-    planned = plan(config, length(train))
-    model = assembly.build_model(config, task, device)
-    state = RunState(
-        model=model,
-        optimizer=assembly.build_optimizer(config, model),
-        task=task,
-        train=train,
-        val=val,
-        device=device,
-        precision=Precision(config.precision, device),
-        meter=meter_of(device),
-        budget=planned.examples,
-    )
+    task, train, _ = data = assembly.build_data(config, device)
+    state = assembly.build_state(config, data, device, budget=plan(config, length(train)).examples)
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
     row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=BATCHES * batch_size)

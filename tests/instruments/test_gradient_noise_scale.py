@@ -7,17 +7,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from plain_defaults import defaults
 from still_life import standing
 from sweep_runs import Lab
 from test_no_trace import trained
 from torch import nn
 
 from batchlab import Task
+from batchlab.config import from_dict
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian_forms import hessian_forms
 from batchlab.instruments.noise_scale import GradientNoiseScale
+from batchlab.instruments.panel import build_instruments
 from batchlab.instruments.per_example import freeze_statistics, per_example_gradients, per_example_norms
 from batchlab.instruments.unit_gradients import micro_batch_norms
+from batchlab.plan import plan
 from batchlab.training.batches import slices
 
 OFFERED = {"batch_size": 16, "micro_batch_size": 16, "eval_every": 100, "budget": 1000, "seed": 0}
@@ -500,7 +504,7 @@ def test_an_instrument_that_does_not_fit_is_no_answer_about_the_batch_size(full_
         ({"draws": 9}, "draws=9 cannot be: it is an integer of at least 10"),
         ({"draws": 10.0}, "draws=10.0 cannot be"),
         ({"examples": 4}, "examples=4 cannot be: it is null, or at least 8"),
-        ({"every": 0}, "every=0 cannot be: it is null, or a number of examples"),
+        ({"every": 0}, "every=0 cannot be: it is an integer of at least 1, or null"),
         ({"adam": True}, "adam=True cannot be: it is auto or false"),
         ({"full": "yes"}, "full=yes cannot be: it is true or false"),
         ({"per_layer": 1}, "per_layer=1 cannot be: it is true or false"),
@@ -509,6 +513,18 @@ def test_an_instrument_that_does_not_fit_is_no_answer_about_the_batch_size(full_
 def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
     with pytest.raises(BadRequest, match=rf"instruments\.noise_scale\.{message}"):
         GradientNoiseScale(**(OFFERED | changes))
+
+
+def test_a_refusal_names_the_instrument_by_its_key_in_the_config():
+    config = from_dict(
+        defaults(
+            device="cpu",
+            instruments={"second": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale", "draws": 9}},
+        )
+    )
+    _, task, _ = regression(n=32)
+    with pytest.raises(BadRequest, match=r"^instruments\.second\.draws=9 cannot be"):
+        build_instruments(config, plan(config, 32), task)
 
 
 def test_draws_larger_than_the_data_are_refused_and_so_are_data_too_small():

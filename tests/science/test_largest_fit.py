@@ -38,6 +38,15 @@ def up_to(limit: float):
     return lambda size: Outcome.FITS if size <= limit else Outcome.OOM
 
 
+def test_a_bound_below_the_prediction_is_tried_at_once():
+    """A probe is a process: halving the way up to a bound that the prediction is beyond would take seven."""
+    oracle = Oracle(up_to(1000), bytes_of=lambda size: size * ROOM / 1200)
+    found = largest_fit(oracle, at_most=512)
+
+    assert found.largest == 512
+    assert [size for size, _ in oracle.asked if size > 128] == [512, 512]
+
+
 def check_contract(oracle: Oracle, found: Found, at_most: int) -> None:
     """What holds for every oracle."""
     sizes = [size for size, _ in oracle.asked]

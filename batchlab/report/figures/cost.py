@@ -1,6 +1,6 @@
 """What a batch size costs: examples per second, seconds per step and bytes, with the knee and what did not fit."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import pandas as pd
@@ -25,6 +25,7 @@ from batchlab.report.figures.drawing import (
 )
 from batchlab.report.fits import GroupFits
 from batchlab.science.knee import Knee
+from batchlab.science.line import Line
 from batchlab.science.uncertainty import Interval
 
 MIB = 2**20
@@ -81,9 +82,7 @@ def _per_step(found: Measured | str) -> Drawing:
     def paint(axes: Axes) -> None:
         points(axes, values, "measured", BLUE, "o", joined=False)
         if line is not None:
-            at = np.geomspace(min(values), max(values), 100)
-            height = np.array([1000 * line.at(float(size)) for size in at])
-            axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
+            _draw_line(axes, line, values, text, by=1000)
         batch_size_axis(axes, values)
         plain_log(axes)
         axes.set_ylabel("milliseconds per step")
@@ -118,15 +117,20 @@ def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list
         for values, label, colour, mark in series:
             points(axes, values, label, colour, mark, joined=colour == GREEN)
         if isinstance(peaks, Measured) and peaks.line is not None:
-            at = np.geomspace(min(sizes), max(sizes), 100)
-            height = np.array([peaks.line.at(float(size)) / MIB for size in at])
-            axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
+            _draw_line(axes, peaks.line, sizes, text, by=1 / MIB)
         _mark_limit(axes, did_not_fit)
         batch_size_axis(axes, [*sizes, *did_not_fit])
         plain_log(axes)
         axes.set_ylabel("MiB")
 
     return draw(*MEMORY, says, paint)
+
+
+def _draw_line(axes: Axes, line: Line, sizes: Collection[int], text: str, *, by: float) -> None:
+    """A fitted line, `by` times as high, over the batch sizes; on a logarithmic axis as far as it is above 0."""
+    at = np.geomspace(min(sizes), max(sizes), 100)
+    height = np.array([by * line.at(float(size)) for size in at])
+    axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
 
 
 def _left_out(found: Measured) -> str:
