@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlab.errors import BadRequest
+from batchlab.science.counter_random import uniform
 from batchlab.task import Task
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 __version__ = "0.1.0"
-__all__ = ["BadRequest", "Task", "__version__", "load_runs"]
+__all__ = ["BadRequest", "Task", "__version__", "load_runs", "uniform"]
 
 
 def load_runs(path: str | PathLike[str]) -> "DataFrame":
