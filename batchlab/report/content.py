@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batchlab.printable import NOTHING, counted, printable
 from batchlab.records import RunStatus
 from batchlab.report.claim import Claim, Evidence
+from batchlab.report.claims.settings import SHARE_OF_SIZES
 from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval
 from batchlab.science.verdicts import Verdict
@@ -120,6 +121,13 @@ def what_is_missing(report: "Report") -> Iterator[Missing]:
     for (status, reason), ids in ended.items():
         named = ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
         yield Missing(f"{counted(len(ids), 'run')} {status} ({named})" + (f": {reason}" if reason else ""))
+    most = max((len(group.batch_sizes) for group in report.fits.groups), default=0)
+    few = [group for group in report.fits.groups if 2 <= len(group.batch_sizes) < SHARE_OF_SIZES * most]
+    if few:
+        names = ", ".join(group.name for group in few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
+        yield Missing(
+            f"Trends over batch sizes leave out {names}: fewer than {SHARE_OF_SIZES:.0%} of the {most} sizes."
+        )
     for claim in report.claims:
         if claim.verdict is Verdict.NOT_TESTED:
             yield Missing(f"{claim.id} not tested: {sentence(claim.why)}", claim.command)

@@ -1,5 +1,6 @@
 """What `batchlab find` left in a study: the largest micro-batch that fits, search by search."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 from batchlab.printable import printable
 from batchlab.recording.files import read_json
 from batchlab.recording.knobs import flat
+from batchlab.science.largest_fit import Outcome, Probe, speeds
+from batchlab.science.uncertainty import Interval
 
 FOLDER = "find"  # of a study
 # What moves the bytes of a training step.
@@ -18,6 +21,7 @@ MOVES_BYTES = ("data", "model", "optimizer", "precision", "device")
 class Search:
     """One finished or unfinished search."""
 
+    file: str  # its name
     status: str  # found, nothing fits, failed, interrupted, running
     largest: int | None  # examples of a micro-batch that ran twice
     accumulate: int  # micro-batches per step
@@ -26,6 +30,9 @@ class Search:
     limit_bytes: int | None  # None: what was free on the device
     limit_given: bool
     knee: int | None  # smallest micro-batch within 10% of the best speed
+    speeds: Mapping[int, Interval]  # examples per second of each micro-batch that fits, with memory as a run has it
+    alone: bool  # whether those had the machine to themselves
+    precision: str
     settings: Mapping[str, Any]  # dotted, of MOVES_BYTES
     written_at: str
 
@@ -35,7 +42,7 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
     found = []
     for path in sorted((study / FOLDER).glob("*.json")):
         try:
-            found.append(_search(read_json(path)))
+            found.append(_search(path.name, read_json(path)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if damaged is not None:
                 damaged.append(printable(f"{path} cannot be read: {error or type(error).__name__}"))
@@ -47,11 +54,13 @@ def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name.split(".")[0] in MOVES_BYTES and value is not None}
 
 
-def _search(values: Mapping[str, Any]) -> Search:
+def _search(file: str, values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
     config = flat({name: value for name, value in values["config"].items() if name in MOVES_BYTES})
+    as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]
     return Search(
+        file=file,
         status=str(values["status"]),
         largest=_whole(values["largest"]),
         accumulate=_whole(values["config"].get("accumulate")) or 1,
@@ -60,9 +69,23 @@ def _search(values: Mapping[str, Any]) -> Search:
         limit_bytes=_whole(values.get("memory_limit_bytes")),
         limit_given=bool(values.get("memory_limit_given")),
         knee=_whole(knee.get("size")),
+        speeds=speeds([_probe(entry) for entry in as_runs]),
+        alone=not any(entry.get("shared_machine") for entry in as_runs),
+        precision=printable(str(values["config"].get("precision"))),
         settings=settings(config),
         written_at=str(values.get("written_at", "")),
     )
+
+
+def _probe(values: Mapping[str, Any]) -> Probe:
+    """Of a probe what tells its speed."""
+    size, accumulate = _whole(values["size"]), _whole(values.get("accumulate")) or 1
+    if not size:
+        raise ValueError("a probe without a size")
+    seconds = tuple(float(second) for second in values.get("step_seconds", ()))
+    if not all(0 < second < math.inf for second in seconds):
+        raise ValueError("a step that took no time")
+    return Probe(size=size, outcome=Outcome(values["outcome"]), accumulate=accumulate, step_seconds=seconds)
 
 
 def _whole(value: Any) -> int | None:

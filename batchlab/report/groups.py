@@ -1,6 +1,6 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,17 +43,25 @@ def groups(study: Study) -> tuple[Group, ...]:
     if "lr_scaling" in asked and "reference_batch_size" in asked:
         # Of no consequence there, and two sweeps may have had two.
         asked.loc[asked["lr_scaling"] == '"none"', "reference_batch_size"] = "null"
-    varied = [name for name in asked if asked[name].nunique() > 1]
+    varied = [str(name) for name in asked if asked[name].nunique() > 1]
     keys = asked[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(asked), index=asked.index)
     fitted = study.runs[[str(name) for name in study.runs.columns if str(name).startswith(FITTED)]]
+    named = telling(varied, list(dict.fromkeys(keys)))
     found = []
     for key, members in keys.groupby(keys, sort=False):
-        name = " ".join(f"{knob}={value.strip(chr(34))}" for knob, value in zip(varied, key, strict=True))
+        name = " ".join(f"{varied[i]}={key[i].strip(chr(34))}" for i in named)
         runs = fitted.loc[members.index]
         rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
         runs = runs.assign(lr=rates.where(rates < LARGEST, 0.0)).drop_duplicates([*FREE])
         found.append(Group(printable(name), runs, _rate(runs)))
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
+
+
+def telling(varied: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[int]:
+    """Which of the knobs tell the groups apart: an instrument's many only where the others do not."""
+    plain = [i for i, knob in enumerate(varied) if not knob.startswith("instruments.")]
+    alone = len({tuple(key[i] for i in plain) for key in keys}) == len(keys)
+    return plain if alone else list(range(len(varied)))
 
 
 def _rate(runs: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from batchlab.science.memory_model import MemoryModel, Prediction, fit
+from batchlab.science.uncertainty import Interval, median_interval
 
 SIGNIFICANT_BITS = 6
 FIRST = 2  # examples of the first probe: BatchNorm cannot train on one
@@ -216,3 +217,17 @@ def judged(probe: Probe, before: Sequence[Probe]) -> Probe:
     if not any(other.fits and other.size < probe.size for other in before):
         return replace(probe, outcome=Outcome.FAILED)
     return replace(probe, outcome=Outcome.OOM) if probe.outcome is Outcome.UNCLEAR else probe
+
+
+def speeds(probes: Sequence[Probe]) -> dict[int, Interval]:
+    """Examples per second of each size that fits, by the median step after the first; of two probes the longer."""
+    found: dict[int, Interval] = {}
+    for probe in probes:
+        if not probe.fits or not probe.step_seconds:
+            continue
+        step, examples = median_interval(probe.step_seconds), probe.size * probe.accumulate
+        if probe.size not in found or step.n > found[probe.size].n:
+            low = examples / step.high if step.high else None
+            high = examples / step.low if step.low else None
+            found[probe.size] = Interval(examples / step.value, low, high, step.n)
+    return found

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchlab.errors import BadRequest, StorageError
-from batchlab.printable import counted
+from batchlab.printable import counted, printable
 from batchlab.recording import disk
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import hold_study, read_record
@@ -136,7 +136,11 @@ def _report(outcome: SweepOutcome, points: Sequence[Point], *, anew: bool) -> No
     """The report of each study of several points; one that stands stays where nothing was run since."""
     for study in dict.fromkeys(point.study_folder for point in points):
         there = sum(point.study_folder == study for point in points)
-        if points[0].config.report and there > 1 and outcome.records and (anew or not (study / REPORT).exists()):
+        if not (points[0].config.report and there > 1 and outcome.records):
+            continue
+        if not anew and (study / REPORT).exists():
+            sys.stdout.write(f"Report: {printable(study / REPORT)}\n")
+        else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             sys.stdout.flush()
             report(study, width=width, stdout=sys.stdout, stderr=sys.stderr)

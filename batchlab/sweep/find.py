@@ -8,7 +8,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
-from batchlab.science.largest_fit import Probe, judged, largest_fit
+from batchlab.science.largest_fit import Probe, judged, largest_fit, speeds
 from batchlab.science.uncertainty import Interval
 from batchlab.sweep.checks import check_grid
 from batchlab.sweep.find_table import Watcher, comparison, summary
@@ -16,7 +16,7 @@ from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, distinguishing, without_duplicates
 from batchlab.sweep.probing import Prober
 from batchlab.sweep.room import SHARE, available_bytes
-from batchlab.sweep.searches import SOUGHT, Search, speeds
+from batchlab.sweep.searches import SOUGHT, Search
 from batchlab.sweep.server import WarmServer
 
 AT_MOST = 2**16  # examples of a micro-batch; no bound at all would go on to what no training takes

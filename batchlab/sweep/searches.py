@@ -1,7 +1,6 @@
 """One search for the largest micro-batch: what is searched, what is known of it, and what is kept on the disk."""
 
 import functools
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from batchlab.recording.masking import masked, masked_overrides
 from batchlab.science.knee import Knee
 from batchlab.science.largest_fit import Found, Probe, line_through
 from batchlab.science.memory_model import Account
-from batchlab.science.uncertainty import Interval, median_interval
 from batchlab.sweep.identity import digest, identity, study_folder
 from batchlab.sweep.probing import HEADROOM
 
@@ -114,17 +112,3 @@ class Search:
             "written_at": now_utc(),
         }
         disk.write_atomically(self.file, to_json(content, indent=2) + "\n")
-
-
-def speeds(probes: Sequence[Probe]) -> dict[int, Interval]:
-    """Examples per second of each size that fits, by the median step after the first; of two probes the longer."""
-    found: dict[int, Interval] = {}
-    for probe in probes:
-        if not probe.fits or not probe.step_seconds:
-            continue
-        step, examples = median_interval(probe.step_seconds), probe.size * probe.accumulate
-        if probe.size not in found or step.n > found[probe.size].n:
-            low = examples / step.high if step.high else None
-            high = examples / step.low if step.low else None
-            found[probe.size] = Interval(examples / step.value, low, high, step.n)
-    return found

@@ -14,10 +14,10 @@ from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import main
 from batchlab.errors import BadRequest
 from batchlab.science.knee import Knee
-from batchlab.science.largest_fit import Outcome, Probe, largest_fit
+from batchlab.science.largest_fit import Outcome, Probe, largest_fit, speeds
 from batchlab.sweep.find_says import sentences
 from batchlab.sweep.find_table import comparison
-from batchlab.sweep.searches import Search, speeds
+from batchlab.sweep.searches import Search
 
 MIB = 2**20
 NETS = """

@@ -1,0 +1,118 @@
+"""What `batchlab find` left speaks to a claim; groups are told apart by the knobs that a reader looks for."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from batchlab.report.claim import Claim
+from batchlab.report.claims import CLAIMS, judge_claims
+from batchlab.report.claims.settings import alike_but
+from batchlab.report.content import what_is_missing
+from batchlab.report.fits import fits
+from batchlab.report.found import searches
+from batchlab.report.groups import groups
+from batchlab.report.recommendation import Recommendation
+from batchlab.report.report import Report
+from batchlab.report.study import read_study
+from batchlab.science.verdicts import Verdict
+from tests.report.planted import write_run
+
+
+def probe(size: int, step_seconds: list[float], **more: object) -> dict[str, object]:
+    return {"size": size, "outcome": "fits", "accumulate": 1, "step_seconds": step_seconds, **more}
+
+
+def find_file(study: Path, probes: list[dict[str, object]], **changes: object) -> None:
+    values = {"status": "found", "config": {"precision": "fp32"}, "largest": 64, "probes": probes, **changes}
+    (study / "find").mkdir(parents=True)
+    (study / "find" / "fp32.json").write_text(json.dumps(values))
+
+
+def largest_fit(study: Path) -> Claim:
+    (claim,) = judge_claims(read_study(study), [claim for claim in CLAIMS if claim.id == "largest-fit"])
+    return claim
+
+
+def around(seconds: float) -> list[float]:
+    return [seconds * (1 + 0.001 * i) for i in range(-4, 5)]
+
+
+@pytest.mark.parametrize(
+    ("largest_takes", "verdict"), [(0.02, Verdict.SUPPORTED), (0.16, Verdict.CONTRADICTED), (0.0795, None)]
+)
+def test_a_search_tells_whether_the_largest_that_fits_is_the_fastest(
+    tmp_path: Path, largest_takes: float, verdict: Verdict | None
+) -> None:
+    # At 32 examples in 0.04 s: 800 examples/s, and at 64 the same would take 0.08 s.
+    write_run(tmp_path, 8)
+    find_file(tmp_path, [probe(16, around(0.04)), probe(32, around(0.04)), probe(64, around(largest_takes))])
+
+    claim = largest_fit(tmp_path)
+
+    gain = math.log((64 / largest_takes) / 800)
+    (evidence,) = claim.evidence
+    assert evidence.effect.interval.value == pytest.approx(gain)
+    assert evidence.runs == ("find/fp32.json",)
+    # A gain of 0.6% is no gain: wholly within the 10% that matter, which speaks against starting from the largest.
+    assert claim.verdict is (verdict or Verdict.CONTRADICTED)
+    if verdict is None:
+        assert gain < math.log(1.1)
+
+
+def test_a_speed_measured_beside_other_points_or_far_below_the_limit_decides_nothing(tmp_path: Path) -> None:
+    for name, more in (("shared", {"shared_machine": True}), ("alone", {})):
+        write_run(tmp_path / name, 8)
+        probes = [probe(32, around(0.04)), probe(64, around(0.02), **more)]
+        find_file(tmp_path / name, probes, largest=64 if more else 200)
+        assert largest_fit(tmp_path / name).verdict is Verdict.NOT_TESTED
+
+
+def test_of_an_exact_search_only_the_timings_are_speeds(tmp_path: Path) -> None:
+    find_file(tmp_path, [probe(64, around(1.0))], exact=True, timings=[probe(32, around(0.04))])
+
+    (search,) = searches(tmp_path)
+
+    assert {size: speed.value for size, speed in search.speeds.items()} == {32: pytest.approx(800)}
+
+
+@pytest.mark.parametrize("bad", [{"size": 0}, {"size": 8, "outcome": "what"}, {"step_seconds": [0.0]}, {"size": "8"}])
+def test_a_probe_that_cannot_be_is_said(tmp_path: Path, bad: dict[str, object]) -> None:
+    find_file(tmp_path, [probe(8, around(1.0)) | bad])
+    damaged: list[str] = []
+    assert searches(tmp_path, damaged) == ()
+    assert len(damaged) == 1
+
+
+def varied(study: Path, precision: bool = True) -> None:
+    for size in (8, 32, 128):
+        for seed in range(2):
+            full = {"instruments": {"noise_scale": {"_target_": "a.B", "draws": 20}}}
+            write_run(study, size, seed, config=full)
+            write_run(study, size, seed, config={"precision": "bf16"} if precision else {})
+
+
+def test_an_instrument_names_no_group_that_another_knob_names(tmp_path: Path) -> None:
+    varied(tmp_path / "both")
+    varied(tmp_path / "alone", precision=False)
+
+    both, alone = read_study(tmp_path / "both"), read_study(tmp_path / "alone")
+
+    assert {group.name for group in groups(both)} == {"precision=fp32", "precision=bf16"}
+    labels = [label for label, _ in alike_but(both.runs, both.asked.astype(str), ())]
+    assert sorted(labels) == ["precision=bf16", "precision=fp32"]
+    assert any("instruments.noise_scale.draws=20" in group.name for group in groups(alone))
+
+
+def test_a_setting_left_out_of_the_trends_is_named(tmp_path: Path) -> None:
+    for size in (2, 8, 32, 128):
+        write_run(tmp_path, size)
+    for size in (8, 32):
+        write_run(tmp_path, size, config={"precision": "bf16"})
+    study = read_study(tmp_path)
+    report = Report(study, (), fits(study), Recommendation("", "", ""))
+
+    assert [missing.what for missing in what_is_missing(report)] == [
+        "Trends over batch sizes leave out precision=bf16: fewer than 60% of the 4 sizes."
+    ]
