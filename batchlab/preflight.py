@@ -165,8 +165,14 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield (
             f"batch_size={config.batch_size} makes a micro-batch of 1 example, and BatchNorm (layer '{parts.norm}') "
-            "cannot train on one: use a larger batch, another micro_batch_size, or model.batch_norm=false"
+            f"cannot train on one: use a larger batch, another micro_batch_size, or {_without_batch_norm(config)}"
         )
+
+
+def _without_batch_norm(config: RunConfig) -> str:
+    if config.model.get("batch_norm") is True:
+        return "model.batch_norm=false"
+    return "model.norm=group" if "norm" in config.model else "GroupNorm in its place"
 
 
 def _in_the_users_words(error: BaseException) -> str:

@@ -1,31 +1,48 @@
 """A small convolutional network."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from batchlab import BadRequest
+from batchlab.models.asked import check_count, image, outputs
+from batchlab.models.norms import check_norm, norm_layer
 
 
 class CNN(nn.Module):
     """Two 3x3 convolutions of `width` and 2 x `width` channels, each with ReLU and pooling, then a linear layer.
 
+    `norm` comes after each convolution; null is BatchNorm, or none where `batch_norm` is false.
+
     Maps images (examples, channels, height, width) of at least 4x4 to logits (examples, num_classes).
     """
 
-    def __init__(self, input_shape: tuple[int, ...], num_classes: int, width: int, batch_norm: bool = True) -> None:
+    def __init__(
+        self,
+        input_shape: Sequence[int] | None = None,
+        num_classes: int | None = None,
+        *,
+        width: int,
+        batch_norm: bool = True,
+        norm: str | None = None,
+        num_outputs: int | None = None,
+    ) -> None:
         super().__init__()
-        if len(input_shape) != 3 or min(input_shape[1:]) < 4:
+        channels, rows, columns = image("cnn", input_shape, least=4)
+        check_count("width", width)
+        if norm is None:
+            norm = "batch" if batch_norm else "none"
+        check_norm(norm)
+        if norm in ("batch", "ghost") and not batch_norm:
             raise BadRequest(
-                f"model=cnn takes images (channels, height, width) of at least 4x4, and the data's examples are "
-                f"{tuple(input_shape)}: use model=mlp"
+                f"model.norm={norm} and model.batch_norm=false are two answers: leave out model.batch_norm=false, or "
+                "use model.norm=none"
             )
-        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-            raise BadRequest(f"model.width={width} cannot be: it is an integer of at least 1")
-        channels, rows, columns = input_shape
         self.layers = nn.Sequential(
-            *_block(channels, width, batch_norm),
-            *_block(width, 2 * width, batch_norm),
+            *_block(channels, width, norm),
+            *_block(width, 2 * width, norm),
             nn.Flatten(),
-            nn.Linear(2 * width * (rows // 4) * (columns // 4), num_classes),
+            nn.Linear(2 * width * (rows // 4) * (columns // 4), outputs("cnn", num_classes, num_outputs)),
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -33,8 +50,8 @@ class CNN(nn.Module):
         return logits
 
 
-def _block(channels_in: int, channels_out: int, batch_norm: bool) -> list[nn.Module]:
-    # BatchNorm subtracts the mean, and a bias with it.
-    convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=not batch_norm)
-    normalisation = [nn.BatchNorm2d(channels_out)] if batch_norm else []
+def _block(channels_in: int, channels_out: int, norm: str) -> list[nn.Module]:
+    # What comes after has a shift of its own for each channel.
+    convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=norm == "none")
+    normalisation = [norm_layer(norm, channels_out)] if norm != "none" else []
     return [convolution, *normalisation, nn.ReLU(), nn.MaxPool2d(2)]

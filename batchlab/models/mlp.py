@@ -1,10 +1,12 @@
 """Fully connected layers."""
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
 from batchlab import BadRequest
+from batchlab.models.asked import check_count, check_dropout, outputs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 
@@ -15,27 +17,32 @@ class MLP(nn.Module):
     A smooth `activation` (gelu, tanh) keeps two runs that differ by rounding together: at the kink of a ReLU a unit
     switches, and the loss parts by 1e-4 within 20 epochs of the digits.
 
-    Maps (examples, *input_shape) to logits (examples, num_classes).
+    Maps (examples, *input_shape) to logits (examples, num_classes), or to (examples, num_outputs) for a regression.
     """
 
     def __init__(
         self,
-        input_shape: tuple[int, ...],
-        num_classes: int,
+        input_shape: Sequence[int] | None = None,
+        num_classes: int | None = None,
+        *,
         width: int,
         depth: int,
         activation: str = "gelu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        num_outputs: int | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (("width", width, 1), ("depth", depth, 0)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise BadRequest(f"model.{name}={value} cannot be: it is an integer of at least {least}")
+        if input_shape is None:
+            raise BadRequest(
+                "model=mlp takes numbers of one shape, and this data does not say what its examples are: use model=gpt "
+                "for a text, or offer input_shape in the Task's model_args"
+            )
+        check_count("width", width)
+        check_count("depth", depth, 0)
         if activation not in ACTIVATIONS:
             raise BadRequest(f"model.activation={activation} is unknown: use one of {', '.join(ACTIVATIONS)}")
-        if not 0 <= dropout < 1:
-            raise BadRequest(f"model.dropout={dropout} cannot be: it is from 0 to below 1, such as model.dropout=0.1")
+        check_dropout(dropout)
         layers: list[nn.Module] = [nn.Flatten()]
         size = math.prod(input_shape)
         for _ in range(depth):
@@ -45,7 +52,7 @@ class MLP(nn.Module):
             layers.append(ACTIVATIONS[activation]())
             layers += [nn.Dropout(dropout)] if dropout else []
             size = width
-        self.layers = nn.Sequential(*layers, nn.Linear(size, num_classes))
+        self.layers = nn.Sequential(*layers, nn.Linear(size, outputs("mlp", num_classes, num_outputs)))
 
     def forward(self, inputs: Tensor) -> Tensor:
         logits: Tensor = self.layers(inputs)

@@ -42,11 +42,17 @@ def identity(config: RunConfig) -> dict[str, Any]:
     named["device"] = config.device.partition(":")[0]
     if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
         named["noise_scale"] = config.noise_scale
-    if named["model"].get("ghost_batch", 0) is None:  # as if it were not there, for the same reason
-        named["model"] = {key: value for key, value in named["model"].items() if key != "ghost_batch"}
+    named["model"] = _without_unset(named["model"])  # for the same reason
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
     return canonical
+
+
+def _without_unset(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The group without what came to be a key later and is null: as if it were not there."""
+    own = str(model["_target_"]).startswith("batchlab.models.")  # what `norm` means in a user's own is the user's
+    later = ("ghost_batch", "norm") if own else ("ghost_batch",)
+    return {key: value for key, value in model.items() if key not in later or value is not None}
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -118,9 +118,10 @@ def _about_batch_norm(findings: Findings, config: RunConfig) -> Iterator[str]:
         )
         return
     without = ", model.batch_norm=false leaves it out" if config.model.get("batch_norm") is True else ""
+    here = " (model.norm=group)" if "norm" in config.model else ""
     yield (
         f"What to type: model.ghost_batch={micro} takes them over {micro} examples in both{without}; GroupNorm or "
-        "LayerNorm in its place looks at one example at a time."
+        f"LayerNorm in its place{here} looks at one example at a time."
     )
 
 
