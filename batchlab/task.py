@@ -46,9 +46,9 @@ class Task:
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
     corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one
     uncorrupted: Any = None  # `train` with the labels that were right before, a tuple or dict of tensors like it
-    # Changes training batches at random, on the device: (batch, draws) -> batch. `draws` (examples,) int64 is one number
-    # per example, of the run's seed and the example's place in the row alone: `batchlab.uniform` makes more of it.
-    # Validation and instruments read the examples as they are.
+    # Changes training batches at random, on the device: (batch, draws) -> batch. `draws` (examples,) int64 is one
+    # number per example, of the run's seed and the example's place in the row alone: `batchlab.uniform` makes more
+    # of it. Validation and instruments read the examples as they are.
     augment: "Callable[[Batch, Tensor], Batch] | None" = None
 
     @classmethod

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Of SplitMix64 (Steele, Lea and Flood 2014), as signed numbers: int64 wraps as uint64 does, which torch cannot multiply.
+# Of SplitMix64 (Steele, Lea and Flood 2014), as signed numbers: int64 wraps as uint64 does, and torch multiplies it.
 _GAMMA = 0x9E3779B97F4A7C15 - 2**64
 _MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 

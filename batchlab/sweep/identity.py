@@ -43,6 +43,8 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
         named["noise_scale"] = config.noise_scale
     named["model"] = _without_unset(named["model"])  # for the same reason
+    if str(named["data"]["_target_"]).startswith("batchlab.data."):  # where published files lie changes no number
+        named["data"] = {key: value for key, value in named["data"].items() if key not in ("folder", "download")}
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
     return canonical
