@@ -46,3 +46,8 @@ def number(value: object, spec: str = ".4g") -> str:
 def counted(number: int, noun: str) -> str:
     """`1 point`, `2 points`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def as_sentence(reason: str) -> str:
+    """A reason as a sentence of its own: it begins large and ends with a full stop."""
+    return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."

@@ -15,7 +15,9 @@ TINY = {
 SAYS = dict.fromkeys(("bench_loop", "bench_sweep"), "allowed 1000.00") | {"bench_instruments": "noise_scale_micro"}
 
 
-@pytest.mark.parametrize("script", TINY)
+@pytest.mark.parametrize(
+    "script", ["bench_loop", pytest.param("bench_sweep", marks=pytest.mark.slow), "bench_instruments"]
+)
 def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_path):
     figures = tmp_path / "figures.json"
     ended = subprocess.run(

@@ -62,6 +62,7 @@ def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
     assert kills.leaves_nobody(tmp_path / "killed") is None
 
 
+@pytest.mark.slow  # a kind of the torture each, here after one another
 def test_a_sweep_on_a_hard_day_comes_to_what_it_would_have(expected, tmp_path):
     folder, done = tmp_path / "day", dict[str, bytes]()
     folder.mkdir()

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from batchlab.printable import NOTHING, printable
+from batchlab.printable import NOTHING, as_sentence, printable
 from batchlab.report.budgets import Budget
 from batchlab.report.content import Table, ends, estimate
 from batchlab.report.costs import Choice, Measured, TimeToTarget
-from batchlab.report.figures.drawing import sentence
 from batchlab.report.fits import Fits, GroupFits
 from batchlab.report.to_target import ToTarget
 from batchlab.report.tournament import Tournament
@@ -63,7 +62,7 @@ def _parts(group: GroupFits) -> Iterator[tuple[str, str]]:
 
 def _to_target(found: ToTarget | str) -> str:
     if isinstance(found, str):
-        return sentence(found)
+        return as_sentence(found)
     said = [f"{found.metric} {found.value:g}"]
     critical = found.critical
     if critical is None:
@@ -78,7 +77,7 @@ def _to_target(found: ToTarget | str) -> str:
 
 def _time(found: TimeToTarget | str) -> str:
     if isinstance(found, str):
-        return sentence(found)
+        return as_sentence(found)
     others = [f"{size:,}" for size in found.as_fast if size != found.fastest]
     told = f", not to be told from {', '.join(others)}" if others else ""
     by_fit = ""
@@ -90,7 +89,7 @@ def _time(found: TimeToTarget | str) -> str:
 
 def _line(found: Measured | str, start: float, start_unit: str, slope: float, slope_unit: str) -> str:
     if isinstance(found, str):
-        return sentence(found)
+        return as_sentence(found)
     if found.line is None:
         return "one size makes no line."
     zero, each = found.line.at_zero, found.line.per_unit
@@ -103,14 +102,14 @@ def _line(found: Measured | str, start: float, start_unit: str, slope: float, sl
 
 def _knee(found: Knee | str) -> str:
     if isinstance(found, str):
-        return sentence(found)
+        return as_sentence(found)
     span = "" if found.low is None else f" ({found.low:,} to {'more' if found.high is None else f'{found.high:,}'})"
     return f"{found.size:,}{span}; the fastest is {found.best_size:,}, {found.best_speed:,.0f} examples per second."
 
 
 def _rate(found: Tournament | str) -> str:
     if isinstance(found, str):
-        return sentence(found)
+        return as_sentence(found)
     best = ", ".join(f"{one.peak_lr:.3g} at {one.batch_size:,}{' (edge)' if one.at_edge else ''}" for one in found.best)
     if found.slope is None:
         return f"{best}; no slope: {found.why_no_slope}."
@@ -119,7 +118,7 @@ def _rate(found: Tournament | str) -> str:
 
 def _noise(group: GroupFits) -> str:
     if isinstance(group.noise_scales, str):
-        return sentence(group.noise_scales)
+        return as_sentence(group.noise_scales)
     by_size = {scale.batch_size: scale.examples for scale in reversed(group.noise_scales)}
     said = ", ".join(f"{size:,}: {by_size[size].value:,.3g} ({ends(by_size[size])})" for size in sorted(by_size))
     return f"over the training of the first seed, examples by batch size: {said}."

@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from batchlab.recording import disk
 from batchlab.recording.run_folder import FIGURES, hold_study
-from batchlab.recording.study_view import rebuild
 from batchlab.report.claim import Claim
 from batchlab.report.claims import judge_claims
-from batchlab.report.figures.all_of_them import Figures, draw_all
 from batchlab.report.fits import Fits, fits
-from batchlab.report.html import as_html
-from batchlab.report.machine_readable import as_json
-from batchlab.report.markdown import as_markdown
 from batchlab.report.recommendation import Recommendation, recommend
 from batchlab.report.study import Study, read_study
+
+if TYPE_CHECKING:
+    from batchlab.report.figures.all_of_them import Figures
 
 MARKDOWN, HTML, JSON = "report.md", "report.html", "report.json"
 
@@ -37,12 +36,19 @@ def make(folder: Path) -> Report:
     return Report(study, claims, fitted, recommend(study, fitted, claims))
 
 
-def write(report: Report, folder: Path) -> Figures:
+def write(report: Report, folder: Path) -> "Figures":
     """Puts report.md, report.html, report.json and figures/*.png into `folder`, and returns the figures.
 
     Each file is written aside and moved, so that a reader finds the old one or the new. StorageError where the disk
     refuses.
     """
+    # Only here: matplotlib, jinja2 and tensorboard take a second, and the terminal alone needs none of them.
+    from batchlab.recording.study_view import rebuild
+    from batchlab.report.figures.all_of_them import draw_all
+    from batchlab.report.html import as_html
+    from batchlab.report.machine_readable import as_json
+    from batchlab.report.markdown import as_markdown
+
     drawn = draw_all(report.study, report.fits)
     disk.make_folder(folder / FIGURES)
     with hold_study(folder):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from batchlab.printable import as_sentence
 from batchlab.report.costs import Measured
 from batchlab.report.figures.drawing import (
     BLUE,
@@ -21,7 +22,6 @@ from batchlab.report.figures.drawing import (
     over_seeds,
     plain_log,
     points,
-    sentence,
 )
 from batchlab.report.fits import GroupFits
 from batchlab.science.knee import Knee
@@ -45,7 +45,7 @@ def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
 
 def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int]) -> Drawing:
     if isinstance(found, str):
-        return missing(*THROUGHPUT, sentence(found))
+        return missing(*THROUGHPUT, as_sentence(found))
     speeds = dict(found.sizes)
     says = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
     if isinstance(knee, Knee):
@@ -70,7 +70,7 @@ def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int])
 
 def _per_step(found: Measured | str) -> Drawing:
     if isinstance(found, str):
-        return missing(*PER_STEP, sentence(found))
+        return missing(*PER_STEP, as_sentence(found))
     values = {size: _scaled(interval, 1000) for size, interval in found.sizes}
     line = found.line
     says = f"Milliseconds per optimizer step, mean of {counted_seeds(values, 'run')} with 95% intervals."
@@ -92,7 +92,7 @@ def _per_step(found: Measured | str) -> Drawing:
 
 def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list[int]) -> Drawing:
     if isinstance(peaks, str) and not saved:
-        return missing(*MEMORY, sentence(peaks))
+        return missing(*MEMORY, as_sentence(peaks))
     says, text = "", ""
     series: list[tuple[dict[int, Interval], str, str, str]] = []
     if isinstance(peaks, str):

@@ -195,8 +195,3 @@ def counted_seeds(values: dict[int, Interval], noun: str = "seed") -> str:
     if counts == [1]:
         return f"1 {noun}"
     return f"{counts[0]} {noun}s" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} {noun}s"
-
-
-def sentence(text: str) -> str:
-    """A reason as a sentence of its own."""
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}."

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from batchlab.printable import as_sentence
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -18,7 +19,6 @@ from batchlab.report.figures.drawing import (
     draw,
     missing,
     plain_log,
-    sentence,
 )
 from batchlab.report.tournament import Cell, Tournament
 
@@ -30,7 +30,7 @@ def tournament(found: Tournament | str) -> Iterator[Drawing]:
     slope = ("best_rate", "Best learning rate by batch size")
     heat = ("rate_map", "Every learning rate at every batch size")
     if isinstance(found, str):
-        yield from (missing(*slope, sentence(found)), missing(*heat, sentence(found)))
+        yield from (missing(*slope, as_sentence(found)), missing(*heat, as_sentence(found)))
         return
     yield _slope(found, *slope) if found.best else missing(*slope, "At no batch size did a rate reach the end.")
     few = len(found.cells) <= MOST_CELLS
@@ -41,7 +41,7 @@ def _slope(found: Tournament, name: str, title: str) -> Drawing:
     slope = found.slope
     says = f"The rate with the lowest {found.by} at each batch size, of a grid of {found.resolution:.3g}-fold steps. "
     if slope is None:
-        says += sentence(found.why_no_slope)
+        says += as_sentence(found.why_no_slope)
     else:
         span = "" if slope.low is None or slope.high is None else f" ({slope.low:.2f} to {slope.high:.2f})"
         says += f"The slope on logarithmic axes is {slope.value:.2f}{span}: 1 is linear, 1/2 the square root, 0 none."

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.axes import Axes
 
+from batchlab.printable import as_sentence
 from batchlab.report.costs import TimeToTarget
 from batchlab.report.figures.drawing import (
     BLUE,
@@ -21,7 +22,6 @@ from batchlab.report.figures.drawing import (
     missing,
     plain_log,
     points,
-    sentence,
 )
 from batchlab.report.to_target import SizeToTarget, ToTarget
 from batchlab.science.critical_batch import ESTIMATE, CriticalBatch
@@ -36,7 +36,7 @@ def steps_and_examples(found: ToTarget | str) -> Iterator[Drawing]:
     """Two figures: S(B) = S_min + E_min / B and E(B) = B S(B), with B_crit; those that never got there on top."""
     for name, title, label in (STEPS, EXAMPLES):
         if isinstance(found, str):
-            yield missing(name, title, sentence(found))
+            yield missing(name, title, as_sentence(found))
             continue
         reached = [size for size in found.sizes if size.reached]
         censored = [size for size in found.sizes if not size.reached]
@@ -61,7 +61,7 @@ def _to_target(
         f"{label.capitalize()} until {found.metric} was {found.value:g}, to {found.resolution:,.0f} examples; at each "
         f"batch size the best rate tried; mean of {counted_seeds(values)} with 95% intervals. "
     )
-    says += _curve_said(critical) if critical is not None else sentence(found.why_not)
+    says += _curve_said(critical) if critical is not None else as_sentence(found.why_not)
     if censored:
         says += f" Not every seed reached it at {', '.join(f'{size.batch_size:,}' for size in censored)}."
 
@@ -115,7 +115,7 @@ def seconds(found: TimeToTarget | str) -> Drawing:
     """T(B): the seconds measured, those that S(B) t(B) gives, and where they are least."""
     name, title, label = SECONDS
     if isinstance(found, str):
-        return missing(name, title, sentence(found))
+        return missing(name, title, as_sentence(found))
     if not found.sizes:
         return missing(name, title, "No batch size has its seconds to the target.")
     values = {size: _clipped(interval) for size, interval in found.sizes}
