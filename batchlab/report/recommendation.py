@@ -123,14 +123,13 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
 
 
 def _at_edge(main: GroupFits, size: int) -> str:
-    lr_at_edge = isinstance(main.to_target, ToTarget) and any(
-        s.batch_size == size and s.at_edge for s in main.to_target.sizes
-    )
-    if not lr_at_edge and not isinstance(main.tournament, str):
-        lr_at_edge = any(best.batch_size == size and best.at_edge for best in main.tournament.best)
-    return (
-        "Its rate is the smallest or largest that was tried there: a better one may lie beyond." if lr_at_edge else ""
-    )
+    tuned = [] if isinstance(main.to_target, str) else [s for s in main.to_target.sizes if s.reached]
+    played = [] if isinstance(main.tournament, str) else main.tournament.best
+    # As in `fits`: where the way to the target was tuned, that is the rate it is shown at.
+    edges = {best.batch_size: best.at_edge for best in played} | {s.batch_size: s.at_edge for s in tuned}
+    if not edges.get(size):
+        return ""
+    return "Its rate is the smallest or largest that was tried there: a better one may lie beyond."
 
 
 def _nothing(main: GroupFits) -> str:

@@ -33,10 +33,11 @@ def seconds_per_step(size):
     return PER_STEP + PER_EXAMPLE * size
 
 
-def with_target(study, sizes=ALL, seeds=range(4), **more):
+def with_target(study, sizes=ALL, seeds=range(4), slower=1, **more):
+    """Runs to the target; `slower` times as many steps as planted."""
     for size in sizes:
         for seed in seeds:
-            steps, each = steps_of(size, seed), seconds_per_step(size)
+            steps, each = slower * steps_of(size, seed), seconds_per_step(size)
             given = {
                 "target": reached(steps, size, steps * each),
                 "final": {"speed/seconds_per_step": each, "speed/examples_per_second": size / each},
@@ -69,10 +70,51 @@ def test_the_fastest_the_cheapest_and_the_critical_batch_are_those_that_were_pla
     assert advice.critical.low < 64 < advice.critical.high
     assert advice.critical.value == pytest.approx(64, rel=0.1)
     assert advice.best_loss.batch_size == 8
+    assert quickest > advice.critical.high
+    assert "it lies above the critical batch size, so it buys time with examples" in advice.text
     assert f"Use batch size {quickest} at a learning rate of 0.05: it was the fastest to val/loss 0.15" in advice.text
     assert "The cheapest is 8" in advice.text
     assert "The lowest validation loss, 0.1001" in advice.text
     assert "4 seeds and 5 batch sizes" in advice.sure
+
+
+def test_where_examples_take_the_time_a_size_below_the_critical_one_is_used(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PER_EXAMPLE", 4e-4)
+    with_target(tmp_path, sizes=(2, *ALL))
+    advice = recommended(tmp_path)
+    assert advice.batch_size < advice.critical.low
+    assert "it lies below the critical batch size, so the gradient's noise does not limit it yet" in advice.text
+
+
+@pytest.mark.parametrize(
+    ("e_min", "sizes", "told"),
+    [
+        (640_000, (8, 16, 32, 64), "is above {low:.3g}: within these sizes a larger batch still saves steps"),
+        (320, (128, 512, 2048), "is below {high:.3g}: larger batches save few steps here"),
+    ],
+)
+def test_a_critical_batch_beyond_the_sizes_tried_is_only_bounded(tmp_path, monkeypatch, e_min, sizes, told):
+    monkeypatch.setitem(globals(), "E_MIN", e_min)
+    with_target(tmp_path, sizes=sizes)
+    advice = recommended(tmp_path)
+    ends = {"low": advice.critical.low, "high": advice.critical.high}
+    assert f"The critical batch size {told.format(**ends)}" in advice.text
+
+
+def test_two_seeds_are_said_to_be_too_few(tmp_path):
+    with_target(tmp_path / "two", seeds=range(2))
+    with_target(tmp_path / "three", seeds=range(3))
+    assert "Two seeds give intervals too wide to choose by" in recommended(tmp_path / "two").sure
+    assert "too wide" not in recommended(tmp_path / "three").sure
+
+
+@pytest.mark.parametrize(("best", "at_edge"), [(0.025, True), (0.05, False), (0.1, True)])
+def test_a_best_rate_at_the_edge_of_the_grid_is_said(tmp_path, best, at_edge):
+    for lr in (0.025, 0.05, 0.1):
+        with_target(tmp_path, seeds=range(3), slower=1 if lr == best else 2, lr=lr)
+    advice = recommended(tmp_path)
+    assert advice.lr == best
+    assert ("Its rate is the smallest or largest that was tried there" in advice.sure) is at_edge
 
 
 def test_the_command_is_what_was_typed_with_a_seed_that_the_study_has_not_seen(tmp_path):
