@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from batchlab.data.cifar_pickle import unpickled
+from batchlab.data.cifar_pickle import ByteArray, unpickled
 from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, located, missing, read_bytes
 
 PIXELS = 3 * 32 * 32  # of an image, in this order
@@ -85,9 +85,10 @@ def _python_file(published: Published, path: Path, md5: str) -> tuple[NDArray[np
         held = unpickled(content)
     except pickle.UnpicklingError as error:
         raise damaged(path, f"is no pickle of arrays ({' '.join(str(error).split())[:200]})") from None
-    images = held.get("data") if isinstance(held, dict) else None
+    data = held.get("data") if isinstance(held, dict) else None
     labels = held.get(published.labels) if isinstance(held, dict) else None
-    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.shape[1:] != (PIXELS,):
+    images = data.values if isinstance(data, ByteArray) else None
+    if images is None or images.shape[1:] != (PIXELS,):
         raise damaged(path, f"holds no 'data' of {PIXELS} bytes for each example")
     if not isinstance(labels, list) or not all(type(label) is int for label in labels):
         raise damaged(path, f"holds no '{published.labels}', a list of integers")
