@@ -110,10 +110,12 @@ def test_every_command_that_would_test_a_claim_composes_into_the_same_study() ->
         assert {config.study for config in configs} == {"fabricated"}, name
         assert len({config.seed for config in configs}) == 5
         assert all(config.batch_size <= N_TRAIN for config in configs)
-        if name not in ("lr-scaling", "small-lr"):
+        if name not in ("lr-scaling", "small-lr", "domain"):
             assert {config.lr for config in configs} == {0.05}
         if name not in ("model-size", "domain"):
             assert {config.model["width"] for config in configs} == {64}
+    (texts,) = {config.data["_target_"] for config in configs}  # the domain's, the last
+    assert texts == "batchlab.data.text.load"
 
 
 def test_a_hostile_name_stays_one_word_of_the_command() -> None:

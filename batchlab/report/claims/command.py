@@ -38,7 +38,7 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
         if study.folder.parent != Path("runs"):
             chosen |= {"runs_dir": written(str(study.folder.parent))}
     for group in GROUPS:
-        if f"{group}._target_" in wanted:
+        if group in wanted:  # another data set or model: the keys of the study's own are none of its
             chosen = {key: value for key, value in chosen.items() if key.split(".")[0] != group}
     chosen |= wanted
     if chosen.get("lr_scaling", "none") not in NOISE_RULES:
