@@ -1,5 +1,6 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from batchlab.science.uncertainty import Interval, mean_interval
 
 LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
 FREE = ("batch_size", "seed", "lr")
+FEW = 3  # knobs that all stand in a group's name
+ALWAYS_NAMED = ("data._target_", "model._target_", "optimizer._target_", "lr_scaling")  # where they vary
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
     *("batch_size", "micro_batch_size", "seed", "lr", "reference_batch_size", "stop_at_target", "status", "shared"),
@@ -40,28 +43,35 @@ def groups(study: Study) -> tuple[Group, ...]:
         return ()
     asked = study.asked.reindex(study.runs.index)
     asked = asked.drop(columns=[name for name in FREE if name in asked]).map(to_json)
-    if "lr_scaling" in asked and "reference_batch_size" in asked:
-        # Of no consequence there, and two sweeps may have had two.
-        asked.loc[asked["lr_scaling"] == '"none"', "reference_batch_size"] = "null"
     varied = [str(name) for name in asked if asked[name].nunique() > 1]
     keys = asked[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(asked), index=asked.index)
     fitted = study.runs[[str(name) for name in study.runs.columns if str(name).startswith(FITTED)]]
-    named = telling(varied, list(dict.fromkeys(keys)))
+    named = names(varied, list(dict.fromkeys(keys)))
     found = []
     for key, members in keys.groupby(keys, sort=False):
-        name = " ".join(f"{varied[i]}={key[i].strip(chr(34))}" for i in named)
         runs = fitted.loc[members.index]
         rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
         runs = runs.assign(lr=rates.where(rates < LARGEST, 0.0)).drop_duplicates([*FREE])
-        found.append(Group(printable(name), runs, _rate(runs)))
+        found.append(Group(printable(named[key]), runs, _rate(runs)))
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
 
 
-def telling(varied: Sequence[str], keys: Sequence[tuple[str, ...]]) -> list[int]:
-    """Which of the knobs tell the groups apart: an instrument's many only where the others do not."""
-    plain = [i for i, knob in enumerate(varied) if not knob.startswith("instruments.")]
-    alone = len({tuple(key[i] for i in plain) for key in keys}) == len(keys)
-    return plain if alone else list(range(len(varied)))
+def names(knobs: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """What tells each of `keys`, values as JSON text of `knobs`, from the others: `lr_scaling=sqrt warmup=0.1`.
+
+    An instrument's many knobs are named only where the others do not tell. Of more than a few knobs each key is named
+    by those in which it is not like most of them.
+    """
+    plain = [i for i, knob in enumerate(knobs) if not knob.startswith("instruments.")]
+    if len({tuple(key[i] for i in plain) for key in keys}) < len(keys):
+        plain = list(range(len(knobs)))
+    usual = [Counter(values).most_common(1)[0][0] for values in zip(*keys, strict=True)]
+    found = {}
+    for key in keys:
+        unusual = [i for i in plain if knobs[i] in ALWAYS_NAMED or key[i] != usual[i]]
+        shown = unusual if unusual and len(plain) > FEW else plain
+        found[key] = " ".join(f"{knobs[i]}={key[i].strip(chr(34))}" for i in shown)
+    return found
 
 
 def _rate(runs: pd.DataFrame) -> str:

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def read_study(folder: Path) -> Study:
         try:
             run_id = encodable(record.run_id)
             rows[run_id] = _encodable(row(record))
-            asked[run_id] = _encodable(flat({k: v for k, v in record.config.items() if k not in NOT_OF_THE_RUN}))
+            asked[run_id] = _encodable(_asked(record.config))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
@@ -74,6 +74,20 @@ def read_study(folder: Path) -> Study:
     settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
     settings = settings.where(settings.notna(), None)
     return Study(folder.resolve().name, folder, runs, _measurements(journals), tuple(map(printable, damaged)), settings)
+
+
+def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What tells a run from others, dotted: two ways of asking for one thing are one.
+
+    Neither accumulate nor micro_batch_size is accumulate=1, and a rate that is not scaled has no batch size to be
+    scaled from.
+    """
+    asked = flat({key: value for key, value in config.items() if key not in NOT_OF_THE_RUN})
+    if asked.get("accumulate") is None and asked.get("micro_batch_size") is None:
+        asked["accumulate"] = 1
+    if asked.get("lr_scaling") == "none":
+        asked["reference_batch_size"] = None
+    return asked
 
 
 def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:

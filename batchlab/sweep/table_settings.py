@@ -64,7 +64,12 @@ def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
             continue
         values = [config.get(name, ABSENT) for config in configs]
         found[name] = _names(values) if _is_group(name, records) else values
-    return found
+    # A dozen columns of what measured each point are for nobody, where other knobs tell the points apart.
+    others = {name: values for name, values in found.items() if not name.startswith("instruments")}
+    rows = [
+        (r.batch_size, r.seed, r.lr_scaled, *map(repr, row)) for r, *row in zip(records, *others.values(), strict=True)
+    ]
+    return others if len(set(rows)) == len(rows) else found
 
 
 def _tells_apart(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:

@@ -120,6 +120,16 @@ def test_a_groups_own_key_is_shown_only_where_it_tells_points_apart() -> None:
     assert cells(text, "width") == ["64", "128"]
 
 
+def test_what_measured_the_points_is_shown_only_where_nothing_else_tells_them_apart() -> None:
+    noise = {"instruments": {"noise_scale": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale"}}}
+    told = [record(8, noise | {"lr_scaling": "sqrt"}), record(8, run_id="plain")]
+    alike = [record(8, noise), record(8, run_id="plain")]
+
+    assert "noise_scale" not in shown(told)
+    assert "lr_scaling" in header(shown(told))
+    assert "noise_scale" in shown(alike)
+
+
 def test_models_of_one_name_are_told_apart() -> None:
     text = shown([record(8, {"model": {"_target_": f"{module}.Net"}}, run_id=module) for module in "ab"])
 

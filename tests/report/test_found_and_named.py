@@ -12,7 +12,7 @@ from batchlab.report.claims.settings import alike_but
 from batchlab.report.content import what_is_missing
 from batchlab.report.fits import fits
 from batchlab.report.found import searches
-from batchlab.report.groups import groups
+from batchlab.report.groups import groups, names
 from batchlab.report.recommendation import Recommendation
 from batchlab.report.report import Report
 from batchlab.report.study import read_study
@@ -116,3 +116,40 @@ def test_a_setting_left_out_of_the_trends_is_named(tmp_path: Path) -> None:
     assert [missing.what for missing in what_is_missing(report)] == [
         "Trends over batch sizes leave out precision=bf16: fewer than 60% of the 4 sizes."
     ]
+
+
+def test_two_ways_of_asking_for_one_thing_are_one(tmp_path: Path) -> None:
+    for size, count in ((8, None), (32, 1)):
+        write_run(tmp_path, size, config={"accumulate": count, "reference_batch_size": size})
+    write_run(tmp_path, 128, config={"accumulate": None, "micro_batch_size": 64, "lr_scaling": "linear"})
+
+    asked = read_study(tmp_path).asked
+
+    assert asked["accumulate"].tolist() == [1, 1, None]
+    assert asked["reference_batch_size"].tolist() == [None, None, 32]
+
+
+def test_of_many_knobs_a_name_has_those_that_are_not_as_usual() -> None:
+    knobs = ["lr_scaling", "warmup", "precision", "model.width"]
+    usual = ('"sqrt"', "0", '"fp32"', "128")
+    keys = [
+        usual,
+        ('"none"', *usual[1:]),
+        ('"sqrt"', "0.1", '"fp32"', "128"),
+        ('"sqrt"', "0", '"bf16"', "128"),
+        ('"sqrt"', "0", '"bf16"', "16"),
+    ]
+
+    assert list(names(knobs, keys).values()) == [
+        "lr_scaling=sqrt",
+        "lr_scaling=none",
+        "lr_scaling=sqrt warmup=0.1",
+        "lr_scaling=sqrt precision=bf16",
+        "lr_scaling=sqrt precision=bf16 model.width=16",
+    ]
+    # Of a few all are said, and of many that is the usual one's name, where it would have none.
+    assert names(knobs[1:3], [key[1:3] for key in keys[1:4]]) == {
+        ("0", '"fp32"'): "warmup=0 precision=fp32",
+        ("0.1", '"fp32"'): "warmup=0.1 precision=fp32",
+        ("0", '"bf16"'): "warmup=0 precision=bf16",
+    }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import printable
-from batchlab.report.groups import FREE, Group, column, telling
+from batchlab.report.groups import FREE, Group, column, names
 from batchlab.report.to_target import to_target
 from batchlab.report.tournament import best_rates, rates_tried, tournament
 
@@ -79,12 +79,8 @@ def alike_but(runs: pd.DataFrame, written: pd.DataFrame, knobs: Collection[str])
     asked = written.drop(columns=[name for name in written if name in {*FREE[:2], *knobs}])
     asked = asked[[name for name in asked if asked[name].nunique() > 1]]
     keys = asked.apply(tuple, axis=1) if len(asked.columns) else pd.Series([()] * len(asked), index=asked.index)
-    names = [str(name) for name in asked]
-    named = telling(names, list(dict.fromkeys(keys)))
-    parts = []
-    for key, members in keys.groupby(keys, sort=False):
-        label = " ".join(f"{names[i]}={key[i].strip(chr(34))}" for i in named)
-        parts.append((printable(label), runs.loc[members.index]))
+    named = names([str(name) for name in asked], list(dict.fromkeys(keys)))
+    parts = [(printable(named[key]), runs.loc[members.index]) for key, members in keys.groupby(keys, sort=False)]
     return sorted(parts, key=lambda part: len(part[1]), reverse=True)
 
 
