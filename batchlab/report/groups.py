@@ -14,6 +14,7 @@ from batchlab.science.uncertainty import Interval, mean_interval
 
 LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
 FREE = ("batch_size", "seed", "lr")
+UNSAID = ("instruments.", "reference_batch_size")
 FEW = 3  # knobs that all stand in a group's name
 ALWAYS_NAMED = ("data._target_", "model._target_", "optimizer._target_", "lr_scaling")  # where they vary
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
@@ -59,12 +60,13 @@ def groups(study: Study) -> tuple[Group, ...]:
 def names(knobs: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """What tells each of `keys`, values as JSON text of `knobs`, from the others: `lr_scaling=sqrt warmup=0.1`.
 
-    An instrument's many knobs are named only where the others do not tell. Of more than a few knobs each key is named
-    by those in which it is not like most of them.
+    An instrument's many knobs, and the batch size that a rule scales from, are named only where the others do not
+    tell. Of more than a few knobs each key is named by those in which it is not like most of them.
     """
-    plain = [i for i, knob in enumerate(knobs) if not knob.startswith("instruments.")]
-    if len({tuple(key[i] for i in plain) for key in keys}) < len(keys):
-        plain = list(range(len(knobs)))
+    for unsaid in (UNSAID, UNSAID[:1], ()):
+        plain = [i for i, knob in enumerate(knobs) if not knob.startswith(unsaid)]
+        if len({tuple(key[i] for i in plain) for key in keys}) == len(keys):
+            break
     usual = [Counter(values).most_common(1)[0][0] for values in zip(*keys, strict=True)]
     found = {}
     for key in keys:
