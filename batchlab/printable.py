@@ -51,3 +51,8 @@ def counted(number: int, noun: str) -> str:
 def as_sentence(reason: str) -> str:
     """A reason as a sentence of its own: it begins large and ends with a full stop."""
     return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
+
+
+def signed(effect: float) -> str:
+    """`+0.031`; what is rounding alone, of numbers about 1, is `+0`."""
+    return f"{0.0 if abs(effect) < 1e-12 else effect:+.3g}"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchlab.printable import NOTHING, counted, printable
+from batchlab.printable import NOTHING, counted, printable, signed
 from batchlab.records import RunStatus
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims.settings import SHARE_OF_SIZES
@@ -73,7 +73,7 @@ def _claim_row(claim: Claim) -> tuple[str, ...]:
 def effect(evidence: Evidence) -> str:
     """`+0.031 loss`."""
     value = evidence.effect.interval.value
-    number = NOTHING if math.isnan(value) else f"{value:+.3g}"
+    number = NOTHING if math.isnan(value) else signed(value)
     return f"{number} {evidence.unit}".strip()
 
 

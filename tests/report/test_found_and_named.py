@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from batchlab.printable import signed
 from batchlab.report.claim import Claim
 from batchlab.report.claims import CLAIMS, judge_claims
 from batchlab.report.claims.settings import alike_but
@@ -153,3 +154,7 @@ def test_of_many_knobs_a_name_has_those_that_are_not_as_usual() -> None:
         ("0.1", '"fp32"'): "warmup=0.1 precision=fp32",
         ("0", '"bf16"'): "warmup=0 precision=bf16",
     }
+
+
+def test_rounding_is_no_effect() -> None:
+    assert [signed(value) for value in (-2.53e-16, 0.0312, -1e-9)] == ["+0", "+0.0312", "-1e-09"]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from batchlab.printable import counted
+from batchlab.printable import counted, signed
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims import generalisation, memory, noise, progress, rates, scale, speed
 from batchlab.report.claims.command import command, usual
@@ -113,8 +113,8 @@ def _why(evidence: list[Evidence], judgement: Judgement) -> str:
 def told(evidence: Evidence) -> str:
     """`log best val/loss ...: +0.21 [0.1, 0.32] log ratio, equal examples, rate fixed, 5 seeds`."""
     ends = evidence.effect.interval
-    between = "" if ends.low is None or ends.high is None else f" [{ends.low:+.3g}, {ends.high:+.3g}]"
-    size = f"{ends.value:+.3g}{between} {evidence.unit}, where {evidence.effect.margin:.3g} matters"
+    between = "" if ends.low is None or ends.high is None else f" [{signed(ends.low)}, {signed(ends.high)}]"
+    size = f"{signed(ends.value)}{between} {evidence.unit}, where {evidence.effect.margin:.3g} matters"
     return f"{evidence.what}: {size} ({evidence.held_equal}, rate {evidence.rate}, {counted(evidence.seeds, 'seed')})"
 
 
