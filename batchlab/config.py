@@ -96,6 +96,9 @@ class RunConfig:
     checkpoint_seconds: float | None = knob(
         "between checkpoints; null counts examples only", identity=False, above=0.0, unit="seconds"
     )
+    workers: int = knob(
+        "processes that read data which streams; 0: the training process reads", identity=False, at_least=0
+    )
     jobs: int = knob("points at once", identity=False, at_least=1, of_the_sweep=True)
     skip_larger: bool = knob("do not try what is larger than what did not fit", identity=False, of_the_sweep=True)
     retry: tuple[str, ...] = knob(

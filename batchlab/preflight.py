@@ -19,7 +19,7 @@ from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
 from batchlab.task import Task
 from batchlab.training import assembly
-from batchlab.training.batches import length, slices
+from batchlab.training.batches import augmented, length, slices
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.precision import Precision
 from batchlab.training.step import backward
@@ -95,14 +95,15 @@ def _build(config: RunConfig) -> Parts:
     assembly.build_optimizer(config, model)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
-    metrics = _try_a_batch(config, task, model, next(slices(train, 2)), next(slices(val, 2)))
+    two = augmented(next(slices(train, 2)), task.augment, config.seed, 0)
+    metrics = _try_a_batch(config, task, model, two, next(slices(val, 2)))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = {
         "data_fingerprint": assembly.data_fingerprint(train, val),
         "torch": metadata.version("torch"),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else environment().get("cpu"),
     }
-    norm = _needs_two_examples(config, task, model, next(slices(train, 1)))
+    norm = _needs_two_examples(config, task, model, next(slices(two, 1)))
     return Parts(length(train), metrics, directed, norm, facts)
 
 

@@ -148,7 +148,10 @@ def _train(
     course.state = state
     step = Step(state.model, state.optimizer, task, precision, config.clip_norm)
     # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
-    batches = iter(Batches(train, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=total))
+    row = Batches(
+        train, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=total, augment=task.augment
+    )
+    batches = iter(row)
     began = clock()
     for number in range(MOST_STEPS):
         if number >= steps and clock() - began > seconds:

@@ -21,7 +21,13 @@ def laboratory(config, instruments=None):
     built = build_instruments(config, planned, task)
     measurements = train(
         state,
-        Batches(examples, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=planned.examples),
+        Batches(
+            examples,
+            micro_batch_sizes=config.micro_batch_sizes,
+            seed=config.seed,
+            total=planned.examples,
+            augment=task.augment,
+        ),
         Step(state.model, state.optimizer, task, state.precision, config.clip_norm),
         built if instruments is None else instruments(built),
         learning_rate=lambda at: rate_at(config, planned, peak_rate, at),

@@ -10,13 +10,20 @@ import pytest
 TINY = {
     "bench_loop": ["--epochs=1", "--rounds=1", "--seconds=0", "--models=mlp", "--batch-sizes=256", "--at-most=1000"],
     "bench_sweep": ["--points=2", "--rounds=1", "--at-most=1000"],
+    "bench_data": ["--examples=64", "--numbers=8", "--batch-sizes=16", "--rounds=1", "--at-most=1000"],
     "bench_instruments": ["--rounds=1", "epochs=1", "batch_size=256", "instruments.sharpness.products=3"],
 }
-SAYS = dict.fromkeys(("bench_loop", "bench_sweep"), "allowed 1000.00") | {"bench_instruments": "noise_scale_micro"}
+ALLOWED = dict.fromkeys(("bench_loop", "bench_sweep", "bench_data"), "allowed 1000.00")
+SAYS = ALLOWED | {"bench_instruments": "noise_scale_micro"}
 
 
 @pytest.mark.parametrize(
-    "script", ["bench_loop", pytest.param("bench_sweep", marks=pytest.mark.slow), "bench_instruments"]
+    "script",
+    [
+        "bench_loop",
+        "bench_instruments",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bench_sweep", "bench_data")),
+    ],
 )
 def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_path):
     figures = tmp_path / "figures.json"

@@ -10,7 +10,7 @@ from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import difference, sample_mean, sample_share, tail_mean
 from batchlab.science.uncertainty import Interval
-from batchlab.training.batches import gather, length, stream_seed
+from batchlab.training.batches import length, stream_seed, subset
 from batchlab.training.evaluation import ByExample, by_example, validated
 from batchlab.training.state import RunState
 
@@ -41,7 +41,7 @@ class Generalisation(Instrument):
     def measure(self, state: RunState) -> Iterator[Measurement]:
         val = validated(state, self.eval_batch_size)
         index, population = clean_examples(state)
-        trained = by_example(state, gather(state.train, index), self.eval_batch_size)
+        trained = by_example(state, subset(state.train, index), self.eval_batch_size)
         for name, seen in trained.items():
             on_train = interval(seen, population)
             yield _measured(state, f"clean_train/{name}", on_train)

@@ -11,9 +11,9 @@ from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
 from batchlab.science.samples import sample_share
 from batchlab.task import Batch, Task
-from batchlab.training.batches import gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.batches import gather, length, rebuilt, stream_seed, subset, tensors
 from batchlab.training.evaluation import by_example, right_answers
-from batchlab.training.residence import resident
+from batchlab.training.residence import brought
 from batchlab.training.state import RunState
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ class Memorisation(Instrument):
         if self.corrupted is None:
             return
         index = corrupted_examples(self.corrupted, length(state.train), length(state.val))
-        asked = {"corrupted_accuracy": gather(state.train, index)}
+        asked = {"corrupted_accuracy": subset(state.train, index)}
         if state.task.uncorrupted is not None:
             asked["corrupted_true_accuracy"] = _with_right_labels(state, index)
         for name, batch in asked.items():
@@ -69,7 +69,7 @@ def corrupted_examples(corrupted: Tensor, n_train: int, at_most: int) -> Tensor:
 
 
 def _with_right_labels(state: RunState, index: Tensor) -> Batch:
-    right = resident(state.task.uncorrupted, CPU, name="uncorrupted")
+    right = brought(state.task.uncorrupted, CPU, name="uncorrupted")
     if length(right) != length(state.train):
         raise BadRequest(
             f"the task's uncorrupted has {length(right)} examples and its train {length(state.train)}: they must be "

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.science.memory_model import Account, fit
-from batchlab.training.batches import gather, length, tensors
+from batchlab.training.batches import gather, held, length
 from batchlab.training.state import RunState
 
 SIZES = (2, 4, 8)  # micro-batches passed forward to count what is saved: two would not show that it is no line
@@ -25,8 +25,8 @@ def account(state: RunState, sizes: Sequence[int] = SIZES) -> Account:
         weights=_bytes(parameters),
         buffers=_bytes(state.model.buffers()),
         gradients=_bytes(p.grad for p in parameters if p.grad is not None),
-        optimizer_state=_bytes(_held(state.optimizer.state)),
-        data=_bytes([*tensors(state.train), *tensors(state.val)]),
+        optimizer_state=_bytes(_nested(state.optimizer.state)),
+        data=_bytes([*held(state.train), *held(state.val)]),
         saved=fit(sizes, saved),
     )
 
@@ -40,13 +40,13 @@ def _bytes(held: Iterable[Tensor]) -> int:
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
 
 
-def _held(value: Any) -> Iterator[Tensor]:
+def _nested(value: Any) -> Iterator[Tensor]:
     """The tensors in an optimizer's state, however it is nested."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):
         for entry in value.values():
-            yield from _held(entry)
+            yield from _nested(entry)
     elif isinstance(value, list | tuple):
         for entry in value:
-            yield from _held(entry)
+            yield from _nested(entry)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument, check_count
@@ -31,6 +32,7 @@ class WorstClass(Instrument):
         check_count("worst_class.every", every)
         self.every: int | None = every or 4 * eval_every
         self.eval_batch_size = eval_batch_size
+        self._classes: NDArray[np.int64] | None = None  # of the validation examples; read once
         self.labels = task.labels if "accuracy" in task.higher_is_better else None
         if required and self.labels is None:
             raise BadRequest(
@@ -43,8 +45,9 @@ class WorstClass(Instrument):
         if self.labels is None:
             return
         right = right_answers(validated(state, self.eval_batch_size))
-        labels = torch.cat([self.labels(batch) for batch in slices(state.val, self.eval_batch_size)])
-        _, classes = np.unique(labels.cpu().numpy(), return_inverse=True)
-        hits = np.bincount(classes, weights=right).astype(np.int64)
-        worst = smallest_share(hits, np.bincount(classes))
+        if self._classes is None:
+            labels = torch.cat([self.labels(batch) for batch in slices(state.val, self.eval_batch_size)])
+            _, self._classes = np.unique(labels.cpu().numpy(), return_inverse=True)
+        hits = np.bincount(self._classes, weights=right).astype(np.int64)
+        worst = smallest_share(hits, np.bincount(self._classes))
         yield state.measurement("val/worst_class_accuracy", worst.value, low=worst.low, high=worst.high, n=worst.n)

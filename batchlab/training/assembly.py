@@ -12,13 +12,13 @@ from batchlab import targets
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.plan import scaled
-from batchlab.task import Batch, Task
-from batchlab.training.batches import stream_seed, tensors
+from batchlab.task import Task
+from batchlab.training.batches import Stream, length, stream_seed, tensors
 from batchlab.training.device import meter_of
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.peaks import keep_freed_pages
 from batchlab.training.precision import Precision
-from batchlab.training.residence import resident
+from batchlab.training.residence import brought
 from batchlab.training.state import RunState
 
 
@@ -47,15 +47,19 @@ def build_task(config: RunConfig, device: torch.device) -> Task:
     return targets.build(config.data, Task, what="data", offered={"device": device}, trust=config.trust)
 
 
-def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Batch, Batch]:
-    """The task, and its training and validation set on the device."""
+def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Any, Any]:
+    """The task, and its training and validation set: on the device, or `Stream`s to it."""
     task = build_task(config, device)
-    return task, resident(task.train, device, name="train"), resident(task.val, device, name="val")
+    train, val = (
+        brought(data, device, name=name, workers=config.workers)
+        for name, data in (("train", task.train), ("val", task.val))
+    )
+    return task, train, val
 
 
 def build_state(
     config: RunConfig,
-    data: tuple[Task, Batch, Batch],
+    data: tuple[Task, Any, Any],
     device: torch.device,
     *,
     budget: int,
@@ -134,12 +138,25 @@ def signature_defaults(config: RunConfig) -> dict[str, Any]:
     return {p.name: p.default for p in inspect.signature(factory).parameters.values()}
 
 
-def data_fingerprint(*sets: Batch) -> str:
-    """A hash of every number in the sets, so that runs on changed data are told apart."""
+LOOKED_AT = 32  # examples of a set that streams
+
+
+def data_fingerprint(*sets: Any) -> str:
+    """A hash of every number in the sets, so that runs on changed data are told apart.
+
+    Of a set that streams: of its length and of `LOOKED_AT` examples, evenly spaced. To read all might take hours.
+    """
     digest = hashlib.sha256()
-    for tensor in (t for data in sets for t in tensors(data)):
+    read: list[torch.Tensor] = []
+    for data in sets:
+        if isinstance(data, Stream):
+            n = length(data)
+            digest.update(f"{n} examples".encode())
+            data = data.gather(torch.arange(min(n, LOOKED_AT)) * n // min(n, LOOKED_AT))
+        read += tensors(data)
+    for tensor in read:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
     return digest.hexdigest()[:16]
 
 

@@ -2,13 +2,16 @@
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from batchlab.errors import BadRequest
 from batchlab.task import Batch
+
+Augment = Callable[[Batch, Tensor], Batch]  # `Task.augment`
 
 # One gather makes this many bytes of batches: fewer of them cost less per step, and 128 KiB or more come
 # from the kernel page by page, each time anew. The same room for every batch size, so that it does not colour memory.
@@ -43,33 +46,82 @@ def row(n: int, seed: int, start: int, length: int) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
+class Stream:
+    """A set whose examples are not held, but read when they are asked for (`streaming.Streamed`).
+
+    What instruments and validation read of an example is the same each time; `row` is what training reads.
+    """
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def gather(self, index: Tensor) -> Batch:
+        """The examples at `index`, on the device."""
+        raise NotImplementedError
+
+    def slices(self, size: int) -> Iterator[Batch]:
+        """The whole set in order, in pieces of `size`; the last may be smaller."""
+        raise NotImplementedError
+
+    def subset(self, index: Tensor) -> "Stream":
+        """The examples at `index` as a set of their own."""
+        raise NotImplementedError
+
+    def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
+        """Examples `start` to `stop` of the endless row, in batches of `size`; reading ahead begins with the call."""
+        raise NotImplementedError
+
+
 class Batches:
-    """Steps' worth of micro-batches, cut from the row of a set that lives on the device.
+    """Steps' worth of micro-batches, cut from the row of a set that lives on the device, or streams to it.
 
     Iterating yields, for each step, a tuple of micro-batches (tuples or dicts of tensors, as the set is); batches
     straddle epochs, so each holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples.
+    `augment` is the task's.
     """
 
     def __init__(
-        self, data: Batch, *, micro_batch_sizes: Sequence[int], seed: int, total: int, position: int = 0
+        self,
+        data: Any,
+        *,
+        micro_batch_sizes: Sequence[int],
+        seed: int,
+        total: int,
+        position: int = 0,
+        augment: Augment | None = None,
     ) -> None:
         self.data = data
         self.micro_batch_sizes = tuple(micro_batch_sizes)
         self.seed = seed
         self.total = total
         self.position = position  # examples handed out: whole steps
+        self.augment = augment
 
     def first(self) -> tuple[Batch, ...]:
         """The next step's micro-batches, without moving on."""
-        index = row(length(self.data), self.seed, self.position, sum(self.micro_batch_sizes))
-        return split(gather(self.data, index), self.micro_batch_sizes)
+        size, start = sum(self.micro_batch_sizes), self.position
+        if isinstance(self.data, Stream):
+            batch = next(self.data.row(self.seed, start, start + size, size))
+        else:
+            batch = gather(self.data, row(length(self.data), self.seed, start, size))
+        return split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes)
 
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
-        batch_size, micro_batches = sum(self.micro_batch_sizes), len(self.micro_batch_sizes)
+        batch_size = sum(self.micro_batch_sizes)
+        if isinstance(self.data, Stream):
+            streamed = self.data.row(self.seed, self.position, self.total, batch_size)
+            return self._steps(streamed, batch_size, self.position)
         piece = batch_size * max(1, GATHER_BYTES // (batch_size * example_bytes(self.data)))
-        for index in self._indices(piece):
-            steps = len(index) // batch_size
-            micro = split(gather(self.data, index), self.micro_batch_sizes * steps)
+        gathered = (gather(self.data, index) for index in self._indices(piece))
+        return self._steps(gathered, piece, self.position // piece * piece)
+
+    def _steps(self, pieces: Iterator[Batch], piece: int, start: int) -> Iterator[tuple[Batch, ...]]:
+        """Each step's micro-batches, of pieces of the row from `start` on, each of `piece` examples: whole steps."""
+        batch_size, micro_batches = sum(self.micro_batch_sizes), len(self.micro_batch_sizes)
+        for batch in pieces:
+            steps = length(batch) // batch_size
+            micro = split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes * steps)
+            start += steps * batch_size
             for step in range(self.position % piece // batch_size, steps):
                 self.position += batch_size
                 yield micro[step * micro_batches : (step + 1) * micro_batches]
@@ -87,14 +139,30 @@ class Batches:
             yield from torch.split(index.to(device, non_blocking=True), piece)
 
 
+def augmented(batch: Batch, augment: Augment | None, seed: int, start: int) -> Batch:
+    """Examples of the row from `start` on, as the task's `augment` makes them of what was read."""
+    if augment is None:
+        return batch
+    n, device = length(batch), tensors(batch)[0].device
+    made = augment(batch, torch.arange(start, start + n, device=device) ^ stream_seed(seed, "augment"))
+    if length(made) != n:
+        raise BadRequest(f"the task's augment made {length(made)} examples of {n}: it must keep their number")
+    return made
+
+
 def tensors(data: Batch) -> list[Tensor]:
-    """The tensors of a batch or a set."""
+    """The tensors of a batch or of a set that is held."""
     return list(data.values()) if isinstance(data, Mapping) else list(data)
 
 
-def length(data: Batch) -> int:
+def held(data: Any) -> list[Tensor]:
+    """The tensors of a set that are kept: of one that streams none."""
+    return [] if isinstance(data, Stream) else tensors(data)
+
+
+def length(data: Any) -> int:
     """Examples in a batch or a set."""
-    return len(tensors(data)[0])
+    return len(data) if isinstance(data, Stream) else len(tensors(data)[0])
 
 
 def example_bytes(data: Batch) -> int:
@@ -107,10 +175,17 @@ def rebuilt(data: Batch, changed: Sequence[Any]) -> Any:
     return dict(zip(data, changed, strict=True)) if isinstance(data, Mapping) else tuple(changed)
 
 
-def gather(data: Batch, index: Tensor) -> Batch:
+def gather(data: Any, index: Tensor) -> Batch:
     """The examples at `index` (on any device), as a new batch on the data's device."""
+    if isinstance(data, Stream):
+        return data.gather(index)
     moved = index.to(tensors(data)[0].device, non_blocking=True)
     return rebuilt(data, [t.index_select(0, moved) for t in tensors(data)])
+
+
+def subset(data: Any, index: Tensor) -> Any:
+    """The examples at `index` as a set: gathered, or where the set streams read when they are asked for."""
+    return data.subset(index) if isinstance(data, Stream) else gather(data, index)
 
 
 def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
@@ -123,7 +198,10 @@ def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
     return tuple(pieces)
 
 
-def slices(data: Batch, size: int) -> Iterator[Batch]:
+def slices(data: Any, size: int) -> Iterator[Batch]:
     """The whole set in order, in pieces of `size`; the last may be smaller."""
+    if isinstance(data, Stream):
+        yield from data.slices(size)
+        return
     for start in range(0, length(data), size):
         yield rebuilt(data, [t[start : start + size] for t in tensors(data)])

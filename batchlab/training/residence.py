@@ -1,26 +1,80 @@
-"""Bringing a set to where it is trained on. Small ones live on the device; streaming large ones comes here later."""
+"""Bringing a set to where it is trained on: small ones live on the device, others stream to it."""
 
+import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset, IterableDataset
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.batches import rebuilt, tensors
+from batchlab.training.batches import example_bytes, length, rebuilt, tensors
+from batchlab.training.streaming import Reader, ReadingError, Streamed, Unreadable, apart, own_random_numbers, seed_all
 
 RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
+DEVICE_SHARE = 0.5  # of a CUDA device's memory, that the tensors of a set may take
+LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
 
 
-def resident(data: Any, device: torch.device, *, name: str) -> Batch:
-    """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as tensors on `device`.
+def brought(data: Any, device: torch.device, *, name: str, workers: int = 0) -> Any:
+    """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as a set for training or validation.
 
-    `name` is `train` or `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on the
-    number of examples, or a Dataset is too large to be held or gives other values when read again (augmentation).
+    As tensors on `device`, or a `Streamed` that `workers` processes read: a Dataset of more than `RESIDENT_BYTES`,
+    tensors of more than `DEVICE_SHARE` of a CUDA device, or a training set whose examples are made with random numbers
+    (augmentation). Of other sets an example with random numbers is drawn once and for all. `name` is `train` or `val`,
+    for messages. Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an example
+    cannot be read, or it is another one when it is read again with the same random numbers.
     """
-    if not isinstance(data, Mapping | tuple | list):
-        data = _read(data, name)
+    if isinstance(data, Mapping | tuple | list):
+        _refuse_what_is_no_set(data, name)
+        if _is_too_large(data, device):
+            return Streamed(Rows(data), device, name=name, workers=workers)
+        return _moved(data, device)
+    n = _examples_in(data, name)
+    reader = Reader(apart(data), name)
+    with own_random_numbers():
+        first = _read(reader, [0], [0])
+    _refuse_what_is_no_batch(first, name)
+    is_random = _has_random_numbers(reader, n)
+    if example_bytes(first) * n > RESIDENT_BYTES or (is_random and name == "train"):
+        return Streamed(data, device, name=name, workers=workers)
+    if is_random:
+        return Streamed(data, device, name=name).gather(torch.arange(n))
+    return _moved(_read(Reader(data, name), list(range(n)), []), device)
+
+
+class Rows(Dataset[Any]):
+    """The examples of a tuple or dict of tensors, one by one."""
+
+    def __init__(self, data: Batch) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return length(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return rebuilt(self.data, [t[index] for t in tensors(self.data)])
+
+
+def _is_too_large(data: Batch, device: torch.device) -> bool:
+    if device.type != "cuda":  # they are where they are
+        return False
+    coming = sum(t.nbytes for t in tensors(data) if t.device.type != "cuda")
+    return coming > DEVICE_SHARE * _device_bytes(device)
+
+
+def _device_bytes(device: torch.device) -> int:
+    return int(torch.cuda.get_device_properties(device).total_memory)
+
+
+def _moved(data: Batch, device: torch.device) -> Batch:
+    return rebuilt(data, [t.to(device) for t in tensors(data)])
+
+
+def _refuse_what_is_no_set(data: Any, name: str) -> None:
     held = tensors(data)
     if not held or not all(isinstance(t, Tensor) and t.dim() > 0 for t in held):
         kinds = ", ".join(type(t).__name__ for t in held) or "nothing"
@@ -28,35 +82,73 @@ def resident(data: Any, device: torch.device, *, name: str) -> Batch:
     sizes = {len(t) for t in held}
     if sizes == {0} or len(sizes) > 1:
         raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: they must agree, and be above 0")
-    return rebuilt(data, [t.to(device) for t in held])
 
 
-def _read(dataset: Any, name: str) -> Any:
-    from torch.utils.data import default_collate
-
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+def _examples_in(dataset: Any, name: str) -> int:
+    if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
         raise BadRequest(
-            f"the task's {name} is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset"
+            f"the task's {name} is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
+            "(one with __getitem__ and __len__), whose examples a seed can put in order"
         )
-    if len(dataset) == 0:
+    n = len(dataset)
+    if n == 0:
         raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it must hold examples")
-    first, again = default_collate([dataset[0]]), default_collate([dataset[0]])
-    if not isinstance(first, Mapping | Sequence) or isinstance(first, str):
+    return n
+
+
+def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
+    read = reader[which, seeds]
+    if isinstance(read, Unreadable):
+        raise BadRequest(read.reason) from ReadingError(read.trace)
+    return read
+
+
+def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
+    if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
         raise BadRequest(
-            f"the task's {name} gives examples of type {type(dataset[0]).__name__}: give a tuple or a dict"
+            f"the task's {name} gives examples that are no tuple or dict: give each as (input, label), or as a dict"
         )
-    bad = [type(t).__name__ for t in tensors(first) if not isinstance(t, Tensor)]
+    bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
     if bad:
-        raise BadRequest(f"the task's {name} gives examples that hold {bad[0]}: they must hold tensors or numbers")
-    size = sum(t.nbytes for t in tensors(first)) * len(dataset)
-    if size > RESIDENT_BYTES:
         raise BadRequest(
-            f"the task's {name} would take {size / 2**30:.1f} GiB as tensors, and batchlab keeps a set on the device "
-            f"up to {RESIDENT_BYTES / 2**30:.0f} GiB: give fewer examples (streaming is not built yet)"
+            f"the task's {name} gives examples that hold other things than tensors and numbers (stacked: {bad[0]}): "
+            "they must hold tensors or numbers"
         )
-    if not all(torch.equal(a, b) for a, b in zip(tensors(first), tensors(again), strict=True)):
-        raise BadRequest(
-            f"the task's {name} gives another example each time it is read (augmentation?), and it is read once: "
-            "take the random transform out"
-        )
-    return default_collate([dataset[i] for i in range(len(dataset))])
+
+
+def _has_random_numbers(reader: Reader, n: int) -> bool:
+    """Whether reading draws random numbers that a seed decides; BadRequest where it draws others."""
+    drawn = False
+    with own_random_numbers():
+        for index in sorted({n * i // LOOKED_AT for i in range(LOOKED_AT)}):
+            seed_all(index)
+            before = _states()
+            first = _read(reader, [index], [])
+            drawn = drawn or _states() != before
+            seed_all(index)
+            if not _same(first, _read(reader, [index], [])):
+                raise BadRequest(
+                    f"example {index} of the task's {reader.name} is another one when it is read again, with the same "
+                    "seed of Python's, NumPy's and PyTorch's random numbers: draw them from random, np.random or "
+                    "torch, and from no generator of its own, or the order of reading would change the data"
+                )
+    return drawn
+
+
+def _states() -> tuple[Any, ...]:
+    """Where the random streams stand, to be compared: by what was drawn, and not by what came of it."""
+    numpy_state: Any = np.random.get_state(legacy=False)
+    inner, gauss = numpy_state["state"], (numpy_state["has_gauss"], numpy_state["gauss"])
+    return random.getstate(), bytes(inner["key"]), inner["pos"], gauss, bytes(torch.get_rng_state().numpy())
+
+
+def _same(a: Batch, b: Batch) -> bool:
+    """To the bit: nan is as good as any."""
+    return length(a) == length(b) and all(
+        one.shape == other.shape and torch.equal(_bits(one), _bits(other))
+        for one, other in zip(tensors(a), tensors(b), strict=True)
+    )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().flatten().view(torch.uint8)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from batchlab.records import Measurement
-from batchlab.task import Batch, Task
+from batchlab.task import Task
 from batchlab.training.meter import Meter
 from batchlab.training.precision import Precision
 from batchlab.training.step import Outcome
@@ -21,8 +21,8 @@ class RunState:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     task: Task
-    train: Batch  # the whole training set, on the device
-    val: Batch
+    train: Any  # the whole training set: on the device, or a `Stream` to it
+    val: Any
     device: torch.device
     precision: Precision
     meter: Meter

@@ -62,6 +62,7 @@ OTHER: dict[str, Any] = {
     "timeout": 5.0,
     "checkpoint_every": 4,
     "checkpoint_seconds": None,
+    "workers": 2,
     "jobs": 2,
     "skip_larger": False,
     "retry": ["failed"],

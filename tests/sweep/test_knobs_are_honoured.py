@@ -108,9 +108,10 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     "runs_dir": [("runs_dir=elsewhere", where, "elsewhere/digits-mlp")],
 }
 # `trust` is refused or honoured before a run: tests/test_targets.py; what a whole sweep is told, and what a point does
-# when it is stopped: tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no knob: tests/cli
+# when it is stopped: tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no knob: tests/cli; `workers`
+# changes nothing that is recorded: tests/training/test_streaming.py
 ELSEWHERE = {
-    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "hidden"),
+    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden"),
     *(f.name for f in fields(RunConfig) if f.metadata.get("of_the_sweep")),
 }
 

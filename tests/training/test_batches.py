@@ -4,9 +4,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
+from torture.comparison import came_to, differences
+from torture.kth_call import quick
+from torture.tiny import folder_of, stop_at, tiny, train
 
+from batchlab.errors import BadRequest
 from batchlab.training import batches as module
 from batchlab.training.batches import Batches, permutation, row
+from batchlab.training.streaming import Streamed
 
 
 def flat(data, micro_batch_sizes, total, seed=3):
@@ -84,3 +90,57 @@ def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_bat
     assert len(whole) == 21
     for step in range(22):
         assert handed(step * size) == whole[step:]
+
+
+def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
+    """What an augmentation is handed over 60 examples: each example, with its draw."""
+    examples = torch.arange(23)
+    data = Streamed(TensorDataset(examples), torch.device("cpu"), name="train") if stream else (examples,)
+    batches = Batches(
+        data,
+        micro_batch_sizes=micro_batch_sizes,
+        seed=seed,
+        total=60,
+        position=position,
+        augment=lambda batch, draws: (batch[0], draws),
+    )
+    first = [pair for micro in batches.first() for pair in zip(*(t.tolist() for t in micro), strict=True)]
+    kept = [pair for step in batches for micro in step for pair in zip(*(t.tolist() for t in micro), strict=True)]
+    assert kept[: len(first)] == first
+    return kept
+
+
+def test_an_augmentation_draws_by_the_seed_and_the_place_in_the_row_alone(monkeypatch):
+    whole = kept_draws()
+
+    assert [example for example, _ in whole] == row(23, 3, 0, 60).tolist()
+    assert len({draw for _, draw in whole}) == 60
+    assert kept_draws(micro_batch_sizes=(1,)) == kept_draws(micro_batch_sizes=(7, 5)) == whole
+    assert kept_draws(position=24, micro_batch_sizes=(12,)) == whole[24:]
+    assert kept_draws(stream=True) == kept_draws(stream=True, micro_batch_sizes=(5,)) == whole
+    monkeypatch.setattr(module, "GATHER_BYTES", 1)
+    assert kept_draws(position=4) == whole[4:]
+    assert not {draw for _, draw in kept_draws(seed=4)} & {draw for _, draw in whole}
+
+
+def test_an_augmentation_that_loses_examples_is_refused():
+    batches = Batches(
+        (torch.arange(8),), micro_batch_sizes=[4], seed=0, total=8, augment=lambda batch, draws: (batch[0][1:],)
+    )
+    with pytest.raises(BadRequest, match=r"the task's augment made 7 examples of 8: it must keep their number"):
+        next(iter(batches))
+
+
+def test_training_alone_sees_the_augmentation(tmp_path):
+    with quick():
+        train(tiny(tmp_path / "plain"))
+        train(tiny(tmp_path / "augmented", data={"_target_": "streamed_sets.Augmented"}))
+        for stop in (stop_at(3), stop_at(99)):
+            train(tiny(tmp_path / "stopped", data={"_target_": "streamed_sets.Augmented"}), stopping=stop)
+    plain, augmented, stopped = (
+        came_to(folder_of(tiny(tmp_path / name))) for name in ("plain", "augmented", "stopped")
+    )
+
+    assert differences(stopped, augmented) == []
+    assert [m for m in augmented["metrics"] if m[2] == 0] == [m for m in plain["metrics"] if m[2] == 0]
+    assert augmented["record"]["weights_fingerprint"] != plain["record"]["weights_fingerprint"]

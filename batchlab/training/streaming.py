@@ -1,0 +1,299 @@
+"""Sets that are read while a run trains on them: larger than memory, or changed at random at each reading."""
+
+import contextlib
+import copy
+import ctypes
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, default_collate
+
+from batchlab.errors import BadRequest
+from batchlab.task import Batch
+from batchlab.training.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
+from batchlab.training.out_of_memory import is_out_of_memory
+
+# A worker reads this much at once, where batches are smaller: each message costs 200 us, whatever it holds.
+PIECE_BYTES = 2**18
+PIECE_EXAMPLES = 256
+PIECES_AHEAD = 2  # of each worker
+PR_SET_PDEATHSIG = 1
+
+Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers
+
+
+class Streamed(Stream):
+    """A map-style Dataset that is read example by example when its examples are asked for.
+
+    Around each reading the random numbers of Python, NumPy and PyTorch (CPU) are seeded: in training by the run's seed
+    and the example's place in the row, elsewhere by which example it is. So neither the number of workers nor the
+    batch size nor where a run goes on changes what is read, and validation reads the same each time.
+
+    `workers` processes read ahead what training, or a pass in order, is to have: two batches, or two pieces of
+    `PIECE_BYTES` for each of them. 0: this process reads, and training waits. BadRequest where an example cannot be
+    read, cannot be stacked with the others, or a worker dies.
+    """
+
+    def __init__(
+        self, dataset: Any, device: torch.device, *, name: str, workers: int = 0, index: Tensor | None = None
+    ) -> None:
+        self.dataset, self.device, self.name, self.workers = dataset, device, name, workers
+        self._index = index  # of a subset: which examples of `dataset`
+        self._for_workers = Reader(dataset, name)
+        self._here = Reader(apart(dataset), name)
+        self._example_bytes = 0  # found when it is needed
+
+    def __len__(self) -> int:
+        return len(self.dataset) if self._index is None else len(self._index)
+
+    def gather(self, index: Tensor) -> Batch:
+        return self._moved(self._read_here(self._fixed(index)))
+
+    def slices(self, size: int) -> Iterator[Batch]:
+        n = len(self)
+        # Read here: who asks for one batch alone pays for no workers.
+        yield self.gather(torch.arange(min(size, n)))
+        yield from self._batches(size, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)))
+
+    def subset(self, index: Tensor) -> "Streamed":
+        index = index.cpu() if self._index is None else self._index[index.cpu()]
+        return Streamed(self.dataset, self.device, name=self.name, workers=self.workers, index=index)
+
+    def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
+        def piece(first: int, end: int) -> Piece:
+            index = row(len(self), seed, first, end - first)
+            return self._which(index), [stream_seed(seed, "read", position) for position in range(first, end)]
+
+        return self._batches(start, stop, size, piece)
+
+    def _which(self, index: Tensor) -> list[int]:
+        which: list[int] = (index if self._index is None else self._index[index.cpu()]).tolist()
+        return which
+
+    def _fixed(self, index: Tensor) -> Piece:
+        which = self._which(index)
+        return which, [stream_seed("read", one) for one in which]
+
+    def _batches(self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece]) -> Iterator[Batch]:
+        """Batches of `size`, and what is left; where workers read, they begin at once."""
+        workers = self.workers if stop - start > size else 0
+        at_once = max(-(-size // workers), self._small_piece()) if workers else size
+        pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
+        if not workers:
+            return cut((self._moved(self._read_here(one)) for one in pieces), size)
+        return cut(self._received(self._start(pieces, workers)), size)
+
+    def _small_piece(self) -> int:
+        """Examples a worker reads at once, where batches are smaller."""
+        if not self._example_bytes:
+            self._example_bytes = example_bytes(self.gather(torch.zeros(1, dtype=torch.long)))
+        return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self._example_bytes))
+
+    def _read_here(self, piece: Piece) -> Any:
+        with own_random_numbers():
+            read = self._here[piece]
+        if self.device.type != "cuda" or isinstance(read, Unreadable):
+            return read
+        return rebuilt(read, [t.pin_memory() for t in tensors(read)])
+
+    def _moved(self, read: Any) -> Batch:
+        if isinstance(read, Unreadable):
+            raise BadRequest(read.reason) from ReadingError(read.trace)
+        return rebuilt(read, [t.to(self.device, non_blocking=True) for t in tensors(read)])
+
+    def _start(self, pieces: Iterator[Piece], workers: int) -> Any:
+        loader: DataLoader[Any] = DataLoader(
+            self._for_workers,  # type: ignore[arg-type]  # it need only be asked for pieces
+            sampler=pieces,
+            batch_size=None,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=_settle_in,
+            prefetch_factor=PIECES_AHEAD,
+            multiprocessing_context="fork",  # a Dataset need not be picklable, and starts with everything imported
+            generator=torch.Generator(),  # or the run's own stream would be drawn from
+        )
+        with _allowed_children(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, from Python 3.12 on
+            return iter(loader)
+
+    def _received(self, loader: Any) -> Iterator[Batch]:
+        try:
+            while True:
+                try:
+                    read = next(loader)
+                except StopIteration:
+                    return
+                yield self._moved(read)
+        except RuntimeError as error:
+            # That a signal ended it is told by the error which this one was made of.
+            said = [text for text in (str(error.__cause__ or ""), str(error)) if "DataLoader worker (pid" in text]
+            if not said:
+                raise
+            told = said[0].strip().splitlines()[0]
+            raise BadRequest(
+                f"a process that read the task's {self.name} died: {told.rstrip('. ')}. Where memory or /dev/shm ran "
+                "out, fewer workers take less, and workers=0 reads in the training process"
+            ) from error
+        finally:
+            loader._shutdown_workers()  # now, and not when nobody holds it any more
+
+
+class Reader:
+    """Reads the examples of a piece, each under random numbers of its own where they are seeded, and stacks them."""
+
+    def __init__(self, dataset: Any, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+
+    def __getitem__(self, piece: Piece) -> Any:
+        """A batch; or why there is none: an error's type and text do not come whole out of a worker."""
+        which, seeds = piece
+        examples = []
+        for position, index in enumerate(which):
+            try:
+                if seeds:
+                    seed_all(seeds[position])
+                examples.append(self.dataset[index])
+            except Exception as error:
+                return self._unreadable(error, f"example {index} of the task's {self.name} cannot be read")
+        try:
+            return default_collate(examples)
+        except Exception as error:
+            return self._unreadable(error, f"examples of the task's {self.name} cannot be stacked")
+
+    def _unreadable(self, error: Exception, what: str) -> "Unreadable":
+        if is_out_of_memory(error):
+            raise error  # that is a result, and told by its type
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
+        place = (own or frames)[-1]
+        text = (str(error).strip() or "no message").splitlines()[0]
+        where = f" ({Path(place.filename).name}, line {place.lineno}, in {place.name})" if own else ""
+        trace = "".join(traceback.format_exception(error))
+        return Unreadable(f"{what}: {type(error).__name__}: {text}{where}", trace)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """What a reader gives in place of a batch."""
+
+    reason: str
+    trace: str
+
+
+class ReadingError(Exception):
+    """The traceback of an error in another process, to be printed with ours."""
+
+
+def cut(pieces: Iterator[Batch], size: int) -> Iterator[Batch]:
+    """Batches of `size` examples, and what is left, each in memory of its own.
+
+    A batch that began within a piece would lie at another address for another number of workers, and might be added
+    up in another order.
+    """
+    waiting: list[Batch] = []
+    for piece in pieces:
+        rest = piece
+        while (missing := size - sum(map(length, waiting))) <= length(rest):
+            parts = [*waiting, _part(rest, 0, missing)]
+            rest, waiting = _part(rest, missing, length(rest)), []
+            yield _joined(parts)
+        waiting += [rest] if length(rest) else []
+    if waiting:
+        yield _joined(waiting)
+
+
+def _part(batch: Batch, start: int, stop: int) -> Batch:
+    return rebuilt(batch, [t[start:stop] for t in tensors(batch)])
+
+
+def _joined(parts: list[Batch]) -> Batch:
+    return rebuilt(parts[0], [torch.cat(columns) for columns in zip(*map(tensors, parts), strict=True)])
+
+
+def apart(dataset: Any) -> Any:
+    """The same Dataset, as an object that opens files of its own; what it holds is not copied.
+
+    A file that was opened at a first reading here would be shared with the workers, its position and all: each would
+    read what another looked for. Datasets inside it (`Subset`, `ConcatDataset`) are copied too.
+    """
+    try:
+        twin = copy.copy(dataset)
+    except TypeError:  # it cannot be copied
+        return dataset
+    for name, value in list(getattr(twin, "__dict__", {}).items()):
+        if isinstance(value, Dataset):
+            setattr(twin, name, apart(value))
+        elif type(value) in (list, tuple) and value and all(isinstance(one, Dataset) for one in value):
+            setattr(twin, name, type(value)(map(apart, value)))
+    return twin
+
+
+def seed_all(seed: int) -> None:
+    """Seeds the generators that a Dataset's transforms draw from. CUDA's is training's own."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def own_random_numbers() -> Iterator[None]:
+    """The random streams of this process are afterwards where they were."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+
+
+def _unchanged(read: Any) -> Any:
+    return read
+
+
+@contextlib.contextmanager
+def _allowed_children() -> Iterator[None]:
+    """A point is a daemon of its server, which may have no children: its workers end with it all the same."""
+    me = multiprocessing.current_process()
+    was = me.daemon
+    if was:
+        me.daemon = False
+    try:
+        yield
+    finally:
+        if was:
+            me.daemon = True
+
+
+def _settle_in(worker: int) -> None:
+    """In a new worker: it ends with its parent, and at its parent's word alone.
+
+    Batch systems send SIGTERM to every process of a job. What that means is the point's to say: it takes a
+    checkpoint, and a worker that ended by itself would make it fail instead.
+    """
+    del worker
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_at_the_word_of, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_at_the_word_of(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        continue
+    os._exit(0)

@@ -1,0 +1,446 @@
+"""Sets that are read while a run trains: what is read is told by the seed and the place in the row alone."""
+
+import multiprocessing
+import random
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from plain_defaults import read
+from streamed_sets import Faulty, Large, Lazy, Noisy
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
+from torture.comparison import came_to, differences
+from torture.kth_call import quick
+from torture.tiny import folder_of, stop_at, tiny, train
+
+from batchlab.errors import BadRequest
+from batchlab.science.largest_fit import Outcome
+from batchlab.sweep.probing import Prober
+from batchlab.training import residence, streaming
+from batchlab.training.assembly import data_fingerprint
+from batchlab.training.batches import Batches, gather, length, row, slices, subset
+from batchlab.training.residence import brought
+from batchlab.training.streaming import Streamed, apart
+from batchlab.verify.examination import examine
+
+CPU = torch.device("cpu")
+
+
+def streamed(dataset, workers=0):
+    return Streamed(dataset, CPU, name="train", workers=workers)
+
+
+def told(batches):
+    """The examples one after another, each as plain numbers."""
+    return [tuple(v.tolist() for v in example) for batch in batches for example in zip(*batch, strict=True)]
+
+
+def handed(dataset, micro_batch_sizes, total, *, workers=0, seed=3, position=0):
+    found = Batches(
+        streamed(dataset, workers), micro_batch_sizes=micro_batch_sizes, seed=seed, total=total, position=position
+    )
+    return told(micro for step in found for micro in step)
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    """Workers read three examples at once, so that pieces, batches and epochs end at different places."""
+    monkeypatch.setattr(streaming, "PIECE_EXAMPLES", 3)
+
+
+def test_workers_batch_size_and_where_a_run_goes_on_change_neither_order_nor_content(small_pieces):
+    whole = handed(Noisy(), [1], 60)
+
+    assert [example[0] for example in whole] == row(23, 3, 0, 60).tolist()
+    assert len(set(whole)) == 60  # no example is read twice with the same random numbers
+    assert handed(Noisy(), [4, 2], 60) == whole
+    assert handed(Noisy(), [1], 60, workers=2) == whole
+    assert handed(Noisy(), [7, 5], 60, workers=2) == whole
+    assert handed(Noisy(), [12], 60, workers=1, position=24) == whole[24:]
+    assert handed(Noisy(), [5], 60, seed=4) != whole
+
+
+def test_the_first_batch_that_is_rehearsed_is_the_first_that_trains():
+    batches = Batches(streamed(Noisy(), workers=2), micro_batch_sizes=[4, 4], seed=0, total=40, position=8)
+
+    assert told(batches.first()) == told(next(iter(batches)))
+
+
+def test_reading_leaves_the_random_streams_of_the_run_where_they_were():
+    before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    for workers in (0, 2):
+        handed(Noisy(), [4], 40, workers=workers)
+        told(slices(streamed(Noisy(), workers), 4))
+        brought(Noisy(), CPU, name="train")
+
+    assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
+
+
+def test_validation_and_instruments_read_the_same_each_time_whoever_reads(small_pieces):
+    examples = streamed(Noisy())
+    in_order = told(slices(examples, 23))
+
+    assert [example[0] for example in in_order] == list(range(23))
+    assert told(slices(examples, 5)) == in_order
+    assert [length(batch) for batch in slices(examples, 5)] == [5, 5, 5, 5, 3]
+    assert told(slices(streamed(Noisy(), workers=2), 5)) == in_order
+    index = torch.tensor([20, 3, 3, 7])
+    assert told([gather(examples, index)]) == [in_order[i] for i in index]
+    chosen = subset(subset(examples, index), torch.tensor([3, 0]))
+    assert told(slices(chosen, 1)) == [in_order[7], in_order[20]]
+    assert len(chosen) == 2
+
+
+@pytest.mark.parametrize("kind", [tuple, dict])
+def test_batches_are_of_the_kind_that_examples_are(kind):
+    class Pairs(Dataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            return (np.float32(index), index) if kind is tuple else {"x": np.float32(index), "y": index}
+
+    for workers in (0, 1):
+        (batch,) = next(iter(Batches(streamed(Pairs(), workers), micro_batch_sizes=[4], seed=0, total=8)))
+        x, y = batch if kind is tuple else (batch["x"], batch["y"])
+        assert type(batch) is kind
+        assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
+        assert x.tolist() == y.tolist() == row(9, 0, 0, 4).tolist()
+
+
+def test_a_run_comes_to_the_same_bits_streamed_or_held_with_workers_or_without_and_when_it_goes_on(
+    tmp_path, monkeypatch
+):
+    def config(name, **changes):
+        data = {"_target_": "streamed_sets.Data"}
+        return tiny(tmp_path / name, batch_size=6, accumulate=2, data=data, **changes)
+
+    with quick():
+        train(config("held"))
+        monkeypatch.setattr(residence, "RESIDENT_BYTES", 0)
+        train(config("streamed"))
+        train(config("stopped", workers=2), stopping=stop_at(3))
+        train(config("stopped", workers=0), stopping=stop_at(2))
+        train(config("stopped", workers=1))
+
+    expected = came_to(folder_of(config("held")))
+    assert differences(came_to(folder_of(config("streamed"))), expected) == []
+    assert differences(came_to(folder_of(config("stopped"))), expected) == []
+
+
+def test_a_run_on_examples_that_are_changed_at_random_goes_on_to_the_same_bits(tmp_path):
+    shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}}
+    with quick():
+        train(tiny(tmp_path / "calm", data={"_target_": "streamed_sets.Data"}))
+        train(tiny(tmp_path / "whole", **shaken))
+        train(tiny(tmp_path / "stopped", workers=2, **shaken), stopping=stop_at(4))
+        train(tiny(tmp_path / "stopped", **shaken))
+    calm, whole, stopped = (came_to(folder_of(tiny(tmp_path / name))) for name in ("calm", "whole", "stopped"))
+
+    assert differences(stopped, whole) == []
+    assert whole["record"]["weights_fingerprint"] != calm["record"]["weights_fingerprint"]
+    at_start = [line for line in calm["metrics"] if line[0] == "val/loss" and line[2] == 0]
+    assert at_start == [line for line in whole["metrics"] if line[0] == "val/loss" and line[2] == 0]
+
+
+CHEAP = ("training_loss", "validation", "gradient", "memory", "generalisation", "worst_class")
+
+
+@pytest.mark.parametrize("only", [CHEAP, pytest.param((), marks=pytest.mark.slow)], ids=["cheap", "all"])
+def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that_is_held(only, tmp_path, monkeypatch):
+    instruments = read("instruments/default.yaml") | read("instruments/full.yaml")
+    del instruments["defaults"]
+    asked = {
+        "data": {"_target_": "streamed_sets.Data"},
+        "model": {"dropout": 0.25},
+        "batch_size": 8,
+        "steps": 5,
+        "instruments": {name: entry for name, entry in instruments.items() if name in only or not only},
+    }
+    with quick():
+        held = train(tiny(tmp_path / "held", **asked))
+        monkeypatch.setattr(residence, "RESIDENT_BYTES", 0)
+        streamed = train(tiny(tmp_path / "streamed", **asked))
+    found, expected = (came_to(folder_of(tiny(tmp_path / name))) for name in ("streamed", "held"))
+
+    assert (held.reason, streamed.reason) == ("", "")
+    assert len(held.final) > (10 if only else 30)
+    assert differences(found, expected) == []
+    saved = "memory/saved_for_backward_bytes"
+    assert streamed.final[saved] == held.final[saved]
+
+
+def test_what_streams_and_what_is_held():
+    held = TensorDataset(torch.arange(6.0), torch.arange(6))
+
+    assert torch.equal(brought(held, CPU, name="train")[0], torch.arange(6.0))
+    assert isinstance(brought(Noisy(), CPU, name="train", workers=2), Streamed)
+    assert brought(Noisy(), CPU, name="train", workers=2).workers == 2
+    drawn_once = brought(Noisy(), CPU, name="val")
+    assert told([drawn_once]) == told(slices(streamed(Noisy()), 23))
+    assert isinstance(brought(Large(), CPU, name="val"), Streamed)
+
+
+def test_tensors_that_a_cuda_device_has_no_room_for_stream_from_where_they_are(monkeypatch):
+    monkeypatch.setattr(residence, "_device_bytes", lambda device: 1000)
+    x, y = torch.randn(40, 3), torch.arange(40)
+    data = {"x": x, "y": y}
+    found = brought(data, torch.device("cuda"), name="train", workers=2)
+
+    assert isinstance(found, Streamed)
+    here = Streamed(found.dataset, CPU, name="train")
+    (batch,) = slices(here, 40)
+    assert torch.equal(batch["x"], x)
+    assert torch.equal(batch["y"], y)
+    assert brought(data, CPU, name="train")["x"] is x
+
+
+def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
+    dataset, other = Large(), Large(n=9_999)
+    found = brought(dataset, CPU, name="train")
+    seen = data_fingerprint(found)
+
+    assert len(found) == 10_000
+    assert len(dataset.reads) < 100
+    assert seen == data_fingerprint(brought(Large(), CPU, name="train"))
+    assert seen != data_fingerprint(brought(other, CPU, name="train"))
+    half = Large()
+    half.numbers //= 2
+    assert seen != data_fingerprint(streamed(half))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_the_users_is_told_in_one_line_with_its_example_and_its_place(workers):
+    with pytest.raises(BadRequest) as error:
+        handed(Faulty(), [8], 40, workers=workers)
+
+    assert str(error.value).startswith(
+        "example 17 of the task's train cannot be read: KeyError: 'no such cat' (streamed_sets.py, line "
+    )
+    assert str(error.value).endswith(", in __getitem__)")
+    assert "no such cat" in error.value.__cause__.args[0]
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_examples_of_two_shapes_are_told_in_one_line(workers):
+    line = "examples of the task's train cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
+    with pytest.raises(BadRequest, match=f"^{line}"):
+        handed(Faulty("shape"), [8], 40, workers=workers)
+
+
+def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
+    from batchlab.training.out_of_memory import is_out_of_memory
+
+    with pytest.raises(MemoryError) as error:
+        handed(Faulty("memory"), [8], 40, workers=1)
+    assert is_out_of_memory(error.value)
+
+
+def test_a_worker_that_dies_is_told_in_one_line():
+    with pytest.raises(BadRequest, match=r"process that read the task's train died: DataLoader worker .*workers=0"):
+        handed(Faulty("die", worker_only=True), [8], 40, workers=2)
+    assert not multiprocessing.active_children()
+
+
+def test_a_worker_ends_at_its_parents_word_alone(small_pieces):
+    batches = iter(Batches(streamed(Noisy(), workers=1), micro_batch_sizes=[4], seed=3, total=80))
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # as a batch system does to all of a job
+
+    assert told(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
+    assert not worker.is_alive()
+
+
+def test_a_worker_that_hangs_is_ended_with_the_row_it_reads(small_pieces, monkeypatch):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.05)  # how long it is waited for
+    seed = next(seed for seed in range(99) if 17 in row(40, seed, 3, 3))  # in the second piece
+    data = streamed(Faulty("hang", worker_only=True), workers=1)
+    batches = iter(Batches(data, micro_batch_sizes=[1], seed=seed, total=40))
+    next(batches)
+    (worker,) = multiprocessing.active_children()
+    del batches
+    worker.join(10)
+
+    assert worker.exitcode == 0
+
+
+def test_a_file_that_is_opened_at_the_first_reading_is_not_shared_with_the_workers(tmp_path):
+    numbers = np.random.default_rng(0).integers(0, 2**60, 50)
+    (tmp_path / "records").write_bytes(numbers.tobytes())
+    dataset = Lazy(str(tmp_path / "records"), 50)
+    for whole in (dataset, Subset(dataset, range(50)), ConcatDataset([dataset])):
+        found = streamed(whole, workers=2)
+        assert gather(found, torch.arange(3))[0].tolist() == numbers[:3].tolist()
+        assert dataset.file is None
+
+        assert [value for (value,) in handed(whole, [4], 48, workers=2)] == numbers[row(50, 3, 0, 48)].tolist()
+        assert dataset.file is None
+
+
+def test_what_cannot_be_copied_is_read_as_it_is():
+    class Lone(Noisy):
+        def __copy__(self):
+            raise TypeError("there is but one")
+
+    lone = Lone()
+    assert apart(lone) is lone
+
+
+class OwnGenerator(Noisy):
+    generator = np.random.default_rng()
+
+    def __getitem__(self, index):
+        return self.generator.random(), index
+
+
+class Given(Dataset):
+    def __init__(self, example):
+        self.example = example
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return self.example
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield 1
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize(
+    ("dataset", "line"),
+    [
+        (OwnGenerator(), "example 0 of the task's train is another one when it is read again, with the same seed"),
+        (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
+        (7, "the task's train is a int: give a tuple or dict of tensors"),
+        (Given(torch.zeros(3)), "the task's train gives examples that are no tuple or dict"),
+        (Given((torch.zeros(3), "cat")), "the task's train gives examples that hold other things than tensors"),
+        (Given((torch.zeros(3), None)), "examples of the task's train cannot be stacked: TypeError: "),
+        (TensorDataset(torch.zeros(0, 2)), "the task's train is an empty TensorDataset"),
+    ],
+    ids=["generator of its own", "iterable", "no set", "no tuple", "text", "none", "empty"],
+)
+def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
+    with pytest.raises(BadRequest) as error:
+        brought(dataset, CPU, name="train")
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_that_are_none_are_the_same_each_time():
+    assert brought(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
+
+
+def test_a_point_of_a_sweep_may_have_workers_though_it_is_a_daemon(lab, tmp_path):
+    (tmp_path / "my_set.py").write_text(MY_SET)
+    asked = ["data._target_=my_set.load", "model._target_=my_set.Net", "steps=6", "batch_size=4", "seed=1"]
+    alone = lab.one(*asked, "study=alone")
+    with_workers = lab.one(*asked, "workers=2", "study=with_workers")
+    dead = lab.one(*asked, "workers=2", "data.deadly=true", "study=dead")
+
+    assert (alone.status, alone.reason) == ("completed", "")
+    assert with_workers.weights_fingerprint == alone.weights_fingerprint
+    assert (dead.status, dead.reason.count("\n")) == ("failed", 0)
+    assert "worker (pid" in dead.reason
+
+
+def test_find_and_verify_take_a_set_that_streams(lab, tmp_path):
+    (tmp_path / "my_set.py").write_text(MY_SET)
+    point = lab.point("data._target_=my_set.load", "model._target_=my_set.Net", "accumulate=2", "workers=2")
+    lab.check(point)
+    made = Prober(point.config, lab.server, limit=500 * 2**20, exact=False, log=tmp_path / "log")(8)
+    shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}, "model": {"dropout": 0.0}}
+
+    assert (made.outcome, made.n_train, made.n_val, made.reason) == (Outcome.FITS, 24, 24, "")
+    assert examine(tiny(tmp_path, accumulate=2, **shaken)).same
+
+
+MY_SET = """
+import os, signal
+import torch
+from torch.utils.data import Dataset, get_worker_info
+from batchlab import Task
+
+class Shaken(Dataset):
+    def __init__(self, deadly):
+        self.deadly = deadly
+    def __len__(self):
+        return 24
+    def __getitem__(self, index):
+        if self.deadly and get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return torch.randn(5) + index % 3, index % 3
+
+def load(deadly=False):
+    return Task.classification(Shaken(deadly), Shaken(False))
+
+class Net(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(5, 3)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
+def test_five_gigabytes_stream_through_a_run_in_the_memory_of_a_few_batches(workers, lab, tmp_path):
+    examples, numbers = 80_000, 2**14  # of 64 KiB
+    with (tmp_path / "corpus").open("wb") as corpus:
+        for start in range(0, examples, 1000):
+            block = np.zeros((1000, numbers), dtype=np.float32)
+            block[:, 0] = np.arange(start, start + 1000)
+            block[:, 1:9] = np.random.default_rng(start).standard_normal((1000, 8))
+            corpus.write(block.tobytes())
+    (tmp_path / "my_corpus.py").write_text(MY_CORPUS)
+    point = lab.point(
+        *("data._target_=my_corpus.load", "model._target_=my_corpus.Net", "epochs=1", "batch_size=64"),
+        *("eval_every=40000", "eval_batch_size=64", "lr=1e-4", f"workers={workers}", "checkpoint_seconds=null"),
+    )
+    lab.check(point)
+    (record,) = lab.run(point).records
+
+    seen = np.loadtxt(tmp_path / "seen", dtype=np.int64)
+    assert (record.status, record.reason, record.examples) == ("completed", "", 72_000)
+    assert set(seen[:, 0]) == set(range(72_000))
+    own_bytes, batch_bytes = seen[:, 1], 64 * 4 * numbers
+    assert own_bytes.max() - own_bytes[0] < 16 * batch_bytes  # 64 MiB, of 4,700
+
+
+MY_CORPUS = """
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset
+from batchlab import Task
+
+class Corpus(Dataset):
+    def __init__(self):
+        self.rows = np.memmap("corpus", dtype=np.float32, mode="r").reshape(-1, 2**14)
+    def __len__(self):
+        return len(self.rows)
+    def __getitem__(self, index):
+        return torch.from_numpy(np.array(self.rows[index])), int(self.rows[index, 1] > 0)
+
+def load():
+    corpus = Corpus()
+    return Task.classification(Subset(corpus, range(72_000)), Subset(corpus, range(72_000, 80_000)))
+
+class Net(torch.nn.Module):
+    '''Writes down which examples it trains on, and the memory that is this process's own: no file's pages.'''
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(8, 2)
+    def forward(self, x):
+        if torch.is_grad_enabled():
+            lines = open("/proc/self/status").read().splitlines()
+            own = sum(int(line.split()[1]) for line in lines if line.startswith(("RssAnon", "RssShmem"))) * 1024
+            with open("seen", "a") as seen:
+                seen.writelines(f"{int(index)} {own}\\n" for index in x[:, 0])
+        return self.layer(x[:, 1:9])
+"""
