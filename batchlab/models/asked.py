@@ -37,11 +37,11 @@ def image(model: str, input_shape: Sequence[int] | None, least: int = 1) -> tupl
 def outputs(model: str, num_classes: int | None, num_outputs: Any) -> int:
     """How many numbers the model gives for an example: a logit for each class, or an output for each target."""
     wanted = num_classes if num_outputs is None else num_outputs
-    if not isinstance(wanted, int):
+    if wanted is None or isinstance(wanted, Sequence):
         found = "neither classes nor numbers" if wanted is None else f"targets of shape {tuple(wanted)}"
         raise BadRequest(
             f"model={model} gives a row of outputs for each example, and this data asks for {found}: use data with "
             "classes, such as data=digits, or a model of your own, model._target_=my_file.name"
         )
     check_count("num_classes" if num_outputs is None else "num_outputs", wanted)
-    return wanted
+    return int(wanted)

@@ -1,0 +1,62 @@
+"""Models of Hugging Face's transformers by the name of their kind, built at random and fitted to the data."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from batchlab import BadRequest
+from batchlab.models.asked import image, outputs
+
+
+def build(
+    kind: str,
+    vocabulary: int | None = None,
+    context: int | None = None,
+    num_classes: int | None = None,
+    input_shape: Sequence[int] | None = None,
+    **settings: Any,
+) -> nn.Module:
+    """A causal language model where the data offers a `vocabulary`, else a classifier of images.
+
+    `kind` is transformers' `model_type`: gpt2, llama, vit. `settings` are its configuration's: `hidden_size`,
+    `num_hidden_layers`; what they do not say is as large as transformers makes it. Nothing is downloaded.
+
+    Maps tokens (examples, length) to logits (examples, length, vocabulary), or images (examples, channels, height,
+    width) to logits (examples, num_classes).
+    """
+    try:
+        import transformers
+    except ModuleNotFoundError:
+        raise BadRequest(
+            f"model.kind={kind} is one of Hugging Face's transformers, which is not installed here: "
+            "pip install 'batchlab[examples]'"
+        ) from None
+    makes: Any
+    fitted: dict[str, Any]
+    if vocabulary is not None:
+        makes, tokens = transformers.AutoModelForCausalLM, dict.fromkeys(("bos_token_id", "eos_token_id"))
+        fitted = {"vocab_size": vocabulary, "max_position_embeddings": context, "use_cache": False, **tokens}
+    else:
+        channels, rows, _ = image(f"hugging_face model.kind={kind}", input_shape)
+        classes = outputs(f"hugging_face model.kind={kind}", num_classes, None)
+        makes, fitted = transformers.AutoModelForImageClassification, {"num_labels": classes}
+        fitted |= {"num_channels": channels, "image_size": rows}
+    try:
+        model = makes.from_config(transformers.AutoConfig.for_model(kind, **fitted | settings))
+    except (ValueError, TypeError, KeyError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        raise BadRequest(f"model.kind={kind} cannot be built so ({reason}): change the kind or a key") from None
+    return Logits(model)
+
+
+class Logits(nn.Module):
+    """The model within, and of what it gives the logits alone."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.model(inputs).logits
+        return logits
