@@ -1,8 +1,10 @@
 """batchlab: how does the batch size affect training, and which one should I use?"""
 
-from os import PathLike
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadRequest
 from batchlab.science.counter_random import uniform
@@ -11,8 +13,54 @@ from batchlab.task import Task
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from batchlab.records import RunRecord
+
 __version__ = "0.1.0"
-__all__ = ["BadRequest", "Task", "__version__", "load_runs", "uniform"]
+__all__ = ["BadRequest", "Task", "__version__", "load_runs", "run_study", "train", "uniform"]
+
+
+def train(
+    config: str | Mapping[str, Any] | Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None
+) -> "RunRecord":
+    """Trains one point in a process of its own, as `batchlab train` does, and returns its record.
+
+    `config` are the knobs, by the names that `batchlab config` lists: a dict of them, or what would be typed.
+
+        batchlab.train({"batch_size": 64, "model": "cnn", "lr": 0.01})
+        batchlab.train({"model": my_net.Net, "model.width": 16, "data": my_net.load})
+        batchlab.train("batch_size=64 model=cnn epochs=5")
+
+    A point that has its answer is not trained again. How it ended is in the record: `status`, `reason`, `final`; a
+    point that failed, diverged or ran out of memory raises nothing. BadRequest where it was not started. `config_dir`
+    is a folder of configs of your own. Neither a script nor a notebook needs a guard, but a class or a function must
+    come from a file that can be imported.
+    """
+    from batchlab.hydra_app import calling
+
+    return calling.point(config, None if config_dir is None else fspath(config_dir))
+
+
+def run_study(
+    config: str | Mapping[str, Any] | Sequence[str] = (),
+    *,
+    over: Mapping[str, Iterable[Any]] = MappingProxyType({}),
+    config_dir: str | PathLike[str] | None = None,
+) -> "list[RunRecord]":
+    """Trains every point of a grid, as `batchlab sweep` does, with its table and report; the records, in order.
+
+    `over` holds the values of each knob that varies, `config` what holds for all, as of `train`; an experiment too.
+
+        records = batchlab.run_study({"model": "cnn"}, over={"batch_size": [8, 32, 256], "seed": range(3)})
+        batchlab.run_study("batch_size=8,32,256 lr_scaling=linear")
+        batchlab.run_study({"experiment": "quick"})
+        batchlab.load_runs("runs/digits-cnn")  # the same as a table
+
+    The whole grid is checked first: BadRequest means that nothing was started. The same call again continues.
+    KeyboardInterrupt after Ctrl-C, when the running step is done and kept.
+    """
+    from batchlab.hydra_app import calling
+
+    return calling.study(config, over, None if config_dir is None else fspath(config_dir))
 
 
 def load_runs(path: str | PathLike[str]) -> "DataFrame":

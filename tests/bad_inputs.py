@@ -264,7 +264,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep --config-name x", "--config-name cannot be: use --config-dir DIR"),
     ("sweep --experimental-rerun x.pickle", "--experimental-rerun cannot be: it runs what a pickle says"),
     ("sweep --config-dir", "argument --config-dir/-cd: expected one argument"),
-    ("sweep --config-dir nowhere", "Additional config directory '.*nowhere' not found$"),
+    ("sweep --config-dir nowhere", "--config-dir nowhere: there is no such folder$"),
     ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
     ("sweep --resolve", "--resolve goes with --cfg job"),
     ("train --package model", "--package goes with --cfg job"),

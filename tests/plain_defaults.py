@@ -24,7 +24,7 @@ def chosen_groups() -> dict[str, str]:
     """`{"data": "digits", ...}`: the groups of the defaults list that hold knobs."""
     entries = [entry for entry in read("config.yaml")["defaults"] if isinstance(entry, dict)]
     named = {key: option for entry in entries for key, option in entry.items()}
-    return {key: option for key, option in named.items() if "/" not in key and option is not None}
+    return {key: option for key, option in named.items() if "/" not in key and " " not in key and option is not None}
 
 
 def defaults(**changes: Any) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 FLOORS = {
-    **dict.fromkeys(("errors", "printable", "config_folder"), 0),
-    **dict.fromkeys(("records", "science", "knob_values", "hidden_keys"), 1),
+    **dict.fromkeys(("errors", "printable"), 0),
+    **dict.fromkeys(("records", "science", "config_folder", "knob_values", "hidden_keys"), 1),
     **dict.fromkeys(("config", "plan", "task", "targets"), 2),
     **dict.fromkeys(("training", "data", "models"), 3),
     **dict.fromkeys(("instruments", "recording"), 4),
-    **dict.fromkeys(("run", "probe", "preflight", "verify", "report"), 5),
+    **dict.fromkeys(("run", "probe", "preflight", "verify", "check", "report"), 5),
     "sweep": 6,
     "hydra_app": 7,
     "cli": 8,

@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -13,6 +13,7 @@ from batchlab.errors import BadRequest, did_you_mean
 
 GROUPS_OF_OWN = ("data", "model", "optimizer")  # groups that a user's `_target_` may fill
 RETRY, FLAGS = "--retry", {"--force": "force=true", "--dry-run": "dry_run=true"}
+CONFIG_DIR = ("--config-dir", "-cd")
 SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
 # Options of Hydra that would replace what batchlab is; what to use in their place.
 REFUSED = {
@@ -29,6 +30,7 @@ class Arguments:
     options: tuple[str, ...]  # Hydra's, with their values
     overrides: tuple[str, ...]  # those that our options stand for come last
     shows_config: bool  # --cfg
+    config_dir: str | None = None  # --config-dir
 
     @property
     def only_shows(self) -> bool:
@@ -58,7 +60,8 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
             left.pop(0)
         else:
             options.append(word)
-    return Arguments(tuple(options), (*overrides, *ours), shows_config=given.cfg is not None)
+    kept = tuple(_without_config_dir(options))
+    return Arguments(kept, (*overrides, *ours), shows_config=given.cfg is not None, config_dir=given.config_dir)
 
 
 def to_continue(arguments: Sequence[str]) -> list[str]:
@@ -103,6 +106,16 @@ def _ours(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             others.append(word)
     return others, overrides
+
+
+def _without_config_dir(options: Sequence[str]) -> Iterator[str]:
+    """Hydra would put the folder behind the shipped one, which would then hold over it: it is ours to put in place."""
+    left = iter(options)
+    for word in left:
+        if word in CONFIG_DIR:
+            next(left)
+        elif word.partition("=")[0] not in CONFIG_DIR:
+            yield word
 
 
 def _statuses(text: str) -> list[str]:

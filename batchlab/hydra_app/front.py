@@ -42,8 +42,8 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
 
     `settings` are those of `find`, and mean that word. Raises BadRequest (nothing was started) and EmptyGrid.
     """
-    register_plugins()
     asked = read_arguments(arguments)
+    register_plugins(asked.config_dir)
     sweeper = {"word": word} if settings is None else settings
     own = [] if settings is None else ["hydra/sweeper=find"]
     own += [f"hydra.sweeper.{name}={value}" for name, value in sweeper.items()]
@@ -69,17 +69,17 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
     return 0
 
 
-def compose(overrides: Sequence[str]) -> RunConfig:
+def compose(overrides: Sequence[str], config_dir: str | None = None) -> RunConfig:
     """The one point that `overrides` describe, without running anything: for Python callers."""
-    register_plugins()
+    register_plugins(config_dir)
     with _in_our_words():
         return pinned(_composed(_checked(overrides)))
 
 
 @contextlib.contextmanager
-def grid_composer(overrides: Sequence[str]) -> Iterator[Composer]:
+def grid_composer(overrides: Sequence[str], config_dir: str | None = None) -> Iterator[Composer]:
     """What composes the grid that `overrides` describe, and its neighbours, without running anything."""
-    register_plugins()
+    register_plugins(config_dir)
     with _in_our_words(), hydra.initialize(version_base="1.3", config_path=None):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", _checked(overrides), run_mode=RunMode.MULTIRUN)

@@ -25,6 +25,7 @@ INSTEAD = (
     (r"sweeper", "values with commas or range(...) make the grid"),
     (r"mode", "`batchlab train` runs one point, `batchlab sweep` every point of a grid"),
 )
+PACKAGED = "batchlab"  # who provides the shipped configs
 MOST_OPTIONS = 1000  # of a group that are looked at
 OTHERWISE = "of Hydra's own settings hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set"
 
@@ -85,7 +86,7 @@ class _StaysInside(ConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)  # type: ignore[safe-super]
-        if self.provider != "hydra" and config_path != "config":
+        if self.provider not in ("hydra", PACKAGED):
             _check_file(config_path, found)
         return found
 

@@ -1,7 +1,8 @@
 """The classes that Hydra calls: our Sweeper, our Launcher, and where our configs are."""
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
@@ -14,24 +15,30 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from batchlab.config import check_sweep
-from batchlab.config_folder import config_folder
+from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.hydra_app.composing import Composer
-from batchlab.hydra_app.permitted import confine_sources
+from batchlab.hydra_app.permitted import PACKAGED, confine_sources
+from batchlab.sweep.checking import check
 from batchlab.sweep.conduct import conduct
 from batchlab.sweep.find import STANDING_IN, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.verifying import verify
 
 # The words that take no grid, and what is to be said of one.
-ONE_POINT = {"train": "runs one: use `batchlab sweep ...`", "verify": "looks at one: give each knob one value"}
+ONE_POINT = {
+    "train": "runs one: use `batchlab sweep ...`",
+    "verify": "looks at one: give each knob one value",
+    "check": "looks at one: give each knob one value",
+}
+LOOKING = {"verify": verify, "check": check}  # they make no run
 
 
 class GridSweeper(Sweeper):
     """Composes every point of the grid before the first one starts."""
 
     def __init__(self, word: str) -> None:
-        self.word = word  # of ours that is running: train, sweep, verify
+        self.word = word  # of ours that is running: train, sweep, verify, check
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -49,9 +56,10 @@ class GridSweeper(Sweeper):
             raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.word}` {said}")
         check_sweep([point.config for point in points])
         elsewhere = self._elsewhere()
-        if self.word == "verify" and elsewhere is not None:
-            raise BadRequest("hydra/launcher=... is for runs, and `batchlab verify` makes none: leave it out")
-        code = verify(points[0]) if self.word == "verify" else conduct(points, elsewhere=elsewhere)
+        look = LOOKING.get(self.word)
+        if look is not None and elsewhere is not None:
+            raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.word}` makes none: leave it out")
+        code = conduct(points, elsewhere=elsewhere) if look is None else look(points[0])
         if code:
             raise SystemExit(code)
 
@@ -103,19 +111,24 @@ class PointLauncher(Launcher):
         raise BadRequest("hydra/launcher=batchlab goes with hydra/sweeper=batchlab: leave hydra/sweeper out")
 
 
-class PackagedConfigs(SearchPathPlugin):
-    """Puts `configs/` on Hydra's search path."""
+class ConfigFolders(SearchPathPlugin):
+    """Puts the user's folders of configs on Hydra's search path, and `configs/` behind them: the first file holds."""
+
+    of_the_user: ClassVar[Sequence[Path]] = ()  # Hydra makes the object, so it cannot be handed in
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="batchlab", path=f"file://{config_folder()}")
+        for folder in self.of_the_user:
+            search_path.append(provider="own", path=f"file://{folder}")
+        search_path.append(provider=PACKAGED, path=f"file://{config_folder()}")
 
 
-def register_plugins() -> None:
-    """Makes Hydra know the classes above."""
+def register_plugins(config_dir: str | None = None) -> None:
+    """Makes Hydra know the classes above, and where the user's configs are: `config_dir`, and the lab's own."""
+    ConfigFolders.of_the_user = folders_of_the_user(config_dir)
     confine_sources()
     plugins, store = Plugins.instance(), ConfigStore.instance()
-    if PackagedConfigs not in plugins.discover(SearchPathPlugin):
-        plugins.register(PackagedConfigs)
+    if ConfigFolders not in plugins.discover(SearchPathPlugin):
+        plugins.register(ConfigFolders)
     for group, option, plugin, keys in (
         ("launcher", "batchlab", PointLauncher, {}),
         ("sweeper", "batchlab", GridSweeper, {"word": "sweep"}),

@@ -1,5 +1,6 @@
 """Fresh processes for the price of a fork, from a server that has imported torch and touched no device."""
 
+import atexit
 import contextlib
 import multiprocessing
 import multiprocessing.forkserver
@@ -28,11 +29,8 @@ class WarmServer:
 
     def __exit__(self, *_: object) -> None:
         """Ends the server at once. Left alone it would finish its imports first, and hold the caller's output open."""
-        pid = _server_pid()
-        if pid is not None and pid != self._found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        if _server_pid() != self._found:
+            _end()
 
     def warm_up(self) -> None:
         """Starts the server's imports (10-20 s) in the background; returns at once."""
@@ -49,6 +47,34 @@ class WarmServer:
             process.start()
         theirs.close()
         return process, ours
+
+
+def keep_warm() -> None:
+    """Lets this program have one server to its end, for callers who run one sweep after the other.
+
+    It is started anew where the program's environment has changed: its children would have the old one.
+    """
+    if _server_pid() is not None and _kept in ({}, os.environ):
+        return
+    _end()
+    WarmServer().warm_up()
+    if not _kept:
+        atexit.register(_end)
+    _kept.clear()
+    _kept.update(os.environ)
+
+
+_kept: dict[str, str] = {}  # the environment that the server of `keep_warm` was started in
+
+
+def _end() -> None:
+    """Ends this program's server at once, where one runs."""
+    pid = _server_pid()
+    if pid is None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    multiprocessing.forkserver._forkserver._stop()  # type: ignore[attr-defined]
 
 
 def _server_pid() -> int | None:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from batchlab.training.observing import Call, by_micro_batch, close, first_difference
 from batchlab.verify.findings import ROUNDING, Cause, Kind
-from batchlab.verify.observing import Call, by_micro_batch, close, first_difference
 from batchlab.verify.trial import Trial
 
 

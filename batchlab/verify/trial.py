@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, split
 from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.observing import Call, copies, observed
 from batchlab.training.precision import Precision
 from batchlab.training.step import backward
 from batchlab.verify.findings import Difference
-from batchlab.verify.observing import Call, copies, observed
 
 # A layer before a normalisation may have a gradient of nothing but rounding: it is measured against this share of the
 # whole gradient, or its own noise would be the worst difference there is.

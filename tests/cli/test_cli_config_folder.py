@@ -1,6 +1,7 @@
 """Configs are read from the folder of the configs and the user's own, and from nowhere else; secrets stay hidden."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import pytest
 
 from batchlab.cli.main import main
 from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.config_folder import config_folder
 from batchlab.hidden_keys import hidden_keys
-from batchlab.hydra_app import plugins
+from batchlab.hydra_app import compose, grid_composer, plugins
 from batchlab.hydra_app.permitted import stays_inside
 from batchlab.recording.masking import concealed, masked, masked_overrides
 from batchlab.sweep.identity import run_id
@@ -249,3 +251,74 @@ def test_a_config_without_the_environment_hides_nothing(tmp_path: Path, monkeypa
 
     assert [config.hidden for config in found] == [(), ()]
     assert all("hidden" not in to_dict(config) for config in found)
+
+
+# The user's own holds over the shipped one
+
+
+def composed(folder: Path, *words: str) -> RunConfig:
+    """What the command line composes with `--config-dir`."""
+    found: list[RunConfig] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "conduct", lambda points, **_: found.extend(point.config for point in points) or 0)
+        assert main(["sweep", "device=cpu", "--config-dir", str(folder), *words]) == 0
+    (config,) = found
+    return config
+
+
+@pytest.fixture
+def shadowing(tmp_path: Path) -> Path:
+    """A folder with a file that is called as a shipped one is, and one that only it has."""
+    for name, text in {
+        "model/mlp.yaml": "_target_: my_net.Net\ndepth: 7\n",
+        "model/mine.yaml": "_target_: my_net.Other\n",
+        "experiment/quick.yaml": "# @package _global_\n# Which?\nlr: 0.7\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_a_file_of_the_users_holds_over_the_shipped_one_of_the_same_name(shadowing: Path) -> None:
+    assert composed(shadowing).model == {"_target_": "my_net.Net", "depth": 7}
+    assert composed(shadowing, "model=mlp", "experiment=quick").lr == 0.7
+    assert composed(shadowing, "model=mine").model == {"_target_": "my_net.Other"}
+    assert composed(shadowing, "model=cnn").model["_target_"] == "batchlab.models.cnn.CNN"
+    assert compose(["device=cpu"], str(shadowing)).model["depth"] == 7
+
+
+def test_the_shipped_one_is_back_without_the_folder(shadowing: Path) -> None:
+    assert composed(shadowing).model["depth"] == 7
+    assert compose(["device=cpu"]).model["_target_"] == "batchlab.models.mlp.MLP"
+
+
+def test_it_stands_first_in_the_search_path(shadowing: Path) -> None:
+    with grid_composer(["device=cpu"], str(shadowing)) as composer:
+        places = [(place.provider, place.path) for place in composer.loader.config_search_path.get_path()]
+
+    files = [(provider, path) for provider, path in places if path.startswith("file://")]
+    assert files == [("own", f"file://{shadowing}"), ("batchlab", f"file://{config_folder()}")]
+
+
+def test_the_defaults_are_not_replaced_as_a_whole(
+    shadowing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (shadowing / "config.yaml").write_text("batch_size: 8\n")
+    monkeypatch.setattr(plugins, "conduct", lambda *_, **__: pytest.fail("was run"))
+
+    assert main(["sweep", "device=cpu", "--config-dir", str(shadowing)]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(
+        r"config.yaml cannot be: batchlab's own config.yaml is not .*put .* into .*lab/default.yaml$", line
+    )
+
+
+def test_a_folder_of_configs_is_a_lab_only_by_its_defaults(shadowing: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shadowing / "configs").symlink_to(shadowing)
+    monkeypatch.chdir(shadowing)
+    assert compose(["device=cpu"]).model["_target_"] == "batchlab.models.mlp.MLP"
+
+    (shadowing / "lab").mkdir()
+    (shadowing / "lab" / "default.yaml").write_text("# @package _global_\nlr: 0.9\n")
+    assert (compose(["device=cpu"]).lr, compose(["device=cpu"]).model["depth"]) == (0.9, 7)

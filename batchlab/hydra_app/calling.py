@@ -1,0 +1,159 @@
+"""batchlab for callers in Python: their values as the words of a command line, and the records that come of it."""
+
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from batchlab.config import check_sweep
+from batchlab.errors import BadRequest, EmptyGrid
+from batchlab.hydra_app.arguments import read_arguments
+from batchlab.hydra_app.front import grid_composer
+from batchlab.printable import printable
+from batchlab.recording.run_folder import read_record
+from batchlab.records import RunRecord
+from batchlab.sweep.conduct import conduct
+from batchlab.sweep.points import Point, without_duplicates
+from batchlab.sweep.server import keep_warm
+from batchlab.sweep.standing import Action, standing
+
+Asked = str | Mapping[str, Any] | Sequence[str]
+
+GROUPS = ("data", "model", "optimizer")  # a class or a function may be given for these
+WITH_KEYS = (*GROUPS, "target")  # a mapping given for these is several knobs
+KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
+BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
+NOT_BARE = {"true", "false", "null", "nan", "inf"}
+
+
+def point(asked: Asked, config_dir: str | None) -> RunRecord:
+    """Trains the one point that `asked` describes; its record."""
+    points = _points(words(asked), config_dir)
+    if len(points) != 1:
+        raise BadRequest(f"this is a grid of {len(points)} points, and train runs one: use batchlab.run_study(...)")
+    if points[0].config.dry_run:
+        raise BadRequest("dry_run is for the command line and run_study: train returns the record of a run")
+    (record,) = _records(points)
+    return record
+
+
+def study(asked: Asked, over: Mapping[str, Iterable[Any]], config_dir: str | None) -> list[RunRecord]:
+    """Trains the points of a grid; the records of those that have one, in the grid's order."""
+    return _records(_points([*words(asked), *_axes(over)], config_dir))
+
+
+def words(asked: Asked) -> list[str]:
+    """What was asked for, as overrides: of a command line's text, of a list of them, of a mapping of plain values."""
+    if isinstance(asked, str):
+        return shlex.split(asked)
+    if isinstance(asked, Mapping):
+        return [f"{key}={_written(key, value)}" for key, value in _flat(asked)]
+    listed = list(asked) if isinstance(asked, Iterable) else None
+    if listed is None or not all(isinstance(word, str) for word in listed):
+        raise BadRequest(
+            f"{printable(repr(asked))[:100]} is no configuration: give a dict of knobs, such as {{'batch_size': 64}}, "
+            "or what you would type, such as 'batch_size=64 model=cnn'"
+        )
+    return listed
+
+
+def _points(typed: Sequence[str], config_dir: str | None) -> list[Point]:
+    given = read_arguments(typed)
+    elsewhere = [word for word in given.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
+    for word in (*given.options, *elsewhere, *(["--config-dir"] if given.config_dir is not None else [])):
+        raise BadRequest(f"{word} is for the command line: leave it out; configs of your own are config_dir='...'")
+    with grid_composer(given.overrides, config_dir) as composer:
+        points = composer.points(given.overrides)
+    check_sweep([p.config for p in points])
+    return points
+
+
+def _records(points: Sequence[Point]) -> list[RunRecord]:
+    if any(standing(p).action is not Action.SKIP for p in points):
+        keep_warm()
+    code = conduct(points)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code > 128:  # another signal, whose sender wants this program's end
+        raise SystemExit(code)
+    found = [read_record(p.folder) for p in without_duplicates(points)]
+    return [record for record in found if record is not None]
+
+
+def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
+    if not isinstance(over, Mapping):
+        raise BadRequest(f"over={printable(repr(over))[:100]} cannot be: it is a dict, {{'batch_size': [8, 32, 256]}}")
+    for key, values in over.items():
+        if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+            raise BadRequest(
+                f"over={{{key!r}: {printable(repr(values))[:100]}}} cannot be: give the values of {key} in a list"
+            )
+        listed = list(values)
+        if not listed:
+            raise EmptyGrid(f"the grid is empty: over={{{key!r}: ...}} gives no values")
+        name = f"{key}._target_" if key in GROUPS and callable(listed[0]) else key
+        yield f"{_key(name)}={','.join(_written(key, value) for value in listed)}"
+
+
+def _flat(asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The knobs, a mapping of several taken apart; a group's option before its keys."""
+    for key, value in asked.items():
+        name = _key(key)
+        if name in GROUPS and callable(value):
+            yield f"{name}._target_", value
+        elif name in WITH_KEYS and isinstance(value, Mapping):
+            yield from ((_key(f"{name}.{inner}"), entry) for inner, entry in value.items())
+        elif name == "instruments" and isinstance(value, Mapping):
+            yield from ((_key(f"++instruments.{inner}"), entry) for inner, entry in value.items())
+        else:
+            yield name, value
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str) or not KEY.fullmatch(key):
+        raise BadRequest(f"{printable(repr(key))[:100]} is no knob's name: `batchlab config` lists them")
+    return key
+
+
+def _written(key: str, value: Any) -> str:
+    """`value` as Hydra's grammar reads it back."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | PurePath):
+        text = str(value)
+        if BARE.fullmatch(text) and text.lower() not in NOT_BARE:
+            return text
+        return QuotedString(text=text, quote=Quote.single).with_quotes()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_key(name)}:{_written(key, entry)}" for name, entry in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(_written(key, entry) for entry in value) + "]"
+    if callable(value):
+        return _target(key, value)
+    if getattr(value, "shape", None) == ():  # one number of NumPy's or PyTorch's
+        return _written(key, value.item())
+    raise BadRequest(
+        f"{key}={printable(repr(value))[:100]} cannot be: a value of type {type(value).__name__} cannot be written "
+        "into a config; give numbers, texts, lists of them, or for data, model and optimizer a class or a function"
+    )
+
+
+def _target(key: str, value: Any) -> str:
+    """The dotted name of a class or a function, by which the process of a point finds it again."""
+    home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not home or not name:
+        raise BadRequest(f"{key}={printable(repr(value))[:100]} has no name to find it by: give a class or a function")
+    if home == "__main__":
+        raise BadRequest(
+            f"{key}={name} is defined in this script or notebook, and the process of a point does not run that again: "
+            f"put {name} into a file of its own, my_net.py, and write `from my_net import {name}` here"
+        )
+    if "<" in name:
+        raise BadRequest(f"{key}={name} is defined inside a function: move it to the top of its file")
+    return f"{home}.{name}"

@@ -1,0 +1,100 @@
+"""`batchlab check`: the battery of one point, each part of it in a process of its own."""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
+from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.errors import BadRequest
+from batchlab.sweep.checks import answer_of, check_grid
+from batchlab.sweep.points import Point
+from batchlab.sweep.progress import UnreadConsole
+from batchlab.sweep.server import WarmServer
+from batchlab.sweep.verifying import look as compare
+from batchlab.sweep.worker import die_with_parent, print_to
+from batchlab.verify.findings import Findings
+
+EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
+
+
+def check(point: Point) -> int:
+    """Prints what was found; 0 where nothing is wrong, 1 where something is."""
+    for name in ("force", "dry_run", "retry"):
+        if getattr(point.config, name):
+            raise BadRequest(f"{name} is for runs, and check makes none: leave it out")
+    with WarmServer() as server:
+        server.warm_up()
+        with UnreadConsole(stderr=True).status("Checking the data and the model..."):
+            checkup = _examined(point.config, server)
+            if not is_wrong(checkup.findings):
+                last = [_accumulated(point.config, server), _would_start(point, server)]
+                checkup = Checkup((*checkup.findings, *last))
+    sys.stdout.write("".join(f"{line}\n" for line in lines(checkup)))
+    return 1 if is_wrong(checkup.findings) else 0
+
+
+def _examined(config: RunConfig, server: WarmServer) -> Checkup:
+    try:
+        found: Checkup | str = answer_of(server, look, to_dict(config), doing="passing a few examples")
+    except BadRequest as error:  # its process died of it
+        return Checkup((wrong("process", str(error), "run the model on its own, to see where it ends"),))
+    if isinstance(found, str):
+        raise BadRequest(found)
+    return found
+
+
+def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
+    """Whether micro-batches make the same update as the whole batch: what `batchlab verify` looks into."""
+    name, more = "accumulate", f"`batchlab verify accumulate={MICRO_BATCHES}` says more"
+    small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
+    try:
+        found: Findings | str = answer_of(server, compare, to_dict(small), doing="comparing the gradients")
+    except BadRequest as error:
+        found = str(error)
+    if isinstance(found, str):
+        return better(name, f"the gradients cannot be compared: {found}", more)
+    if found.same:
+        return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {_apart(found)}")
+    causes = ", ".join(dict.fromkeys(cause.what for cause in found.causes)) or "no module by itself"
+    return better(
+        name,
+        f"{MICRO_BATCHES} micro-batches give another gradient than the whole batch ({causes}; {_apart(found)})",
+        more,
+    )
+
+
+def _apart(found: Findings) -> str:
+    return f"relative difference {found.deciding.worst:.1g} in {found.deciding.number_format}"
+
+
+def _would_start(point: Point, server: WarmServer) -> Finding:
+    """What a sweep would refuse before its first point, whatever the battery has not thought of."""
+    try:
+        check_grid([point], server)
+    except BadRequest as error:
+        return wrong("sweep", str(error), "a run with these knobs would not start")
+    return ok("sweep", "a run with these knobs would start")
+
+
+def look(connection: Connection, values: Mapping[str, Any]) -> None:
+    """The child: sends the checkup, or in one line why there is none; whatever user code prints goes nowhere."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_to(os.open(os.devnull, os.O_WRONLY))
+    from batchlab.check.examination import examine
+    from batchlab.recording.masking import concealed
+    from batchlab.training.out_of_memory import how_it_failed
+
+    try:
+        found = examine(from_dict(values))
+        hidden = tuple(
+            replace(f, what=concealed(f.what, values), mend=concealed(f.mend, values)) for f in found.findings
+        )
+        connection.send(replace(found, findings=hidden))
+    except (Exception, SystemExit) as error:
+        connection.send(concealed(how_it_failed(error)[1], values))

@@ -1,0 +1,20 @@
+"""An error of the user's code, in one line."""
+
+import traceback
+from pathlib import Path
+
+from batchlab.errors import BatchlabError
+
+OURS = Path(__file__).parents[1]
+
+
+def in_the_users_words(error: BaseException) -> str:
+    """What it says, and where in the user's own files; what batchlab raised on purpose says it all already."""
+    if isinstance(error, BatchlabError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    inside = [f for f in frames if Path(f.filename).is_relative_to(Path.cwd()) and "site-packages" not in f.filename]
+    own = [f for f in inside if f"{OURS}/" not in f.filename]
+    where = own[-1] if own else frames[-1]
+    text = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno}, in {where.name})"
