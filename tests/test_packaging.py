@@ -76,3 +76,33 @@ def test_the_wheel_sweeps_from_another_folder(installed: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     (record,) = tmp_path.glob("runs/*/*/record.json")
     assert json.loads(record.read_text())["status"] == "completed"
+
+
+@pytest.mark.slow
+def test_a_lab_is_made_checked_and_swept_from_the_wheel_alone(installed: Path, tmp_path: Path) -> None:
+    def batchlab(*words: str, cwd: Path) -> str:
+        done = python("-m", "batchlab.cli.main", *words, installed=installed, cwd=cwd)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    lab = tmp_path / "my_lab"
+    batchlab("init", "my_lab", cwd=tmp_path)
+    assert "Nothing is wrong" in batchlab("check", cwd=lab)
+    batchlab("sweep", "batch_size=8,64", cwd=lab)
+
+    records = [json.loads(path.read_text()) for path in lab.glob("runs/my_data.load-my_model.Net/*/record.json")]
+    assert sorted((record["batch_size"], record["status"]) for record in records) == [
+        (8, "completed"),
+        (64, "completed"),
+    ]
+    assert all(record["final"]["val/accuracy"] > 0.9 for record in records)
+    assert (lab / "runs" / "my_data.load-my_model.Net" / "report.html").is_file()
+
+
+def test_the_wheel_holds_the_lab_that_init_copies(wheel: Path, repository: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+
+    lab = {str(path.relative_to(repository)) for path in repository.glob("batchlab/cli/lab/**/*") if path.is_file()}
+    assert len(lab) > 8
+    assert lab <= names

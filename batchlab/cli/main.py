@@ -14,6 +14,8 @@ from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, 
 from batchlab.printable import printable
 
 WORDS = {
+    "init": "a small lab of your own to change: model, data, configs, a test",
+    "check": "whether a model and its data can be measured, and how to mend what is wrong",
     "train": "train one point",
     "sweep": "train every point of a grid, each in a process of its own",
     "find": "the largest micro-batch that fits this device, or a limit of memory",
@@ -26,6 +28,7 @@ WORDS = {
     "lr-table": "the rate, betas and eps that each rule of lr_scaling gives",
     "compare": "two studies side by side: settings, equal points, claims",
     "export": "the runs of a study, or their measurements, as CSV, Parquet or JSON",
+    "completion": "tab completion for bash, zsh or fish",
 }
 EXAMPLES = """\
 examples:
@@ -35,9 +38,9 @@ examples:
   batchlab dashboard
 
 `batchlab WORD --help` tells more of each.
-exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run, or verify
-  that the gradients differ; 2 bad request, nothing was started; 3 some points failed, or find found no size;
-  4 the grid is empty; 74 the disk refused; 130, 143 interrupted"""
+exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run, check what is
+  wrong, or verify that the gradients differ; 2 bad request, nothing was started; 3 some points failed, or find found no
+  size; 4 the grid is empty; 74 the disk refused; 130, 143 interrupted"""
 
 # Faults of the place and not of the program: one line says them, a traceback would hide them.
 PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}

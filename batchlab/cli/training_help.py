@@ -4,7 +4,8 @@ from batchlab.cli.knobs import knob_rows
 from batchlab.cli.terminal import definitions, say
 
 HYDRA = """\
-Hydra's options pass through: --cfg job, --info, --config-dir DIR, --package, ... (--hydra-help lists them);
+--config-dir DIR adds configs of your own, which hold over the shipped ones of the same name.
+Hydra's options pass through: --cfg job, --info, --package, ... (--hydra-help lists them);
 so do its grammar (range, choice, glob), +key=value for keys of data, model, optimizer and instruments,
 and hydra/launcher=... for other places to run."""
 

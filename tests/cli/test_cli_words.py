@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fabricated_runs import batchlab, environment, record
 
-from batchlab.cli import sweep, train, verify
+from batchlab.cli import check, sweep, train, verify
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
@@ -78,7 +78,7 @@ def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFi
     assert re.search(rf"^  batchlab {word}\b", said.partition("examples:")[2], re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [train.HELP, sweep.HELP, verify.HELP])
+@pytest.mark.parametrize("text", [train.HELP, sweep.HELP, verify.HELP, check.HELP])
 def test_examples_of_the_help_name_knobs_and_options_that_exist(text: str) -> None:
     options = groups()
     examples = [line.split("    ")[0].split()[2:] for line in text.splitlines() if line.startswith("  batchlab ")]

@@ -1,0 +1,143 @@
+"""What may stand at the end of a command line: words, options, knobs, and the values of knobs and config groups."""
+
+import contextlib
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from batchlab.cli import main as words
+from batchlab.cli.config import default_options
+from batchlab.cli.knobs import knobs
+from batchlab.cli.studies import RUNS_DIR
+from batchlab.config import RETRIED, RunConfig
+from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user
+from batchlab.errors import BadRequest
+from batchlab.recording.run_folder import studies
+
+OF_STUDIES = ("list", "report", "dashboard", "compare", "export")
+OF_KNOBS = ("train", "sweep", "find", "verify", "check", "config", "lr-table")
+VALUES = {"device": ("auto", "cpu", "cuda"), "target.metric": ("val/loss", "val/accuracy"), "retry": RETRIED}
+TARGET = ("target.metric", "target.value")
+NEXT = " "  # behind what is complete: the shell goes on to the next word
+
+
+def candidates(line: str) -> list[str]:
+    """All that the last word of `line` (as far as the cursor) may become; nothing where that is a file's name."""
+    typed = line.split()
+    current = typed.pop() if typed and not line[-1].isspace() else ""
+    if len(typed) < 1:
+        return []
+    if len(typed) == 1:
+        return _beginning(current, (word + NEXT for word in (*words.WORDS, "--help", "--version")))
+    word, arguments = typed[1], typed[2:]
+    if word not in words.WORDS:
+        return []
+    if arguments[-1:] == ["--config-dir"]:
+        return []
+    if arguments[-1:] == ["--retry"]:
+        return _beginning(current, RETRIED)
+    if current.startswith("-"):
+        return _beginning(current, (option + NEXT for option in _options(word)))
+    if word in OF_KNOBS:
+        return _knobs(current, arguments)
+    if word in OF_STUDIES:
+        return _beginning(current, (folder.name + NEXT for folder in studies(Path(RUNS_DIR))))
+    return _beginning(current, ("bash", "zsh", "fish")) if word == "completion" else []
+
+
+def _beginning(current: str, offered: Iterable[str]) -> list[str]:
+    return sorted({word for word in offered if word.startswith(current)})
+
+
+def _options(word: str) -> list[str]:
+    """The options that the word's own help names."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        words.dispatch([word, "--help"])
+    return re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", said.getvalue())
+
+
+def _knobs(current: str, arguments: Sequence[str]) -> list[str]:
+    plus, typed = re.fullmatch(r"([+~]*)(.*)", current, re.DOTALL).groups()  # type: ignore[union-attr]
+    folders = [*_own(arguments), config_folder()]
+    options = _groups(folders)
+    key, equals, value = typed.partition("=")
+    if equals:
+        given, comma, last = value.rpartition(",")
+        return [f"{plus}{key}={given}{comma}{found}" for found in _beginning(last, _values(key, options))]
+    known = [f"{name}=" for name in (*knobs(), "experiment") if name not in options and name != "target"]
+    known += [name for group in options for name in (f"{group}=", f"{group}.")] + [f"{name}=" for name in TARGET]
+    group = key.partition(".")[0]
+    if "." in key and group in options:
+        known = [f"{group}.{name}=" for name in _keys(group, _chosen(group, arguments, folders), folders)]
+    return [f"{plus}{found}" for found in _beginning(typed, known)]
+
+
+def _own(arguments: Sequence[str]) -> list[Path]:
+    """The folders whose configs are the user's: those of `--config-dir`, and the lab that the user stands in."""
+    named = None
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if before == "--config-dir":
+            named = word
+        elif word.startswith("--config-dir="):
+            named = word.partition("=")[2]
+    try:
+        return folders_of_the_user(named)
+    except BadRequest:  # the command itself will say it
+        return []
+
+
+def _groups(folders: Sequence[Path]) -> dict[str, set[str]]:
+    """The options of each group, over all folders."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for file in folder.glob("*/**/*.yaml"):
+            group, *option = file.relative_to(folder).with_suffix("").parts
+            found.setdefault(group, set()).add("/".join(option))
+    return found
+
+
+def _values(key: str, options: dict[str, set[str]]) -> Iterable[str]:
+    if key in options:
+        return (option for option in options[key] if option != "own")
+    if key in VALUES:
+        return VALUES[key]
+    entry = next((entry for entry in fields(RunConfig) if entry.name == key), None)
+    if entry is None:
+        return ()
+    choices: Sequence[str] = entry.metadata.get("choices", ())
+    return ("true", "false") if entry.type in (bool, "bool") else choices
+
+
+def _chosen(group: str, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:
+    """The option of a group that the command line, the lab or batchlab chooses."""
+    typed = [word.partition("=")[2] for word in arguments if word.startswith(f"{group}=")]
+    if typed:
+        return typed[-1].partition(",")[0]
+    for folder in folders[:-1]:
+        for entry in _read(folder / LAB_DEFAULTS).get("defaults") or ():
+            if isinstance(entry, dict) and f"override /{group}" in entry:
+                return str(entry[f"override /{group}"])
+    return default_options().get(group)
+
+
+def _keys(group: str, option: str | None, folders: Sequence[Path]) -> list[str]:
+    """The keys of a group's option, as the first folder that has it writes them."""
+    for folder in folders:
+        if option is not None and (folder / group / f"{option}.yaml").is_file():
+            return [key for key in _read(folder / group / f"{option}.yaml") if key not in ("_target_", "defaults")]
+    return []
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A config file as plain values; nothing where it cannot be read, which is for the command to say."""
+    import yaml
+
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -1,0 +1,54 @@
+"""`batchlab init`: a small lab of the user's own, to change."""
+
+import shlex
+from importlib.resources import files
+from pathlib import Path
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.terminal import definitions, say
+from batchlab.errors import BadRequest
+from batchlab.printable import printable
+
+EXAMPLES = """\
+examples:
+  batchlab init my_lab            my_lab/ with a model, data, configs and a test that work
+  batchlab init .                 the same into this folder, if it is empty
+
+Then: cd my_lab && batchlab check && batchlab sweep batch_size=8,64"""
+
+MEANINGS = {
+    "my_model.py": "what learns",
+    "my_data.py": "what is learnt from",
+    "configs/lab/default.yaml": "what the commands use in this folder",
+    "my_instrument.py": "something of your own to measure: instruments=mine",
+    "test_my_lab.py": "what must stay true: python -m pytest",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the lab, and says what is in it and what to type."""
+    parser = Parser("init", "Makes a small lab of your own to change: model, data, configs, a test.", EXAMPLES)
+    parser.add_argument("folder", metavar="DIR", help="a new folder, or an empty one")
+    folder = Path(parser.parse_args(arguments).folder)
+    write(folder)
+    say(f"{printable(folder)}/")
+    say(definitions(list(MEANINGS.items())))
+    there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    say(f"Next: {there}batchlab check && batchlab sweep batch_size=8,64")
+    return 0
+
+
+def write(folder: Path) -> None:
+    """Copies the lab that ships with batchlab into `folder`; BadRequest where something is there already."""
+    if folder.exists() and (not folder.is_dir() or any(path.name != ".git" for path in folder.iterdir())):
+        raise BadRequest(f"{printable(folder)} is there already, and not empty: name a new folder")
+    template = Path(str(files("batchlab.cli"))) / "lab"
+    for source in sorted(path for path in template.rglob("*") if path.is_file()):
+        copy = folder / copied_name(source.relative_to(template))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def copied_name(name: Path) -> Path:
+    """Python files are kept as text, so that nothing takes them for modules of batchlab; `.gitignore` is kept seen."""
+    return Path(".gitignore") if name.name == "gitignore.txt" else name.with_name(name.name.removesuffix(".txt"))

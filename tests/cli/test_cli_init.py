@@ -1,0 +1,78 @@
+"""`batchlab init` makes a lab that works as it is, and harms nothing that is there."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from batchlab.cli.main import main
+from batchlab.hydra_app import compose
+from batchlab.recording.run_folder import read_records
+from batchlab.sweep.server import WarmServer
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Path:
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "my lab"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "Next: cd 'my lab' && batchlab check && batchlab sweep batch_size=8,64"
+    assert (tmp_path / "my lab" / ".gitignore").read_text().splitlines()[0] == "runs/"
+    for line in said[1:-1]:
+        assert (tmp_path / "my lab" / line.split()[0]).is_file()
+    monkeypatch.chdir(tmp_path / "my lab")
+    return tmp_path / "my lab"
+
+
+def test_a_command_without_model_and_data_takes_those_of_the_lab(lab: Path) -> None:
+    config = compose(["device=cpu", "batch_size=64"])
+
+    assert config.model == {"_target_": "my_model.Net", "width": 32}
+    assert config.data == {"_target_": "my_data.load", "train_size": 3000, "val_size": 1000}
+    assert (config.lr, str(config.budget), config.study_name) == (0.05, "epochs=10", "my_data.load-my_model.Net")
+
+
+def test_the_command_line_and_experiments_hold_over_the_lab(lab: Path) -> None:
+    (lab / "configs" / "experiment" / "other.yaml").write_text("# @package _global_\n# Which?\nlr: 0.3\n")
+
+    assert compose(["device=cpu", "data=digits", "model=cnn"]).model["_target_"] == "batchlab.models.cnn.CNN"
+    assert compose(["device=cpu", "model._target_=my_net.Other"]).model == {"_target_": "my_net.Other"}
+    assert compose(["device=cpu", "lr=0.7"]).lr == 0.7
+    assert compose(["device=cpu", "experiment=other"]).lr == 0.3
+
+
+def test_its_own_instrument_measures(lab: Path, server: WarmServer) -> None:
+    server.warm_up()
+
+    assert main(["train", "device=cpu", "batch_size=64", "instruments=mine", "epochs=1"]) == 0
+
+    (record,) = read_records(lab / "runs" / "my_data.load-my_model.Net", [])
+    assert record.final["mine/distance"] > 0
+    assert record.final["val/accuracy"] > 0.5
+
+
+def test_what_is_there_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "repository" / ".git").mkdir(parents=True)
+
+    for name in ("full", "file"):
+        assert main(["init", name]) == 2
+        assert capsys.readouterr().err == f"batchlab: {name} is there already, and not empty: name a new folder\n"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    assert main(["init", "repository"]) == 0
+
+
+@pytest.mark.slow
+def test_its_own_test_passes_and_its_code_is_clean(lab: Path) -> None:
+    for command in (
+        ["pytest", "-q", "-p", "no:cacheprovider"],
+        ["ruff", "check", "--isolated", "--line-length=120", "."],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command], cwd=lab, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,375 @@
+"""The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its mending."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from batchlab.check import samples
+from batchlab.check.examination import examine
+from batchlab.check.findings import Checkup, Level, better, lines, ok, wrong
+from batchlab.cli import init
+from batchlab.cli.main import main
+from batchlab.hydra_app import compose
+from batchlab.sweep.server import WarmServer
+
+OK, BETTER, WRONG = Level.OK, Level.BETTER, Level.WRONG
+SET = """
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, i):
+        {body}
+"""
+AS_PAIRS = [
+    ("train=(points[:train_size], inside[:train_size])", "train=Pairs(points[:train_size], inside[:train_size])"),
+    ("val=(points[train_size:], inside[train_size:])", "val=Pairs(points[train_size:], inside[train_size:])"),
+    ("        val=Pairs", "        model_args={'input_shape': (2,), 'num_classes': 2},\n        val=Pairs"),
+]
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lab as `batchlab init` makes it, stood in; its modules are forgotten afterwards."""
+    init.write(tmp_path / "my_lab")
+    monkeypatch.chdir(tmp_path / "my_lab")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("my_data", "my_model"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return tmp_path / "my_lab"
+
+
+def edit(file: Path, *changes: tuple[str, str]) -> None:
+    text = file.read_text()
+    for old, new in changes:
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    file.write_text(text)
+
+
+def model(*changes: tuple[str, str]) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "my_model.py", *changes)
+
+
+def data(*changes: tuple[str, str]) -> Callable[[Path], None]:
+    return lambda folder: edit(folder / "my_data.py", *changes)
+
+
+def pairs(body: str) -> Callable[[Path], None]:
+    """The data as a Dataset, whose `__getitem__` is `body`."""
+
+    def change(folder: Path) -> None:
+        edit(folder / "my_data.py", *AS_PAIRS, ("\n\ndef load(", SET.format(body=body) + "\n\ndef load("))
+
+    return change
+
+
+def found(*overrides: str) -> Checkup:
+    return examine(compose(["device=cpu", *overrides]))
+
+
+def of(checkup: Checkup, *levels: Level) -> list[tuple[str, str]]:
+    """Name and words of the findings of these levels."""
+    return [(f.name, f"{f.what} To do: {f.mend}") for f in checkup.findings if f.level in levels]
+
+
+def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
+    checkup = found()
+
+    assert of(checkup, WRONG, BETTER) == []
+    assert [f.name for f in checkup.findings] == [
+        *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed")
+    ]
+    told = {f.name: f.what for f in checkup.findings}
+    assert told["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
+    assert told["model"] == f"Net, {2 * 32 + 32 + 32 * 2 + 2:,} trainable numbers, on cpu"
+    assert told["gradient"] == "it reaches all 4 parameters"
+
+
+RETURN = "        return self.layers(inputs)"
+FORWARD = RETURN + "  # (examples, num_classes)"
+TORCH = ("from torch import nn", "import torch\nfrom torch import nn")
+NUMPY = ("from torch import nn", "import numpy as np\nfrom torch import nn")
+CLASSIFY = "    return Task.classification("
+MEAN_LOSS = (
+    "    loss = lambda outputs, batch: torch.nn.functional.cross_entropy(outputs, batch[1]){}\n"
+    "    return Task.classification(\n        loss=loss,"
+)
+NORM = ("            nn.ReLU(),", "            nn.BatchNorm1d(width),\n            nn.ReLU(),")
+COUNTS = ("super().__init__()", "super().__init__()\n        self.steps = 0")
+COUNT = "        self.steps += 1\n        return self.layers(inputs) * (1 + {})"
+
+# The ten ways to break it that everybody finds sooner or later, and more: what is changed, the finding that must come.
+BROKEN = {
+    "wrong shape": (
+        model(("math.prod(input_shape), width", "3, width")),
+        (),
+        WRONG,
+        "shapes",
+        "mat1 and mat2 .*my_model",
+    ),
+    "mean loss": (
+        data((CLASSIFY, MEAN_LOSS.format(""))),
+        (),
+        WRONG,
+        "loss",
+        "of 8 examples is one number: it is averag",
+    ),
+    "no gradient": (model((FORWARD, RETURN + ".detach()")), (), WRONG, "gradient", r"loss has no graph.*\.detach"),
+    "micro-batch 1": (
+        model(NORM),
+        ("micro_batch_size=1", "batch_size=4"),
+        WRONG,
+        "BatchNorm",
+        "makes a micro-batch of 1 example, and layer 'layers.2' cannot .*GroupNorm",
+    ),
+    "slow data": (
+        pairs("import time; time.sleep(0.02); return self.x[i], self.y[i]"),
+        (),
+        BETTER,
+        "speed",
+        r"slow data: reading takes [\d.]+ ms an example, .*; reading it all, \d+ s, comes before every point",
+    ),
+    "another data each time": (
+        data(("torch.Generator().manual_seed(0)", "torch.default_generator")),
+        (),
+        WRONG,
+        "data",
+        "train holds other examples when it is made again.*Generator",
+    ),
+    "noise in eval mode": (
+        model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
+        (),
+        WRONG,
+        "random",
+        "eval mode draws random numbers.*self.training",
+    ),
+    "a generator that nobody seeds": (
+        model(NUMPY, (FORWARD, RETURN + " * np.random.default_rng().random()")),
+        (),
+        WRONG,
+        "random",
+        "two equal passes in eval mode differ although every seed is the same",
+    ),
+    "float64": (
+        data(("inside = (", "points = points.double()\n    inside = (")),
+        (),
+        WRONG,
+        "dtype",
+        "is float64, .*x.float",
+    ),
+    "a float64 model": (
+        model(("        )\n\n    def forward", "        ).double()\n\n    def forward")),
+        (),
+        WRONG,
+        "dtype",
+        "the weights are float64 .*precision",
+    ),
+    "labels from 1": (
+        data((".long()", ".long() + 1")),
+        (),
+        WRONG,
+        "labels",
+        "from 1 to 2, and no example has class 0.*y - 1",
+    ),
+    "labels that are no integers": (
+        data((".long()", ".float()")),
+        (),
+        WRONG,
+        "labels",
+        "float32, and a class is an int",
+    ),
+    "labels beyond the outputs": (
+        model(("nn.Linear(width, num_classes)", "nn.Linear(width, 1)")),
+        (),
+        WRONG,
+        "labels",
+        "from 0 to 1, and the model has 1 outputs",
+    ),
+    "one class": (data((".sum(dim=1) < 2)", ".sum(dim=1) < 99)")), (), WRONG, "labels", "every example has class 1"),
+    "stateful forward": (
+        model(COUNTS, (FORWARD, COUNT.format("0.1 * self.steps"))),
+        (),
+        WRONG,
+        "state",
+        r"another result each time, .*: steps went from \d to \d.*register_buffer",
+    ),
+    "a counter that changes nothing": (
+        model(COUNTS, (FORWARD, COUNT.format("0"))),
+        (),
+        BETTER,
+        "state",
+        r"what no checkpoint holds: steps went from \d+ to \d+",
+    ),
+    "python objects": (
+        pairs("return str(self.x[i].tolist()), self.y[i]"),
+        (),
+        WRONG,
+        "data",
+        r"train\[0\]\[0\] is a str \('\[.*\): a batch can hold tensors and numbers only.*token",
+    ),
+    "examples that mix": (
+        model((FORWARD, "        return self.layers(inputs - inputs.mean(dim=0))")),
+        (),
+        WRONG,
+        "alone",
+        "depends on the examples beside it: the model's own forward",
+    ),
+    "a layer that mixes": (
+        model(("            nn.ReLU(),", "            nn.Softmax(dim=0),")),
+        (),
+        WRONG,
+        "alone",
+        r"depends on the examples beside it: Softmax 'layers\.2'",
+    ),
+    "one example that does not pass": (
+        model((FORWARD, "        assert len(inputs) > 1\n" + RETURN)),
+        (),
+        WRONG,
+        "alone",
+        "an example does not pass alone.*squeeze",
+    ),
+    "a loss divided by its number": (
+        data((CLASSIFY, MEAN_LOSS.format(".expand(len(outputs))"))),
+        (),
+        WRONG,
+        "loss",
+        "depends on the examples beside it, at the same outputs",
+    ),
+    "an idle parameter": (
+        model(("super().__init__()", "super().__init__()\n        self.idle = nn.Linear(2, 2)")),
+        (),
+        BETTER,
+        "gradient",
+        r"none reaches idle\.weight, idle\.bias: 2 of 6 parameters",
+    ),
+    "nan in the data": (
+        data(("inside = (", "points[::7] = float('nan')\n    inside = (")),
+        (),
+        WRONG,
+        "data",
+        "nan or inf",
+    ),
+    "a loader": (
+        data(("train=(points[:train_size], inside[:train_size])", "train=torch.utils.data.DataLoader(points)")),
+        (),
+        WRONG,
+        "data",
+        "train is a DataLoader",
+    ),
+    "an error in the data": (
+        data(("generator = ", "generator = 1 / 0 + ")),
+        (),
+        WRONG,
+        "data",
+        r"ZeroDivisionError: .*my_data\.py, line \d+, in load",
+    ),
+    "an error in the model": (
+        model(("math.prod(input_shape)", "input_shape['x']")),
+        (),
+        WRONG,
+        "model",
+        r"TypeError: .*my_model\.py",
+    ),
+    "few examples for BatchNorm": (model(NORM), ("batch_size=4",), BETTER, "BatchNorm", "those of 4 examples"),
+    "an averaged metric": (
+        data((CLASSIFY, CLASSIFY + "\n        metrics=lambda out, batch: {'accuracy': out.mean()},")),
+        (),
+        WRONG,
+        "metrics",
+        r"'accuracy' is \(\) for 8 examples",
+    ),
+    "a metric without direction": (
+        data((CLASSIFY, CLASSIFY + "\n        higher_is_better={},")),
+        (),
+        BETTER,
+        "metrics",
+        "is a higher accuracy better",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "SECONDS", 0.1)  # of reading, in place of 1
+    change, overrides, level, finding, words = BROKEN[name]
+    change(lab)
+
+    checkup = found(*overrides)
+
+    said = of(checkup, WRONG, BETTER)
+    assert [f for f, _ in said] == [finding], said
+    assert re.search(words, said[0][1]), said
+    assert said == of(checkup, level)
+
+
+def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
+    mended = lines(Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)))
+
+    assert mended == [
+        "ok      data  4 examples",
+        "WRONG   loss  is [31mone number",
+        "              To do: none",
+        "",
+        "1 thing is wrong. Not tried: alone.",
+    ]
+    assert lines(Checkup((better("speed", "slow", "mend"),)))[-1] == (
+        "Nothing is wrong, 1 could be better. Next: batchlab sweep batch_size=8,64"
+    )
+
+
+def test_the_word_says_it_and_its_exit_code_tells(
+    lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.warm_up()
+    before = sorted(lab.rglob("*"))
+
+    assert main(["check", "device=cpu"]) == 0
+    told = capfd.readouterr().out
+    assert re.search(r"^ok +accumulate +2 micro-batches give the gradient of the whole batch", told, re.MULTILINE)
+    assert re.search(r"^ok +sweep +a run with these knobs would start", told, re.MULTILINE)
+    assert [p for p in sorted(lab.rglob("*")) if "__pycache__" not in p.parts] == before
+
+    assert main(["check", "device=cpu", "target.metric=val/nothing", "target.value=1"]) == 1
+    assert re.search(r"^WRONG +sweep +target.metric=val/nothing is not measured", capfd.readouterr().out, re.MULTILINE)
+
+    model(NORM, COUNTS, (FORWARD, COUNT.format("0.1 * self.steps")))(lab)
+    assert main(["check", "device=cpu"]) == 1
+    assert "Not tried: alone, BatchNorm, metrics, gradient, speed." in capfd.readouterr().out
+
+    assert main(["check", "batch_size=8,16"]) == 2
+    assert "a grid of 2 points, and `batchlab check` looks at one" in capfd.readouterr().err
+    assert main(["check", "--force"]) == 2
+    assert "force is for runs, and check makes none" in capfd.readouterr().err
+
+
+def test_a_model_that_ends_its_process_is_a_finding(
+    lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.warm_up()
+    model((FORWARD, "        __import__('os')._exit(7)"))(lab)
+
+    assert main(["check", "device=cpu"]) == 1
+
+    assert re.search(r"^WRONG +process +passing a few examples ended its process .*exit code 7", capfd.readouterr().out)
+
+
+def test_batch_norm_makes_accumulating_another_thing_and_that_is_said(
+    lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.warm_up()
+    model(NORM)(lab)
+
+    assert main(["check", "device=cpu"]) == 0
+
+    assert re.search(
+        r"^better +accumulate +2 micro-batches give another gradient than the whole batch \(BatchNorm1d; ",
+        capfd.readouterr().out,
+        re.MULTILINE,
+    )
