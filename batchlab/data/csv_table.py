@@ -63,7 +63,8 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
         raise BadRequest(f"data.path={path} is no file here: name a CSV file, seen from {Path.cwd()}")
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:
-            titles = next(csv.reader(opened, delimiter=separator), [])
+            filled = filter(None, csv.reader(opened, delimiter=separator))
+            titles, first = next(filled, []), next(filled, [])
         rows = pd.read_csv(file, sep=separator, low_memory=False, encoding="utf-8-sig", skipinitialspace=True)
     except OSError as error:
         raise BadRequest(f"data.path={path} cannot be read: {error.strerror or error}") from None
@@ -74,7 +75,7 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
     twice = sorted({title for title in titles if titles.count(title) > 1})
     if twice:
         raise BadRequest(f"data.path={path} has the column '{twice[0]}' more than once: give each a name of its own")
-    if not isinstance(rows.index, pd.RangeIndex):
+    if len(first) > len(titles):
         raise BadRequest(f"data.path={path} has rows with more values than its first line has titles")
     if len(rows) < 2 or rows.shape[1] < 2:
         raise BadRequest(

@@ -35,7 +35,6 @@ def task_of(table: Table, *, val_share: float, train_size: int | None, label_noi
     mean, deviation = _scale(table.inputs[train])
     scaled = np.where(table.measured, (table.inputs - mean) / deviation, table.inputs)
     inputs = torch.from_numpy(scaled.astype(np.float32))
-    shape = tuple(inputs.shape[1:])
     if table.classes is None:
         if label_noise:
             raise BadRequest(
@@ -43,14 +42,15 @@ def task_of(table: Table, *, val_share: float, train_size: int | None, label_noi
             )
         return _regression(table, inputs, train, val)
     labels = torch.from_numpy(table.targets.astype(np.int64))
-    right = labels[train]
+    seen, right = inputs[train], labels[train]
     noisy, corrupted = with_wrong_labels(right, label_noise, classes=table.classes, seed=NOISE_SEED)
     return Task.classification(
-        train=(inputs[train], noisy),
+        train=(seen, noisy),
         val=(inputs[val], labels[val]),
         corrupted=corrupted,
-        uncorrupted=(inputs[train], right),
-        model_args={"num_classes": table.classes, "input_shape": shape},  # a rare class may be in neither part
+        uncorrupted=(seen, right),
+        # All of them: a rare class may be in neither part.
+        model_args={"num_classes": table.classes, "input_shape": tuple(inputs.shape[1:])},
     )
 
 
@@ -63,15 +63,11 @@ def _regression(table: Table, inputs: Tensor, train: NDArray[np.int64], val: NDA
         apart = (outputs.reshape(batch[1].shape) - batch[1]).abs().reshape(len(batch[1]), -1)
         return {"absolute_error": (apart * unit.to(apart.device)).mean(dim=1)}
 
-    outputs = int(np.prod(table.targets.shape[1:], dtype=int))
-    # The models that ship with batchlab call the width of their last layer num_classes, whatever it tells.
-    offered = {"num_outputs": outputs, "num_classes": outputs, "input_shape": tuple(inputs.shape[1:])}
     return Task.regression(
         train=(inputs[train], targets[train]),
         val=(inputs[val], targets[val]),
         metrics=metrics,
         higher_is_better={"absolute_error": False},
-        model_args=offered,
     )
 
 

@@ -69,8 +69,8 @@ def documentation() -> bytes:
             "data=text reads Python's own documentation, and this Python comes without it (pydoc_data): name a text "
             "of yours, data.path=my.txt, or a folder of them"
         ) from None
-    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
-    return "\n\n".join(dict.fromkeys(paragraphs)).encode()
+    paragraphs = (part.strip("\n") for name in sorted(topics) for part in topics[name].split("\n\n"))
+    return "\n\n".join(dict.fromkeys(filter(None, paragraphs))).encode()
 
 
 class Held:
@@ -160,7 +160,7 @@ def _files(path: str, pattern: str) -> list[Path]:
     found = [place]
     if place.is_dir():
         try:
-            below = [file for file in sorted(place.rglob(str(pattern))) if file.is_file()]
+            below = [file for file in sorted(place.rglob(str(pattern or "/"))) if file.is_file()]
         except (ValueError, NotImplementedError):  # an empty pattern, or one that begins with a slash
             raise BadRequest(f"data.pattern={pattern} cannot be: it fits names of files, such as *.txt") from None
         found = [file for file in below if not any(p.startswith(".") for p in file.relative_to(place).parts)]
