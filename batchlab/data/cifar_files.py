@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchlab.data.cifar_pickle import ByteArray, unpickled
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, located, missing, read_bytes
+from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
 
 PIXELS = 3 * 32 * 32  # of an image, in this order
 
@@ -58,24 +58,28 @@ def read_sets(published: Published, folder: str, download: bool) -> tuple[Images
         download_and_extract_archive(known.url, str(located(folder)), filename=known.filename, md5=known.tgz_md5)
 
     names = (*published.binary_train, *published.binary_val)
-    there = all((home / file).is_file() for file in published.files) or all((binary / file).is_file() for file in names)
-    fetch_if_asked(published.name, download, there, download_all)
-    if binary.is_dir() and not home.is_dir():
+    in_python = all((home / file).is_file() for file in published.files)
+    in_binary = all((binary / file).is_file() for file in names)
+    fetch_if_asked(published.name, download, in_python or in_binary, download_all)
+    if not in_python and (in_binary or (binary.is_dir() and not home.is_dir())):
         train, val = (
-            [_binary_file(published, _found(published, binary / file, names)) for file in files]
+            [_binary_file(published, _found(published, binary / file, names, home)) for file in files]
             for files in (published.binary_train, published.binary_val)
         )
     else:
         train, val = (
-            [_python_file(published, _found(published, home / file, published.files), md5) for file, md5 in of.items()]
-            for of in (published.train, published.val)
+            [
+                _python_file(published, _found(published, home / file, published.files, binary), md5)
+                for file, md5 in files.items()
+            ]
+            for files in (published.train, published.val)
         )
     return _joined(train), _joined(val)
 
 
-def _found(published: Published, path: Path, files: Sequence[str]) -> Path:
+def _found(published: Published, path: Path, files: Sequence[str], other_form: Path) -> Path:
     if not path.is_file():
-        raise missing(published.name, path, files, f"or those of the binary form in {published.binary_folder}")
+        raise missing(published.name, path, files, f"or those of the other form into {other_form}")
     return path
 
 
@@ -84,7 +88,7 @@ def _python_file(published: Published, path: Path, md5: str) -> tuple[NDArray[np
     try:
         held = unpickled(content)
     except pickle.UnpicklingError as error:
-        raise damaged(path, f"is no pickle of arrays ({' '.join(str(error).split())[:200]})") from None
+        raise damaged(path, f"is no pickle of arrays ({in_a_line(error)})") from None
     data = held.get("data") if isinstance(held, dict) else None
     labels = held.get(published.labels) if isinstance(held, dict) else None
     images = data.values if isinstance(data, ByteArray) else None

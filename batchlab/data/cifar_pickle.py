@@ -69,7 +69,8 @@ _ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class _ArraysOnly(pickle.Unpickler):
+# Not the one in C, which makes room for as many remembered values as a damaged byte says, 60 GB for one file in 100.
+class _ArraysOnly(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         made = _ALLOWED.get((module, name))
         if made is None:

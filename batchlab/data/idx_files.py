@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, located, missing, read_bytes
+from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PUBLISHED_EXAMPLES = {"train": 60_000, "t10k": 10_000}
@@ -49,6 +49,8 @@ def read_sets(
         if int(labels.max()) >= CLASSES:
             raise damaged(path, f"has a label {int(labels.max())}, and they are 0 to {CLASSES - 1}")
     train, train_labels, val, val_labels = found
+    if train.shape[1:] != val.shape[1:]:
+        raise damaged(home / FILES[2], f"has images of {tuple(val.shape[1:])}, and training {tuple(train.shape[1:])}")
     return (train.unsqueeze(1), train_labels.long()), (val.unsqueeze(1), val_labels.long())
 
 
@@ -68,7 +70,7 @@ def _read_idx(path: Path, axes: int, published_examples: int, md5: str) -> Tenso
             raise damaged(path, f"does not begin as an idx file of unsigned bytes with {axes} axes does")
         body = stream.read(size + 1)  # one more, so that the end is reached and gzip's own checksum looked at
     except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, f"cannot be unzipped ({error})") from None
+        raise damaged(path, f"cannot be unzipped ({in_a_line(error)})") from None
     if len(body) != size:
         more_or_less = "more" if len(body) > size else f"{len(body)}"
         raise damaged(path, f"says it has {size} values and has {more_or_less}")

@@ -16,6 +16,7 @@ from batchlab import BadRequest, Task
 from batchlab.data.augment import augmentation
 from batchlab.data.images import NOISE_SEED, chosen
 from batchlab.data.label_noise import with_wrong_labels
+from batchlab.data.on_disk import in_a_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VAL_FOLDERS = ("val", "valid", "validation", "test")
@@ -182,5 +183,4 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 
 def _unreadable(path: Path, error: Exception) -> BadRequest:
-    said = " ".join(str(error).split())[:200]
-    return BadRequest(f"{path} cannot be read as an image ({type(error).__name__}: {said}): mend it, or take it out")
+    return BadRequest(f"{path} cannot be read as an image ({in_a_line(error)}): mend it, or take it out")

@@ -64,7 +64,7 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, (1, channels, 1, 1): from counts of the 256 values, so exact."""
     values = torch.arange(256, dtype=torch.float64)
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
-    shares = counts / counts.sum(1, keepdim=True)
+    shares = counts.double() / counts.sum(1, keepdim=True)
     means = shares @ values
     deviations = ((shares @ values.square()) - means.square()).clamp_min(0).sqrt()
     deviations[deviations == 0] = 1.0  # a channel of one colour

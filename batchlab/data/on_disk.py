@@ -24,10 +24,9 @@ def fetch_if_asked(name: str, download: bool, there: bool, how: Callable[[], obj
         how()
     # Of the network, the disk, an archive, a checksum: libraries raise all kinds, and all mean that it is not there.
     except Exception as error:
-        said = " ".join(str(error).split()) or "no reason given"
         raise BadRequest(
-            f"data.download=true could not fetch {name}: {type(error).__name__}: {said[:200]}; where there is no "
-            "network, fetch the files elsewhere and put them where a run without data.download says"
+            f"data.download=true could not fetch {name}: {in_a_line(error)}; where there is no network, fetch the "
+            "files elsewhere and put them where a run without data.download says"
         ) from None
 
 
@@ -62,3 +61,9 @@ def check_published(path: Path, content: bytes, md5: str) -> None:
     """
     if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
         raise damaged(path, "has the size of the published file and not its checksum")
+
+
+def in_a_line(error: Exception) -> str:
+    """What `error` says, without what a damaged file may have put into it."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return "".join(character if character.isprintable() else "?" for character in said)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from batchlab import Task
 from batchlab.data.images import image_task
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, located, missing, read_bytes
+from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
 
 # File -> MD5 and examples of the published one.
 FILES = {
@@ -67,8 +67,7 @@ def _read(path: Path, md5: str, published_examples: int) -> tuple[Tensor, Tensor
         held: dict[str, Any] = loadmat(io.BytesIO(content), variable_names=("X", "y"))
     # SciPy's reader of a damaged file fails at whatever its bytes lead to, with all kinds of errors.
     except Exception as error:
-        why = f"cannot be read as a MATLAB file ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
-        raise damaged(path, why) from None
+        raise damaged(path, f"cannot be read as a MATLAB file ({in_a_line(error)})") from None
     images, labels = held.get("X"), held.get("y")
     if images is None or images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (32, 32, 3):
         raise damaged(path, "holds no 'X' of 32 x 32 x 3 bytes for each example")

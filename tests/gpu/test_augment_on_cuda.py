@@ -1,0 +1,34 @@
+"""Augmentation on CUDA: the bits of the CPU, without a wait for the device."""
+
+import pytest
+import torch
+
+from batchlab import uniform
+from batchlab.data.augment import augmentation
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+]
+
+
+def test_numbers_are_those_of_the_cpu():
+    draws = torch.randint(-(2**62), 2**62, (4096,), generator=torch.Generator().manual_seed(0))
+
+    assert torch.equal(uniform(draws.cuda(), "crop", (7,)).cpu(), uniform(draws, "crop", (7,)))
+
+
+def test_images_are_changed_as_on_the_cpu_and_the_host_does_not_wait():
+    augment = augmentation(crop=4, flip=True, cutout=16)
+    images, draws = torch.randn(256, 3, 32, 32), torch.arange(256)
+    expected = augment((images, draws), draws)[0]
+    there = (images.cuda(), draws.cuda())
+    augment(there, there[1])
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = augment(there, there[1])[0]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+    assert torch.equal(found.cpu(), expected)

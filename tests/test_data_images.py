@@ -1,0 +1,543 @@
+"""The published image sets, read from small files in their true formats; and files that are not what they should be."""
+
+import gzip
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+from image_files import (
+    idx,
+    poisoned,
+    python2_pickle,
+    some_images,
+    write_cifar,
+    write_cifar_binary,
+    write_mnist,
+    write_svhn,
+)
+from plain_defaults import CONFIGS, defaults, read
+
+from batchlab import BadRequest, Task, targets
+from batchlab.config import from_dict
+from batchlab.data import cifar10, cifar100, cifar_files, fake, fashion_mnist, idx_files, mnist, svhn
+from batchlab.data.on_disk import fetch_if_asked
+from batchlab.sweep.identity import run_id
+
+N, N_VAL = 40, 12
+
+
+def write(name: str, folder: Path) -> Path:
+    """A small set of that name in `folder`; returns where its files are."""
+    shape = (1, 28, 28) if "mnist" in name else (3, 32, 32)
+    classes = 100 if name == "cifar100" else 10
+    train, val = some_images(N, shape, classes=classes), some_images(N_VAL, shape, classes=classes, seed=1)
+    if name == "svhn":
+        return write_svhn(folder, train, val)
+    if name.startswith("cifar"):
+        return write_cifar(folder, train, val, fine=name == "cifar100")
+    return write_mnist(folder, train, val, name="MNIST" if name == "mnist" else "FashionMNIST")
+
+
+LOAD: dict[str, Callable[..., Task]] = {
+    "mnist": mnist.load,
+    "fashion_mnist": fashion_mnist.load,
+    "cifar10": cifar10.load,
+    "cifar100": cifar100.load,
+    "svhn": svhn.load,
+}
+each_set = pytest.mark.parametrize("name", LOAD)
+
+
+def as_stored(standardised: torch.Tensor, whole: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Pixels back to 0..255, by the mean and deviation that NumPy finds of each channel of the `whole` set."""
+    means = whole.astype(np.float64).mean(axis=(0, 2, 3), keepdims=True)
+    deviations = whole.astype(np.float64).std(axis=(0, 2, 3), keepdims=True)
+    pixels = standardised.double().numpy() * deviations + means
+    assert np.abs(pixels - pixels.round()).max() < 1e-3
+    return pixels.round().astype(np.uint8)
+
+
+# What is in the files is what is trained on
+
+
+@each_set
+def test_images_and_labels_are_those_in_the_files(name, tmp_path):
+    write(name, tmp_path)
+
+    task = LOAD[name](folder=str(tmp_path))
+
+    shape, classes = ((1, 28, 28) if "mnist" in name else (3, 32, 32)), (100 if name == "cifar100" else 10)
+    written, labels = some_images(N, shape, classes=classes)
+    found = as_stored(task.train[0], written)
+    order = found[:, 0, 0, 0]  # each image's number
+    assert sorted(order) == list(range(N))
+    assert np.array_equal(found, written[order])
+    assert task.train[1].tolist() == [labels[i] for i in order]
+    val_written, val_labels = some_images(N_VAL, shape, classes=classes, seed=1)
+    assert np.array_equal(as_stored(task.val[0], written)[:, 1:], val_written[:, 1:])
+    assert np.array_equal(as_stored(task.val[0], written), val_written)
+    assert task.val[1].tolist() == val_labels
+    assert (task.train[0].dtype, task.train[1].dtype) == (torch.float32, torch.int64)
+    assert task.model_args == {"num_classes": classes, "input_shape": shape}
+    assert task.augment is None
+
+
+def test_both_forms_of_cifar_and_of_mnist_are_one_set(tmp_path):
+    train, val = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
+    for fine, load in ((False, cifar10.load), (True, cifar100.load)):
+        write_cifar(tmp_path / "python", train, val, fine=fine)
+        write_cifar_binary(tmp_path / "binary", train, val, fine=fine)
+        one, other = load(folder=str(tmp_path / "python")), load(folder=str(tmp_path / "binary"))
+        for a, b in zip((*one.train, *one.val), (*other.train, *other.val), strict=True):
+            assert torch.equal(a, b)
+    train, val = some_images(N, (1, 28, 28)), some_images(N_VAL, (1, 28, 28), seed=1)
+    write_mnist(tmp_path / "plain", train, val)
+    write_mnist(tmp_path / "zipped", train, val, zipped=True)
+    one, other = mnist.load(folder=str(tmp_path / "plain")), mnist.load(folder=str(tmp_path / "zipped"))
+    assert torch.equal(one.train[0], other.train[0])
+
+
+def test_the_form_of_cifar_that_is_whole_is_the_one_that_is_read(tmp_path):
+    sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
+    home = write_cifar_binary(tmp_path, *sets, fine=False)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    assert len(cifar10.load(folder=str(tmp_path)).train[0]) == N
+    (home / "data_batch_4.bin").unlink()
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*batches-py/data_batch_1, .*other form into .*-bin"):
+        cifar10.load(folder=str(tmp_path))
+    (tmp_path / "cifar-10-batches-py").rmdir()
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*-bin/data_batch_4\.bin, .*other form into .*-py"):
+        cifar10.load(folder=str(tmp_path))
+
+
+def test_pickles_of_any_protocol_and_of_numpy_2_are_read(tmp_path):
+    home = write("cifar10", tmp_path)
+    images, labels = some_images(8, (3, 32, 32))
+    before = cifar10.load(folder=str(tmp_path)).train[1].tolist()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        held = {"data": images.reshape(8, -1), "labels": labels}
+        (home / "data_batch_1").write_bytes(pickle.dumps(held, protocol=protocol))
+        assert cifar10.load(folder=str(tmp_path)).train[1].tolist() == before
+
+
+def test_a_smaller_training_set_is_a_fixed_choice_and_validation_stays(tmp_path):
+    write("cifar10", tmp_path)
+    whole, small = cifar10.load(folder=str(tmp_path)), cifar10.load(folder=str(tmp_path), train_size=10)
+
+    assert torch.equal(small.train[0], whole.train[0][:10])
+    assert torch.equal(small.train[1], whole.train[1][:10])
+    assert torch.equal(small.val[0], whole.val[0])
+    assert whole.train[1].tolist() != some_images(N, (3, 32, 32))[1]  # not the order of the files
+    for size in (0, N + 1, True, "5", 2.0):
+        with pytest.raises(BadRequest, match=rf"^data\.train_size=.* cannot be: cifar10 has {N} training examples"):
+            cifar10.load(folder=str(tmp_path), train_size=size)
+
+
+def test_wrong_labels_are_wrong_and_known_and_those_of_validation_right(tmp_path):
+    write("mnist", tmp_path)
+    right, task = mnist.load(folder=str(tmp_path)), mnist.load(folder=str(tmp_path), label_noise=0.25)
+
+    assert task.corrupted is not None
+    assert torch.equal(right.train[1] != task.train[1], task.corrupted)
+    assert int(task.corrupted.sum()) == N // 4
+    assert torch.equal(task.uncorrupted[1], right.train[1])
+    assert torch.equal(task.val[1], right.val[1])
+
+
+@each_set
+def test_augmentation_is_the_tasks_and_changes_a_batch(name, tmp_path):
+    write(name, tmp_path)
+    task = LOAD[name](folder=str(tmp_path), crop=4, flip=True, cutout=8)
+    assert task.augment is not None
+
+    changed = task.augment(task.train, torch.arange(N))
+
+    assert not torch.equal(changed[0], task.train[0])
+    assert torch.equal(changed[1], task.train[1])
+
+
+# Files that are not there
+
+
+@each_set
+def test_a_missing_file_is_one_line_that_says_which_files_to_put_where(name, tmp_path):
+    home = write(name, tmp_path)
+    files = sorted(path.name for path in home.iterdir() if path.is_file())
+    assert len(files) in (2, 4, 6)
+    for file in files:
+        kept = (home / file).read_bytes()
+        (home / file).unlink()
+        with pytest.raises(BadRequest) as caught:
+            LOAD[name](folder=str(tmp_path))
+        said = str(caught.value)
+        (home / file).write_bytes(kept)
+
+        assert said.startswith(f"data={name} needs {home / file}, which is not there: add data.download=true")
+        assert all(other in said for other in files)
+        assert "data.folder=" in said
+        assert said.isprintable()
+
+
+@each_set
+def test_an_empty_folder_says_the_same(name, tmp_path):
+    with pytest.raises(BadRequest, match=rf"^data={name} needs {tmp_path}/.*, which is not there"):
+        LOAD[name](folder=str(tmp_path))
+
+
+def test_a_download_that_fails_is_one_line_and_one_that_is_not_needed_is_not_tried():
+    def how() -> None:
+        raise URLError("[Errno -3] Temporary failure\nin name resolution")
+
+    with pytest.raises(BadRequest, match=r"^data\.download=true could not fetch mnist: URLError: .*put them") as caught:
+        fetch_if_asked("mnist", True, False, how)
+    assert str(caught.value).isprintable()
+    fetch_if_asked("mnist", True, True, how)
+    fetch_if_asked("mnist", False, False, how)
+    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: it is true or false"):
+        fetch_if_asked("mnist", "yes", False, how)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["", None, 3])
+def test_a_folder_is_a_name(folder):
+    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: it is the folder that data sets lie in"):
+        mnist.load(folder=folder)
+
+
+# Files that were cut off or changed
+
+
+@each_set
+def test_a_file_cut_off_anywhere_is_one_line_that_names_it(name, tmp_path):
+    home = write(name, tmp_path)
+    for path in sorted(path for path in home.iterdir() if path.is_file()):
+        content = path.read_bytes()
+        for cut in sorted({0, 1, 7, 17, len(content) // 2, len(content) - 1}):
+            path.write_bytes(content[:cut])
+            with pytest.raises(BadRequest) as caught:
+                LOAD[name](folder=str(tmp_path))
+            assert str(caught.value).startswith(f"{path} ")
+            assert "it was cut off, changed, or is another file" in str(caught.value)
+            assert str(caught.value).isprintable()
+        path.write_bytes(content)
+
+
+def loaded_or_refused(load: Callable[..., Task], folder: Path) -> Task | str:
+    """The task, or what the refusal says."""
+    try:
+        return load(folder=str(folder))
+    except BadRequest as error:
+        return str(error)
+
+
+def test_a_zipped_file_cut_off_or_changed_anywhere_is_refused(tmp_path):
+    raw = write_mnist(tmp_path, some_images(6, (1, 28, 28)), some_images(4, (1, 28, 28)), zipped=True)
+    path = raw / "t10k-labels-idx1-ubyte.gz"
+    content, as_written, refused = path.read_bytes(), mnist.load(folder=str(tmp_path)).val[1], 0
+    for cut in range(len(content)):
+        path.write_bytes(content[:cut])
+        with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it was cut off"):
+            mnist.load(folder=str(tmp_path))
+    for place in range(10, len(content)):  # behind gzip's head, whose time and name mean nothing
+        path.write_bytes(content[:place] + bytes((content[place] ^ 4,)) + content[place + 1 :])
+        found = loaded_or_refused(mnist.load, tmp_path)
+        if isinstance(found, str):
+            assert found.startswith(f"{path} ")
+            refused += 1
+        else:
+            assert torch.equal(found.val[1], as_written)  # bits of deflate's that fill up a byte mean nothing
+    assert refused >= len(content) - 12
+
+
+def changed_bytes(content: bytes) -> bytes:
+    """One bit of the last quarter, where pixels or labels are."""
+    place = len(content) * 3 // 4
+    return content[:place] + bytes((content[place] ^ 1,)) + content[place + 1 :]
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10", "cifar100", "svhn"])
+def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_only(name, tmp_path, monkeypatch):
+    home = write(name, tmp_path)
+    md5 = {p.name: hashlib.md5(p.read_bytes()).hexdigest() for p in home.iterdir() if p.is_file()}
+    if name == "mnist":
+        monkeypatch.setattr(idx_files, "PUBLISHED_EXAMPLES", {"train": N, "t10k": N_VAL})
+        monkeypatch.setattr(mnist, "MD5", md5)
+    elif name == "svhn":
+        monkeypatch.setattr(svhn, "FILES", {"train_32x32.mat": (md5["train_32x32.mat"], N), "test_32x32.mat": ("", 1)})
+    else:
+        module = cifar10 if name == "cifar10" else cifar100
+        published = module.PUBLISHED
+        sizes = dict.fromkeys(published.train, N // 5 if name == "cifar10" else N) | dict.fromkeys(published.val, 1)
+        changes = {"train": {f: md5[f] for f in published.train}, "examples": sizes}
+        monkeypatch.setattr(module, "PUBLISHED", cifar_files.Published(**vars(published) | changes))
+    LOAD[name](folder=str(tmp_path))  # as it was published
+    path = min(p for p in home.iterdir() if "train" in p.name or "data_batch" in p.name)
+    path.write_bytes(changed_bytes(path.read_bytes()))
+
+    with pytest.raises(BadRequest) as caught:
+        LOAD[name](folder=str(tmp_path))
+
+    said = str(caught.value)
+    if name != "svhn":  # zlib notices first, where it does
+        assert said.startswith(f"{path} has the size of the published file and not its checksum")
+    assert said.startswith(f"{path} ")
+
+
+def test_the_published_files_are_told_by_torchvisions_own_checksums():
+    source = (Path(torch.__file__).parents[1] / "torchvision/datasets").resolve()
+    for module, file in ((cifar10, "cifar.py"), (cifar100, "cifar.py")):
+        text = (source / file).read_text()
+        for name, md5 in {**module.PUBLISHED.train, **module.PUBLISHED.val}.items():
+            assert f'["{name}", "{md5}"]' in text
+    text = (source / "svhn.py").read_text()
+    assert all(f'"{name}",\n            "{md5}"' in text for name, (md5, _) in svhn.FILES.items())
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("train-images-idx3-ubyte", b"<html>not found</html>" * 9, "does not begin as an idx file"),
+        ("train-images-idx3-ubyte", idx(np.zeros(9, dtype=np.uint8)), "unsigned bytes with 3 axes"),
+        ("train-images-idx3-ubyte", idx(np.zeros((N, 28, 28), dtype=np.uint8)) + b"x", "values and has more"),
+        ("train-images-idx3-ubyte", bytes((0, 0, 8, 3)) + b"\xff" * 12, "does not begin"),
+        ("train-images-idx3-ubyte", idx(np.zeros((N, 28, 28), dtype=np.uint8))[:3] + b"\x04", "does not begin"),
+        ("train-labels-idx1-ubyte", idx(np.zeros(N - 1, dtype=np.uint8)), f"has {N - 1} labels for {N} images"),
+        ("train-labels-idx1-ubyte", idx(np.full(N, 10, dtype=np.uint8)), "has a label 10, and they are 0 to 9"),
+        ("t10k-labels-idx1-ubyte", idx(np.full(N_VAL, 255, dtype=np.uint8)), "has a label 255"),
+    ],
+)
+def test_what_is_no_mnist_is_refused(file, content, said, tmp_path):
+    raw = write("mnist", tmp_path)
+    (raw / file).write_bytes(content)
+
+    with pytest.raises(BadRequest) as caught:
+        mnist.load(folder=str(tmp_path))
+
+    assert str(caught.value).startswith(f"{raw / file} ")
+    assert said in str(caught.value)
+
+
+def test_training_and_validation_images_are_of_one_size(tmp_path):
+    raw = write_mnist(tmp_path, some_images(N, (1, 28, 28)), some_images(N_VAL, (1, 28, 27)))
+
+    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), and training"):
+        mnist.load(folder=str(tmp_path))
+
+
+def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path):
+    raw = write("mnist", tmp_path)
+    (raw / "train-labels-idx1-ubyte").unlink()
+    head = bytes((0, 0, 8, 1)) + (5).to_bytes(4, "big")
+    (raw / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(head + bytes(50_000_000)))
+
+    with pytest.raises(BadRequest, match="says it has 5 values and has more"):
+        mnist.load(folder=str(tmp_path))
+
+
+ROWS = some_images(8, (3, 32, 32))[0]
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ([1, 2], "holds no 'data'"),
+        ({"labels": [1] * 8}, "holds no 'data'"),
+        ({"data": ROWS.reshape(8, -1).astype(np.float32), "labels": [1] * 8}, "an array of f4, and images are"),
+        ({"data": ROWS, "labels": [1] * 8}, "holds no 'data' of 3072 bytes"),
+        ({"data": ROWS.reshape(8, -1)}, "holds no 'labels', a list of integers"),
+        ({"data": ROWS.reshape(8, -1), "labels": [1.5] * 8}, "holds no 'labels'"),
+        ({"data": ROWS.reshape(8, -1), "labels": [[1]] * 8}, "holds no 'labels'"),
+        ({"data": ROWS.reshape(8, -1), "labels": [1] * 7}, "has 7 labels for 8 images"),
+        ({"data": ROWS.reshape(8, -1), "labels": [1] * 7 + [10]}, "has labels 1 to 10, and they are 0 to 9"),
+        ({"data": ROWS.reshape(8, -1), "labels": [1] * 7 + [-1]}, "has labels -1 to 1, and they are 0 to 9"),
+        ({"data": np.array([print] * 8, dtype=object), "labels": [1] * 8}, "asks for builtins.print"),
+        ({"data": 2**70, "labels": bytes(9)}, "holds no 'data'"),
+    ],
+)
+def test_a_pickle_of_something_else_is_refused(held, said, tmp_path):
+    home = write("cifar10", tmp_path)
+    for protocol in (2, 5):
+        (home / "data_batch_2").write_bytes(pickle.dumps(held, protocol=protocol))
+        with pytest.raises(BadRequest) as caught:
+            cifar10.load(folder=str(tmp_path))
+        assert str(caught.value).startswith(f"{home / 'data_batch_2'} ")
+        assert said in str(caught.value).replace("__builtin__", "builtins")  # which Python 2 called it
+        assert str(caught.value).isprintable()
+
+
+def test_a_pickle_that_would_run_a_program_runs_none(tmp_path):
+    home, trap = write("cifar10", tmp_path), tmp_path / "it was run"
+    pickle.loads(poisoned(trap))
+    assert trap.exists()  # so it is one
+    trap.rmdir()
+    (home / "data_batch_1").write_bytes(poisoned(trap))
+
+    with pytest.raises(BadRequest, match=r"data_batch_1 is no pickle of arrays \(.*it asks for posix\.mkdir, and data"):
+        cifar10.load(folder=str(tmp_path))
+
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"cos\nsystem\n(U\x04truetR.",
+        b"cnumpy\nload\n(U\x04truetR.",
+        b"cnumpy.core.multiarray\nfromfile\n(U\x04truetR.",
+        b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x03\x00\x00\x00hextR.",
+        b"cbuiltins\neval\n(U\x011tR.",
+        b"\x80\x04\x8c\x08builtins\x8c\x07getattr\x93.",
+        b"(U\x04trueinumpy\nload\n.",
+        b"cnumpy.core.multiarray\n_reconstruct\n(tR(K\x01M\xff\xff\x85cnumpy\ndtype\n(U\x02u1tR\x89U\x01xtb.",
+        b"(" * 100_000 + b".",
+        b"\x80\xff.",
+    ],
+)
+def test_a_program_in_place_of_a_pickle_is_refused(program, tmp_path):
+    home = write("cifar100", tmp_path)
+    (home / "train").write_bytes(program)
+
+    with pytest.raises(BadRequest, match=r"/train is no pickle of arrays") as caught:
+        cifar100.load(folder=str(tmp_path))
+
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_damaged_pickle_is_read_or_refused_and_nothing_else(seed, tmp_path):
+    home = write("cifar100", tmp_path)
+    content = bytearray(python2_pickle(*some_images(2, (3, 32, 32)), "fine_labels"))
+    generator = np.random.default_rng(seed)
+    heads = [*range(200), *range(len(content) - 60, len(content))]  # instructions, not pixels
+    for _ in range(150):
+        damaged = bytearray(content)
+        for place in generator.choice(heads, size=2):
+            damaged[place] = generator.integers(256)
+        (home / "train").write_bytes(damaged)
+        found = loaded_or_refused(cifar100.load, tmp_path)
+        assert isinstance(found, Task) or found.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (bytes(3073 * 4 - 1), "which is no whole number of examples of 3073"),
+        (bytes((10,)) + bytes(3072), "has labels 10 to 10, and they are 0 to 9"),
+        (b"", "has 0 labels for 0 images"),
+    ],
+)
+def test_a_damaged_binary_file_is_refused(content, said, tmp_path):
+    sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32))
+    home = write_cifar_binary(tmp_path, *sets, fine=False)
+    (home / "data_batch_3.bin").write_bytes(content)
+
+    with pytest.raises(BadRequest, match=f"{home / 'data_batch_3.bin'} .*{said}"):
+        cifar10.load(folder=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"X": None}, "holds no 'X'"),
+        ({"y": None}, "holds no 'y' with a label for each of its 12 images"),
+        ({"X": np.zeros((32, 32, 3, 12))}, "holds no 'X' of 32 x 32 x 3 bytes"),
+        ({"X": np.zeros((32, 32, 12), dtype=np.uint8)}, "holds no 'X'"),
+        ({"y": np.ones((11, 1), dtype=np.uint8)}, "holds no 'y'"),
+        ({"y": np.zeros((12, 1), dtype=np.uint8)}, "labels that are no integers from 1 to 10"),
+        ({"y": np.full((12, 1), 11, dtype=np.uint8)}, "labels that are no integers from 1 to 10"),
+        ({"y": np.full((12, 1), 1.5)}, "labels that are no integers from 1 to 10"),
+    ],
+)
+def test_a_mat_file_of_something_else_is_refused(changes, said, tmp_path):
+    from scipy.io import savemat
+
+    write("svhn", tmp_path)
+    images, labels = some_images(12, (3, 32, 32))
+    held = {"X": images.transpose(2, 3, 1, 0), "y": np.array([[label or 10] for label in labels], dtype=np.uint8)}
+    held = {key: value for key, value in (held | changes).items() if value is not None}
+    savemat(tmp_path / "test_32x32.mat", held)
+
+    with pytest.raises(BadRequest, match=f"test_32x32.mat .*{said}"):
+        svhn.load(folder=str(tmp_path))
+
+
+# Made-up images
+
+
+def nearest_mean_accuracy(task: Task) -> float:
+    """Of the class whose mean training image is nearest: a classifier of three lines that knows nothing of batchlab."""
+    inputs, labels = task.train
+    means = torch.stack([inputs[labels == c].mean(0).flatten() for c in range(4)])
+    return float((torch.cdist(task.val[0].flatten(1), means).argmin(1) == task.val[1]).float().mean())
+
+
+FAKE: dict[str, Any] = {"train_size": 200, "val_size": 400, "image_shape": [3, 12, 10], "classes": 4, "signal": 0.3}
+
+
+def test_made_up_images_can_be_learnt_and_without_a_signal_they_cannot():
+    assert nearest_mean_accuracy(fake.load(**FAKE)) > 0.9
+    noise = nearest_mean_accuracy(fake.load(**FAKE | {"signal": 0.0}))
+    assert abs(noise - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
+
+
+def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
+    task = fake.load(**FAKE | {"train_size": 4000})
+    inputs, labels = task.train
+
+    assert tuple(inputs.shape) == (4000, 3, 12, 10)
+    assert task.model_args == {"num_classes": 4, "input_shape": (3, 12, 10)}
+    for c in range(4):
+        of_class = inputs[labels == c]
+        assert of_class.std(0).mean() == pytest.approx(1, abs=0.02)
+        # A mean of some thousand images still holds noise of variance 1/n beside the pattern of variance 0.3**2.
+        spread = of_class.mean(0).var(unbiased=False) - 1 / len(of_class)
+        assert float(spread) == pytest.approx(0.3**2, rel=0.15)
+    assert torch.equal(fake.load(**FAKE).train[0], fake.load(**FAKE).train[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"train_size": 0}, r"data\.train_size=0 cannot be: it is an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 cannot be: it is an integer of at least 2"),
+        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: it is channels, height and width"),
+        ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
+        ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),
+        ({"image_shape": 32}, r"data\.image_shape=32 cannot be"),
+        ({"signal": -1}, r"data\.signal=-1 cannot be: it is 0 for nothing but noise, or above"),
+        ({"signal": float("nan")}, r"data\.signal=nan cannot be"),
+        ({"signal": True}, r"data\.signal=True cannot be"),
+        ({"crop": -1}, r"data\.crop=-1 cannot be"),
+    ],
+)
+def test_made_up_images_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(BadRequest, match=f"^{said}"):
+        fake.load(**FAKE | changes)
+
+
+# Together
+
+
+@pytest.mark.parametrize("name", [*LOAD, "fake", "image_folder"])
+def test_the_shipped_configs_fit_their_readers(name, tmp_path):
+    keys = read(f"data/{name}.yaml")
+    factory = targets.resolve(keys.pop("_target_"), Task, what="data")
+    assert factory.__module__ == f"batchlab.data.{name}"  # the study is named by it
+    targets.fitting(factory, keys, {"device": "cpu"}, what="data")
+    assert (CONFIGS / f"data/{name}.yaml").read_text().startswith("# ")
+
+
+def test_where_published_files_lie_is_no_part_of_a_runs_name():
+    def name(**changes: Any) -> str:
+        return run_id(from_dict(defaults(data=read("data/cifar10.yaml") | changes, device="cpu")))
+
+    assert name(folder="/elsewhere", download=True) == name()
+    assert name(crop=4) != name()
+    own = {"_target_": "my_data.load", "folder": "a"}
+    assert run_id(from_dict(defaults(data=own))) != run_id(from_dict(defaults(data=own | {"folder": "b"})))
