@@ -101,10 +101,8 @@ def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None 
     tried = {size: [c for c in cells if c.batch_size == size] for size in sorted({c.batch_size for c in cells})}
     several = {size: of_size for size, of_size in tried.items() if len(of_size) > 1}
     if len(several) < 2:
-        return (
-            f"several rates were tried at {len(several)} batch size{'' if len(several) == 1 else 's'}, and two are "
-            "needed: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1"
-        )
+        at = "1 batch size, and two are needed" if several else "no batch size"
+        return f"several rates were tried at {at}: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1 would tell"
     best = tuple(found for of_size in several.values() if (found := _best(of_size)))
     resolution = _resolution(several)
     slope, sizes, why = _slope(best, resolution)
