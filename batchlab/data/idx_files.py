@@ -42,13 +42,12 @@ def read_sets(
             raise missing(name, home / file, FILES, "or the same files with .gz")
         axes = 3 if "images" in file else 1
         found.append(_read_idx(path, axes, PUBLISHED_EXAMPLES[file.partition("-")[0]], md5[file]))
-    for images, labels, file in ((*found[:2], FILES[1]), (*found[2:], FILES[3])):
-        path = home / file
-        if len(images) != len(labels):
-            raise damaged(path, f"has {len(labels)} labels for {len(images)} images")
-        if int(labels.max()) >= CLASSES:
-            raise damaged(path, f"has a label {int(labels.max())}, and they are 0 to {CLASSES - 1}")
     train, train_labels, val, val_labels = found
+    for images, labels, file in ((train, train_labels, FILES[1]), (val, val_labels, FILES[3])):
+        if len(images) != len(labels):
+            raise damaged(home / file, f"has {len(labels)} labels for {len(images)} images")
+        if int(labels.max()) >= CLASSES:
+            raise damaged(home / file, f"has a label {int(labels.max())}, and they are 0 to {CLASSES - 1}")
     if train.shape[1:] != val.shape[1:]:
         raise damaged(home / FILES[2], f"has images of {tuple(val.shape[1:])}, and training {tuple(train.shape[1:])}")
     return (train.unsqueeze(1), train_labels.long()), (val.unsqueeze(1), val_labels.long())

@@ -64,7 +64,7 @@ def _read(path: Path, md5: str, published_examples: int) -> tuple[Tensor, Tensor
         raise missing("svhn", path, tuple(FILES), "MATLAB files of 32x32 digits")
     content = read_bytes(path)
     try:
-        held: dict[str, Any] = loadmat(io.BytesIO(content), variable_names=("X", "y"))
+        held: dict[str, Any] = loadmat(io.BytesIO(content), variable_names=("X", "y"))  # type: ignore[arg-type]  # it takes a file as well
     # SciPy's reader of a damaged file fails at whatever its bytes lead to, with all kinds of errors.
     except Exception as error:
         raise damaged(path, f"cannot be read as a MATLAB file ({in_a_line(error)})") from None

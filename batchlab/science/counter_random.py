@@ -28,7 +28,8 @@ def uniform(draws: "Tensor", stream: str, shape: tuple[int, ...] = ()) -> "Tenso
     begun = _mixed(draws.to(torch.int64) ^ (name >> 1))
     steps = torch.arange(1, count + 1, device=draws.device) * _GAMMA
     mixed = _mixed(begun.unsqueeze(1) + steps)
-    return (_shifted(mixed, 40).to(torch.float32) * 2.0**-24).view(len(draws), *shape)
+    numbers: Tensor = (_shifted(mixed, 40).to(torch.float32) * 2.0**-24).view(len(draws), *shape)
+    return numbers
 
 
 def _mixed(z: "Tensor") -> "Tensor":
