@@ -7,13 +7,13 @@ checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan p
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from fractions import Fraction
 from typing import Any
 
 from batchlab.errors import BadRequest, did_you_mean
 from batchlab.hidden_keys import hidden_keys
-from batchlab.knob_values import Target, check_value, is_finite, shown
+from batchlab.knob_values import Published, Target, check_value, is_finite, shown
 from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
 from batchlab.science.schedules import SCHEDULES
 
@@ -115,6 +115,9 @@ class RunConfig:
     )
     report: bool = knob("judge the study when a sweep of several points has ended", identity=False, of_the_sweep=True)
     dry_run: bool = knob("say what would be run, and run nothing", identity=False, of_the_sweep=True)
+    published: tuple[Published, ...] = knob(
+        "figures that others published of the same, which the report shows beside ours", identity=False
+    )
     study: str | None = knob("folder of runs made to be compared", identity=False)
     runs_dir: str = knob("folder of the studies", identity=False)
     # Not the user's to give: `from_hydra` finds them, `recording.masking` reads them.
@@ -202,6 +205,7 @@ def to_dict(config: RunConfig) -> dict[str, Any]:
     target = config.target
     values["target"] = {"metric": target.metric, "value": target.value} if target else {"value": None}
     values["trust"], values["retry"] = list(config.trust), list(config.retry)
+    values["published"] = [asdict(figure) | {"value": list(figure.value)} for figure in config.published]
     for group in _GROUPS:
         values[group] = dict(values[group])
     if config.hidden:

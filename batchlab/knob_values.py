@@ -5,7 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from dataclasses import Field, dataclass
+from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
 from batchlab.errors import BadRequest, did_you_mean
@@ -19,6 +19,19 @@ class Target:
     value: float
 
 
+@dataclass(frozen=True)
+class Published:
+    """A figure that others published of the same experiment."""
+
+    what: str  # it is, in words
+    value: tuple[float, float]  # from and to; one number twice
+    source: str  # the paper and its table
+    spread: float | None = None  # of one number, as published
+    batch_size: int | None = None  # at which it was found; None: of all of them
+    ours: str | None = None  # what of a study stands beside it: `batchlab.report.published` says what there is
+    where: Mapping[str, Any] = field(default_factory=dict)  # dotted knobs of the runs that do
+
+
 def check_value(knob_field: Field[Any], value: Any) -> Any:
     """`value` as the knob's type, or `BadRequest` with the knob, the value and what is allowed."""
     name, kind = knob_field.name, _kind(knob_field)
@@ -30,6 +43,8 @@ def check_value(knob_field: Field[Any], value: Any) -> Any:
         return {key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()}
     if name == "target":
         return _target(value)
+    if name == "published":
+        return published(value)
     if kind.startswith("tuple"):
         return _listed(knob_field, value)
     if not _fits(value, kind, knob_field.metadata):
@@ -111,6 +126,42 @@ def _group(name: str, value: Any) -> dict[str, Any]:
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
         raise BadRequest(f"{name}._target_={shown(target)} names nothing: write it as module.name, such as my_net.Net")
     return {str(key): entry for key, entry in value.items()}
+
+
+def published(value: Any) -> tuple[Published, ...]:
+    """Published figures from plain values; BadRequest where one is none."""
+    if not isinstance(value, list | tuple):
+        raise BadRequest(f"published={shown(value)} is not a list of figures: write it in an experiment's file")
+    return tuple(_figure(f"published[{position}]", entry) for position, entry in enumerate(value))
+
+
+def _figure(name: str, value: Any) -> Published:
+    given = dict(value) if isinstance(value, Mapping) else {}
+    known = [f.name for f in fields(Published)]
+    if unknown := [key for key in given if key not in known]:
+        raise BadRequest(f"unknown key '{name}.{unknown[0]}': a published figure has {', '.join(known)}")
+    for key in ("what", "source"):
+        if not _is_plain(given.get(key)):
+            raise BadRequest(f"{name}.{key}={shown(given.get(key))} cannot be: it is a text, and every figure has one")
+    span = given.get("value")
+    ends = tuple(span) if isinstance(span, list | tuple) else (span, span)
+    if len(ends) != 2 or not all(map(is_finite, ends)) or ends[0] > ends[1]:
+        raise BadRequest(f"{name}.value={shown(span)} cannot be: it is a number, or a list of two, the smaller first")
+    spread, size, ours = (given.get(key) for key in ("spread", "batch_size", "ours"))
+    if spread is not None and not (is_finite(spread) and spread >= 0):
+        raise BadRequest(f"{name}.spread={shown(spread)} cannot be: it is a number of at least 0, or null")
+    if size is not None and not (is_finite(size) and isinstance(size, int) and size >= 1):
+        raise BadRequest(f"{name}.batch_size={shown(size)} cannot be: it is an integer of at least 1, or null")
+    if ours is not None and not _is_plain(ours):
+        raise BadRequest(
+            f"{name}.ours={shown(ours)} cannot be: it names what stands beside it, such as best.val/accuracy"
+        )
+    where = given.get("where") or {}
+    if not isinstance(where, Mapping):
+        raise BadRequest(
+            f"{name}.where={shown(where)} cannot be: it holds knobs of the runs, such as {{precision: bf16}}"
+        )
+    return Published(given["what"], (float(ends[0]), float(ends[1])), given["source"], spread, size, ours, dict(where))
 
 
 def _target(value: Any) -> Target | None:

@@ -17,6 +17,7 @@ TAKES = {
     "retry": "a list, such as [failed,timeout]; --retry failed,timeout",
     "force": "true or false; --force",
     "dry_run": "true or false; --dry-run",
+    "published": "a list, in an experiment's file",
     "study": "a folder's name; null is <data>-<model>",
     "runs_dir": "a path",
 }
@@ -50,7 +51,8 @@ def groups() -> dict[str, dict[str, str]]:
     """The config groups: each option with the first comment of its file."""
     found: dict[str, dict[str, str]] = {}
     for folder in sorted(path for path in config_folder().iterdir() if path.is_dir()):
-        found[folder.name] = {file.stem: first_comment(file) for file in sorted(folder.glob("*.yaml"))}
+        files = {file.relative_to(folder).with_suffix("").as_posix(): file for file in folder.rglob("*.yaml")}
+        found[folder.name] = {name: first_comment(files[name]) for name in sorted(files)}
     return {name: options for name, options in found.items() if options}
 
 
@@ -64,7 +66,7 @@ def keys_of(group: str, option: str) -> list[tuple[str, str]]:
     return [
         (f"{group}.{key}" + ("" if isinstance(value, dict) else f"={written(value)}"), comments.get(key, ""))
         for key, value in values.items()
-        if key != "_target_"
+        if key not in ("_target_", "defaults")
     ]
 
 

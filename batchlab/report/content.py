@@ -15,6 +15,7 @@ from batchlab.science.uncertainty import Interval
 from batchlab.science.verdicts import Verdict
 
 if TYPE_CHECKING:
+    from batchlab.report.published import Beside
     from batchlab.report.report import Report
 
 CLAIM_TITLES = ("claim", "verdict", "effect", "95% interval", "seeds", "held equal", "rate")
@@ -90,6 +91,24 @@ def estimate(interval: Interval | None, unit: str = "") -> str:
         return NOTHING
     text = f"{interval.value:,.4g}" + (f" {unit}" if unit else "")
     return f"{text} ({ends(interval)}, n {interval.n})" if interval.low is not None else f"{text} (n {interval.n})"
+
+
+def published_table(published: "tuple[Beside, ...]") -> Table:
+    """A row for each figure that others published, with ours; no rows where the study names none."""
+    rows = []
+    for figure in published:
+        theirs, size = figure.theirs, figure.theirs.batch_size
+        low, high = (f"{end:,.4g}" for end in theirs.value)
+        value = low if low == high else f"{low} to {high}"
+        value += "" if theirs.spread is None else f" (+- {theirs.spread:.2g})"
+        ours = estimate(figure.ours) if figure.ours is not None else figure.why_not or NOTHING
+        at = NOTHING if size is None else f"{size:,}"
+        rows.append((printable(theirs.what), at, value, printable(ours), printable(theirs.source)))
+    note = (
+        "Ours are means over seeds at each batch size's best rate. Where model, data or budget are others than theirs, "
+        "the experiment's file says so."
+    )
+    return Table(("published", "batch size", "theirs", "ours", "source"), tuple(rows), note if rows else "")
 
 
 def summary(study: Study) -> str:

@@ -9,7 +9,17 @@ import jinja2
 from markupsafe import Markup
 
 from batchlab.printable import printable
-from batchlab.report.content import claims_table, deciding, effect, ends, runs_table, sentence, summary, what_is_missing
+from batchlab.report.content import (
+    claims_table,
+    deciding,
+    effect,
+    ends,
+    published_table,
+    runs_table,
+    sentence,
+    summary,
+    what_is_missing,
+)
 from batchlab.report.figures.drawing import Drawing
 from batchlab.report.fits_in_words import fits_in_words
 from batchlab.report.inline_svg import inline_svg
@@ -40,6 +50,7 @@ def as_html(report: "Report", drawn: tuple[Drawing, ...]) -> str:
         advice=report.recommendation,
         claims=report.claims,
         claims_table=claims_table(report.claims),
+        published=published_table(report.published),
         fits=list(fits_in_words(report.fits)),
         figures=figures,
         missing=list(what_is_missing(report)),

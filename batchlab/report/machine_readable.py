@@ -32,6 +32,7 @@ def as_json(report: "Report", drawn: tuple[Drawing, ...]) -> str:
         "recommendation": _plain(report.recommendation),
         "claims": _plain(report.claims),
         "fits": _plain(report.fits),
+        "published": _plain(report.published),
         "figures": figures,
         "damaged": list(report.study.damaged),
         "runs": _plain(report.study.runs.reset_index()),

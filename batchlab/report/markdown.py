@@ -11,6 +11,7 @@ from batchlab.report.content import (
     deciding,
     effect,
     ends,
+    published_table,
     runs_table,
     sentence,
     summary,
@@ -47,6 +48,8 @@ def _lines(report: "Report", drawn: tuple[Drawing, ...]) -> Iterator[str]:
             interval = ends(evidence.effect.interval)
             said = f"{evidence.what}: {effect(evidence)}, 95% {interval}, {evidence.held_equal}, rate {evidence.rate}"
             yield f"  - {text(said)}, {len(evidence.runs)} runs{mark}"
+    if report.published:
+        yield from ("", "## Published", "", *_table(published_table(report.published)))
     for line in fits_in_words(report.fits):
         if line.title:
             yield from ("", f"## {text(line.title)}", "")

@@ -9,6 +9,7 @@ from batchlab.recording.run_folder import FIGURES, hold_study
 from batchlab.report.claim import Claim
 from batchlab.report.claims import judge_claims
 from batchlab.report.fits import Fits, fits
+from batchlab.report.published import Beside, beside
 from batchlab.report.recommendation import Recommendation, recommend
 from batchlab.report.study import Study, read_study
 
@@ -26,6 +27,7 @@ class Report:
     claims: tuple[Claim, ...]
     fits: Fits
     recommendation: Recommendation
+    published: tuple[Beside, ...] = ()  # what others published of the same, with ours
 
 
 def make(folder: Path) -> Report:
@@ -33,7 +35,7 @@ def make(folder: Path) -> Report:
     study = read_study(folder)
     fitted = fits(study)
     claims = judge_claims(study)
-    return Report(study, claims, fitted, recommend(study, fitted, claims))
+    return Report(study, claims, fitted, recommend(study, fitted, claims), beside(study, fitted))
 
 
 def write(report: Report, folder: Path) -> "Figures":

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.errors import BadRequest
+from batchlab.knob_values import Published, published
 from batchlab.printable import printable
 from batchlab.recording.files import encodable
 from batchlab.recording.journal import read_journal
@@ -39,6 +40,7 @@ class Study:
     # A row per run: its identity as it was asked for, dotted, None where not set. In `runs` the sizes of micro-batches
     # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
     asked: pd.DataFrame = field(default_factory=pd.DataFrame)
+    published: tuple[Published, ...] = ()  # figures of others, each once, that its runs were made to stand beside
 
 
 def read_study(folder: Path) -> Study:
@@ -52,6 +54,7 @@ def read_study(folder: Path) -> Study:
     rows: dict[str, dict[str, Any]] = {}
     asked: dict[str, dict[str, Any]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
+    figures: list[Published] = []
     for run in run_folders(folder):
         record = read_record(run, damaged)
         if record is None:
@@ -70,10 +73,12 @@ def read_study(folder: Path) -> Study:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
         journals.append((run_id, _journal(run, damaged)))
+        figures += (figure for figure in _published(run, record, damaged) if figure not in figures)
     runs = _runs(rows)
     settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
     settings = settings.where(settings.notna(), None)
-    return Study(folder.resolve().name, folder, runs, _measurements(journals), tuple(map(printable, damaged)), settings)
+    said = tuple(map(printable, damaged))
+    return Study(folder.resolve().name, folder, runs, _measurements(journals), said, settings, tuple(figures))
 
 
 def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +93,14 @@ def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
     if asked.get("lr_scaling") == "none":
         asked["reference_batch_size"] = None
     return asked
+
+
+def _published(run: Path, record: RunRecord, damaged: list[str]) -> tuple[Published, ...]:
+    try:
+        return published(record.config.get("published", []))
+    except BadRequest as error:
+        damaged.append(f"{run} has figures that cannot be read: {error}")
+        return ()
 
 
 def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from batchlab.printable import printable
 from batchlab.recording.run_folder import FIGURES
-from batchlab.report.content import Table, claims_table, summary, what_is_missing
+from batchlab.report.content import Table, claims_table, published_table, summary, what_is_missing
 from batchlab.report.fits_in_words import fits_in_words
 from batchlab.report.report import HTML, JSON, MARKDOWN, Report
 
@@ -31,6 +31,10 @@ def show(report: Report, console: Console) -> None:
     console.print()
     _head(console, "Claims")
     _table(claims_table(report.claims), console)
+    if report.published:
+        console.print()
+        _head(console, "Published")
+        _table(published_table(report.published), console)
     for line in fits_in_words(report.fits):
         if line.title:
             console.print()

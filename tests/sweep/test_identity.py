@@ -70,6 +70,7 @@ OTHER: dict[str, Any] = {
     "accept_changed": True,
     "dry_run": True,
     "report": False,
+    "published": [{"what": "accuracy", "value": 0.9, "source": "a paper"}],
     "study": "another",
     "runs_dir": "elsewhere",
     "hidden": ["data.root"],

@@ -110,8 +110,9 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
 # `trust` is refused or honoured before a run: tests/test_targets.py; what a whole sweep is told, and what a point does
 # when it is stopped: tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no knob: tests/cli; `workers`
 # changes nothing that is recorded: tests/training/test_streaming.py
+# `published` is the report's: tests/report/test_published.py
 ELSEWHERE = {
-    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden"),
+    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden", "published"),
     *(f.name for f in fields(RunConfig) if f.metadata.get("of_the_sweep")),
 }
 

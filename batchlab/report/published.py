@@ -1,0 +1,121 @@
+"""What others published of the same experiment, beside what this study's runs say."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.knob_values import Published
+from batchlab.report.fits import Fits, GroupFits
+from batchlab.report.groups import column, over_seeds
+from batchlab.report.picks import best_loss_of, shown_runs
+from batchlab.report.study import Study, each_run
+from batchlab.report.to_target import SizeToTarget, ToTarget
+from batchlab.science.uncertainty import Interval
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A published figure, and ours of the same thing; or why there is none of ours."""
+
+    theirs: Published
+    ours: Interval | None
+    why_not: str  # "" where there is one, and where nothing of a study stands beside it
+
+
+def beside(study: Study, fits: Fits) -> tuple[Beside, ...]:
+    """Every published figure of a study with ours, in their order."""
+    return tuple(_beside(study, fits, figure) for figure in study.published)
+
+
+def _beside(study: Study, fits: Fits, figure: Published) -> Beside:
+    if figure.ours is None:
+        return Beside(figure, None, "")
+    alike = [group for group in fits.groups if _asked_for(study, group, figure)]
+    if not alike:
+        with_it = " ".join(f"{name}={value}" for name, value in figure.where.items())
+        return Beside(figure, None, f"no run with {with_it}" if with_it else "no run")
+    size = figure.batch_size
+    there = [group for group in alike if size is None or size in group.batch_sizes]
+    if not there:
+        return Beside(figure, None, f"no run at batch size {size:,}")
+    find = FOUND.get(figure.ours)
+    # The group with the most batch sizes that has an answer: groups come in that order.
+    for group in there:
+        ours = find(study, group, size) if find else _measured(study, group, size, figure.ours)
+        if ours is not None:
+            return Beside(figure, ours, "")
+    return Beside(figure, None, f"no completed run says its {figure.ours}")
+
+
+def _asked_for(study: Study, group: GroupFits, figure: Published) -> bool:
+    """Whether a group's runs have the knobs that the figure is of."""
+    asked = study.asked.loc[group.runs[0]]
+    return all(name in asked and asked[name] == value for name, value in figure.where.items())
+
+
+def _measured(study: Study, group: GroupFits, size: int | None, name: str) -> Interval | None:
+    """The mean over seeds of `final.<measurement>`, `best.<metric>` or `start.<measurement>`, at the best rate."""
+    shown = shown_runs(study, group)
+    chosen = [runs for at, runs in shown.items() if size is None or at == size]
+    if not chosen:
+        return None
+    # Without a batch size of its own: the mean over all of them, as a figure of a whole training is.
+    runs = pd.concat(chosen)
+    kind, _, measurement = name.partition(".")
+    if kind == "start":
+        taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
+        return over_seeds(curve["value"].iloc[0] for _, curve in each_run(taken, measurement))
+    return over_seeds(column(runs, f"{name}.value" if kind == "best" else name))
+
+
+def _steps(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    return next((s.steps for s in _sizes(group) if s.batch_size == size), None)
+
+
+def _examples(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    return next((s.examples for s in _sizes(group) if s.batch_size == size), None)
+
+
+def _sizes(group: GroupFits) -> Iterator[SizeToTarget]:
+    if isinstance(group.to_target, ToTarget):
+        yield from group.to_target.sizes
+
+
+def _critical(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    found = group.to_target
+    return found.critical.batch_size if isinstance(found, ToTarget) and found.critical is not None else None
+
+
+def _noise_scale(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    """Over the training of the first run that measured it, at the batch size or the smallest there is."""
+    if isinstance(group.noise_scales, str):
+        return None
+    return next((scale.examples for scale in group.noise_scales if size in (None, scale.batch_size)), None)
+
+
+def _best_size(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    """The batch size with the least validation loss, from and to those that cannot be told from it."""
+    best = best_loss_of(study, group, shown_runs(study, group))
+    if best is None:
+        return None
+    alike = (best.batch_size, *best.as_good)
+    return Interval(best.batch_size, min(alike), max(alike), best.value.n)
+
+
+def _best_rate(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    """The learning rate, as asked, at which a batch size is at its best."""
+    if size is None or size not in (shown := shown_runs(study, group)):
+        return None
+    return Interval(dict(group.rates)[size], None, None, len(shown[size]))
+
+
+# What may stand beside a figure, besides what was measured at a batch size.
+FOUND: dict[str, Callable[[Study, GroupFits, int | None], Interval | None]] = {
+    "steps_to_target": _steps,
+    "examples_to_target": _examples,
+    "critical_batch_size": _critical,
+    "noise_scale": _noise_scale,
+    "best_batch_size": _best_size,
+    "best_rate": _best_rate,
+}

@@ -1,0 +1,184 @@
+"""Figures that others published, beside ours: what stands where, and where nothing does."""
+
+import io
+import json
+import math
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from invented_study import E_MIN, S_MIN, completed, write_run, write_study
+from rich.console import Console
+
+from batchlab.errors import BadRequest
+from batchlab.knob_values import Published, published
+from batchlab.report.published import Beside
+from batchlab.report.report import Report, make, write
+from batchlab.report.terminal import show
+
+RATES = (0.01, 0.02, 0.04)
+
+
+def figure(**changes):
+    return {"what": "accuracy", "value": 0.98, "source": "Somebody et al. 2017, Table 2", **changes}
+
+
+FIGURES = [
+    figure(batch_size=8, ours="final.val/accuracy", spread=0.0007),
+    figure(what="loss", value=[0.1, 0.2], batch_size=32, ours="best.val/loss"),
+    figure(what="noise at first", value=50, batch_size=8, ours="start.noise/gradient_variance"),
+    figure(what="steps", value=700, batch_size=32, ours="steps_to_target"),
+    figure(what="examples", value=7000, batch_size=32, ours="examples_to_target"),
+    figure(what="B_crit", value=200, ours="critical_batch_size"),
+    figure(what="B_simple", value=900, ours="noise_scale"),
+    figure(what="rate", value=0.02, batch_size=8, ours="best_rate"),
+    figure(what="best size", value=[2, 32], ours="best_batch_size"),
+    figure(what="the goal", value=0.99),
+    figure(what="elsewhere", batch_size=6000, ours="final.val/accuracy"),
+    figure(what="never measured", batch_size=8, ours="final.sharpness/keskar"),
+    figure(what="another setting", batch_size=8, ours="final.val/accuracy", where={"precision": "bf16"}),
+    figure(what="this setting", batch_size=8, ours="final.val/accuracy", where={"lr_scaling": "none"}),
+]
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    folder = tmp_path_factory.mktemp("runs") / "invented"
+    return make(write_study(folder, rates=RATES, published=FIGURES))
+
+
+def found(report: Report, what: str) -> Beside:
+    (only,) = [beside for beside in report.published if beside.theirs.what == what]
+    return only
+
+
+def finals(size: int, lr: float, name: str) -> list[float]:
+    return [completed(size, seed, lr)[0]["final"][name] for seed in (0, 1, 2)]
+
+
+def test_every_figure_is_there_once_in_its_order(report: Report) -> None:
+    assert [beside.theirs.what for beside in report.published] == [entry["what"] for entry in FIGURES]
+
+
+def test_a_measurement_is_the_mean_over_seeds_at_the_best_rate(report: Report) -> None:
+    """The best rate at 8 is 0.02, and at 32 it is 0.04: the runs were made so."""
+    accuracy, loss, noise = (found(report, what).ours for what in ("accuracy", "loss", "noise at first"))
+
+    assert accuracy.value == pytest.approx(mean(finals(8, 0.02, "val/accuracy")))
+    assert accuracy.low < accuracy.value < accuracy.high
+    assert accuracy.n == 3
+    assert loss.value == pytest.approx(mean(finals(32, 0.04, "val/loss")))
+    first = [60.0 * (1 + 0.02 * math.sin(7.0 * seed + 8)) for seed in (0, 1, 2)]
+    assert noise.value == pytest.approx(mean(first))
+
+
+def test_steps_examples_and_fits_stand_beside_theirs(report: Report) -> None:
+    steps = [round((S_MIN + E_MIN / 32) * (1 + 0.02 * math.sin(7.0 * seed + 32))) for seed in (0, 1, 2)]
+
+    assert found(report, "steps").ours.value == pytest.approx(mean(steps))
+    assert found(report, "examples").ours.value == pytest.approx(32 * mean(steps))
+    # Rates up to 0.04 are too small for 128 and 512, whose steps are more than the formula's: B_crit is smaller.
+    assert 0.5 < found(report, "B_crit").ours.value / (E_MIN / S_MIN) < 1.2
+    assert 60 < found(report, "B_simple").ours.value < 360
+    assert found(report, "rate").ours.value == 0.02
+    best = found(report, "best size").ours
+    assert best.low <= best.value <= best.high
+    assert best.value in (8, 32, 128, 512)
+
+
+def test_where_nothing_of_ours_stands_the_reason_does(report: Report) -> None:
+    reasons = {beside.theirs.what: beside.why_not for beside in report.published if beside.ours is None}
+
+    assert reasons == {
+        "the goal": "",
+        "elsewhere": "no run at batch size 6,000",
+        "never measured": "no completed run says its final.sharpness/keskar",
+        "another setting": "no run with precision=bf16",
+    }
+
+
+def test_a_figure_of_a_setting_stands_beside_the_runs_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    entries = [figure(what=rule, batch_size=8, ours="final.x", where={"lr_scaling": rule}) for rule in ("none", "sqrt")]
+    for rule, value in (("none", 1.0), ("sqrt", 2.0)):
+        for seed in (0, 1, 2):
+            record, measured = completed(8, seed, lr_scaling=rule, published=entries)
+            record["final"]["x"] = value + seed / 100
+            write_run(folder, f"{rule}-{seed}", record, measured)
+
+    ours = {beside.theirs.what: beside.ours.value for beside in make(folder).published if beside.ours is not None}
+
+    assert ours == {"none": pytest.approx(1.01), "sqrt": pytest.approx(2.01)}
+
+
+def test_a_person_and_a_program_see_both_figures_and_the_source(report: Report, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    show(report, console)
+    write(report, tmp_path / "report")
+    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    entries = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["published"]
+
+    line = next(line for line in console.file.getvalue().splitlines() if line.startswith("accuracy "))
+    assert "0.98 (+- 0.0007)" in line
+    assert f"{found(report, 'accuracy').ours.value:.4g} (" in line
+    assert line.rstrip().endswith("Somebody et al. 2017, Table 2")
+    assert "| loss | 32 | 0.1 to 0.2 | 0.1" in markdown
+    assert "## Published" in markdown
+    assert "<h2>Published</h2>" in page
+    assert "no run at batch size 6,000" in page
+    assert entries[0]["theirs"]["source"] == "Somebody et al. 2017, Table 2"
+    assert entries[0]["ours"]["value"] == found(report, "accuracy").ours.value
+
+
+def test_a_study_without_figures_says_nothing_of_them(tmp_path: Path) -> None:
+    console = Console(file=io.StringIO(), width=200, highlight=False)
+    show(make(write_study(tmp_path / "plain", sizes=(8,), seeds=(0,))), console)
+
+    assert "Published" not in console.file.getvalue()
+
+
+def test_a_record_whose_figures_are_none_is_said_and_its_run_stays(tmp_path: Path) -> None:
+    record, measured = completed(8, 0, published=[{"what": "x"}])
+    write_run(tmp_path / "study", "one", record, measured)
+
+    made = make(tmp_path / "study")
+
+    assert made.published == ()
+    assert len(made.study.runs) == 1
+    assert any("figures that cannot be read: published[0].source=null cannot be" in said for said in made.study.damaged)
+
+
+# The knob
+
+
+def test_figures_are_read_as_they_are_written() -> None:
+    asked = [figure(batch_size=8, spread=0.1), figure(value=[1, 2], where={"a.b": None}, ours="best_rate")]
+
+    (one, two) = published(asked)
+
+    assert one == Published("accuracy", (0.98, 0.98), "Somebody et al. 2017, Table 2", 0.1, 8)
+    assert (two.value, two.where, two.ours) == ((1.0, 2.0), {"a.b": None}, "best_rate")
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (3, r"^published=3 is not a list of figures"),
+        (["a"], r"^published\[0\]\.what=null cannot be: it is a text, and every figure has one"),
+        ([figure(source=None)], r"^published\[0\]\.source=null cannot be"),
+        ([figure(wat=1)], r"^unknown key 'published\[0\]\.wat': a published figure has what, value, source"),
+        ([figure(), figure(value="high")], r"^published\[1\]\.value='high' cannot be: it is a number, or a list"),
+        ([figure(value=[2, 1])], r"^published\[0\]\.value=\[2, 1\] cannot be"),
+        ([figure(value=[1, 2, 3])], r"^published\[0\]\.value="),
+        ([figure(value=math.nan)], r"^published\[0\]\.value=nan cannot be"),
+        ([figure(spread=-1)], r"^published\[0\]\.spread=-1 cannot be: it is a number of at least 0, or null"),
+        ([figure(batch_size=0)], r"^published\[0\]\.batch_size=0 cannot be: it is an integer of at least 1, or null"),
+        ([figure(batch_size=8.0)], r"^published\[0\]\.batch_size=8\.0 cannot be"),
+        ([figure(ours="")], r"^published\[0\]\.ours='' cannot be: it names what stands beside it"),
+        ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it holds knobs"),
+    ],
+)
+def test_a_figure_that_is_none_is_refused(value, said: str) -> None:
+    with pytest.raises(BadRequest, match=said):
+        published(value)
