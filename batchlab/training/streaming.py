@@ -12,7 +12,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
 from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.user_errors import in_the_users_words
 
 # A worker reads this much at once, where batches are smaller: each message costs 200 us, whatever it holds.
 PIECE_BYTES = 2**18
@@ -169,22 +169,21 @@ class Reader:
                     seed_all(seeds[position])
                 examples.append(self.dataset[index])
             except Exception as error:
-                return self._unreadable(error, f"example {index} of the task's {self.name} cannot be read")
+                what = f"example {index} of the task's {self.name} cannot be read: {in_the_users_words(error)}"
+                return _unreadable(error, what)
         try:
             return default_collate(examples)
         except Exception as error:
-            return self._unreadable(error, f"examples of the task's {self.name} cannot be stacked")
+            why = str(error).strip().partition("\n")[0]
+            return _unreadable(
+                error, f"examples of the task's {self.name} cannot be stacked: {type(error).__name__}: {why}"
+            )
 
-    def _unreadable(self, error: Exception, what: str) -> "Unreadable":
-        if is_out_of_memory(error):
-            raise error  # that is a result, and told by its type
-        frames = traceback.extract_tb(error.__traceback__)
-        own = [f for f in frames if "site-packages" not in f.filename and f.filename != __file__]
-        place = (own or frames)[-1]
-        text = (str(error).strip() or "no message").splitlines()[0]
-        where = f" ({Path(place.filename).name}, line {place.lineno}, in {place.name})" if own else ""
-        trace = "".join(traceback.format_exception(error))
-        return Unreadable(f"{what}: {type(error).__name__}: {text}{where}", trace)
+
+def _unreadable(error: Exception, what: str) -> "Unreadable":
+    if is_out_of_memory(error):
+        raise error  # that is a result, and told by its type
+    return Unreadable(what, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)

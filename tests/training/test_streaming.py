@@ -1,7 +1,10 @@
 """Sets that are read while a run trains: what is read is told by the seed and the place in the row alone."""
 
 import multiprocessing
+import os
 import random
+import select
+import signal
 import subprocess
 
 import numpy as np
@@ -105,6 +108,7 @@ def test_batches_are_of_the_kind_that_examples_are(kind):
         (batch,) = next(iter(Batches(streamed(Pairs(), workers), micro_batch_sizes=[4], seed=0, total=8)))
         x, y = batch if kind is tuple else (batch["x"], batch["y"])
         assert type(batch) is kind
+        assert (x.storage_offset(), y.storage_offset()) == (0, 0)
         assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
         assert x.tolist() == y.tolist() == row(9, 0, 0, 4).tolist()
 
@@ -252,6 +256,26 @@ def test_a_worker_ends_at_its_parents_word_alone(small_pieces):
 
     assert told(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
     assert not worker.is_alive()
+
+
+def test_workers_end_with_a_point_that_is_killed():
+    reading, writing = os.pipe()
+    point = os.fork()
+    if point == 0:
+        batches = iter(Batches(streamed(Noisy(), workers=1), micro_batch_sizes=[4], seed=3, total=80))
+        next(batches)
+        os.write(writing, str(multiprocessing.active_children()[0].pid).encode())
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(point, 0)
+    worker = int(os.read(reading, 20))
+    os.close(reading)
+    os.close(writing)
+    try:
+        end = os.pidfd_open(worker)
+    except ProcessLookupError:
+        return
+    assert select.select([end], [], [], 3)[0]  # by itself it looks every five seconds
+    os.close(end)
 
 
 def test_a_worker_that_hangs_is_ended_with_the_row_it_reads(small_pieces, monkeypatch):
