@@ -2,10 +2,8 @@
 
 import dataclasses
 import json
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +21,7 @@ from batchlab.training.batches import augmented, length, slices
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.precision import Precision
 from batchlab.training.step import backward
+from batchlab.training.user_errors import in_the_users_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +62,7 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
             found[str(error)] = None
         except (Exception, SystemExit) as error:
             if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
-                found[concealed(_in_the_users_words(error), values)] = None
+                found[concealed(in_the_users_words(error), values)] = None
         if len(facts) < position:
             facts.append(nowhere)
     return list(found), facts
@@ -174,13 +173,3 @@ def _without_batch_norm(config: RunConfig) -> str:
     if config.model.get("batch_norm") is True:
         return "model.batch_norm=false"
     return "model.norm=group" if "norm" in config.model else "GroupNorm in its place"
-
-
-def _in_the_users_words(error: BaseException) -> str:
-    """An error of the user's code, in one line: what it says, and where."""
-    frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if Path(f.filename).is_relative_to(Path.cwd()) and "site-packages" not in f.filename]
-    own = [f for f in inside if f"{Path(__file__).parent}/" not in f.filename]
-    where = own[-1] if own else frames[-1]
-    text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno}, in {where.name})"
