@@ -1,0 +1,119 @@
+"""The studies of the literature: each can be asked, and a reduced form of it runs on data in its true form."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from image_files import some_images, write_cifar, write_mnist
+from sweep_runs import Lab
+
+from batchlab.config import to_dict
+from batchlab.hydra_app import grid_composer
+from batchlab.recording.knobs import flat
+from batchlab.report.published import FOUND
+from batchlab.report.report import make
+from batchlab.sweep.points import Point
+
+FOLDER = Path(__file__).resolve().parents[1] / "configs" / "experiment" / "literature"
+FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+SIZE = {"epochs": ("epochs=1",), "examples": ("examples=256",)}
+
+# What of each study is run here, how many points that makes, and the figures that then have one of ours beside them.
+REDUCED: dict[str, tuple[tuple[str, ...], int, int]] = {
+    "keskar_f1": (
+        ("batch_size=64,256", "model.width=8", "instruments.sharpness.examples=64", "instruments.sharpness.products=3"),
+        2,
+        2,
+    ),
+    "shallue_mnist": (("batch_size=32,128", "lr=0.01", "model.width=2"), 2, 1),
+    "shallue_fashion_mnist": (("batch_size=32,128", "lr=0.01", "model.width=2"), 2, 1),
+    "shallue_cifar10_resnet8": (("batch_size=32,128", "lr=0.01", "model.width=2"), 2, 1),
+    "masters_luschi_resnet8": (("batch_size=8,32", "model.width=2", "lr=0.001"), 2, 2),
+    "masters_luschi_resnet32": (("batch_size=8,32", "model.width=2", "lr=0.001"), 2, 2),
+    "hoffer_ghost_batch_norm": (("batch_size=128,256", "model.width=8"), 6, 1),
+    "goyal_warmup": (("batch_size=64", "warmup=0,100", "model.width=2"), 6, 1),
+    "mccandlish_noise_scale": (("batch_size=16,64", "lr=0.01", "model.width=2"), 2, 2),
+    "marek_small_batch": (
+        ("batch_size=8,512", "lr=0.001", "model.width=16", "model.depth=1", "data.context=16", "data.train_size=512"),
+        4,
+        1,
+    ),
+}
+FAST = ("keskar_f1", "shallue_cifar10_resnet8", "marek_small_batch")
+
+
+def points(*arguments: str) -> list[Point]:
+    with grid_composer(arguments) as composer:
+        return composer.points(arguments)
+
+
+def written(name: str) -> dict[str, Any]:
+    return dict(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+
+
+def test_every_study_has_a_reduced_form() -> None:
+    assert sorted(REDUCED) == FILES
+
+
+@pytest.fixture(scope="module")
+def composed() -> Mapping[str, list[Point]]:
+    """Every point of every study, as whoever has the data and a GPU would run it."""
+    return {name: points(f"experiment=literature/{name}", "device=cpu") for name in FILES}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, composed: Any) -> None:
+    package, question = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:2]
+
+    assert package == "# @package _global_"
+    assert "?" in question
+    assert {point.config.study for point in composed[name]} == {name}
+    assert len(composed[name]) >= 10
+    assert len({str(to_dict(point.config)) for point in composed[name]}) == len(composed[name])
+    # A published figure is in every run, and none of what the run is.
+    assert all(len(point.config.published) == len(written(name)["published"]) for point in composed[name])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: str, composed: Any) -> None:
+    asked = [flat(to_dict(point.config)) for point in composed[name]]
+    for figure in composed[name][0].config.published:
+        assert "arXiv:" in figure.source
+        assert figure.ours is not None
+        assert figure.ours in FOUND or figure.ours.partition(".")[0] in ("start", "best", "final")
+        wanted = {"batch_size": figure.batch_size} if figure.batch_size else {}
+        wanted |= dict(figure.where)
+        assert any(all(knobs.get(key) == value for key, value in wanted.items()) for knobs in asked), wanted
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Small MNIST, Fashion-MNIST and CIFAR-10, in the formats they have on disk."""
+    folder = tmp_path / "sets"
+    grey, colour = (some_images(n, (1, 28, 28)) for n in (256, 40)), (some_images(n, (3, 32, 32)) for n in (160, 40))
+    train, val = grey
+    write_mnist(folder, train, val)
+    write_mnist(folder, train, val, name="FashionMNIST", zipped=True)
+    write_cifar(folder, *colour, fine=False)
+    return folder
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in FILES])
+def test_a_reduced_form_runs_and_its_report_shows_both(name: str, lab: Lab, data: Path) -> None:
+    reductions, count, with_ours = REDUCED[name]
+    budget = SIZE["examples" if "examples" in written(name) else "epochs"]
+    where = () if name == "marek_small_batch" else (f"data.folder='{data}'",)
+    arguments = (f"experiment=literature/{name}", "seed=0", "device=cpu", f"runs_dir='{lab.runs_dir}'")
+    chosen = points(*arguments, "eval_every=100", *budget, *where, *reductions)
+    distinct = list({str(to_dict(point.config)): point for point in chosen}.values())
+
+    lab.check(*distinct)
+    outcome = lab.run(*distinct)
+
+    assert len(distinct) == count
+    assert [(record.status, record.reason) for record in outcome.records] == [("completed", "")] * count
+    report = make(lab.runs_dir / name)
+    assert [beside.theirs.what for beside in report.published] == [f["what"] for f in written(name)["published"]]
+    assert sum(beside.ours is not None for beside in report.published) == with_ours
