@@ -25,7 +25,8 @@ from batchlab.training.batches import Stream, example_bytes, length, rebuilt, ro
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import in_the_users_words
 
-# A worker reads this much at once, where batches are smaller: each message costs 200 us, whatever it holds.
+# This much is read at once, where batches are smaller: setting the random streams back costs 200 us, however much
+# was read, and so does a message from a worker.
 PIECE_BYTES = 2**18
 PIECE_EXAMPLES = 256
 PIECES_AHEAD = 2  # of each worker
@@ -88,15 +89,16 @@ class Streamed(Stream):
 
     def _batches(self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece]) -> Iterator[Batch]:
         """Batches of `size`, and what is left; where workers read, they begin at once."""
-        workers = self.workers if stop - start > size else 0
-        at_once = max(-(-size // workers), self._small_piece()) if workers else size
+        alone = stop - start <= size
+        workers = 0 if alone else self.workers
+        at_once = size if alone else max(-(-size // max(1, workers)), self._small_piece())
         pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
         if not workers:
             return cut((self._moved(self._read_here(one)) for one in pieces), size)
         return cut(self._received(self._start(pieces, workers)), size)
 
     def _small_piece(self) -> int:
-        """Examples a worker reads at once, where batches are smaller."""
+        """Examples that are read at once, where batches are smaller."""
         if not self._example_bytes:
             self._example_bytes = example_bytes(self.gather(torch.zeros(1, dtype=torch.long)))
         return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self._example_bytes))
