@@ -28,8 +28,7 @@ def uniform(draws: "Tensor", stream: str, shape: tuple[int, ...] = ()) -> "Tenso
     begun = _mixed(draws.to(torch.int64) ^ (name >> 1))
     steps = torch.arange(1, count + 1, device=draws.device) * _GAMMA
     mixed = _mixed(begun.unsqueeze(1) + steps)
-    numbers: Tensor = (_shifted(mixed, 40).to(torch.float32) * 2.0**-24).view(len(draws), *shape)
-    return numbers
+    return (_shifted(mixed, 40).to(torch.float32) * 2.0**-24).view(len(draws), *shape)
 
 
 def _mixed(z: "Tensor") -> "Tensor":
@@ -41,4 +40,5 @@ def _mixed(z: "Tensor") -> "Tensor":
 
 def _shifted(z: "Tensor", bits: int) -> "Tensor":
     """`z` to the right, filled with zeros: torch's own shift of a negative number fills with ones."""
-    return (z >> bits) & (2 ** (64 - bits) - 1)
+    kept: Tensor = (z >> bits) & (2 ** (64 - bits) - 1)
+    return kept
