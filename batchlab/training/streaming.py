@@ -30,6 +30,7 @@ from batchlab.training.user_errors import in_the_users_words
 PIECE_BYTES = 2**18
 PIECE_EXAMPLES = 256
 PIECES_AHEAD = 2  # of each worker
+READ_HERE = 64  # examples that this process reads itself, where no others follow: to start a worker takes 50 ms
 PR_SET_PDEATHSIG = 1
 
 Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers
@@ -43,7 +44,8 @@ class Streamed(Stream):
     batch size nor where a run goes on changes what is read, and validation reads the same each time.
 
     `workers` processes read ahead what training, or a pass in order, is to have: two batches, or two pieces of
-    `PIECE_BYTES` for each of them. 0: this process reads, and training waits. BadRequest where an example cannot be
+    `PIECE_BYTES` for each of them; and whatever else is more than `READ_HERE` examples. 0: this process reads, and
+    training waits. BadRequest where an example cannot be
     read, cannot be stacked with the others, or a worker dies.
     """
 
@@ -60,13 +62,16 @@ class Streamed(Stream):
         return len(self.dataset) if self._index is None else len(self._index)
 
     def gather(self, index: Tensor) -> Batch:
-        return self._moved(self._read_here(self._fixed(index)))
+        n = len(index)
+        (batch,) = self._batches(0, n, n, lambda start, stop: self._fixed(index[start:stop]))
+        return batch
 
     def slices(self, size: int) -> Iterator[Batch]:
-        n = len(self)
-        # Read here: who asks for one batch alone pays for no workers.
-        yield self.gather(torch.arange(min(size, n)))
-        yield from self._batches(size, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)))
+        n, done = len(self), 0
+        if n and size <= READ_HERE:
+            yield self.gather(torch.arange(min(size, n)))
+            done = size
+        yield from self._batches(done, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)))
 
     def subset(self, index: Tensor) -> "Streamed":
         index = index.cpu() if self._index is None else self._index[index.cpu()]
@@ -90,8 +95,10 @@ class Streamed(Stream):
     def _batches(self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece]) -> Iterator[Batch]:
         """Batches of `size`, and what is left; where workers read, they begin at once."""
         alone = stop - start <= size
-        workers = 0 if alone else self.workers
-        at_once = size if alone else max(-(-size // max(1, workers)), self._small_piece())
+        workers = 0 if alone and size <= READ_HERE else self.workers
+        at_once = -(-size // max(1, workers))
+        if not alone:
+            at_once = max(at_once, self._small_piece())
         pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
         if not workers:
             return cut((self._moved(self._read_here(one)) for one in pieces), size)
@@ -100,7 +107,7 @@ class Streamed(Stream):
     def _small_piece(self) -> int:
         """Examples that are read at once, where batches are smaller."""
         if not self._example_bytes:
-            self._example_bytes = example_bytes(self.gather(torch.zeros(1, dtype=torch.long)))
+            self._example_bytes = example_bytes(self.gather(torch.arange(1)))
         return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self._example_bytes))
 
     def _read_here(self, piece: Piece) -> Any:
@@ -223,7 +230,12 @@ def _part(batch: Batch, start: int, stop: int) -> Batch:
 
 
 def _joined(parts: list[Batch]) -> Batch:
-    return rebuilt(parts[0], [torch.cat(columns) for columns in zip(*map(tensors, parts), strict=True)])
+    return rebuilt(parts[0], [_one(columns) for columns in zip(*map(tensors, parts), strict=True)])
+
+
+def _one(columns: tuple[Tensor, ...]) -> Tensor:
+    fills = len(columns) == 1 and columns[0].untyped_storage().nbytes() == columns[0].nbytes
+    return columns[0] if fills else torch.cat(columns)
 
 
 def apart(dataset: Any) -> Any:

@@ -88,6 +88,11 @@ def test_validation_and_instruments_read_the_same_each_time_whoever_reads(small_
     assert told(slices(examples, 5)) == in_order
     assert [length(batch) for batch in slices(examples, 5)] == [5, 5, 5, 5, 3]
     assert told(slices(streamed(Noisy(), workers=2), 5)) == in_order
+    many, by_workers = streamed(Noisy(150)), streamed(Noisy(150), workers=2)
+    assert told(slices(by_workers, 70)) == told(slices(many, 1))
+    assert [length(batch) for batch in slices(by_workers, 70)] == [70, 70, 10]
+    order = torch.arange(149, 29, -1)
+    assert told([gather(by_workers, order)]) == told([gather(many, order)])
     index = torch.tensor([20, 3, 3, 7])
     assert told([gather(examples, index)]) == [in_order[i] for i in index]
     chosen = subset(subset(examples, index), torch.tensor([3, 0]))
