@@ -310,7 +310,9 @@ def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monke
 
 
 def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
-    mended = lines(Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)))
+    mended = lines(
+        Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "go on"
+    )
 
     assert mended == [
         "ok      data  4 examples",
@@ -319,8 +321,8 @@ def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
         "",
         "1 thing is wrong. Not tried: alone.",
     ]
-    assert lines(Checkup((better("speed", "slow", "mend"),)))[-1] == (
-        "Nothing is wrong, 1 could be better. Next: batchlab sweep batch_size=8,64"
+    assert lines(Checkup((better("speed", "slow", "mend"),)), "go on")[-1] == (
+        "Nothing is wrong, 1 could be better. Next: go on"
     )
 
 

@@ -75,7 +75,8 @@ def independence(passes: Passes) -> Iterator[Finding]:
         yield wrong(
             "alone",
             f"in eval mode an example does not pass alone: {in_the_users_words(error)}",
-            "forward must take any number of examples: no squeeze() that drops the first axis, no fixed batch size",
+            "forward must take any number of examples: no squeeze() that drops the first axis, no fixed batch size, no "
+            "BatchNorm with track_running_stats=False",
         )
         return
     if sum(part.numel() for part in apart) != whole[0].numel():

@@ -39,7 +39,10 @@ def examine(config: RunConfig) -> Checkup:
     try:
         model = assembly.build_model(config, task, device)
     except (Exception, SystemExit) as error:
-        mend = "it is called with its keys of the config and what it takes of the Task's model_args"
+        mend = (
+            "it is called with its keys of the config and what it takes of the Task's model_args, and returns a module "
+            "with weights to train"
+        )
         return Checkup((*found, wrong("model", in_the_users_words(error), mend)), tuple(names))
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     found.append(ok("model", f"{target_name(config.model)}, {numbers:,} trainable numbers, on {device}"))

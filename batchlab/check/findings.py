@@ -50,8 +50,8 @@ class Checkup:
     untried: tuple[str, ...] = ()
 
 
-def lines(checkup: Checkup) -> list[str]:
-    """The whole answer, a line for each finding and one for each mending; what it comes to at the end."""
+def lines(checkup: Checkup, after: str) -> list[str]:
+    """The whole answer, a line for each finding and one for each mending; what it comes to, and what comes `after`."""
     told: list[str] = []
     findings = checkup.findings
     column = max((len(finding.name) for finding in findings), default=0)
@@ -66,4 +66,4 @@ def lines(checkup: Checkup) -> list[str]:
         are = "1 thing is wrong" if wrongs == 1 else f"{wrongs} things are wrong"
         later = f" Not tried: {', '.join(checkup.untried)}." if checkup.untried else ""
         return [*told, "", f"{', '.join(part for part in (are, could) if part)}.{later}"]
-    return [*told, "", f"Nothing is wrong{', ' + could if could else ''}. Next: batchlab sweep batch_size=8,64"]
+    return [*told, "", f"Nothing is wrong{', ' + could if could else ''}. Next: {after}"]

@@ -57,7 +57,10 @@ def sampled(config: RunConfig, device: torch.device) -> tuple[Task | None, Sampl
             task = assembly.build_task(config, device)
         except (Exception, SystemExit) as error:
             words = in_the_users_words(error)
-            mend = "data._target_ is called with the keys of the data group, and returns a Task"
+            mend = (
+                "data._target_ is called with the keys of the data group, and returns a Task, whose train and val are "
+                "tensors, (inputs, labels), or a Dataset of such pairs"
+            )
             return None, None, [wrong("data", words, mend)]
         seconds.append(time.perf_counter() - start)
         for name in ("train", "val"):
@@ -92,7 +95,8 @@ def unfit(data: Any, name: str) -> Iterator[Finding]:
         held = tensors(data)
         odd = next((part for part in held if not isinstance(part, Tensor) or part.dim() == 0), None)
         if not held or odd is not None:
-            yield wrong("data", f"{name} holds {_kind(odd) if held else 'nothing'}", accepts)
+            arrays = "torch.from_numpy makes a tensor of an array; " if isinstance(odd, np.ndarray) else ""
+            yield wrong("data", f"{name} holds {_kind(odd) if held else 'nothing'}", arrays + accepts)
         elif len({len(part) for part in held}) > 1 or len(held[0]) == 0:
             sizes = ", ".join(str(len(part)) for part in held)
             yield wrong("data", f"{name} has tensors of {sizes} examples", "they must agree and not be empty")

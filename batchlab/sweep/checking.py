@@ -34,7 +34,10 @@ def check(point: Point) -> int:
             if not is_wrong(checkup.findings):
                 last = [_accumulated(point.config, server), _would_start(point, server)]
                 checkup = Checkup((*checkup.findings, *last))
-    sys.stdout.write("".join(f"{line}\n" for line in lines(checkup)))
+    after = "batchlab sweep batch_size=8,64"
+    if point.overrides:  # not written out: what Hydra was told beside them is not known here
+        after = "the same words behind `batchlab sweep`, and batch_size=8,64"
+    sys.stdout.write("".join(f"{line}\n" for line in lines(checkup, after)))
     return 1 if is_wrong(checkup.findings) else 0
 
 
@@ -50,7 +53,7 @@ def _examined(config: RunConfig, server: WarmServer) -> Checkup:
 
 def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
     """Whether micro-batches make the same update as the whole batch: what `batchlab verify` looks into."""
-    name, more = "accumulate", f"`batchlab verify accumulate={MICRO_BATCHES}` says more"
+    name, more = "accumulate", f"`batchlab verify`, with the same words and accumulate={MICRO_BATCHES}, says more"
     small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
     try:
         found: Findings | str = answer_of(server, compare, to_dict(small), doing="comparing the gradients")
