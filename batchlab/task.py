@@ -29,7 +29,8 @@ class Task:
     """What `data._target_` returns. A batch is a tuple or a dict of tensors, first axis = example.
 
     `train` and `val` are such a tuple or dict holding the whole set, or a map-style `Dataset` of single
-    examples. The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab
+    examples: read once and held, or where it is large, or draws random numbers as it is read (augmentation), read
+    whenever a batch needs it, with random numbers that the seed and the place in the row tell. The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab
     weighs by count, so that a ragged micro-batch counts for what it holds.
     """
 
