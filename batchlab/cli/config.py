@@ -4,12 +4,14 @@ from batchlab.cli.knobs import groups, keys_of, knobs, written
 from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import LONGEST_WORD, definitions, say
 from batchlab.config_folder import config_folder
+from batchlab.errors import BadRequest
 
 EXAMPLES = """\
 examples:
   batchlab config                              every knob, with its default and what it takes
   batchlab config batch_size=8 model=cnn       the config that train would use, as YAML
-  batchlab config experiment=smoke"""
+  batchlab config experiment=smoke
+  batchlab config --markdown                   every knob and key as a page, which is docs/configuration.md"""
 
 
 def main(arguments: list[str]) -> int:
@@ -18,6 +20,13 @@ def main(arguments: list[str]) -> int:
         parser = Parser("config", "Shows every knob, or the config that a command would use.", EXAMPLES)
         parser.usage = "batchlab config [KNOB=VALUE ...] [HYDRA OPTIONS]"
         parser.print_help()
+        return 0
+    if "--markdown" in arguments:
+        if len(arguments) > 1:
+            raise BadRequest("--markdown is a page of every knob: leave the others out")
+        from batchlab.cli.config_page import page
+
+        say(page().rstrip())
         return 0
     if arguments:
         from batchlab.hydra_app import launch

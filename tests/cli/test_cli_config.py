@@ -53,7 +53,9 @@ def test_config_shows_every_option_with_its_files_first_comment() -> None:
     said = " ".join(describe().split())
 
     for group, options in groups().items():
-        assert {path.stem for path in (config_folder() / group).glob("*.yaml")} == set(options)
+        files = (config_folder() / group).rglob("*.yaml")
+        names = {str(path.relative_to(config_folder() / group)).removesuffix(".yaml") for path in files}
+        assert names == set(options)
     assert "cnn Two 3x3 convolutions with ReLU and pooling, then a linear layer." in said
     assert "smoke Does everything work, end to end" in said
     assert "@package" not in said

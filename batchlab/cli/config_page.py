@@ -1,0 +1,92 @@
+"""The knobs as a page of Markdown: `docs/configuration.md`, made from `config.py` and `configs/`, never by hand."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from batchlab.cli.config import blocks, default_options, read_defaults
+from batchlab.cli.knobs import groups, knobs, written
+from batchlab.config_folder import config_folder
+
+COMMAND = "batchlab config --markdown"
+HOW = """\
+A knob is written `KNOB=VALUE`, and several values with commas between them are swept: `batch_size=8,32 seed=0,1`.
+A group is chosen by the name of a file, `model=cnn`, and its keys are written behind a dot, `model.width=32`.
+`batchlab config KNOB=VALUE ...` shows the config that a command would use.
+A file of your own in `my_configs/experiment/night.yaml` is `--config-dir my_configs experiment=night`."""
+_KEY = re.compile(r"( *)([\w.]+):(.*)")
+
+
+def page() -> str:
+    """The whole page; a test holds the file in `docs/` to it."""
+    return "\n".join(_lines()).rstrip() + "\n"
+
+
+def _lines() -> Iterator[str]:
+    yield from ("# Configuration", "", f"This page is what `{COMMAND}` prints: the code says it.", "", HOW, "")
+    yield from ("## What a run is", "", "Another value of one of these makes another run, in a folder of its own.", "")
+    yield from (*_knobs(identity=True), "")
+    yield from ("## How runs are made", "", "These change no result, and make no other run.", "")
+    yield from (*_knobs(identity=False), "")
+    for group, options in groups().items():
+        if group == "experiment":
+            yield from ("## experiment", "", "A file that sets several knobs at once, and asks a question.", "")
+            yield from _table(("experiment", "question"), [(f"`{name}`", asks) for name, asks in options.items()])
+            yield ""
+            continue
+        meaning = knobs()[group].meaning
+        yield from (f"## {group}", "", f"{meaning[:1].upper()}{meaning[1:]}; default `{default_options()[group]}`.", "")
+        for option, meaning in options.items():
+            yield from (f"### {group}={option}", "", meaning, "")
+            if keys := _keys(group, option):
+                yield from (*_table(("key", "default", "meaning"), keys), "")
+
+
+def _knobs(*, identity: bool) -> list[str]:
+    known, defaults = knobs(), read_defaults()
+    rows = []
+    for name in (name for block in blocks() for name in block):
+        knob = known[name]
+        if knob.identity is identity:
+            rows.append((f"`{name}`", f"`{written(defaults[name])}`", knob.meaning, knob.allowed))
+    return _table(("knob", "default", "meaning", "takes"), rows)
+
+
+def _keys(group: str, option: str) -> list[tuple[str, str, str]]:
+    """The keys of an option as they are typed, each with its default and its comment in the file."""
+    text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
+    comments = dict(_comments(text))
+    return [
+        (f"`{group}.{key}`", f"`{written(value)}`", comments.get(key, ""))
+        for key, value in _flat(yaml.safe_load(text) or {})
+        if key.split(".")[-1] not in ("_target_", "defaults")
+    ]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _comments(text: str) -> Iterator[tuple[str, str]]:
+    """The comment behind each key, by its dotted name: two spaces further in is one level further down."""
+    above: list[str] = []
+    for line in text.splitlines():
+        if found := _KEY.match(line):
+            above = [*above[: len(found[1]) // 2], found[2]]
+            yield ".".join(above), found[3].partition(" # ")[2].strip()
+
+
+def _table(titles: Iterable[str], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    named = list(titles)
+    shown = [_row(row) for row in rows]
+    return [_row(named), "|" + " --- |" * len(named), *shown]
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(re.sub(r"([|<])", r"\\\1", cell) for cell in cells) + " |"

@@ -1,0 +1,118 @@
+"""Pages of Markdown as their reader meets them: the files they show are written, their commands typed in their order.
+
+A block of `console` holds commands after `$ `, and below each what it prints. A block of another kind whose first line
+is a comment with a path is a file of the reader's. A comment of HTML right above a block may say how it is run:
+`<!-- slow: why -->` for `-m slow`, `<!-- not run: why -->` where a test of its own or nobody runs it.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlab.cli.main import main
+from batchlab.sweep.server import WarmServer
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(?:^<!-- (slow|not run): ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One line that a page tells its reader to type."""
+
+    page: str
+    line: str
+    shown: tuple[str, ...]  # what the page says it prints, in part
+    when: str  # "", "slow" or "not run"
+    files: Mapping[str, str]  # what the page has had its reader write so far, by path
+
+    @property
+    def refused(self) -> str:
+        """The one line that a page shows a bad request to be answered with, if any."""
+        return next((line for line in self.shown if line.startswith("batchlab: ")), "")
+
+
+def read_page(path: Path) -> list[Command]:
+    """The commands of a page, in their order."""
+    commands: list[Command] = []
+    files: dict[str, str] = {}
+    for when, _, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
+        if kind == "console":
+            assert text.startswith("$ "), f"{path.name}: a block of console begins with a command: {text[:40]!r}"
+            for typed in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+                line, *shown = typed.replace("\\\n", "").rstrip("\n").split("\n")
+                commands.append(Command(path.name, " ".join(line.split()), tuple(shown), when, dict(files)))
+        elif (named := FILE.match(text)) and when != "not run":
+            files[named[1]] = text
+    return commands
+
+
+def to_run(commands: Sequence[Command], *, slow: Sequence[str] = ()) -> list[Any]:
+    """Parameters of a test; those marked slow that say so, or hold one of the words in `slow`."""
+    return [
+        pytest.param(
+            command,
+            id=f"{command.page}: {command.line}"[:80],
+            marks=[pytest.mark.slow] if command.when == "slow" or any(word in command.line for word in slow) else [],
+        )
+        for command in commands
+        if command.when != "not run"
+    ]
+
+
+@dataclass
+class Done:
+    """What a command left."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+class Reader:
+    """Somebody with a page and a folder; words of ours are run in this process, whose server is warm."""
+
+    def __init__(self, home: Path, server: WarmServer) -> None:
+        self.home, self.folder, self.server = home, home, server
+        self.written: dict[str, str] = {}
+
+    def types(self, command: Command, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> Done:
+        for name, text in command.files.items():
+            if self.written.get(name) != text:
+                (self.home / name).parent.mkdir(parents=True, exist_ok=True)
+                (self.home / name).write_text(text, encoding="utf-8")
+                self.written[name] = text
+        words = shlex.split(command.line)
+        if words[0] == "cd":
+            self.folder = (self.folder / words[1]).resolve(strict=True)
+            return Done(0, "", "")
+        patch.chdir(self.folder)
+        if words[0] == "python":
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            done = subprocess.run(
+                [sys.executable, *words[1:]], capture_output=True, text=True, check=False, env=environment
+            )
+            return Done(done.returncode, done.stdout, done.stderr)
+        assert words[0] in ("scripts/batchlab", "batchlab"), command.line
+        self.server.warm_up()
+        capfd.readouterr()
+        return Done(main(words[1:]), *capfd.readouterr())
+
+
+def shape(line: str) -> str:
+    """A line without its numbers and its spacing, which are the machine's."""
+    return " ".join(re.sub(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", "#", line).split())
+
+
+def links(text: str) -> list[str]:
+    """Where a page's links and pictures lead, but for addresses."""
+    return [to for to in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in to]

@@ -1,0 +1,88 @@
+"""The pages of `docs/` are true: their commands are run, what they show is printed, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+from pages import ROOT, Command, Reader, links, read_page, shape, to_run
+
+from batchlab.cli.config_page import page as configuration
+from batchlab.records import RunRecord
+from batchlab.report.claims import CLAIMS
+from batchlab.sweep.server import WarmServer
+
+DOCS = ROOT / "docs"
+PAGES = {path.name: read_page(path) for path in sorted(DOCS.glob("*.md"))}
+COMMANDS = [command for commands in PAGES.values() for command in commands]
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory, server: WarmServer) -> dict[str, Reader]:
+    """One for each page, in a folder of his own."""
+    return {name: Reader(tmp_path_factory.mktemp("reader"), server) for name in PAGES}
+
+
+@pytest.mark.parametrize("command", to_run(COMMANDS))
+def test_the_command_does_what_the_page_says(
+    command: Command,
+    readers: dict[str, Reader],
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    done = readers[command.page].types(command, capfd, monkeypatch)
+
+    assert "Traceback" not in done.stdout + done.stderr
+    if command.refused:
+        assert done.code != 0
+        assert command.refused in done.stderr.splitlines()
+        return
+    allowed = (0, 1) if "doctor" in command.line else (0,)  # 1 says what is wrong with this machine
+    assert done.code in allowed, done.stderr + done.stdout
+    printed = {shape(line) for line in (done.stdout + done.stderr).splitlines()}
+    for line in command.shown:
+        assert line.strip() in ("", "...") or shape(line) in printed, line
+
+
+def test_the_configuration_page_is_what_the_code_says() -> None:
+    written = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    assert written == configuration(), "batchlab config --markdown > docs/configuration.md"
+
+
+def test_the_claims_page_has_every_claim_with_its_words() -> None:
+    text = (DOCS / "claims.md").read_text(encoding="utf-8")
+    heads = re.findall(r"^### (\S+): (.+)$", text, re.MULTILINE)
+    assert sorted(heads) == sorted((claim.id, claim.text) for claim in CLAIMS)
+
+
+def test_the_run_folder_page_has_every_field_of_a_record() -> None:
+    text = (DOCS / "run_folder.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(RunRecord.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+def test_links_lead_to_files_that_are_there(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    for to in links(text):
+        name, _, anchor = to.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), to
+        if anchor:
+            heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, to
+
+
+def test_every_picture_is_shown_on_a_page() -> None:
+    shown = {(DOCS / to).resolve() for name in PAGES for to in links((DOCS / name).read_text(encoding="utf-8"))}
+    shown |= {(ROOT / to).resolve() for to in links((ROOT / "README.md").read_text(encoding="utf-8"))}
+    assert [path.name for path in (DOCS / "pictures").glob("*") if path.resolve() not in shown] == []
+
+
+def test_a_sentence_stands_on_a_line_of_its_own() -> None:
+    for name in PAGES.keys() - {"configuration.md"}:  # whose tables are the comments of files
+        prose = re.sub(r"^```.*?^```", "", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+        for line in prose.splitlines():
+            if line.startswith("|"):
+                continue
+            plain = re.sub(r"`[^`]*`", "", line)
+            assert not re.search(r"[a-z)][.!?] [A-Z]", plain), f"{name}: {line}"
