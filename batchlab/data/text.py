@@ -18,7 +18,7 @@ from batchlab import BadRequest, Task
 
 BYTES = 256  # the vocabulary of every text: two texts have one model
 HELD_BYTES = 64 * 2**20  # a longer text is read window by window: inputs and targets take 16 bytes for each of its
-USED = {"train": 128_000, "val": 32_000}  # bytes of Python's documentation, unless asked: a point takes a minute
+USED = {"train": 64_000, "val": 16_000}  # bytes of Python's documentation, unless asked: a point takes a minute
 LOOKED_AT = 8192  # bytes of each file's start, which tell whether it is text
 
 
