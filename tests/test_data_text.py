@@ -269,3 +269,30 @@ def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
         # ln 2 once in three bytes; what is not learnt yet and the chance of the sample add a little.
         assert math.log(2) / 3 - 0.01 < losses[-1] < math.log(2) / 3 + 0.06
         assert lab.values(point, "val/accuracy")[-1] == pytest.approx(5 / 6, abs=0.03)
+
+
+@pytest.mark.slow
+def test_a_text_too_long_to_be_held_is_trained_on_from_disk(lab: Lab) -> None:
+    """300 MB of text, which as numbers would be 4.8 GB."""
+    line = b"the quick brown fox jumps over the lazy dog; "
+    block = line * (10**6 // len(line))
+    with Path("long.txt").open("wb") as file:
+        for _ in range(300):
+            file.write(block)
+    Path("my_net.py").write_text(BIGRAM)
+    asked = ["data=text", "data.path=long.txt", "data.context=512", "data.val_size=20", "batch_size=8", "examples=400"]
+    one, two = (
+        lab.point(
+            *asked, "model._target_=my_net.Bigram", "lr=20", "optimizer.momentum=0", f"workers={n}", f"study=w{n}"
+        )
+        for n in (0, 2)
+    )
+
+    lab.check(one, two)
+    outcome = lab.run(one, two)
+
+    assert [record.status for record in outcome.records] == ["completed"] * 2
+    assert {record.n_train for record in outcome.records} == {(300 * len(block) * 9 // 10 - 1) // 512}
+    assert lab.values(one, "val/loss") == lab.values(two, "val/loss")
+    assert lab.values(one, "val/loss")[-1] < 2
+    assert max(record.final["memory/peak_resident_bytes"] for record in outcome.records) < 500 * 2**20

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from batchlab import BadRequest, Task
 
 BYTES = 256  # the vocabulary of every text: two texts have one model
-HELD_BYTES = 64 * 2**20  # a longer text is read window by window: inputs and targets take 16 bytes for each of its
+HELD_BYTES = 256 * 2**20  # as numbers 4 GiB, the most that batchlab holds of a Dataset; more is read as it goes
 USED = {"train": 64_000, "val": 16_000}  # bytes of Python's documentation, unless asked: a point takes a minute
 LOOKED_AT = 8192  # bytes of each file's start, which tell whether it is text
 
