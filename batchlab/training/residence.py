@@ -12,7 +12,8 @@ from torch.utils.data import Dataset, IterableDataset
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import example_bytes, length, rebuilt, tensors
-from batchlab.training.streaming import Reader, ReadingError, Streamed, Unreadable, apart, own_random_numbers, seed_all
+from batchlab.training.reading import Reader, ReadingError, Unreadable, apart, own_random_numbers, seed_all
+from batchlab.training.streaming import Streamed
 
 RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
 DEVICE_SHARE = 0.5  # of a CUDA device's memory, that the tensors of a set may take

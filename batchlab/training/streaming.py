@@ -1,39 +1,34 @@
 """Sets that are read while a run trains on them: larger than memory, or changed at random at each reading."""
 
 import contextlib
-import copy
 import ctypes
+import math
 import multiprocessing
 import os
-import random
 import signal
 import threading
-import traceback
+import time
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
-from batchlab.training.out_of_memory import is_out_of_memory
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.reading import Piece, Reader, ReadingError, Unreadable, apart, own_random_numbers
 
 # This much is read at once, where batches are smaller: setting the random streams back costs 200 us, however much
 # was read, and so does a message from a worker.
 PIECE_BYTES = 2**18
 PIECE_EXAMPLES = 256
 PIECES_AHEAD = 2  # of each worker
-READ_HERE = 64  # examples that this process reads itself, where no others follow: to start a worker takes 50 ms
+READ_HERE = 64  # examples that no process is started for
+STARTING_SECONDS = 0.2  # of some workers; what takes less is read here
 PR_SET_PDEATHSIG = 1
-
-Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers
 
 
 class Streamed(Stream):
@@ -44,9 +39,8 @@ class Streamed(Stream):
     batch size nor where a run goes on changes what is read, and validation reads the same each time.
 
     `workers` processes read ahead what training, or a pass in order, is to have: two batches, or two pieces of
-    `PIECE_BYTES` for each of them; and whatever else is more than `READ_HERE` examples. 0: this process reads, and
-    training waits. BadRequest where an example cannot be
-    read, cannot be stacked with the others, or a worker dies.
+    `PIECE_BYTES` for each of them; and else what takes longer than to start them. 0: this process reads, and training
+    waits. BadRequest where an example cannot be read, cannot be stacked with the others, or a worker dies.
     """
 
     def __init__(
@@ -57,13 +51,14 @@ class Streamed(Stream):
         self._for_workers = Reader(dataset, name)
         self._here = Reader(apart(dataset), name)
         self._example_bytes = 0  # found when it is needed
+        self._seconds = math.inf  # that reading an example takes, at best
 
     def __len__(self) -> int:
         return len(self.dataset) if self._index is None else len(self._index)
 
     def gather(self, index: Tensor) -> Batch:
         n = len(index)
-        (batch,) = self._batches(0, n, n, lambda start, stop: self._fixed(index[start:stop]))
+        (batch,) = self._batches(0, n, n, lambda start, stop: self._fixed(index[start:stop]), self._workers_for(n))
         return batch
 
     def slices(self, size: int) -> Iterator[Batch]:
@@ -71,18 +66,22 @@ class Streamed(Stream):
         if n and size <= READ_HERE:
             yield self.gather(torch.arange(min(size, n)))
             done = size
-        yield from self._batches(done, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)))
+        workers = self._workers_for(n - done)
+        yield from self._batches(done, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)), workers)
 
     def subset(self, index: Tensor) -> "Streamed":
         index = index.cpu() if self._index is None else self._index[index.cpu()]
-        return Streamed(self.dataset, self.device, name=self.name, workers=self.workers, index=index)
+        chosen = Streamed(self.dataset, self.device, name=self.name, workers=self.workers, index=index)
+        chosen._seconds, chosen._example_bytes = self._seconds, self._example_bytes
+        return chosen
 
     def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
         def piece(first: int, end: int) -> Piece:
             index = row(len(self), seed, first, end - first)
             return self._which(index), [stream_seed(seed, "read", position) for position in range(first, end)]
 
-        return self._batches(start, stop, size, piece)
+        workers = self.workers if stop - start > size else self._workers_for(size)
+        return self._batches(start, stop, size, piece, workers)
 
     def _which(self, index: Tensor) -> list[int]:
         which: list[int] = (index if self._index is None else self._index[index.cpu()]).tolist()
@@ -92,12 +91,19 @@ class Streamed(Stream):
         which = self._which(index)
         return which, [stream_seed("read", one) for one in which]
 
-    def _batches(self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece]) -> Iterator[Batch]:
+    def _workers_for(self, n: int) -> int:
+        """How many read `n` examples, which nobody has been reading ahead."""
+        if n <= READ_HERE or not self.workers:
+            return 0
+        self._small_piece()  # has read one
+        return self.workers if n * self._seconds > STARTING_SECONDS else 0
+
+    def _batches(
+        self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece], workers: int
+    ) -> Iterator[Batch]:
         """Batches of `size`, and what is left; where workers read, they begin at once."""
-        alone = stop - start <= size
-        workers = 0 if alone and size <= READ_HERE else self.workers
         at_once = -(-size // max(1, workers))
-        if not alone:
+        if stop - start > size:
             at_once = max(at_once, self._small_piece())
         pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
         if not workers:
@@ -111,8 +117,10 @@ class Streamed(Stream):
         return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self._example_bytes))
 
     def _read_here(self, piece: Piece) -> Any:
+        began = time.perf_counter()
         with own_random_numbers():
             read = self._here[piece]
+        self._seconds = min(self._seconds, (time.perf_counter() - began) / len(piece[0]))
         if self.device.type != "cuda" or isinstance(read, Unreadable):
             return read
         return rebuilt(read, [t.pin_memory() for t in tensors(read)])
@@ -161,52 +169,6 @@ class Streamed(Stream):
             loader._shutdown_workers()  # now, and not when nobody holds it any more
 
 
-class Reader:
-    """Reads the examples of a piece, each under random numbers of its own where they are seeded, and stacks them."""
-
-    def __init__(self, dataset: Any, name: str) -> None:
-        self.dataset = dataset
-        self.name = name
-
-    def __getitem__(self, piece: Piece) -> Any:
-        """A batch; or why there is none: an error's type and text do not come whole out of a worker."""
-        which, seeds = piece
-        examples = []
-        for position, index in enumerate(which):
-            try:
-                if seeds:
-                    seed_all(seeds[position])
-                examples.append(self.dataset[index])
-            except Exception as error:
-                what = f"example {index} of the task's {self.name} cannot be read: {in_the_users_words(error)}"
-                return _unreadable(error, what)
-        try:
-            return default_collate(examples)
-        except Exception as error:
-            why = str(error).strip().partition("\n")[0]
-            return _unreadable(
-                error, f"examples of the task's {self.name} cannot be stacked: {type(error).__name__}: {why}"
-            )
-
-
-def _unreadable(error: Exception, what: str) -> "Unreadable":
-    if is_out_of_memory(error):
-        raise error  # that is a result, and told by its type
-    return Unreadable(what, "".join(traceback.format_exception(error)))
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """What a reader gives in place of a batch."""
-
-    reason: str
-    trace: str
-
-
-class ReadingError(Exception):
-    """The traceback of an error in another process, to be printed with ours."""
-
-
 def cut(pieces: Iterator[Batch], size: int) -> Iterator[Batch]:
     """Batches of `size` examples, and what is left, each in memory of its own.
 
@@ -236,43 +198,6 @@ def _joined(parts: list[Batch]) -> Batch:
 def _one(columns: tuple[Tensor, ...]) -> Tensor:
     fills = len(columns) == 1 and columns[0].untyped_storage().nbytes() == columns[0].nbytes
     return columns[0] if fills else torch.cat(columns)
-
-
-def apart(dataset: Any) -> Any:
-    """The same Dataset, as an object that opens files of its own; what it holds is not copied.
-
-    A file that was opened at a first reading here would be shared with the workers, its position and all: each would
-    read what another looked for. Datasets inside it (`Subset`, `ConcatDataset`) are copied too.
-    """
-    try:
-        twin = copy.copy(dataset)
-    except TypeError:  # it cannot be copied
-        return dataset
-    for name, value in list(getattr(twin, "__dict__", {}).items()):
-        if isinstance(value, Dataset):
-            setattr(twin, name, apart(value))
-        elif type(value) in (list, tuple) and value and all(isinstance(one, Dataset) for one in value):
-            setattr(twin, name, type(value)(map(apart, value)))
-    return twin
-
-
-def seed_all(seed: int) -> None:
-    """Seeds the generators that a Dataset's transforms draw from. CUDA's is training's own."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
-
-
-@contextlib.contextmanager
-def own_random_numbers() -> Iterator[None]:
-    """The random streams of this process are afterwards where they were."""
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
 
 
 def _unchanged(read: Any) -> Any:

@@ -23,8 +23,9 @@ from batchlab.sweep.probing import Prober
 from batchlab.training import residence, streaming
 from batchlab.training.assembly import data_fingerprint
 from batchlab.training.batches import Batches, gather, length, row, slices, subset
+from batchlab.training.reading import apart
 from batchlab.training.residence import brought
-from batchlab.training.streaming import Streamed, apart
+from batchlab.training.streaming import Streamed
 from batchlab.verify.examination import examine
 
 CPU = torch.device("cpu")
@@ -48,8 +49,9 @@ def handed(dataset, micro_batch_sizes, total, *, workers=0, seed=3, position=0):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Workers read three examples at once, so that pieces, batches and epochs end at different places."""
+    """Workers read three examples at once, so that pieces, batches and epochs end at different places; and at once."""
     monkeypatch.setattr(streaming, "PIECE_EXAMPLES", 3)
+    monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
 
 
 def test_workers_batch_size_and_where_a_run_goes_on_change_neither_order_nor_content(small_pieces):
