@@ -1,5 +1,6 @@
 """batchlab from Python: `train` and `run_study` do what the words of the command line do, and return records."""
 
+import builtins
 import importlib
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import compose
 from batchlab.hydra_app.calling import words
 from batchlab.recording.run_folder import read_record
+from batchlab.sweep.progress import progress
 from batchlab.sweep.server import WarmServer
 
 SHORT = {"device": "cpu", "default_epochs": 1}
@@ -193,6 +195,17 @@ def test_what_cannot_be_is_refused_in_one_line(
 def test_no_values_are_an_empty_grid() -> None:
     with pytest.raises(EmptyGrid, match=r"over={'seed': ...} gives no values"):
         batchlab.run_study(over={"seed": []})
+
+
+def test_a_notebook_is_shown_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    shell = type("ZMQInteractiveShell", (), {})()  # by whose name rich knows a notebook
+    monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as a kernel's stream says
+
+    with progress(total=1) as spectator:
+        spectator.say("goes on")
+
+    assert capsys.readouterr().err == "goes on\n"
 
 
 UNGUARDED = """

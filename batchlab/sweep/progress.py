@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -35,7 +36,15 @@ def progress(
 
 
 class UnreadConsole(Console):
-    """A console whose reader may leave (`| head`, a closed terminal): it falls silent, and the sweep goes on."""
+    """A console whose reader may leave (`| head`, a closed terminal): it falls silent, and the sweep goes on.
+
+    In a notebook it writes plain lines: rich would make a display of each, and what moves a cursor moves none there.
+    """
+
+    def __init__(self, **settings: Any) -> None:
+        if Console().is_jupyter:
+            settings |= {"force_jupyter": False, "force_terminal": False}
+        super().__init__(**settings)
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
