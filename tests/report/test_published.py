@@ -12,8 +12,11 @@ from rich.console import Console
 
 from batchlab.errors import BadRequest
 from batchlab.knob_values import Published, published
+from batchlab.report.html import as_html
+from batchlab.report.machine_readable import as_json
+from batchlab.report.markdown import as_markdown
 from batchlab.report.published import Beside
-from batchlab.report.report import Report, make, write
+from batchlab.report.report import Report, make
 from batchlab.report.terminal import show
 
 RATES = (0.01, 0.02, 0.04)
@@ -111,13 +114,11 @@ def test_a_figure_of_a_setting_stands_beside_the_runs_with_it(tmp_path: Path) ->
     assert ours == {"none": pytest.approx(1.01), "sqrt": pytest.approx(2.01)}
 
 
-def test_a_person_and_a_program_see_both_figures_and_the_source(report: Report, tmp_path: Path) -> None:
+def test_a_person_and_a_program_see_both_figures_and_the_source(report: Report) -> None:
     console = Console(file=io.StringIO(), width=200, highlight=False)
     show(report, console)
-    write(report, tmp_path / "report")
-    markdown = (tmp_path / "report" / "report.md").read_text(encoding="utf-8")
-    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    entries = json.loads((tmp_path / "report" / "report.json").read_text(encoding="utf-8"))["published"]
+    markdown, page = as_markdown(report, ()), as_html(report, ())
+    entries = json.loads(as_json(report, ()))["published"]
 
     line = next(line for line in console.file.getvalue().splitlines() if line.startswith("accuracy "))
     assert "0.98 (+- 0.0007)" in line
