@@ -4,7 +4,7 @@ import contextlib
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -69,11 +69,11 @@ class Trial:
 
     def count_examples(self) -> None:
         """Takes the task's own count out."""
-        self.task = replace(self.task, count=length)
+        self.task = _changed(self.task, count=length)
 
     @property
     def _task_of_whole(self) -> Task:
-        return replace(self.task, **self.task_in_pieces)
+        return _changed(self.task, **self.task_in_pieces)
 
     def _of_whole(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         with self._taken_apart():
@@ -141,6 +141,11 @@ def _default_dtype(number_format: str) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+def _changed(task: Task, **changes: Any) -> Task:
+    """A plain Task like it: `dataclasses.replace` would call what the user's own kind of Task is made with."""
+    return Task(**{f.name: getattr(task, f.name) for f in fields(Task)} | changes)
 
 
 def _relative(other: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> tuple[float, dict[str, float]]:

@@ -393,6 +393,8 @@ def test_find_and_verify_take_a_set_that_streams(lab, tmp_path):
 
     assert (made.outcome, made.n_train, made.n_val, made.reason) == (Outcome.FITS, 24, 24, "")
     assert examine(point.config).same
+    shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}, "model": {"dropout": 0.0}}
+    assert examine(tiny(tmp_path, accumulate=2, **shaken)).same  # a Task of the user's own kind
 
 
 MY_SET = """
