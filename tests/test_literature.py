@@ -59,8 +59,8 @@ def test_every_study_has_a_reduced_form() -> None:
 
 @pytest.fixture(scope="module")
 def composed() -> Mapping[str, list[Point]]:
-    """Every point of every study, as whoever has the data and a GPU would run it."""
-    return {name: points(f"experiment=literature/{name}", "device=cpu") for name in FILES}
+    """Every point of every study at its first seed, as whoever has the data and a GPU would run it."""
+    return {name: points(f"experiment=literature/{name}", "device=cpu", "seed=0") for name in FILES}
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -70,7 +70,7 @@ def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, com
     assert package == "# @package _global_"
     assert "?" in question
     assert {point.config.study for point in composed[name]} == {name}
-    assert len(composed[name]) >= 10
+    assert len(composed[name]) >= 3
     assert len({str(to_dict(point.config)) for point in composed[name]}) == len(composed[name])
     # A published figure is in every run, and none of what the run is.
     assert all(len(point.config.published) == len(written(name)["published"]) for point in composed[name])
