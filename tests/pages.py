@@ -2,7 +2,8 @@
 
 A block of `console` holds commands after `$ `, and below each what it prints. A block of another kind whose first line
 is a comment with a path is a file of the reader's. A comment of HTML right above a block may say how it is run:
-`<!-- slow: why -->` for `-m slow`, `<!-- not run: why -->` where a test of its own or nobody runs it.
+`<!-- slow: why -->` for `-m slow`, `<!-- not run: why -->` where a test of its own or nobody runs it. A file that must
+begin otherwise has `<!-- file: path -->` above it.
 """
 
 import os
@@ -21,7 +22,7 @@ from batchlab.cli.main import main
 from batchlab.sweep.server import WarmServer
 
 ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"(?:^<!-- (slow|not run): ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"(?:^<!-- (slow|not run|file): ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 
 
@@ -45,12 +46,14 @@ def read_page(path: Path) -> list[Command]:
     """The commands of a page, in their order."""
     commands: list[Command] = []
     files: dict[str, str] = {}
-    for when, _, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
+    for when, said, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
         if kind == "console":
             assert text.startswith("$ "), f"{path.name}: a block of console begins with a command: {text[:40]!r}"
             for typed in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                 line, *shown = typed.replace("\\\n", "").rstrip("\n").split("\n")
                 commands.append(Command(path.name, " ".join(line.split()), tuple(shown), when, dict(files)))
+        elif when == "file":
+            files[said] = text
         elif (named := FILE.match(text)) and when != "not run":
             files[named[1]] = text
     return commands

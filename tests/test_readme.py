@@ -12,7 +12,7 @@ from batchlab.sweep.server import WarmServer
 README = read_page(ROOT / "README.md")
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
-MINUTES = ("instruments=full", "batchlab find")  # with a fast test of each elsewhere
+MINUTES = ("instruments=full", "batchlab find", "model=gpt", "resnet18")  # with a fast test of each elsewhere
 COMMANDS = [command for command in README if command.line not in NOT_RUN]
 
 Types = Callable[[Command], Done]
@@ -62,10 +62,11 @@ def test_the_output_it_shows_is_what_is_printed(command: Command, types: Types) 
 
 
 def test_the_readers_own_model_learnt_something(reader: Reader, types: Types) -> None:
-    types(next(command for command in COMMANDS if "my_net.Net" in command.line))
+    types(next(command for command in COMMANDS if "my_net.Net" in command.line and "width=16" in command.line))
     records = [
         json.loads(path.read_text())
         for path in (reader.folder / "runs" / "my_net.load-my_net.Net").glob("*/record.json")
     ]
-    assert sorted(record["batch_size"] for record in records) == [8, 64]
-    assert all(record["final"]["val/accuracy"] > 0.9 for record in records)
+    narrow = [record for record in records if record["config"]["model"].get("width") == 16]
+    assert sorted(record["batch_size"] for record in narrow) == [8, 64]
+    assert all(record["final"]["val/accuracy"] > 0.9 for record in narrow)
