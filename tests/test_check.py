@@ -1,5 +1,6 @@
 """The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its mending."""
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from batchlab.check.examination import examine
 from batchlab.check.findings import Checkup, Level, better, lines, ok, wrong
 from batchlab.cli import init
 from batchlab.cli.main import main
+from batchlab.config import RunConfig
 from batchlab.hydra_app import compose
 from batchlab.sweep.server import WarmServer
 
@@ -70,8 +72,13 @@ def pairs(body: str) -> Callable[[Path], None]:
     return change
 
 
+@functools.cache  # every lab composes to the same, and Hydra takes as long as the rest
+def composed(*overrides: str) -> RunConfig:
+    return compose(["device=cpu", *overrides])
+
+
 def found(*overrides: str) -> Checkup:
-    return examine(compose(["device=cpu", *overrides]))
+    return examine(composed(*overrides))
 
 
 def of(checkup: Checkup, *levels: Level) -> list[tuple[str, str]]:

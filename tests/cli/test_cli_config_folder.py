@@ -280,16 +280,11 @@ def shadowing(tmp_path: Path) -> Path:
 
 
 def test_a_file_of_the_users_holds_over_the_shipped_one_of_the_same_name(shadowing: Path) -> None:
-    assert composed(shadowing).model == {"_target_": "my_net.Net", "depth": 7}
-    assert composed(shadowing, "model=mlp", "experiment=quick").lr == 0.7
-    assert composed(shadowing, "model=mine").model == {"_target_": "my_net.Other"}
-    assert composed(shadowing, "model=cnn").model["_target_"] == "batchlab.models.cnn.CNN"
-    assert compose(["device=cpu"], str(shadowing)).model["depth"] == 7
-
-
-def test_the_shipped_one_is_back_without_the_folder(shadowing: Path) -> None:
-    assert composed(shadowing).model["depth"] == 7
-    assert compose(["device=cpu"]).model["_target_"] == "batchlab.models.mlp.MLP"
+    shadowed = composed(shadowing, "experiment=quick")
+    assert (shadowed.model, shadowed.lr) == ({"_target_": "my_net.Net", "depth": 7}, 0.7)
+    assert compose(["device=cpu", "model=mine"], str(shadowing)).model == {"_target_": "my_net.Other"}
+    assert compose(["device=cpu", "model=cnn"], str(shadowing)).model["_target_"] == "batchlab.models.cnn.CNN"
+    assert compose(["device=cpu"]).model["_target_"] == "batchlab.models.mlp.MLP"  # back without the folder
 
 
 def test_it_stands_first_in_the_search_path(shadowing: Path) -> None:
@@ -321,4 +316,5 @@ def test_a_folder_of_configs_is_a_lab_only_by_its_defaults(shadowing: Path, monk
 
     (shadowing / "lab").mkdir()
     (shadowing / "lab" / "default.yaml").write_text("# @package _global_\nlr: 0.9\n")
-    assert (compose(["device=cpu"]).lr, compose(["device=cpu"]).model["depth"]) == (0.9, 7)
+    config = compose(["device=cpu"])
+    assert (config.lr, config.model["depth"]) == (0.9, 7)
