@@ -1,10 +1,13 @@
 """`batchlab config`: every knob and group, or the config that a command would use."""
 
-from batchlab.cli.knobs import groups, keys_of, knobs, written
+from collections.abc import Iterator
+
+from batchlab.cli.knobs import first_comment, groups, keys_of, knobs, written
 from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import LONGEST_WORD, definitions, say
-from batchlab.config_folder import config_folder
+from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
+from batchlab.printable import printable
 
 EXAMPLES = """\
 examples:
@@ -63,7 +66,15 @@ def describe() -> str:
             if group != "experiment" and (keys := keys_of(group, option)):
                 parts.append(definitions(keys, indent=8, words=max(LONGEST_WORD, *(len(key) for key, _ in keys))))
         parts.append("")
-    return "\n".join(parts).rstrip()
+    return "\n".join([*parts, *_of_this_lab()]).rstrip()
+
+
+def _of_this_lab() -> Iterator[str]:
+    """What the folder that the user stands in adds to the groups: `batchlab init`."""
+    for folder in folders_of_the_user(None):
+        yield f"Of this lab, in {printable(folder)}; they hold over those of the same name above:"
+        files = sorted(folder.glob("*/*.yaml"))
+        yield definitions([(f"{file.parent.name}={file.stem}", first_comment(file)) for file in files], indent=4)
 
 
 def read_defaults() -> dict[str, object]:

@@ -1,5 +1,6 @@
 """`batchlab init` makes a lab that works as it is, and harms nothing that is there."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,14 @@ def test_the_command_line_and_experiments_hold_over_the_lab(lab: Path) -> None:
     assert compose(["device=cpu", "model._target_=my_net.Other"]).model == {"_target_": "my_net.Other"}
     assert compose(["device=cpu", "lr=0.7"]).lr == 0.7
     assert compose(["device=cpu", "experiment=other"]).lr == 0.3
+
+
+def test_config_shows_what_the_lab_adds(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config"]) == 0
+
+    told = capsys.readouterr().out.partition(f"Of this lab, in {lab / 'configs'}; they hold over")[2]
+    assert re.search(r"^ +model=mine +The model of this lab: what my_model.Net is called with", told, re.MULTILINE)
+    assert re.search(r"^ +experiment=first +Which batch size should be used here", told, re.MULTILINE)
 
 
 def test_its_own_instrument_measures(lab: Path, server: WarmServer) -> None:
