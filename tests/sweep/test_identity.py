@@ -102,6 +102,16 @@ def test_ghosts_are_identity_and_none_are_as_if_the_key_were_not_there() -> None
     assert len({none, some, other}) == 3
 
 
+def test_norms_of_a_shipped_model_are_identity_and_null_is_as_if_the_key_were_not_there() -> None:
+    def ids(target: str) -> list[str]:
+        return [run_id(made(model={"_target_": target} | keys)) for keys in ({}, {"norm": None}, {"norm": "group"})]
+
+    shipped, own = ids("batchlab.models.cnn.CNN"), ids("my_net.Net")
+
+    assert shipped[0] == shipped[1] != shipped[2]
+    assert len(set(own)) == 3  # what null means in a user's own model is the user's
+
+
 def test_runs_that_differ_in_the_seed_alone_share_a_group() -> None:
     assert group_id(made(seed=1)) == group_id(made(seed=2))
     assert group_id(made(seed=1)) != group_id(made(seed=1, lr=0.3))
