@@ -17,7 +17,8 @@ from batchlab.training.observing import Call, close, copies, observed
 from batchlab.training.precision import Precision
 from batchlab.training.step import backward
 
-ROUNDING = 1e-6  # of two equal passes, relative to the largest number: a kernel may add up in another order
+# Of two equal passes, relative to the largest number: on a GPU kernels add up in another order each time.
+ROUNDING = {"cpu": 1e-6, "cuda": 1e-3}
 OF_A_MODULE = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 MOST_ENTRIES = 50  # of a list that are looked at
 
@@ -67,6 +68,11 @@ class Passes:
             backward(self.model, self.task, self.precision, [self.batch])
             return {name: p.grad for name, p in self.model.named_parameters() if p.requires_grad}
 
+    @property
+    def rounding(self) -> float:
+        """By which two equal passes may differ."""
+        return ROUNDING[self.device.type]
+
     def one_by_one(self) -> list[Batch]:
         return list(slices(self.batch, 1))
 
@@ -77,7 +83,7 @@ class Passes:
         return calls
 
 
-def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float = ROUNDING) -> bool:
+def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> bool:
     """Whether two lists of tensors are the same to `tolerance`, relative to the largest number of each."""
     first, second = list(one), list(other)
     return len(first) == len(second) and all(
