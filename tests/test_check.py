@@ -91,7 +91,7 @@ def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
 
     assert of(checkup, WRONG, BETTER) == []
     assert [f.name for f in checkup.findings] == [
-        *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed")
+        *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed", "learns")
     ]
     told = {f.name: f.what for f in checkup.findings}
     assert told["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
@@ -292,6 +292,20 @@ BROKEN = {
         "metrics",
         r"'accuracy' is \(\) for 8 examples",
     ),
+    "a rate at which nothing moves": (
+        data(),
+        ("lr=1e-9",),
+        BETTER,
+        "learns",
+        r"of 64 examples does not fall when .* alone: from (\d\.\d+) to \1 in 50 steps at a rate of 1e-09",
+    ),
+    "a rate that explodes": (
+        data(),
+        ("lr=1e9",),
+        BETTER,
+        "learns",
+        "the loss of 64 examples goes from .* a smaller lr",
+    ),
     "a metric without direction": (
         data((CLASSIFY, CLASSIFY + "\n        higher_is_better={},")),
         (),
@@ -350,7 +364,7 @@ def test_the_word_says_it_and_its_exit_code_tells(
 
     model(NORM, COUNTS, (FORWARD, COUNT.format("0.1 * self.steps")))(lab)
     assert main(["check", "device=cpu"]) == 1
-    assert "Not tried: alone, BatchNorm, metrics, gradient, speed." in capfd.readouterr().out
+    assert "Not tried: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
 
     assert main(["check", "batch_size=8,16"]) == 2
     assert "a grid of 2 points, and `batchlab check` looks at one" in capfd.readouterr().err

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from batchlab.check import behaviour, fitting, pace
+from batchlab.check import behaviour, fitting, learning, pace
 from batchlab.check.findings import Checkup, Finding, is_wrong, ok, wrong
 from batchlab.check.passes import Passes
 from batchlab.check.samples import Sample, sampled
@@ -26,11 +26,12 @@ TRIALS: tuple[tuple[str, bool, Trial], ...] = (
     ("metrics", False, lambda passes, sample, _: fitting.metrics(passes, sample)),
     ("gradient", True, lambda passes, _, __: behaviour.gradient(passes)),
     ("speed", False, lambda passes, sample, _: pace.speed(passes, sample)),
+    ("learns", False, lambda passes, sample, config: learning.learning(passes, sample, config)),  # moves the weights
 )
 
 
 def examine(config: RunConfig) -> Checkup:
-    """Tries the data and then the model that the config names, on a few examples, at its initial weights in fp32."""
+    """Tries the data and then the model that the config names, on a few examples, from its initial weights, in fp32."""
     device = assembly.prepare_process(config)
     task, sample, found = sampled(config, device)
     names = [name for name, _, _ in TRIALS]

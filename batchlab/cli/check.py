@@ -8,8 +8,8 @@ usage: batchlab check [KNOB=VALUE ...] [HYDRA OPTIONS]
 Passes a few examples of the data through the model, at its initial weights, and says in plain words what is wrong and
 how to mend it: what the data holds and whether it is the same when it is made again, labels, number formats, shapes,
 one loss per example, random numbers and state in forward, whether an example gets the same loss alone as beside others,
-the gradient, BatchNorm, metrics, the speed of the data, whether accumulating is the large batch. It trains nothing and
-writes nothing; user code runs in a process of its own.
+the gradient, BatchNorm, metrics, the speed of the data, whether a few steps on a few examples bring their loss down,
+whether accumulating is the large batch. It writes nothing; user code runs in a process of its own.
 
 exit codes: 0 nothing is wrong; 1 something is; 2 bad request
 
