@@ -156,6 +156,7 @@ def of_main() -> None:
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),
+        (lambda net: batchlab.train("a='b"), "a='b cannot be read: No closing quotation, as a shell would say"),
         (lambda net: batchlab.train(8), "8 is no configuration: give a dict of knobs"),
         (lambda net: batchlab.train([8]), r"\[8\] is no configuration"),
         (lambda net: batchlab.train({"batch size": 8}), "'batch size' is no knob's name"),

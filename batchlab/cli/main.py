@@ -43,7 +43,7 @@ exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor f
   size; 4 the grid is empty; 74 the disk refused; 130, 143 interrupted"""
 
 # Faults of the place and not of the program: one line says them, a traceback would hide them.
-PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -49,7 +49,10 @@ def study(asked: Asked, over: Mapping[str, Iterable[Any]], config_dir: str | Non
 def words(asked: Asked) -> list[str]:
     """What was asked for, as overrides: of a command line's text, of a list of them, of a mapping of plain values."""
     if isinstance(asked, str):
-        return shlex.split(asked)
+        try:
+            return shlex.split(asked)
+        except ValueError as error:
+            raise BadRequest(f"{printable(asked)[:100]} cannot be read: {error}, as a shell would say") from None
     if isinstance(asked, Mapping):
         return [f"{key}={_written(key, value)}" for key, value in _flat(asked)]
     listed = list(asked) if isinstance(asked, Iterable) else None

@@ -18,8 +18,8 @@ class Gradient(Instrument):
     """`train/gradient_norm`: the 2-norm of the gradient of a fresh batch of the run's own size, before clipping.
 
     The batch is drawn without replacement by a generator of the instrument's own, and passed through in micro-batches
-    as training does, in training mode, without the fp16 scale. `every` is in examples; by default it is taken at every
-    fourth validation, as it costs a step.
+    as training does, in training mode, without the fp16 scale; of the examples as they are, before a task's `augment`.
+    `every` is in examples; by default it is taken at every fourth validation, as it costs a step.
     """
 
     def __init__(

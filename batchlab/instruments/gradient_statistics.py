@@ -30,7 +30,8 @@ class GradientStatistics(Instrument):
 
     `gradient/variance`: the trace of its covariance, over draws of batches without replacement: half the squared
     distance of two independent ones, averaged over `pairs` of them (unbiased; interval on the scale of logarithms).
-    Where the loss is a mean over examples it is tr(Sigma) (1/B - 1/N), and 0 at B = N; dropout's noise is part of it.
+    Where the loss is a mean over examples it is tr(Sigma) (1/B - 1/N), and 0 at B = N; dropout's noise is part of it,
+    a task's `augment` is not.
 
     From the first step on, over `steps` steps that training could make from here, each taken back: the run's optimizer
     with its state, the rate of the last step and clipping, on the first two batches of a fresh order of the examples.

@@ -37,8 +37,8 @@ class GradientNoiseScale(Instrument):
 
     Each measurement takes `draws` batches of `examples`, without replacement and corrected for it, by a generator of
     its own, at the weights of the moment, in training mode and fp32 (or the model's own type where it is wider),
-    before clipping and weight decay. Dropout is part of the noise. Draws of the whole training set leave nothing else
-    to chance. The `method`:
+    before clipping and weight decay. Dropout is part of the noise, a task's `augment` is not. Draws of the whole
+    training set leave nothing else to chance. The `method`:
 
     - `micro_batches` compares batches of `examples` with their micro-batches (the run's own, smaller where a draw would
       not hold 8 of them). BatchNorm uses the statistics of each micro-batch, as in training.

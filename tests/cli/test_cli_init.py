@@ -75,6 +75,9 @@ def test_what_is_there_is_left_alone(
         assert capsys.readouterr().err == f"batchlab: {name} is there already, and not empty: name a new folder\n"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     assert main(["init", "repository"]) == 0
+    capsys.readouterr()
+    assert main(["init", "file/lab"]) != 0
+    assert re.fullmatch(r"batchlab: .*[Nn]ot a directory.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow
