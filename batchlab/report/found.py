@@ -21,7 +21,6 @@ MOVES_BYTES = ("data", "model", "optimizer", "precision", "device")
 class Search:
     """One finished or unfinished search."""
 
-    file: str  # its name
     status: str  # found, nothing fits, failed, interrupted, running
     largest: int | None  # examples of a micro-batch that ran twice
     accumulate: int  # micro-batches per step
@@ -42,7 +41,7 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
     found = []
     for path in sorted((study / FOLDER).glob("*.json")):
         try:
-            found.append(_search(path.name, read_json(path)))
+            found.append(_search(read_json(path)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             if damaged is not None:
                 damaged.append(printable(f"{path} cannot be read: {error or type(error).__name__}"))
@@ -54,13 +53,12 @@ def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in asked.items() if name.split(".")[0] in MOVES_BYTES and value is not None}
 
 
-def _search(file: str, values: Mapping[str, Any]) -> Search:
+def _search(values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
     config = flat({name: value for name, value in values["config"].items() if name in MOVES_BYTES})
     as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]
     return Search(
-        file=file,
         status=str(values["status"]),
         largest=_whole(values["largest"]),
         accumulate=_whole(values["config"].get("accumulate")) or 1,

@@ -118,6 +118,17 @@ def test_every_command_that_would_test_a_claim_composes_into_the_same_study() ->
     assert texts == "batchlab.data.text.load"
 
 
+def test_a_claim_that_the_studys_task_has_no_knob_for_is_asked_of_one_that_has() -> None:
+    text = {"data._target_": "batchlab.data.text.load", "data.context": 32, "model._target_": "batchlab.models.gpt.GPT"}
+    mine = study([run(32, 0, asked={**text, "data.train_size": 100, "model.width": 32})])
+
+    commands = {claim.id: claim.command.split() for claim in judge_claims(mine)}
+
+    assert {"data=digits", "model=mlp", "data.label_noise=0.1"} <= set(commands["memorisation"])
+    assert not [word for word in commands["memorisation"] if "context" in word]
+    assert {"data=text", "model=gpt", "data.context=32"} <= set(commands["model-size"])
+
+
 def test_a_hostile_name_stays_one_word_of_the_command() -> None:
     hostile = "x'; rm -rf ~; echo $(id)"
     mine = study([run(32, 0, asked={"data._target_": "my.load", "data.path": hostile})])

@@ -1,7 +1,6 @@
 """What `batchlab find` left speaks to a claim; groups are told apart by the knobs that a reader looks for."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
@@ -40,34 +39,25 @@ def around(seconds: float) -> list[float]:
     return [seconds * (1 + 0.001 * i) for i in range(-4, 5)]
 
 
-@pytest.mark.parametrize(
-    ("largest_takes", "verdict"), [(0.02, Verdict.SUPPORTED), (0.16, Verdict.CONTRADICTED), (0.0795, None)]
-)
-def test_a_search_tells_whether_the_largest_that_fits_is_the_fastest(
-    tmp_path: Path, largest_takes: float, verdict: Verdict | None
-) -> None:
-    # At 32 examples in 0.04 s: 800 examples/s, and at 64 the same would take 0.08 s.
+def test_a_search_tells_how_fast_the_largest_that_fits_runs_and_decides_nothing(tmp_path: Path) -> None:
+    # 32 examples in 0.04 s are 800 a second, 64 in 0.02 s four times as many; of 128 too few steps say how many.
     write_run(tmp_path, 8)
-    find_file(tmp_path, [probe(16, around(0.04)), probe(32, around(0.04)), probe(64, around(largest_takes))])
+    probes = [probe(16, around(0.04)), probe(32, around(0.04)), probe(64, around(0.02)), probe(128, [0.01])]
+    find_file(tmp_path, probes, largest=128)
 
     claim = largest_fit(tmp_path)
 
-    gain = math.log((64 / largest_takes) / 800)
-    (evidence,) = claim.evidence
-    assert evidence.effect.interval.value == pytest.approx(gain)
-    assert evidence.runs == ("find/fp32.json",)
-    # A gain of 0.6% is no gain: wholly within the 10% that matter, which speaks against starting from the largest.
-    assert claim.verdict is (verdict or Verdict.CONTRADICTED)
-    if verdict is None:
-        assert gain < math.log(1.1)
+    assert claim.verdict is Verdict.NOT_TESTED
+    told = "in fp32: micro-batches of 128 fit, and 64 run at 4.00x the examples per second of 32"
+    assert told in claim.why
 
 
-def test_a_speed_measured_beside_other_points_or_far_below_the_limit_decides_nothing(tmp_path: Path) -> None:
+def test_a_speed_measured_beside_other_points_or_far_below_the_limit_is_not_told(tmp_path: Path) -> None:
     for name, more in (("shared", {"shared_machine": True}), ("alone", {})):
         write_run(tmp_path / name, 8)
         probes = [probe(32, around(0.04)), probe(64, around(0.02), **more)]
         find_file(tmp_path / name, probes, largest=64 if more else 200)
-        assert largest_fit(tmp_path / name).verdict is Verdict.NOT_TESTED
+        assert "micro-batches" not in largest_fit(tmp_path / name).why
 
 
 def test_of_an_exact_search_only_the_timings_are_speeds(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ SIZES = (8, 32, 128, 512)
 SEEDS = 5  # of three a t interval is so wide that only effects of three times their spread show
 # The claims' own, what follows from others, and what no sweep is told.
 NOT_KEPT = ("batch_size", "seed", "accumulate", "micro_batch_size", "stop_at_target", "device", "threads")
+PLAIN_TASK = {"data": "digits", "model": "mlp"}  # what a claim is tested on where the study's own lack a knob for it
 PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
 
 
@@ -31,12 +32,14 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
     `settings` are the study's own, `usual(study)`.
     """
     wanted = dict(line.split("=", 1) for line in ask)
-    chosen = {"data": "digits", "model": "mlp", **settings}
+    chosen = PLAIN_TASK | settings
     chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
     if is_folder_name(study.name):
         chosen |= {"study": study.name}
         if study.folder.parent != Path("runs"):
             chosen |= {"runs_dir": written(str(study.folder.parent))}
+    if any(_lacks(chosen, key) for key in wanted):
+        wanted |= PLAIN_TASK  # which has them all
     for group in GROUPS:
         if group in wanted:  # another data set or model: the keys of the study's own are none of its
             chosen = {key: value for key, value in chosen.items() if key.split(".")[0] != group}
@@ -48,6 +51,12 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
     # Groups first, whatever order they came in: to a reader they say what the rest is about.
     order = sorted(chosen, key=lambda key: (key.split(".")[0] not in GROUPS, key in ("study", "runs_dir")))
     return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
+
+
+def _lacks(chosen: Mapping[str, str], key: str) -> bool:
+    """Whether `key` is one of a shipped data set or model that has no such key."""
+    group, _, name = key.partition(".")
+    return group in GROUPS and bool(name) and group in chosen and name not in _defaults(f"{group}/{chosen[group]}.yaml")
 
 
 def usual(study: Study) -> dict[str, str]:

@@ -12,12 +12,9 @@ from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.claims.values import last, log, lowest
-from batchlab.report.found import FOLDER, Search, searches
+from batchlab.report.found import Search, searches
 from batchlab.report.groups import alone, by, column
 from batchlab.science import memory_model
-from batchlab.science.effects import interval_effect
-from batchlab.science.samples import difference
-from batchlab.science.uncertainty import Interval
 
 SAVED = "memory/saved_for_backward_bytes"  # counted: the same on every machine and for every seed
 PEAK = "memory/peak_allocated_bytes"  # of a CUDA device
@@ -107,33 +104,30 @@ def largest_fit(study: Curves) -> Findings:
         gain = table.values[:, -1] - table.values[:, table.batch_sizes.index(smaller)]
         what = f"log examples per second at {table.batch_sizes[-1]}, the largest that fitted, less at {smaller}"
         found.append(evidence(setting, runs.index, what, NOTHING, gain, margin="speed", unit="log ratio"))
-    found += [e for search in searches(study.folder) if (e := _of_search(search)) is not None]
-    missing = (
-        "it needs what `batchlab find` leaves in the study, or a batch size that did not fit beside those that did, "
-        "with the machine to itself"
-    )
+    missing = "it needs a batch size that did not fit beside those that did, each with the machine to itself"
     sizes = ",".join(map(str, _up_to_the_limit(study)))
-    return Findings(found, missing, (f"batch_size={sizes}", "jobs=1"))
+    searched = [said for search in searches(study.folder) if (said := _of_search(search))]
+    note = "; ".join(searched[:2]) or ("" if found else "`batchlab find` says what fits without training it")
+    return Findings(found, missing, (f"batch_size={sizes}", "jobs=1"), note)
 
 
-def _of_search(search: Search) -> Evidence | None:
-    """The largest micro-batch that a search timed, no less than half of what fits, against the best smaller one."""
-    if search.largest is None or not search.alone or len(search.speeds) < 2:
-        return None
-    largest = max(search.speeds)
+def _of_search(search: Search) -> str:
+    """How fast the largest micro-batch runs that a search timed, beside the best smaller one; "" where nothing tells.
+
+    A note and no evidence: the steps of one process are not drawn apart, and other seeds were not asked.
+    """
+    known = {size: speed.value for size, speed in search.speeds.items() if speed.low is not None}
+    if search.largest is None or not search.alone or len(known) < 2:
+        return ""
+    largest = max(known)
     if 2 * largest < search.largest:
-        return None
-    best = max((size for size in search.speeds if size != largest), key=lambda size: search.speeds[size].value)
-    gain = difference(_log(search.speeds[largest]), _log(search.speeds[best]))
-    fits = "" if largest == search.largest else f" of those timed, where {search.largest:,} fits,"
-    what = f"log examples per second at {largest:,}, the largest{fits} less at {best:,} ({search.precision}, by find)"
-    effect = interval_effect(gain, MARGINS["speed"])
-    return Evidence(what, NOTHING, "of no consequence", effect, "log ratio", 1, (f"{FOLDER}/{search.file}",))
-
-
-def _log(speed: Interval) -> Interval:
-    low, high = (None if end is None else math.log(end) for end in (speed.low, speed.high))
-    return Interval(math.log(speed.value), low, high, speed.n)
+        return ""
+    best = max((size for size in known if size != largest), key=known.__getitem__)
+    ratio = known[largest] / known[best]
+    return (
+        f"`batchlab find` in {search.precision}: micro-batches of {search.largest:,} fit, and {largest:,} run at "
+        f"{ratio:.2f}x the examples per second of {best:,}"
+    )
 
 
 class _Pair:

@@ -22,7 +22,7 @@ MODEL = ("model.width", "model.depth")
 # The text task that ships with batchlab, at a rate and a target that suit it: 2.3 is reached within 8,000 windows.
 TEXT_TASK = (
     *("data=text", "model=gpt", "optimizer=adamw", "lr=0.001", "lr_scaling=sqrt"),
-    *("target.value=2.3", "stop_at_target=true", "eval_every=200"),
+    *("target.metric=val/loss", "target.value=2.3", "stop_at_target=true", "eval_every=200", "batch_size=8,32,128"),
 )
 
 
