@@ -32,7 +32,7 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
     `settings` are the study's own, `usual(study)`.
     """
     wanted = dict(line.split("=", 1) for line in ask)
-    chosen = PLAIN_TASK | settings
+    chosen = {**PLAIN_TASK, **settings}
     chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
     if is_folder_name(study.name):
         chosen |= {"study": study.name}
