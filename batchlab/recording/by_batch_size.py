@@ -8,7 +8,7 @@ from typing import Any
 
 from batchlab.recording.event_file import tag_of
 from batchlab.recording.files import to_json
-from batchlab.recording.knobs import GROUPS, NOT_OF_THE_RUN, flat, knobs
+from batchlab.recording.knobs import GROUPS, flat, knobs, of_the_run
 from batchlab.records import RunRecord, RunStatus
 
 Curves = dict[str, dict[int, float]]  # tag -> batch size -> mean over seeds
@@ -33,8 +33,7 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
 
 def _configuration(record: RunRecord) -> dict[str, Any]:
     """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
-    left_out = {"batch_size", "seed", *NOT_OF_THE_RUN}
-    values = flat({key: value for key, value in record.config.items() if key not in left_out})
+    values = flat({key: value for key, value in of_the_run(record.config).items() if key not in ("batch_size", "seed")})
     named = knobs(record)
     short = {group: named[group] for group in GROUPS if group in named}
     return short | dict(sorted(values.items()))

@@ -13,6 +13,25 @@ GROUPS = ("data", "model", "optimizer")
 NOT_OF_THE_RUN = tuple(f.name for f in fields(RunConfig) if not f.metadata["identity"])  # study, runs_dir, ...
 
 
+def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a run what it is, of its config: the knobs that another value of would make it another run."""
+    return {
+        key: of_the_data(value) if key == "data" else value
+        for key, value in config.items()
+        if key not in NOT_OF_THE_RUN
+    }
+
+
+def of_the_data(group: Any) -> Any:
+    """What says which data a run has, of its data group: all but whether missing files of ours may be fetched.
+
+    `folder` says it too: there may be fewer examples in another. In a user's own group every key does.
+    """
+    if not isinstance(group, Mapping) or not str(group.get("_target_")).startswith("batchlab.data."):
+        return group
+    return {key: value for key, value in group.items() if key != "download"}
+
+
 def knobs(record: RunRecord) -> dict[str, Any]:
     """Every knob of a run by its dotted name, `None` where it was not set; lists as JSON text.
 

@@ -15,7 +15,7 @@ from batchlab.knob_values import Published, published
 from batchlab.printable import printable
 from batchlab.recording.files import encodable
 from batchlab.recording.journal import read_journal
-from batchlab.recording.knobs import NOT_OF_THE_RUN, flat
+from batchlab.recording.knobs import flat, of_the_run
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
 from batchlab.records import RunRecord
@@ -87,7 +87,7 @@ def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
     Neither accumulate nor micro_batch_size is accumulate=1, and a rate that is not scaled has no batch size to be
     scaled from.
     """
-    asked = flat({key: value for key, value in config.items() if key not in NOT_OF_THE_RUN})
+    asked = flat(of_the_run(config))
     if asked.get("accumulate") is None and asked.get("micro_batch_size") is None:
         asked["accumulate"] = 1
     if asked.get("lr_scaling") == "none":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import RunConfig
+from batchlab.recording.knobs import of_the_data
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
 # What is hashed under other names, below.
@@ -43,8 +44,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
         named["noise_scale"] = config.noise_scale
     named["model"] = _without_unset(named["model"])  # for the same reason
-    if str(named["data"]["_target_"]).startswith("batchlab.data."):  # where published files lie changes no number
-        named["data"] = {key: value for key, value in named["data"].items() if key not in ("folder", "download")}
+    named["data"] = of_the_data(named["data"])
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)
     return canonical

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchlab.printable import NOTHING, aligned, counted
-from batchlab.recording.knobs import NOT_OF_THE_RUN
+from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_settings import Setting
 
 REFERENCE = "fp32"
-NOT_PAIRED = {"precision", "seed", *NOT_OF_THE_RUN}
+NOT_PAIRED = ("precision", "seed")
 
 Pair = tuple[RunRecord, RunRecord]  # of one seed: in the precision, in fp32
 
@@ -76,7 +76,8 @@ def _comparisons(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
 
 def _rest(record: RunRecord) -> str:
     """What two points must share to be compared: all but precision and seed."""
-    return repr(sorted((name, repr(value)) for name, value in record.config.items() if name not in NOT_PAIRED))
+    config = of_the_run(record.config)
+    return repr(sorted((name, repr(value)) for name, value in config.items() if name not in NOT_PAIRED))
 
 
 def _ratio(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:

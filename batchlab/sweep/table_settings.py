@@ -6,11 +6,11 @@ from typing import Any
 
 from batchlab.config import target_name
 from batchlab.printable import printable
-from batchlab.recording.knobs import NOT_OF_THE_RUN
+from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord
 
-# Shown by a column of their own, or no part of what a run is.
-ELSEWHERE = {"batch_size", "lr", "accumulate", *NOT_OF_THE_RUN}
+# Shown by a column of their own.
+ELSEWHERE = ("batch_size", "lr", "accumulate")
 ABSENT = "-"
 
 
@@ -51,7 +51,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    configs = [dict(flat(record.config)) for record in records]
+    configs = [dict(flat(of_the_run(record.config))) for record in records]
     found: dict[str, list[Any]] = {}
     made = [record.accumulate for record in records]
     if len({count for count in made if count is not None}) > 1:

@@ -41,6 +41,16 @@ def test_names_that_cannot_be_told_apart_in_a_hundred_characters_still_are():
     assert max(map(len, curves)) <= 110
 
 
+def test_runs_for_which_files_were_to_be_fetched_lie_on_the_curve_of_the_others():
+    mnist = {"_target_": "batchlab.data.mnist.load", "folder": "data", "download": True}
+    asked = {8: mnist, 32: {**mnist, "download": False}, 128: {**mnist, "folder": "fewer"}}
+    runs = [record(batch_size=size, config=config(data=data), final={"val/loss": 1.0}) for size, data in asked.items()]
+
+    curves = by_batch_size.curves(runs).values()
+
+    assert [list(curve["by_batch_size/val_loss"]) for curve in curves] == [[8, 32], [128]]
+
+
 def test_a_run_that_shared_the_machine_is_not_compared_by_its_clock():
     alone = record(batch_size=8, final={"val/loss": 1.0, "speed/examples_per_second": 10.0}, train_seconds=1.0)
     together = replace(alone, batch_size=32, shared_machine=True)

@@ -12,6 +12,7 @@ import pytest
 
 import batchlab
 from batchlab.recording.journal import read_journal
+from batchlab.report.groups import groups
 from batchlab.report.study import each_run, read_study
 from tests.report.planted import MISSED, line, reached, write_run
 
@@ -188,3 +189,13 @@ def test_200_runs_of_1000_measurements_are_read_in_3_seconds(tmp_path: Path) -> 
 
     assert time.process_time() - started < 3
     assert len(read.measurements) == 200_000
+
+
+def test_runs_for_which_files_were_to_be_fetched_compare_with_the_others(tmp_path: Path) -> None:
+    for size, download in ((8, True), (32, False)):
+        mnist = {"_target_": "batchlab.data.mnist.load", "folder": "data", "download": download}
+        write_run(tmp_path / "study", size, config={"data": mnist})
+
+    (group,) = groups(read_study(tmp_path / "study"))
+
+    assert group.batch_sizes == (8, 32)

@@ -136,6 +136,17 @@ def test_changed_data_are_said_for_the_points_with_this_data_group_alone() -> No
     assert changes(existing, now(data_fingerprint=None)) == []
 
 
+def test_changed_data_are_said_where_this_time_the_files_were_to_be_fetched() -> None:
+    def group(**keys: Any) -> dict[str, Any]:
+        return {"_target_": "batchlab.data.mnist.load", "folder": "data", "download": False, **keys}
+
+    existing = [record("bs8", data=group()), record("bs32", data=group(folder="elsewhere"))]
+
+    assert changes(existing, now(data=group(download=True), data_fingerprint="0" * 16)) == [
+        "the training or validation data changed since 1 point of this study was run (bs8)"
+    ]
+
+
 def test_names_from_a_foreign_record_move_no_cursor() -> None:
     said = changes([record("bs8\x1b[2J\n", packages={"torch": "\x1b[31m2"})], now(code={}))
 

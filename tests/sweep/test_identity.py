@@ -112,6 +112,17 @@ def test_norms_of_a_shipped_model_are_identity_and_null_is_as_if_the_key_were_no
     assert len(set(own)) == 3  # what null means in a user's own model is the user's
 
 
+def test_fetching_missing_files_makes_no_other_run_and_another_folder_does() -> None:
+    def ids(target: str) -> list[str]:
+        keys = ({"download": False}, {"download": True}, {"download": False, "folder": "fewer"})
+        return [run_id(made(data={"_target_": target} | more)) for more in keys]
+
+    shipped, own = ids("batchlab.data.mnist.load"), ids("my_data.load")
+
+    assert shipped[0] == shipped[1] != shipped[2]
+    assert len(set(own)) == 3  # what they mean in a user's own data is the user's
+
+
 def test_runs_that_differ_in_the_seed_alone_share_a_group() -> None:
     assert group_id(made(seed=1)) == group_id(made(seed=2))
     assert group_id(made(seed=1)) != group_id(made(seed=1, lr=0.3))
