@@ -102,11 +102,12 @@ def published_table(published: "tuple[Beside, ...]") -> Table:
         value = low if low == high else f"{low} to {high}"
         value += "" if theirs.spread is None else f" (+- {theirs.spread:.2g})"
         ours = estimate(figure.ours) if figure.ours is not None else figure.why_not or NOTHING
+        ours += f"; {figure.note}" if figure.note else ""
         at = NOTHING if size is None else f"{size:,}"
         rows.append((printable(theirs.what), at, value, printable(ours), printable(theirs.source)))
     note = (
-        "Ours are means over seeds at each batch size's best rate. Where model, data or budget are others than theirs, "
-        "the experiment's file says so."
+        "Ours are means over seeds at each batch size's best rate, of the runs that completed. Where model, data or "
+        "budget are others than theirs, the experiment's file says so."
     )
     return Table(("published", "batch size", "theirs", "ours", "source"), tuple(rows), note if rows else "")
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from batchlab.report.groups import Group, column
 from batchlab.report.study import Study, each_run
+from batchlab.science.fieller import ratio_interval
 from batchlab.science.noise_over_training import over_training
 from batchlab.science.uncertainty import Interval
 
@@ -37,6 +38,30 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
     if not found:
         return "no run measured its noise scale: instruments=full does"
     return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
+
+
+def at_the_start(study: Study, runs: pd.DataFrame) -> Interval | None:
+    """B_simple where `runs` began: the mean of tr(Sigma) over seeds, divided by that of |G|^2; Fieller's interval.
+
+    Runs of one seed begin with the same weights whatever their batch size, and are one value. Of one seed alone the
+    interval is that over its draws. None where none measured it.
+    """
+    taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
+    noises = {run: _parts(curve.iloc[:1]) for run, curve in each_run(taken, NOISE)}
+    pairs: dict[int, tuple[Interval, Interval]] = {}  # by seed
+    for run, curve in each_run(taken, SIGNAL):
+        for at, signal in _parts(curve.iloc[:1]).items():
+            if noise := noises.get(run, {}).get(at):
+                pairs.setdefault(int(runs["seed"][run]), (signal, noise))
+    if not pairs:
+        return None
+    if len(pairs) == 1:
+        signal, noise = next(iter(pairs.values()))
+        return over_training([signal], [noise])
+    above, below = [noise.value for _, noise in pairs.values()], [signal.value for signal, _ in pairs.values()]
+    low, high = ratio_interval(above, below)
+    value = max(0.0, sum(above) / sum(below)) if math.isfinite(high) else high
+    return Interval(value, low, high, len(pairs))
 
 
 def resolved(scales: tuple[NoiseScale, ...]) -> float | None:

@@ -25,15 +25,21 @@ class Pick:
 
 def shown_runs(study: Study, main: GroupFits) -> dict[int, pd.DataFrame]:
     """The completed runs of each batch size at the rate it is shown at."""
+    shown = runs_at_rates(study, main)
+    done = {size: shown[size][shown[size]["status"] == "completed"] for size, _ in main.rates}
+    return {size: runs for size, runs in done.items() if len(runs)}
+
+
+def runs_at_rates(study: Study, main: GroupFits) -> dict[int, pd.DataFrame]:
+    """The runs of each batch size at the rate it is shown at, however they ended; all of a size that has none."""
     runs = study.runs.loc[list(main.runs)]
-    runs = runs[runs["status"] == "completed"]
+    # A run without a rate of its own is grouped by the one after scaling.
+    rate = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
+    rates = dict(main.rates)
     chosen = {}
-    for size, lr in main.rates:
-        of_it = runs[runs["batch_size"] == size]
-        # A run without a rate of its own is grouped by the one after scaling.
-        rate = column(of_it, "lr").fillna(column(of_it, "lr_scaled")).fillna(0.0)
-        if len(of_it := of_it[rate == lr]):
-            chosen[size] = of_it
+    for size in main.batch_sizes:
+        of_it = runs["batch_size"] == size
+        chosen[size] = runs[of_it & (rate == rates[size])] if size in rates else runs[of_it]
     return chosen
 
 

@@ -1,14 +1,18 @@
 """What others published of the same experiment, beside what this study's runs say."""
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
 
 from batchlab.knob_values import Published
+from batchlab.records import RunStatus
 from batchlab.report.fits import Fits, GroupFits
-from batchlab.report.groups import column, over_seeds
-from batchlab.report.picks import best_loss_of, shown_runs
+from batchlab.report.groups import LARGEST, column, over_seeds
+from batchlab.report.noise import at_the_start
+from batchlab.report.picks import best_loss_of, runs_at_rates, shown_runs
 from batchlab.report.study import Study, each_run
 from batchlab.report.to_target import SizeToTarget, ToTarget
 from batchlab.science.uncertainty import Interval
@@ -21,6 +25,7 @@ class Beside:
     theirs: Published
     ours: Interval | None
     why_not: str  # "" where there is one, and where nothing of a study stands beside it
+    note: str = ""  # what must be known of ours: how the other runs ended, which sizes cannot be told from the best
 
 
 def beside(study: Study, fits: Fits) -> tuple[Beside, ...]:
@@ -44,8 +49,9 @@ def _beside(study: Study, fits: Fits, figure: Published) -> Beside:
     for group in there:
         ours = find(study, group, size) if find else _measured(study, group, size, figure.ours)
         if ours is not None:
-            return Beside(figure, ours, "")
-    return Beside(figure, None, f"no completed run says its {figure.ours}")
+            return Beside(figure, ours, "", _note(study, group, figure))
+    why_not, lost = f"no completed run says its {figure.ours}", _lost(study, there[0], size)
+    return Beside(figure, None, f"{why_not}: {lost}" if lost else why_not)
 
 
 def _asked_for(study: Study, group: GroupFits, figure: Published) -> bool:
@@ -54,19 +60,50 @@ def _asked_for(study: Study, group: GroupFits, figure: Published) -> bool:
     return all(name in asked and asked[name] == value for name, value in figure.where.items())
 
 
+def _note(study: Study, group: GroupFits, figure: Published) -> str:
+    said = [_lost(study, group, figure.batch_size)]
+    if figure.ours == "best_batch_size" and (best := best_loss_of(study, group, shown_runs(study, group))):
+        alike = ", ".join(f"{size:,}" for size in sorted(best.as_good))
+        said = ["by validation loss", f"not told from {alike}" if alike else "", *said]
+    return "; ".join(filter(None, said))
+
+
+def _lost(study: Study, group: GroupFits, size: int | None) -> str:
+    """`2 of 5 diverged`: of the runs at a batch size and its best rate, those that no mean can hold; or ""."""
+    runs = [
+        str(status)
+        for at, of_it in runs_at_rates(study, group).items()
+        if size in (None, at)
+        for status in of_it["status"]
+    ]
+    counts = Counter(runs)
+    ended = [f"{counts[status]} {status}" for status in RunStatus if counts[status] and status != RunStatus.COMPLETED]
+    return ", ".join(ended).replace(" ", f" of {len(runs)} ", 1)
+
+
 def _measured(study: Study, group: GroupFits, size: int | None, name: str) -> Interval | None:
-    """The mean over seeds of `final.<measurement>`, `best.<metric>` or `start.<measurement>`, at the best rate."""
-    shown = shown_runs(study, group)
-    chosen = [runs for at, runs in shown.items() if size is None or at == size]
+    """The mean over seeds of `final.<measurement>`, `best.<metric>` or `start.<measurement>`, at the best rate.
+
+    Without a batch size it is over all of them: a seed's mean over its runs is one value, for those of one seed are
+    not independent, and at the start they are the same.
+    """
+    chosen = [runs for at, runs in shown_runs(study, group).items() if size in (None, at)]
     if not chosen:
         return None
-    # Without a batch size of its own: the mean over all of them, as a figure of a whole training is.
     runs = pd.concat(chosen)
     kind, _, measurement = name.partition(".")
     if kind == "start":
         taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
-        return over_seeds(curve["value"].iloc[0] for _, curve in each_run(taken, measurement))
-    return over_seeds(column(runs, f"{name}.value" if kind == "best" else name))
+        first = {run: float(curve["value"].iloc[0]) for run, curve in each_run(taken, measurement)}
+        values = pd.Series(first, index=runs.index, dtype=float)
+    else:
+        values = column(runs, f"{name}.value" if kind == "best" else name)
+    table = runs[["seed", "batch_size"]].assign(value=values).pivot(index="seed", columns="batch_size", values="value")
+    # Beside seeds that ran every size, the mean of one that lost its hardest would be of other things.
+    each = (table if kind == "start" else table.dropna()).mean(axis=1)
+    if (each.abs() >= LARGEST).any():
+        return Interval(math.inf, None, None, len(each))  # over_seeds would leave out those that are not resolved
+    return over_seeds(each)
 
 
 def _steps(study: Study, group: GroupFits, size: int | None) -> Interval | None:
@@ -95,12 +132,14 @@ def _noise_scale(study: Study, group: GroupFits, size: int | None) -> Interval |
 
 
 def _best_size(study: Study, group: GroupFits, size: int | None) -> Interval | None:
-    """The batch size with the least validation loss, from and to those that cannot be told from it."""
+    """The batch size with the least validation loss; `_note` says which cannot be told from it."""
     best = best_loss_of(study, group, shown_runs(study, group))
-    if best is None:
-        return None
-    alike = (best.batch_size, *best.as_good)
-    return Interval(best.batch_size, min(alike), max(alike), best.value.n)
+    return None if best is None else Interval(best.batch_size, None, None, best.value.n)
+
+
+def _noise_at_start(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    chosen = [runs for at, runs in shown_runs(study, group).items() if size in (None, at)]
+    return at_the_start(study, pd.concat(chosen)) if chosen else None
 
 
 def _best_rate(study: Study, group: GroupFits, size: int | None) -> Interval | None:
@@ -116,6 +155,7 @@ FOUND: dict[str, Callable[[Study, GroupFits, int | None], Interval | None]] = {
     "examples_to_target": _examples,
     "critical_batch_size": _critical,
     "noise_scale": _noise_scale,
+    "start.noise/scale_examples": _noise_at_start,
     "best_batch_size": _best_size,
     "best_rate": _best_rate,
 }
