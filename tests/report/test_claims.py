@@ -129,6 +129,16 @@ def test_a_claim_that_the_studys_task_has_no_knob_for_is_asked_of_one_that_has()
     assert {"data=text", "model=gpt", "data.context=32"} <= set(commands["model-size"])
 
 
+def test_a_users_own_task_stands_in_the_command_without_a_group() -> None:
+    own = {"data._target_": "my_data.load", "data.n": 9, "data.train_size": None, "data.label_noise": None}
+    mine = study([run(32, 0, asked=own | {"model._target_": "my_net.Net"})])
+
+    words = {claim.id: claim.command.split() for claim in judge_claims(mine)}["warmup"]
+
+    assert {"data._target_=my_data.load", "data.n=9", "model._target_=my_net.Net"} <= set(words)
+    assert not {word for word in words if word.startswith(("data=", "model="))}
+
+
 def test_a_hostile_name_stays_one_word_of_the_command() -> None:
     hostile = "x'; rm -rf ~; echo $(id)"
     mine = study([run(32, 0, asked={"data._target_": "my.load", "data.path": hostile})])

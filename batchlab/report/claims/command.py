@@ -32,7 +32,8 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
     `settings` are the study's own, `usual(study)`.
     """
     wanted = dict(line.split("=", 1) for line in ask)
-    chosen = {**PLAIN_TASK, **settings}
+    # A user's own `data._target_` goes without a group: batchlab's `own` is taken then.
+    chosen = {group: name for group, name in PLAIN_TASK.items() if f"{group}._target_" not in settings} | dict(settings)
     chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
     if is_folder_name(study.name):
         chosen |= {"study": study.name}
