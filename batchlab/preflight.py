@@ -17,11 +17,14 @@ from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
 from batchlab.task import Task
 from batchlab.training import assembly
-from batchlab.training.batches import augmented, length, slices
+from batchlab.training.augment_trial import augmented_twice
+from batchlab.training.batches import gather, length, slices
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.precision import Precision
 from batchlab.training.step import backward
 from batchlab.training.user_errors import in_the_users_words
+
+AUGMENTED = 8  # examples, to see whether the task's `augment` makes the same of them again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +97,8 @@ def _build(config: RunConfig) -> Parts:
     assembly.build_optimizer(config, model)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
-    two = augmented(next(slices(train, 2)), task.augment, config.seed, 0)
-    metrics = _try_a_batch(config, task, model, two, next(slices(val, 2)))
+    two = _two_examples(train, task, config.seed)
+    metrics = _try_a_batch(config, task, model, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = {
         "data_fingerprint": assembly.data_fingerprint(train, val),
@@ -104,6 +107,14 @@ def _build(config: RunConfig) -> Parts:
     }
     norm = _needs_two_examples(config, task, model, next(slices(two, 1)))
     return Parts(length(train), metrics, directed, norm, facts)
+
+
+def _two_examples(train: Any, task: Task, seed: int) -> Any:
+    """As training would have them. Copies: what the user's code does to a batch must not come to the set."""
+    if task.augment is None:
+        return gather(train, torch.arange(min(2, length(train))))
+    few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed)
+    return next(slices(few, 2))
 
 
 def _needs_two_examples(config: RunConfig, task: Task, model: nn.Module, one: Any) -> str | None:

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from batchlab.task import Batch
+from batchlab.training.batches import length, tensors
 from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import in_the_users_words
 
@@ -99,3 +102,22 @@ def own_random_numbers() -> Iterator[None]:
     finally:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+
+
+def random_states() -> tuple[Any, ...]:
+    """Where the random streams stand, to be compared: by what was drawn, and not by what came of it."""
+    numpy_state: Any = np.random.get_state(legacy=False)
+    inner, gauss = numpy_state["state"], (numpy_state["has_gauss"], numpy_state["gauss"])
+    return random.getstate(), bytes(inner["key"]), inner["pos"], gauss, bytes(torch.get_rng_state().numpy())
+
+
+def same_bits(a: Batch, b: Batch) -> bool:
+    """Whether two batches are the same, to the bit: nan is as good as any."""
+    return length(a) == length(b) and all(
+        one.shape == other.shape and torch.equal(_bits(one), _bits(other))
+        for one, other in zip(tensors(a), tensors(b), strict=True)
+    )
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().flatten().view(torch.uint8)

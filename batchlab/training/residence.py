@@ -1,10 +1,8 @@
 """Bringing a set to where it is trained on: small ones live on the device, others stream to it."""
 
-import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
@@ -12,7 +10,16 @@ from torch.utils.data import Dataset, IterableDataset
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import example_bytes, length, rebuilt, tensors
-from batchlab.training.reading import Reader, ReadingError, Unreadable, apart, own_random_numbers, seed_all
+from batchlab.training.reading import (
+    Reader,
+    ReadingError,
+    Unreadable,
+    apart,
+    own_random_numbers,
+    random_states,
+    same_bits,
+    seed_all,
+)
 from batchlab.training.streaming import Streamed
 
 RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
@@ -123,33 +130,14 @@ def _has_random_numbers(reader: Reader, n: int) -> bool:
     with own_random_numbers():
         for index in sorted({n * i // LOOKED_AT for i in range(LOOKED_AT)}):
             seed_all(index)
-            before = _states()
+            before = random_states()
             first = _read(reader, [index], [])
-            drawn = drawn or _states() != before
+            drawn = drawn or random_states() != before
             seed_all(index)
-            if not _same(first, _read(reader, [index], [])):
+            if not same_bits(first, _read(reader, [index], [])):
                 raise BadRequest(
                     f"example {index} of the task's {reader.name} is another one when it is read again, with the same "
                     "seed of Python's, NumPy's and PyTorch's random numbers: draw them from random, np.random or "
                     "torch, and from no generator of its own, or the order of reading would change the data"
                 )
     return drawn
-
-
-def _states() -> tuple[Any, ...]:
-    """Where the random streams stand, to be compared: by what was drawn, and not by what came of it."""
-    numpy_state: Any = np.random.get_state(legacy=False)
-    inner, gauss = numpy_state["state"], (numpy_state["has_gauss"], numpy_state["gauss"])
-    return random.getstate(), bytes(inner["key"]), inner["pos"], gauss, bytes(torch.get_rng_state().numpy())
-
-
-def _same(a: Batch, b: Batch) -> bool:
-    """To the bit: nan is as good as any."""
-    return length(a) == length(b) and all(
-        one.shape == other.shape and torch.equal(_bits(one), _bits(other))
-        for one, other in zip(tensors(a), tensors(b), strict=True)
-    )
-
-
-def _bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().flatten().view(torch.uint8)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, get_worker_info
 
-from batchlab import Task
+from batchlab import Task, uniform
 
 
 class Noisy(Dataset):
@@ -113,9 +113,17 @@ class Augmented(Task):
     def __init__(self) -> None:
         from torture.tiny import Data as Held
 
-        from batchlab import uniform
-
         def shift(batch, draws):
             return batch[0] + uniform(draws, "shift", (6,)), batch[1]
 
         super().__init__(**{**vars(Held()), "augment": shift})
+
+
+class InPlace(Task):
+    """`Augmented`, but what is written over is the batch that was handed in."""
+
+    def __init__(self) -> None:
+        def shift(batch, draws):
+            return batch[0].add_(uniform(draws, "shift", (6,))), batch[1]
+
+        super().__init__(**{**vars(Augmented()), "augment": shift})
