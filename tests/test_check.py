@@ -256,6 +256,13 @@ BROKEN = {
         "gradient",
         r"none reaches idle\.weight, idle\.bias: 2 of 6 parameters",
     ),
+    "a lazy layer": (
+        model(("nn.Linear(math.prod(input_shape), width)", "nn.LazyLinear(width)")),
+        (),
+        WRONG,
+        "model",
+        r"does not know the size of 'layers\.1\.weight' before its first batch",
+    ),
     "nan in the data": (
         data(("inside = (", "points[::7] = float('nan')\n    inside = (")),
         (),

@@ -89,6 +89,12 @@ def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Modul
     torch.manual_seed(stream_seed(config.seed, "weights"))
     offered = {**task.model_args, "task": task, "device": device}
     model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device)
+    if lazy := [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
+        raise BadRequest(
+            f"model._target_={config.model['_target_']} does not know the size of '{lazy[0]}' before its first batch, "
+            "and optimizers and counts need it: give the layer its size in place of nn.Lazy..., or pass a batch "
+            "through the model in its __init__"
+        )
     if not any(p.requires_grad for p in model.parameters()):
         raise BadRequest(f"model._target_={config.model['_target_']} has no trainable parameters")
     if ghost_batch is not None:
