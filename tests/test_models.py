@@ -237,6 +237,45 @@ def test_norms_take_the_place_of_torchvisions_batch_norm() -> None:
     assert torch.allclose(model(images), torch.cat([model(image) for image in images.split(1)]), atol=1e-5)
 
 
+def test_batch_and_ghost_leave_the_layers_of_torchvision_as_they_are() -> None:
+    """Its own eps of 0.001 and momentum of 0.01, where PyTorch's are 0.00001 and 0.1."""
+
+    def built(norm: str | None) -> nn.Module:
+        torch.manual_seed(0)
+        return of_torchvision.build("mobilenet_v3_small", 3, (3, 32, 32), norm=norm)
+
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    seen = []
+    for norm in (None, "batch", "ghost"):
+        model = built(norm)
+        assert {(m.eps, m.momentum) for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {(0.001, 0.01)}
+        if norm == "ghost":
+            with pytest.raises(BadRequest, match=r"add model\.ghost_batch=32"):
+                model(images)
+            give_ghosts(model, 8)
+        torch.manual_seed(2)  # of dropout
+        seen.append(model(images))
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+
+
+def test_an_inception_with_trained_weights_gives_nothing_but_logits_in_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torchvision.models import Inception_V3_Weights
+    from torchvision.models.inception import Inception3
+
+    kept = Inception3(init_weights=False).state_dict()
+    monkeypatch.setattr(Inception_V3_Weights, "get_state_dict", lambda self, **_: kept)
+
+    model = of_torchvision.build("inception_v3", 7, (3, 75, 75), weights="DEFAULT")
+
+    assert model.training
+    assert model(torch.randn(2, 3, 75, 75)).shape == (2, 7)
+    assert not any(name.startswith("AuxLogits") for name, _ in model.named_parameters())
+    assert torch.equal(model.get_parameter("Mixed_7c.branch_pool.bn.weight"), kept["Mixed_7c.branch_pool.bn.weight"])
+
+
 def test_pretrained_weights_come_from_the_file_and_the_head_is_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,6 +352,11 @@ def test_every_family_of_torchvision_is_fitted(name: str) -> None:
         (of_torchvision.build, {"name": "alexnet"}, r"^model\.name=alexnet cannot take images of 1x8x8 \(.*\): use l"),
         (of_torchvision.build, {"norm": "what"}, r"^model\.norm=what is unknown"),
         (of_torchvision.build, {**LARGER, "name": "squeezenet1_1", "norm": "group"}, "no BatchNorm that could"),
+        (
+            of_torchvision.build,
+            {"weights": "DEFAULT", "norm": "group"},
+            r"^model\.norm=group would throw .*weights=nul",
+        ),
         (of_torchvision.build, {"weights": "MINE"}, r"^model\.weights=MINE is unknown: .* has .*DEFAULT"),
         (of_torchvision.build, {"colour": 1}, r"^model\.name=shufflenet_v2_x0_5 cannot be built so \(.*colour"),
     ],

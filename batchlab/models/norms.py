@@ -48,9 +48,16 @@ def norm_layer(norm: str, channels: int) -> nn.Module:
 
 
 def replace_batch_norm(model: nn.Module, norm: str) -> int:
-    """Puts `norm` in the place of every BatchNorm2d of `model`; returns how many there were."""
+    """Puts `norm` in the place of every BatchNorm2d of `model`; returns how many there were.
+
+    `batch` leaves them, and `ghost` lets them wait for their ghosts: weights, statistics, eps and momentum stay, which
+    a new layer would not have.
+    """
     found = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
     norms = [(parent, name, child) for parent, name, child in found if isinstance(child, nn.BatchNorm2d)]
     for parent, name, child in norms:
-        setattr(parent, name, norm_layer(norm, child.num_features))
+        if norm == "ghost":
+            child.__class__ = BatchNorm  # the class and not the layer, as `model.ghost_batch` does after it
+        elif norm != "batch":
+            setattr(parent, name, norm_layer(norm, child.num_features))
     return len(norms)

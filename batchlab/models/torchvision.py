@@ -26,9 +26,9 @@ def build(
     """The model torchvision calls `name`, its head as wide as the data asks and its first convolution as deep.
 
     Initial weights are torchvision's own, random unless `weights` names pre-trained ones, which are downloaded; the
-    head is new then. `norm` takes the place of every BatchNorm, and null leaves the model as it is. Further `settings`
-    are those of torchvision's builder. Images come as the data has them: pre-trained weights expect torchvision's
-    normalisation of them.
+    head is new then. `norm` takes the place of every BatchNorm, and null leaves the model as it is; beside `weights` it
+    is null, batch or ghost. Further `settings` are those of torchvision's builder. Images come as the data has them:
+    pre-trained weights expect torchvision's normalisation of them.
 
     Maps images (examples, channels, height, width) to logits (examples, num_classes).
     """
@@ -43,6 +43,11 @@ def build(
     wanted = outputs(f"torchvision model.name={name}", num_classes, num_outputs)
     if norm is not None:
         check_norm(norm)
+        if weights is not None and norm not in ("batch", "ghost"):
+            raise BadRequest(
+                f"model.norm={norm} would throw away what model.weights={weights} brings for BatchNorm: use "
+                "model.norm=null, batch or ghost, or model.weights=null"
+            )
     settings = _of_its_own(name, shape) | settings
     if weights is None:
         model = _called(name, lambda: torchvision.models.get_model(name, num_classes=wanted, weights=None, **settings))
@@ -92,6 +97,10 @@ def _pretrained(name: str, weights: str, wanted: int, settings: dict[str, Any]) 
             f"put it into {torch.hub.get_dir()}/checkpoints, and run the same command again"
         ) from None
     _fit_head(model, len(chosen.meta["categories"]), wanted)
+    if name == "inception_v3":
+        # Its weights are loaded with the second head only, and with one it gives a pair in training.
+        with_two: Any = model
+        with_two.aux_logits, with_two.AuxLogits = False, None
     return model
 
 
