@@ -30,7 +30,10 @@ class Reader:
 
     def __getitem__(self, piece: Piece) -> Any:
         """A batch; or why there is none: an error's type and text do not come whole out of a worker."""
-        which, seeds = piece
+        with _one_thread():
+            return self._read(*piece)
+
+    def _read(self, which: list[int], seeds: list[int]) -> Any:
         examples = []
         for position, index in enumerate(which):
             try:
@@ -47,6 +50,17 @@ class Reader:
             return _unreadable(
                 error, f"examples of the task's {self.name} cannot be stacked: {type(error).__name__}: {why}"
             )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a `DataLoader`'s worker has it: of another number of threads a sum over a large tensor has other last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _unreadable(error: Exception, what: str) -> "Unreadable":
