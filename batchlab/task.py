@@ -30,9 +30,10 @@ class Task:
 
     `train` and `val` are such a tuple or dict holding the whole set, or a map-style `Dataset` of single
     examples: read once and held, or where it is large, or draws random numbers as it is read (augmentation), read
-    whenever a batch needs it, with random numbers that the seed and the place in the row tell. The loss is a vector of
-    terms, one for each example (or token), **not averaged**: batchlab weighs by count, so that a ragged micro-batch
-    counts for what it holds.
+    whenever a batch needs it, with random numbers that the seed and the place in the row tell. Files are opened at the
+    first reading, in `__getitem__`: one that is open before is shared by the worker processes, its position and all.
+    The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab weighs by count, so that
+    a ragged micro-batch counts for what it holds.
     """
 
     train: Any

@@ -50,10 +50,8 @@ def build_task(config: RunConfig, device: torch.device) -> Task:
 def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Any, Any]:
     """The task, and its training and validation set: on the device, or `Stream`s to it."""
     task = build_task(config, device)
-    train, val = (
-        brought(data, device, name=name, workers=config.workers)
-        for name, data in (("train", task.train), ("val", task.val))
-    )
+    train = brought(task.train, device, name="train", workers=config.workers)
+    val = brought(task.val, device, name="val", workers=config.workers, beside=train)
     return task, train, val
 
 

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset, IterableDataset
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.batches import example_bytes, length, rebuilt, tensors
+from batchlab.training.batches import example_bytes, held, length, rebuilt, tensors
+from batchlab.training.open_files import moved, positions
 from batchlab.training.reading import (
     Reader,
     ReadingError,
@@ -23,31 +24,41 @@ from batchlab.training.reading import (
 from batchlab.training.streaming import Streamed
 
 RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
-DEVICE_SHARE = 0.5  # of a CUDA device's memory, that the tensors of a set may take
+DEVICE_SHARE = 0.5  # of a CUDA device's memory, that a run's sets may take together
 LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
 
 
-def brought(data: Any, device: torch.device, *, name: str, workers: int = 0) -> Any:
+def brought(data: Any, device: torch.device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
     """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as a set for training or validation.
 
-    As tensors on `device`, or a `Streamed` that `workers` processes read: a Dataset of more than `RESIDENT_BYTES`,
-    tensors of more than `DEVICE_SHARE` of a CUDA device, or a training set whose examples are made with random numbers
-    (augmentation). Of other sets an example with random numbers is drawn once and for all. `name` is `train` or `val`,
-    for messages. Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an example
-    cannot be read, or it is another one when it is read again with the same random numbers.
+    As tensors on `device`, or a `Streamed` that `workers` processes read: a Dataset of more than `RESIDENT_BYTES`, what
+    with `beside`, the set that came before it, takes more than `DEVICE_SHARE` of a CUDA device, or a training set whose
+    examples are made with random numbers (augmentation). Of other sets an example with random numbers is drawn once and
+    for all. `name` is `train` or `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on
+    the number of examples, an example cannot be read, or it is another one when it is read again with the same random
+    numbers; and where workers would share an open file.
     """
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
-        if _is_too_large(data, device):
+        coming = sum(t.nbytes for t in tensors(data) if t.device.type != "cuda")  # the others are where they are
+        if coming and _has_no_room(device, coming, beside):
             return Streamed(Rows(data), device, name=name, workers=workers)
         return _moved(data, device)
     n = _examples_in(data, name)
+    before = positions()
     reader = Reader(apart(data), name)
     with own_random_numbers():
         first = _read(reader, [0], [0])
     _refuse_what_is_no_batch(first, name)
     is_random = _has_random_numbers(reader, n)
-    if example_bytes(first) * n > RESIDENT_BYTES or (is_random and name == "train"):
+    size = example_bytes(first) * n
+    if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
+        if workers and (file := moved(before)):
+            raise BadRequest(
+                f"the task's {name} reads {file} through one open file, which workers={workers} processes would share: "
+                "each would move the place where the others read. Open it at the first reading, in __getitem__, and "
+                "not in __init__ or __len__; or say workers=0"
+            )
         return Streamed(data, device, name=name, workers=workers)
     if is_random:
         return Streamed(data, device, name=name).gather(torch.arange(n))
@@ -67,11 +78,11 @@ class Rows(Dataset[Any]):
         return rebuilt(self.data, [t[index] for t in tensors(self.data)])
 
 
-def _is_too_large(data: Batch, device: torch.device) -> bool:
-    if device.type != "cuda":  # they are where they are
+def _has_no_room(device: torch.device, coming: int, beside: Any) -> bool:
+    if device.type != "cuda":
         return False
-    coming = sum(t.nbytes for t in tensors(data) if t.device.type != "cuda")
-    return coming > DEVICE_SHARE * _device_bytes(device)
+    there = sum(t.nbytes for t in held(beside) if t.device.type == "cuda")
+    return there + coming > DEVICE_SHARE * _device_bytes(device)
 
 
 def _device_bytes(device: torch.device) -> int:
@@ -83,11 +94,11 @@ def _moved(data: Batch, device: torch.device) -> Batch:
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:
-    held = tensors(data)
-    if not held or not all(isinstance(t, Tensor) and t.dim() > 0 for t in held):
-        kinds = ", ".join(type(t).__name__ for t in held) or "nothing"
+    parts = tensors(data)
+    if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
+        kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
         raise BadRequest(f"the task's {name} holds {kinds}: it must be tensors whose first axis is the example")
-    sizes = {len(t) for t in held}
+    sizes = {len(t) for t in parts}
     if sizes == {0} or len(sizes) > 1:
         raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: they must agree, and be above 0")
 

@@ -24,7 +24,7 @@ from batchlab.training import residence, streaming
 from batchlab.training.assembly import data_fingerprint
 from batchlab.training.batches import Batches, gather, length, row, slices, subset
 from batchlab.training.reading import apart
-from batchlab.training.residence import brought
+from batchlab.training.residence import Rows, brought
 from batchlab.training.streaming import Streamed
 from batchlab.verify.examination import examine
 
@@ -207,6 +207,24 @@ def test_tensors_that_a_cuda_device_has_no_room_for_stream_from_where_they_are(m
     assert brought(data, CPU, name="train")["x"] is x
 
 
+def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeypatch):
+    monkeypatch.setattr(residence, "_device_bytes", lambda device: 1000)
+    cuda = torch.device("cuda")
+
+    class There(torch.Tensor):  # stands for 300 bytes that the device holds
+        device, nbytes = cuda, 300
+
+    train = (torch.zeros(40).as_subclass(There),)
+    val = (torch.zeros(75),)  # 300 bytes: alone there is room
+    monkeypatch.setattr(residence, "_moved", lambda data, device: "moved")
+
+    for given in (val, TensorDataset(*val)):
+        assert brought(given, cuda, name="val") == "moved"
+        assert isinstance(brought(given, cuda, name="val", beside=train), Streamed)
+        assert brought(given, cuda, name="val", beside=Streamed(Rows(val), CPU, name="train")) == "moved"
+        assert brought(given, CPU, name="val", beside=train) == "moved"
+
+
 def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
     dataset, other = Large(), Large(n=9_999)
     found = brought(dataset, CPU, name="train")
@@ -309,6 +327,59 @@ def test_a_file_that_is_opened_at_the_first_reading_is_not_shared_with_the_worke
 
         assert [value for (value,) in handed(whole, [4], 48, workers=2)] == numbers[row(50, 3, 0, 48)].tolist()
         assert dataset.file is None
+
+
+class OpenBefore(Lazy):
+    """Opens its file when it is made."""
+
+    def __init__(self, path, n):
+        super().__init__(path, n)
+        self.file = open(path, "rb", buffering=0)  # noqa: SIM115, PTH123
+
+
+class Mapped(Lazy):
+    """Maps its file when it is made: a map has no position."""
+
+    def __init__(self, path, n):
+        super().__init__(path, n)
+        self.numbers = np.memmap(path, dtype=np.int64, mode="r")
+
+    def __getitem__(self, index):
+        return (int(self.numbers[index]),)
+
+
+def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(residence, "RESIDENT_BYTES", 0)
+    path = str(tmp_path / "records")
+    (tmp_path / "records").write_bytes(bytes(8 * 50))
+
+    for workers in (1, 2):
+        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as told:
+            brought(OpenBefore(path, 50), CPU, name="val", workers=workers)
+        assert "\n" not in str(told.value)
+    assert isinstance(brought(OpenBefore(path, 50), CPU, name="val", workers=0), Streamed)
+    for harmless in (Lazy, Mapped):
+        assert isinstance(brought(harmless(path, 50), CPU, name="val", workers=2), Streamed)
+
+
+class Threads(Noisy):
+    def __getitem__(self, index):
+        return torch.get_num_threads(), index
+
+
+def test_an_example_is_read_under_one_thread_whoever_reads(monkeypatch):
+    """A sum over a large tensor has other last bits on another number of threads."""
+    mine = torch.get_num_threads()
+    monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
+    torch.set_num_threads(2)
+    try:
+        read = [handed(Threads(), [4], 8, workers=workers) for workers in (0, 1)]
+        here = torch.get_num_threads()
+    finally:
+        torch.set_num_threads(mine)
+
+    assert here == 2
+    assert [threads for threads, _ in read[0] + read[1]] == [1] * 16
 
 
 def test_what_cannot_be_copied_is_read_as_it_is():
