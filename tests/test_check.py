@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from batchlab.check import samples
 from batchlab.check.examination import examine
@@ -29,6 +30,7 @@ class Pairs(torch.utils.data.Dataset):
     def __getitem__(self, i):
         {body}
 """
+OWN = "self.__dict__.setdefault('g', torch.Generator().manual_seed(0))"
 AS_PAIRS = [
     ("train=(points[:train_size], inside[:train_size])", "train=Pairs(points[:train_size], inside[:train_size])"),
     ("val=(points[train_size:], inside[train_size:])", "val=Pairs(points[train_size:], inside[train_size:])"),
@@ -149,6 +151,13 @@ BROKEN = {
         WRONG,
         "data",
         "train holds other examples when it is made again.*Generator",
+    ),
+    "a generator of the data's own": (
+        pairs(f"g = {OWN}; return self.x[i] + torch.rand(2, generator=g), self.y[i]"),
+        (),
+        WRONG,
+        "data",
+        "training refuses it: example 0 of the task's train is another one when it is read again",
     ),
     "noise in eval mode": (
         model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
@@ -335,6 +344,15 @@ def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monke
     assert [f for f, _ in said] == [finding], said
     assert re.search(words, said[0][1]), said
     assert said == of(checkup, level)
+
+
+def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: Path) -> None:
+    pairs("return (self.x[i] + torch.rand(2) if i > 500 else self.x[i]), self.y[i]")(lab)
+
+    _, sample, _ = samples.sampled(composed(), torch.device("cpu"))
+
+    assert sample is not None
+    assert sample.is_random
 
 
 def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:

@@ -1,6 +1,5 @@
 """A few examples of a user's data, however it is given, and what can be wrong with them."""
 
-import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,10 +12,13 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from batchlab.check.findings import Finding, better, is_wrong, ok, wrong
 from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, rebuilt, tensors
+from batchlab.training.reading import same_bits, seed_all
+from batchlab.training.residence import looked_at
 from batchlab.training.user_errors import in_the_users_words
 
 MOST = 64  # examples that are read
@@ -38,10 +40,9 @@ class Sample:
 
 
 def seed_everything(seed: int) -> None:
-    """Every global stream of random numbers that user code may draw from."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)
+    """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
+    seed_all(seed)
+    torch.cuda.manual_seed_all(seed)
 
 
 def sampled(config: RunConfig, device: torch.device) -> tuple[Task | None, Sample | None, list[Finding]]:
@@ -68,6 +69,9 @@ def sampled(config: RunConfig, device: torch.device) -> tuple[Task | None, Sampl
                 return task, None, found
         try:
             made.append(_sample(task, device))
+        except BadRequest as error:
+            advice = "the same index gives the same tensors or numbers, whenever it is read with the same seeds"
+            return task, None, [wrong("data", f"training refuses it: {error}", advice)]
         except (Exception, SystemExit) as error:
             advice = "every example must have the same shape and type, and be there for every index below len(...)"
             return task, None, [wrong("data", f"an example cannot be read: {in_the_users_words(error)}", advice)]
@@ -91,7 +95,7 @@ def unfit(data: Any, name: str) -> Iterator[Finding]:
         yield wrong(
             "data", f"{name} is a DataLoader, and batchlab cuts its own batches", f"give its dataset: {accepts}"
         )
-    elif isinstance(data, Mapping | tuple | list):
+    elif _is_held(data):
         held = tensors(data)
         odd = next((part for part in held if not isinstance(part, Tensor) or part.dim() == 0), None)
         if not held or odd is not None:
@@ -139,38 +143,37 @@ def _kind(part: Any) -> str:
 def _sample(task: Task, device: torch.device) -> Sample:
     train, read_seconds = _read(task.train, device)
     val, _ = _read(task.val, device)
-    return Sample(train, val, size(task.train), size(task.val), read_seconds, _is_random(task.train))
+    is_random = {
+        name: looked_at(data, name)[1]
+        for name, data in (("train", task.train), ("val", task.val))
+        if not _is_held(data)
+    }
+    return Sample(train, val, size(task.train), size(task.val), read_seconds, is_random.get("train", False))
+
+
+def _is_held(data: Any) -> bool:
+    return isinstance(data, Mapping | tuple | list)
 
 
 def size(data: Any) -> int:
     """Examples in a set, however it is given."""
-    return length(data) if isinstance(data, Mapping | tuple | list) else len(data)
+    return length(data) if _is_held(data) else len(data)
 
 
 def _read(data: Any, device: torch.device) -> tuple[Batch, float]:
     """Examples from all over the set, on the device, and the seconds that each took to read."""
     index = torch.linspace(0, size(data) - 1, min(MOST, size(data))).long()
-    if isinstance(data, Mapping | tuple | list):
+    if _is_held(data):
         return rebuilt(data, [part[index.to(part.device)].to(device) for part in tensors(data)]), 0.0
     examples: list[Any] = []
     start = time.perf_counter()
     while len(examples) < len(index) and (len(examples) < 2 or time.perf_counter() - start < SECONDS):
         position = int(index[len(examples)])
-        seed_everything(position)
+        seed_all(position)
         examples.append(data[position])
     spent = time.perf_counter() - start
     batch: Batch = default_collate(examples)
     return rebuilt(batch, [part.to(device) for part in tensors(batch)]), spent / len(examples)
-
-
-def _is_random(data: Any) -> bool:
-    if isinstance(data, Mapping | tuple | list):
-        return False
-    read = []
-    for seed in SEEDS:
-        seed_everything(seed)
-        read.append(tensors(default_collate([data[0]])))
-    return not all(same(one, other) for one, other in zip(*read, strict=True))
 
 
 def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
@@ -181,8 +184,7 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
     for name in ("train", "val"):
         one, other = tensors(getattr(first, name)), tensors(getattr(second, name))
         count = min(len(one[0]), len(other[0]))  # a slow Dataset may have been read less far
-        pairs = zip(one, other, strict=False)
-        if len(one) != len(other) or not all(same(a[:count], b[:count]) for a, b in pairs):
+        if len(one) != len(other) or not same_bits([part[:count] for part in one], [part[:count] for part in other]):
             yield wrong(
                 "data",
                 f"{name} holds other examples when it is made again, so that no two points of a sweep would learn "
@@ -195,13 +197,6 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
         return
     parts = ", ".join(f"{tuple(part.shape[1:])} {_dtype(part)}" for part in tensors(second.train))
     yield ok("data", f"{second.n_train:,} training and {second.n_val:,} validation examples of {parts}")
-
-
-def same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors hold the same numbers; nan is the same as nan."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(torch.equal(one, other) or torch.allclose(one.double(), other.double(), rtol=0, atol=0, equal_nan=True))
 
 
 def _dtype(part: Tensor) -> str:

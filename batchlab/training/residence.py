@@ -46,12 +46,7 @@ def brought(data: Any, device: torch.device, *, name: str, workers: int = 0, bes
         return _moved(data, device)
     n = _examples_in(data, name)
     before = positions()
-    reader = Reader(apart(data), name)
-    with own_random_numbers():
-        first = _read(reader, [0], [0])
-    _refuse_what_is_no_batch(first, name)
-    is_random = _has_random_numbers(reader, n)
-    size = example_bytes(first) * n
+    size, is_random = looked_at(data, name)
     if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
         if workers and (file := moved(before)):
             raise BadRequest(
@@ -63,6 +58,19 @@ def brought(data: Any, device: torch.device, *, name: str, workers: int = 0, bes
     if is_random:
         return Streamed(data, device, name=name).gather(torch.arange(n))
     return _moved(_read(Reader(data, name), list(range(n)), []), device)
+
+
+def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
+    """The bytes of all examples of a Dataset, and whether reading them draws random numbers that a seed decides.
+
+    BadRequest, as `brought` raises it, where they cannot be trained on.
+    """
+    n = _examples_in(dataset, name)
+    reader = Reader(apart(dataset), name)
+    with own_random_numbers():
+        first = _read(reader, [0], [0])
+    _refuse_what_is_no_batch(first, name)
+    return example_bytes(first) * n, _has_random_numbers(reader, n)
 
 
 class Rows(Dataset[Any]):
