@@ -20,6 +20,8 @@ from batchlab.training.user_errors import in_the_users_words
 
 Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers; [] as it comes
 
+TWINS = "_batchlab_twins"  # of a Dataset: what `apart` has made of it
+
 
 class Reader:
     """Reads the examples of a piece, each under random numbers of its own where they are seeded, and stacks them."""
@@ -85,7 +87,8 @@ def apart(dataset: Any) -> Any:
     """The same Dataset, as an object that opens files of its own; what it holds is not copied.
 
     A file that was opened at a first reading here would be shared with the workers, its position and all: each would
-    read what another looked for. Datasets inside it (`Subset`, `ConcatDataset`) are copied too.
+    read what another looked for. Datasets inside it (`Subset`, `ConcatDataset`) are copied too. It lives as long as the
+    other, whose files, open already, its `__del__` might close.
     """
     try:
         twin = copy.copy(dataset)
@@ -96,6 +99,9 @@ def apart(dataset: Any) -> Any:
             setattr(twin, name, apart(value))
         elif type(value) in (list, tuple) and value and all(isinstance(one, Dataset) for one in value):
             setattr(twin, name, type(value)(map(apart, value)))
+    if hasattr(type(dataset), "__del__") and hasattr(dataset, "__dict__"):
+        vars(twin).pop(TWINS, None)
+        vars(dataset).setdefault(TWINS, []).append(twin)
     return twin
 
 

@@ -357,7 +357,9 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
         with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as told:
             brought(OpenBefore(path, 50), CPU, name="val", workers=workers)
         assert "\n" not in str(told.value)
-    assert isinstance(brought(OpenBefore(path, 50), CPU, name="val", workers=0), Streamed)
+    alone = brought(OpenBefore(path, 50), CPU, name="val", workers=0)
+    assert isinstance(alone, Streamed)
+    assert gather(alone, torch.arange(50))[0].tolist() == [0] * 50  # and nothing has closed the file
     for harmless in (Lazy, Mapped):
         assert isinstance(brought(harmless(path, 50), CPU, name="val", workers=2), Streamed)
 
