@@ -4,9 +4,12 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 
+import pandas as pd
+
 from batchlab.printable import printable
 from batchlab.report.fits import GroupFits
 from batchlab.report.found import Search
+from batchlab.report.groups import column, over_seeds
 from batchlab.report.picks import Pick
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import ESTIMATE, LOWER, UPPER
@@ -15,6 +18,7 @@ from batchlab.science.uncertainty import Interval
 
 MIB = 2**20
 INSTRUMENTS = re.compile(r"(?:^|\s)instruments\.[^\s=]+=(?:\[[^\]]*\]|\S*)")
+WORSE = 1.25  # times its best: a loss that ends above has been better before
 LONGEST = 100  # characters of a group's name
 
 
@@ -27,11 +31,13 @@ def use(main: GroupFits, size: int, lr: float, fastest: Pick | None, cheapest: P
         why = f"it was the fastest to {printable(target.metric)} {target.value:g}, {seconds} seconds of training"
         return f"{start} {why}{_not_told(fastest)}."
     if isinstance(target, ToTarget) and cheapest is not None:
-        why = f"it took the fewest examples to {printable(target.metric)} {target.value:g}"
+        why = f"it took the fewest examples to {printable(target.metric)} {target.value:g}{_not_told(cheapest)}"
         return f"{start} {why}; no times can be compared ({_why(main.time_to_target)})."
     assert loss is not None  # or nothing was chosen
     if size == loss.batch_size:
-        return f"{start} it came to the lowest validation loss, {_interval(loss.value, '.4g')}{_not_told(loss)}."
+        return (
+            f"{start} at its best it had the lowest validation loss, {_interval(loss.value, '.4g')}{_not_told(loss)}."
+        )
     best = f"the lowest, {_interval(loss.value, '.4g')} at {loss.batch_size}"
     return f"{start} its validation loss cannot be told from {best}, and of those it trained in the least time."
 
@@ -135,7 +141,18 @@ def listed(parts: Iterable[str]) -> str:
 
 
 def _not_told(pick: Pick) -> str:
-    return f", and cannot be told from {listed(map(str, pick.as_good))}" if pick.as_good else ""
+    if not pick.as_good:
+        return ""
+    others = listed(map(str, pick.as_good))
+    return f", and one seed cannot tell it from {others}" if pick.value.n < 2 else f", and cannot be told from {others}"
+
+
+def got_worse(runs: pd.DataFrame) -> Iterator[str]:
+    """Where the recommended runs ended far above their best: the number that was chosen by is none they end at."""
+    best, final = (column(runs, name) for name in ("best.val/loss.value", "final.val/loss"))
+    was, ended = over_seeds(best), over_seeds(final)
+    if was is not None and ended is not None and ended.value > WORSE * was.value > 0:
+        yield f"It did not stay there: at the end its validation loss was {ended.value:.4g}, so train for less."
 
 
 def _interval(value: Interval, spec: str) -> str:

@@ -1,6 +1,7 @@
 """The report at the end of a sweep, in a process of its own: files, and a few lines of what is in them."""
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -13,10 +14,13 @@ from batchlab.report.report import make, write
 from batchlab.report.terminal import say_where
 
 
-def main(folder: Path, *, width: int | None) -> int:
-    """Makes and writes the report of a study; 1 where it cannot, with one line on stderr."""
+def main(folder: Path, *, width: int | None, about: Collection[str] = ()) -> int:
+    """Makes and writes the report of a study, and says what it recommends of the runs `about`.
+
+    1 where it cannot, with one line on stderr.
+    """
     try:
-        report = make(folder)
+        report = make(folder, about)
         drawn = write(report, folder)
     except BatchlabError as error:
         sys.stderr.write(f"{printable(error)}\n")
@@ -25,6 +29,8 @@ def main(folder: Path, *, width: int | None) -> int:
     advice = printable(report.recommendation.text)
     first, _, rest = advice.partition(". ")
     console.print(Text(f"{first}." if rest else advice, style="bold"), soft_wrap=width is None)
+    if report.recommendation.but:
+        console.print(Text(printable(report.recommendation.but)), soft_wrap=width is None)
     console.print(Text(f"Claims: {claims_table(report.claims).note.partition('.')[0]}."), soft_wrap=width is None)
     say_where(folder, sum(drawing.figure is not None for drawing in drawn), console)
     return 0

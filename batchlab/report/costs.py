@@ -141,8 +141,8 @@ def _measured(
     known = known[(known["value"] > 1 / LARGEST) & (known["value"] < LARGEST) & known[size].between(1, LARGEST)]
     quiet = alone(known)
     if quiet.empty:
-        why = "every run that measured it shared the machine: jobs=1 gives each the machine" if len(known) else ""
-        return why or f"no run measured {name}"
+        shared = "every run that measured it shared the machine: run them alone, with jobs=1 and --force"
+        return shared if len(known) else f"no run measured {name}"
     sizes = []
     for at, of_size in by(quiet, size).items():
         mean = over_seeds(of_size["value"])

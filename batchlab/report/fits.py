@@ -3,6 +3,7 @@
 A part is a value of its own type, or the sentence that says why the study cannot tell.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from batchlab.report.budgets import Budget, budgets
@@ -58,6 +59,11 @@ class Fits:
     def main(self) -> GroupFits | None:
         """The group with the most batch sizes, then runs: what is shown where there is place for one."""
         return self.groups[0] if self.groups else None
+
+    def of_most(self, runs: Collection[str]) -> "Fits":
+        """The same, the group with most of `runs` first."""
+        there = {group.name: len(set(runs).intersection(group.runs)) for group in self.groups}
+        return Fits(tuple(sorted(self.groups, key=lambda group: -there[group.name])))
 
 
 def fits(study: Study) -> Fits:

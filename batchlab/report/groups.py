@@ -14,7 +14,7 @@ from batchlab.science.uncertainty import Interval, mean_interval
 
 LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
 FREE = ("batch_size", "seed", "lr")
-UNSAID = ("instruments.", "reference_batch_size")
+UNSAID = ("instruments.", "reference_batch_size", "target.metric")
 FEW = 3  # knobs that all stand in a group's name
 ALWAYS_NAMED = ("data._target_", "model._target_", "optimizer._target_", "lr_scaling")  # where they vary
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.

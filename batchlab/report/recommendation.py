@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import counted, printable
-from batchlab.report.advice import critical, fit_sentences, limits, listed, of_group, other_picks, use
+from batchlab.report.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
 from batchlab.report.claim import Claim
 from batchlab.report.command import command_of
 from batchlab.report.fits import Fits, GroupFits
@@ -29,6 +29,7 @@ class Recommendation:
     text: str
     sure: str
     command: str  # one more run of it, with a seed that the study has not seen; empty where nothing is recommended
+    but: str = ""  # of `sure` what speaks most against taking it as it is: one seed, a rate at the grid's edge
     batch_size: int | None = None
     lr: float | None = None  # peak rate, after scaling
     fastest: Pick | None = None  # seconds of training to the target
@@ -64,6 +65,7 @@ def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendati
     fit = _search(study, runs, searches(study.folder, damaged))
     sentences = [
         use(main, size, lr, fastest, cheapest, loss),
+        *got_worse(runs),
         *other_picks(main, size, fastest, cheapest, loss),
         *critical(main),
         *fit_sentences(main, fit),
@@ -74,6 +76,7 @@ def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendati
         text=" ".join(sentences),
         sure=" ".join([_sure(study, fits, main, claims, size), *damaged]),
         command=command_of(study, runs),
+        but=" ".join(filter(None, [_few_seeds(main), _at_edge(main, size)])),
         batch_size=size,
         lr=lr,
         fastest=fastest,
@@ -97,12 +100,7 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
     seeds = len(main.seeds)
     sizes = counted(len(main.batch_sizes), "batch size")
     parts = [f"It rests on {counted(seeds, 'seed')} and {sizes}, the rate {printable(main.rate)}."]
-    if seeds < 2:
-        parts.append("One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4.")
-    elif seeds < FEW:
-        parts.append("Two seeds give intervals too wide to choose by: run seed=0,1,2,3,4.")
-    else:
-        parts.append("In brackets are 95% intervals over seeds.")
+    parts.append(_few_seeds(main) or "In brackets are 95% intervals over seeds.")
     if size is not None and (edge := _at_edge(main, size)):
         parts.append(edge)
     elif main.rate.startswith(("fixed", "scaled")):
@@ -120,6 +118,13 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
         parts.append(f"Not tested: {listed(map(printable, untested))}.")
     parts.append("Another model, data set or device may well have another answer.")
     return " ".join(filter(None, [*parts, _damaged(study)]))
+
+
+def _few_seeds(main: GroupFits) -> str:
+    seeds = len(main.seeds)
+    if seeds < 2:
+        return "One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4."
+    return "Two seeds give intervals too wide to choose by: run seed=0,1,2,3,4." if seeds < FEW else ""
 
 
 def _at_edge(main: GroupFits, size: int) -> str:

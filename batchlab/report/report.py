@@ -1,5 +1,6 @@
 """The report of a study: made from its run folders, written beside them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,10 +31,14 @@ class Report:
     published: tuple[Beside, ...] = ()  # what others published of the same, with ours
 
 
-def make(folder: Path) -> Report:
-    """Reads the run folders of a study and judges them; BadRequest where there is no such folder."""
+def make(folder: Path, about: Collection[str] = ()) -> Report:
+    """Reads the run folders of a study and judges them; BadRequest where there is no such folder.
+
+    What is shown where there is place for one group, the recommendation among it, is of the group that has most of
+    the runs `about`; of the one with the most batch sizes where none are given.
+    """
     study = read_study(folder)
-    fitted = fits(study)
+    fitted = fits(study).of_most(about)
     claims = judge_claims(study)
     return Report(study, claims, fitted, recommend(study, fitted, claims), beside(study, fitted))
 

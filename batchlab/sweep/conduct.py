@@ -143,7 +143,8 @@ def _report(outcome: SweepOutcome, points: Sequence[Point], *, anew: bool) -> No
         else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
             sys.stdout.flush()
-            report(study, width=width, stdout=sys.stdout, stderr=sys.stderr)
+            about = [point.run_id for point in points if point.study_folder == study]
+            report(study, width=width, stdout=sys.stdout, stderr=sys.stderr, about=about)
 
 
 def _give_up(interruption: Interruption) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TextIO
 
@@ -15,20 +16,21 @@ import sys
 sys.path.append(sys.argv[1])
 from pathlib import Path
 from batchlab.report.brief import main
-sys.exit(main(Path(sys.argv[2]), width=int(sys.argv[3]) or None))
+sys.exit(main(Path(sys.argv[2]), width=int(sys.argv[3]) or None, about=set(sys.stdin.read().split("\\n"))))
 """
 REPORT = "report.html"
 
 
-def report(study: Path, *, width: int | None, stdout: TextIO, stderr: TextIO) -> None:
+def report(study: Path, *, width: int | None, stdout: TextIO, stderr: TextIO, about: Collection[str] = ()) -> None:
     """Writes the report of `study` and says in a few lines what is in it; what goes wrong is one line on `stderr`.
 
-    `width` is the terminal's, None where there is none.
+    `width` is the terminal's, None where there is none; `about` are the ids of the runs that were asked for.
     """
     package = Path(errors.__file__).parents[1]
     command = [sys.executable, "-P", "-c", PROGRAM, str(package), str(study), str(width or 0)]
     try:
-        done = subprocess.run(command, capture_output=True, check=False, encoding="utf-8", errors="replace")
+        ids = "\n".join(about)
+        done = subprocess.run(command, input=ids, capture_output=True, check=False, encoding="utf-8", errors="replace")
     except KeyboardInterrupt:  # the sweep itself is done, and its exit code stands
         _tell(stderr, study, "stopped")
         return

@@ -130,13 +130,18 @@ def test_a_claim_that_the_studys_task_has_no_knob_for_is_asked_of_one_that_has()
 
 
 def test_a_users_own_task_stands_in_the_command_without_a_group() -> None:
-    own = {"data._target_": "my_data.load", "data.n": 9, "data.train_size": None, "data.label_noise": None}
-    mine = study([run(32, 0, asked=own | {"model._target_": "my_net.Net"})])
+    own = {"data._target_": "my_data.load", "data.n": 9, "model._target_": "my_net.Net"}
+    row = run(32, 0, asked=own)
+    mine = study([row])
+    mine.asked.drop(columns=["data.train_size", "data.label_noise"], inplace=True)
 
-    words = {claim.id: claim.command.split() for claim in judge_claims(mine)}["warmup"]
+    claims = {claim.id: claim for claim in judge_claims(mine)}
+    words = claims["warmup"].command.split()
 
     assert {"data._target_=my_data.load", "data.n=9", "model._target_=my_net.Net"} <= set(words)
     assert not {word for word in words if word.startswith(("data=", "model="))}
+    assert "yours must take" not in claims["warmup"].why
+    assert "; yours must take data.label_noise for it" in claims["memorisation"].why
 
 
 def test_a_hostile_name_stays_one_word_of_the_command() -> None:

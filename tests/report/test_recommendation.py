@@ -11,6 +11,7 @@ from batchlab.report.command import words
 from batchlab.report.fits import fits
 from batchlab.report.found import searches
 from batchlab.report.recommendation import recommend
+from batchlab.report.report import make
 from batchlab.report.study import read_study
 from batchlab.science.verdicts import Verdict
 
@@ -151,6 +152,36 @@ def test_without_a_target_the_quickest_of_those_that_cannot_be_told_from_the_bes
     assert "its validation loss cannot be told from the lowest, 0.2015" in advice.text
     assert "How fast each is to a given quality is not known" in advice.text
     assert advice.fastest is None
+
+
+def test_one_seed_is_said_where_it_cannot_tell_and_what_is_worst_stands_apart(tmp_path):
+    with_loss(tmp_path, {8: 0.2, 32: 0.9}, seeds=range(1))
+    advice = recommended(tmp_path)
+    assert "at its best it had the lowest validation loss, 0.2, and one seed cannot tell it from 32" in advice.text
+    assert advice.but == "One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4."
+
+
+def test_a_loss_that_was_better_on_the_way_is_said(tmp_path):
+    for name, final in (("worse", 0.9), ("kept", 0.21)):
+        with_loss(tmp_path / name, {8: 0.2, 32: 0.5}, final={"val/loss": final})
+    assert "It did not stay there: at the end its validation loss was 0.9" in recommended(tmp_path / "worse").text
+    assert "did not stay" not in recommended(tmp_path / "kept").text
+
+
+def test_without_times_the_fewest_examples_are_told_with_what_cannot_be_told_from_them(tmp_path):
+    with_target(tmp_path, sizes=(8, 9), seeds=range(3), shared_machine=True)
+    text = recommended(tmp_path).text
+    assert "it took the fewest examples to val/loss 0.15, and cannot be told from 9; no times can be compared" in text
+
+
+def test_what_was_asked_for_is_what_the_answer_is_about(tmp_path):
+    with_loss(tmp_path, {8: 0.2, 32: 0.3, 128: 0.4})
+    with_loss(tmp_path, {8: 0.6, 64: 0.5}, config={"precision": "bf16"})
+    study = read_study(tmp_path)
+    asked = [run_id for run_id, precision in study.asked["precision"].items() if precision == "bf16"]
+    assert make(tmp_path).recommendation.batch_size == 8
+    assert make(tmp_path, asked).recommendation.batch_size == 64
+    assert make(tmp_path, asked).fits.main.name == "precision=bf16"
 
 
 def test_without_a_target_a_better_loss_is_not_given_up_for_speed(tmp_path):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from batchlab.printable import counted, signed
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims import generalisation, memory, noise, progress, rates, scale, speed
-from batchlab.report.claims.command import command, usual
+from batchlab.report.claims.command import command, unknown_keys, usual
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import Findings
 from batchlab.report.study import Study
@@ -65,6 +65,8 @@ def _claim(
     if not findings.all:
         why = findings.missing + (f" ({findings.note})" if findings.note else "")
         asked = command(study, settings, findings.ask)
+        if keys := unknown_keys(study, settings, findings.ask):
+            why += f"; yours must take {' and '.join(keys)} for it"
         return Claim(claim.id, claim.text, Verdict.NOT_TESTED, (), why, asked, None)
     verdict, why = _verdict(findings, judgement)
     decisive = _decisive(findings.all, judgement, verdict)

@@ -60,6 +60,13 @@ def _lacks(chosen: Mapping[str, str], key: str) -> bool:
     return group in GROUPS and bool(name) and group in chosen and name not in _defaults(f"{group}/{chosen[group]}.yaml")
 
 
+def unknown_keys(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> list[str]:
+    """What `ask` gives to a data set or model of the user's own that no run of the study gave it: it may take none."""
+    keys = [line.partition("=")[0] for line in ask]
+    own = [key for key in keys if "." in key and f"{key.partition('.')[0]}._target_" in settings]
+    return [key for key in own if key not in study.asked]
+
+
 def usual(study: Study) -> dict[str, str]:
     """What most runs of the study were asked, where it is not the default."""
     if study.asked.empty:

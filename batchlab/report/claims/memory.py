@@ -45,7 +45,12 @@ def memory(study: Curves) -> Findings:
             if micro[seen.index].nunique() >= 2:
                 line = memory_model.fit([int(size) for size in micro[seen.index]], seen.tolist())
                 lines.append(f"{name} is {line.fixed:,.0f} + {line.per_example:,.0f} bytes an example")
-    return Findings(found, "it needs bytes of completed runs at two micro-batch sizes", (), "; ".join(lines[:2]))
+    return Findings(
+        found,
+        "it needs bytes of completed runs at two micro-batch sizes",
+        (),
+        "; ".join(list(dict.fromkeys(lines))[:2]),
+    )
 
 
 def accumulation(study: Curves) -> Findings:
