@@ -78,6 +78,7 @@ def watching_signals(then: Callable[[Interruption], None] = nothing) -> Iterator
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
+    note.is_ours = True  # type: ignore[attr-defined]
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
     interruption.earlier = listening()
@@ -91,10 +92,13 @@ def watching_signals(then: Callable[[Interruption], None] = nothing) -> Iterator
 
 
 def listening() -> dict[int, Handler]:
-    """Who in this process listens to the signals, besides Python itself: in a job of submitit's, submitit."""
+    """Who in this process listens to the signals, besides Python and batchlab itself: in a job of submitit's, submitit.
+
+    A watch of ours around another is told by the answer of what it watches over, and not of the signal once more.
+    """
     found = {number: signal.getsignal(number) for number in SIGNALS}
     return {
         number: handler
         for number, handler in found.items()
-        if callable(handler) and handler is not signal.default_int_handler
+        if callable(handler) and handler is not signal.default_int_handler and not hasattr(handler, "is_ours")
     }

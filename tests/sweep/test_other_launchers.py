@@ -138,6 +138,18 @@ def test_who_listens_besides_python() -> None:
     assert listening() == {signal.SIGUSR2: requeue}
 
 
+def test_a_watch_around_another_is_not_told_once_more() -> None:
+    """It would give up a sweep that has ended well, whose table is still to be shown."""
+    given_up: list[int] = []
+
+    with watching_signals(then=lambda interruption: given_up.append(interruption.count)):
+        with watching_signals() as inner:
+            signal.raise_signal(signal.SIGUSR1)
+        inner.hand_over()
+
+    assert (inner.count, given_up) == (1, [])
+
+
 def test_a_job_returns_no_result_where_its_launcher_leaves_the_end_to_slurm() -> None:
     assert [last_word(code) for code in (0, 3, 130, 143)] == [0, 3, 130, 143]
 
