@@ -131,6 +131,13 @@ BROKEN = {
         "of 8 examples is one number: it is averag",
     ),
     "no gradient": (model((FORWARD, RETURN + ".detach()")), (), WRONG, "gradient", r"loss has no graph.*\.detach"),
+    "squeezed": (
+        model((FORWARD, RETURN + ".squeeze()")),
+        (),
+        WRONG,
+        "alone",
+        r"alone gives outputs of shape \(2,\), and of \(8, 2\) beside others.*squeeze",
+    ),
     "micro-batch 1": (
         model(NORM),
         ("micro_batch_size=1", "batch_size=4"),

@@ -80,6 +80,13 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "BatchNorm with track_running_stats=False",
         )
         return
+    if (axes := _lost_axis(copies(together), copies(alone[0]))) is not None:
+        yield wrong(
+            "alone",
+            f"an example alone gives outputs of shape {axes[0]}, and of {axes[1]} beside others: an axis is lost",
+            "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) in place of squeeze()",
+        )
+        return
     if sum(part.numel() for part in apart) != whole[0].numel():
         yield wrong("alone", "the losses of single examples are more or fewer than those of the batch", "look at count")
         return
@@ -106,6 +113,12 @@ def independence(passes: Passes) -> Iterator[Finding]:
         )
         return
     yield wrong("alone", "an example has another loss alone than beside others, in eval mode", "look at task.forward")
+
+
+def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shapes of the first output that has fewer axes for one example than for several."""
+    shapes = [(tuple(one.shape), tuple(many.shape)) for one, many in zip(alone, together, strict=False)]
+    return next(((one, many) for one, many in shapes if len(one) < len(many)), None)
 
 
 def _same_outputs(together: Any, alone: list[Any]) -> bool:
