@@ -8,6 +8,7 @@ from batchlab.cli.parser import Parser
 from batchlab.cli.terminal import definitions, say
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
+from batchlab.recording import disk
 
 EXAMPLES = """\
 examples:
@@ -45,8 +46,8 @@ def write(folder: Path) -> None:
     template = Path(str(files("batchlab.cli"))) / "lab"
     for source in sorted(path for path in template.rglob("*") if path.is_file()):
         copy = folder / copied_name(source.relative_to(template))
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+        disk.make_folder(copy.parent)
+        disk.write_atomically(copy, source.read_bytes())
 
 
 def copied_name(name: Path) -> Path:

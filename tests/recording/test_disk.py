@@ -45,6 +45,8 @@ def changes_the_disk(call: ast.Call) -> bool:
     named = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     if function in ("os.open", "os.fdopen"):
         return "O_RDONLY" not in "".join(given) and "os.devnull" not in given[:1] and given[1:] != ["'rb'"]
+    if function == "Image.open":  # Pillow's, which only reads
+        return False
     if name == "open":  # open(path, mode), path.open(mode)
         mode = named.get("mode", [*given, "'r'"][1 if function == "open" else 0])
         return re.search("[wax+]", mode) is not None
