@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import os
 import random
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,10 @@ from batchlab.sweep.server import WarmServer
 # No deadline: two slow cores are no bug. The same examples on every machine: a red test is red for everybody.
 settings.register_profile("batchlab", deadline=None, derandomize=True)
 settings.load_profile("batchlab")
+
+# Test files run side by side: two PyTorches with a thread for each core wait for one another, and take three times as
+# long. Read when PyTorch is first imported; a run sets its own number.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

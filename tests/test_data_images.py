@@ -533,11 +533,12 @@ def test_the_shipped_configs_fit_their_readers(name, tmp_path):
     assert (CONFIGS / f"data/{name}.yaml").read_text().startswith("# ")
 
 
-def test_where_published_files_lie_is_no_part_of_a_runs_name():
+def test_whether_files_may_be_fetched_is_no_part_of_a_runs_name_and_where_they_lie_is():
     def name(**changes: Any) -> str:
         return run_id(from_dict(defaults(data=read("data/cifar10.yaml") | changes, device="cpu")))
 
-    assert name(folder="/elsewhere", download=True) == name()
+    assert name(download=True) == name()
+    assert name(folder="/elsewhere") != name()
     assert name(crop=4) != name()
     own = {"_target_": "my_data.load", "folder": "a"}
     assert run_id(from_dict(defaults(data=own))) != run_id(from_dict(defaults(data=own | {"folder": "b"})))

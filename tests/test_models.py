@@ -155,6 +155,7 @@ def test_a_resnets_shortcuts_take_every_other_pixel_and_add_channels_of_zero(dep
     assert torch.allclose(model(images), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_resnet_without_norm_learns() -> None:
     model, images = ResNet(**IMAGE, depth=20, width=4, norm="none"), drawn(3, 1, 8, 8).float()
 

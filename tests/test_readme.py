@@ -12,7 +12,13 @@ from batchlab.sweep.server import WarmServer
 README = read_page(ROOT / "README.md")
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
-MINUTES = ("instruments=full", "batchlab find", "model=gpt", "resnet18")  # with a fast test of each elsewhere
+MINUTES = (
+    "precision=fp32,bf16 lr_scaling",
+    "instruments=full",
+    "batchlab find",
+    "model=gpt",
+    "resnet18",
+)  # with a fast test of each elsewhere
 COMMANDS = [command for command in README if command.line not in NOT_RUN]
 
 Types = Callable[[Command], Done]

@@ -563,7 +563,7 @@ def test_a_second_instrument_has_names_and_draws_of_its_own():
     assert first["noise/gradient_variance"].value != second["noise_again/gradient_variance"].value
 
 
-@pytest.mark.parametrize("method", ["per_example", "micro_batches"])
+@pytest.mark.parametrize("method", [pytest.param("per_example", marks=pytest.mark.slow), "micro_batches"])
 def test_a_run_that_goes_on_measures_what_it_would_have_measured(method):
     torch.manual_seed(0)
     data = draw(0, 60, 4), classes(0, 60, 3)
