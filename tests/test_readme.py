@@ -12,7 +12,8 @@ from batchlab.sweep.server import WarmServer
 README = read_page(ROOT / "README.md")
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
-MINUTES = (
+# Each has a fast test of its own elsewhere.
+MINUTES = ("precision=fp32,bf16 lr_scaling", "instruments=full", "batchlab find", "model=gpt", "resnet18")
     "precision=fp32,bf16 lr_scaling",
     "instruments=full",
     "batchlab find",
