@@ -14,12 +14,6 @@ README = read_page(ROOT / "README.md")
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
 # Each has a fast test of its own elsewhere.
 MINUTES = ("precision=fp32,bf16 lr_scaling", "instruments=full", "batchlab find", "model=gpt", "resnet18")
-    "precision=fp32,bf16 lr_scaling",
-    "instruments=full",
-    "batchlab find",
-    "model=gpt",
-    "resnet18",
-)  # with a fast test of each elsewhere
 COMMANDS = [command for command in README if command.line not in NOT_RUN]
 
 Types = Callable[[Command], Done]
