@@ -131,16 +131,16 @@ def _journal(run: Path, damaged: list[str]) -> pd.DataFrame:
         # A torn last line is no line yet.
         return _plain(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1])
     except FileNotFoundError:
-        return _table([])
+        return _table([], {name: [] for name in NUMBERS})
     except OSError as error:
         damaged.append(f"{path} cannot be read: {error.strerror or error}")
-        return _table([])
+        return _table([], {name: [] for name in NUMBERS})
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         broken: list[str] = []
         kept = read_journal(path, broken)
         more = f", and {len(broken) - 1} more such lines" if len(broken) > 1 else ""
         damaged.extend(sentence + more for sentence in broken[:1])
-        return _table([[m.name, m.step, m.examples, m.train_seconds, m.value, m.low, m.high, m.n] for m in kept])
+        return _table([m.name for m in kept], {name: [getattr(m, name) for m in kept] for name in NUMBERS})
 
 
 def _plain(lines: list[bytes]) -> pd.DataFrame:
@@ -148,19 +148,18 @@ def _plain(lines: list[bytes]) -> pd.DataFrame:
     entries = json.loads((b"[" + b",".join(lines) + b"]").decode())
     if len(entries) != len(lines) or any(entry[key] is None for entry in entries for key in NEEDED):
         raise ValueError("not every line is a measurement")
-    return _table([[str(e["name"]), *map(e.get, NUMBERS)] for e in entries])
+    return _table([str(e["name"]) for e in entries], {name: [e.get(name) for e in entries] for name in NUMBERS})
 
 
-def _table(rows: list[list[Any]]) -> pd.DataFrame:
+def _table(names: list[str], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
     """The columns of measurements without run_id; the words for what is not finite become numbers."""
-    columns = list(zip(*rows, strict=True)) or [()] * (1 + len(NUMBERS))
     # float() of "nan", "inf" and "-inf" is what `recording.files.number` makes of them.
-    numbers = {name: np.array(column, dtype=np.float64) for name, column in zip(NUMBERS, columns[1:], strict=True)}
+    numbers = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
     whole = np.concatenate([numbers["step"], numbers["examples"]])
     if any(column.ndim != 1 for column in numbers.values()) or not np.isfinite(whole).all():
         raise ValueError("a measurement is a number")
-    names = {name: encodable(name) for name in set(columns[0])}
-    return pd.DataFrame({"name": np.array([names[name] for name in columns[0]], dtype=object), **numbers})
+    known = {name: encodable(name) for name in set(names)}
+    return pd.DataFrame({"name": np.array([known[name] for name in names], dtype=object), **numbers})
 
 
 def _encodable(values: dict[str, Any]) -> dict[str, Any]:
