@@ -87,8 +87,19 @@ class Reader:
     def __init__(self, home: Path, server: WarmServer) -> None:
         self.home, self.folder, self.server = home, home, server
         self.written: dict[str, str] = {}
+        self.typed: list[Command] = []
+
+    def types_as_far_as(
+        self, command: Command, page: Sequence[Command], capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+    ) -> Done:
+        """`command`, and before it those of its page that it may rest on: of `-m slow` none was typed yet."""
+        for earlier in page[: page.index(command)]:
+            if not earlier.when and earlier not in self.typed:
+                self.types(earlier, capfd, patch)
+        return self.types(command, capfd, patch)
 
     def types(self, command: Command, capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> Done:
+        self.typed.append(command)
         for name, text in command.files.items():
             if self.written.get(name) != text:
                 (self.home / name).parent.mkdir(parents=True, exist_ok=True)

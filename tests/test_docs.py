@@ -29,7 +29,7 @@ def test_the_command_does_what_the_page_says(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    done = readers[command.page].types(command, capfd, monkeypatch)
+    done = readers[command.page].types_as_far_as(command, PAGES[command.page], capfd, monkeypatch)
 
     assert "Traceback" not in done.stdout + done.stderr
     if command.refused:
