@@ -17,8 +17,8 @@ from batchlab.sweep.server import WarmServer
 settings.register_profile("batchlab", deadline=None, derandomize=True)
 settings.load_profile("batchlab")
 
-# Test files run side by side: two PyTorches with a thread for each core wait for one another, and take three times as
-# long. Read when PyTorch is first imported; a run sets its own number.
+# Test files run side by side: PyTorches with a thread for each core would wait for one another. Read when PyTorch is
+# first imported; a run sets its own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 

@@ -62,8 +62,8 @@ class Fits:
 
     def of_most(self, runs: Collection[str]) -> "Fits":
         """The same, the group with most of `runs` first."""
-        there = {group.name: len(set(runs).intersection(group.runs)) for group in self.groups}
-        return Fits(tuple(sorted(self.groups, key=lambda group: -there[group.name])))
+        asked = set(runs)
+        return Fits(tuple(sorted(self.groups, key=lambda group: -len(asked.intersection(group.runs)))))
 
 
 def fits(study: Study) -> Fits:

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -46,30 +47,31 @@ def row(n: int, seed: int, start: int, length: int) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-class Stream:
+class Stream(ABC):
     """A set whose examples are not held, but read when they are asked for (`streaming.Streamed`).
 
     What instruments and validation read of an example is the same each time; `row` is what training reads.
     """
 
+    @abstractmethod
     def __len__(self) -> int:
-        raise NotImplementedError
+        """Examples."""
 
+    @abstractmethod
     def gather(self, index: Tensor) -> Batch:
         """The examples at `index`, on the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def slices(self, size: int) -> Iterator[Batch]:
         """The whole set in order, in pieces of `size`; the last may be smaller."""
-        raise NotImplementedError
 
+    @abstractmethod
     def subset(self, index: Tensor) -> "Stream":
         """The examples at `index` as a set of their own."""
-        raise NotImplementedError
 
+    @abstractmethod
     def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
         """Examples `start` to `stop` of the endless row, in batches of `size`; reading ahead begins with the call."""
-        raise NotImplementedError
 
 
 class Batches:

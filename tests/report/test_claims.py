@@ -142,6 +142,8 @@ def test_a_users_own_task_stands_in_the_command_without_a_group() -> None:
     assert not {word for word in words if word.startswith(("data=", "model="))}
     assert "yours must take" not in claims["warmup"].why
     assert "; yours must take data.label_noise for it" in claims["memorisation"].why
+    assert {"data=text", "data.train_size=4000", "model=gpt"} <= set(claims["domain"].command.split())
+    assert "yours must take" not in claims["domain"].why
 
 
 def test_a_hostile_name_stays_one_word_of_the_command() -> None:

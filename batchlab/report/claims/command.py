@@ -39,7 +39,7 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
         chosen |= {"study": study.name}
         if study.folder.parent != Path("runs"):
             chosen |= {"runs_dir": written(str(study.folder.parent))}
-    if any(_lacks(chosen, key) for key in wanted):
+    if any(_lacks(chosen, key) for key in wanted if key.partition(".")[0] not in wanted):
         wanted |= PLAIN_TASK  # which has them all
     for group in GROUPS:
         if group in wanted:  # another data set or model: the keys of the study's own are none of its
@@ -63,7 +63,8 @@ def _lacks(chosen: Mapping[str, str], key: str) -> bool:
 def unknown_keys(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> list[str]:
     """What `ask` gives to a data set or model of the user's own that no run of the study gave it: it may take none."""
     keys = [line.partition("=")[0] for line in ask]
-    own = [key for key in keys if "." in key and f"{key.partition('.')[0]}._target_" in settings]
+    groups = {key: key.partition(".")[0] for key in keys if "." in key}
+    own = [key for key, group in groups.items() if group not in keys and f"{group}._target_" in settings]
     return [key for key in own if key not in study.asked]
 
 
