@@ -19,8 +19,9 @@ from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
 from batchlab.training.batches import gather, length, slices
-from batchlab.training.out_of_memory import is_out_of_memory
-from batchlab.training.precision import Precision
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.devices.precision import Precision
 from batchlab.training.step import backward
 from batchlab.training.user_errors import in_the_users_words
 
@@ -91,33 +92,33 @@ def _key(values: Mapping[str, Any]) -> str:
 
 def _build(config: RunConfig) -> Parts:
     device = assembly.prepare_process(config)
-    Precision(config.precision, device)
+    precision = Precision(config.precision, device)
     task, train, val = assembly.build_data(config, device)
     model = assembly.build_model(config, task, device)
     assembly.build_optimizer(config, model)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
-    two = _two_examples(train, task, config.seed)
-    metrics = _try_a_batch(config, task, model, two, gather(val, torch.arange(min(2, length(val)))))
+    two = _two_examples(train, task, config.seed, device)
+    metrics = _try_a_batch(precision, task, model, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = {
         "data_fingerprint": assembly.data_fingerprint(train, val),
         "torch": metadata.version("torch"),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else environment().get("cpu"),
+        "device_name": device.name() or environment().get("cpu"),
     }
-    norm = _needs_two_examples(config, task, model, next(slices(two, 1)))
+    norm = _needs_two_examples(precision, task, model, next(slices(two, 1)))
     return Parts(length(train), metrics, directed, norm, facts)
 
 
-def _two_examples(train: Any, task: Task, seed: int) -> Any:
+def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
     """As training would have them. Copies: what the user's code does to a batch must not come to the set."""
     if task.augment is None:
         return gather(train, torch.arange(min(2, length(train))))
-    few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed)
+    few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed, device)
     return next(slices(few, 2))
 
 
-def _needs_two_examples(config: RunConfig, task: Task, model: nn.Module, one: Any) -> str | None:
+def _needs_two_examples(precision: Precision, task: Task, model: nn.Module, one: Any) -> str | None:
     """The first BatchNorm layer, where a training pass of `one` example fails; None where it does not."""
     norm: str | None = next(
         (name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None
@@ -126,18 +127,21 @@ def _needs_two_examples(config: RunConfig, task: Task, model: nn.Module, one: An
         return None
     model.train()
     try:
-        with Precision(config.precision, next(model.parameters()).device).forward():
+        with precision.forward():
             task.forward(model, one)
     except ValueError:  # "Expected more than 1 value per channel when training"
         return norm
     return None
 
 
-def _try_a_batch(config: RunConfig, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
+def _try_a_batch(precision: Precision, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
     """Forward, backward and metrics of two examples; the names a target may have."""
-    device = next(model.parameters()).device
-    precision = Precision(config.precision, device)
     model.train()
+    with precision.training():
+        return _tried(precision, task, model, batch, val)
+
+
+def _tried(precision: Precision, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
     with precision.forward():
         losses = task.loss(task.forward(model, batch), batch)
     terms = task.count(batch)

@@ -21,11 +21,11 @@ from batchlab.science.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
+from batchlab.training.devices.precision import Precision
+from batchlab.training.devices.process_memory import give_freed_pages_back
 from batchlab.training.evaluation import by_example
-from batchlab.training.memory_limit import free_bytes, limited, marks_of
-from batchlab.training.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
-from batchlab.training.peaks import give_freed_pages_back
-from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -46,7 +46,7 @@ class _Course:
 class _Watched(Precision):
     """A precision that notes which part of training asks for it: where memory ran out is a result."""
 
-    def __init__(self, name: str, device: torch.device, course: _Course) -> None:
+    def __init__(self, name: str, device: Device, course: _Course) -> None:
         super().__init__(name, device)
         self._course = course
 
@@ -94,18 +94,17 @@ def probe(
         if exact:
             give_freed_pages_back()
         _import_targets(config)
-        marks = marks_of(device)
+        marks = device.limited_peaks()
         marks.reset()
         if allowed is None:
-            allowed = int(free_bytes(device) * (1 - headroom))
+            allowed = int((device.free_bytes() or 0) * (1 - headroom))
         try:
-            with limited(device, allowed):
+            with device.limited(allowed):
                 _train(config, device, course, steps, seconds, clock)
                 _validate(course, size)
         finally:
             peaks = marks.read()
-        if device.type == "cuda":
-            retries = int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0))
+        retries = device.allocator_retries()
         sizes = [passed for passed in SIZES if passed <= size]  # more might not fit
         if course.state is not None and len(sizes) > 1:
             counted = account(course.state, sizes)
@@ -137,7 +136,7 @@ def _import_targets(config: RunConfig) -> None:
 
 
 def _train(
-    config: RunConfig, device: torch.device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
+    config: RunConfig, device: Device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
 ) -> None:
     """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
     task, train, val = data = assembly.build_data(config, device)
@@ -153,15 +152,15 @@ def _train(
     )
     batches = iter(row)
     began = clock()
-    for number in range(MOST_STEPS):
-        if number >= steps and clock() - began > seconds:
-            break
-        course.phase = "batch"
-        start = clock()
-        step(next(batches))
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        course.seconds.append(clock() - start)
+    with precision.training():
+        for number in range(MOST_STEPS):
+            if number >= steps and clock() - began > seconds:
+                break
+            course.phase = "batch"
+            start = clock()
+            step(next(batches))
+            device.drain()
+            course.seconds.append(clock() - start)
 
 
 def _validate(course: _Course, size: int) -> None:

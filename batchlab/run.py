@@ -29,9 +29,8 @@ from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
 from batchlab.training.checkpoint import Checkpointer
-from batchlab.training.device import device_facts
+from batchlab.training.devices.out_of_memory import how_it_failed
 from batchlab.training.loop import train
-from batchlab.training.out_of_memory import how_it_failed
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -166,7 +165,7 @@ class _Point:
             parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             data_fingerprint=assembly.data_fingerprint(train_set, val_set),
             code_fingerprint=code_fingerprint(code),
-            environment=environment(device_facts(device)) | {"code": code},
+            environment=environment(assembly.device_facts(device)) | {"code": code},
             lr_scaled=peak_rate,
             remainder=planned.remainder,
         )

@@ -235,6 +235,16 @@ def errors_are_not_swallowed(root: Path) -> Iterator[str]:
                 yield f"{module}:{node.lineno} swallows every error"
 
 
+def only_devices_know_their_kinds(root: Path) -> Iterator[str]:
+    """One place names `torch.cuda` and asks which kind of device it is: all else asks the `Device`."""
+    for module, path in modules(root).items():
+        if module.startswith("batchlab.training.devices"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if re.search(r"torch\.cuda\b|from torch import .*\bcuda\b|\bdevice\.type\b|\bis_cuda\b|\.cuda\(\)", line):
+                yield f"{module}:{number} knows a kind of device: ask batchlab.training.devices"
+
+
 def nothing_is_left_for_later(root: Path) -> Iterator[str]:
     for folder in ("batchlab", "configs", "scripts", ".ci"):
         for path in sorted((root / folder).rglob("*")):
@@ -286,6 +296,9 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (public_names_hide_no_module, {"__init__.py": "__all__ = ['report']", "report/__init__.py": ""}, "report"),
     (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept Exception:\n    pass"}, "batchlab.run:3"),
     (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept (OSError, BaseException):\n    ..."}, "swallows"),
+    (only_devices_know_their_kinds, {"run.py": "import torch\ntorch.cuda.synchronize()"}, "batchlab.run:2"),
+    (only_devices_know_their_kinds, {"run.py": "if tensor.device.type == 'cuda':\n    f()"}, "batchlab.run:1"),
+    (only_devices_know_their_kinds, {"instruments/a.py": "x = x.cuda()"}, "batchlab.instruments.a:1"),
     (nothing_is_left_for_later, {"run.py": "x = 1  # TO" + "DO: more"}, "batchlab/run.py:1"),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in RED))

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from batchlab.check import samples
 from batchlab.check.examination import examine
@@ -17,6 +16,7 @@ from batchlab.cli.main import main
 from batchlab.config import RunConfig
 from batchlab.hydra_app import compose
 from batchlab.sweep.server import WarmServer
+from batchlab.training.devices.cpu import CpuDevice
 
 OK, BETTER, WRONG = Level.OK, Level.BETTER, Level.WRONG
 SET = """
@@ -356,7 +356,7 @@ def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monke
 def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: Path) -> None:
     pairs("return (self.x[i] + torch.rand(2) if i > 500 else self.x[i]), self.y[i]")(lab)
 
-    _, sample, _ = samples.sampled(composed(), torch.device("cpu"))
+    _, sample, _ = samples.sampled(composed(), CpuDevice())
 
     assert sample is not None
     assert sample.is_random

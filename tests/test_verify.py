@@ -13,14 +13,15 @@ from torch import nn
 
 from batchlab import BadRequest, Task
 from batchlab.config import from_dict
-from batchlab.training.precision import Precision
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
 from batchlab.verify.examination import examine
 from batchlab.verify.findings import Cause, Difference, Findings, Kind
 from batchlab.verify.telling import lines
 from batchlab.verify.trial import Trial
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 ROUNDING = 1e-12
 
 

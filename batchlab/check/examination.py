@@ -9,7 +9,7 @@ from batchlab.check.samples import Sample, sampled
 from batchlab.config import RunConfig, target_name
 from batchlab.training import assembly
 from batchlab.training.batches import slices
-from batchlab.training.precision import Precision
+from batchlab.training.devices.precision import Precision
 from batchlab.training.user_errors import in_the_users_words
 
 EXAMPLES = 8  # that are passed through together, and alone

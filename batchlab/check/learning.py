@@ -21,7 +21,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
     optimizer = assembly.build_optimizer(config, passes.model)
     step = Step(passes.model, optimizer, passes.task, passes.precision, config.clip_norm)
-    seed_everything(0)
+    seed_everything(0, passes.device)
     passes.model.train()
     losses: list[float] = []
     start = time.perf_counter()

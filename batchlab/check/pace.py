@@ -4,8 +4,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-import torch
-
 from batchlab.check.findings import Finding, better, ok
 from batchlab.check.passes import Passes
 from batchlab.check.samples import SLOW_SECONDS, Sample
@@ -48,8 +46,7 @@ def _seconds(passes: Passes) -> float:
     """What a forward and backward pass takes per example; the first one longer than the others."""
     start = time.perf_counter()
     passes.gradients()
-    if passes.device.type == "cuda":
-        torch.cuda.synchronize(passes.device)
+    passes.device.drain()
     return (time.perf_counter() - start) / length(passes.batch)
 
 

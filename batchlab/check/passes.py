@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from batchlab.check.samples import seed_everything
 from batchlab.task import Batch, Task
 from batchlab.training.batches import slices
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.observing import Call, close, copies, observed
-from batchlab.training.precision import Precision
 from batchlab.training.step import backward
 
-# Of two equal passes, relative to the largest number: on a GPU kernels add up in another order each time.
-ROUNDING = {"cpu": 1e-6, "cuda": 1e-3}
 OF_A_MODULE = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 MOST_ENTRIES = 50  # of a list that are looked at
 
@@ -31,13 +30,13 @@ class Passes:
     task: Task
     batch: Batch
     precision: Precision
-    device: torch.device
+    device: Device
 
     @contextlib.contextmanager
     def passing(self, *, training: bool, seed: int) -> Iterator[None]:
-        with leaving_no_trace(self.model, self.device):
+        with leaving_no_trace(self.model, self.device), self.precision.training():
             self.model.train(training)
-            seed_everything(seed)
+            seed_everything(seed, self.device)
             yield
 
     def outputs(self, batch: Batch, *, training: bool, seed: int = 0) -> Any:
@@ -57,7 +56,7 @@ class Passes:
                 losses = self.task.loss(outputs, self.batch)
             found = copies((outputs, losses))
             if losses.requires_grad:
-                seed_everything(seed)
+                seed_everything(seed, self.device)
                 backward(self.model, self.task, self.precision, [self.batch])
                 found += copies([p.grad for p in self.model.parameters() if p.grad is not None])
         return found
@@ -70,8 +69,8 @@ class Passes:
 
     @property
     def rounding(self) -> float:
-        """By which two equal passes may differ."""
-        return ROUNDING[self.device.type]
+        """By which two equal passes may differ, relative to the largest number."""
+        return self.device.rounding
 
     def one_by_one(self) -> list[Batch]:
         return list(slices(self.batch, 1))

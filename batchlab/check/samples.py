@@ -17,6 +17,7 @@ from batchlab.printable import printable
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, rebuilt, tensors
+from batchlab.training.devices.device import Device
 from batchlab.training.reading import same_bits, seed_all
 from batchlab.training.residence import looked_at
 from batchlab.training.user_errors import in_the_users_words
@@ -39,20 +40,20 @@ class Sample:
     is_random: bool  # whether an example of the training set is drawn anew at each reading
 
 
-def seed_everything(seed: int) -> None:
+def seed_everything(seed: int, device: Device) -> None:
     """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
     seed_all(seed)
-    torch.cuda.manual_seed_all(seed)
+    device.seed(seed)
 
 
-def sampled(config: RunConfig, device: torch.device) -> tuple[Task | None, Sample | None, list[Finding]]:
+def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | None, list[Finding]]:
     """Makes the task twice, as two processes would, and reads examples of it; no sample where that cannot be."""
     made: list[Sample] = []
     task: Task | None = None
     seconds = []
     for seed in SEEDS:
         task = None  # or there would be two of it in memory
-        seed_everything(seed)
+        seed_everything(seed, device)
         start = time.perf_counter()
         try:
             task = assembly.build_task(config, device)
@@ -140,7 +141,7 @@ def _kind(part: Any) -> str:
     return f"a {type(part).__name__}{shown}"
 
 
-def _sample(task: Task, device: torch.device) -> Sample:
+def _sample(task: Task, device: Device) -> Sample:
     train, read_seconds = _read(task.train, device)
     val, _ = _read(task.val, device)
     is_random = {
@@ -160,11 +161,11 @@ def size(data: Any) -> int:
     return length(data) if _is_held(data) else len(data)
 
 
-def _read(data: Any, device: torch.device) -> tuple[Batch, float]:
+def _read(data: Any, device: Device) -> tuple[Batch, float]:
     """Examples from all over the set, on the device, and the seconds that each took to read."""
     index = torch.linspace(0, size(data) - 1, min(MOST, size(data))).long()
     if _is_held(data):
-        return rebuilt(data, [part[index.to(part.device)].to(device) for part in tensors(data)]), 0.0
+        return rebuilt(data, [part[index.to(part.device)].to(device.torch_device) for part in tensors(data)]), 0.0
     examples: list[Any] = []
     start = time.perf_counter()
     while len(examples) < len(index) and (len(examples) < 2 or time.perf_counter() - start < SECONDS):
@@ -173,7 +174,7 @@ def _read(data: Any, device: torch.device) -> tuple[Batch, float]:
         examples.append(data[position])
     spent = time.perf_counter() - start
     batch: Batch = default_collate(examples)
-    return rebuilt(batch, [part.to(device) for part in tensors(batch)]), spent / len(examples)
+    return rebuilt(batch, [part.to(device.torch_device) for part in tensors(batch)]), spent / len(examples)
 
 
 def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from batchlab.config_folder import config_folder
 from batchlab.errors import BadRequest
 
 if TYPE_CHECKING:
-    import torch
+    from batchlab.training.devices.device import Device
 
 ROUNDS = 7
 SECONDS_PER_ROUND = 0.03
@@ -29,18 +29,21 @@ def main() -> None:
     _doing("importing torch")
     import torch
 
+    from batchlab.training.devices.cuda import visible_devices
+    from batchlab.training.devices.named import device_named
+
     _fact("PyTorch", "torch", f"{torch.__version__}, {_build(torch.version.cuda)}")
     torch.set_num_threads(1)  # as a run does unless told otherwise
     _doing("training a step on the CPU")
-    _precisions(torch.device("cpu"))
+    _precisions(device_named("cpu"))
     _doing("timing CPU threads")
     _threads(len(os.sched_getaffinity(0)))
     _doing("asking for CUDA devices")
-    available = torch.cuda.is_available()
-    _tell(cuda_build=torch.version.cuda is not None, cuda_available=available)
-    for index in range(torch.cuda.device_count() if available else 0):
+    count = visible_devices()
+    _tell(cuda_build=torch.version.cuda is not None, cuda_available=count > 0)
+    for index in range(count):
         _doing(f"using cuda:{index}")
-        _cuda(torch.device("cuda", index))
+        _cuda(device_named(f"cuda:{index}"))
     _doing("importing torchvision")
     _torchvision()
     _doing("")
@@ -57,21 +60,18 @@ def _torchvision() -> None:
         _problem(False, f"torchvision does not import, so models of torchvision cannot be trained: {_line(error)}")
 
 
-def _cuda(device: "torch.device") -> None:
-    import torch
-
-    properties = torch.cuda.get_device_properties(device)
-    free, total = torch.cuda.mem_get_info(device)
+def _cuda(device: "Device") -> None:
+    facts = device.facts()
     _fact(
         f"Device {device}",
         "GPU",
-        f"{properties.name}, {total / 2**30:.1f} GiB of memory ({free / 2**30:.1f} free), "
-        f"compute capability {properties.major}.{properties.minor}",
+        f"{facts['device_name']}, {facts['device_bytes'] / 2**30:.1f} GiB of memory "
+        f"({(device.free_bytes() or 0) / 2**30:.1f} free), compute capability {facts['compute_capability']}",
     )
     _precisions(device)
 
 
-def _precisions(device: "torch.device") -> None:
+def _precisions(device: "Device") -> None:
     """Each precision: whether a training step works in it, and on the CPU how fast it is.
 
     A GPU's speed is not told: the default model is too small to fill one.
@@ -89,7 +89,7 @@ def _precisions(device: "torch.device") -> None:
                 _problem(True, f"a training step on {device} fails: {_line(error)}")
         else:
             told = "yes"
-            if device.type == "cpu" and name != "fp32":
+            if device.total_bytes() is None and name != "fp32":
                 ratio = statistics.median(fp32.timed() / steps.timed() for _ in range(ROUNDS))
                 told = f"yes, at {ratio:.2f} times the speed of fp32 (median of {ROUNDS}, batch size 256)"
             _fact(f"Device {device}", name, told)
@@ -99,12 +99,14 @@ def _threads(cores: int) -> None:
     """Whether more threads than one make the default model faster here."""
     import torch
 
+    from batchlab.training.devices.named import device_named
+
     if cores == 1:
         _fact("Device cpu", "threads", "1 CPU core may be used, so threads=1 is all there is")
         return
     gains = {}
     for batch_size in (32, 256):
-        steps = _Steps(torch.device("cpu"), "fp32", batch_size)
+        steps = _Steps(device_named("cpu"), "fp32", batch_size)
         steps.run(3)
         ratios = []
         for _ in range(ROUNDS):  # alternating, so that what else the machine does meets both
@@ -123,22 +125,22 @@ def _threads(cores: int) -> None:
 class _Steps:
     """Training steps of the default model's shape, on random numbers of the digits' shape."""
 
-    def __init__(self, device: "torch.device", precision: str, batch_size: int) -> None:
+    def __init__(self, device: "Device", precision: str, batch_size: int) -> None:
         import torch
         import yaml
         from torch import nn
 
-        from batchlab.training.precision import Precision
+        from batchlab.training.devices.precision import Precision
 
         self.precision = Precision(precision, device)
         shape = yaml.safe_load((config_folder() / "model" / "mlp.yaml").read_text(encoding="utf-8"))
         widths = [64, *[int(shape["width"])] * int(shape["depth"])]
         layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), nn.ReLU())]
-        self.model = nn.Sequential(*layers, nn.Linear(widths[-1], 10)).to(device)
+        self.model = nn.Sequential(*layers, nn.Linear(widths[-1], 10)).to(device.torch_device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(batch_size, 64, generator=generator).to(device)
-        self.labels = torch.randint(10, (batch_size,), generator=generator).to(device)
+        self.images = torch.randn(batch_size, 64, generator=generator).to(device.torch_device)
+        self.labels = torch.randint(10, (batch_size,), generator=generator).to(device.torch_device)
         self.per_round = 1
 
     def run(self, steps: int) -> float:
@@ -146,15 +148,16 @@ class _Steps:
         from torch.nn.functional import cross_entropy
 
         parameters = list(self.model.parameters())
-        start = time.perf_counter()
-        for _ in range(steps):
-            self.optimizer.zero_grad()
-            with self.precision.forward():
-                losses = cross_entropy(self.model(self.images), self.labels, reduction="none")
-            self.precision.backward(losses, 1 / len(self.labels))
-            self.precision.update(self.optimizer, parameters, None)
-        losses.sum().item()  # waits for the device, and raises what went wrong on it
-        return time.perf_counter() - start
+        with self.precision.training():
+            start = time.perf_counter()
+            for _ in range(steps):
+                self.optimizer.zero_grad()
+                with self.precision.forward():
+                    losses = cross_entropy(self.model(self.images), self.labels, reduction="none")
+                self.precision.backward(losses, 1 / len(self.labels))
+                self.precision.update(self.optimizer, parameters, None)
+            losses.sum().item()  # waits for the device, and raises what went wrong on it
+            return time.perf_counter() - start
 
     def timed(self) -> float:
         """Seconds per update, over about `SECONDS_PER_ROUND`."""

@@ -12,8 +12,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import rebuilt, slices, tensors
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 
@@ -24,7 +25,7 @@ class LossSurface:
     halved. The model's own weights are never written to. To be used inside `loss_surface`.
     """
 
-    def __init__(self, model: nn.Module, task: Task, data: Batch, *, chunk: int, double: bool) -> None:
+    def __init__(self, model: nn.Module, task: Task, data: Batch, device: Device, *, chunk: int, double: bool) -> None:
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         wide = [torch.float64] if double else [torch.float32, *(p.dtype for p in trainable.values())]
         self.dtype = functools.reduce(torch.promote_types, wide)
@@ -37,6 +38,7 @@ class LossSurface:
             f"model.{name}": t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()
         }
         self._losses = Losses(model, task)
+        self._device = device
         self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
         self._count = task.count(data)
         self.chunk = chunk
@@ -81,11 +83,7 @@ class LossSurface:
 
     def _loss(self, at: Tensor, batch: Batch) -> Tensor:
         """What `batch` adds to L(`at`), 0-d."""
-        # A model that draws in eval mode too draws the same each time, or L were no function. Not torch.manual_seed,
-        # which takes 150 us where there is CUDA to be told later.
-        torch.default_generator.manual_seed(0)
-        if at.device.type == "cuda":
-            torch.cuda.manual_seed(0)
+        self._device.seed(0)  # a model that draws in eval mode too draws the same each time, or L were no function
         pieces = [piece.view(shape) for piece, shape in zip(torch.split(at, self._sizes), self._shapes, strict=True)]
         weights = dict(zip(self._names, pieces, strict=True))
         losses: Tensor = functional_call(self._losses, weights | self._fixed, (batch,))
@@ -150,9 +148,8 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
         _without_cudnn() if recurrent else contextlib.nullcontext(),
     ):
         state.model.eval()
-        yield LossSurface(state.model, state.task, data, chunk=chunk, double=double)
-    if state.device.type == "cuda":
-        torch.cuda.empty_cache()
+        yield LossSurface(state.model, state.task, data, state.device, chunk=chunk, double=double)
+    state.device.empty_cache()
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from batchlab.instruments.hessian import LossSurface, loss_surface
 from batchlab.instruments.unit_gradients import summed_gradient
 from batchlab.task import Batch
 from batchlab.training.batches import slices
-from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 HESSIAN_CHUNK = 128  # examples that pass together, halved where they do not fit
@@ -50,7 +50,7 @@ def _form(surface: LossSurface, vector: Tensor) -> Tensor:
 
 def _summed(state: RunState, unit: Batch, parameters: Sequence[Tensor], micro_batch_size: int) -> tuple[Tensor, int]:
     """The gradient of a unit's summed loss, laid end to end, and its terms."""
-    gradient, count = torch.zeros((), device=state.device), 0
+    gradient, count = torch.zeros((), device=state.device.torch_device), 0
     for batch in slices(unit, micro_batch_size):
         more, terms = summed_gradient(state.model, state.task, batch, parameters)
         gradient, count = gradient + torch.cat([g.flatten() for g in more]), count + terms

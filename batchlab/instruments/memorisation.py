@@ -12,11 +12,12 @@ from batchlab.records import Measurement
 from batchlab.science.samples import sample_share
 from batchlab.task import Batch, Task
 from batchlab.training.batches import gather, length, rebuilt, stream_seed, subset, tensors
+from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.evaluation import by_example, right_answers
 from batchlab.training.residence import brought
 from batchlab.training.state import RunState
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 class Memorisation(Instrument):
@@ -76,4 +77,4 @@ def _with_right_labels(state: RunState, index: Tensor) -> Batch:
             "the same ones"
         )
     chosen = gather(right, index)
-    return rebuilt(chosen, [t.to(state.device) for t in tensors(chosen)])
+    return rebuilt(chosen, [t.to(state.device.torch_device) for t in tensors(chosen)])

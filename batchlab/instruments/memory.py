@@ -36,10 +36,9 @@ class Memory(Instrument):
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         for name, peak in state.meter.peak_bytes.items():
             yield state.measurement(name, peak)
-        if state.device.type == "cuda":
-            used = device_used_bytes(state.device.index or 0)
-            if used is not None:
-                yield state.measurement("memory/device_used_bytes", used)
+        used = state.device.used_bytes()
+        if used is not None:
+            yield state.measurement("memory/device_used_bytes", used)
 
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
@@ -60,16 +59,3 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
             total = losses.sum()
         del losses, total
     return sum(storages.values())
-
-
-def device_used_bytes(index: int) -> int | None:
-    """Bytes in use on CUDA device `index` by NVML's count; None where NVML does not answer."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        # by its UUID: NVML numbers all devices, CUDA only the visible ones
-        uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
-        return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(uuid)).used)
-    except pynvml.NVMLError:
-        return None

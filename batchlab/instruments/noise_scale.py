@@ -17,8 +17,8 @@ from batchlab.records import Measurement
 from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 METHODS = ("auto", "micro_batches", "per_example")
@@ -106,8 +106,7 @@ class GradientNoiseScale(Instrument):
             if self.method == "per_example":
                 freeze_statistics(state.model)
             norms = [norms_of(self._drawn(state, examples)) for _ in range(self.draws)]
-        if state.device.type == "cuda":
-            torch.cuda.empty_cache()  # or training's reserved bytes would be read with what this took
+        state.device.empty_cache()  # or training's reserved bytes would be read with what this took
 
         population = length(state.train)
         small, big = torch.stack(norms).cpu().numpy().transpose(1, 2, 0, 3)  # each (scales, draws, parameters)

@@ -13,8 +13,8 @@ from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.instruments.unit_gradients import Scale, UnitGradients, summed_gradient
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, rebuilt, slices, tensors
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once

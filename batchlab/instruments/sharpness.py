@@ -15,7 +15,7 @@ from batchlab.science.curvature import extreme_eigenvalues, trace
 from batchlab.science.sharpness import asam, keskar, sam
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
-from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
 BASIS_BYTES = 2**30  # that the Krylov space may take

@@ -91,7 +91,7 @@ def look(connection: Connection, values: Mapping[str, Any]) -> None:
     print_to(os.open(os.devnull, os.O_WRONLY))
     from batchlab.check.examination import examine
     from batchlab.recording.masking import concealed
-    from batchlab.training.out_of_memory import how_it_failed
+    from batchlab.training.devices.out_of_memory import how_it_failed
 
     try:
         found = examine(from_dict(values))

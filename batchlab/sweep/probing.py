@@ -24,7 +24,7 @@ SECONDS = 0.3  # of steps beyond those
 
 def work(connection: Connection, values: Mapping[str, Any], log: str, settings: Mapping[str, Any]) -> None:
     """Runs one probe of the config `values` and sends what came of it; in the child."""
-    from batchlab.training.peaks import give_freed_pages_back
+    from batchlab.training.devices.process_memory import give_freed_pages_back
 
     if settings["exact"]:
         give_freed_pages_back()  # before there is a second thread, which would get a heap of its own

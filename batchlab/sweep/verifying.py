@@ -47,7 +47,7 @@ def look(connection: Connection, values: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(os.open(os.devnull, os.O_WRONLY))
     from batchlab.recording.masking import concealed
-    from batchlab.training.out_of_memory import how_it_failed
+    from batchlab.training.devices.out_of_memory import how_it_failed
     from batchlab.verify.examination import examine
 
     try:

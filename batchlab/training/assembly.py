@@ -2,7 +2,6 @@
 
 import hashlib
 import inspect
-import os
 from typing import Any
 
 import torch
@@ -14,40 +13,34 @@ from batchlab.errors import BadRequest
 from batchlab.plan import scaled
 from batchlab.task import Task
 from batchlab.training.batches import Stream, length, stream_seed, tensors
-from batchlab.training.device import meter_of
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.named import device_named
+from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
-from batchlab.training.peaks import keep_freed_pages
-from batchlab.training.precision import Precision
+from batchlab.training.meter import Meter
 from batchlab.training.residence import brought
 from batchlab.training.state import RunState
 
 
-def prepare_process(config: RunConfig) -> torch.device:
-    """Sets what PyTorch keeps per process (threads, determinism); returns the run's device."""
-    keep_freed_pages()
+def prepare_process(config: RunConfig) -> Device:
+    """Sets what PyTorch keeps per process (threads, determinism, the current device); returns the run's device."""
     torch.set_num_threads(config.threads)
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
-    torch.use_deterministic_algorithms(config.deterministic)
-    device = torch.device(config.device)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise BadRequest(
-                f"device={config.device} was asked for, and PyTorch {torch.__version__} sees no CUDA device here: "
-                "use device=cpu, or device=auto to take CUDA where there is one"
-            )
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise BadRequest(f"device={config.device} is not here: this machine has {torch.cuda.device_count()}")
-        torch.cuda.set_device(device)
+    device = device_named(config.device)
+    device.prepare(deterministic=config.deterministic)
     return device
 
 
-def build_task(config: RunConfig, device: torch.device) -> Task:
+def device_facts(device: Device) -> dict[str, Any]:
+    """What a record's environment says of the device and of how PyTorch uses it."""
+    return {"torch_cuda": torch.version.cuda, "threads": torch.get_num_threads(), **device.facts()}
+
+
+def build_task(config: RunConfig, device: Device) -> Task:
     """What the data group names, called."""
-    return targets.build(config.data, Task, what="data", offered={"device": device}, trust=config.trust)
+    return targets.build(config.data, Task, what="data", offered={"device": device.torch_device}, trust=config.trust)
 
 
-def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Any, Any]:
+def build_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     """The task, and its training and validation set: on the device, or `Stream`s to it."""
     task = build_task(config, device)
     train = brought(task.train, device, name="train", workers=config.workers)
@@ -58,7 +51,7 @@ def build_data(config: RunConfig, device: torch.device) -> tuple[Task, Any, Any]
 def build_state(
     config: RunConfig,
     data: tuple[Task, Any, Any],
-    device: torch.device,
+    device: Device,
     *,
     budget: int,
     precision: Precision | None = None,
@@ -68,10 +61,11 @@ def build_state(
     model = build_model(config, task, device).train()
     optimizer = build_optimizer(config, model)
     precision = precision or Precision(config.precision, device)
-    return RunState(model, optimizer, task, train, val, device, precision, meter_of(device), budget)
+    meter = Meter(peaks=device.peaks(), drain=device.drain)
+    return RunState(model, optimizer, task, train, val, device, precision, meter, budget)
 
 
-def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Module:
+def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
     """What the model group names, called at the run's seed and moved to the device.
 
     Initial weights come from the CPU's generator, so that they are the same on every device. `model.ghost_batch` is
@@ -85,8 +79,8 @@ def build_model(config: RunConfig, task: Task, device: torch.device) -> nn.Modul
         )
     ghost_batch = group.pop("ghost_batch", None)
     torch.manual_seed(stream_seed(config.seed, "weights"))
-    offered = {**task.model_args, "task": task, "device": device}
-    model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device)
+    offered = {**task.model_args, "task": task, "device": device.torch_device}
+    model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device.torch_device)
     if lazy := [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
         raise BadRequest(
             f"model._target_={config.model['_target_']} does not know the size of '{lazy[0]}' before its first batch, "

@@ -6,18 +6,19 @@ from torch import Tensor
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import Augment, augmented, length, rebuilt, split, tensors
+from batchlab.training.devices.device import Device
 from batchlab.training.reading import random_states, same_bits
 
 
-def augmented_twice(batch: Batch, augment: Augment, seed: int) -> Batch:
+def augmented_twice(batch: Batch, augment: Augment, seed: int, device: Device) -> Batch:
     """`batch` as `augment` makes it at the start of the row; itself it is left as it is.
 
     BadRequest where `augment` draws random numbers of its own, makes something else of the same draws when it is called
     again, or of a batch in two parts: the run could not be resumed, and would depend on the size of its batches.
     """
-    before = _states(batch)
+    before = _states(device)
     made = augmented(_copy(batch), augment, seed, 0)
-    drew = _states(batch) != before
+    drew = _states(device) != before
     if drew or not same_bits(made, augmented(_copy(batch), augment, seed, 0)):
         raise BadRequest(
             "the task's augment draws random numbers of its own, so that no run could be resumed: make them of the "
@@ -35,9 +36,9 @@ def augmented_twice(batch: Batch, augment: Augment, seed: int) -> Batch:
     return made
 
 
-def _states(batch: Batch) -> tuple[object, ...]:
-    device = tensors(batch)[0].device
-    return random_states(), bytes(torch.cuda.get_rng_state(device).numpy()) if device.type == "cuda" else None
+def _states(device: Device) -> tuple[object, ...]:
+    own = device.random_state()
+    return random_states(), None if own is None else bytes(own.numpy())
 
 
 def _copy(batch: Batch) -> Batch:

@@ -11,6 +11,7 @@ import torch
 
 from batchlab.errors import BadRequest
 from batchlab.records import Measurement
+from batchlab.training.devices.device import Device
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.step import Outcome
 
@@ -79,7 +80,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
         if state.precision.scaler is not None:
             state.precision.scaler.load_state_dict(content["scaler"])
         for name, instrument in instruments.items():
-            instrument.load_state_dict(_on(state.device, content["instruments"][name]))
+            instrument.load_state_dict(_on(state.device.torch_device, content["instruments"][name]))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"it does not fit the model as it is now: {(str(error) or type(error).__name__).splitlines()[0]}"
@@ -90,20 +91,19 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
     _set_random_streams(content["random"], state.device)
 
 
-def _random_streams(device: torch.device) -> dict[str, Any]:
+def _random_streams(device: Device) -> dict[str, Any]:
     numpy_state: Any = np.random.get_state(legacy=False)
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "cuda": device.random_state(),
         "python": random.getstate(),
         "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": numpy_state["state"]["key"].tolist()}},
     }
 
 
-def _set_random_streams(kept: Mapping[str, Any], device: torch.device) -> None:
+def _set_random_streams(kept: Mapping[str, Any], device: Device) -> None:
     torch.set_rng_state(kept["torch"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(kept["cuda"], device)
+    device.set_random_state(kept["cuda"])
     version, internal, gauss = kept["python"]
     random.setstate((version, tuple(internal), gauss))
     inner = kept["numpy"]["state"]

@@ -20,29 +20,30 @@ def train(
 ) -> Iterator[Measurement]:
     """Trains from where `state` is to the end of `state.budget`, yielding measurements; control is the caller's at
     every yield. A run that was stopped has no last look: it is to go on from there."""
-    agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
-    next_batch = iter(batches)
-    yield from _measured(state, agenda.due)
-    first = batches.first()
-    state.meter.start(lambda: step.rehearse(first, state.device), lambda: step.settle(first, state.device))
-    while state.examples < state.budget and not enough():
-        if stopping():
-            state.meter.stop()
-            return
-        state.learning_rate = learning_rate(state.examples)
-        for group in state.optimizer.param_groups:
-            group["lr"] = state.learning_rate
-        outcome = step(next(next_batch))
-        state.step += 1
-        state.examples += outcome.examples
-        for watch in agenda.watchers:
-            watch(outcome)
-        if state.examples >= agenda.next:
-            yield from _measured(state, agenda.due)
-    state.meter.stop()
-    yield from _measured(state, agenda.not_yet_measured_at)
-    for instrument in instruments:
-        yield from instrument.conclude(state)
+    with state.precision.training():
+        agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
+        next_batch = iter(batches)
+        yield from _measured(state, agenda.due)
+        first = batches.first()
+        state.meter.start(lambda: step.rehearse(first, state.device), lambda: step.settle(first, state.device))
+        while state.examples < state.budget and not enough():
+            if stopping():
+                state.meter.stop()
+                return
+            state.learning_rate = learning_rate(state.examples)
+            for group in state.optimizer.param_groups:
+                group["lr"] = state.learning_rate
+            outcome = step(next(next_batch))
+            state.step += 1
+            state.examples += outcome.examples
+            for watch in agenda.watchers:
+                watch(outcome)
+            if state.examples >= agenda.next:
+                yield from _measured(state, agenda.due)
+        state.meter.stop()
+        yield from _measured(state, agenda.not_yet_measured_at)
+        for instrument in instruments:
+            yield from instrument.conclude(state)
 
 
 def _measured(state: RunState, due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:

@@ -3,26 +3,15 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
+
+from batchlab.training.devices.device import Peaks
 
 SETTLE_SECONDS = 0.005
 
 
 def _nothing() -> None:
     """What is done where nothing is."""
-
-
-class Peaks(Protocol):
-    """High-water marks of memory that can be set back (`batchlab.training.peaks`)."""
-
-    def read(self) -> dict[str, int]:
-        """Bytes at the highest since `reset`, by measurement name."""
-
-    def reset(self) -> None:
-        """Start a new high-water mark at the present level."""
-
-    def stand(self) -> None:
-        """The marks of an earlier process stand where this one's would mean something else."""
 
 
 class Meter:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from batchlab.training.devices.device import Device
+
 
 @contextlib.contextmanager
-def leaving_no_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
+def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
     """Gradients, buffers (BatchNorm's), modes and random streams are afterwards what they were before.
 
     Inside, gradients start out empty. Weights and the optimizer are for the caller not to touch.
@@ -19,9 +21,8 @@ def leaving_no_trace(model: nn.Module, device: torch.device) -> Iterator[None]:
     gradients = [(p, p.grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    cuda = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=cuda):
+        with torch.random.fork_rng(devices=device.random_devices()):
             for p, _ in gradients:
                 p.grad = None
             yield

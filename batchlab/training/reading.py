@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 
 from batchlab.task import Batch
 from batchlab.training.batches import length, tensors
-from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import in_the_users_words
 
 Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers; [] as it comes

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, IterableDataset
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import example_bytes, held, length, rebuilt, tensors
+from batchlab.training.devices.device import Device
 from batchlab.training.open_files import moved, positions
 from batchlab.training.reading import (
     Reader,
@@ -28,7 +29,7 @@ DEVICE_SHARE = 0.5  # of a CUDA device's memory, that a run's sets may take toge
 LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
 
 
-def brought(data: Any, device: torch.device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
     """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as a set for training or validation.
 
     As tensors on `device`, or a `Streamed` that `workers` processes read: a Dataset of more than `RESIDENT_BYTES`, what
@@ -40,7 +41,7 @@ def brought(data: Any, device: torch.device, *, name: str, workers: int = 0, bes
     """
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
-        coming = sum(t.nbytes for t in tensors(data) if t.device.type != "cuda")  # the others are where they are
+        coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
         if coming and _has_no_room(device, coming, beside):
             return Streamed(Rows(data), device, name=name, workers=workers)
         return _moved(data, device)
@@ -86,19 +87,16 @@ class Rows(Dataset[Any]):
         return rebuilt(self.data, [t[index] for t in tensors(self.data)])
 
 
-def _has_no_room(device: torch.device, coming: int, beside: Any) -> bool:
-    if device.type != "cuda":
+def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
+    total = device.total_bytes()
+    if total is None:
         return False
-    there = sum(t.nbytes for t in held(beside) if t.device.type == "cuda")
-    return there + coming > DEVICE_SHARE * _device_bytes(device)
+    there = sum(t.nbytes for t in held(beside) if device.holds(t))
+    return there + coming > DEVICE_SHARE * total
 
 
-def _device_bytes(device: torch.device) -> int:
-    return int(torch.cuda.get_device_properties(device).total_memory)
-
-
-def _moved(data: Batch, device: torch.device) -> Batch:
-    return rebuilt(data, [t.to(device) for t in tensors(data)])
+def _moved(data: Batch, device: Device) -> Batch:
+    return rebuilt(data, [t.to(device.torch_device) for t in tensors(data)])
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:

@@ -9,8 +9,9 @@ from torch import nn
 
 from batchlab.records import Measurement
 from batchlab.task import Task
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
-from batchlab.training.precision import Precision
 from batchlab.training.step import Outcome
 
 
@@ -23,7 +24,7 @@ class RunState:
     task: Task
     train: Any  # the whole training set: on the device, or a `Stream` to it
     val: Any
-    device: torch.device
+    device: Device
     precision: Precision
     meter: Meter
     budget: int  # examples

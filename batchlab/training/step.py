@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, slices
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.precision import Precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +49,20 @@ class Step:
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
         return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
 
-    def rehearse(self, micro_batches: Sequence[Batch], device: torch.device) -> None:
+    def rehearse(self, micro_batches: Sequence[Batch], device: Device) -> None:
         """The passes of one update, without the update and without a trace: what is needed once is got outside the
         clock (memory, kernels), and the mark of memory sees a step."""
         with leaving_no_trace(self.model, device):
             self.model.train()
             backward(self.model, self.task, self.precision, micro_batches)
 
-    def settle(self, micro_batches: Sequence[Batch], device: torch.device) -> None:
+    def settle(self, micro_batches: Sequence[Batch], device: Device) -> None:
         """A forward pass of two examples, without a trace, so that training finds the processor as it left it.
 
         On the CPU an instrument leaves other code and other numbers in the caches, and the vector units asleep: the
         next step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), and measuring was charged after all.
         """
-        if device.type == "cpu":
+        if device.settles():
             with torch.no_grad(), leaving_no_trace(self.model, device), self.precision.forward():
                 self.task.forward(self.model, next(slices(micro_batches[0], 2)))
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
+from batchlab.training.devices.device import Device
 from batchlab.training.reading import Piece, Reader, ReadingError, Unreadable, apart, own_random_numbers
 
 # This much is read at once, where batches are smaller: setting the random streams back costs 200 us, however much
@@ -44,7 +45,7 @@ class Streamed(Stream):
     """
 
     def __init__(
-        self, dataset: Any, device: torch.device, *, name: str, workers: int = 0, index: Tensor | None = None
+        self, dataset: Any, device: Device, *, name: str, workers: int = 0, index: Tensor | None = None
     ) -> None:
         self.dataset, self.device, self.name, self.workers = dataset, device, name, workers
         self._index = index  # of a subset: which examples of `dataset`
@@ -121,14 +122,14 @@ class Streamed(Stream):
         with own_random_numbers():
             read = self._here[piece]
         self._seconds = min(self._seconds, (time.perf_counter() - began) / len(piece[0]))
-        if self.device.type != "cuda" or isinstance(read, Unreadable):
+        if not self.device.pins() or isinstance(read, Unreadable):
             return read
         return rebuilt(read, [t.pin_memory() for t in tensors(read)])
 
     def _moved(self, read: Any) -> Batch:
         if isinstance(read, Unreadable):
             raise BadRequest(read.reason) from ReadingError(read.trace)
-        return rebuilt(read, [t.to(self.device, non_blocking=True) for t in tensors(read)])
+        return rebuilt(read, [t.to(self.device.torch_device, non_blocking=True) for t in tensors(read)])
 
     def _start(self, pieces: Iterator[Piece], workers: int) -> Any:
         loader: DataLoader[Any] = DataLoader(
@@ -137,7 +138,7 @@ class Streamed(Stream):
             batch_size=None,
             num_workers=workers,
             collate_fn=_unchanged,
-            pin_memory=self.device.type == "cuda",
+            pin_memory=self.device.pins(),
             worker_init_fn=_settle_in,
             prefetch_factor=PIECES_AHEAD,
             multiprocessing_context="fork",  # a Dataset need not be picklable, and starts with everything imported

@@ -11,7 +11,8 @@ from batchlab.plan import plan
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors
-from batchlab.training.precision import Precision
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
 from batchlab.verify.findings import Difference, Findings
 from batchlab.verify.trial import Trial
@@ -43,7 +44,7 @@ def examine(config: RunConfig) -> Findings:
         judge = wide
     except (RuntimeError, TypeError) as error:  # a number of the model, the data or the loss that is fp32 for good
         failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
-        judge = _trial(config, task, batches, device, "fp32")  # anew: TF32 may have been switched on meanwhile
+        judge = _trial(config, task, batches, device, "fp32")
     decided = next(d for d in differences if d.number_format == judge.number_format)
     _refuse_nan(decided)
     return Findings(
@@ -55,7 +56,7 @@ def examine(config: RunConfig) -> Findings:
     )
 
 
-def _trial(config: RunConfig, task: Task, batches: list[Batch], device: torch.device, number_format: str) -> Trial:
+def _trial(config: RunConfig, task: Task, batches: list[Batch], device: Device, number_format: str) -> Trial:
     model = assembly.build_model(config, task, device)
     is_wide = number_format == "float64"
     return Trial(

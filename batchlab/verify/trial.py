@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, split
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.observing import Call, copies, observed
-from batchlab.training.precision import Precision
 from batchlab.training.step import backward
 from batchlab.verify.findings import Difference
 
@@ -34,7 +35,7 @@ class Trial:
     model: nn.Module
     task: Task
     precision: Precision
-    device: torch.device
+    device: Device
     batches: Sequence[Batch]
     micro_batch_sizes: tuple[int, ...]
     number_format: str
@@ -102,7 +103,11 @@ class Trial:
 
     @contextlib.contextmanager
     def _passing(self, seed: int) -> Iterator[None]:
-        with leaving_no_trace(self.model, self.device), _default_dtype(self.number_format):
+        with (
+            leaving_no_trace(self.model, self.device),
+            self.precision.training(),
+            _default_dtype(self.number_format),
+        ):
             self.model.train()
             for module in self.frozen:
                 module.training = False  # not .eval(): what is inside it is another suspect

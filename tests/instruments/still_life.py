@@ -5,11 +5,12 @@ from types import SimpleNamespace
 import torch
 
 from batchlab import Task
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
-from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 def standing(model, task, *, optimizer=None, precision="fp32", step=0):

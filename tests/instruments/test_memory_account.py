@@ -6,12 +6,13 @@ from torch import nn
 
 from batchlab.instruments.memory_account import account
 from batchlab.task import Task
-from batchlab.training.device import meter_of
-from batchlab.training.precision import Precision
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
+from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 PARAMETERS = (10 * 7 + 7) + 2 * 7 + (7 * 3 + 3)  # linear, batch norm, linear
 TENSORS = 6
 
@@ -26,7 +27,7 @@ def stepped(make_optimizer) -> RunState:
     model = nn.Sequential(nn.Linear(10, 7), nn.BatchNorm1d(7), nn.ReLU(), nn.Linear(7, 3))
     optimizer = make_optimizer(model.parameters())
     precision = Precision("fp32", CPU)
-    state = RunState(model, optimizer, task, task.train, task.val, CPU, precision, meter_of(CPU), budget=5)
+    state = RunState(model, optimizer, task, task.train, task.val, CPU, precision, Meter(peaks=CPU.peaks()), budget=5)
     Step(model, optimizer, task, precision)((task.train,))
     return state
 

@@ -21,10 +21,11 @@ from batchlab.instruments.training_loss import TrainingLoss
 from batchlab.instruments.validation import Validation
 from batchlab.instruments.worst_class import WorstClass
 from batchlab.training.batches import Batches
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
+from batchlab.training.devices.process_memory import ResidentPeak
 from batchlab.training.loop import train
 from batchlab.training.meter import Meter
-from batchlab.training.peaks import ResidentPeak
-from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -80,7 +81,7 @@ def trained(instruments, precision, *, rehearsing=True):
     data = task().train
     model = Noisy()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
-    cpu = torch.device("cpu")
+    cpu = CpuDevice()
     number_format = Precision(precision, cpu)
     state = RunState(
         model=model,

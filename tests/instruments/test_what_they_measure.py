@@ -15,13 +15,14 @@ from batchlab.instruments.memory import Memory, saved_for_backward_bytes
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import FOLD, TrainingLoss
 from batchlab.instruments.validation import Validation
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
 from batchlab.training.evaluation import by_example
 from batchlab.training.meter import Meter
-from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
 from batchlab.training.step import Outcome
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 def state_of(model, data, *, task=None, val=None, precision="fp32"):

@@ -9,7 +9,7 @@ import torch
 from batchlab.records import RunStatus
 from batchlab.sweep.endings import classify
 from batchlab.sweep.identity import group_id, run_folder, run_id
-from batchlab.training.out_of_memory import is_out_of_memory
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 
 BASE = ("batch_size=64", "examples=640")
 HOSTILE = """

@@ -6,7 +6,7 @@ import torch
 from batchlab.science.largest_fit import Outcome
 from batchlab.sweep.find import STANDING_IN
 from batchlab.sweep.probing import HEADROOM, Prober
-from batchlab.training.out_of_memory import is_ambiguous, is_kernel_limit, is_out_of_memory
+from batchlab.training.devices.out_of_memory import is_ambiguous, is_kernel_limit, is_out_of_memory
 
 MIB = 2**20
 NETS = """

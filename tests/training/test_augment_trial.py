@@ -12,6 +12,7 @@ from batchlab import BadRequest, uniform
 from batchlab.config import to_dict
 from batchlab.preflight import examine
 from batchlab.training.augment_trial import augmented_twice
+from batchlab.training.devices.cpu import CpuDevice
 
 IMAGES = torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)
@@ -37,7 +38,7 @@ def lit(images, amount):
 )
 def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
     with pytest.raises(BadRequest, match=r"draws random numbers of its own.*batchlab\.uniform\(draws, 'a name'\)"):
-        augmented_twice((IMAGES, LABELS), augment, seed=0)
+        augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
 )
 def test_an_augmentation_across_the_examples_of_a_batch_is_refused(augment):
     with pytest.raises(BadRequest, match=r"when other examples stand in its batch.*each example by itself"):
-        augmented_twice((IMAGES, LABELS), augment, seed=0)
+        augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 
 def test_one_that_depends_on_example_and_draw_alone_is_taken_and_rounding_forgiven():
@@ -61,12 +62,14 @@ def test_one_that_depends_on_example_and_draw_alone_is_taken_and_rounding_forgiv
         return batch[0] * (1 + 1e-7 * len(draws)), batch[1]  # another last bit for another number of examples
 
     given = IMAGES.clone()
-    made, labels = augmented_twice((given, LABELS), augment, seed=0)
+    made, labels = augmented_twice((given, LABELS), augment, seed=0, device=CpuDevice())
 
     assert torch.equal(given, IMAGES)
     assert torch.equal(labels, LABELS)
     assert 1.2 < float(made.mean() / IMAGES.mean()) < 1.8  # 1.5 on average, over 24 draws of uniform numbers
-    assert len(augmented_twice((IMAGES[:1], LABELS[:1]), lambda batch, draws: batch, seed=0)[0]) == 1
+    assert (
+        len(augmented_twice((IMAGES[:1], LABELS[:1]), lambda batch, draws: batch, seed=0, device=CpuDevice())[0]) == 1
+    )
 
 
 def test_an_augmentation_in_place_leaves_the_set_that_is_fingerprinted_alone(tmp_path):

@@ -12,6 +12,7 @@ from torture.tiny import folder_of, stop_at, tiny, train
 from batchlab.errors import BadRequest
 from batchlab.training import batches as module
 from batchlab.training.batches import Batches, permutation, row
+from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.streaming import Streamed
 
 
@@ -95,7 +96,7 @@ def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_bat
 def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
     """What an augmentation is handed over 60 examples: each example, with its draw."""
     examples = torch.arange(23)
-    data = Streamed(TensorDataset(examples), torch.device("cpu"), name="train") if stream else (examples,)
+    data = Streamed(TensorDataset(examples), CpuDevice(), name="train") if stream else (examples,)
     batches = Batches(
         data,
         micro_batch_sizes=micro_batch_sizes,

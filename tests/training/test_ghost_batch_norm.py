@@ -11,9 +11,10 @@ from torch import nn
 from batchlab import BadRequest, Task
 from batchlab.config import from_dict
 from batchlab.training import assembly
+from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.ghost_batch_norm import GhostBatchNorm, give_ghosts
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 def drawn(*shape, dtype=torch.float64):

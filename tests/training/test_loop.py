@@ -7,13 +7,14 @@ import torch.nn.functional as F
 from batchlab import Task
 from batchlab.instruments import Instrument
 from batchlab.training.batches import Batches, row
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import Agenda, train
 from batchlab.training.meter import Meter
-from batchlab.training.precision import Precision
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 class NoMemory:

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 
 from batchlab import Task
 from batchlab.training.batches import split
-from batchlab.training.precision import Precision
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
 from batchlab.training.step import Step, backward
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 RAGGED = [[7], [4, 3], [3, 3, 1], [1, 6], [1] * 7, [2, 2, 2, 1]]
 
 
@@ -169,7 +170,7 @@ def test_the_gradient_is_the_same_by_either_door_to_the_engine(engine, monkeypat
         monkeypatch.delattr(torch.autograd.graph, "_engine_run_backward")
     weight = torch.randn(3, dtype=torch.float64, requires_grad=True)
     x = torch.randn(7, 3, dtype=torch.float64)
-    Precision("fp32", torch.device("cpu")).backward((x @ weight).square(), 0.25)
+    Precision("fp32", CpuDevice()).backward((x @ weight).square(), 0.25)
     assert torch.allclose(weight.grad, 0.25 * 2 * x.T @ (x @ weight.detach()), rtol=1e-12)
-    Precision("fp32", torch.device("cpu")).backward((x @ weight).square(), 0.25)  # adds
+    Precision("fp32", CpuDevice()).backward((x @ weight).square(), 0.25)  # adds
     assert torch.allclose(weight.grad, 0.5 * 2 * x.T @ (x @ weight.detach()), rtol=1e-12)

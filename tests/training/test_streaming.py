@@ -23,12 +23,14 @@ from batchlab.sweep.probing import Prober
 from batchlab.training import residence, streaming
 from batchlab.training.assembly import data_fingerprint
 from batchlab.training.batches import Batches, gather, length, row, slices, subset
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.cuda import CudaDevice
 from batchlab.training.reading import apart
 from batchlab.training.residence import Rows, brought
 from batchlab.training.streaming import Streamed
 from batchlab.verify.examination import examine
 
-CPU = torch.device("cpu")
+CPU = CpuDevice()
 
 
 def streamed(dataset, workers=0):
@@ -194,10 +196,10 @@ def test_what_streams_and_what_is_held():
 
 
 def test_tensors_that_a_cuda_device_has_no_room_for_stream_from_where_they_are(monkeypatch):
-    monkeypatch.setattr(residence, "_device_bytes", lambda device: 1000)
+    monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: 1000)
     x, y = torch.randn(40, 3), torch.arange(40)
     data = {"x": x, "y": y}
-    found = brought(data, torch.device("cuda"), name="train", workers=2)
+    found = brought(data, CudaDevice(0), name="train", workers=2)
 
     assert isinstance(found, Streamed)
     here = Streamed(found.dataset, CPU, name="train")
@@ -208,11 +210,11 @@ def test_tensors_that_a_cuda_device_has_no_room_for_stream_from_where_they_are(m
 
 
 def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeypatch):
-    monkeypatch.setattr(residence, "_device_bytes", lambda device: 1000)
-    cuda = torch.device("cuda")
+    monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: 1000)
+    cuda = CudaDevice(0)
 
     class There(torch.Tensor):  # stands for 300 bytes that the device holds
-        device, nbytes = cuda, 300
+        device, nbytes = cuda.torch_device, 300
 
     train = (torch.zeros(40).as_subclass(There),)
     val = (torch.zeros(75),)  # 300 bytes: alone there is room
@@ -260,7 +262,7 @@ def test_examples_of_two_shapes_are_told_in_one_line(workers):
 
 
 def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
-    from batchlab.training.out_of_memory import is_out_of_memory
+    from batchlab.training.devices.out_of_memory import is_out_of_memory
 
     with pytest.raises(MemoryError) as error:
         handed(Faulty("memory"), [8], 40, workers=1)

@@ -8,23 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.errors import BadRequest
+from batchlab.training.devices.device import Device
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
-
-
-def refuse_unless_able(name: str, device: torch.device) -> None:
-    """BadRequest, with the reason, where `device` cannot train in precision `name`."""
-    if device.type == "cpu":
-        if name == "tf32":
-            raise BadRequest("precision=tf32 is a mode of NVIDIA GPUs, and this run is on the CPU: use fp32 or bf16")
-        return
-    if name in ("bf16", "tf32") and torch.cuda.get_device_capability(device) < TENSOR_CORES:
-        major, minor = torch.cuda.get_device_capability(device)
-        raise BadRequest(
-            f"precision={name} needs compute capability 8.0, and {torch.cuda.get_device_name(device)} has "
-            f"{major}.{minor}, where it would be emulated: use fp16 or fp32"
-        )
 
 
 def _run_backward(outputs: Tensor, gradient: Tensor) -> None:
@@ -42,27 +28,38 @@ def _run_backward(outputs: Tensor, gradient: Tensor) -> None:
 class Precision:
     """How one run's forward and backward passes count."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
-        refuse_unless_able(name, device)
+    def __init__(self, name: str, device: Device) -> None:
+        device.refuse_unless_able(name)
         self.name = name
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.type) if name == "fp16" else None
-        self._set_tf32(name == "tf32")
+        self.scaler = torch.amp.GradScaler(device.kind) if name == "fp16" else None
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Around a run: what an fp32 product runs in is the run's to say, and afterwards what it was.
+
+        BadRequest where the model's or the data's code has switched it meanwhile: then some of the run was in the one
+        and some in the other.
+        """
+        tf32 = self.name == "tf32"
+        with self.device.fp32(tf32=tf32):
+            yield
+            if not self.device.fp32_is(tf32=tf32):
+                raise BadRequest(
+                    f"precision={self.name} was asked for, and the code of the model or the data switches PyTorch's "
+                    "fp32 precision while it runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): "
+                    "take that line out, and use precision=tf32 for TF32"
+                )
 
     def forward(self) -> AbstractContextManager[object]:
         """Around a forward pass and its loss."""
         if self.name in AUTOCAST:
-            return torch.autocast(self.device.type, dtype=AUTOCAST[self.name])
+            return torch.autocast(self.device.kind, dtype=AUTOCAST[self.name])
         return contextlib.nullcontext()
 
-    @contextlib.contextmanager
-    def full(self) -> Iterator[None]:
+    def full(self) -> AbstractContextManager[None]:
         """Around a validation: fp32 for all, so that precisions are compared by the weights they led to."""
-        self._set_tf32(False)
-        try:
-            yield
-        finally:
-            self._set_tf32(self.name == "tf32")
+        return self.device.fp32(tf32=False)
 
     def backward(self, losses: Tensor, weight: float) -> None:
         """Adds the gradient of `weight * losses.sum()` to the parameters', scaled where the precision needs it.
@@ -97,9 +94,3 @@ class Precision:
     def loss_scale(self) -> float | None:
         """The scaler's present scale; waits for the device."""
         return self.scaler.get_scale() if self.scaler else None
-
-    def _set_tf32(self, on: bool) -> None:
-        # PyTorch lets cuDNN use TF32 unless told otherwise, so fp32 has to say no.
-        if self.device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32 = on
-            torch.backends.cudnn.allow_tf32 = on

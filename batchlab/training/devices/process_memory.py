@@ -1,30 +1,9 @@
-"""Where the high-water marks of memory are read: the CUDA allocator, or the kernel's count of resident pages."""
+"""Memory of this process as the kernel counts it, and what the C library keeps of it."""
 
 import contextlib
 import ctypes
 import resource
 from pathlib import Path
-
-import torch
-
-
-class CudaPeaks:
-    """The allocator's marks: `allocated` is what tensors held, `reserved` what PyTorch took from the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def read(self) -> dict[str, int]:
-        return {
-            "memory/peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-            "memory/peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-        }
-
-    def stand(self) -> None:
-        """The allocator's own count is as good in a process that goes on."""
-
-    def reset(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
 
 
 class ResidentPeak:
@@ -57,6 +36,38 @@ class ResidentPeak:
         self._baseline = status_bytes("VmRSS")
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")
+
+
+class PrivatePeak:
+    """The high-water mark of what the limit counts on the CPU: private writable memory, from `reset` on.
+
+    The kernel keeps a mark of all address space (VmPeak), from which what was mapped of files is taken. Where it did
+    not rise above an earlier peak, resident memory tells, less the pages of files: a forked process meets those of its
+    libraries one by one, 40 MiB in the first step; they are shared, and no limit counts them.
+    """
+
+    def __init__(self) -> None:
+        self._resident = ResidentPeak()
+        self._before: dict[str, int] = {}
+
+    def reset(self) -> None:
+        """Growth counts from here."""
+        self._resident.reset()
+        self._before = {key: status_bytes(key) for key in ("VmPeak", "VmSize", "VmData", "RssFile")}
+
+    def stand(self) -> None:
+        """A limit is tried by a process from its beginning to its end."""
+
+    def read(self) -> dict[str, int]:
+        """Bytes at the highest since `reset`."""
+        now = {key: status_bytes(key) for key in self._before}
+        if now["VmPeak"] > self._before["VmPeak"]:
+            not_counted = (now["VmSize"] - now["VmData"]) - (self._before["VmSize"] - self._before["VmData"])
+            highest = now["VmPeak"] - self._before["VmSize"] - not_counted
+        else:
+            resident = self._resident.read()["memory/peak_resident_bytes"]
+            highest = resident - (now["RssFile"] - self._before["RssFile"])
+        return {"memory/peak_private_bytes": max(0, highest)}
 
 
 def keep_freed_pages() -> None:
@@ -100,8 +111,3 @@ def status_bytes(key: str) -> int:
             if line.startswith(key + ":"):
                 return int(line.split()[1]) * 1024
     return 0
-
-
-def peaks_of(device: torch.device) -> CudaPeaks | ResidentPeak:
-    """The marks that belong to `device`."""
-    return CudaPeaks(device) if device.type == "cuda" else ResidentPeak()

@@ -1,0 +1,174 @@
+"""A CUDA device (or a ROCm one, which PyTorch calls the same) as the device of a run."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.errors import BadRequest
+from batchlab.training.devices import fp32_switches
+
+TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
+
+
+class CudaDevice:
+    """One device by its index in this process: torch.cuda takes no device without one in several of its calls."""
+
+    kind = "cuda"
+    rounding = 1e-3  # kernels add up in another order each time
+    gather_bytes = 96 * 2**10
+
+    def __init__(self, index: int) -> None:
+        self.torch_device = torch.device("cuda", index)
+
+    def __str__(self) -> str:
+        return str(self.torch_device)
+
+    def prepare(self, *, deterministic: bool) -> None:
+        if deterministic:
+            allow_deterministic_products()
+        torch.use_deterministic_algorithms(deterministic)
+        torch.cuda.set_device(self.torch_device)
+
+    def name(self) -> str | None:
+        return str(torch.cuda.get_device_name(self.torch_device))
+
+    def uuid(self) -> str:
+        """As NVML names it: NVML numbers all devices, CUDA only the visible ones."""
+        return f"GPU-{torch.cuda.get_device_properties(self.torch_device).uuid}"
+
+    def facts(self) -> Mapping[str, Any]:
+        properties = torch.cuda.get_device_properties(self.torch_device)
+        return {
+            "device": self.kind,
+            "device_name": properties.name,
+            "device_bytes": properties.total_memory,
+            "compute_capability": f"{properties.major}.{properties.minor}",
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+
+    def drain(self) -> None:
+        torch.cuda.synchronize(self.torch_device)
+
+    def settles(self) -> bool:
+        return False
+
+    def peaks(self) -> "CudaPeaks":
+        return CudaPeaks(self.torch_device)
+
+    def limited_peaks(self) -> "CudaPeaks":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no marks to set back
+        return CudaPeaks(self.torch_device)
+
+    @contextlib.contextmanager
+    def limited(self, allowed: int) -> Iterator[None]:
+        """PyTorch's allocator refuses what is beyond; the context, and what libraries take past the allocator, are not
+        in its count."""
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        if allowed > free:
+            raise BadRequest(
+                f"{self} has {free / 2**30:.1f} GiB free, and a probe was to have {allowed / 2**30:.1f} GiB: give a "
+                "smaller memory_limit, or leave it out"
+            )
+        torch.cuda.set_per_process_memory_fraction(allowed / total, self.torch_device)
+        try:
+            yield
+        finally:  # what is made of the outcome needs memory too
+            torch.cuda.set_per_process_memory_fraction(1.0, self.torch_device)
+
+    def total_bytes(self) -> int | None:
+        return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+
+    def free_bytes(self) -> int | None:
+        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+
+    def used_bytes(self) -> int | None:
+        import pynvml
+
+        try:
+            pynvml.nvmlInit()
+            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(self.uuid())).used)
+        except pynvml.NVMLError:
+            return None
+
+    def allocator_retries(self) -> int:
+        return int(torch.cuda.memory_stats(self.torch_device).get("num_alloc_retries", 0))
+
+    def empty_cache(self) -> None:
+        torch.cuda.empty_cache()
+
+    def holds(self, tensor: Tensor) -> bool:
+        return tensor.device.type == "cuda"
+
+    def pins(self) -> bool:
+        return True
+
+    def seed(self, seed: int) -> None:
+        torch.default_generator.manual_seed(seed)
+        torch.cuda.manual_seed(seed)
+
+    def random_state(self) -> Tensor | None:
+        return torch.cuda.get_rng_state(self.torch_device)
+
+    def set_random_state(self, state: Tensor | None) -> None:
+        if state is not None:
+            torch.cuda.set_rng_state(state, self.torch_device)
+
+    def random_devices(self) -> Sequence[torch.device]:
+        return (self.torch_device,)
+
+    def refuse_unless_able(self, precision: str) -> None:
+        if torch.version.hip is not None:
+            if precision == "tf32":
+                raise BadRequest("precision=tf32 is a mode of NVIDIA GPUs, and this is an AMD one: use fp32 or bf16")
+            return
+        able = torch.cuda.get_device_capability(self.torch_device)
+        if precision in ("bf16", "tf32") and able < TENSOR_CORES:
+            raise BadRequest(
+                f"precision={precision} needs compute capability 8.0, and {self.name()} has "
+                f"{able[0]}.{able[1]}, where it would be emulated: use fp16 or fp32"
+            )
+
+    def fp32(self, *, tf32: bool) -> AbstractContextManager[None]:
+        return fp32_switches.cuda_in(fp32_switches.TF32 if tf32 else fp32_switches.IEEE)
+
+    def fp32_is(self, *, tf32: bool) -> bool:
+        return set(fp32_switches.cuda_switches()) <= ({"tf32"} if tf32 else {"ieee"})
+
+
+class CudaPeaks:
+    """The allocator's marks: `allocated` is what tensors held, `reserved` what PyTorch took from the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def read(self) -> dict[str, int]:
+        return {
+            "memory/peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
+            "memory/peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
+        }
+
+    def stand(self) -> None:
+        """The allocator's own count is as good in a process that goes on."""
+
+    def reset(self) -> None:
+        torch.cuda.reset_peak_memory_stats(self.device)
+
+
+def allow_deterministic_products() -> None:
+    """cuBLAS is deterministic only with a workspace of its own for each stream.
+
+    PyTorch reads the setting at the first matrix product of a process and keeps the answer, so it must be there before:
+    in a process that makes several points, as soon as one of them is deterministic.
+    """
+    os.environ.setdefault(WORKSPACE, ":4096:8")
+
+
+def visible_devices() -> int:
+    """How many CUDA devices PyTorch can use in this process; 0 where it can use none."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0

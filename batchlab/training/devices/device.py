@@ -1,0 +1,100 @@
+"""What everything else may ask of the device that a run trains on."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Peaks(Protocol):
+    """High-water marks of memory that can be set back."""
+
+    def read(self) -> dict[str, int]:
+        """Bytes at the highest since `reset`, by measurement name."""
+
+    def reset(self) -> None:
+        """Start a new high-water mark at the present level."""
+
+    def stand(self) -> None:
+        """The marks of an earlier process stand where this one's would mean something else."""
+
+
+class Device(Protocol):
+    """A device of this process. Nobody else names `torch.cuda`, or compares the type of a `torch.device`.
+
+    `kind` is `cpu` or `cuda`; a CUDA device always carries its index, which is how this process numbers it and no part
+    of what a run is.
+    """
+
+    kind: str
+    torch_device: torch.device
+    rounding: float  # two equal passes may differ by so much, relative to the largest number
+    gather_bytes: int  # one gather of training batches makes so much
+
+    def prepare(self, *, deterministic: bool) -> None:
+        """Makes it the device of this process, before anything is computed."""
+
+    def name(self) -> str | None:
+        """The model's name, as its maker calls it; None where it is not known."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What a record's environment says of it."""
+
+    def drain(self) -> None:
+        """Waits until it has done what it was given."""
+
+    def settles(self) -> bool:
+        """Whether measuring leaves its caches elsewhere, so that a light pass brings training's back."""
+
+    def peaks(self) -> Peaks:
+        """The marks of what training takes, for a run's record."""
+
+    def limited_peaks(self) -> Peaks:
+        """The marks of the memory that `limited` is about; the first of them is what a limit compares with."""
+
+    def limited(self, allowed: int) -> AbstractContextManager[None]:
+        """Inside, this process may take `allowed` bytes beyond what it has; BadRequest where there are not as many."""
+
+    def total_bytes(self) -> int | None:
+        """The device's own memory; None where it is the host's."""
+
+    def free_bytes(self) -> int | None:
+        """What of it is free now, whoever uses the rest; None where it is the host's."""
+
+    def used_bytes(self) -> int | None:
+        """What of it is in use now, by all processes; None where that is not known."""
+
+    def allocator_retries(self) -> int:
+        """How often the allocator had to give its cache back to serve a request."""
+
+    def empty_cache(self) -> None:
+        """Gives back what the allocator keeps for later."""
+
+    def holds(self, tensor: Tensor) -> bool:
+        """Whether the tensor lives on a device of this kind."""
+
+    def pins(self) -> bool:
+        """Whether what is sent to it should lie in page-locked memory."""
+
+    def seed(self, seed: int) -> None:
+        """Seeds the generators that a forward pass on it draws from: PyTorch's of the CPU and its own."""
+
+    def random_state(self) -> Tensor | None:
+        """Its own generator's state (bytes, on the CPU); None where PyTorch's CPU generator is its own."""
+
+    def set_random_state(self, state: Tensor | None) -> None:
+        """The inverse of `random_state`."""
+
+    def random_devices(self) -> Sequence[torch.device]:
+        """What `torch.random.fork_rng` has to keep beside the CPU's generator."""
+
+    def refuse_unless_able(self, precision: str) -> None:
+        """BadRequest, with the reason, where it cannot train in that precision."""
+
+    def fp32(self, *, tf32: bool) -> AbstractContextManager[None]:
+        """Inside, fp32 matrix products, convolutions and recurrent layers run in fp32, or in TF32."""
+
+    def fp32_is(self, *, tf32: bool) -> bool:
+        """Whether they do so now: a model's own code can switch it."""
