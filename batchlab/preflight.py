@@ -95,7 +95,7 @@ def _build(config: RunConfig) -> Parts:
     precision = Precision(config.precision, device)
     task, train, val = assembly.build_data(config, device)
     model = assembly.build_model(config, task, device)
-    assembly.build_optimizer(config, model)
+    precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
     two = _two_examples(train, task, config.seed, device)

@@ -61,6 +61,7 @@ def build_state(
     model = build_model(config, task, device).train()
     optimizer = build_optimizer(config, model)
     precision = precision or Precision(config.precision, device)
+    precision.prepare(optimizer)
     meter = Meter(peaks=device.peaks(), drain=device.drain)
     return RunState(model, optimizer, task, train, val, device, precision, meter, budget)
 

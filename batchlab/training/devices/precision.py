@@ -51,6 +51,27 @@ class Precision:
                     "take that line out, and use precision=tf32 for TF32"
                 )
 
+    def prepare(self, optimizer: torch.optim.Optimizer) -> None:
+        """Makes, before the first update, what an optimizer would leave unwritten where that update is thrown away.
+
+        A fused optimizer runs also where fp16's gradients overflow, and its kernel then writes nothing. PyTorch's fused
+        SGD takes its momentum from uninitialised memory (torch/optim/sgd.py), to be filled by that kernel: a routine
+        overflow of the first update, at a scale of 65,536, left garbage to go on from. From zeros the first update that
+        counts makes what it would have made: 0 x momentum + gradient.
+        """
+        if self.scaler is None or not isinstance(optimizer, torch.optim.SGD):
+            return
+        for group in optimizer.param_groups:
+            if not (group.get("fused") and group.get("momentum")):
+                continue
+            if group.get("dampening"):  # the first update is not damped, and from zeros it would be
+                raise BadRequest(
+                    f"optimizer.dampening={group['dampening']} cannot be with precision=fp16 and optimizer.fused=true: "
+                    "use optimizer.fused=false"
+                )
+            for p in group["params"]:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
     def forward(self) -> AbstractContextManager[object]:
         """Around a forward pass and its loss."""
         if self.name in AUTOCAST:
