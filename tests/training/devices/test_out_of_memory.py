@@ -1,0 +1,77 @@
+"""What PyTorch and its libraries say when memory ran out, and what only looks like it."""
+
+import pytest
+import torch
+
+from batchlab.records import RunStatus
+from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_out_of_memory, is_pinning
+
+
+class DeferredCudaCallError(Exception):
+    """As torch.cuda raises it while CUDA starts: it is no RuntimeError."""
+
+
+PINNED = """Caught AcceleratorError in pin memory thread for device 0.
+Original Traceback (most recent call last):
+  File "pin_memory.py", line 40, in do_one_step
+torch.AcceleratorError: CUDA error: out of memory
+"""
+SAID = {
+    "the allocator": RuntimeError(
+        "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 1 GiB"
+    ),
+    "the runtime": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "the driver, under expandable segments": RuntimeError("CUDA driver error: out of memory"),
+    "outside the allocator": RuntimeError("CUDA ran out of memory outside PyTorch's allocator. If this workload"),
+    "a Triton kernel": RuntimeError("Triton Error [CUDA]: out of memory"),
+    "a Triton kernel on ROCm": RuntimeError("Triton Error [HIP]: out of memory"),
+    "ROCm": RuntimeError("HIP error: out of memory"),
+    "ROCm's allocator": RuntimeError("HIP out of memory. Tried to allocate 2.00 GiB."),
+    "hipBLAS": RuntimeError("CUDA error: HIPBLAS_STATUS_ALLOC_FAILED when calling `hipblasCreate(handle)`"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuSOLVER": RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `cusolverDnCreate(handle)`"),
+    "cuFFT": RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
+    "cuDNN 8": RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    "cuDNN 9": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+    "cuDNN 9, of the host": RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_HOST_ALLOCATION_FAILED"),
+    "the CPU": RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    "CUDA while it starts": DeferredCudaCallError("CUDA call failed lazily at init: CUDA error: out of memory"),
+    "PyTorch's own kind": torch.OutOfMemoryError("CUDA out of memory."),
+    "Python": MemoryError(),
+    "a convolution": RuntimeError("GET was unable to find an engine to execute this computation"),
+    "cuBLAS's handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+}
+NOT_SAID = {
+    "a user's joke": RuntimeError("out of memory of patience"),
+    "a lookup": KeyError("CUDA out of memory"),
+    "a user's own check": ValueError("DefaultCPUAllocator: can't allocate memory"),
+    "a product that cuBLAS refused": RuntimeError(
+        "CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasSgemm`"
+    ),
+    "a product that failed": RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm`"),
+    "an assertion on the device": RuntimeError("CUDA error: device-side assert triggered"),
+    "a driver that is too old": RuntimeError("CUDA driver version is insufficient for CUDA runtime version"),
+    "host memory that could not be locked": RuntimeError(PINNED),
+    "the same by another kind": torch.OutOfMemoryError(PINNED),
+}
+
+
+@pytest.mark.parametrize("who", SAID)
+def test_every_way_in_which_memory_runs_out_is_known(who):
+    assert is_out_of_memory(SAID[who])
+    assert how_it_failed(SAID[who])[0] is RunStatus.OOM
+
+
+@pytest.mark.parametrize("who", NOT_SAID)
+def test_what_only_looks_like_it_is_none(who):
+    assert not is_out_of_memory(NOT_SAID[who])
+    assert how_it_failed(NOT_SAID[who])[0] is RunStatus.FAILED
+
+
+def test_a_library_without_room_for_its_handle_is_ambiguous():
+    assert [who for who in SAID if is_ambiguous(SAID[who])] == ["a convolution", "cuBLAS's handle"]
+
+
+def test_host_memory_that_could_not_be_locked_is_said_with_what_helps():
+    assert [who for who in (SAID | NOT_SAID) if is_pinning((SAID | NOT_SAID)[who])] == list(NOT_SAID)[-2:]
+    assert "use fewer workers" in how_it_failed(NOT_SAID["host memory that could not be locked"])[1]
