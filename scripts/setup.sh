@@ -1,4 +1,4 @@
-# Sourced by scripts/batchlab and scripts/test, which set `here` to the folder of this file.
+# Sourced by scripts/batchlab, scripts/python and scripts/test, which set `here` to the folder of this file.
 # `set_up plain` or `set_up test` makes $root/.venv fit, or only looks at its stamp where it is.
 #
 # .venv/batchlab-ready       the stamp: what the set-up was made from; written last, by a rename

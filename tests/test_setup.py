@@ -1,4 +1,4 @@
-"""`scripts/batchlab` and `scripts/test` set themselves up once, repair themselves, and get out of the way.
+"""The commands of `scripts/` set themselves up once, repair themselves, and get out of the way.
 
 The real scripts run in a copy of the repository, on a PATH that holds a stub Python instead of a real one:
 it writes down how it was called and installs nothing. So these tests need no network and no seconds.
@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import tomllib
 from dataclasses import dataclass, field
@@ -261,7 +262,70 @@ def test_all_checks_run_and_the_last_line_names_the_failed_one(clone: Clone) -> 
     assert clone.run("test").returncode == 0
 
 
-@pytest.mark.parametrize("script", ["scripts/batchlab", "scripts/test", "scripts/setup.sh", ".ci/run"])
+def python_scripts() -> list[str]:
+    """Names of the scripts written in Python that need batchlab's packages: all but slurm_here, which needs none."""
+    folder = Path(__file__).resolve().parents[1] / "scripts"
+    firsts = {path.name: path.read_text().partition("\n")[0] for path in folder.iterdir() if path.is_file()}
+    return sorted(name for name, first in firsts.items() if "python" in first and "." not in name)
+
+
+NEED_PACKAGES = [name for name in python_scripts() if name != "slurm_here"]
+
+
+@pytest.mark.parametrize("script", NEED_PACKAGES)
+def test_a_script_typed_from_a_fresh_clone_makes_its_environment_and_runs_in_it(
+    script: str, clone: Clone, tmp_path: Path
+) -> None:
+    clone.add("python3", PYTHON.replace('"python $*"', '"$0 $*"'))
+
+    done = clone.run(str(clone.root / "scripts" / script), "--some", "a b", cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    assert sum("--editable" in call for call in clone.calls) == 1
+    assert clone.calls[-1] == f"{clone.root}/.venv/bin/python {clone.root}/scripts/{script} --some a b"
+
+
+@pytest.mark.parametrize("script", NEED_PACKAGES)
+def test_a_named_python_is_taken_and_nothing_is_set_up(script: str, clone: Clone, tmp_path: Path) -> None:
+    clone.add("another", PYTHON.replace('"python $*"', '"another $* $PYTHONPATH"'))
+
+    done = clone.run(str(clone.root / "scripts" / script), "-x", cwd=tmp_path, PYTHON="another", PYTHONPATH="/mine")
+
+    assert done.returncode == 0, done.stderr
+    assert clone.calls == [f"another {clone.root}/scripts/{script} -x {clone.root}:/mine"]
+    assert not (clone.root / ".venv").exists()
+
+
+def test_a_named_python_that_is_none_is_refused(clone: Clone) -> None:
+    done = clone.run("bench_loop", PYTHON="no-such-python")
+
+    assert done.returncode == 1
+    assert "PYTHON=no-such-python is no program here" in done.stderr
+    assert clone.calls == []
+
+
+IMPORTS_TORCH = pytest.param("torture", marks=pytest.mark.slow)  # to name its kinds: 7 s
+
+
+@pytest.mark.parametrize("script", [*(IMPORTS_TORCH if n == "torture" else n for n in NEED_PACKAGES), "slurm_here"])
+def test_a_script_explains_itself(script: str, repository: Path, tmp_path: Path) -> None:
+    """Also where the PATH's python3 has no packages: only slurm_here runs under it."""
+    bare = tmp_path / "python3"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": sys.executable}
+
+    done = subprocess.run(
+        [repository / "scripts" / script, "--help"], cwd=tmp_path, env=environment, capture_output=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
+    assert re.match(f"usage: (scripts/)?{script} ", done.stdout.decode())
+
+
+@pytest.mark.parametrize(
+    "script", ["scripts/batchlab", "scripts/python", "scripts/test", "scripts/setup.sh", ".ci/run"]
+)
 def test_shell_scripts_parse(script: str, repository: Path) -> None:
     first = (repository / script).read_text().splitlines()[0]
     shell = "bash" if "bash" in first else "sh"
@@ -272,10 +336,8 @@ def test_shell_scripts_parse(script: str, repository: Path) -> None:
 
 def test_python_scripts_are_among_what_ruff_checks(repository: Path) -> None:
     ruff = tomllib.loads((repository / "pyproject.toml").read_text())["tool"]["ruff"]
-    commands = [path for path in (repository / "scripts").iterdir() if path.is_file() and path.suffix == ""]
 
-    python = {f"scripts/{path.name}" for path in commands if "python" in path.read_text().splitlines()[0]}
-    assert python == set(ruff["extend-include"])
+    assert {f"scripts/{name}" for name in python_scripts()} == set(ruff["extend-include"])
 
 
 def test_every_constraint_pins_one_version_and_every_requirement_has_one(repository: Path) -> None:
