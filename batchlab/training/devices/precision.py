@@ -32,7 +32,7 @@ class Precision:
         device.refuse_unless_able(name)
         self.name = name
         self.device = device
-        self.scaler = torch.amp.GradScaler(device.kind) if name == "fp16" else None
+        self.scaler = torch.amp.GradScaler(device.torch_device.type) if name == "fp16" else None
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -75,7 +75,7 @@ class Precision:
     def forward(self) -> AbstractContextManager[object]:
         """Around a forward pass and its loss."""
         if self.name in AUTOCAST:
-            return torch.autocast(self.device.kind, dtype=AUTOCAST[self.name])
+            return torch.autocast(self.device.torch_device.type, dtype=AUTOCAST[self.name])
         return contextlib.nullcontext()
 
     def full(self) -> AbstractContextManager[None]:
