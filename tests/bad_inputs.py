@@ -347,7 +347,7 @@ class NothingRefusedIt(Exception):  # noqa: N818 - what is wrong is the line
 
 def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
     """Every line with its exit code and what is said."""
-    from batchlab.sweep.machine import resolve_device
+    from batchlab.host.device_choice import resolve_device
 
     here = WITHOUT_CUDA if resolve_device("auto") == "cpu" else []
     for lines, code in ((BAD, 2), (here, 2), (EMPTY, 4), (SEEN_BY_THE_PREFLIGHT if with_preflight else [], 2)):

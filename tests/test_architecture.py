@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(("errors", "printable"), 0),
     **dict.fromkeys(("records", "science", "config_folder", "knob_values", "hidden_keys"), 1),
     **dict.fromkeys(("config", "plan", "task", "targets"), 2),
-    **dict.fromkeys(("training", "data", "models"), 3),
+    **dict.fromkeys(("training", "host", "data", "models"), 3),
     **dict.fromkeys(("instruments", "recording"), 4),
     **dict.fromkeys(("run", "probe", "preflight", "verify", "check", "report"), 5),
     "sweep": 6,
@@ -165,10 +165,11 @@ def report_opens_journals_anywhere(root: Path) -> Iterator[str]:
             yield f"{module} imports {imported}: a report is made on a laptop"
 
 
-def recording_needs_no_torch(root: Path) -> Iterator[str]:
+def recording_and_host_need_no_torch(root: Path) -> Iterator[str]:
+    why = {"recording": "the report uses recording", "host": "the parent of a sweep uses host"}
     for module, imported in each_import(root):
-        if room(module) == "recording" and imported.split(".")[0] in ("torch", "torchvision"):
-            yield f"{module} imports {imported}: the report uses recording"
+        if room(module) in why and imported.split(".")[0] in ("torch", "torchvision"):
+            yield f"{module} imports {imported}: {why[room(module)]}"
 
 
 def the_command_line_starts_light(root: Path) -> Iterator[str]:
@@ -276,7 +277,8 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (nobody_imports_data_or_models, {"data/digits.py": "import batchlab.models"}, "_target_"),
     (report_opens_journals_anywhere, {"report/table.py": "def f():\n    import torch"}, "laptop"),
     (report_opens_journals_anywhere, {"report/table.py": "from batchlab.training import loop"}, "laptop"),
-    (recording_needs_no_torch, {"recording/journal.py": "from torch.utils.tensorboard import SummaryWriter"}, "torch"),
+    (recording_and_host_need_no_torch, {"recording/journal.py": "from torch.utils import tensorboard"}, "torch"),
+    (recording_and_host_need_no_torch, {"host/nvml.py": "def f():\n    import torch"}, "parent"),
     (the_command_line_starts_light, {"cli/train.py": "import torch"}, "batchlab.cli.train -> torch"),
     (
         the_command_line_starts_light,

@@ -18,12 +18,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from batchlab.config import RunConfig, from_dict, from_hydra
 from batchlab.errors import BadRequest, EmptyGrid
+from batchlab.host.device_choice import resolve_device
 from batchlab.hydra_app.arguments import own_targets
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.laying import PlainConfig, PlainValue, laid_over, parsed_number, plain_config, plain_value
 from batchlab.hydra_app.measured import told, with_number
 from batchlab.hydra_app.permitted import check_overrides
-from batchlab.sweep.machine import resolve_device
 from batchlab.sweep.points import Point
 
 MOST_POINTS = 100_000

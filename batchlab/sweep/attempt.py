@@ -8,11 +8,11 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
 from batchlab.config import to_dict
+from batchlab.host.exit_status import classify, oom_kill_count
 from batchlab.recording.files import now_utc
 from batchlab.recording.run_folder import hold, read_record, write_record
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
-from batchlab.sweep.endings import classify, oom_kill_count
 from batchlab.sweep.identity import group_id
 from batchlab.sweep.points import Point, Spectator
 from batchlab.sweep.server import WarmServer
@@ -126,12 +126,9 @@ class Attempt:
         )
 
 
-def begin(
-    point: Point, server: WarmServer, *, device: str | None, answered_at: str | None, closing: ExitStack
-) -> Attempt:
-    """Starts the point's process; on `device` where it was given one, else on what its config says."""
+def begin(point: Point, server: WarmServer, *, gpu: str | None, answered_at: str | None, closing: ExitStack) -> Attempt:
+    """Starts the point's process, with the GPU `gpu` (its UUID) alone where it was given one."""
     config = point.config
-    values = to_dict(config) | ({"device": device} if device else {})
     identity = {
         "run_id": point.run_id,
         "study": config.study_name,
@@ -140,7 +137,7 @@ def begin(
         "answered_at": answered_at,
     }
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, values, str(point.folder), identity)
+    process, connection = server.start(worker.work, to_dict(config), str(point.folder), identity, gpu=gpu)
     return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
 
 

@@ -12,7 +12,7 @@ from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, o
 from batchlab.config import RunConfig, from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.sweep.checks import answer_of, check_grid
-from batchlab.sweep.points import Point
+from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.verifying import look as compare
@@ -28,6 +28,7 @@ def check(point: Point) -> int:
         if getattr(point.config, name):
             raise BadRequest(f"{name} is for runs, and check makes none: leave it out")
     with WarmServer() as server:
+        server.gpu = gpu_of([point])
         server.warm_up()
         with UnreadConsole(stderr=True).status("Checking the data and the model..."):
             checkup = _examined(point.config, server)

@@ -6,13 +6,13 @@ from typing import Any
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
+from batchlab.host.exit_status import classify
 from batchlab.recording.checkpoint_files import newest_step
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.run_folder import read_records
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
 from batchlab.sweep.changes import Facts, changes, refuse
-from batchlab.sweep.endings import classify
 from batchlab.sweep.points import Point
 from batchlab.sweep.server import WarmServer
 

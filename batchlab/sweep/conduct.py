@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from batchlab.errors import BadRequest, StorageError
+from batchlab.host.gpu_pool import models
+from batchlab.host.nvml import Gpu
 from batchlab.printable import counted, printable
 from batchlab.recording import disk
 from batchlab.recording.results import write_results
@@ -18,14 +20,15 @@ from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged
 from batchlab.sweep.elsewhere import Launch, run_elsewhere
 from batchlab.sweep.interruption import Interruption, watching_signals
-from batchlab.sweep.machine import check_room
-from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, without_duplicates
+from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, gpus_of, without_duplicates
 from batchlab.sweep.progress import progress
 from batchlab.sweep.reporting import REPORT, report
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.supervisor import run_grid
 from batchlab.sweep.table import show
+
+MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 
 
 def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
@@ -36,9 +39,8 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     """
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
-    if elsewhere is None:
-        check_room(distinct[0].config)
-    elif distinct[0].config.jobs > 1:
+    gpus = gpus_of(distinct) if elsewhere is None else ()
+    if elsewhere is not None and distinct[0].config.jobs > 1:
         raise BadRequest(f"jobs={distinct[0].config.jobs} is for this machine: the launcher has a setting of its own")
     standings = [standing(point) for point in distinct]
     if distinct[0].config.dry_run:
@@ -49,6 +51,7 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
         # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
             if left:
+                server.gpu = gpus[0].uuid if gpus else None
                 server.warm_up()
                 for study in dict.fromkeys(point.study_folder for point in left):
                     _try_to_write(study)
@@ -57,8 +60,10 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
                     spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
                 if (text := stands_failed(standings)) is not None:
                     spectator.say(text)
+                if len(models(gpus)) > 1:
+                    spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
                 check_unchanged(left, check_grid(left, server))
-                outcome = _run(distinct, left, server, spectator, elsewhere)
+                outcome = _run(distinct, left, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:
         _tell("stopped before a point was begun")
         return interruption.exit_code or 130
@@ -92,10 +97,15 @@ def _say_plan(lines: Sequence[str], removed: int) -> int:
 
 
 def _run(
-    points: Sequence[Point], left: Sequence[Point], server: WarmServer, spectator: Spectator, elsewhere: Launch | None
+    points: Sequence[Point],
+    left: Sequence[Point],
+    server: WarmServer,
+    spectator: Spectator,
+    elsewhere: Launch | None,
+    gpus: Sequence[Gpu],
 ) -> SweepOutcome:
     if elsewhere is None:
-        return run_grid(points, server, spectator)
+        return run_grid(points, server, spectator, gpus)
     interrupted = run_elsewhere(left, elsewhere, spectator.say) if left else None
     found = [read_record(point.folder) for point in points]
     records = tuple(record for record in found if record is not None)

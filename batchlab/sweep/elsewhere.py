@@ -10,7 +10,7 @@ from pathlib import Path
 from batchlab.errors import StorageError
 from batchlab.recording.run_folder import read_record
 from batchlab.sweep.interruption import Interruption, listening, watching_signals
-from batchlab.sweep.points import Point
+from batchlab.sweep.points import Point, gpus_of
 from batchlab.sweep.progress import progress
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.supervisor import run_grid
@@ -59,7 +59,7 @@ def run_in_job(point: Point) -> int:
     submitit puts the job into the queue again.
     """
     with WarmServer() as server, progress(total=1) as spectator:
-        outcome = run_grid([not_forced_twice(point)], server, spectator)
+        outcome = run_grid([not_forced_twice(point)], server, spectator, gpus_of([point]))
     if outcome.storage is not None:
         raise StorageError(outcome.storage)
     return last_word(outcome.exit_code)

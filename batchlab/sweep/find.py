@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
+from batchlab.host.memory import SHARE, available_bytes
 from batchlab.printable import counted
 from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
@@ -13,9 +14,8 @@ from batchlab.science.uncertainty import Interval
 from batchlab.sweep.checks import check_grid
 from batchlab.sweep.find_table import Watcher, comparison, summary
 from batchlab.sweep.interruption import Interruption, watching_signals
-from batchlab.sweep.points import Point, distinguishing, without_duplicates
+from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
 from batchlab.sweep.probing import Prober
-from batchlab.sweep.room import SHARE, available_bytes
 from batchlab.sweep.searches import SOUGHT, Search
 from batchlab.sweep.server import WarmServer
 
@@ -35,6 +35,7 @@ def find(points: Sequence[Point], *, memory_limit: int | None, at_most: int | No
     watcher = Watcher()
     try:
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
+            server.gpu = gpu_of(points)
             server.warm_up()
             watcher.say("checking the model and the data")
             check_grid([_small(search.config) for search in searches], server)

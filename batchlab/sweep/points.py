@@ -2,11 +2,13 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from batchlab.config import RunConfig, to_dict
+from batchlab.host.gpu_pool import gpus_for
+from batchlab.host.nvml import Gpu
 from batchlab.recording.files import now_utc
 from batchlab.recording.masking import masked, masked_overrides
 from batchlab.records import RunRecord, RunStatus
@@ -89,6 +91,21 @@ def without_duplicates(points: Sequence[Point]) -> list[Point]:
     for point in points:
         first.setdefault((point.study_folder, point.run_id), point)
     return list(first.values())
+
+
+def gpus_of(points: Sequence[Point]) -> tuple[Gpu, ...]:
+    """The GPUs that `points` are to be given (`host.gpu_pool.gpus_for`); none: CUDA's own choice, or no CUDA.
+
+    BadRequest where as many at once as `jobs` says find no room.
+    """
+    by_device = {point.config.device: point.config for point in reversed(points)}
+    return tuple(gpu for config in by_device.values() for gpu in gpus_for(config))
+
+
+def gpu_of(points: Sequence[Point]) -> str | None:
+    """The UUID of the GPU for what is done with `points` one at a time; None: CUDA's own choice, or no CUDA."""
+    found = gpus_of([replace(point, config=replace(point.config, jobs=1)) for point in points])
+    return found[0].uuid if found else None
 
 
 def distinguishing(points: Sequence[Point]) -> list[str]:

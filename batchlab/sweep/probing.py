@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.host.exit_status import classify, oom_kill_count
+from batchlab.host.lease import leased
 from batchlab.recording import disk
 from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
-from batchlab.sweep.endings import classify, oom_kill_count
-from batchlab.sweep.lease import leased
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.worker import die_with_parent, log_to, send, stop_flag
 

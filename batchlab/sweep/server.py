@@ -20,6 +20,7 @@ class WarmServer:
     """Starts children that begin with everything imported (`batchlab.sweep.preload`); leaving it ends the server."""
 
     def __init__(self) -> None:
+        self.gpu: str | None = None  # the UUID of the GPU that children get where `start` names none; None: all
         self._context = multiprocessing.get_context("forkserver")
         self._found: int | None = None
 
@@ -38,15 +39,28 @@ class WarmServer:
         with _no_main():
             multiprocessing.forkserver.ensure_running()
 
-    def start(self, target: Callable[..., None], *arguments: Any) -> tuple[ForkServerProcess, Connection]:
-        """A child running `target(connection, *arguments)`, and the parent's end of the connection."""
+    def start(
+        self, target: Callable[..., None], *arguments: Any, gpu: str | None = None
+    ) -> tuple[ForkServerProcess, Connection]:
+        """A child running `target(connection, *arguments)`, and the parent's end of the connection.
+
+        To the child `gpu` is the only one there is, and so its `cuda`: the config it runs never names one.
+        """
         self.warm_up()
         ours, theirs = self._context.Pipe(duplex=True)
-        process = self._context.Process(target=target, args=(theirs, *arguments), daemon=True)
+        given = (theirs, gpu or self.gpu, target, *arguments)
+        process = self._context.Process(target=_with_gpu, args=given, daemon=True)
         with _no_main():
             process.start()
         theirs.close()
         return process, ours
+
+
+def _with_gpu(connection: Connection, gpu: str | None, target: Callable[..., None], *arguments: Any) -> None:
+    """In the child, before anything has asked CUDA, which reads the variable once."""
+    if gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    target(connection, *arguments)
 
 
 def keep_warm() -> None:

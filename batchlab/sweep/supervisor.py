@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from multiprocessing.connection import wait
 
 from batchlab.errors import StorageError
+from batchlab.host.gpu_pool import without_other_programs
+from batchlab.host.lease import take_device
+from batchlab.host.nvml import Gpu
 from batchlab.recording.run_folder import RunIsHeld, holder
 from batchlab.records import RunRecord
 from batchlab.sweep.attempt import Attempt, begin, keep
 from batchlab.sweep.interruption import Interruption, watching_signals
-from batchlab.sweep.lease import take_device
 from batchlab.sweep.limits import Limits
-from batchlab.sweep.machine import device_names
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, distinguishing, exit_code
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, standing
@@ -21,14 +22,17 @@ from batchlab.sweep.standing import Action, standing
 POLL_SECONDS = 0.2  # how soon a signal is acted on, and a folder looked at that another sweep held
 
 
-def run_grid(points: Sequence[Point], server: WarmServer, spectator: Spectator) -> SweepOutcome:
+def run_grid(
+    points: Sequence[Point], server: WarmServer, spectator: Spectator, gpus: Sequence[Gpu] = ()
+) -> SweepOutcome:
     """Runs every point that has no answer yet, `jobs` at once; whatever happens to one, the next is run.
 
+    Where there are `gpus`, each point gets one of them that no other point has, of this sweep or another's.
     A point that another sweep is running is left to it, and waited for. A signal ends the sweep after the running
     points' steps; the points that were not begun are not in the records.
     """
     with watching_signals() as interruption:
-        sweep = _Sweep(points, server, spectator, interruption)
+        sweep = _Sweep(points, server, spectator, interruption, gpus)
         try:
             sweep.run()
         finally:
@@ -41,12 +45,18 @@ class _Sweep:
     """A sweep under way."""
 
     def __init__(
-        self, points: Sequence[Point], server: WarmServer, spectator: Spectator, interruption: Interruption
+        self,
+        points: Sequence[Point],
+        server: WarmServer,
+        spectator: Spectator,
+        interruption: Interruption,
+        gpus: Sequence[Gpu],
     ) -> None:
         self.points = points
         self.server = server
         self.spectator = spectator
         self.interruption = interruption
+        self.gpus = gpus
         self.labels = dict(zip((p.run_id for p in points), distinguishing(points), strict=True))
         self.jobs = points[0].config.jobs if points else 1
         self.waiting = deque(points)
@@ -113,16 +123,17 @@ class _Sweep:
 
     def _start(self, point: Point, answered_at: str | None) -> bool:
         """Whether there was a device for it."""
-        closing, device = ExitStack(), None
-        if self.jobs > 1 and point.config.device == "cuda":
-            device = closing.enter_context(take_device(device_names()))
-            if device is None:
+        closing, gpu = ExitStack(), None
+        if self.gpus and point.config.device == "cuda":
+            free = without_other_programs(self.gpus)
+            gpu = closing.enter_context(take_device([gpu.uuid for gpu in free]))
+            if gpu is None:
                 closing.close()
                 if self.running:
                     return False
-                device = "cuda"  # all are in use elsewhere, and there is nothing to wait for: they are shared
+                gpu = self.gpus[0].uuid  # all are in use elsewhere, and there is nothing to wait for: one is shared
         self.spectator.start(point.run_id, self.labels[point.run_id], 0)
-        self.running.append(begin(point, self.server, device=device, answered_at=answered_at, closing=closing))
+        self.running.append(begin(point, self.server, gpu=gpu, answered_at=answered_at, closing=closing))
         return True
 
     def _leave_to_others(self, point: Point, by: str) -> None:

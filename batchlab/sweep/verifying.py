@@ -11,7 +11,7 @@ from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
 from batchlab.sweep.checks import answer_of, check_grid
-from batchlab.sweep.points import Point
+from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.worker import die_with_parent, print_to
@@ -31,6 +31,7 @@ def verify(point: Point) -> int:
         if getattr(config, name):
             raise BadRequest(f"{name} is for runs, and verify makes none: leave it out")
     with WarmServer() as server:
+        server.gpu = gpu_of([point])
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)

@@ -16,10 +16,10 @@ from typing import Any
 
 from batchlab.config import from_dict
 from batchlab.errors import StorageError
+from batchlab.host.lease import leased
 from batchlab.recording import disk
 from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
 from batchlab.records import Measurement
-from batchlab.sweep.lease import leased
 
 PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1  # between two messages of progress

@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
+from batchlab.host.exit_status import classify
 from batchlab.records import RunStatus
-from batchlab.sweep.endings import classify
 from batchlab.sweep.identity import group_id, run_folder, run_id
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 

@@ -15,13 +15,13 @@ from typing import IO
 import pytest
 
 from batchlab.errors import BadRequest
-from batchlab.sweep import lease
-from batchlab.sweep.lease import leased, take_device
+from batchlab.host import lease
+from batchlab.host.lease import leased, take_device
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOLDER = """
 import sys
-from batchlab.sweep.lease import leased
+from batchlab.host.lease import leased
 for device in sys.stdin:  # a line takes the device, the next lets it go
     with leased(device.strip()) as lease:
         print("holding", flush=True)
@@ -183,7 +183,7 @@ def test_a_lease_that_could_not_end_properly_still_knows_whom_it_met(monkeypatch
     with leased("cpu") as first:
         with leased("cpu"):
             pass
-        monkeypatch.setattr("batchlab.recording.disk.locked", refuse)
+        monkeypatch.setattr("batchlab.host.locks.locked", refuse)
 
     assert first.shared()
 
@@ -290,10 +290,10 @@ def test_a_folder_of_another_user_is_not_used(runtime: Path, monkeypatch: pytest
         assert "only you can write" in held.unknown
 
 
-@pytest.mark.parametrize("call", ["locked", "create", "open_to_lock", "remove", "make_folder"])
+@pytest.mark.parametrize("call", ["locked", "create", "open_to_lock", "remove", "make_private"])
 def test_a_disk_that_refuses_never_stops_a_point(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with leased("cpu"):
-        monkeypatch.setattr(f"batchlab.recording.disk.{call}", refuse)
+        monkeypatch.setattr(f"batchlab.host.locks.{call}", refuse)
         with leased("cpu") as second:
             pass
     if call != "remove":
@@ -335,7 +335,7 @@ def test_a_point_on_a_taken_device_shares_it_with_nobody(holder: Callable[..., H
 
 TAKER = """
 import sys
-from batchlab.sweep.lease import take_device
+from batchlab.host.lease import take_device
 with take_device(["cuda:0"]) as taken:
     print(taken, flush=True)
     sys.stdin.read()
@@ -367,7 +367,7 @@ def test_a_lease_that_is_just_being_made_is_not_taken_for_dead(runtime: Path, mo
     """Between its making and its lock the file looks like one of a dead holder: nobody may look then."""
     with contextlib.ExitStack() as others:
         said: list[IO[str]] = []
-        create = lease.disk.create
+        create = lease.locks.create
 
         def create_slowly(path: Path) -> int:
             descriptor = create(path)
@@ -375,7 +375,7 @@ def test_a_lease_that_is_just_being_made_is_not_taken_for_dead(runtime: Path, mo
             select.select(said, [], [], 0.5)  # as long as a taker may need who does not wait
             return descriptor
 
-        monkeypatch.setattr("batchlab.recording.disk.create", create_slowly)
+        monkeypatch.setattr("batchlab.host.locks.create", create_slowly)
         with leased("cuda:0"):
             assert said[0].readline() == "None\n"
 

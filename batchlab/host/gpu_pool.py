@@ -1,0 +1,94 @@
+"""The GPUs that a sweep may give to its points, one to each."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.host.neighbours import Listed, own_family
+from batchlab.host.nvml import Driver, Gpu, computing_on, read_driver
+from batchlab.host.visible import ORDER, VISIBLE, instances, let_through, visible
+from batchlab.printable import counted
+
+
+def unusable(gpu: Gpu) -> str:
+    """Why no process can begin to compute on a GPU now; empty where one can."""
+    if gpu.mode == "prohibited":
+        return f"{gpu.name} ({gpu.uuid}) is in compute mode prohibited"
+    if gpu.mode == "exclusive" and gpu.processes:
+        return f"{gpu.name} ({gpu.uuid}) is in exclusive mode, and process {gpu.processes[0]} computes on it"
+    return ""
+
+
+def gpus_for(
+    config: RunConfig, *, environ: Mapping[str, str] = os.environ, driver: Driver | str | None = None
+) -> tuple[Gpu, ...]:
+    """The GPUs that points of `config` are given, the first for what happens before them; none: CUDA's own choice.
+
+    For `jobs` points at once those that CUDA_VISIBLE_DEVICES lets through and that can be used, of one model where
+    there are as many of it. For one at a time CUDA's first device, which needs no naming unless it cannot be used.
+    BadRequest where `jobs` points would need more GPUs, or more cores, than there are.
+    """
+    if not config.device.startswith("cuda"):
+        _check_cores(config)
+        return ()
+    if config.device != "cuda":
+        if config.jobs > 1:
+            raise BadRequest(_too_few(config, "one"))
+        return ()
+    found = read_driver() if driver is None else driver
+    if isinstance(found, str):
+        if config.jobs > 1:
+            raise BadRequest(_too_few(config, f"not counted here ({found})"))
+        return ()
+    if config.jobs == 1:
+        seen = visible(found, environ)
+        usable = [gpu for gpu in seen.devices if not unusable(gpu)]
+        return _of_one_model(usable, 1) if usable and unusable(seen.devices[0]) else ()
+    allowed, sure = let_through(found, environ)
+    usable = [gpu for gpu in (*instances(allowed), *_whole(allowed)) if not unusable(gpu)]
+    if len(usable) < config.jobs:
+        raise BadRequest(_too_few(config, counted(len(usable), "device")))
+    if VISIBLE in environ and not sure and len(models(allowed)) > 1:
+        raise BadRequest(
+            f"{VISIBLE}={environ[VISIBLE]} names GPUs of several models by their numbers, which depend on {ORDER}: "
+            f"set {ORDER}=PCI_BUS_ID, or name them by their UUIDs (nvidia-smi -L)"
+        )
+    return _of_one_model(usable, config.jobs)
+
+
+def without_other_programs(gpus: Sequence[Gpu], *, listed: Listed = computing_on) -> list[Gpu]:
+    """Those on which nobody but this process's family computes now; where the driver does not say, nobody does."""
+    found = [(gpu, listed(gpu.uuid) or frozenset()) for gpu in gpus]
+    if not any(processes for _, processes in found):
+        return list(gpus)
+    family = own_family()
+    return [gpu for gpu, processes in found if not processes - family]
+
+
+def models(gpus: Sequence[Gpu]) -> list[str]:
+    """The names of the models, each once."""
+    return list(dict.fromkeys(gpu.name for gpu in gpus))
+
+
+def _whole(gpus: Sequence[Gpu]) -> list[Gpu]:
+    return [gpu for gpu in gpus if not gpu.mig and gpu not in instances([gpu])]
+
+
+def _of_one_model(gpus: Sequence[Gpu], jobs: int) -> tuple[Gpu, ...]:
+    kinds = [tuple(gpu for gpu in gpus if gpu.name == name) for name in models(gpus)]
+    return next((kind for kind in kinds if len(kind) >= jobs), tuple(gpus))
+
+
+def _too_few(config: RunConfig, there: str) -> str:
+    return f"jobs={config.jobs} points at once need a GPU each, and device={config.device} is {there} here: use jobs=1"
+
+
+def _check_cores(config: RunConfig) -> None:
+    cores = len(os.sched_getaffinity(0))
+    if config.jobs > 1 and config.jobs * config.threads > cores:
+        most = cores // config.threads
+        raise BadRequest(
+            f"jobs={config.jobs} points at once with threads={config.threads} need {config.jobs * config.threads} "
+            f"cores, and this machine has {cores}: use jobs={max(1, most)}"
+        )

@@ -1,0 +1,102 @@
+"""Which GPUs CUDA shows to a process: the driver's, as the environment lets them through."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from batchlab.host.nvml import Driver, Gpu
+
+Entry = TypeVar("Entry", int, str)
+VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
+
+
+@dataclass(frozen=True)
+class Visible:
+    """The GPUs that one process sees."""
+
+    devices: tuple[Gpu, ...]  # `cuda:0`, `cuda:1`, ...
+    sure: bool  # whether that order is certain: CUDA's own puts the fastest first and leaves the rest open
+    why_none: str = ""  # where there are none
+
+
+def visible(driver: Driver, environ: Mapping[str, str]) -> Visible:
+    """What CUDA will show to a process with the environment `environ`."""
+    allowed, sure = let_through(driver, environ)
+    parts = instances(allowed)
+    if parts:
+        # Of MIG instances CUDA shows the first alone, and beside one no whole GPU.
+        return Visible(parts[:1], sure or len(parts) == 1)
+    whole = tuple(gpu for gpu in allowed if not gpu.mig)
+    return Visible(whole, sure, "" if whole else why_none(driver, environ))
+
+
+def let_through(driver: Driver, environ: Mapping[str, str]) -> tuple[list[Gpu], bool]:
+    """What CUDA_VISIBLE_DEVICES names, all GPUs where it is not set; and whether their order is certain."""
+    decided = environ.get(ORDER) == "PCI_BUS_ID" or len(driver.gpus) < 2
+    named = entries(environ.get(VISIBLE))
+    if named is None:
+        return list(driver.gpus), decided
+    chosen: list[Gpu] = []
+    for name in named:
+        gpu = _found(driver, name)
+        if gpu is None:
+            break  # what follows a device that is not there is not shown either
+        if gpu in chosen:
+            return [], True
+        chosen.append(gpu)
+    return chosen, decided or all(isinstance(name, str) for name in named)
+
+
+def instances(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
+    """The MIG instances among `gpus` and of them."""
+    return tuple(part for gpu in gpus for part in (gpu.instances if gpu.mig else (gpu,)) if _is_part(part))
+
+
+def entries(text: str | None) -> list[int] | list[str] | None:
+    """CUDA_VISIBLE_DEVICES as CUDA reads it: indices, or the beginnings of UUIDs; None: not set, all are shown.
+
+    The list ends at the first entry that can name no device: `0,-1,1` is one device, `NoDevFiles` none. A device that
+    is there twice hides all of them.
+    """
+    if text is None:
+        return None
+    for prefix in ("GPU-", "MIG-"):
+        if text.startswith(prefix):
+            return _until(lambda part, prefix=prefix: part.startswith(prefix), text.split(","))  # type: ignore[misc]
+    found = [re.match(r"[+-]?\d+", part.strip()) for part in text.split(",")]  # as C's strtoul: "1st" is 1
+    return _until(lambda number: number >= 0, [int(digits[0]) if digits else -1 for digits in found])
+
+
+def why_none(driver: Driver, environ: Mapping[str, str]) -> str:
+    """Why a process with this environment sees no GPU."""
+    value = environ.get(VISIBLE)
+    if (value or "").startswith("NoDevFiles"):
+        return f"{VISIBLE}={value}: the batch system gave this job no GPU"
+    allowed, _ = let_through(driver, environ)
+    if not allowed:
+        return f"{VISIBLE}={value} hides every GPU of this machine"
+    return f"{allowed[0].name} is divided by MIG and has no instance"
+
+
+def _found(driver: Driver, name: int | str) -> Gpu | None:
+    if isinstance(name, int):
+        return driver.gpus[name] if name < len(driver.gpus) else None
+    known = [*driver.gpus, *(part for gpu in driver.gpus for part in gpu.instances)]
+    like = [gpu for gpu in known if gpu.uuid.startswith(name)]
+    return like[0] if len(like) == 1 else None  # of a beginning that several share CUDA takes none
+
+
+def _until(valid: Callable[[Entry], bool], named: Sequence[Entry]) -> list[Entry]:
+    kept: list[Entry] = []
+    for name in named:
+        if name in kept:
+            return []
+        if not valid(name):
+            break
+        kept.append(name)
+    return kept
+
+
+def _is_part(gpu: Gpu) -> bool:
+    return gpu.uuid.startswith("MIG-")
