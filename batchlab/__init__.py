@@ -82,7 +82,8 @@ def load_runs(path: str | PathLike[str]) -> "DataFrame":
       `target.train_seconds` at the first validation at or beyond it; `target.resolution` in examples;
     - `final.<measurement>`, the last value of each: `final.val/loss`, `final.memory/peak_allocated_bytes`;
       `best.<measurement>.value` and `.examples`, the best and where it was;
-    - `environment.*`, and the fingerprints of data, code and weights.
+    - `device_model`, the GPU or on the CPU the processor it ran on, `environment.*`, and the fingerprints of data, code
+      and weights.
     """
     from batchlab.report.study import read_study
 

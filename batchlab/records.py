@@ -83,6 +83,16 @@ class RunRecord:
         """The most memory that training took: of CUDA's allocator, else by how much the process grew."""
         return self.final.get("memory/peak_allocated_bytes", self.final.get("memory/peak_resident_bytes"))
 
+    @property
+    def device_model(self) -> str | None:
+        """The GPU's name, on the CPU the processor's; None where it is not known.
+
+        Speeds and peaks of different models are never compared.
+        """
+        on_cpu = str(self.config.get("device", "")).startswith("cpu")
+        name = self.environment.get("cpu" if on_cpu else "device_name")
+        return name if isinstance(name, str) else None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
         return asdict(self)

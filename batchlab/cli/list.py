@@ -8,6 +8,7 @@ from batchlab.cli.parser import Parser
 from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, Study, find_study, read_study
 from batchlab.cli.terminal import complain, say
 from batchlab.printable import aligned, number, printable
+from batchlab.recording.device_models import measured_on
 from batchlab.recording.files import to_json
 from batchlab.recording.run_folder import studies
 from batchlab.records import RunRecord, RunStatus
@@ -73,10 +74,15 @@ def _points(study: Study) -> str:
         [
             f"{printable(study.folder)}: {len(rows)} {'point' if len(rows) == 1 else 'points'}, "
             f"{_counts(study.records)}; last ended {_when(study.last_ended)}",
+            *([said] if (said := measured_on(_devices(study), "point")) else []),
             "",
             *aligned(POINT_TITLES, rows, left=(2, 4, -1)),
         ]
     )
+
+
+def _devices(study: Study) -> dict[str, int]:
+    return dict(Counter(r.device_model for r in study.records if r.device_model is not None and r.attempts))
 
 
 def _order(record: RunRecord) -> tuple[int, float, str, int, str]:
@@ -108,6 +114,7 @@ def _summary(study: Study) -> dict[str, Any]:
         "points": len(study.records),
         "statuses": Counter(str(record.status) for record in study.records),
         "last_ended": study.last_ended or None,
+        "measured_on": _devices(study),
         "damaged": list(study.damaged),
     }
 

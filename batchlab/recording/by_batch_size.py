@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from batchlab.recording.device_models import main_model
 from batchlab.recording.event_file import tag_of
 from batchlab.recording.files import to_json
 from batchlab.recording.knobs import GROUPS, flat, knobs, of_the_run
@@ -13,7 +14,7 @@ from batchlab.records import RunRecord, RunStatus
 
 Curves = dict[str, dict[int, float]]  # tag -> batch size -> mean over seeds
 
-SHARED = "_on_shared_machine"
+SHARED, ELSEWHERE = "_on_shared_machine", "_on_another_device"
 _CLOCKED = ("speed_", "memory_", "train_seconds", "target_seconds")
 
 
@@ -21,7 +22,8 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
     """For each configuration, by a readable name, the mean over seeds of what its completed runs came to.
 
     Speed, memory and seconds of runs that shared the machine are curves of their own, `..._on_shared_machine`: they
-    are not to be compared with the others. What it took to reach the target is left out where one seed did not.
+    are not to be compared with the others. So are those of runs on another model of device than most of their
+    configuration, `..._on_another_device`. What it took to reach the target is left out where one seed did not.
     """
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
@@ -68,8 +70,11 @@ def _word(key: str, value: Any) -> str:
 
 def _means(records: Iterable[RunRecord]) -> Curves:
     by_size: dict[int, list[dict[str, float]]] = defaultdict(list)
-    for record in records:
-        by_size[record.batch_size].append(_values(record))
+    members = list(records)
+    main = main_model((record.device_model, record.batch_size) for record in members)
+    for record in members:
+        apart = SHARED if record.shared_machine else "" if record.device_model in (None, main) else ELSEWHERE
+        by_size[record.batch_size].append(_values(record, apart))
     found: Curves = defaultdict(dict)
     for batch_size, seeds in sorted(by_size.items()):
         for tag in {tag for values in seeds for tag in values}:
@@ -80,8 +85,11 @@ def _means(records: Iterable[RunRecord]) -> Curves:
     return dict(found)
 
 
-def _values(record: RunRecord) -> dict[str, float]:
-    """A run's numbers by tag; those of `speed/` without their group, the unit says it."""
+def _values(record: RunRecord, apart: str) -> dict[str, float]:
+    """A run's numbers by tag; those of `speed/` without their group, the unit says it.
+
+    `apart` ends the names of what was taken by the clock or of the memory.
+    """
     values: dict[str, float] = {name.replace("/", "_"): value for name, value in record.final.items()}
     values |= {f"best_{name.replace('/', '_')}": best["value"] for name, best in record.best.items()}
     values["train_seconds"] = record.train_seconds
@@ -89,9 +97,9 @@ def _values(record: RunRecord) -> dict[str, float]:
     if target.get("reached"):
         values |= {"target_steps": target["step"], "target_examples": target["examples"]}
         values["target_seconds"] = target["train_seconds"]
-    return {_tag(name, shared=record.shared_machine): float(value) for name, value in values.items()}
+    return {_tag(name, apart): float(value) for name, value in values.items()}
 
 
-def _tag(name: str, *, shared: bool) -> str:
-    marked = name + SHARED if shared and name.startswith(_CLOCKED) else name
+def _tag(name: str, apart: str) -> str:
+    marked = name + apart if name.startswith(_CLOCKED) else name
     return tag_of("by_batch_size/" + marked.removeprefix("speed_"))

@@ -1,8 +1,14 @@
-"""Where a run was made, from an allow-list: enough to explain a number, nothing that names a person or a machine."""
+"""Where a run was made, from an allow-list: enough to explain a number, nothing that names a person or a machine.
+
+A GPU's UUID does name a machine, so it is recorded as a hash: two GPUs of a study can be told apart by it, and nobody
+can look one up.
+"""
 
 import fnmatch
+import hashlib
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib import metadata
@@ -22,12 +28,14 @@ VARIABLES = (
     "SLURM_JOB_ID",
     "SLURM_ARRAY_*",
 )
+UUID = re.compile(r"\b(GPU-|MIG-)[\w/-]+")
 
 
 def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = None) -> dict[str, Any]:
     """Versions, processor, memory in bytes, selected variables, and the git commit of the folder `code`.
 
-    `device` holds what only the caller can know, such as the device's name. Facts that are not found are left out.
+    `device` holds what only the caller can know, such as the device's name; its `device_uuid`, and UUIDs in
+    CUDA_VISIBLE_DEVICES, are hashed alike. Facts that are not found are left out.
     """
     facts = {
         "python": platform.python_version(),
@@ -36,10 +44,18 @@ def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = 
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
-        "variables": masked({name: value for name, value in sorted(os.environ.items()) if _is_allowed(name)}),
+        "variables": masked({name: _hashed(value) for name, value in sorted(os.environ.items()) if _is_allowed(name)}),
         "git_commit": _git_commit(code) if code else None,
     }
-    return {name: fact for name, fact in facts.items() if fact is not None} | masked(device or {})
+    given = {name: _hashed(fact) if name == "device_uuid" else fact for name, fact in (device or {}).items()}
+    return {name: fact for name, fact in (facts | masked(given)).items() if fact is not None}
+
+
+def _hashed(text: Any) -> Any:
+    """`GPU-1a2b3c4d` in place of each UUID of a GPU: the same for the same, whoever names it."""
+    if not isinstance(text, str):
+        return text
+    return UUID.sub(lambda found: found[1] + hashlib.sha256(found[0].encode()).hexdigest()[:8], text)
 
 
 def _is_allowed(variable: str) -> bool:

@@ -16,10 +16,15 @@ NOT_OF_THE_RUN = tuple(f.name for f in fields(RunConfig) if not f.metadata["iden
 def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """What makes a run what it is, of its config: the knobs that another value of would make it another run."""
     return {
-        key: of_the_data(value) if key == "data" else value
+        key: of_the_data(value) if key == "data" else of_the_device(value) if key == "device" else value
         for key, value in config.items()
         if key not in NOT_OF_THE_RUN
     }
+
+
+def of_the_device(asked: Any) -> Any:
+    """`cuda` for `cuda:3`: which of the GPUs it was is no setting of a run. What it was is in its environment."""
+    return asked.partition(":")[0] if isinstance(asked, str) else asked
 
 
 def of_the_data(group: Any) -> Any:
@@ -39,6 +44,7 @@ def knobs(record: RunRecord) -> dict[str, Any]:
     `model._target_` stands the short `model`. Needs the record alone, so that old runs can be read.
     """
     config = {key: value for key, value in record.config.items() if key not in NOT_OF_THE_RUN}
+    config |= {"device": of_the_device(config["device"])} if "device" in config else {}
     names = {group: target_name(config[group]) for group in GROUPS if "_target_" in (config.get(group) or {})}
     derived = {
         "batch_size": record.batch_size,

@@ -55,6 +55,7 @@ def _outcome(record: RunRecord) -> dict[str, Any]:
     values = record.to_dict()
     del values["config"]
     values["status"] = record.status.value
+    values["device_model"] = record.device_model
     values["overrides"] = " ".join(record.overrides)
     if values["target"] is None:
         del values["target"]

@@ -10,6 +10,7 @@ import pandas as pd
 
 from batchlab.printable import counted, printable
 from batchlab.report.claim import Claim, Evidence
+from batchlab.report.groups import device_models
 from batchlab.report.study import Study
 from batchlab.science.samples import difference
 from batchlab.science.uncertainty import Interval, t_interval
@@ -20,8 +21,10 @@ NOT_PAIRED = ("instruments", "target", "stop_at_target", "eval_every", "log_ever
 # Facts beside the knobs that can make a difference.
 FACTS = (
     *("n_train", "parameters", "data_fingerprint", "code_fingerprint"),
-    *("environment.device", "environment.cpu", "environment.packages.torch"),
+    *("environment.cpu", "environment.device_name", "environment.device_bytes"),
+    *("environment.packages.torch", "environment.torch_cuda", "environment.cudnn"),
 )
+NOT_OF_ONE_DEVICE = "their seconds and peaks are not compared"
 # column, what it is called, whether it is compared as a ratio, whether it was taken by the clock or the memory
 QUANTITIES = (
     ("best.val/loss.value", "best val loss", False, False),
@@ -176,6 +179,9 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
         notes.append("No point of one study has its like in the other: nothing can be paired.")
     if unclear := len(shared) - len(pairs):
         notes.append(f"{counted(unclear, 'setting')} left out: several runs of a study have it.")
+    models = [device_models(study.runs).to_dict() for study in studies]
+    if on_two := sum(_models_differ(models[0][one], models[1][other]) for one, other in pairs):
+        notes.append(f"{counted(on_two, 'pair')} of {len(pairs)} ran on different devices: {NOT_OF_ONE_DEVICE}.")
     if again := sum(one == other for one, other in pairs):
         notes.append(f"{counted(again, 'pair')} of {len(pairs)}: the same point, run twice.")
     return pairs, notes
@@ -201,7 +207,8 @@ def _measured(
             continue
         sizes: dict[int, dict[int, list[tuple[float, float]]]] = {}
         for one, other in matched:
-            if clocked and (one["shared_machine"] or other["shared_machine"]):
+            alike = not _models_differ(one.get("device_model"), other.get("device_model"))
+            if clocked and (one["shared_machine"] or other["shared_machine"] or not alike):
                 continue
             a, b = _value(one, column), _value(other, column)
             if a is not None and b is not None and (not relative or min(a, b) > 0):
@@ -209,6 +216,11 @@ def _measured(
                 seeds.setdefault(int(one["seed"]), []).append((a, b))
         for batch_size, by_seed in sorted(sizes.items()):
             yield _row(quantity, batch_size, by_seed, relative=relative)
+
+
+def _models_differ(one: object, other: object) -> bool:
+    """Whether two runs were made on different models of GPU, or of processor, as far as it was recorded."""
+    return isinstance(one, str) and isinstance(other, str) and "" not in (one, other) and one != other
 
 
 def _value(run: Mapping[Any, Any], column: str) -> float | None:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchlab.printable import NOTHING, counted, printable, signed
+from batchlab.recording.device_models import measured_on
 from batchlab.records import RunStatus
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims.settings import SHARE_OF_SIZES
+from batchlab.report.groups import device_models
 from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval
 from batchlab.science.verdicts import Verdict
@@ -125,8 +127,14 @@ def summary(study: Study) -> str:
     shown = listed if len(sizes) <= 12 else f"{len(sizes)} of them, {listed}"
     return (
         f"{counted(len(runs), 'run')}: {said}; batch size{'s' if len(sizes) > 1 else ''} {shown}; "
-        f"{counted(seeds, 'seed')}."
+        f"{counted(seeds, 'seed')}. {measured_on(devices(study), 'run')}".rstrip()
     )
+
+
+def devices(study: Study) -> dict[str, int]:
+    """The models of GPU, or of processor, that its runs were made on, with how many of them."""
+    ran = study.runs[study.runs["attempts"] != 0]
+    return dict(Counter(model for model in device_models(ran) if model))
 
 
 def what_is_missing(report: "Report") -> Iterator[Missing]:

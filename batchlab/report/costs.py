@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.report.groups import LARGEST, Group, alone, by, column, over_seeds
+from batchlab.report.groups import LARGEST, Group, alone, by, column, flag, over_seeds
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import best_batch_for_time
 from batchlab.science.knee import Knee, throughput_knee
@@ -26,6 +26,7 @@ class Measured:
     line: Line | None  # through them; None where there is one size
     shared: int  # runs left out, for they shared the machine
     runs: tuple[str, ...]
+    elsewhere: int = 0  # runs left out, for they were made on another model of device than most
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ def _measured(
     line = None
     if relative is not None and len(sizes) >= 2:
         line = fit_line([at for at, _ in sizes], [mean.value for _, mean in sizes], relative=relative)
-    return Measured(name, tuple(sizes), line, len(known) - len(quiet), tuple(map(str, quiet.index)))
+    shared_by = int(flag(known, "shared_machine").sum())
+    elsewhere = len(known) - len(quiet) - shared_by
+    return Measured(name, tuple(sizes), line, shared_by, tuple(map(str, quiet.index)), elsewhere)
 
 
 def _overlap(first: Interval, second: Interval) -> bool:

@@ -97,7 +97,8 @@ def _line(found: Measured | str, start: float, start_unit: str, slope: float, sl
     if zero.low is not None and zero.high is not None and each.low is not None and each.high is not None:
         text += f" (95%: {zero.low * start:.3g} to {zero.high * start:.3g} and {each.low * slope:.3g} to "
         text += f"{each.high * slope:.3g})"
-    return text + (f"; {found.shared} runs left out, for they shared the machine." if found.shared else ".")
+    text += f"; {found.shared} runs left out, for they shared the machine" if found.shared else ""
+    return text + (f"; {found.elsewhere} left out, for they ran on another device." if found.elsewhere else ".")
 
 
 def _knee(found: Knee | str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchlab.printable import printable
 from batchlab.recording.files import read_json
-from batchlab.recording.knobs import flat
+from batchlab.recording.knobs import flat, of_the_run
 from batchlab.science.largest_fit import Outcome, Probe, speeds
 from batchlab.science.uncertainty import Interval
 
@@ -33,6 +33,7 @@ class Search:
     alone: bool  # whether those had the machine to themselves
     precision: str
     settings: Mapping[str, Any]  # dotted, of MOVES_BYTES
+    device_model: str | None  # of GPU or processor; None: not recorded
     written_at: str
 
 
@@ -56,7 +57,9 @@ def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
 def _search(values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
-    config = flat({name: value for name, value in values["config"].items() if name in MOVES_BYTES})
+    asked = of_the_run({name: value for name, value in values["config"].items() if name in MOVES_BYTES})
+    on_cpu, environment = asked.get("device") == "cpu", values.get("environment") or {}
+    model = environment.get("cpu" if on_cpu else "device_name")
     as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]
     return Search(
         status=str(values["status"]),
@@ -70,7 +73,8 @@ def _search(values: Mapping[str, Any]) -> Search:
         speeds=speeds([_probe(entry) for entry in as_runs]),
         alone=not any(entry.get("shared_machine") for entry in as_runs),
         precision=printable(str(values["config"].get("precision"))),
-        settings=settings(config),
+        settings=settings(flat(asked)),
+        device_model=model if isinstance(model, str) else None,
         written_at=str(values.get("written_at", "")),
     )
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.printable import printable
+from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
 from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval, mean_interval
@@ -20,6 +21,7 @@ ALWAYS_NAMED = ("data._target_", "model._target_", "optimizer._target_", "lr_sca
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
     *("batch_size", "micro_batch_size", "seed", "lr", "reference_batch_size", "stop_at_target", "status", "shared"),
+    "device_model",
     *("steps", "examples", "train_seconds", "target.", "best.val/loss", "final.val/loss", "final.speed/"),
     "final.memory/peak",
 )
@@ -27,7 +29,10 @@ FITTED = (
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that are equal in all but batch size, seed and rate."""
+    """Runs that are equal in all but batch size, seed and rate.
+
+    Its runs have a column more, `other_device`: whether one was made on another model of device than most of them.
+    """
 
     name: str  # the knobs that tell it from the study's other groups, `lr_scaling=linear precision=bf16`; "" for one
     runs: pd.DataFrame  # its rows of `Study.runs`, and of the columns those that fits read
@@ -53,7 +58,7 @@ def groups(study: Study) -> tuple[Group, ...]:
         runs = fitted.loc[members.index]
         rates = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
         runs = runs.assign(lr=rates.where(rates < LARGEST, 0.0)).drop_duplicates([*FREE])
-        found.append(Group(printable(named[key]), runs, _rate(runs)))
+        found.append(Group(printable(named[key]), runs.assign(other_device=_on_another_device(runs)), _rate(runs)))
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
 
 
@@ -93,8 +98,28 @@ def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
 
 
 def alone(runs: pd.DataFrame) -> pd.DataFrame:
-    """The runs that had the machine to themselves: only their seconds and bytes compare."""
-    return runs[~flag(runs, "shared_machine")]
+    """The runs that had the machine to themselves, and of a group those on one model of device.
+
+    Only their seconds and bytes compare.
+    """
+    return on_one_model(runs[~flag(runs, "shared_machine")])
+
+
+def on_one_model(runs: pd.DataFrame) -> pd.DataFrame:
+    """Of a group's runs those on the model of device that most of the group were made on."""
+    return runs[~flag(runs, "other_device")]
+
+
+def device_models(runs: pd.DataFrame) -> "pd.Series[str]":
+    """The GPU's name of each run, on the CPU the processor's; empty where it was not recorded."""
+    given = runs["device_model"] if "device_model" in runs else [None] * len(runs)
+    return pd.Series([model if isinstance(model, str) else "" for model in given], index=runs.index, dtype=object)
+
+
+def _on_another_device(runs: pd.DataFrame) -> "pd.Series[bool]":
+    models = device_models(runs)
+    main = main_model((model or None, int(size)) for model, size in zip(models, runs["batch_size"], strict=True))
+    return ~models.isin(["", main])
 
 
 def flag(runs: pd.DataFrame, name: str) -> "pd.Series[bool]":

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.recording.files import to_json
+from batchlab.report.content import devices
 from batchlab.report.figures.drawing import Drawing
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def as_json(report: "Report", drawn: tuple[Drawing, ...]) -> str:
     ]
     content = {
         "study": report.study.name,
+        "measured_on": devices(report.study),
         "recommendation": _plain(report.recommendation),
         "claims": _plain(report.claims),
         "fits": _plain(report.fits),

@@ -12,7 +12,7 @@ from batchlab.report.claim import Claim
 from batchlab.report.command import command_of
 from batchlab.report.fits import Fits, GroupFits
 from batchlab.report.found import Search, searches, settings
-from batchlab.report.groups import column
+from batchlab.report.groups import column, device_models
 from batchlab.report.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
 from batchlab.report.study import Study
 from batchlab.report.to_target import ToTarget
@@ -90,8 +90,9 @@ def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendati
 def _search(study: Study, runs: pd.DataFrame, found: Sequence[Search]) -> Search | None:
     """The last search of runs like these that came to a size; else the last of them."""
     asked = study.asked.loc[runs.index[0]].to_dict() if runs.index[0] in study.asked.index else {}
-    here = settings(asked)
-    like = [search for search in found if search.settings == here]
+    here, model = settings(asked), device_models(runs).iloc[0]
+    alike = [search for search in found if search.settings == here]
+    like = [search for search in alike if not (model and search.device_model) or search.device_model == model]
     return next((search for search in reversed(like) if search.largest), like[-1] if like else None)
 
 

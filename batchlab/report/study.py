@@ -104,7 +104,7 @@ def _published(run: Path, record: RunRecord, damaged: list[str]) -> tuple[Publis
 
 
 def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
-    columns = list(dict.fromkeys(itertools.chain(*rows.values(), ALWAYS, TARGET)))
+    columns = list(dict.fromkeys(itertools.chain(*rows.values(), ALWAYS, TARGET, ["device_model"])))
     runs = pd.DataFrame(list(rows.values()), columns=columns)
     runs["run_id"] = list(rows)
     return runs.sort_values(["batch_size", "run_id"], kind="stable").set_index("run_id").copy()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.report.groups import Group, alone, by, column, flag, over_seeds
+from batchlab.report.groups import Group, alone, by, column, flag, on_one_model, over_seeds
 from batchlab.science.critical_batch import CriticalBatch, critical_batch
 from batchlab.science.steps_curve import StepsToTarget
 from batchlab.science.uncertainty import Interval
@@ -26,7 +26,7 @@ class SizeToTarget:
     seeds_reached: int
     steps: Interval | None  # over seeds; None where not every seed reached it
     examples: Interval | None
-    seconds: Interval | None  # of training; None too where a run shared the machine
+    seconds: Interval | None  # of training, on one model of device; None too where a run shared the machine
     budget_steps: int  # made at most, by which it was not reached where it was not
     runs: tuple[str, ...]
 
@@ -104,7 +104,8 @@ def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
     budget = column(runs, "steps").max()
     if not 1 <= budget < math.inf:
         return None
-    quiet = len(alone(best)) == len(best)
+    timed = on_one_model(best)
+    quiet = 0 < len(timed) == len(alone(best))
     return SizeToTarget(
         batch_size=int(best["batch_size"].iloc[0]),
         lr=lr,
@@ -116,7 +117,7 @@ def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
         seeds_reached=int(_reached(best).sum()),
         steps=over_seeds(column(best, "target.step")) if all_reached else None,
         examples=over_seeds(column(best, "target.examples")) if all_reached else None,
-        seconds=over_seeds(column(best, "target.train_seconds")) if all_reached and quiet else None,
+        seconds=over_seeds(column(timed, "target.train_seconds")) if all_reached and quiet else None,
         budget_steps=int(budget),
         runs=tuple(map(str, best.index)),
     )

@@ -38,7 +38,7 @@ def changes(existing: Sequence[RunRecord], new: Facts) -> list[str]:
     return [
         *_of_code(existing, new.code),
         *_of_fact(existing, new.torch, _torch, "PyTorch {} -> {}"),
-        *_of_fact(existing, new.device_name, _device_name, "device: {} -> {}"),
+        *_of_device(existing, new.device_name),
         *_of_data(existing, new),
     ]
 
@@ -108,6 +108,12 @@ def _of_fact(
     ]
 
 
+def _of_device(existing: Sequence[RunRecord], new: str | None) -> list[str]:
+    """Nothing where the study has points of that device already: speeds are compared among those of one model."""
+    known = any(record.device_model == new for record in existing)
+    return [] if known else _of_fact(existing, new, lambda record: record.device_model, "device: {} -> {}")
+
+
 def _of_data(existing: Sequence[RunRecord], new: Facts) -> list[str]:
     group = _as_recorded(new.data)
     other = [
@@ -128,11 +134,6 @@ def _as_recorded(group: Any) -> Any:
 def _torch(record: RunRecord) -> Any:
     packages = record.environment.get("packages")
     return packages.get("torch") if isinstance(packages, Mapping) else None
-
-
-def _device_name(record: RunRecord) -> Any:
-    on_cpu = str(record.config.get("device", "")).startswith("cpu")
-    return record.environment.get("cpu" if on_cpu else "device_name")
 
 
 def _since(records: Sequence[RunRecord]) -> str:

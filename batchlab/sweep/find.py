@@ -38,7 +38,9 @@ def find(points: Sequence[Point], *, memory_limit: int | None, at_most: int | No
             server.gpu = gpu_of(points)
             server.warm_up()
             watcher.say("checking the model and the data")
-            check_grid([_small(search.config) for search in searches], server)
+            for search, facts in zip(searches, check_grid([_small(s.config) for s in searches], server), strict=True):
+                if search.config.device != "cpu" and facts["device_name"] is not None:
+                    search.environment["device_name"] = facts["device_name"]
             for position, search in enumerate(searches, 1):
                 watcher.begin(search.label, position, len(searches))
                 _run(search, server, watcher)

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from batchlab.printable import NOTHING, aligned, number
+from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_notes import next_step, notes
 from batchlab.sweep.table_precision import against_fp32
@@ -132,7 +133,8 @@ def _relative(records: Sequence[RunRecord], speeds: Sequence[float | None]) -> l
 
 
 def _kind(record: RunRecord) -> str:
-    return repr([record.config.get(name) for name in MOVES_SPEED])
+    config = of_the_run(record.config)
+    return repr([record.device_model, *(config.get(name) for name in MOVES_SPEED)])
 
 
 def _mib(record: RunRecord) -> str:

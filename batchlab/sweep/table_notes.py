@@ -2,10 +2,12 @@
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchlab.printable import printable
+from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_settings import Setting
 
@@ -26,6 +28,7 @@ def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: 
         *_peak_memory(records),
         *_skipped(records, labels),
         *_shared(records),
+        *_measured_on(records),
         *_ended_early(records, labels, study_dir),
     ]
 
@@ -92,6 +95,12 @@ def _shared(records: Sequence[RunRecord]) -> list[str]:
         return []
     who = "1 point" if count == 1 else f"{count} points"
     return [f"Speed and memory of {who} are not to be compared: other points used the machine meanwhile."]
+
+
+def _measured_on(records: Sequence[RunRecord]) -> list[str]:
+    """`Measured on NVIDIA H200.`: without the device no number of seconds or bytes says anything."""
+    said = measured_on(Counter(filter(None, (record.device_model for record in records if record.attempts))), "point")
+    return [said] if said else []
 
 
 def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir: Path) -> list[str]:

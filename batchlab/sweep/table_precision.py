@@ -40,8 +40,8 @@ def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
     rows = [
         [
             *comparison.labels,
-            _ratio(comparison.pairs, _speed),
-            _ratio(comparison.pairs, _peak),
+            _ratio(_on_one_model(comparison.pairs), _speed),
+            _ratio(_on_one_model(comparison.pairs), _peak),
             _ratio(comparison.pairs, _saved),
             _difference(comparison.pairs, _loss),
             str(len(comparison.pairs)),
@@ -83,6 +83,11 @@ def _rest(record: RunRecord) -> str:
 def _ratio(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:
     logs = [math.log(a / b) for a, b in _both(pairs, of) if a > 0 and b > 0]
     return _estimated(logs, len(pairs), lambda value: f"{math.exp(value):.2f}", "x")
+
+
+def _on_one_model(pairs: Sequence[Pair]) -> list[Pair]:
+    """Those of which both runs had the same model of GPU, or of processor."""
+    return [(run, like) for run, like in pairs if run.device_model == like.device_model]
 
 
 def _difference(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:

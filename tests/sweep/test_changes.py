@@ -99,9 +99,9 @@ def test_code_that_cannot_be_compared_is_not(code: Any) -> None:
 
 def test_another_pytorch_and_another_processor_are_said_once_for_each_value() -> None:
     existing = [
-        record("bs8", packages={"torch": "2.13.0+cpu"}),
+        record("bs8", packages={"torch": "2.13.0+cpu"}, cpu=None),
         record("bs32", packages={"torch": "2.13.0+cpu"}, cpu="Another"),
-        record("bs64", packages={"torch": "2.12.0+cpu"}),
+        record("bs64", packages={"torch": "2.12.0+cpu"}, cpu=None),
         record("bs128", packages={}, cpu=None),
     ]
 
@@ -120,6 +120,14 @@ def test_on_a_gpu_the_gpu_is_the_device_and_the_processor_is_not() -> None:
     assert changes([old], now(device_name="NVIDIA H100")) == [
         "device: NVIDIA A100 -> NVIDIA H100 since 1 point of this study was run (bs8)"
     ]
+
+
+def test_a_study_of_two_gpus_goes_on_on_either_and_on_no_third() -> None:
+    existing = [record("bs8", device="cuda"), record("bs32", device="cuda", device_name="NVIDIA H100")]
+
+    assert changes(existing, now(device_name="NVIDIA A100")) == []
+    assert changes(existing, now(device_name="NVIDIA H100")) == []
+    assert len(changes(existing, now(device_name="NVIDIA L4"))) == 2
 
 
 def test_changed_data_are_said_for_the_points_with_this_data_group_alone() -> None:

@@ -46,7 +46,8 @@ class Curves(Study):
     @functools.cached_property
     def groups(self) -> list[Group]:
         """Runs equal in all but batch size, seed and rate, with all their columns."""
-        return [replace(g, runs=self.runs.loc[g.runs.index].assign(lr=g.runs["lr"])) for g in groups(self)]
+        own = ["lr", "other_device"]
+        return [replace(g, runs=self.runs.loc[g.runs.index].assign(**g.runs[own])) for g in groups(self)]
 
     @functools.cached_property
     def tournaments(self) -> list[tuple[Group, Tournament | str]]:

@@ -13,7 +13,7 @@ from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.claims.values import last, log, lowest
 from batchlab.report.found import Search, searches
-from batchlab.report.groups import alone, by, column
+from batchlab.report.groups import alone, by, column, device_models
 from batchlab.science import memory_model
 
 SAVED = "memory/saved_for_backward_bytes"  # counted: the same on every machine and for every seed
@@ -147,15 +147,18 @@ class _Pair:
         self.what = f"{what} ({label})" if label else what
         self.runs = pd.concat([self.before, self.after])
 
-    def changes(self, values: "pd.Series[float]") -> list[float]:
-        """Before less after, of each seed that has both."""
-        pairs = zip(self.before.index, self.after.index, strict=True)
+    def changes(self, values: "pd.Series[float]", *, of_the_device: bool = False) -> list[float]:
+        """Before less after, of each seed that has both; `of_the_device` where two models of it do not compare."""
+        pairs = list(zip(self.before.index, self.after.index, strict=True))
+        if of_the_device:
+            models = device_models(self.runs).to_dict()
+            pairs = [(before, after) for before, after in pairs if models[before] == models[after]]
         return [float(values[b] - values[a]) for b, a in pairs if b in values.index and a in values.index]
 
     def saved(self, study: Curves) -> list[Evidence]:
         found = []
         for name, runs, exact in ((SAVED, self.runs, True), (PEAK, alone(self.runs), False)):
-            if changes := self.changes(log(last(study, runs, name))):
+            if changes := self.changes(log(last(study, runs, name)), of_the_device=not exact):
                 what = f"log ratio of {name}, {self.what}"
                 found.append(self._evidence(what, NOTHING, changes, exact=exact))
         return found
@@ -171,7 +174,7 @@ class _Pair:
         return [Evidence(what, EXAMPLES, rate, within(changes, bound), "log ratio", len(changes), ids)]
 
     def slower(self, study: Curves) -> list[str]:
-        changes = self.changes(log(last(study, alone(self.runs), SPEED)))
+        changes = self.changes(log(last(study, alone(self.runs), SPEED)), of_the_device=True)
         return [f"{self.what}: {math.exp(-float(np.mean(changes))):.2f}x the speed"] if changes else []
 
     def _evidence(self, what: str, held: str, changes: list[float], *, exact: bool) -> Evidence:

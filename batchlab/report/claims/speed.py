@@ -7,7 +7,7 @@ from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_batch_sizes, table_of
 from batchlab.report.claims.values import finite, last, log
-from batchlab.report.groups import alone, column
+from batchlab.report.groups import alone, column, on_one_model
 from batchlab.science.knee import throughput_knee
 from batchlab.science.uncertainty import t_interval
 
@@ -96,7 +96,9 @@ def _no_clock(study: Curves) -> str:
     shared = int(runs["shared_machine"].astype(bool).sum()) if len(runs) else 0
     if shared and shared == len(runs):
         return "all its runs shared the machine with others, so their seconds are not compared"
-    return _two_sizes(study) + (f"; {counted(shared, 'run')} shared the machine" if shared else "")
+    elsewhere = sum(len(group.runs) - len(on_one_model(group.runs)) for group in study.groups)
+    said = _two_sizes(study) + (f"; {counted(shared, 'run')} shared the machine" if shared else "")
+    return said + (f"; {counted(elsewhere, 'run')} ran on another device" if elsewhere else "")
 
 
 def _two_sizes(study: Curves) -> str:

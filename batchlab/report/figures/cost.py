@@ -134,7 +134,8 @@ def _draw_line(axes: Axes, line: Line, sizes: Collection[int], text: str, *, by:
 
 
 def _left_out(found: Measured) -> str:
-    return f" {found.shared} that shared the machine are left out." if found.shared else ""
+    shared = f" {found.shared} that shared the machine are left out." if found.shared else ""
+    return shared + (f" {found.elsewhere} on another device are left out." if found.elsewhere else "")
 
 
 def _scaled(interval: Interval, by: float) -> Interval:

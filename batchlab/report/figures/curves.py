@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from batchlab.printable import counted
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
+from batchlab.report.groups import device_models
 from batchlab.report.study import Study
 
 LOSS = "val/loss"
@@ -38,6 +39,8 @@ def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         )
         if over == "train_seconds" and bool(shown.runs["shared_machine"].any()):
             says += " Some of these runs shared the machine with others, so their seconds are too many."
+        if over == "train_seconds" and len(set(device_models(shown.runs)) - {""}) > 1:
+            says += " These runs were made on several models of device, so their seconds do not compare."
 
         def paint(axes: Axes, over: str = over, label: str = label, sizes: list[int] = sizes) -> None:
             colours = colour_of(sizes)
