@@ -36,7 +36,6 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.machinery import SourceFileLoader
@@ -45,27 +44,13 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-import torch
 from faked_cuda import Cuda, Gpu
+from simulated_streams import Queue, Torch
+from simulated_tensors import Tensors
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 DEVICES = "batchlab.training.devices"
-aten = torch.ops.aten
-WAITS = {
-    *(aten._local_scalar_dense, aten.nonzero, aten.nonzero_static, aten.masked_select, aten.equal, aten.is_nonzero),
-    *(aten._unique, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.allclose, aten.bincount),
-}
-INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # by a boolean one: a wait
 KernelSeconds = float | Callable[[Any, Any], float]
-
-
-@dataclass
-class Queue:
-    """A stream: kernels one after the other."""
-
-    free_at: float = 0.0  # seconds, when all that it was given is done
 
 
 @dataclass
@@ -96,7 +81,7 @@ class SimulatedCuda(Cuda):
         self.on_drain = self._wait
         self.pinned = 0  # tensors that were put into page-locked memory
         self.queue: Queue | None = None  # the current stream, where it is not the default one
-        self._mode = _Tensors(self)
+        self._mode = Tensors(self)
         for gpu in self.all:
             gpu.before_reading = self._mode.bury
         self._entered: contextlib.ExitStack | None = None
@@ -204,7 +189,7 @@ def _copy_of(module: ModuleType, cuda: SimulatedCuda) -> ModuleType:
         if home.startswith(DEVICES + ".") and home != module.__name__ and _names_torch_cuda(sys.modules[home]):
             beside = _copy_of(sys.modules[home], cuda)
             setattr(copy, name, beside if isinstance(value, ModuleType) else getattr(beside, name))
-    copy.torch = _Torch(cuda)  # type: ignore[attr-defined]
+    copy.torch = Torch(cuda)  # type: ignore[attr-defined]
     return copy
 
 
@@ -214,246 +199,3 @@ def _names_torch_cuda(module: ModuleType) -> bool:
 
 def _recorded(tensor: Tensor, stream: object) -> None:
     """`Tensor.record_stream`: the simulated allocator has one stream, and reuses nothing too early."""
-
-
-class _Torch:
-    """torch, but that its CUDA devices are simulated."""
-
-    def __init__(self, cuda: SimulatedCuda) -> None:
-        self.cuda = _TorchCuda(cuda)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def device(kind: Any, index: int | None = None) -> torch.device:
-        asked = torch.device(kind) if index is None else torch.device(kind, index)
-        return torch.device("cpu", asked.index or 0) if asked.type == "cuda" else asked
-
-
-class _TorchCuda:
-    """torch.cuda: its own functions, told of the CUDA devices that simulated ones stand for; streams and events."""
-
-    def __init__(self, cuda: SimulatedCuda) -> None:
-        self._cuda = cuda
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(torch.cuda, name)
-        if isinstance(found, type) or not callable(found):
-            return found
-
-        def called(*arguments: Any, **named: Any) -> Any:
-            return found(*map(_as_cuda, arguments), **{key: _as_cuda(value) for key, value in named.items()})
-
-        return called
-
-    def Event(self, enable_timing: bool = False, **_: Any) -> "Event":  # noqa: N802 - torch's name
-        return Event(self._cuda, enable_timing)
-
-    def Stream(self, device: Any = None, **_: Any) -> "Stream":  # noqa: N802 - torch's name
-        gpu = self._cuda.gpus[self._cuda.current if device is None or device.index is None else device.index]
-        gpu.queues.append(Queue())
-        return Stream(self._cuda, gpu, gpu.queues[-1])
-
-    def current_stream(self, device: Any = None) -> "Stream":
-        gpu = self._cuda.gpus[self._cuda.current if device is None or device.index is None else device.index]
-        return Stream(self._cuda, gpu, self._cuda.queue or gpu.queue)
-
-    def default_stream(self, device: Any = None) -> "Stream":
-        gpu = self._cuda.gpus[self._cuda.current if device is None or device.index is None else device.index]
-        return Stream(self._cuda, gpu, gpu.queue)
-
-    @contextlib.contextmanager
-    def stream(self, stream: "Stream | None") -> Iterator[None]:
-        if stream is None:
-            yield
-            return
-        before, self._cuda.queue = self._cuda.queue, stream.queue
-        try:
-            yield
-        finally:
-            self._cuda.queue = before
-
-
-class Stream:
-    """As torch.cuda.Stream."""
-
-    def __init__(self, cuda: SimulatedCuda, gpu: SimulatedGpu, queue: Queue) -> None:
-        self._cuda, self.gpu, self.queue = cuda, gpu, queue
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stream) and other.queue is self.queue
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def wait_event(self, event: "Event") -> None:
-        self.queue.free_at = max(self.queue.free_at, event.done_at or 0.0)
-
-    def wait_stream(self, other: "Stream") -> None:
-        self.queue.free_at = max(self.queue.free_at, other.queue.free_at)
-
-    def record_event(self, event: "Event | None" = None) -> "Event":
-        event = event or Event(self._cuda)
-        event.record(self)
-        return event
-
-    def query(self) -> bool:
-        return self._cuda.seconds >= self.queue.free_at
-
-    def synchronize(self) -> None:
-        self._cuda.seconds = max(self._cuda.seconds, self.queue.free_at)
-
-
-class Event:
-    """As torch.cuda.Event."""
-
-    def __init__(self, cuda: SimulatedCuda, enable_timing: bool = False) -> None:
-        self._cuda, self._timing = cuda, enable_timing
-        self.done_at: float | None = None  # seconds, when the stream gets there
-
-    def record(self, stream: Stream | None = None) -> None:
-        queue = stream.queue if stream else self._cuda.queue or self._cuda.gpus[self._cuda.current].queue
-        self.done_at = queue.free_at = max(queue.free_at, self._cuda.seconds)
-
-    def wait(self, stream: Stream | None = None) -> None:
-        queue = stream.queue if stream else self._cuda.queue or self._cuda.gpus[self._cuda.current].queue
-        queue.free_at = max(queue.free_at, self.done_at or 0.0)
-
-    def query(self) -> bool:
-        return self.done_at is None or self._cuda.seconds >= self.done_at
-
-    def synchronize(self) -> None:
-        self._cuda.seconds = max(self._cuda.seconds, self.done_at or 0.0)
-
-    def elapsed_time(self, end: "Event") -> float:
-        """Milliseconds; as in CUDA both must have been recorded with timing on, and the device must be there."""
-        if not (self._timing and end._timing) or self.done_at is None or end.done_at is None:
-            raise ValueError("Both events must be created with argument 'enable_timing=True' and recorded.")
-        if not (self.query() and end.query()):
-            raise RuntimeError("Both events must be completed before calculating elapsed time.")
-        return (end.done_at - self.done_at) * 1000
-
-
-def _as_cuda(value: Any) -> Any:
-    """A simulated device as the one that torch.cuda's own functions know."""
-    if isinstance(value, torch.device) and value.type == "cpu" and value.index is not None:
-        return torch.device("cuda", value.index)
-    return value
-
-
-class _Tensors(TorchDispatchMode):
-    """Follows which storages lie on a device, and has the allocator serve them."""
-
-    def __init__(self, cuda: SimulatedCuda) -> None:
-        super().__init__()
-        self.cuda = cuda
-        self._homes: dict[int, tuple[Any, SimulatedGpu, Any, int]] = {}  # by storage: a weak reference, GPU, block, ...
-        self._gone: list[int] = []
-        self._pinned: dict[int, Any] = {}
-
-    def home(self, tensor: Tensor) -> SimulatedGpu | None:
-        self.bury()
-        storage = _storage(tensor)
-        found = self._homes.get(storage._cdata) if storage is not None else None
-        return found[1] if found else None
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = func.overloadpacket
-        given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        gpu = next((home for home in map(self.home, given) if home is not None), None)
-        asked = kwargs.get("device")
-        if isinstance(asked, torch.device) and asked.type == "cpu" and asked.index is not None:
-            gpu = self.cuda.gpus[asked.index]
-            if packet is aten._to_copy and self.home(args[0]) is gpu and _changes_nothing(args[0], kwargs):
-                return aten.alias(args[0])  # it is there already
-        if packet is aten.is_pinned:
-            return _is_in(self._pinned, args[0])
-        if packet is aten._pin_memory:
-            return self._pin(args[0].clone())
-        pins = kwargs.get("pin_memory") is True
-        if pins:
-            kwargs = {**kwargs, "pin_memory": False}
-        if gpu is not None:
-            gpu.must_work()
-            if gpu.before_kernel is not None:
-                gpu.before_kernel(func)
-        known = {storage._cdata for storage in map(_storage, given) if storage is not None}
-        result = func(*args, **kwargs)
-        if pins:
-            return self._pin(result)
-        if gpu is not None:
-            torch.cuda.init()  # as the first kernel does
-            gpu.open_context()
-            self._settle(gpu, result, known)
-            if not _is_view(func, result, known):
-                self.cuda.launch(gpu, func, result)
-            if packet in WAITS or (packet in INDEXED and _by_bools(args[1])) or self._reads_back(packet, args):
-                self.cuda.wait_for(gpu, func)
-        return result
-
-    def _settle(self, gpu: SimulatedGpu, result: Any, known: set[int]) -> None:
-        """Every new storage of `result` takes its bytes from the device."""
-        for leaf in tree_leaves(result):
-            storage = _storage(leaf) if isinstance(leaf, Tensor) else None
-            if storage is None:
-                continue
-            key, size = storage._cdata, storage.nbytes()
-            held = self._homes.get(key)
-            if held is not None and held[3] != size:  # resized in place
-                del self._homes[key]
-                if held[2] is not None:
-                    held[1].memory.release(held[2])
-                held = None
-            elif held is not None or key in known:
-                continue
-            block = gpu.memory.allocate(size) if size else None
-            self._homes[key] = (weakref.ref(storage, lambda _, key=key: self._gone.append(key)), gpu, block, size)
-
-    def bury(self) -> None:
-        while self._gone:
-            held = self._homes.get(self._gone[-1])
-            key = self._gone.pop()
-            if held is not None and held[0]() is None:
-                del self._homes[key]
-                if held[2] is not None:
-                    held[1].memory.release(held[2])
-
-    def _pin(self, tensor: Tensor) -> Tensor:
-        self.cuda.pinned += 1
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        self._pinned[key] = weakref.ref(storage, lambda _: self._pinned.pop(key, None))
-        return tensor
-
-    def _reads_back(self, packet: Any, args: Any) -> bool:
-        """A copy from the device into memory of the host."""
-        return packet is aten.copy_ and self.home(args[0]) is None and self.home(args[1]) is not None
-
-
-def _storage(tensor: Tensor) -> Any:
-    try:
-        return tensor.untyped_storage() if tensor.device.type == "cpu" else None
-    except (NotImplementedError, RuntimeError):  # sparse ones, and wrappers of torch.func, have none
-        return None
-
-
-def _is_in(pinned: dict[int, Any], tensor: Tensor) -> bool:
-    storage = _storage(tensor)
-    return storage is not None and storage._cdata in pinned
-
-
-def _changes_nothing(tensor: Tensor, kwargs: dict[str, Any]) -> bool:
-    return kwargs.get("dtype") in (None, tensor.dtype) and kwargs.get("memory_format") in (None, torch.preserve_format)
-
-
-def _by_bools(index: Any) -> bool:
-    masks = (torch.bool, torch.uint8)
-    return any(isinstance(part, Tensor) and part.dtype in masks for part in index)
-
-
-def _is_view(func: Any, result: Any, known: set[int]) -> bool:
-    if func._schema.is_mutable:
-        return False
-    storages = [_storage(leaf) for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-    return bool(storages) and all(storage is not None and storage._cdata in known for storage in storages)
