@@ -151,6 +151,11 @@ class Cuda:
         gpu.drains += 1
         self.on_drain(gpu)
 
+    def synchronize_at(self, index: int) -> None:
+        before, self.current = self.current, index
+        self.synchronize()
+        self.current = before
+
     def set_memory_fraction(self, fraction: float, index: int) -> None:
         self.calls.append(("memory_fraction", fraction, index))
         memory = self.gpus[index].memory
@@ -215,6 +220,10 @@ class Cuda:
             "_cuda_resetPeakMemoryStats": self.reset_peaks,
             "_cuda_emptyCache": self.empty_cache,
             "_cuda_isCurrentStreamCapturing": lambda: False,
+            "_accelerator_getDeviceIndex": lambda: self.current,  # by way of torch.accelerator; optimizers ask it
+            "_accelerator_setDeviceIndex": self.set_device,
+            "_accelerator_getStream": lambda index: SimpleNamespace(is_capturing=lambda: False, device_index=index),
+            "_accelerator_synchronizeDevice": self.synchronize_at,
             "_cuda_getArchFlags": lambda: " ".join(f"sm_{a}{b}" for a, b in {gpu.capability for gpu in self.all}),
         }
         of_cuda: dict[str, Any] = {

@@ -1,0 +1,12 @@
+"""The parts of a run, put together and not trained."""
+
+from batchlab.config import RunConfig
+from batchlab.training import assembly
+from batchlab.training.devices.device import Device
+from batchlab.training.state import RunState
+
+
+def state_of(config: RunConfig, device: Device) -> RunState:
+    """A run of `config` before its first step, with a budget of one batch."""
+    data = assembly.build_data(config, device)
+    return assembly.build_state(config, data, device, budget=config.batch_size)

@@ -1,0 +1,188 @@
+"""Every part that is given a device takes `cuda`, `cuda:0` and `cuda:1`, over torch.cuda's own checks of arguments."""
+
+import json
+
+import pytest
+import torch
+from faked_cuda import faked_cuda
+from simulated_device import simulated_cuda
+from still_state import state_of
+from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
+
+from batchlab.check import examination as checking
+from batchlab.check.findings import is_wrong
+from batchlab.cli import probe as doctor
+from batchlab.config import to_dict
+from batchlab.errors import BadRequest
+from batchlab.preflight import examine
+from batchlab.probe import probe
+from batchlab.records import RunStatus
+from batchlab.science.largest_fit import Outcome
+from batchlab.training import assembly, checkpoint
+from batchlab.verify import examination as verifying
+
+NAMES = ["First GPU", "Second GPU"]
+ASKED = [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
+MIB = 2**20
+on_each = pytest.mark.parametrize(("asked", "index"), ASKED)
+
+
+@pytest.fixture
+def cuda():
+    with simulated_cuda(2, name=NAMES, total_bytes=256 * MIB) as machine:
+        yield machine
+
+
+def only_used(cuda, index):
+    """Kernels ran on this device, and none on the other."""
+    return cuda.gpus[index].kernels > 0 and cuda.gpus[1 - index].kernels == 0
+
+
+@on_each
+def test_preparing_a_process_sets_the_current_device(asked, index, tmp_path):
+    with faked_cuda(2, name=NAMES) as cuda:
+        device = assembly.prepare_process(tiny(tmp_path, device=asked))
+
+        assert ("set_device", index) in cuda.calls
+        assert torch.cuda.current_device() == index
+        assert device.torch_device == torch.device("cuda", index)
+        assert assembly.device_facts(device)["device_name"] == NAMES[index]
+
+
+def test_a_device_that_is_not_here_is_refused_in_a_sentence(tmp_path):
+    with faked_cuda(2), pytest.raises(BadRequest) as refused:
+        assembly.prepare_process(tiny(tmp_path, device="cuda:9"))
+
+    assert str(refused.value) == (
+        "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
+        "device=cuda for the first"
+    )
+
+
+@on_each
+def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
+    grid = [to_dict(tiny(tmp_path, device=asked, batch_size=size)) for size in (4, 8)]
+
+    problems, facts = examine(grid)
+
+    assert problems == []
+    assert [fact["device_name"] for fact in facts] == [NAMES[index]] * 2
+    assert only_used(cuda, index)
+
+
+def test_preflight_says_that_a_device_is_not_here(cuda, tmp_path):
+    problems, _ = examine([to_dict(tiny(tmp_path, device="cuda:9"))])
+
+    assert problems == [
+        "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
+        "device=cuda for the first"
+    ]
+
+
+@on_each
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+def test_a_run_trains_on_it_and_says_so(asked, index, precision, cuda, tmp_path):
+    record = train(tiny(tmp_path, device=asked, precision=precision, optimizer=ADAMW))
+
+    assert (record.status, record.reason) == (RunStatus.COMPLETED, "")
+    assert record.environment["device_name"] == NAMES[index]
+    assert only_used(cuda, index)
+
+
+def probed(config, size=8, allowed=64 * MIB):
+    return probe(config, size, allowed=allowed, headroom=0.05, exact=False, steps=3, seconds=0.0)
+
+
+@on_each
+def test_finds_limit_is_set_on_it_and_taken_away(asked, index, cuda, tmp_path):
+    made, account = probed(tiny(tmp_path, device=asked))
+
+    assert (made.outcome, made.reason) == (Outcome.FITS, "")
+    assert account is not None
+    assert made.peak_bytes == 2 * MIB  # one segment of the allocator's small ones
+    fractions = [call[1:] for call in cuda.calls if call[0] == "memory_fraction"]
+    assert (fractions[0], fractions[-1]) == ((64 / 256, index), (1.0, index))
+    assert only_used(cuda, index)
+
+
+@on_each
+def test_without_a_limit_find_has_what_is_free_on_it(asked, index, cuda, tmp_path):
+    made, _ = probed(tiny(tmp_path, device=asked), allowed=None)
+
+    assert (made.outcome, made.allowed_bytes) == (Outcome.FITS, int(0.95 * (256 - 32) * MIB))  # 32: its context
+
+
+@on_each
+def test_a_probe_that_does_not_fit_says_what_cuda_says(asked, index, cuda, tmp_path):
+    made, _ = probed(tiny(tmp_path, device=asked), 2**17, allowed=8 * MIB)
+
+    assert made.outcome is Outcome.OOM
+    assert made.phase == "batch"
+    assert made.reason.startswith(f"CUDA out of memory. Tried to allocate 20.00 MiB. GPU {index} has a total capacity")
+
+
+@on_each
+def test_a_checkpoint_keeps_and_restores_the_random_streams_of_it(asked, index, cuda, tmp_path):
+    config = tiny(tmp_path, device=asked)
+    device = assembly.prepare_process(config)
+    device.seed(7)
+    state = state_of(config, device)
+    kept = checkpoint.capture(state, {}, run_id="r", journal_offset=0, journal_digest="")
+    after_cpu, after_cuda = torch.rand(3), torch.rand(3, generator=cuda.gpus[index].generator)
+
+    device.seed(8)
+    torch.rand(5, generator=cuda.gpus[index].generator)
+    checkpoint.restore(checkpoint.read(kept), state, {})
+
+    assert torch.equal(torch.rand(3), after_cpu)
+    assert torch.equal(torch.rand(3, generator=cuda.gpus[index].generator), after_cuda)
+
+
+@on_each
+def test_a_run_that_was_stopped_resumes_on_it(asked, index, cuda, tmp_path):
+    config = tiny(tmp_path / "stopped", device=asked, precision="fp16")
+    whole = train(tiny(tmp_path / "whole", device=asked, precision="fp16"))
+    assert train(config, stopping=stop_at(5)).status is RunStatus.INTERRUPTED
+
+    resumed = train(config)
+
+    assert resumed.resumed_at == (5,)
+    assert resumed.weights_fingerprint == whole.weights_fingerprint
+    assert resumed.final["val/loss"] == whole.final["val/loss"]
+    assert not list((folder_of(config) / "checkpoints").glob("*"))
+
+
+@on_each
+def test_check_examines_the_model_on_it(asked, index, cuda, tmp_path):
+    checkup = checking.examine(tiny(tmp_path, device=asked))
+
+    assert not is_wrong(checkup.findings), [f for f in checkup.findings if is_wrong([f])]
+    assert any(f"trainable numbers, on cuda:{index}" in finding.what for finding in checkup.findings)
+    assert only_used(cuda, index)
+
+
+@on_each
+def test_verify_compares_gradients_on_it(asked, index, cuda, tmp_path):
+    model = {"norm": False, "dropout": 0.0}
+
+    assert verifying.examine(tiny(tmp_path, device=asked, accumulate=2, model=model)).same
+    assert only_used(cuda, index)
+
+
+def test_doctor_tries_each_gpu_in_each_precision(cuda, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "ROUNDS", 1)
+    for slow in ("_threads", "_torchvision"):
+        monkeypatch.setattr(doctor, slow, lambda *_: None)
+
+    cuda.start_counting()
+
+    doctor.main()
+
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    facts = {(section, name): value for section, name, value in (line["fact"] for line in said if "fact" in line)}
+    assert [line["problem"] for line in said if "problem" in line] == []
+    for index, name in enumerate(NAMES):
+        device = f"Device cuda:{index}"
+        assert facts[device, "GPU"].startswith(f"{name}, 0.2 GiB of memory")
+        assert [facts[device, precision] for precision in ("fp32", "tf32", "bf16", "fp16")] == ["yes"] * 4
+        assert cuda.gpus[index].kernels > 0
