@@ -30,7 +30,9 @@ class Torch:
     @staticmethod
     def device(kind: Any, index: int | None = None) -> torch.device:
         asked = torch.device(kind) if index is None else torch.device(kind, index)
-        return torch.device("cpu", asked.index or 0) if asked.type == "cuda" else asked
+        if asked.type != "cuda":
+            return asked
+        return torch.device("cpu") if asked.index is None else torch.device("cpu", asked.index)
 
 
 class _TorchCuda:
@@ -137,7 +139,7 @@ class Event:
 
 
 def _as_cuda(value: Any) -> Any:
-    """A simulated device as the one that torch.cuda's own functions know."""
-    if isinstance(value, torch.device) and value.type == "cpu" and value.index is not None:
-        return torch.device("cuda", value.index)
+    """A simulated device as the one that torch.cuda's own functions know; without its index, if it has none."""
+    if isinstance(value, torch.device) and value.type == "cpu":
+        return torch.device("cuda") if value.index is None else torch.device("cuda", value.index)
     return value
