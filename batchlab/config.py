@@ -264,7 +264,7 @@ def _check_together(config: RunConfig) -> None:
             f"use accumulate={made}, or give micro_batch_size alone"
         )
     if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", config.device):
-        raise BadRequest(f"device={config.device} cannot be: device is auto, cpu, cuda or cuda:N")
+        raise BadRequest(f"device={config.device} cannot be: {_no_device(config.device)}")
     if config.runs_dir.startswith("~"):
         raise BadRequest(f"runs_dir={config.runs_dir} cannot be: nobody here expands '~'; write the folder out")
     if config.stop_at_target and config.target is None:
@@ -273,6 +273,16 @@ def _check_together(config: RunConfig) -> None:
         raise BadRequest(
             f"study={config.study!r} cannot be a folder: use letters, digits, '.', '_' and '-', not starting with '.'"
         )
+
+
+def _no_device(asked: str) -> str:
+    if re.fullmatch("(mps|xpu)(:[0-9]+)?", asked):
+        maker = "Apple's" if asked.startswith("mps") else "Intel's"
+        return (
+            f"batchlab trains on the CPU and on GPUs that PyTorch calls cuda (NVIDIA's, and AMD's under ROCm), not on "
+            f"{maker}: use device=cpu"
+        )
+    return "device is auto, cpu, cuda or cuda:N"
 
 
 def is_folder_name(name: str) -> bool:

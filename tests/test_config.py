@@ -217,6 +217,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"device": "cuda:²"}, "device=cuda:²", "auto, cpu, cuda or cuda:N"),
     ({"device": "cpu:0"}, "device=cpu:0", "auto, cpu, cuda or cuda:N"),
     ({"device": "cuda:99999999999"}, "device=cuda:99999999999", "auto, cpu, cuda or cuda:N"),
+    ({"device": "mps"}, "device=mps", "not on Apple's: use device=cpu"),
+    ({"device": "xpu:1"}, "device=xpu:1", "on GPUs that PyTorch calls cuda (NVIDIA's, and AMD's under ROCm)"),
     ({"device": 0}, "device=0", "a text"),
     ({"threads": 0}, "threads=0", "an integer of at least 1"),
     ({"deterministic": None}, "deterministic=null", "true or false"),

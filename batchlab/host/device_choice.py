@@ -54,6 +54,19 @@ def resolve_device(
     return asked
 
 
+def left_to_the_job(asked: str, launcher: str) -> str:
+    """The device of runs on other machines: as it was asked for, whatever is here. BadRequest for `auto`.
+
+    The device is part of what a run is, and decided before its job starts: this machine cannot know what theirs have.
+    """
+    if asked == "auto":
+        raise BadRequest(
+            f"device=auto is decided by the machine it is typed on, and the jobs of hydra/launcher={launcher} run on "
+            "others: add device=cuda or device=cpu"
+        )
+    return asked
+
+
 def what_cuda_lacks(asked: str, environ: Mapping[str, str], build: Build, driver: Driver | str | None) -> Lack | None:
     """Why the CUDA device that was asked for cannot be used, as far as it can be known without PyTorch; else None."""
     if build.hip:

@@ -36,11 +36,14 @@ class Composer:
     over it as Hydra itself does it, so one composition for each choice of groups is enough.
     """
 
-    def __init__(self, context: HydraContext, master: DictConfig) -> None:
+    def __init__(
+        self, context: HydraContext, master: DictConfig, device: Callable[[str], str] = resolve_device
+    ) -> None:
+        """`device` decides what `device=...` comes to."""
         self.loader: Any = context.config_loader  # the implementation: its interface does not know of overrides
         self.master = master
         self.parser = OverridesParser.create(config_loader=context.config_loader)
-        self._device = functools.cache(resolve_device)  # asks the driver: once a grid, not once a point
+        self._device = functools.cache(device)  # asks the driver: once a grid, not once a point
         self._noise_scale = functools.cache(told)  # read and told once a grid
         self._composed: dict[tuple[str, ...], tuple[DictConfig, PlainConfig | None]] = {}
         self._read: dict[str, tuple[Override, bool, PlainValue | None]] = {}

@@ -1,5 +1,6 @@
 """The classes that Hydra calls: our Sweeper, our Launcher, and where our configs are."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from omegaconf import DictConfig
 from batchlab.config import check_sweep
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
+from batchlab.host.device_choice import left_to_the_job, resolve_device
 from batchlab.hydra_app.composing import Composer
 from batchlab.hydra_app.permitted import PACKAGED, confine_sources
 from batchlab.sweep.checking import check
@@ -31,6 +33,8 @@ ONE_POINT = {
     "verify": "looks at one: give each knob one value",
     "check": "looks at one: give each knob one value",
 }
+# The launchers whose jobs run where they are submitted; all others are taken to be for other machines.
+ON_THIS_MACHINE = ("PointLauncher", "BasicLauncher", "JoblibLauncher", "LocalLauncher")
 LOOKING = {"verify": verify, "check": check}  # they make no run
 
 
@@ -40,13 +44,18 @@ class GridSweeper(Sweeper):
     def __init__(self, word: str) -> None:
         self.word = word  # of ours that is running: train, sweep, verify, check
         self.launcher: Launcher | None = None
+        self.remote = False  # whether its jobs run on other machines
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.master = config
-        self.composer = Composer(hydra_context, config)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        runs = self.word not in LOOKING and self.word != "find"
+        self.remote = runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
+        named = str(config.hydra.runtime.choices["hydra/launcher"])
+        device = functools.partial(left_to_the_job, launcher=named) if self.remote else resolve_device
+        self.composer = Composer(hydra_context, config, device)
 
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
@@ -59,7 +68,7 @@ class GridSweeper(Sweeper):
         look = LOOKING.get(self.word)
         if look is not None and elsewhere is not None:
             raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.word}` makes none: leave it out")
-        code = conduct(points, elsewhere=elsewhere) if look is None else look(points[0])
+        code = conduct(points, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
         if code:
             raise SystemExit(code)
 

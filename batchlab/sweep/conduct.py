@@ -4,8 +4,10 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from batchlab.errors import BadRequest, StorageError
 from batchlab.host.gpu_pool import models
@@ -28,14 +30,16 @@ from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.supervisor import run_grid
 from batchlab.sweep.table import show
 
+Facts = Mapping[str, Any]  # of a point, by `preflight.examine`
 MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 
 
-def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
+def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None, remote: bool = False) -> int:
     """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
 
     The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points in place of
-    this machine's supervisor. With `dry_run` it only says what it would do.
+    this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
+    it only says what it would do.
     """
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
@@ -62,7 +66,7 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
                     spectator.say(text)
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
-                check_unchanged(left, check_grid(left, server))
+                check_unchanged(left, _check(left, server, spectator, remote=remote))
                 outcome = _run(distinct, left, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:
         _tell("stopped before a point was begun")
@@ -75,6 +79,23 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None) -> int:
     if outcome.exit_code in (130, 143):
         _tell(_kept(outcome, distinct))
     return outcome.exit_code
+
+
+def _check(points: Sequence[Point], server: WarmServer, spectator: Spectator, *, remote: bool) -> list[Facts]:
+    """What `check_grid` finds; of GPUs that only the jobs have, with the CPU in their place."""
+    on_gpus = [remote and point.config.device != "cpu" for point in points]
+    if not any(on_gpus):
+        return check_grid(points, server)
+    spectator.say(
+        f"device={points[on_gpus.index(True)].config.device} is for the machines of the jobs: data, model and sizes "
+        "are checked here, on the CPU; whether those GPUs have the precision and the memory, each job finds out"
+    )
+    found = check_grid([_on_cpu(p) if far else p for p, far in zip(points, on_gpus, strict=True)], server)
+    return [{**facts, "device_name": None} if far else facts for facts, far in zip(found, on_gpus, strict=True)]
+
+
+def _on_cpu(point: Point) -> Point:
+    return replace(point, config=replace(point.config, device="cpu", precision="fp32"))
 
 
 def _try_to_write(study: Path) -> None:

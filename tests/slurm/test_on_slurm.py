@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.slurm
-LONG = ("batch_size=8", "epochs=200")  # half a minute
+LONG = ("device=cpu", "batch_size=8", "epochs=200")  # half a minute
 PATIENCE_SECONDS = 400.0
 
 
@@ -48,7 +48,7 @@ def undisturbed(slurm: dict[str, str], tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_sweep_on_slurm_completes_and_shows_its_table(slurm: dict[str, str], tmp_path: Path) -> None:
-    with OnSlurm("batch_size=64,256", "default_epochs=1", cwd=tmp_path, environment=slurm) as sweep:
+    with OnSlurm("device=cpu", "batch_size=64,256", "default_epochs=1", cwd=tmp_path, environment=slurm) as sweep:
         code = sweep.process.wait(timeout=PATIENCE_SECONDS)
 
     assert code == 0, sweep.output
