@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("records", "science", "config_folder", "knob_values", "hidden_keys"), 1),
     **dict.fromkeys(("config", "plan", "task", "targets"), 2),
     **dict.fromkeys(("training", "host", "data", "models"), 3),
-    **dict.fromkeys(("instruments", "recording"), 4),
+    **dict.fromkeys(("instruments", "recording", "device_trial"), 4),
     **dict.fromkeys(("run", "probe", "preflight", "verify", "check", "report"), 5),
     "sweep": 6,
     "hydra_app": 7,

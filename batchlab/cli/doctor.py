@@ -1,8 +1,10 @@
 """`batchlab doctor`: what this machine can do, and what is wrong with it."""
 
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,9 @@ from batchlab.cli.machine import Findings, read_machine, read_nvidia, read_softw
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.cli.terminal import definitions, say
+from batchlab.host.device_choice import Lack, what_cuda_lacks
+from batchlab.host.nvml import read_driver
+from batchlab.host.torch_build import installed_build
 from batchlab.printable import printable
 
 if TYPE_CHECKING:
@@ -50,10 +55,27 @@ def examine(runs_dir: Path) -> Findings:
     found = Findings()
     read_software(found)
     read_machine(found, runs_dir)  # before the probe makes a load of its own
-    answers = ask_pytorch(found, [sys.executable, *PROBE])
-    gpus = read_nvidia(found)
-    judge_cuda(found, gpus, answers)
+    probe = [sys.executable, *PROBE]
+    answers = ask_pytorch(found, probe)
+    driver = read_driver()
+    gpus = read_nvidia(found, driver)
+    judge_cuda(found, gpus, answers, what_cuda_lacks("cuda", os.environ, installed_build(), driver))
+    ask_gpus(found, int(str(answers.get("cuda_devices", 0))), probe)
     return found
+
+
+def ask_gpus(found: Findings, count: int, probe: Sequence[str]) -> None:
+    """Tries each GPU in a process of its own; one that fails prevents a run where no other can be used."""
+    tried: dict[str, Findings] = {}
+    for index in range(count):
+        device = f"cuda:{index}" if index else "cuda"  # as a run that names no GPU calls the first
+        tried[device] = Findings(facts=found.facts)
+        ask_pytorch(tried[device], [*probe, device])
+    usable = [device for device, one in tried.items() if not any(prevents for prevents, _ in one.problems)]
+    for one in tried.values():
+        for prevents, what in one.problems:
+            other = f" ({usable[0]} can be used)" if prevents and usable else ""
+            found.problem(prevents and not usable, what + other)
 
 
 def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
@@ -81,11 +103,14 @@ def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
     return answers
 
 
-def judge_cuda(found: Findings, gpus: int, answers: dict[str, object]) -> None:
-    """Whether PyTorch can use the GPUs that the driver shows."""
+def judge_cuda(found: Findings, gpus: int, answers: dict[str, object], lack: Lack | None = None) -> None:
+    """Whether PyTorch can use the GPUs that the driver shows; `lack` is what they lack, as far as it is known."""
     if not gpus or answers.get("cuda_available", True):
         return
-    if answers.get("cuda_build"):
+    if answers.get("cuda_build") and lack is not None:
+        instead = f"; {lack.instead}" if lack.instead else ""
+        found.problem(True, f"PyTorch cannot use the GPU here: {lack.what}{instead}; device=cpu runs without it")
+    elif answers.get("cuda_build"):
         what = "PyTorch is built for CUDA and cannot use the GPU here: the driver may be older than that CUDA, or "
         found.problem(True, what + "CUDA_VISIBLE_DEVICES hides it; device=cpu runs without it")
     else:

@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 
 from batchlab.config_folder import config_folder
+from batchlab.host.nvml import Driver, Gpu
+from batchlab.printable import counted
 
 GIB = 2**30
 LEAST_DISK = 100 * 2**20  # bytes; a study of small runs takes a few MiB, its checkpoints more
@@ -118,37 +120,34 @@ def read_disk(found: Findings, runs_dir: Path) -> None:
         )
 
 
-def read_nvidia(found: Findings) -> int:
-    """The NVIDIA driver and its GPUs, from NVML; how many there are."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
+def read_nvidia(found: Findings, driver: Driver | str) -> int:
+    """The NVIDIA driver and its GPUs, as NVML reports them; how many there are."""
+    if isinstance(driver, str):
         devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
-        found.fact("NVIDIA", "driver", f"none that answers ({error})")
+        found.fact("NVIDIA", "driver", f"none that answers ({driver})")
         if devices:
-            found.problem(False, f"there is /dev/{devices[0]}, and its driver does not answer: {error}")
+            found.problem(False, f"there is /dev/{devices[0]}, and its driver does not answer: {driver}")
         return 0
-    try:
-        found.fact("NVIDIA", "driver", str(pynvml.nvmlSystemGetDriverVersion()))
-        count = int(pynvml.nvmlDeviceGetCount())
-        for index in range(count):
-            found.fact("NVIDIA", f"GPU {index}", _gpu(index))
-        return count
-    finally:
-        pynvml.nvmlShutdown()
+    newest = "" if driver.cuda is None else f", for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
+    found.fact("NVIDIA", "driver", f"{driver.version}{newest}")
+    for index, gpu in enumerate(driver.gpus):
+        found.fact("NVIDIA", f"GPU {index}", _gpu(gpu))
+        for place, part in enumerate(gpu.instances):
+            found.fact("NVIDIA", f"GPU {index}, MIG {place}", _gpu(part))
+    return len(driver.gpus)
 
 
-def _gpu(index: int) -> str:
-    import pynvml
-
-    try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-        return f"{pynvml.nvmlDeviceGetName(handle)}, {memory.total / GIB:.1f} GiB, {memory.used / GIB:.1f} in use"
-    except pynvml.NVMLError as error:  # not permitted, or a part of a GPU that does not tell
-        return f"does not answer ({error})"
+def _gpu(gpu: Gpu) -> str:
+    parts = [gpu.name]
+    if gpu.total_bytes is not None and gpu.used_bytes is not None:
+        parts += [f"{gpu.total_bytes / GIB:.1f} GiB", f"{gpu.used_bytes / GIB:.1f} in use"]
+    if gpu.processes:
+        parts.append(f"{counted(len(gpu.processes), 'program')} computing on it")
+    if gpu.mode != "default":
+        parts.append(f"compute mode {gpu.mode}")
+    if gpu.mig:
+        parts.append(f"divided by MIG into {counted(len(gpu.instances), 'instance')}")
+    return ", ".join(parts)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,7 @@
-"""What PyTorch can do here, asked in a process of its own: `python -m batchlab.cli.probe`.
+"""What PyTorch can do here, asked in processes of their own: `python -m batchlab.cli.probe [cuda|cuda:N]`.
+
+Without a device the CPU is tried and the GPUs are counted. Each GPU has its own process: one that fails takes no other
+with it, and none is left with a context on every GPU of a machine that others use too.
 
 A PyTorch that cannot be imported, or that dies on the way, must not take `doctor` with it. Each finding is a line of
 JSON on stdout, written when it is found, so that what was found before a crash is not lost.
@@ -24,7 +27,7 @@ SECONDS_PER_ROUND = 0.03
 GAIN_WORTH_TELLING = 1.1  # below it the ratio of two timings on a machine in use is no news
 
 
-def main() -> None:
+def main(device: str | None = None) -> None:
     """Asks one thing after the other; the last `doing` names what a crash interrupted."""
     _doing("importing torch")
     import torch
@@ -32,7 +35,11 @@ def main() -> None:
     from batchlab.training.devices.cuda import visible_devices
     from batchlab.training.devices.named import device_named
 
-    _fact("PyTorch", "torch", f"{torch.__version__}, {_build(torch.version.cuda)}")
+    if device is not None:
+        _doing(f"using {device}")
+        _gpu(device)
+        return
+    _fact("PyTorch", "torch", f"{torch.__version__}, {_build(torch.version.cuda, torch.version.hip)}")
     torch.set_num_threads(1)  # as a run does unless told otherwise
     _doing("training a step on the CPU")
     _precisions(device_named("cpu"))
@@ -40,10 +47,8 @@ def main() -> None:
     _threads(len(os.sched_getaffinity(0)))
     _doing("asking for CUDA devices")
     count = visible_devices()
-    _tell(cuda_build=torch.version.cuda is not None, cuda_available=count > 0)
-    for index in range(count):
-        _doing(f"using cuda:{index}")
-        _cuda(device_named(f"cuda:{index}"))
+    built = torch.version.cuda is not None or torch.version.hip is not None
+    _tell(cuda_build=built, cuda_available=count > 0, cuda_devices=count)
     _doing("importing torchvision")
     _torchvision()
     _doing("")
@@ -60,7 +65,16 @@ def _torchvision() -> None:
         _problem(False, f"torchvision does not import, so models of torchvision cannot be trained: {_line(error)}")
 
 
-def _cuda(device: "Device") -> None:
+def _gpu(asked: str) -> None:
+    """As a run with `device=<asked>` begins on it."""
+    from batchlab.device_trial import why_unusable
+    from batchlab.training.devices.named import device_named
+
+    unusable = why_unusable(asked)
+    if unusable is not None:
+        _problem(True, f"device={asked} cannot be used: {'; '.join(unusable)}")
+        return
+    device = device_named(asked)
     facts = device.facts()
     _fact(
         f"Device {device}",
@@ -166,8 +180,9 @@ class _Steps:
         return seconds / self.per_round
 
 
-def _build(cuda: str | None) -> str:
-    return f"built for CUDA {cuda}" if cuda else "built without CUDA"
+def _build(cuda: str | None, hip: str | None) -> str:
+    platforms = [f"{name} {version}" for name, version in (("CUDA", cuda), ("ROCm", hip)) if version]
+    return f"built for {platforms[0]}" if platforms else "built without CUDA"
 
 
 def _line(error: BaseException) -> str:
@@ -194,4 +209,4 @@ if __name__ == "__main__":
     import sys
 
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    main()
+    main(*sys.argv[1:2])

@@ -15,6 +15,9 @@ class Neighbours:
     """Who else computes on a GPU, asked before this process does and once more when it has.
 
     Own processes are no neighbours: this one, what started it, and what it started.
+
+    In a container the driver may list processes by numbers that mean others in here. Where this one computes on the
+    GPU it is listed then, and cannot be told: one process listed is itself, and a second somebody else.
     """
 
     def __init__(self, uuid: str, *, listed: Listed = computing_on, family: Collection[int] | None = None) -> None:
@@ -29,11 +32,7 @@ class Neighbours:
             self._met = bool(found - set(own_family() if family is None else family))
 
     def met(self) -> bool:
-        """Whether there was one before, or is one now. To be asked while this process still has its GPU.
-
-        In a container the driver may list processes by numbers that mean others in here. This process is listed then,
-        and cannot be told: one listed is itself, and a second somebody else.
-        """
+        """Whether there was one before, or is one now. To be asked while this process still has its GPU."""
         if self._met or self.unknown:
             return self._met
         found = self._listed(self.uuid)

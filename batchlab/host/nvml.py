@@ -70,6 +70,13 @@ def used_bytes(uuid: str, api: Api | None = None) -> int | None:
     return None if memory is None else int(memory.used)
 
 
+def full_uuid(uuid: str, api: Api | None = None) -> str:
+    """`uuid` of PyTorch as NVML knows it: it calls a MIG instance `MIG-...`; as it is where the driver knows none."""
+    api = api or _pynvml()
+    handle = _handle(api, uuid.removeprefix("GPU-"))
+    return str((None if handle is None else _asked(api, lambda: api.nvmlDeviceGetUUID(handle))) or uuid)
+
+
 def _pynvml() -> Api:
     import pynvml
 

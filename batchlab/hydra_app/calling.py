@@ -16,7 +16,7 @@ from batchlab.hydra_app.front import grid_composer
 from batchlab.printable import printable
 from batchlab.recording.run_folder import read_record
 from batchlab.records import RunRecord
-from batchlab.sweep.conduct import conduct
+from batchlab.sweep.conduct import conducted
 from batchlab.sweep.points import Point, without_duplicates
 from batchlab.sweep.server import keep_warm
 from batchlab.sweep.standing import Action, standing
@@ -78,7 +78,7 @@ def _points(typed: Sequence[str], config_dir: str | None) -> list[Point]:
 def _records(points: Sequence[Point]) -> list[RunRecord]:
     if any(standing(p).action is not Action.SKIP for p in points):
         keep_warm()
-    code = conduct(points)
+    code, points = conducted(points)
     if code == 130:
         raise KeyboardInterrupt
     if code > 128:  # another signal, whose sender wants this program's end

@@ -74,18 +74,24 @@ class Composer:
     def points(self, arguments: Sequence[str]) -> list[Point]:
         """Every point of the grids that `arguments` describe, composed and checked."""
         return [
-            Point(self.config(job), tuple(job))
-            for grid in self.grids(arguments)
-            for job in self.expanded(own_targets([*grid, *arguments]))
+            self.point(job) for grid in self.grids(arguments) for job in self.expanded(own_targets([*grid, *arguments]))
         ]
 
+    def point(self, overrides: Sequence[str]) -> Point:
+        """The point that `overrides`, none of them a sweep, describe, with its device decided."""
+        asked = self._as_asked(overrides)
+        return Point(pinned(asked, self._device), tuple(overrides), auto=asked.device == "auto")
+
     def config(self, overrides: Sequence[str]) -> RunConfig:
-        """The point that `overrides`, none of them a sweep, describe."""
+        """Of `point` the configuration."""
+        return self.point(overrides).config
+
+    def _as_asked(self, overrides: Sequence[str]) -> RunConfig:
         read = [self._read_override(line) for line in overrides]
         composed, plain = self._base(tuple(str(o.input_line) for o, is_group, _ in read if is_group))
         changes = [change for _, is_group, change in read if not is_group]
         if plain is not None and (values := _laid_over(plain, changes)) is not None:
-            return pinned(from_dict(self._settled(values)), self._device)
+            return from_dict(self._settled(values))
         return self.by_hydra([o for o, is_group, _ in read if not is_group], composed)
 
     def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> RunConfig:
@@ -95,7 +101,7 @@ class Composer:
             self.loader._apply_overrides_to_config(list(overrides), composed)
         except (HydraException, OmegaConfBaseException) as error:
             raise translated(error) from error
-        return pinned(from_hydra(composed, self._settled), self._device)
+        return from_hydra(composed, self._settled)
 
     def _settled(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         return with_number(values, self._noise_scale)

@@ -1,8 +1,9 @@
 """One try at one point: its process, what it says, and how it ended."""
 
+import contextlib
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -15,10 +16,12 @@ from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
 from batchlab.sweep.identity import group_id
 from batchlab.sweep.points import Point, Spectator
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.server import ENDS_WITHIN, WarmServer
+from batchlab.sweep.server import ended as is_ended
 
 LINGER_SECONDS = 5.0  # between its record and its end
 KILL_AFTER_SECONDS = 20.0  # between asking a worker to end and ending it
+WEDGED = "its process does not end, though it was killed: the GPU or the disk that it waits for does not answer"
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Attempt:
     asked_at: float | None = None  # when it was told to end
     timed_out: bool = False
     stopped_by_us: bool = False
+    killed_at: float | None = None
+    wedged: bool = False  # its process does not end, whatever is done
     finished: bool = field(default=False)
 
     def hear(self, spectator: Spectator) -> None:
@@ -71,9 +76,11 @@ class Attempt:
             self.timed_out = True
             self.ask()
         if self.asked_at is not None and now - self.asked_at > self._patience():
-            self.process.kill()
+            self._kill()
         if self.said_all_at is not None and now - self.said_all_at > LINGER_SECONDS:
-            self.process.kill()  # a thread of the user's code that does not end, say; its record is on the disk
+            self._kill()  # a thread of the user's code that does not end, say; its record is on the disk
+        if self.killed_at is not None and now - self.killed_at > ENDS_WITHIN:
+            self.finished = True
 
     def ask(self) -> None:
         """Tells it to end after its step, with a checkpoint."""
@@ -85,6 +92,10 @@ class Attempt:
     def end_now(self) -> None:
         """Ends it at once."""
         self.stopped_by_us = True
+        self._kill()
+
+    def _kill(self) -> None:
+        self.killed_at = self.clock() if self.killed_at is None else self.killed_at
         self.process.kill()
 
     def concluded(self) -> RunRecord:
@@ -95,7 +106,9 @@ class Attempt:
         point, record = self.point, self.record
         if record is not None and not (self.timed_out and record.status is RunStatus.INTERRUPTED):
             return record
-        if self.timed_out:
+        if self.wedged:
+            status, reason = RunStatus.KILLED, WEDGED
+        elif self.timed_out:
             status, reason = RunStatus.TIMEOUT, f"took longer than timeout={point.config.timeout:g} seconds"
             if record is not None and record.steps > 0:
                 reason += f"; stopped after step {record.steps:,} with a checkpoint"
@@ -111,13 +124,17 @@ class Attempt:
             wall_seconds = left.wall_seconds + spent
             return replace(left, status=status, reason=reason, wall_seconds=wall_seconds, ended_at=now_utc())
 
-        return keep(point, ended, answered_at=self.answered_at)
+        # A wedged process keeps its lock on the folder, and will never write there again: it has been killed.
+        lock = contextlib.nullcontext() if self.wedged else hold(point.folder)
+        return keep(point, ended, answered_at=self.answered_at, lock=lock)
 
     def close(self) -> None:
-        """Waits for its process, and gives back what it was given."""
-        self.process.join()
+        """Waits for its process, and gives back what it was given; a wedged one keeps its GPU."""
+        waited = self.killed_at is not None and self.clock() - self.killed_at > ENDS_WITHIN
+        self.wedged = not is_ended(self.process, 0.0 if waited else ENDS_WITHIN)
         self.connection.close()
-        self.closing.close()
+        if not self.wedged:
+            self.closing.close()
 
     def _patience(self) -> float:
         timeout = self.point.config.timeout
@@ -141,13 +158,19 @@ def begin(point: Point, server: WarmServer, *, gpu: str | None, answered_at: str
     return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
 
 
-def keep(point: Point, ended: Callable[[RunRecord], RunRecord], *, answered_at: str | None) -> RunRecord:
+def keep(
+    point: Point,
+    ended: Callable[[RunRecord], RunRecord],
+    *,
+    answered_at: str | None,
+    lock: AbstractContextManager[None] | None = None,
+) -> RunRecord:
     """Records what the point's own process has not: `ended` of what stands. What is returned is on the disk.
 
     An answer that stands, and is not the one of `answered_at` that was to be measured again, is kept: the process
     died when it had said all, or another sweep was faster. RunIsHeld and StorageError where it cannot be written.
     """
-    with hold(point.folder):
+    with lock or hold(point.folder):
         left = read_record(point.folder)
         if left is not None and left.status.is_answer and left.ended_at != answered_at:
             return left

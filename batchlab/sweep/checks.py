@@ -14,17 +14,30 @@ from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
 from batchlab.sweep.changes import Facts, changes, refuse
 from batchlab.sweep.points import Point
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.server import WarmServer, ended
 
 UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
 
 
+class DeviceUnusable(BadRequest):
+    """PyTorch cannot compute on a device of the grid."""
+
+    def __init__(self, device: str, why: str, instead: str) -> None:
+        super().__init__(f"device={device} cannot be used: {why}; {instead}, or use device=cpu")
+        self.why, self.instead = why, instead
+
+
 def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str, Any]]:
-    """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem."""
+    """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem.
+
+    DeviceUnusable comes first: on such a device nothing else can be found out.
+    """
     if not points:
         return []
     grid = [to_dict(point.config) for point in points]
-    problems, facts = answer_of(server, worker.check, grid, doing="building the model and the data once")
+    problems, facts, unusable = answer_of(server, worker.check, grid, doing="building the model and the data once")
+    if unusable is not None:
+        raise DeviceUnusable(*unusable)
     if problems:
         raise BadRequest("; ".join(problems))
     found: list[Mapping[str, Any]] = facts
@@ -41,10 +54,10 @@ def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, 
         process.kill()
         raise
     except EOFError:
-        process.join()
+        ended(process)
         status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
         raise BadRequest(f"{doing} ended its process ({status}: {reason})") from None
-    process.join()
+    ended(process)
     return answer
 
 

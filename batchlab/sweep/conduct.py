@@ -19,7 +19,7 @@ from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
-from batchlab.sweep.checks import check_grid, check_unchanged
+from batchlab.sweep.checks import DeviceUnusable, check_grid, check_unchanged
 from batchlab.sweep.elsewhere import Launch, run_elsewhere
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, gpus_of, without_duplicates
@@ -41,6 +41,24 @@ def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None, remote:
     this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
     it only says what it would do.
     """
+    return conducted(points, elsewhere=elsewhere, remote=remote)[0]
+
+
+def conducted(
+    points: Sequence[Point], *, elsewhere: Launch | None = None, remote: bool = False
+) -> tuple[int, Sequence[Point]]:
+    """As `conduct`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
+    try:
+        return _conduct(points, elsewhere, remote=remote), points
+    except DeviceUnusable as unusable:
+        if any(point.config.device != "cpu" and not point.auto for point in points):
+            raise
+        _tell(f"device=auto uses the CPU: {unusable.why}; {unusable.instead}")
+    on_cpu = [replace(p, config=replace(p.config, device="cpu"), auto=False) if p.auto else p for p in points]
+    return _conduct(on_cpu, elsewhere, remote=remote), on_cpu
+
+
+def _conduct(points: Sequence[Point], elsewhere: Launch | None, *, remote: bool) -> int:
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
     gpus = gpus_of(distinct) if elsewhere is None else ()

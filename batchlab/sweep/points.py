@@ -21,6 +21,7 @@ class Point:
 
     config: RunConfig
     overrides: tuple[str, ...] = ()
+    auto: bool = False  # whether its device came of device=auto: then the CPU will do where the GPU does not
 
     @functools.cached_property
     def run_id(self) -> str:

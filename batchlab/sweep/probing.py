@@ -14,8 +14,9 @@ from batchlab.recording import disk
 from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
-from batchlab.sweep.server import WarmServer
-from batchlab.sweep.worker import die_with_parent, log_to, send, stop_flag
+from batchlab.sweep.attempt import WEDGED
+from batchlab.sweep.server import ENDS_WITHIN, WarmServer, ended
+from batchlab.sweep.worker import die_with_parent, gpu_of, log_to, send, stop_flag
 
 HEADROOM = 0.05  # of the limit, which no probe may use: a size that just fits does not fit tomorrow
 STEPS = 3  # the optimizer makes its state in the first
@@ -35,7 +36,7 @@ def work(connection: Connection, values: Mapping[str, Any], log: str, settings: 
     from batchlab.probe import probe
 
     config = from_dict(values)
-    with leased(config.device) as lease:
+    with leased(config.device, gpu_of(config.device)) as lease:
         made, account = probe(config, **settings)
         send(connection, "probe", (replace(made, shared_machine=lease.shared()), account))
 
@@ -61,11 +62,13 @@ class Prober:
                 return self._without_word(size, Outcome.FAILED, f"took longer than timeout={self.config.timeout:g} s")
         finally:
             process.kill()  # it has said all; and Ctrl-C leaves no orphan
-            process.join()
+            wedged = not ended(process)
             connection.close()
         if said is not None:
             made, self.account = said[0], said[1] or self.account
             return made
+        if wedged:
+            return self._without_word(size, Outcome.FAILED, WEDGED)
         code, kills = process.exitcode, oom_kill_count() - kills_before
         status, reason = classify(1 if code is None else code, stopped_by_us=False, oom_kills=kills)
         return self._without_word(size, Outcome.OOM if status is RunStatus.OOM else Outcome.FAILED, reason)
@@ -85,7 +88,7 @@ def _heard(connection: Connection, sentinel: int, timeout: float | None) -> tupl
         try:
             _, content = connection.recv()
         except (EOFError, OSError):
-            wait([sentinel])
+            wait([sentinel], ENDS_WITHIN)
             return None
         probe: tuple[Probe, Account | None] = content
         return probe

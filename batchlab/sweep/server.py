@@ -13,6 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import Any
 
+ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
+AFTER_A_KILL = 5.0  # seconds
 PRELOAD = ["batchlab.sweep.deaf", "batchlab.sweep.preload"]
 
 
@@ -54,6 +56,22 @@ class WarmServer:
             process.start()
         theirs.close()
         return process, ours
+
+
+def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
+    """Waits for the end of a process that is ending, and kills one that is not; whether it ended.
+
+    One that hangs in the kernel, as with a GPU that does not answer, does not end of a kill either. It is left behind,
+    and this program does not wait for it when it ends.
+    """
+    process.join(seconds)
+    if process.is_alive():
+        process.kill()
+        process.join(min(seconds, AFTER_A_KILL))
+    if not process.is_alive():
+        return True
+    multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
+    return False
 
 
 def _with_gpu(connection: Connection, gpu: str | None, target: Callable[..., None], *arguments: Any) -> None:

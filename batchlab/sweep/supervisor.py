@@ -62,6 +62,7 @@ class _Sweep:
         self.waiting = deque(points)
         self.elsewhere: deque[Point] = deque()  # another sweep holds them
         self.running: list[Attempt] = []
+        self.wedged: list[Attempt] = []  # kept, for what they were given is not free
         self.records: dict[str, RunRecord] = {}
         self.skipped = 0
         self.limits = Limits()
@@ -173,6 +174,8 @@ class _Sweep:
     def _conclude(self, attempt: Attempt) -> None:
         attempt.close()
         self.running.remove(attempt)
+        if attempt.wedged:
+            self.wedged.append(attempt)
         point = attempt.point
         try:
             if attempt.held is not None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import from_dict
-from batchlab.errors import StorageError
-from batchlab.host.lease import leased
+from batchlab.errors import BadRequest, StorageError
+from batchlab.host.lease import leased, uuid_of
+from batchlab.host.nvml import full_uuid
 from batchlab.recording import disk
 from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
 from batchlab.records import Measurement
@@ -61,7 +62,7 @@ def work(connection: Connection, values: Mapping[str, Any], folder: str, identit
                     sys.stderr.write(text + "\n")
                 send(connection, "say", text)
 
-        with leased(config.device) as lease:
+        with leased(config.device, gpu_of(config.device)) as lease:
             record = run(
                 config,
                 Path(folder),
@@ -78,18 +79,49 @@ def work(connection: Connection, values: Mapping[str, Any], folder: str, identit
         send(connection, "record", record.to_dict())
 
 
+def gpu_of(device: str) -> str | None:
+    """The UUID of the GPU that this process calls `device`: the driver's answer, or PyTorch's where it depends on it.
+
+    None for the CPU, and for a GPU that cannot be asked: the run says so better.
+    """
+    known = uuid_of(device)
+    if known is not None or not device.startswith("cuda"):
+        return known
+    from batchlab.training.devices.cuda import CudaDevice
+    from batchlab.training.devices.named import device_named
+
+    with contextlib.suppress(BadRequest, RuntimeError):
+        found = device_named(device)
+        return full_uuid(found.uuid()) if isinstance(found, CudaDevice) else None
+    return None
+
+
 def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
-    """Sends what `preflight.examine` finds; whatever user code prints meanwhile goes nowhere."""
+    """Sends what `preflight.examine` finds, and why a device of the grid cannot be used, where one cannot.
+
+    Whatever user code prints meanwhile goes nowhere.
+    """
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nowhere = os.open(os.devnull, os.O_WRONLY)
     print_to(nowhere)
     try:
+        from batchlab.device_trial import why_unusable
         from batchlab.preflight import examine
+        from batchlab.training.devices.cuda import allow_deterministic_products
 
-        connection.send(examine(grid))
+        if any(values["deterministic"] for values in grid):
+            allow_deterministic_products()  # PyTorch keeps what the first product of the process found
+        for device in dict.fromkeys(values["device"] for values in grid if values["device"] != "cpu"):
+            if (unusable := why_unusable(device)) is not None:
+                connection.send(([], [], (device, *unusable)))
+                return
+        connection.send((*examine(grid), None))
+    except BadRequest as error:
+        connection.send(([str(error)], [], None))
     except BaseException:
-        connection.send(([f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"], []))
+        fault = f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"
+        connection.send(([fault], [], None))
         raise
 
 

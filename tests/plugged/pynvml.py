@@ -100,3 +100,8 @@ def nvmlDeviceGetCudaComputeCapability(handle: int) -> tuple[int, int]:
     del handle
     major, minor = _machine().get("capability", (9, 0))
     return major, minor
+
+
+def nvmlDeviceGetComputeMode(handle: int) -> int:
+    del handle
+    return int(_machine().get("compute_mode", 0))

@@ -107,7 +107,7 @@ def by_hydras_laying(composer: Composer, overrides: Sequence[str]) -> str:
     try:
         base = composer.base(groups)
         parsed = composer.parser.parse_overrides([o for o in overrides if o not in GROUPS])
-        return repr(to_dict(composer.by_hydra(parsed, base)))
+        return repr(to_dict(pinned(composer.by_hydra(parsed, base))))
     except (HydraException, OmegaConfBaseException) as error:
         return str(translated(error))
     except BadRequest as error:
