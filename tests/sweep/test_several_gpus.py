@@ -1,0 +1,268 @@
+"""A point on each free GPU of a machine, which is no part of what the point is."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faked_cuda import environment
+from plain_defaults import defaults
+from sweep_runs import Silent
+
+from batchlab.config import from_dict
+from batchlab.errors import BadRequest
+from batchlab.host.lease import take_device
+from batchlab.host.nvml import Gpu
+from batchlab.recording.run_folder import hold, read_record
+from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep import conduct as conducting
+from batchlab.sweep import server as serving
+from batchlab.sweep.attempt import WEDGED, Attempt
+from batchlab.sweep.checks import DeviceUnusable
+from batchlab.sweep.points import Point, SweepOutcome
+from batchlab.sweep.server import ended
+from batchlab.sweep.supervisor import run_grid
+
+GPUS = tuple(Gpu(f"GPU-{letter}", "NVIDIA H200") for letter in "abcd")
+
+
+class Process:
+    """A process that ends when it is told to, or never."""
+
+    def __init__(self, *, never_ends: bool = False) -> None:
+        self.sentinel, self._end = os.pipe()
+        self.never_ends, self.kills, self.exitcode = never_ends, 0, None
+        self.waited: list[float] = []
+
+    def finish(self, code: int = 0) -> None:
+        self.exitcode = code
+        os.close(self._end)
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    def join(self, seconds: float | None = None) -> None:
+        self.waited.append(-1.0 if seconds is None else seconds)
+
+    def kill(self) -> None:
+        self.kills += 1
+        if not self.never_ends and self.is_alive():
+            self.finish(-signal.SIGKILL)
+
+    terminate = kill
+
+
+class Server:
+    """Starts points that answer as soon as `at_once` run, or none are left to start."""
+
+    def __init__(self, points: int, at_once: int) -> None:
+        self.left, self.at_once = points, at_once
+        self.given: list[tuple[str, str | None]] = []  # the device of each config, and the GPU
+        self.running: list[tuple[Process, Connection, dict[str, Any]]] = []
+        self.together: list[list[str | None]] = []  # the GPUs that were used at once
+
+    def start(self, target: object, values: Any, folder: str, identity: Any, gpu: str | None) -> tuple[Any, Connection]:
+        ours, theirs = Pipe()
+        process = Process()
+        config = from_dict(values)
+        self.given.append((config.device, gpu))
+        record = Point(config).new_record(RunStatus.COMPLETED, "")
+        self.running.append((process, theirs, record.to_dict()))
+        self.left -= 1
+        if len(self.running) == self.at_once or not self.left:
+            self.together.append([gpu for _, gpu in self.given[-len(self.running) :]])
+            for running, connection, answer in self.running:
+                connection.send(("record", answer))
+                running.finish()
+            self.running = []
+        return process, ours
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("batchlab.host.gpu_pool.computing_on", lambda uuid: frozenset())
+
+
+def points(count: int, **changes: Any) -> list[Point]:
+    return [Point(from_dict(defaults(device="cuda", jobs=4, seed=seed, **changes))) for seed in range(count)]
+
+
+def run(server: Server, count: int, gpus: Sequence[Gpu] = GPUS) -> SweepOutcome:
+    return run_grid(points(count), server, Silent(), gpus)  # type: ignore[arg-type]
+
+
+def test_each_point_at_once_has_a_gpu_of_its_own_and_no_config_names_it() -> None:
+    server = Server(8, at_once=4)
+
+    outcome = run(server, 8)
+
+    assert [sorted(map(str, together)) for together in server.together] == [["GPU-a", "GPU-b", "GPU-c", "GPU-d"]] * 2
+    assert {device for device, _ in server.given} == {"cuda"}
+    assert {record.config["device"] for record in outcome.records} == {"cuda"}
+
+
+def test_a_gpu_of_another_sweep_is_left_to_it() -> None:
+    server = Server(4, at_once=2)
+    with take_device(["GPU-b"]), take_device(["GPU-d"]):
+        run(server, 4)
+
+    assert [sorted(map(str, together)) for together in server.together] == [["GPU-a", "GPU-c"]] * 2
+
+
+def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = frozenset({2**22 + 1})
+    monkeypatch.setattr(
+        "batchlab.sweep.supervisor.without_other_programs",
+        lambda gpus: [gpu for gpu in gpus if not (foreign if gpu.uuid == "GPU-a" else frozenset())],
+    )
+    server = Server(6, at_once=3)
+
+    run(server, 6)
+
+    assert [sorted(map(str, together)) for together in server.together] == [["GPU-b", "GPU-c", "GPU-d"]] * 2
+
+
+def test_where_all_are_in_use_one_is_shared() -> None:
+    server = Server(2, at_once=1)
+    with ExitStack() as others:
+        for gpu in GPUS:
+            others.enter_context(take_device([gpu.uuid]))
+        run(server, 2)
+
+    assert [gpu for _, gpu in server.given] == ["GPU-a", "GPU-a"]
+
+
+def attempt_with(process: Process, clock: Callable[[], float]) -> Attempt:
+    (point,) = points(1)
+    return Attempt(point, process, Pipe()[0], ExitStack(), clock, 0.0, 0)  # type: ignore[arg-type]
+
+
+def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
+    now = iter([100.0, 120.0, 131.0, 131.0, 131.0])
+    attempt = attempt_with(Process(never_ends=True), lambda: next(now))
+    released: list[str] = []
+    attempt.closing.callback(lambda: released.append("its GPU"))
+    process: Any = attempt.process
+
+    attempt.end_now()
+    attempt.watch_the_clock()
+    assert not attempt.finished  # 20 s are not long for a process with much memory to give back
+    attempt.watch_the_clock()
+    assert attempt.finished
+    attempt.close()
+    with hold(attempt.point.folder):  # as the process does to the end of its days
+        record = attempt.concluded()
+
+    assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
+    assert read_record(attempt.point.folder) == record
+    assert released == []
+    assert all(seconds >= 0 for seconds in process.waited)  # no wait without an end
+
+
+def test_a_process_that_is_slow_to_end_is_waited_for_and_killed() -> None:
+    process: Any = Process()
+
+    assert ended(process, 30.0)
+    assert (process.waited[0], process.kills) == (30.0, 1)
+
+
+def test_a_program_does_not_wait_at_its_end_for_what_never_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    process: Any = Process(never_ends=True)
+    monkeypatch.setattr(serving.multiprocessing.process, "_children", {process})
+
+    assert not ended(process, 30.0)
+    assert serving.multiprocessing.process._children == set()
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
+    """A machine whose GPU nothing can be computed on; the devices of each grid that was checked."""
+    grids: list[list[str]] = []
+
+    class Cold:
+        gpu = None
+
+        def __enter__(self) -> "Cold":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing runs."""
+
+        def warm_up(self) -> None:
+            """Nothing is imported."""
+
+    def check(left: Sequence[Point], server: object) -> list[dict[str, Any]]:
+        grids.append([point.config.device for point in left])
+        if "cuda" in grids[-1]:
+            raise DeviceUnusable("cuda", "its memory is full", "wait")
+        return [{"data_fingerprint": None, "torch": "", "device_name": None}] * len(left)
+
+    def ran(points: Sequence[Point], *_: object) -> SweepOutcome:
+        return SweepOutcome((), 0, 130)
+
+    monkeypatch.setattr(conducting, "WarmServer", Cold)
+    monkeypatch.setattr(conducting, "check_grid", check)
+    monkeypatch.setattr(conducting, "run_grid", ran)
+    return grids
+
+
+def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
+    tried: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (chosen,) = points(1, study="here")
+    config = from_dict(defaults(device="cuda", study="here"))
+
+    _, final = conducting.conducted([Point(config, auto=True)])
+
+    assert tried == [["cuda"], ["cpu"]]
+    assert [point.run_id for point in final] == [Point(from_dict(defaults(device="cpu", study="here"))).run_id]
+    assert final[0].run_id != chosen.run_id
+    assert "device=auto uses the CPU: its memory is full; wait\n" in capsys.readouterr().err
+
+
+def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[list[str]]) -> None:
+    config = from_dict(defaults(device="cuda"))
+
+    with pytest.raises(BadRequest, match="device=cuda cannot be used: its memory is full; wait, or use device=cpu"):
+        conducting.conduct([Point(config), Point(from_dict(defaults(device="cuda", seed=1)), auto=True)])
+    assert tried == [["cuda", "cuda"]]
+
+
+def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one_gpu_makes(tmp_path: Path) -> None:
+    """The command line itself, on a machine with GPUs that compute with the CPU's tensors."""
+    models = ["NVIDIA A100", "NVIDIA A100", "NVIDIA L4", "NVIDIA L4"]
+    words = ["device=cuda", "jobs=4", "batch_size=64,256", "seed=0,1", "threads=1", "examples=512", "study=four"]
+    done = subprocess.run(
+        [sys.executable, "-m", "batchlab.cli.main", "sweep", *words],
+        cwd=tmp_path,
+        env=environment("simulated", count=4, name=models),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [RunRecord.from_dict(json.loads(path.read_text())) for path in tmp_path.glob("runs/four/*/record.json")]
+    plain = {"device": "cuda", "threads": 1, "examples": 512, "study": "four"}
+    alone = [from_dict(defaults(batch_size=size, seed=seed, **plain)) for size in (64, 256) for seed in (0, 1)]
+    assert sorted(record.run_id for record in records) == sorted(Point(config).run_id for config in alone)
+    assert [record.config["device"] for record in records] == ["cuda"] * 4
+    assert len({record.environment["variables"]["CUDA_VISIBLE_DEVICES"] for record in records}) == 4
+    assert "GPU-00000000" not in done.stdout + done.stderr + repr(records)
+    report = json.loads((tmp_path / "runs/four/report.json").read_text())
+    assert len(report["fits"]["groups"]) == 1
+    assert report["measured_on"] == {"NVIDIA A100": 2, "NVIDIA L4": 2}
+    several = "NVIDIA A100 (2 points), NVIDIA L4 (2 points): speeds and peaks of one are not compared with another's."
+    assert f"Measured on {several}" in done.stdout
+    assert done.stderr.count("the GPUs of this sweep are of several models") == 1
