@@ -64,6 +64,8 @@ class Tensors(TorchDispatchMode):
             torch.cuda.init()  # as the first kernel does
             gpu.open_context()
             self._settle(gpu, result, known)
+            if packet is not aten.copy_:  # CUDA writes to no host tensor: it was made with `device=tensor.device`
+                self._settle(gpu, _written_to(func, args, kwargs), set())
             if packet is not aten._local_scalar_dense and not _is_view(func, result, known):
                 self.cuda.launch(gpu, func, result)
             if packet in WAITS or (packet in INDEXED and _by_bools(args[1])) or self._reads_back(packet, args):
@@ -107,6 +109,13 @@ class Tensors(TorchDispatchMode):
     def _reads_back(self, packet: Any, args: Any) -> bool:
         """A copy from the device into memory of the host."""
         return packet is aten.copy_ and self.home(args[0]) is None and self.home(args[1]) is not None
+
+
+def _written_to(func: Any, args: Any, kwargs: dict[str, Any]) -> list[Any]:
+    """The arguments that the operator changes in place."""
+    named = [(argument, args[place]) for place, argument in enumerate(func._schema.arguments[: len(args)])]
+    named += [(argument, kwargs[argument.name]) for argument in func._schema.arguments if argument.name in kwargs]
+    return [value for argument, value in named if argument.alias_info is not None and argument.alias_info.is_write]
 
 
 def _storage(tensor: Tensor) -> Any:
