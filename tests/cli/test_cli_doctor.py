@@ -8,11 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 from fabricated_runs import batchlab
+from fake_nvml import divided, four
 from rich.console import Console
 
 from batchlab.cli import machine
-from batchlab.cli.doctor import ask_pytorch, judge_cuda, show
-from batchlab.cli.machine import Findings, check_requirements, installed_version, read_disk, requirements
+from batchlab.cli.doctor import ask_gpus, ask_pytorch, judge_cuda, show
+from batchlab.cli.machine import Findings, check_requirements, installed_version, read_disk, read_nvidia, requirements
+from batchlab.host.device_choice import Lack
+from batchlab.host.nvml import read_driver
 
 
 def test_doctor_measures_this_machine_and_names_a_broken_torchvision(tmp_path: Path) -> None:
@@ -117,3 +120,54 @@ def test_what_prevents_a_run_is_told_apart() -> None:
     show(found, console)
     assert isinstance(console.file, io.StringIO)
     assert console.file.getvalue().endswith("Wrong: a fault " + "that is long " * 4 + "that is long\n")
+
+
+GPU_PROBE = (
+    "import json, sys; broken, device = sys.argv[1:]; print(json.dumps({'fact': [f'Device {device}', 'fp32', 'yes']}));"
+    "broken = device in broken.split(',');"
+    "print(json.dumps({'problem': [True, f'device={device} cannot be used: full'] if broken else [False, 'a note']}))"
+)
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"),
+    [
+        ("", [(False, "a note")] * 2),
+        ("cuda:1", [(False, "a note"), (False, "device=cuda:1 cannot be used: full (cuda can be used)")]),
+        ("cuda", [(False, "device=cuda cannot be used: full (cuda:1 can be used)"), (False, "a note")]),
+        ("cuda,cuda:1", [(True, "device=cuda cannot be used: full"), (True, "device=cuda:1 cannot be used: full")]),
+    ],
+)
+def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expected: list[tuple[bool, str]]) -> None:
+    """The first is asked as `device=cuda`, which is what a run that names none has."""
+    found = Findings()
+
+    ask_gpus(found, 2, [sys.executable, "-c", GPU_PROBE, broken])
+
+    assert list(found.facts) == ["Device cuda", "Device cuda:1"]
+    assert found.problems == expected
+
+
+def test_the_driver_says_what_is_wrong_with_a_gpu_that_pytorch_cannot_use() -> None:
+    found = Findings()
+    lack = Lack("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
+
+    judge_cuda(found, 1, {"cuda_build": True, "cuda_available": False}, lack)
+
+    expected = f"PyTorch cannot use the GPU here: {lack.what}; update the driver; device=cpu runs without it"
+    assert found.problems == [(True, expected)]
+
+
+def test_every_gpu_of_the_driver_is_shown() -> None:
+    api = four()
+    api.cards = [*api.cards[:1], *divided("MIG-1").cards]
+    api.cards[0].pids, api.cards[0].mode = [1, 2], 3
+    found = Findings()
+
+    assert read_nvidia(found, read_driver(api)) == 2
+    assert found.facts["NVIDIA"] == {
+        "driver": "595.71.05, for CUDA up to 13.2",
+        "GPU 0": "NVIDIA H200, 140.0 GiB, 0.5 in use, 2 programs computing on it, compute mode exclusive",
+        "GPU 1": "NVIDIA H200, 140.0 GiB, 0.5 in use, divided by MIG into 1 instance",
+        "GPU 1, MIG 0": "NVIDIA H200 MIG 1g.18gb, 18.0 GiB, 0.5 in use",
+    }

@@ -109,3 +109,13 @@ def test_list_for_a_program_is_json_that_every_parser_reads(runs: Path, capsys: 
     assert len(studies[0]["damaged"]) == 1
     assert cnn["records"][0]["batch_size"] == 64
     assert cnn["records"][0]["final"] == {"val/loss": "nan"}
+
+
+def test_the_gpus_of_a_study_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for size, gpu in ((8, "NVIDIA L4"), (32, "NVIDIA L4"), (64, "NVIDIA A100")):
+        put(tmp_path / "runs/several", record(size, {"device": "cuda"}, environment={"device_name": gpu}))
+
+    assert main(["list", "several", "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert "\nMeasured on NVIDIA L4 (2 points), NVIDIA A100 (1 point): speeds and" in capsys.readouterr().out
+    assert main(["list", "several", "--json", "--runs-dir", str(tmp_path / "runs")]) == 0
+    assert json.loads(capsys.readouterr().out)["measured_on"] == {"NVIDIA L4": 2, "NVIDIA A100": 1}

@@ -254,3 +254,23 @@ def test_the_speed_of_points_that_shared_the_machine_is_compared_with_none() -> 
     shared = [record(size, final=speed, shared_machine=True, run_id=f"shared-{size}") for size in (8, 64)]
 
     assert cells(shown([*alone, *shared]), "speed") == ["1.00x", "-", "3.00x", "-"]
+
+
+def on(model: str, size: int, speed: float, device: str = "cuda") -> RunRecord:
+    final = {"speed/examples_per_second": speed, "val/loss": 0.1, "memory/peak_allocated_bytes": 1e6}
+    return record(size, {"device": device}, final=final, environment={"device_name": model, "cpu": "a processor"})
+
+
+def test_a_speed_is_relative_to_the_smallest_batch_size_on_the_same_model() -> None:
+    table = shown([on("A", 8, 100.0), on("A", 32, 300.0), on("B", 64, 9000.0), on("B", 128, 18000.0)])
+
+    assert cells(table, "speed") == ["1.00x", "3.00x", "1.00x", "2.00x"]
+    assert "Measured on A (2 points), B (2 points): speeds and peaks of one are not compared with another's." in table
+
+
+def test_the_device_is_named_below_and_which_of_several_it_was_is_no_setting() -> None:
+    table = shown([on("NVIDIA H200", 8, 100.0, "cuda:0"), on("NVIDIA H200", 32, 300.0, "cuda:3")])
+
+    assert cells(table, "speed") == ["1.00x", "3.00x"]
+    assert "device" not in header(table)
+    assert "\nMeasured on NVIDIA H200.\n" in table

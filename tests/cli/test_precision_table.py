@@ -133,3 +133,16 @@ def test_what_only_some_seeds_have_says_how_many() -> None:
 
     assert "  0.50x (1 seed)  0.50x (1 seed)  " in row
     assert row.split()[-1] == "2"
+
+
+@pytest.mark.parametrize(("other", "ratio"), [("A", "0.50x"), ("B", "-")])
+def test_a_speed_is_compared_with_that_of_fp32_on_the_same_model(other: str, ratio: str) -> None:
+    gpu = {"device": "cuda"}
+    lines = against(
+        [
+            single(config=gpu, environment={"device_name": "A"}),
+            half(config=gpu, environment={"device_name": other}),
+        ]
+    )
+
+    assert lines[-1].split()[2:5] == [ratio, ratio, "0.75x"]

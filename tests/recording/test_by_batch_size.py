@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import pytest
 from fabricated import config, record
 
 from batchlab.recording import by_batch_size
@@ -77,3 +78,22 @@ def test_what_it_took_to_reach_the_target_is_a_mean_only_where_every_seed_did():
 
     assert curve["by_batch_size/target_examples"] == {8: 192.0}
     assert curve["by_batch_size/target_steps"] == {8: 4.0}
+
+
+def test_a_run_on_another_model_of_gpu_is_not_compared_by_its_clock():
+    made = [
+        record(
+            run_id=f"{seed}-{name}",
+            config=config(device="cuda", seed=seed),
+            environment={"device_name": name},
+            final={"speed/examples_per_second": speed, "val/loss": loss},
+        )
+        for seed, name, speed, loss in ((0, "L4", 10.0, 0.1), (1, "L4", 20.0, 0.2), (2, "A100", 900.0, 0.6))
+    ]
+
+    (curves,) = by_batch_size.curves(made).values()
+
+    (size,) = curves["by_batch_size/examples_per_second"]
+    assert curves["by_batch_size/examples_per_second"] == {size: 15.0}
+    assert curves["by_batch_size/examples_per_second_on_another_device"] == {size: 900.0}
+    assert curves["by_batch_size/val_loss"][size] == pytest.approx(0.3)

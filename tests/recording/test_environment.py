@@ -1,6 +1,7 @@
 """Enough to explain a number, nothing that names a person or a machine."""
 
 import getpass
+import hashlib
 import json
 import os
 import socket
@@ -69,3 +70,18 @@ def test_recording_takes_no_torch_into_the_process():
     count, heavy = answer.stdout.split(maxsplit=1)
     assert int(count) >= 12
     assert heavy.strip() == "[]"
+
+
+def test_a_gpus_uuid_is_a_hash_that_is_the_same_wherever_it_stands(monkeypatch):
+    uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{uuid},MIG-11111111-d72c-4106-c12f-20bd9faed9f6")
+
+    facts = environment({"device_uuid": uuid})
+
+    first, second = facts["variables"]["CUDA_VISIBLE_DEVICES"].split(",")
+    assert facts["device_uuid"] == first == "GPU-" + hashlib.sha256(uuid.encode()).hexdigest()[:8]
+    assert second.startswith("MIG-")
+    assert "8932f937" not in json.dumps(facts)
+    assert "11111111" not in json.dumps(facts)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert environment()["variables"]["CUDA_VISIBLE_DEVICES"] == "0,1"
