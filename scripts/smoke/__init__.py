@@ -1,0 +1,1 @@
+"""The checks of scripts/gpu_smoke: what only running on a GPU can answer, one question each."""

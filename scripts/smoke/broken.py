@@ -1,0 +1,27 @@
+"""Whether a run whose device broke keeps its record, and says why."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from smoke.runner import check, wants
+from smoke.tasks import configured, own_files
+
+
+@check("a label out of range, a device-side assert: the record keeps the first error, its likely cause, the steps")
+def device_side_assert(device: str) -> dict[str, Any]:
+    from batchlab.run import Identity, run
+
+    with tempfile.TemporaryDirectory() as scratch:
+        words = own_files(Path(scratch))
+        # One label of 512 is wrong, and the order of examples is fixed: some steps are made before it breaks.
+        config = configured(device, *words, "+data.wrong_from=511", "batch_size=8", "epochs=1", "log_every=8")
+        record = run(config, Path(scratch, "run"), Identity("one", "study", "group"))
+        os.chdir("/")
+    found = {"status": str(record.status), "reason": record.reason, "steps": record.steps}
+    wants(record.status == "failed", "it did not fail", **found)
+    wants(record.steps > 0 and record.train_seconds > 0, "the steps before it are lost", **found)
+    if device.startswith("cuda"):
+        wants("device=cpu" in record.reason, "the reason does not say how to see the cause", **found)
+    return found

@@ -1,0 +1,120 @@
+"""Whether data reaches the device as it was, random streams are kept, and a run is resumed where it was."""
+
+from typing import Any
+
+from smoke.runner import SIMULATED, check, wants
+from smoke.tasks import configured, parts_of
+
+
+@check("seeding fixes what the device draws, and its random state goes there and back")
+def random_numbers(device: str) -> dict[str, Any]:
+    import torch
+
+    from batchlab.training.no_trace import leaving_no_trace
+
+    made = parts_of(device, "batch_size=64", "steps=4")
+    one = made.state.device
+
+    def drawn() -> Any:
+        return torch.rand(1000, device=one.torch_device).cpu()
+
+    one.seed(7)
+    first = drawn()
+    one.seed(7)
+    wants(torch.equal(first, drawn()), "the same seed draws other numbers")
+    host, kept = torch.get_rng_state(), one.random_state()
+    second = drawn()
+    torch.set_rng_state(host)
+    one.set_random_state(kept)
+    with leaving_no_trace(made.state.model, one):
+        drawn()
+    wants(torch.equal(second, drawn()), "the random state was not put back")
+    return {}
+
+
+@check("a run that is resumed from its checkpoint ends at the bits of one that was not stopped")
+def checkpoint_there_and_back(device: str) -> dict[str, Any]:
+    from batchlab.training import assembly, checkpoint
+
+    words = ("model.dropout=0.1", "steps=8", "precision=fp16", "deterministic=true")
+    prints = []
+    for stop_at in (None, 4):
+        made = parts_of(device, *words)
+        for batch in made.batches:
+            made.step(batch)
+            made.state.step += 1
+            made.state.examples += made.config.batch_size
+            if made.state.step == stop_at:
+                kept = checkpoint.capture(made.state, {}, run_id="r", journal_offset=0, journal_digest="")
+                break
+        if stop_at is not None:
+            made = parts_of(device, *words)
+            checkpoint.restore(checkpoint.read(kept), made.state, {})
+            made.batches.position = made.state.examples
+            for batch in made.batches:
+                made.step(batch)
+        prints.append(assembly.weights_fingerprint(made.state.model))
+    wants(prints[0] == prints[1], "the weights differ", prints=prints)
+    return {"weights": prints[0]}
+
+
+@check("streamed by two workers through page-locked memory, every batch arrives whole while the device computes")
+def streaming_with_workers(device: str) -> dict[str, Any]:
+    return _streamed(device, workers=2)
+
+
+@check("the same, read by the training process")
+def streaming_without_workers(device: str) -> dict[str, Any]:
+    return _streamed(device, workers=0)
+
+
+def _streamed(device: str, workers: int) -> dict[str, Any]:
+    import torch
+
+    from batchlab.training import assembly
+    from batchlab.training.batches import Batches, tensors
+    from batchlab.training.residence import Rows
+    from batchlab.training.streaming import Streamed
+
+    one = assembly.prepare_process(configured(device))
+    rows = torch.arange(600 * 1024, dtype=torch.float32).reshape(600, 1024)
+    size = 1024 if device.startswith("cuda") and not SIMULATED else 64
+    busy = torch.randn(size, size, device=one.torch_device)
+    sums = {}
+    for name, data in (
+        ("held", (rows.to(one.torch_device),)),
+        ("streamed", Streamed(Rows((rows,)), one, name="train", workers=workers)),
+    ):
+        kept = []
+        for (batch,) in Batches(data, micro_batch_sizes=[48], seed=0, total=1152):
+            for _ in range(4):  # the device falls behind the host: memory that is given back too early is overwritten
+                busy = (busy @ busy).clamp(-1, 1)
+            (x,) = tensors(batch)
+            wants(one.holds(x), "a batch is not on the device", device=str(x.device))
+            kept.append((x * 1.0).sum(dim=1))
+        sums[name] = torch.cat(kept)
+    wants(torch.equal(sums["held"], sums["streamed"]), "the batches differ")
+    return {"batches": len(kept)}
+
+
+@check("copies of streamed batches run in a stream of their own", needs="gpu", limit=20.0)
+def copies_have_a_stream(device: str) -> dict[str, Any]:
+    import torch
+
+    from batchlab.training import assembly
+    from batchlab.training.batches import Batches
+    from batchlab.training.residence import Rows
+    from batchlab.training.streaming import Streamed
+
+    one = assembly.prepare_process(configured(device))
+    data = Streamed(Rows((torch.randn(512, 4096),)), one, name="train")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        for (batch,) in Batches(data, micro_batch_sizes=[64], seed=0, total=512):
+            (batch[0] * 2).sum()
+        one.drain()
+    events = [(e.name(), e.device_resource_id()) for e in profile.profiler.kineto_results.events()]
+    copies = {stream for name, stream in events if "HtoD" in name}
+    kernels = {stream for name, stream in events if "kernel" in name.lower()}
+    wants(bool(copies) and bool(kernels), "the profiler saw no copies or no kernels", events=len(events))
+    wants(copies.isdisjoint(kernels), "copies run in the computing stream", copies=copies, kernels=kernels)
+    return {"copies": sorted(copies), "kernels": sorted(kernels)}

@@ -1,0 +1,96 @@
+"""Whether a run's device is taken, named and numbered rightly."""
+
+import os
+import time
+from typing import Any
+
+from smoke.runner import LeftOutError, check, wants
+from smoke.tasks import configured, parts_of
+
+
+@check("the first matrix product and convolution: what starting a context costs", limit=40.0)
+def starts(device: str) -> dict[str, float]:
+    import torch
+
+    from batchlab.training.devices.named import device_named
+
+    began = time.perf_counter()
+    here = device_named(device).torch_device
+    x = torch.randn(256, 256, device=here)
+    (x @ x).sum().item()
+    first = time.perf_counter()
+    torch.nn.Conv2d(3, 8, 3).to(here)(torch.randn(4, 3, 32, 32, device=here)).sum().item()
+    return {"matmul_seconds": first - began, "conv_seconds": time.perf_counter() - first}
+
+
+@check("device=cuda prepares the process and carries an index")
+def prepares_the_default(device: str) -> dict[str, str]:
+    return _prepared(device)
+
+
+@check("device=cuda:0 prepares the process", needs="cuda")
+def prepares_by_index(device: str) -> dict[str, str]:
+    del device
+    return _prepared("cuda:0")
+
+
+def _prepared(device: str) -> dict[str, str]:
+    from batchlab.training import assembly
+
+    taken = assembly.prepare_process(configured(device))
+    where = str(taken)
+    wants(where == "cpu" or where.startswith("cuda:"), "a CUDA device has no index", device=where)
+    return {"device": where, "facts": str(dict(assembly.device_facts(taken)))}
+
+
+@check("device=auto takes the GPU where there is one")
+def auto_is_the_device(device: str) -> dict[str, str]:
+    found = configured("auto").device
+    if (device, found) == ("cpu", "cuda"):
+        raise LeftOutError("the CPU was asked for, and there is CUDA here")
+    wants(found == device.split(":")[0], "auto is another device", auto=found, device=device)
+    return {"auto": found}
+
+
+@check("a device that is not there is refused in one sentence", needs="cuda")
+def refuses_one_that_is_not_there(device: str) -> dict[str, str]:
+    del device
+    from batchlab import BadRequest
+    from batchlab.training import assembly
+
+    try:
+        assembly.prepare_process(configured("cuda:99"))
+    except BadRequest as refusal:
+        return {"refusal": str(refusal)}
+    raise AssertionError("cuda:99 was taken")
+
+
+@check("NVML finds the device by the UUID that PyTorch gives, and the bytes in use", needs="gpu")
+def nvml_knows_it_by_uuid(device: str) -> dict[str, Any]:
+    import pynvml
+
+    made = parts_of(device, "batch_size=64", "steps=4")
+    one = made.state.device
+    pynvml.nvmlInit()
+    handle = pynvml.nvmlDeviceGetHandleByUUID(one.uuid())
+    used, name = one.used_bytes(), pynvml.nvmlDeviceGetName(handle)
+    wants(name == one.name(), "NVML and PyTorch name it differently", nvml=name, torch=one.name())
+    wants(used is not None and used > 0, "no bytes in use", used=used)
+    return {"uuid": one.uuid(), "name": name, "used_bytes": used}
+
+
+@check("a child that is given one GPU by CUDA_VISIBLE_DEVICES=<uuid> sees that one alone, as cuda:0", needs="gpu")
+def one_gpu_by_uuid(device: str) -> dict[str, Any]:
+    del device
+    import pynvml
+    import torch
+
+    pynvml.nvmlInit()  # without a context: CUDA must not have been asked yet
+    last = pynvml.nvmlDeviceGetCount() - 1
+    uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(last))
+    os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+    made = parts_of("cuda", "batch_size=64", "steps=4")
+    made.step(next(iter(made.batches)))
+    wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
+    wants(made.state.device.uuid() == uuid, "another device is used", asked=uuid, used=made.state.device.uuid())
+    return {"devices_of_the_machine": last + 1, "uuid": uuid}
