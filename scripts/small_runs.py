@@ -55,6 +55,14 @@ class Fat(torch.nn.Sequential):
         super().__init__(torch.nn.Linear(6, width), torch.nn.GELU(), torch.nn.Linear(width, 2))
 
 
+class Spacious(Net):
+    """Takes 4 MiB for each example that it is given at once, and computes nothing with it."""
+
+    def forward(self, x):
+        space = x.new_empty(len(x), 2**20, dtype=torch.float32)
+        return super().forward(x) + 0 * len(space)
+
+
 class KilledOnce(Net):
     """Kills its process in the middle of the training, the first time that it is trained in this folder."""
 
