@@ -4,6 +4,7 @@ The parent must not have touched CUDA: a driver that was started before a fork i
 """
 
 import contextlib
+import ctypes
 import faulthandler
 import multiprocessing
 import os
@@ -20,6 +21,8 @@ from typing import Any
 LIMIT_SECONDS = 10.0
 SIMULATED = "BATCHLAB_TESTS_CUDA" in os.environ  # tests/faked_cuda.py's: no GPU is behind device=cuda
 OUTPUT_KEPT = 4000  # characters of what a check printed
+
+PR_SET_PDEATHSIG = 1
 
 Body = Callable[[str], Mapping[str, Any] | None]  # takes the `device` option; gives what it measured
 
@@ -101,11 +104,16 @@ def _start(candidate: Check, device: str) -> tuple[Any, _Running]:
 
 
 def _child(candidate: Check, device: str, pipe: Any, output: int) -> None:
-    os.setsid()  # it is ended together with what it starts
+    os.setsid()  # it is ended together with what it starts,
+    with contextlib.suppress(AttributeError, OSError):  # and when its parent is, by whom ever
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable(file=2, all_threads=False)
-    pipe.send(_outcome(candidate, device))
+    outcome = _outcome(candidate, device)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pipe.send(outcome)  # the parent ends this process when it has it
 
 
 def _outcome(candidate: Check, device: str) -> dict[str, Any]:

@@ -5,10 +5,11 @@ import torch
 
 from batchlab import uniform
 from batchlab.data.augment import augmentation
+from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
 ]
 
 

@@ -1,95 +1,87 @@
-"""What only a CUDA device can show: a point of each precision, through the command line, in a process of its own."""
+"""What only a CUDA device can show: points of every precision, each in a process of its own, and runs that resume."""
 
-import json
-import subprocess
-import sys
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
+from sweep_runs import Lab
 
-torch = pytest.importorskip("torch")
+from batchlab.hydra_app import compose
+from batchlab.records import RunRecord
+from batchlab.run import Identity, run
+from batchlab.sweep.points import Point
+from batchlab.sweep.server import WarmServer
+from batchlab.training.devices.cuda import visible_devices
+
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
 ]
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+SIZES = (1024, 512, 64, 8)  # the large ones run first: in one process their peak would be the small ones' too
 
 
-def sweep(*words: str, cwd: Path) -> list[tuple[dict[str, Any], dict[str, list[float]]]]:
-    """Runs `batchlab sweep` on CUDA in `cwd`; each run's record and its measurements by name, by batch size."""
-    command = [sys.executable, "-m", "batchlab.cli.main", "sweep", "device=cuda", "default_epochs=1", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    runs = []
-    for path in cwd.glob("runs/*/*/record.json"):
-        measured: dict[str, list[float]] = {}
-        for line in (path.parent / "metrics.jsonl").read_text().splitlines():
-            measurement = json.loads(line)
-            measured.setdefault(measurement["name"], []).append(float(measurement["value"]))
-        runs.append((json.loads(path.read_text()), measured))
-    return sorted(runs, key=lambda run: run[0]["batch_size"])
+class Points:
+    """Points on CUDA, each run once: its record and its measurements, by batch size and precision."""
+
+    def __init__(self, server: WarmServer, folder: Path) -> None:
+        self.lab = Lab(server, folder)
+        asked = [(256, precision) for precision in PRECISIONS] + [(size, "fp32") for size in SIZES]
+        self.points: Mapping[tuple[int, str], Point] = {
+            (size, precision): self.lab.point(
+                "device=cuda", f"batch_size={size}", f"precision={precision}", "default_epochs=1"
+            )
+            for size, precision in asked
+        }
+        records = self.lab.run(*self.points.values()).records
+        self.records: Mapping[tuple[int, str], RunRecord] = dict(zip(self.points, records, strict=True))
+
+    def highest(self, size: int, name: str, precision: str = "fp32") -> float:
+        return max(self.lab.values(self.points[size, precision], name))
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
-def test_a_point_of_each_precision_completes_and_is_measured(precision: str, tmp_path: Path) -> None:
-    if precision in ("tf32", "bf16") and torch.cuda.get_device_capability() < (8, 0):
-        pytest.skip(
-            f"{precision} needs compute capability 8.0, and this device has {torch.cuda.get_device_capability()}"
-        )
-
-    ((record, measured),) = sweep("batch_size=256", f"precision={precision}", cwd=tmp_path)
-
-    assert record["status"] == "completed", record["reason"]
-    assert record["config"]["device"] == "cuda"
-    assert record["config"]["precision"] == precision
-    assert max(measured["memory/peak_allocated_bytes"]) > 0
-    assert max(measured["memory/peak_reserved_bytes"]) >= max(measured["memory/peak_allocated_bytes"])
-    assert measured["val/loss"][-1] < measured["val/loss"][0]
+@pytest.fixture(scope="module")
+def points(server: WarmServer, tmp_path_factory: pytest.TempPathFactory) -> Points:
+    """All points that the tests here look at, in one sweep: what is dear is to start it."""
+    return Points(server, tmp_path_factory.mktemp("runs"))
 
 
-def test_peak_memory_is_of_the_point_and_not_of_the_one_before(tmp_path: Path) -> None:
-    """The large point runs first: in one process its peak would be the small one's too."""
-    (small, small_measured), (large, large_measured) = sweep("batch_size=1024,8", cwd=tmp_path)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_point_of_each_precision_completes_and_is_measured(precision: str, points: Points) -> None:
+    record = points.records[256, precision]
 
-    assert (small["batch_size"], large["batch_size"]) == (8, 1024)
-    peaks = [max(measured["memory/peak_allocated_bytes"]) for measured in (small_measured, large_measured)]
-    assert peaks[0] < peaks[1]
+    assert record.status == "completed", record.reason
+    assert record.config["device"] == "cuda"
+    assert record.config["precision"] == precision
+    assert record.environment["device_name"]
+    allocated = points.highest(256, "memory/peak_allocated_bytes", precision)
+    assert 0 < allocated <= points.highest(256, "memory/peak_reserved_bytes", precision)
+    losses = points.lab.values(points.points[256, precision], "val/loss")
+    assert losses[-1] < losses[0]
 
 
-def test_saved_for_backward_grows_with_the_batch(tmp_path: Path) -> None:
+def test_peak_memory_is_of_the_point_and_not_of_the_one_before(points: Points) -> None:
+    assert points.highest(8, "memory/peak_allocated_bytes") < points.highest(1024, "memory/peak_allocated_bytes")
+
+
+def test_saved_for_backward_grows_with_the_batch(points: Points) -> None:
     """The oracle: activations are proportional to the examples of a step; weights saved too are a constant."""
-    (_, small), (_, large) = sweep("batch_size=64,512", cwd=tmp_path)
-
     name = "memory/saved_for_backward_bytes"
-    assert 1 < max(large[name]) / max(small[name]) <= 8
-
-
-RESUMED = """
-import itertools, json, sys
-from pathlib import Path
-from batchlab.hydra_app import compose
-from batchlab.run import Identity, run
-from batchlab.sweep.identity import group_id, run_id
-
-config = compose(["device=DEVICE", "batch_size=64", "epochs=2", *sys.argv[1:]])
-identity = Identity(run_id(config), "s", group_id(config))
-whole = run(config, Path("whole"), identity)
-asked = itertools.count()
-stopped = run(config, Path("resumed"), identity, stopping=lambda: next(asked) >= 20)
-resumed = run(config, Path("resumed"), identity)
-found = {"stopped": stopped.status, "resumed_at": resumed.resumed_at, "steps": [whole.steps, resumed.steps]}
-found |= {"loss": [whole.final["val/loss"], resumed.final["val/loss"]]}
-found |= {"weights": [whole.weights_fingerprint, resumed.weights_fingerprint]}
-print(json.dumps(found))
-"""
+    assert 1 < points.highest(512, name) / points.highest(64, name) <= 8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", RESUMED.replace("DEVICE", "cuda"), f"precision={precision}", "model.dropout=0.1"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert (found["stopped"], found["resumed_at"]) == ("interrupted", [20])
-    assert found["steps"][0] == found["steps"][1]
-    assert found["loss"][1] == pytest.approx(found["loss"][0], rel=1e-2)  # kernels need not add up in one order
+    words = ("device=cuda", "batch_size=64", "epochs=2", f"precision={precision}", "model.dropout=0.1")
+    config, identity = compose(words), Identity("one", "study", "group")
+    looks = itertools.count()
+
+    whole = run(config, tmp_path / "whole", identity)
+    stopped = run(config, tmp_path / "resumed", identity, stopping=lambda: next(looks) >= 20)
+    resumed = run(config, tmp_path / "resumed", identity)
+
+    assert (stopped.status, resumed.status, resumed.resumed_at) == ("interrupted", "completed", (20,))
+    assert resumed.steps == whole.steps
+    # Kernels need not add up in one order.
+    assert resumed.final["val/loss"] == pytest.approx(whole.final["val/loss"], rel=1e-2)

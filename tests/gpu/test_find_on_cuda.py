@@ -1,47 +1,60 @@
-"""The largest micro-batch under a limit of CUDA memory: the allocator refuses for real, by its memory fraction."""
+"""The largest micro-batch under a limit of CUDA memory: the allocator refuses for real, by its memory fraction.
+
+A search is a dozen processes: half a minute, and with -m slow alone.
+"""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-torch = pytest.importorskip("torch")
+from batchlab.cli.main import main
+from batchlab.sweep.server import WarmServer
+from batchlab.training.devices.cuda import visible_devices
+
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
 ]
 MIB = 2**20
 
 
-def find(*words: str, cwd: Path) -> tuple[int, str, dict[str, Any]]:
-    """Runs `batchlab find` on CUDA in `cwd`: its exit code, what it said, and what it kept."""
-    command = [sys.executable, "-m", "batchlab.cli.main", "find", "device=cuda", *words]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
-    (kept,) = cwd.glob("runs/*/find/*.json")
-    return done.returncode, done.stdout + done.stderr, json.loads(kept.read_text())
+@pytest.fixture
+def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to stand in, and a warm server."""
+    monkeypatch.chdir(tmp_path)
+    server.warm_up()
+    return tmp_path
 
 
-def test_it_ends_at_the_limit_with_a_prediction_near_it_and_twice_alike(tmp_path: Path) -> None:
-    answers = []
-    for _ in range(2):
-        code, said, kept = find("model=cnn", "memory_limit=1GiB", cwd=tmp_path)
+def find(*words: str, study: Path) -> tuple[int, dict[str, Any]]:
+    """Runs `batchlab find` on CUDA: its exit code, and what it kept."""
+    code = main(["find", "device=cuda", f"study={study.name}", *words])
+    (kept,) = study.glob("find/*.json")
+    return code, json.loads(kept.read_text())
 
-        assert code == 0, said
+
+@pytest.mark.slow
+def test_it_ends_at_the_limit_with_a_prediction_near_it_and_twice_alike(here: Path) -> None:
+    found = []
+    for number in range(2):
+        code, kept = find("model=cnn", "memory_limit=1GiB", study=here / f"runs/search{number}")
+
+        assert code == 0
         assert kept["larger"]["outcome"] in ("oom", "retries")
         assert abs(kept["prediction_error"]) < 0.15
         held = [p["peaks"]["memory/peak_reserved_bytes"] for p in kept["probes"] if p["outcome"] == "fits"]
         assert 0.8 * 950 * MIB < max(held) < 975 * MIB
         assert not kept["exact"]
-        answers.append(kept["largest"])
-    assert answers[0] == answers[1]
+        found.append(kept["largest"])
+    assert found[0] == found[1]
 
 
-def test_a_limit_above_what_is_free_is_told(tmp_path: Path) -> None:
-    code, said, kept = find("memory_limit=1000GiB", cwd=tmp_path)
+def test_a_limit_above_what_is_free_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, kept = find("memory_limit=1000GiB", study=here / "runs/beyond")
 
     assert code == 3
-    assert "give a smaller memory_limit, or leave it out" in said
+    said = capsys.readouterr()
+    assert "give a smaller memory_limit, or leave it out" in said.out + said.err
     assert kept["status"] == "failed"
