@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadRequest
-from batchlab.science.counter_random import uniform
+from batchlab.science.counter_random import uniform, uniforms
 from batchlab.task import Task
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchlab.records import RunRecord
 
 __version__ = "0.1.0"
-__all__ = ["BadRequest", "Task", "__version__", "load_runs", "run_study", "train", "uniform"]
+__all__ = ["BadRequest", "Task", "__version__", "load_runs", "run_study", "train", "uniform", "uniforms"]
 
 
 def train(

@@ -7,7 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from batchlab import BadRequest, uniform
+from batchlab import BadRequest, uniforms
+
+
+# Numbers drawn for each image: the row and column where it is cut out, whether it is turned, the centre of the square.
+STREAMS: dict[str, tuple[int, ...]] = {"crop": (2,), "flip": (), "cutout": (2,)}
 
 
 def augmentation(*, crop: int = 0, flip: bool = False, cutout: int = 0) -> Callable[[Any, Tensor], Any] | None:
@@ -26,36 +30,39 @@ def augmentation(*, crop: int = 0, flip: bool = False, cutout: int = 0) -> Calla
             raise BadRequest(f"data.{name}={value} cannot be: it is a number of pixels, such as data.{name}=4; 0: none")
     if not isinstance(flip, bool):
         raise BadRequest(f"data.flip={flip} cannot be: it is true or false")
-    if not (crop or flip or cutout):
+    asked = {"crop": crop, "flip": flip, "cutout": cutout}
+    drawn = {name: STREAMS[name] for name, value in asked.items() if value}
+    if not drawn:
         return None
 
     def augment(batch: Any, draws: Tensor) -> Any:
         images, *rest = batch
+        numbers = uniforms(draws, drawn)
         if crop:
-            images = _cropped(images, draws, crop)
+            images = _cropped(images, numbers["crop"], crop)
         if flip:
-            turned = uniform(draws, "flip") < 0.5
-            images = torch.where(turned.view(-1, 1, 1, 1), images.flip(3), images)
+            images = torch.where((numbers["flip"] < 0.5).view(-1, 1, 1, 1), images.flip(3), images)
         if cutout:
-            images = _cut_out(images, draws, cutout)
+            images = _cut_out(images, numbers["cutout"], cutout)
         return (images, *rest)
 
     return augment
 
 
-def _cropped(images: Tensor, draws: Tensor, padding: int) -> Tensor:
+def _cropped(images: Tensor, numbers: Tensor, padding: int) -> Tensor:
     rows, columns = images.shape[2:]
     padded = F.pad(images, (padding, padding, padding, padding))
     # (examples, channels, places down, places across, rows, columns): views of `padded`, no copies
     windows = padded.unfold(2, rows, 1).unfold(3, columns, 1)
-    down, across = (uniform(draws, "crop", (2,)) * (2 * padding + 1)).long().unbind(1)
+    down, across = (numbers * (2 * padding + 1)).long().unbind(1)
     return windows[torch.arange(len(images), device=images.device), :, down, across]
 
 
-def _cut_out(images: Tensor, draws: Tensor, size: int) -> Tensor:
+def _cut_out(images: Tensor, numbers: Tensor, size: int) -> Tensor:
     hidden = []
-    for place, pixels in zip(uniform(draws, "cutout", (2,)).unbind(1), images.shape[2:], strict=True):
-        first = (place * pixels).long().unsqueeze(1) - size // 2
-        pixel = torch.arange(pixels, device=images.device)
-        hidden.append((pixel >= first) & (pixel < first + size))  # (examples, pixels)
+    for number, pixels in zip(numbers.unbind(1), images.shape[2:], strict=True):
+        centre = (number * pixels).long().unsqueeze(1)
+        # Each pixel's distance from where the square begins: within it the distance is 0 to size - 1.
+        distance = torch.arange(size // 2, pixels + size // 2, device=images.device) - centre
+        hidden.append(distance // size == 0)  # (examples, pixels)
     return images.masked_fill(hidden[0][:, None, :, None] & hidden[1][:, None, None, :], 0.0)
