@@ -148,7 +148,12 @@ def _train(
     step = Step(state.model, state.optimizer, task, precision, config.clip_norm)
     # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
     row = Batches(
-        train, micro_batch_sizes=config.micro_batch_sizes, seed=config.seed, total=total, augment=task.augment
+        train,
+        micro_batch_sizes=config.micro_batch_sizes,
+        seed=config.seed,
+        total=total,
+        augment=task.augment,
+        device=device,
     )
     batches = iter(row)
     began = clock()

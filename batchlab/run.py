@@ -208,6 +208,7 @@ class _Point:
                     total=planned.examples,
                     position=state.examples,
                     augment=task.augment,
+                    device=device,
                 ),
                 Step(state.model, state.optimizer, task, state.precision, config.clip_norm),
                 [*instruments.values(), saving],

@@ -33,6 +33,7 @@ def parts(config):
         seed=config.seed,
         total=planned.examples,
         augment=task.augment,
+        device=device,
     )
     step = Step(state.model, state.optimizer, task, state.precision, config.clip_norm)
     return Parts(config, task, planned, state, step, batches)

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from batchlab import BadRequest, uniforms
 
-
 # Numbers drawn for each image: the row and column where it is cut out, whether it is turned, the centre of the square.
 STREAMS: dict[str, tuple[int, ...]] = {"crop": (2,), "flip": (), "cutout": (2,)}
 

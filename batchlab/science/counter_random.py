@@ -40,7 +40,8 @@ def uniforms(draws: "Tensor", streams: Mapping[str, tuple[int, ...]]) -> "dict[s
     mixed = _mixed(begun.unsqueeze(2) + steps)  # (examples, streams, numbers)
     numbers = _shifted(mixed, 40).to(torch.float32) * 2.0**-24
     return {
-        name: numbers[:, i, : counts[name]].reshape(len(draws), *shape) for i, (name, shape) in enumerate(streams.items())
+        name: numbers[:, i, : counts[name]].reshape(len(draws), *shape)
+        for i, (name, shape) in enumerate(streams.items())
     }
 
 

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.device import Device
 
 Augment = Callable[[Batch, Tensor], Batch]  # `Task.augment`
 
-# One gather makes this many bytes of batches: fewer of them cost less per step, and 128 KiB or more come
-# from the kernel page by page, each time anew. The same room for every batch size, so that it does not colour memory.
-GATHER_BYTES = 96 * 2**10
 INDICES_AT_ONCE = 4096  # examples whose order is looked up, and sent to the device, at once
 
 
@@ -48,7 +47,8 @@ def row(n: int, seed: int, start: int, length: int) -> Tensor:
 
 
 class Stream(ABC):
-    """A set whose examples are not held, but read when they are asked for (`streaming.Streamed`).
+    """A set whose examples are not held on the device, but brought there when they are asked for: read one by one
+    (`streaming.Streamed`), or gathered from tensors of the host (`host_rows.HostRows`).
 
     What instruments and validation read of an example is the same each time; `row` is what training reads.
     """
@@ -73,13 +73,17 @@ class Stream(ABC):
     def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
         """Examples `start` to `stop` of the endless row, in batches of `size`; reading ahead begins with the call."""
 
+    @abstractmethod
+    def piece(self, batch_size: int, most_bytes: int) -> int:
+        """How many examples `row` gives best at once: whole batches, of not much more than `most_bytes` together."""
+
 
 class Batches:
     """Steps' worth of micro-batches, cut from the row of a set that lives on the device, or streams to it.
 
     Iterating yields, for each step, a tuple of micro-batches (tuples or dicts of tensors, as the set is); batches
     straddle epochs, so each holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples.
-    `augment` is the task's.
+    `augment` is the task's; `device` (None: the CPU) is where the set lives, or streams to.
     """
 
     def __init__(
@@ -91,6 +95,7 @@ class Batches:
         total: int,
         position: int = 0,
         augment: Augment | None = None,
+        device: Device | None = None,
     ) -> None:
         self.data = data
         self.micro_batch_sizes = tuple(micro_batch_sizes)
@@ -98,6 +103,7 @@ class Batches:
         self.total = total
         self.position = position  # examples handed out: whole steps
         self.augment = augment
+        self.device = device or CpuDevice()
 
     def first(self) -> tuple[Batch, ...]:
         """The next step's micro-batches, without moving on."""
@@ -111,9 +117,10 @@ class Batches:
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
         batch_size = sum(self.micro_batch_sizes)
         if isinstance(self.data, Stream):
-            streamed = self.data.row(self.seed, self.position, self.total, batch_size)
-            return self._steps(streamed, batch_size, self.position)
-        piece = batch_size * max(1, GATHER_BYTES // (batch_size * example_bytes(self.data)))
+            piece = self.data.piece(batch_size, self.device.gather_bytes)
+            start = self.position // piece * piece
+            return self._steps(self.data.row(self.seed, start, self.total, piece), piece, start)
+        piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))
         gathered = (gather(self.data, index) for index in self._indices(piece))
         return self._steps(gathered, piece, self.position // piece * piece)
 
@@ -135,10 +142,10 @@ class Batches:
         added up in another order, and resuming would not be exact.
         """
         at_once = piece * max(1, INDICES_AT_ONCE // piece)
-        device = tensors(self.data)[0].device
+        copies = self.device.copies()
         for start in range(self.position // piece * piece, self.total, at_once):
             index = row(length(self.data), self.seed, start, min(at_once, self.total - start))
-            yield from torch.split(index.to(device, non_blocking=True), piece)
+            yield from torch.split(copies.send([index])[0], piece)
 
 
 def augmented(batch: Batch, augment: Augment | None, seed: int, start: int) -> Batch:

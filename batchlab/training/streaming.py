@@ -84,6 +84,11 @@ class Streamed(Stream):
         workers = self.workers if stop - start > size else self._workers_for(size)
         return self._batches(start, stop, size, piece, workers)
 
+    def piece(self, batch_size: int, most_bytes: int) -> int:
+        """One batch: the next step waits for what is read."""
+        del most_bytes
+        return batch_size
+
     def _which(self, index: Tensor) -> list[int]:
         which: list[int] = (index if self._index is None else self._index[index.cpu()]).tolist()
         return which
@@ -122,14 +127,12 @@ class Streamed(Stream):
         with own_random_numbers():
             read = self._here[piece]
         self._seconds = min(self._seconds, (time.perf_counter() - began) / len(piece[0]))
-        if not self.device.pins() or isinstance(read, Unreadable):
-            return read
-        return rebuilt(read, [t.pin_memory() for t in tensors(read)])
+        return read
 
     def _moved(self, read: Any) -> Batch:
         if isinstance(read, Unreadable):
             raise BadRequest(read.reason) from ReadingError(read.trace)
-        return rebuilt(read, [t.to(self.device.torch_device, non_blocking=True) for t in tensors(read)])
+        return rebuilt(read, self.device.copies().send(tensors(read)))
 
     def _start(self, pieces: Iterator[Piece], workers: int) -> Any:
         loader: DataLoader[Any] = DataLoader(

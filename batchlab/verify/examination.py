@@ -31,7 +31,8 @@ def examine(config: RunConfig) -> Findings:
     state = assembly.build_state(config, data, device, budget=plan(config, length(train)).examples)
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
-    row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=BATCHES * batch_size)
+    total = BATCHES * batch_size
+    row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=total, device=device)
     batches = [whole for (whole,) in row]
 
     judge = _trial(config, task, batches, device, "fp32")

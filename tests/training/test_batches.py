@@ -55,7 +55,7 @@ def test_another_seed_is_another_order_and_the_global_generator_has_no_say():
 def test_how_many_batches_are_gathered_at_once_changes_nothing(monkeypatch):
     data = (torch.arange(30),)
     many = flat(data, [4, 3], 70)
-    monkeypatch.setattr(module, "GATHER_BYTES", 1)
+    monkeypatch.setattr(CpuDevice, "gather_bytes", 1)
     assert flat(data, [4, 3], 70) == many
 
 
@@ -77,7 +77,7 @@ def test_inputs_stay_with_their_labels(kind):
 
 @pytest.mark.parametrize("micro_batch_sizes", [[1], [3], [2, 1], [7]])
 def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_batch_sizes, monkeypatch):
-    monkeypatch.setattr(module, "GATHER_BYTES", 200)  # several steps a piece
+    monkeypatch.setattr(CpuDevice, "gather_bytes", 200)  # several steps a piece
     monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
     data = (torch.arange(20.0)[:, None].repeat(1, 5),)
     size = sum(micro_batch_sizes)
@@ -91,6 +91,32 @@ def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_bat
     assert len(whole) == 21
     for step in range(22):
         assert handed(step * size) == whole[step:]
+
+
+class Sending(CpuDevice):
+    """Keeps what it was sent."""
+
+    def __init__(self):
+        super().__init__()
+        self.sent = []
+
+    def copies(self):
+        return self
+
+    def send(self, tensors):
+        self.sent += tensors
+        return tensors
+
+
+def test_the_order_of_the_data_is_sent_the_way_the_device_sends(monkeypatch):
+    monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
+    device = Sending()
+    data = (torch.zeros(30, 2000),)  # 8,000 bytes each: two batches a piece
+
+    list(Batches(data, micro_batch_sizes=[4, 2], seed=3, total=90, device=device))
+
+    assert [len(index) for index in device.sent] == [48, 42]
+    assert torch.equal(torch.cat(device.sent), row(30, 3, 0, 90))
 
 
 def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
@@ -119,7 +145,7 @@ def test_an_augmentation_draws_by_the_seed_and_the_place_in_the_row_alone(monkey
     assert kept_draws(micro_batch_sizes=(1,)) == kept_draws(micro_batch_sizes=(7, 5)) == whole
     assert kept_draws(position=24, micro_batch_sizes=(12,)) == whole[24:]
     assert kept_draws(stream=True) == kept_draws(stream=True, micro_batch_sizes=(5,)) == whole
-    monkeypatch.setattr(module, "GATHER_BYTES", 1)
+    monkeypatch.setattr(CpuDevice, "gather_bytes", 1)
     assert kept_draws(position=4) == whole[4:]
     assert not {draw for _, draw in kept_draws(seed=4)} & {draw for _, draw in whole}
 

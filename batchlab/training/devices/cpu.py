@@ -11,6 +11,7 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.training.devices import fp32_switches
+from batchlab.training.devices.copies import HostCopies
 from batchlab.training.devices.process_memory import PrivatePeak, ResidentPeak, keep_freed_pages, status_bytes
 
 
@@ -90,6 +91,9 @@ class CpuDevice:
 
     def pins(self) -> bool:
         return False
+
+    def copies(self) -> HostCopies:
+        return HostCopies()
 
     def seed(self, seed: int) -> None:
         # Not torch.manual_seed: where CUDA has not been used that writes down a traceback each time, for 0.3 ms.

@@ -11,8 +11,11 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.training.devices import fp32_switches
+from batchlab.training.devices.cuda_copies import CudaCopies
 
 TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
+GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
+GATHER_SHARE = 1 / 512  # of the device's memory, at most: 16 MiB of 8 GiB
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
 
 
@@ -21,13 +24,18 @@ class CudaDevice:
 
     kind = "cuda"
     rounding = 1e-3  # kernels add up in another order each time
-    gather_bytes = 96 * 2**10
 
     def __init__(self, index: int) -> None:
         self.torch_device = torch.device("cuda", index)
+        self._copies = CudaCopies(self.torch_device)
 
     def __str__(self) -> str:
         return str(self.torch_device)
+
+    @property
+    def gather_bytes(self) -> int:
+        """By all of its memory, not by what is free: a run that is resumed must cut its batches at the same places."""
+        return min(GATHER_BYTES, int((self.total_bytes() or 0) * GATHER_SHARE))
 
     def prepare(self, *, deterministic: bool) -> None:
         if deterministic:
@@ -107,6 +115,9 @@ class CudaDevice:
 
     def pins(self) -> bool:
         return True
+
+    def copies(self) -> CudaCopies:
+        return self._copies
 
     def seed(self, seed: int) -> None:
         torch.default_generator.manual_seed(seed)

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from batchlab.training.devices.copies import Copies
+
 
 class Peaks(Protocol):
     """High-water marks of memory that can be set back."""
@@ -31,7 +33,11 @@ class Device(Protocol):
     kind: str
     torch_device: torch.device
     rounding: float  # two equal passes may differ by so much, relative to the largest number
-    gather_bytes: int  # one gather of training batches makes so much
+
+    @property
+    def gather_bytes(self) -> int:
+        """How many bytes of training batches are gathered, and augmented, at once. The same throughout a run, also when
+        it is resumed, and for every batch size."""
 
     def prepare(self, *, deterministic: bool) -> None:
         """Makes it the device of this process, before anything is computed."""
@@ -77,6 +83,9 @@ class Device(Protocol):
 
     def pins(self) -> bool:
         """Whether what is sent to it should lie in page-locked memory."""
+
+    def copies(self) -> Copies:
+        """What brings tensors of the host to it."""
 
     def seed(self, seed: int) -> None:
         """Seeds the generators that a forward pass on it draws from: PyTorch's of the CPU and its own."""

@@ -1,0 +1,77 @@
+"""Copies to a CUDA device, on a stream of their own."""
+
+import itertools
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from batchlab.training.devices.copies import Rows
+
+BUFFERS = 2  # one is filled while the other is copied
+
+
+class CudaCopies:
+    """A stream that copies from page-locked memory while the device's current stream computes.
+
+    Four things keep it right. The source is page-locked, or the copy would make the host wait. The current stream
+    waits for the event behind the copy before whatever it is given next. The result is recorded as in use by the
+    current stream: it was allocated on the copying one, which else would hand its memory out again as soon as Python
+    lets go of it, while kernels may still read it. And the source is held until the copy is done.
+    """
+
+    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
+        self._device, self._cuda = device, cuda
+        self._stream: Any = None  # made at the first copy: a stream takes a context
+        self._under_way: deque[tuple[Any, list[Tensor]]] = deque()  # the event behind each copy, and its sources
+
+    def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        return self.sent(tensors)[0]
+
+    def rows(self, tensors: Sequence[Tensor]) -> Rows:
+        return PinnedRows(tensors, self)
+
+    def sent(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], Any]:
+        """The tensors on the device, and the event after which their sources may be written to."""
+        while self._under_way and self._under_way[0][0].query():
+            self._under_way.popleft()
+        if self._stream is None:
+            self._stream = self._cuda.Stream(self._device)
+        pinned = [t if t.device == self._device or t.is_pinned() else t.pin_memory() for t in tensors]
+        with self._cuda.stream(self._stream):
+            made = [t.to(self._device, non_blocking=True) for t in pinned]
+        copied = self._stream.record_event()
+        computing = self._cuda.current_stream(self._device)
+        computing.wait_event(copied)
+        for tensor in made:
+            tensor.record_stream(computing)
+        self._under_way.append((copied, pinned))
+        return made, copied
+
+
+class PinnedRows:
+    """Rows of tensors of the host, gathered in turn into one of `BUFFERS` page-locked buffers, and copied from there.
+
+    Locking pages takes longer than copying them, so the buffers are kept, as large as the largest batch so far. The
+    host waits where the copy out of a buffer is not done when it is to be filled again.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], copies: CudaCopies) -> None:
+        self._tensors, self._copies = tensors, copies
+        self._buffers: list[list[Tensor]] = [[] for _ in range(BUFFERS)]
+        self._copied: list[Any] = [None] * BUFFERS  # the event behind the last copy out of each
+        self._turns = itertools.cycle(range(BUFFERS))
+
+    def __call__(self, index: Tensor) -> list[Tensor]:
+        turn = next(self._turns)
+        if self._copied[turn] is not None:
+            self._copied[turn].synchronize()
+        if not self._buffers[turn] or len(self._buffers[turn][0]) < len(index):
+            self._buffers[turn] = [t.new_empty((len(index), *t.shape[1:])).pin_memory() for t in self._tensors]
+        filled = [buffer[: len(index)] for buffer in self._buffers[turn]]
+        for tensor, into in zip(self._tensors, filled, strict=True):
+            torch.index_select(tensor, 0, index, out=into)
+        made, self._copied[turn] = self._copies.sent(filled)
+        return made
