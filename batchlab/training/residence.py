@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.batches import example_bytes, held, length, rebuilt, tensors
+from batchlab.training.batches import example_bytes, held, rebuilt, tensors
 from batchlab.training.devices.device import Device
+from batchlab.training.host_rows import HostRows
 from batchlab.training.open_files import moved, positions
 from batchlab.training.reading import (
     Reader,
@@ -32,18 +33,18 @@ LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
 def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
     """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as a set for training or validation.
 
-    As tensors on `device`, or a `Streamed` that `workers` processes read: a Dataset of more than `RESIDENT_BYTES`, what
-    with `beside`, the set that came before it, takes more than `DEVICE_SHARE` of a CUDA device, or a training set whose
-    examples are made with random numbers (augmentation). Of other sets an example with random numbers is drawn once and
-    for all. `name` is `train` or `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on
-    the number of examples, an example cannot be read, or it is another one when it is read again with the same random
-    numbers; and where workers would share an open file.
+    As tensors on `device`. Or a `HostRows`: tensors that together with `beside`, the set that came before it, take more
+    than `DEVICE_SHARE` of a CUDA device. Or a `Streamed` that `workers` processes read: a Dataset that does so, or has
+    more than `RESIDENT_BYTES`, or is a training set whose examples are made with random numbers (augmentation). Of
+    other sets an example with random numbers is drawn once and for all. `name` is `train` or `val`, for messages.
+    Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an example cannot be read,
+    or it is another one when it is read again with the same random numbers; and where workers would share an open file.
     """
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
         coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
         if coming and _has_no_room(device, coming, beside):
-            return Streamed(Rows(data), device, name=name, workers=workers)
+            return HostRows(data, device)
         return _moved(data, device)
     n = _examples_in(data, name)
     before = positions()
@@ -72,19 +73,6 @@ def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
         first = _read(reader, [0], [0])
     _refuse_what_is_no_batch(first, name)
     return example_bytes(first) * n, _has_random_numbers(reader, n)
-
-
-class Rows(Dataset[Any]):
-    """The examples of a tuple or dict of tensors, one by one."""
-
-    def __init__(self, data: Batch) -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return length(self.data)
-
-    def __getitem__(self, index: int) -> Any:
-        return rebuilt(self.data, [t[index] for t in tensors(self.data)])
 
 
 def _has_no_room(device: Device, coming: int, beside: Any) -> bool:

@@ -25,8 +25,9 @@ from batchlab.training.assembly import data_fingerprint
 from batchlab.training.batches import Batches, gather, length, row, slices, subset
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
+from batchlab.training.host_rows import HostRows
 from batchlab.training.reading import apart
-from batchlab.training.residence import Rows, brought
+from batchlab.training.residence import brought
 from batchlab.training.streaming import Streamed
 from batchlab.verify.examination import examine
 
@@ -195,20 +196,6 @@ def test_what_streams_and_what_is_held():
     assert isinstance(brought(Large(), CPU, name="val"), Streamed)
 
 
-def test_tensors_that_a_cuda_device_has_no_room_for_stream_from_where_they_are(monkeypatch):
-    monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: 1000)
-    x, y = torch.randn(40, 3), torch.arange(40)
-    data = {"x": x, "y": y}
-    found = brought(data, CudaDevice(0), name="train", workers=2)
-
-    assert isinstance(found, Streamed)
-    here = Streamed(found.dataset, CPU, name="train")
-    (batch,) = slices(here, 40)
-    assert torch.equal(batch["x"], x)
-    assert torch.equal(batch["y"], y)
-    assert brought(data, CPU, name="train")["x"] is x
-
-
 def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeypatch):
     monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: 1000)
     cuda = CudaDevice(0)
@@ -222,8 +209,8 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeyp
 
     for given in (val, TensorDataset(*val)):
         assert brought(given, cuda, name="val") == "moved"
-        assert isinstance(brought(given, cuda, name="val", beside=train), Streamed)
-        assert brought(given, cuda, name="val", beside=Streamed(Rows(val), CPU, name="train")) == "moved"
+        assert isinstance(brought(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
+        assert brought(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
         assert brought(given, CPU, name="val", beside=train) == "moved"
 
 
