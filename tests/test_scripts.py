@@ -10,7 +10,14 @@ import pytest
 TINY = {
     "bench_loop": ["--epochs=1", "--rounds=1", "--seconds=0", "--models=mlp", "--batch-sizes=256", "--at-most=1000"],
     "bench_sweep": ["--points=2", "--rounds=1", "--at-most=1000"],
-    "bench_data": ["--examples=64", "--numbers=8", "--batch-sizes=16", "--rounds=1", "--at-most=1000"],
+    "bench_data": [
+        "--examples=64",
+        "--numbers=8",
+        "--batch-sizes=16",
+        "--rounds=1",
+        "--at-most=1000",
+        "--index-at-most=1000",
+    ],
     "bench_instruments": ["--rounds=1", "epochs=1", "batch_size=256", "instruments.sharpness.products=3"],
 }
 ALLOWED = dict.fromkeys(("bench_loop", "bench_sweep", "bench_data"), "allowed 1000.00")
