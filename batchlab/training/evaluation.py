@@ -14,7 +14,6 @@ from batchlab.training.batches import length, slices
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
-
 SHARED_SUM = 2**15  # numbers from which PyTorch's threads share the sum of a tensor of its own, and not that of a row
 
 
