@@ -1,7 +1,6 @@
 """How much the gradient differs from batch to batch and from step to step, and how far a step goes."""
 
 import contextlib
-import copy
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -18,6 +17,7 @@ from batchlab.science.uncertainty import Interval
 from batchlab.training.batches import length, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
+from batchlab.training.twin import twin
 
 LEAST_PAIRS, MOST_PAIRS = 10, 100
 PAIRED_EXAMPLES = 512  # small batches are cheap, and their gradients have heavy tails: so many examples, twice
@@ -114,7 +114,7 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
-    optimizer = _twin(state.optimizer, state.model)
+    optimizer = twin(state.optimizer, {p: p for p in state.model.parameters()})
     try:
         for p in parameters:
             # A clone: clipping, and SGD with Nesterov's momentum, write into it.
@@ -130,16 +130,6 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
         with torch.no_grad():
             for p, weights in zip(parameters, before, strict=True):
                 p.copy_(weights)
-
-
-def _twin(optimizer: torch.optim.Optimizer, model: nn.Module) -> torch.optim.Optimizer:
-    """An optimizer of the same weights with a state of its own, now equal."""
-    # Not copy.deepcopy(optimizer): its pickling keeps the groups and the state alone, and an optimizer of the user's
-    # may hold more. The memo says that the weights are not to be copied.
-    own: dict[int, Any] = {id(p): p for p in model.parameters()}
-    twin: torch.optim.Optimizer = object.__new__(type(optimizer))
-    vars(twin).update(copy.deepcopy(vars(optimizer), own))
-    return twin
 
 
 def _within_one(cosine: Interval) -> Interval:

@@ -107,12 +107,19 @@ class Batches:
 
     def first(self) -> tuple[Batch, ...]:
         """The next step's micro-batches, without moving on."""
-        size, start = sum(self.micro_batch_sizes), self.position
+        return split(self._ahead(sum(self.micro_batch_sizes)), self.micro_batch_sizes)
+
+    def few(self) -> Batch:
+        """The next two examples (one where a micro-batch is one), without moving on."""
+        return self._ahead(min(2, self.micro_batch_sizes[0]))
+
+    def _ahead(self, size: int) -> Batch:
+        start = self.position
         if isinstance(self.data, Stream):
             batch = next(self.data.row(self.seed, start, start + size, size))
         else:
             batch = gather(self.data, row(length(self.data), self.seed, start, size))
-        return split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes)
+        return augmented(batch, self.augment, self.seed, start)
 
     def __iter__(self) -> Iterator[tuple[Batch, ...]]:
         batch_size = sum(self.micro_batch_sizes)

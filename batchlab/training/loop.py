@@ -1,9 +1,11 @@
 """The training loop."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from batchlab.records import Measurement
 from batchlab.training.batches import Batches
+from batchlab.training.meter import nothing
 from batchlab.training.state import Plug, RunState
 from batchlab.training.step import Step
 
@@ -24,8 +26,9 @@ def train(
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         next_batch = iter(batches)
         yield from _measured(state, agenda.due)
-        first = batches.first()
-        state.meter.start(lambda: step.rehearse(first, state.device), lambda: step.settle(first, state.device))
+        step.rehearse_update(state.device)
+        settle = partial(step.settle, batches.few(), state.device) if state.device.settles() else nothing
+        state.meter.start(lambda: step.rehearse(batches.first(), state.device), settle)
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()

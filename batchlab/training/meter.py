@@ -10,7 +10,7 @@ from batchlab.training.devices.device import Peaks
 SETTLE_SECONDS = 0.005
 
 
-def _nothing() -> None:
+def nothing() -> None:
     """What is done where nothing is."""
 
 
@@ -21,13 +21,13 @@ class Meter:
         self,
         *,
         peaks: Peaks,
-        drain: Callable[[], object] = _nothing,
+        drain: Callable[[], object] = nothing,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.measuring_seconds = 0.0  # spent in `paused`
         self._peaks = peaks
         self._drain = drain  # waits until the device has done what it was given
-        self._settle: Callable[[], object] = _nothing
+        self._settle: Callable[[], object] = nothing
         self._clock = clock
         self._seconds = 0.0
         self._since: float | None = None  # when the clock was last set going
@@ -54,7 +54,7 @@ class Meter:
         if self._highest:
             self._peaks.stand()
 
-    def start(self, rehearsal: Callable[[], object] = _nothing, settle: Callable[[], object] = _nothing) -> None:
+    def start(self, rehearsal: Callable[[], object] = nothing, settle: Callable[[], object] = nothing) -> None:
         """Sets the clock going, after a `rehearsal` that is not charged; memory counts from before it.
 
         `settle` brings the processor back to where training left it, after each measurement, as long as that is
@@ -75,7 +75,7 @@ class Meter:
             self._seconds += now - self._since
         self._since = None
         marks = self._peaks.read()
-        self._highest = {name: max(value, self._highest.get(name, 0)) for name, value in marks.items()}
+        self._highest |= {name: max(value, self._highest.get(name, 0)) for name, value in marks.items()}
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -88,8 +88,8 @@ class Meter:
             yield
         finally:
             self._drain()
-            if any(value > self._highest.get(name, 0) for name, value in self._peaks.read().items()):
-                self._peaks.reset()
+            if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
+                self._peaks.resume(self._highest)
             self._settle_down()
             self.measuring_seconds += self._clock() - began
             if running:
@@ -99,4 +99,4 @@ class Meter:
         began = self._clock()
         self._settle()
         if self._clock() - began > SETTLE_SECONDS:  # steps that long do not feel it
-            self._settle = _nothing
+            self._settle = nothing

@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
-from batchlab.training.batches import length, slices
+from batchlab.training.batches import length
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.rehearsal import StateLike, rehearse_update
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Step:
         self.precision = precision
         self.clip_norm = clip_norm
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self._state_like: StateLike = ()
 
     def __call__(self, micro_batches: Sequence[Batch]) -> Outcome:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
@@ -49,22 +51,32 @@ class Step:
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
         return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
 
+    def rehearse_update(self, device: Device) -> None:
+        """The update, on other parameters and without a trace, before memory is counted."""
+        with leaving_no_trace(self.model, device):
+            self._state_like = rehearse_update(self.optimizer, self.precision, self.clip_norm)
+
     def rehearse(self, micro_batches: Sequence[Batch], device: Device) -> None:
         """The passes of one update, without the update and without a trace: what is needed once is got outside the
-        clock (memory, kernels), and the mark of memory sees a step."""
+        clock (memory, kernels), and the mark of memory sees a step.
+
+        Room for the state that the optimizer makes in its first update is held meanwhile, as it is from the second
+        step on: or the first steps would wait for the device to give it.
+        """
         with leaving_no_trace(self.model, device):
             self.model.train()
+            room = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
             backward(self.model, self.task, self.precision, micro_batches)
+            del room
 
-    def settle(self, micro_batches: Sequence[Batch], device: Device) -> None:
-        """A forward pass of two examples, without a trace, so that training finds the processor as it left it.
+    def settle(self, examples: Batch, device: Device) -> None:
+        """A forward pass of a few examples, without a trace, so that training finds the processor as it left it.
 
         On the CPU an instrument leaves other code and other numbers in the caches, and the vector units asleep: the
         next step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), and measuring was charged after all.
         """
-        if device.settles():
-            with torch.no_grad(), leaving_no_trace(self.model, device), self.precision.forward():
-                self.task.forward(self.model, next(slices(micro_batches[0], 2)))
+        with torch.no_grad(), leaving_no_trace(self.model, device), self.precision.forward():
+            self.task.forward(self.model, examples)
 
 
 def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:

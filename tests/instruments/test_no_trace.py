@@ -106,6 +106,10 @@ def trained(instruments, precision, *, rehearsing=True):
             if rehearsing:
                 super().rehearse(micro_batches, device)
 
+        def rehearse_update(self, device):
+            if rehearsing:
+                super().rehearse_update(device)
+
     noted = Noted(model, optimizer, state.task, number_format)
     batches = Batches(data, micro_batch_sizes=[4, 4], seed=0, total=120)
     measured = list(train(state, batches, noted, instruments, learning_rate=lambda e: 0.01, stopping=lambda: False))

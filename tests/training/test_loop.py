@@ -1,5 +1,7 @@
 """The loop: when it measures, what it charges, and that it is the plain loop of a textbook."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -172,6 +174,35 @@ def test_measuring_and_the_consumer_of_measurements_are_not_charged():
 
     assert state.meter.seconds == 10.0
     assert state.meter.measuring_seconds == 6 * 1100.0
+
+
+def test_the_batch_that_was_rehearsed_is_let_go_and_two_examples_of_it_are_kept():
+    data = data_of(4000)
+    state = run_state(data, budget=3000)
+    rehearsed = []
+
+    class Kept(Batches):
+        def first(self):
+            micro_batches = super().first()
+            rehearsed.append(weakref.ref(micro_batches[0][0].untyped_storage()))
+            return micro_batches
+
+    class Looks(Step):
+        def __call__(self, micro_batches):
+            assert [storage() for storage in rehearsed] == [None]
+            return super().__call__(micro_batches)
+
+        def settle(self, examples, device):
+            settled.append((len(examples[0]), examples[0].untyped_storage().nbytes()))
+            super().settle(examples, device)
+
+    settled = []
+    batches = Kept(data, micro_batch_sizes=[1000], seed=0, total=3000)
+    step = Looks(state.model, state.optimizer, state.task, state.precision)
+    list(train(state, batches, step, [At(1000)], learning_rate=lambda examples: 0.1, stopping=lambda: False))
+
+    assert state.step == 3
+    assert set(settled) == {(2, 2 * 4 * 4)}  # two examples of four numbers, and not their batch
 
 
 def test_only_instruments_that_watch_are_called_each_step():

@@ -28,6 +28,9 @@ class Marks:
     def reset(self):
         self.mark = self.level
 
+    def resume(self, marks):
+        self.mark = self.level
+
     def stand(self):
         self.stands = True
 

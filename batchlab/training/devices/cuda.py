@@ -12,6 +12,7 @@ from torch import Tensor
 from batchlab.errors import BadRequest
 from batchlab.training.devices import fp32_switches
 from batchlab.training.devices.cuda_copies import CudaCopies
+from batchlab.training.devices.cuda_marks import CudaMarks, CudaPeaks
 
 TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
 GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
@@ -66,12 +67,12 @@ class CudaDevice:
     def settles(self) -> bool:
         return False
 
-    def peaks(self) -> "CudaPeaks":
+    def peaks(self) -> CudaPeaks:
         return CudaPeaks(self.torch_device)
 
-    def limited_peaks(self) -> "CudaPeaks":
+    def limited_peaks(self) -> CudaMarks:
         torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no marks to set back
-        return CudaPeaks(self.torch_device)
+        return CudaMarks(self.torch_device)
 
     @contextlib.contextmanager
     def limited(self, allowed: int) -> Iterator[None]:
@@ -150,25 +151,6 @@ class CudaDevice:
 
     def fp32_is(self, *, tf32: bool) -> bool:
         return set(fp32_switches.cuda_switches()) <= ({"tf32"} if tf32 else {"ieee"})
-
-
-class CudaPeaks:
-    """The allocator's marks: `allocated` is what tensors held, `reserved` what PyTorch took from the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-
-    def read(self) -> dict[str, int]:
-        return {
-            "memory/peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-            "memory/peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-        }
-
-    def stand(self) -> None:
-        """The allocator's own count is as good in a process that goes on."""
-
-    def reset(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
 
 
 def allow_deterministic_products() -> None:

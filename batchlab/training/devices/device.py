@@ -9,15 +9,22 @@ from torch import Tensor
 
 from batchlab.training.devices.copies import Copies
 
+# The most that training took beyond what was held when it began, on every device: its batches, activations, gradients
+# and the optimizer's state; not the weights, the sets that are held, and what the libraries had taken by then.
+GROWTH = "memory/peak_growth_bytes"
+
 
 class Peaks(Protocol):
     """High-water marks of memory that can be set back."""
 
     def read(self) -> dict[str, int]:
-        """Bytes at the highest since `reset`, by measurement name."""
+        """Bytes at the highest since `reset`, by measurement name; without those whose earlier mark stands."""
 
     def reset(self) -> None:
-        """Start a new high-water mark at the present level."""
+        """Marks count from here, and growth counts from what is held now."""
+
+    def resume(self, marks: Mapping[str, int]) -> None:
+        """A measurement has raised them: `marks` are training's, from before it."""
 
     def stand(self) -> None:
         """The marks of an earlier process stand where this one's would mean something else."""

@@ -3,16 +3,21 @@
 import contextlib
 import ctypes
 import resource
+from collections.abc import Mapping
 from pathlib import Path
+
+from batchlab.training.devices.device import GROWTH
+
+RESIDENT = "memory/peak_resident_bytes"
 
 
 class ResidentPeak:
     """Growth of this process's resident set over the start of training (a fork inherits the pages of its server).
 
-    At the first `reset` pages that were freed go back to the kernel, its mark (VmHWM) is set back through
-    /proc/self/clear_refs, and growth counts from there. At the second, when a measurement has risen above training,
-    the mark stands as it was: a rehearsal and at least one step have been seen, and to give pages back again would
-    make training pay for getting them anew. Where the mark may not be set back, measuring is charged.
+    At `reset` pages that were freed go back to the kernel, its mark (VmHWM) is set back through /proc/self/clear_refs,
+    and growth counts from there. When a measurement has risen above training, the mark stands as it was: a rehearsal
+    and at least one step have been seen, and to give pages back again would make training pay for getting them anew.
+    Where the mark may not be set back, measuring is charged.
     """
 
     def __init__(self) -> None:
@@ -20,18 +25,20 @@ class ResidentPeak:
         self._stands = False
 
     def read(self) -> dict[str, int]:
-        if self._stands or self._baseline is None:
-            return {"memory/peak_resident_bytes": 0}  # below any mark that was taken
+        if self._baseline is None or self._stands:
+            return {}
         highest = status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"memory/peak_resident_bytes": max(0, highest - self._baseline)}
+        growth = max(0, highest - self._baseline)
+        return {RESIDENT: growth, GROWTH: growth}
 
     def stand(self) -> None:
-        self._baseline, self._stands = 0, True
+        self._stands = True
+
+    def resume(self, marks: Mapping[str, int]) -> None:
+        del marks
+        self._stands = True
 
     def reset(self) -> None:
-        if self._baseline is not None:
-            self._stands = True
-            return
         _trim()
         self._baseline = status_bytes("VmRSS")
         with contextlib.suppress(OSError):
@@ -58,6 +65,9 @@ class PrivatePeak:
     def stand(self) -> None:
         """A limit is tried by a process from its beginning to its end."""
 
+    def resume(self, marks: Mapping[str, int]) -> None:
+        """Nothing is measured beside it."""
+
     def read(self) -> dict[str, int]:
         """Bytes at the highest since `reset`."""
         now = {key: status_bytes(key) for key in self._before}
@@ -65,7 +75,7 @@ class PrivatePeak:
             not_counted = (now["VmSize"] - now["VmData"]) - (self._before["VmSize"] - self._before["VmData"])
             highest = now["VmPeak"] - self._before["VmSize"] - not_counted
         else:
-            resident = self._resident.read()["memory/peak_resident_bytes"]
+            resident = self._resident.read()[RESIDENT]
             highest = resident - (now["RssFile"] - self._before["RssFile"])
         return {"memory/peak_private_bytes": max(0, highest)}
 
