@@ -4,7 +4,7 @@ import gc
 
 import pytest
 import torch
-from simulated_streams import SimulatedCuda
+from copying_streams import SimulatedCuda
 
 from batchlab.training.devices.cuda_copies import CudaCopies
 
