@@ -117,4 +117,4 @@ class CpuDevice:
         return fp32_switches.cpu_in_ieee()
 
     def fp32_is(self, *, tf32: bool) -> bool:
-        return not tf32 and set(fp32_switches.cpu_switches()) <= {"ieee", "none"}
+        return not tf32 and set(fp32_switches.cpu_switches()) <= {fp32_switches.IEEE, fp32_switches.NONE}

@@ -150,7 +150,8 @@ class CudaDevice:
         return fp32_switches.cuda_in(fp32_switches.TF32 if tf32 else fp32_switches.IEEE)
 
     def fp32_is(self, *, tf32: bool) -> bool:
-        return set(fp32_switches.cuda_switches()) <= ({"tf32"} if tf32 else {"ieee"})
+        allowed = {fp32_switches.TF32} if tf32 else {fp32_switches.IEEE, fp32_switches.NONE}
+        return set(fp32_switches.cuda_switches()) <= allowed
 
 
 def allow_deterministic_products() -> None:
