@@ -134,7 +134,7 @@ def streaming(lab):
     held = (rows.to(device.torch_device),)
     for workers, batch_size in itertools.product((0, 2) if lab.small else (0, 2, 8), (64, 512)):
         streamed = Streamed(Rows((rows,)), device, name="train", workers=workers)
-        rate, seconds = pace(streamed, device, batch_size, n)
+        rate, seconds = pace(streamed, device, batch_size, n if lab.small else 4 * n)
         lab.tell(workers=workers, batch_size=batch_size, examples_per_second=rate, seconds=seconds)
     size = 64 if lab.small else 4096
     busy = torch.randn(size, size, device=device.torch_device)

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from smoke.runner import check, wants
+from smoke.runner import check, is_real_gpu, wants
 from smoke.tasks import configured, own_files
 
 
@@ -22,6 +22,6 @@ def device_side_assert(device: str) -> dict[str, Any]:
     found = {"status": str(record.status), "reason": record.reason, "steps": record.steps}
     wants(record.status == "failed", "it did not fail", **found)
     wants(record.steps > 0 and record.train_seconds > 0, "the steps before it are lost", **found)
-    if device.startswith("cuda"):
+    if is_real_gpu(device):
         wants("device=cpu" in record.reason, "the reason does not say how to see the cause", **found)
     return found

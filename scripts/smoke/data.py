@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smoke.runner import SIMULATED, check, wants
+from smoke.runner import SIMULATED, LeftOutError, check, is_real_gpu, wants
 from smoke.tasks import configured, parts_of
 
 
@@ -60,6 +60,8 @@ def checkpoint_there_and_back(device: str) -> dict[str, Any]:
 
 @check("streamed by two workers through page-locked memory, every batch arrives whole while the device computes")
 def streaming_with_workers(device: str) -> dict[str, Any]:
+    if SIMULATED:
+        raise LeftOutError("the device is simulated: PyTorch's thread that locks memory needs a real one")
     return _streamed(device, workers=2)
 
 
@@ -78,7 +80,7 @@ def _streamed(device: str, workers: int) -> dict[str, Any]:
 
     one = assembly.prepare_process(configured(device))
     rows = torch.arange(600 * 1024, dtype=torch.float32).reshape(600, 1024)
-    size = 1024 if device.startswith("cuda") and not SIMULATED else 64
+    size = 1024 if is_real_gpu(device) else 64
     busy = torch.randn(size, size, device=one.torch_device)
     sums = {}
     for name, data in (

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from smoke.runner import check, wants
+from smoke.runner import check, is_real_gpu, wants
 from smoke.tasks import parts_of
 
 MIB = 2**20
@@ -52,7 +52,7 @@ def peaks_around_a_pause(device: str) -> dict[str, Any]:
     import torch
 
     made = parts_of(device, "batch_size=64", "steps=8")
-    large, meter, batches = (512 if device.startswith("cuda") else 64) * MIB, made.state.meter, iter(made.batches)
+    large, meter, batches = (512 if is_real_gpu(device) else 64) * MIB, made.state.meter, iter(made.batches)
 
     def look() -> None:
         torch.ones(large, dtype=torch.uint8, device=made.state.device.torch_device).sum().item()

@@ -27,6 +27,11 @@ PR_SET_PDEATHSIG = 1
 Body = Callable[[str], Mapping[str, Any] | None]  # takes the `device` option; gives what it measured
 
 
+def is_real_gpu(device: str) -> bool:
+    """Whether kernels run on a GPU: neither on the CPU nor on a simulated device."""
+    return device.startswith("cuda") and not SIMULATED
+
+
 class LeftOutError(Exception):
     """This check cannot be made here; the text says why."""
 

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from smoke.runner import SIMULATED, LeftOutError, check, wants
+from smoke.runner import LeftOutError, check, is_real_gpu, wants
 from smoke.tasks import CNN, GPT, parts_of
 
 OPTIMIZERS = {"sgd": "0.05", "adamw": "0.001"}  # with a learning rate that suits each
@@ -16,7 +16,7 @@ def no_wait(device: str) -> Iterator[None]:
     """Inside, PyTorch raises where the host would wait for the device."""
     import torch
 
-    if not device.startswith("cuda") or SIMULATED:
+    if not is_real_gpu(device):
         yield
         return
     torch.cuda.set_sync_debug_mode("error")
@@ -118,7 +118,7 @@ def _as_asked(device: str, operation: Callable[..., Any], *shapes: tuple[int, ..
     import torch
 
     found = {}
-    for precision in ("fp32", "tf32") if device.startswith("cuda") and not SIMULATED else ("fp32",):
+    for precision in ("fp32", "tf32") if is_real_gpu(device) else ("fp32",):
         if device.startswith("cuda"):  # a user's code may have asked for TF32, by the old names or the new one
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         errors = found[precision] = _errors(parts_of(device, f"precision={precision}"), operation, *shapes)
