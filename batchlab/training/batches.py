@@ -70,20 +70,41 @@ class Stream(ABC):
         """The examples at `index` as a set of their own."""
 
     @abstractmethod
-    def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
-        """Examples `start` to `stop` of the endless row, in batches of `size`; reading ahead begins with the call."""
+    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
+        """Examples `start` to `stop` of the endless row, in batches of `sizes` over and over; reading ahead begins with
+        the call."""
 
     @abstractmethod
     def piece(self, batch_size: int, most_bytes: int) -> int:
         """How many examples `row` gives best at once: whole batches, of not much more than `most_bytes` together."""
 
+    @abstractmethod
+    def example_bytes(self) -> int:
+        """Bytes of one example, at least 1."""
+
+
+class OneByOne:
+    """A step's micro-batches, brought as they are asked for, so that no two need be held: to be passed through once,
+    in order, before the next step's."""
+
+    def __init__(self, batches: Iterator[Batch], examples: int) -> None:
+        self.examples = examples
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._batches
+
+
+MicroBatches = Sequence[Batch] | OneByOne
+
 
 class Batches:
     """Steps' worth of micro-batches, cut from the row of a set that lives on the device, or streams to it.
 
-    Iterating yields, for each step, a tuple of micro-batches (tuples or dicts of tensors, as the set is); batches
-    straddle epochs, so each holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples.
-    `augment` is the task's; `device` (None: the CPU) is where the set lives, or streams to.
+    Iterating yields each step's micro-batches (tuples or dicts of tensors, as the set is): a tuple of them, or where a
+    batch is larger than `device.gather_bytes`, one by one. Batches straddle epochs, so each holds exactly
+    sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's; `device` (None: the CPU) is
+    where the set lives, or streams to.
     """
 
     def __init__(
@@ -105,33 +126,54 @@ class Batches:
         self.augment = augment
         self.device = device or CpuDevice()
 
-    def first(self) -> tuple[Batch, ...]:
+    def first(self) -> MicroBatches:
         """The next step's micro-batches, without moving on."""
-        return split(self._ahead(sum(self.micro_batch_sizes)), self.micro_batch_sizes)
+        size, start = sum(self.micro_batch_sizes), self.position
+        if (parts := self._parts()) is None:
+            (batch,) = self._row(start, start + size, (size,))
+            return split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes)
+        brought = self._row(start, start + size, tuple(map(sum, parts)))
+        return OneByOne(self._in_parts(brought, parts, start), size)
 
     def few(self) -> Batch:
         """The next two examples (one where a micro-batch is one), without moving on."""
-        return self._ahead(min(2, self.micro_batch_sizes[0]))
-
-    def _ahead(self, size: int) -> Batch:
-        start = self.position
-        if isinstance(self.data, Stream):
-            batch = next(self.data.row(self.seed, start, start + size, size))
-        else:
-            batch = gather(self.data, row(length(self.data), self.seed, start, size))
+        size, start = min(2, self.micro_batch_sizes[0]), self.position
+        (batch,) = self._row(start, start + size, (size,))
         return augmented(batch, self.augment, self.seed, start)
 
-    def __iter__(self) -> Iterator[tuple[Batch, ...]]:
+    def __iter__(self) -> Iterator[MicroBatches]:
+        if (parts := self._parts()) is not None:
+            return self._steps_in_parts(parts)
         batch_size = sum(self.micro_batch_sizes)
         if isinstance(self.data, Stream):
             piece = self.data.piece(batch_size, self.device.gather_bytes)
-            start = self.position // piece * piece
-            return self._steps(self.data.row(self.seed, start, self.total, piece), piece, start)
-        piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))
-        gathered = (gather(self.data, index) for index in self._indices(piece))
-        return self._steps(gathered, piece, self.position // piece * piece)
+        else:
+            piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))
+        # Pieces begin at multiples of their length wherever a run goes on: a batch at another address in memory may be
+        # added up in another order, and resuming would not be exact.
+        start = self.position // piece * piece
+        return self._steps(self._row(start, self.total, (piece,)), piece, start)
 
-    def _steps(self, pieces: Iterator[Batch], piece: int, start: int) -> Iterator[tuple[Batch, ...]]:
+    def _parts(self) -> list[tuple[int, ...]] | None:
+        """The micro-batches of a step in groups that are brought together: of `gather_bytes`, or of one that is larger.
+
+        None where the whole step is.
+        """
+        sizes = self.micro_batch_sizes
+        if len(sizes) == 1:
+            return None
+        most = self.device.gather_bytes // example_bytes(self.data)
+        if sum(sizes) <= most:
+            return None
+        parts: list[tuple[int, ...]] = []
+        for size in sizes:
+            if parts and sum(parts[-1]) + size <= most:
+                parts[-1] += (size,)
+            else:
+                parts.append((size,))
+        return parts
+
+    def _steps(self, pieces: Iterator[Batch], piece: int, start: int) -> Iterator[MicroBatches]:
         """Each step's micro-batches, of pieces of the row from `start` on, each of `piece` examples: whole steps."""
         batch_size, micro_batches = sum(self.micro_batch_sizes), len(self.micro_batch_sizes)
         for batch in pieces:
@@ -142,17 +184,37 @@ class Batches:
                 self.position += batch_size
                 yield micro[step * micro_batches : (step + 1) * micro_batches]
 
-    def _indices(self, piece: int) -> Iterator[Tensor]:
-        """The row in pieces of `piece` examples, on the data's device, from the one that the position lies in.
+    def _steps_in_parts(self, parts: Sequence[tuple[int, ...]]) -> Iterator[MicroBatches]:
+        start, batch_size = self.position, sum(self.micro_batch_sizes)
+        stop = start + (self.total - start) // batch_size * batch_size
+        brought = self._row(start, stop, tuple(map(sum, parts)))
+        for at in range(start, stop, batch_size):
+            self.position += batch_size
+            step = self._in_parts(brought, parts, at)
+            yield OneByOne(step, batch_size)
+            for _ in step:  # or the next one would begin in the middle
+                pass
 
-        Pieces begin at multiples of their length wherever a run goes on: a batch at another address in memory may be
-        added up in another order, and resuming would not be exact.
-        """
-        at_once = piece * max(1, INDICES_AT_ONCE // piece)
+    def _in_parts(self, brought: Iterator[Batch], parts: Sequence[tuple[int, ...]], at: int) -> Iterator[Batch]:
+        for part in parts:
+            # In one expression: a name would hold what is done with while the next is gathered.
+            yield from split(augmented(next(brought), self.augment, self.seed, at), part)
+            at += sum(part)
+
+    def _row(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
+        """Examples `start` to `stop` of the row, on the device, in pieces of `sizes` over and over."""
+        if isinstance(self.data, Stream):
+            return self.data.row(self.seed, start, stop, sizes)
+        return (gather(self.data, index) for index in self._indices(start, stop, sizes))
+
+    def _indices(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Tensor]:
+        round_ = sum(sizes)
+        at_once = round_ * max(1, INDICES_AT_ONCE // round_)
         copies = self.device.copies()
-        for start in range(self.position // piece * piece, self.total, at_once):
-            index = row(length(self.data), self.seed, start, min(at_once, self.total - start))
-            yield from torch.split(copies.send([index])[0], piece)
+        for first in range(start, stop, at_once):
+            index = row(length(self.data), self.seed, first, min(at_once, stop - first))
+            (sent,) = copies.send([index])
+            yield from torch.split(sent, sizes[0] if len(sizes) == 1 else [*sizes] * (len(index) // round_))
 
 
 def augmented(batch: Batch, augment: Augment | None, seed: int, start: int) -> Batch:
@@ -181,8 +243,15 @@ def length(data: Any) -> int:
     return len(data) if isinstance(data, Stream) else len(tensors(data)[0])
 
 
-def example_bytes(data: Batch) -> int:
-    """Bytes of one example, at least 1."""
+def examples_in(micro_batches: MicroBatches) -> int:
+    """Examples of a step."""
+    return micro_batches.examples if isinstance(micro_batches, OneByOne) else sum(map(length, micro_batches))
+
+
+def example_bytes(data: Any) -> int:
+    """Bytes of one example of a batch or a set, at least 1."""
+    if isinstance(data, Stream):
+        return data.example_bytes()
     return max(1, sum(t.nbytes for t in tensors(data)) // length(data))
 
 

@@ -1,6 +1,7 @@
 """Tensors that stay on the host, because the device has no room for them."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -42,9 +43,15 @@ class HostRows(Stream):
     def subset(self, index: Tensor) -> "HostRows":
         return HostRows(self.data, self.device, index=self._which(index))
 
-    def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
-        for first in range(start, stop, size):
-            yield self.gather(row(len(self), seed, first, min(size, stop - first)))
+    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
+        turns = itertools.cycle(sizes)
+        while start < stop:
+            size = min(next(turns), stop - start)
+            yield self.gather(row(len(self), seed, start, size))
+            start += size
+
+    def example_bytes(self) -> int:
+        return example_bytes(self.data)
 
     def piece(self, batch_size: int, most_bytes: int) -> int:
         most_bytes = min(most_bytes, PIECE_BYTES)

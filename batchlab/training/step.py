@@ -1,13 +1,12 @@
 """One optimizer update, however many micro-batches it takes."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
-from batchlab.training.batches import length
+from batchlab.training.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
@@ -43,20 +42,20 @@ class Step:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
 
-    def __call__(self, micro_batches: Sequence[Batch]) -> Outcome:
+    def __call__(self, micro_batches: MicroBatches) -> Outcome:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
         for p in self.parameters:  # optimizer.zero_grad() does this, for 3 to 5% of a small step
             p.grad = None
         loss_sum, count = backward(self.model, self.task, self.precision, micro_batches)
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
-        return Outcome(loss_sum, count, sum(map(length, micro_batches)), skipped)
+        return Outcome(loss_sum, count, examples_in(micro_batches), skipped)
 
     def rehearse_update(self, device: Device) -> None:
         """The update, on other parameters and without a trace, before memory is counted."""
         with leaving_no_trace(self.model, device):
             self._state_like = rehearse_update(self.optimizer, self.precision, self.clip_norm)
 
-    def rehearse(self, micro_batches: Sequence[Batch], device: Device) -> None:
+    def rehearse(self, micro_batches: MicroBatches, device: Device) -> None:
         """The passes of one update, without the update and without a trace: what is needed once is got outside the
         clock (memory, kernels), and the mark of memory sees a step.
 
@@ -79,11 +78,17 @@ class Step:
             self.task.forward(self.model, examples)
 
 
-def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: Sequence[Batch]) -> tuple[Tensor, int]:
+def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: MicroBatches) -> tuple[Tensor, int]:
     """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count."""
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
     # means is not the mean of the batch.
-    count = sum(map(task.count, micro_batches))
+    if not isinstance(micro_batches, OneByOne):
+        count = sum(map(task.count, micro_batches))
+    elif task.count is Task.count:
+        count = micro_batches.examples
+    else:  # terms are counted by looking at them, all before the first pass
+        micro_batches = tuple(micro_batches)
+        count = sum(map(task.count, micro_batches))
     sums = []
     for batch in micro_batches:
         with precision.forward():
@@ -92,6 +97,7 @@ def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: 
             losses = losses.float()
         precision.backward(losses, 1 / count)
         sums.append(losses.detach().sum())
+        del batch, losses  # before the next one is brought
     return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
 
 

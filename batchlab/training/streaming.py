@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import itertools
 import math
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class Streamed(Stream):
 
     def gather(self, index: Tensor) -> Batch:
         n = len(index)
-        (batch,) = self._batches(0, n, n, lambda start, stop: self._fixed(index[start:stop]), self._workers_for(n))
+        (batch,) = self._batches(0, n, [n], lambda start, stop: self._fixed(index[start:stop]), self._workers_for(n))
         return batch
 
     def slices(self, size: int) -> Iterator[Batch]:
@@ -68,7 +69,7 @@ class Streamed(Stream):
             yield self.gather(torch.arange(min(size, n)))
             done = size
         workers = self._workers_for(n - done)
-        yield from self._batches(done, n, size, lambda start, stop: self._fixed(torch.arange(start, stop)), workers)
+        yield from self._batches(done, n, [size], lambda start, stop: self._fixed(torch.arange(start, stop)), workers)
 
     def subset(self, index: Tensor) -> "Streamed":
         index = index.cpu() if self._index is None else self._index[index.cpu()]
@@ -76,13 +77,13 @@ class Streamed(Stream):
         chosen._seconds, chosen._example_bytes = self._seconds, self._example_bytes
         return chosen
 
-    def row(self, seed: int, start: int, stop: int, size: int) -> Iterator[Batch]:
+    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
         def piece(first: int, end: int) -> Piece:
             index = row(len(self), seed, first, end - first)
             return self._which(index), [stream_seed(seed, "read", position) for position in range(first, end)]
 
-        workers = self.workers if stop - start > size else self._workers_for(size)
-        return self._batches(start, stop, size, piece, workers)
+        workers = self.workers if stop - start > sum(sizes) else self._workers_for(sum(sizes))
+        return self._batches(start, stop, sizes, piece, workers)
 
     def piece(self, batch_size: int, most_bytes: int) -> int:
         """One batch: the next step waits for what is read."""
@@ -105,22 +106,25 @@ class Streamed(Stream):
         return self.workers if n * self._seconds > STARTING_SECONDS else 0
 
     def _batches(
-        self, start: int, stop: int, size: int, piece: Callable[[int, int], Piece], workers: int
+        self, start: int, stop: int, sizes: Sequence[int], piece: Callable[[int, int], Piece], workers: int
     ) -> Iterator[Batch]:
-        """Batches of `size`, and what is left; where workers read, they begin at once."""
-        at_once = -(-size // max(1, workers))
-        if stop - start > size:
+        """Batches of `sizes`, and what is left; where workers read, they begin at once."""
+        at_once = -(-max(sizes) // max(1, workers))
+        if stop - start > max(sizes):
             at_once = max(at_once, self._small_piece())
         pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
         if not workers:
-            return cut((self._moved(self._read_here(one)) for one in pieces), size)
-        return cut(self._received(self._start(pieces, workers)), size)
+            return cut((self._moved(self._read_here(one)) for one in pieces), sizes)
+        return cut(self._received(self._start(pieces, workers)), sizes)
+
+    def example_bytes(self) -> int:
+        if not self._example_bytes:
+            self._example_bytes = example_bytes(self.gather(torch.arange(1)))
+        return self._example_bytes
 
     def _small_piece(self) -> int:
         """Examples that are read at once, where batches are smaller."""
-        if not self._example_bytes:
-            self._example_bytes = example_bytes(self.gather(torch.arange(1)))
-        return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self._example_bytes))
+        return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self.example_bytes()))
 
     def _read_here(self, piece: Piece) -> Any:
         began = time.perf_counter()
@@ -173,18 +177,20 @@ class Streamed(Stream):
             loader._shutdown_workers()  # now, and not when nobody holds it any more
 
 
-def cut(pieces: Iterator[Batch], size: int) -> Iterator[Batch]:
-    """Batches of `size` examples, and what is left, each in memory of its own.
+def cut(pieces: Iterator[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
+    """Batches of `sizes` examples, over and over, and what is left, each in memory of its own.
 
     A batch that began within a piece would lie at another address for another number of workers, and might be added
     up in another order.
     """
     waiting: list[Batch] = []
+    turns = itertools.cycle(sizes)
+    size = next(turns)
     for piece in pieces:
         rest = piece
         while (missing := size - sum(map(length, waiting))) <= length(rest):
             parts = [*waiting, _part(rest, 0, missing)]
-            rest, waiting = _part(rest, missing, length(rest)), []
+            rest, waiting, size = _part(rest, missing, length(rest)), [], next(turns)
             yield _joined(parts)
         waiting += [rest] if length(rest) else []
     if waiting:
