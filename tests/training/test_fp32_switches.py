@@ -27,6 +27,8 @@ SAYINGS = {  # each is one line of a user's file
     "cudnn.allow_tf32 = False": lambda: setattr(backends.cudnn, "allow_tf32", False),
     "cudnn.fp32_precision = tf32": lambda: setattr(backends.cudnn, "fp32_precision", "tf32"),
     "cudnn.conv.fp32_precision = tf32": lambda: setattr(backends.cudnn.conv, "fp32_precision", "tf32"),
+    "cudnn.conv.fp32_precision = ieee": lambda: setattr(backends.cudnn.conv, "fp32_precision", "ieee"),
+    "cudnn.rnn.fp32_precision = ieee": lambda: setattr(backends.cudnn.rnn, "fp32_precision", "ieee"),
     "cuda.matmul.allow_tf32 = True": lambda: setattr(backends.cuda.matmul, "allow_tf32", True),
     "cuda.matmul.fp32_precision = tf32": lambda: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
     "mkldnn.matmul.fp32_precision = bf16": lambda: setattr(backends.mkldnn.matmul, "fp32_precision", "bf16"),
@@ -149,7 +151,7 @@ def test_preflight_refuses_a_forward_pass_that_switches(tmp_path):
 
     assert quiet == []
     assert problems == [
-        "precision=fp32 was asked for, and the code of the model or the data switches PyTorch's fp32 precision while it "
-        "runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): take that line out, and use "
+        "precision=fp32 was asked for, and the code of the model or the data switches PyTorch's fp32 precision while "
+        "it runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): take that line out, and use "
         "precision=tf32 for TF32"
     ]

@@ -150,8 +150,7 @@ class CudaDevice:
         return fp32_switches.cuda_in(fp32_switches.TF32 if tf32 else fp32_switches.IEEE)
 
     def fp32_is(self, *, tf32: bool) -> bool:
-        allowed = {fp32_switches.TF32} if tf32 else {fp32_switches.IEEE, fp32_switches.NONE}
-        return set(fp32_switches.cuda_switches()) <= allowed
+        return set(fp32_switches.cuda_switches()) == {fp32_switches.TF32 if tf32 else fp32_switches.IEEE}
 
 
 def allow_deterministic_products() -> None:
