@@ -115,10 +115,8 @@ def _child(candidate: Check, device: str, pipe: Any, output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable(file=2, all_threads=False)
-    outcome = _outcome(candidate, device)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    pipe.send(outcome)  # the parent ends this process when it has it
+    sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - to the end
+    pipe.send(_outcome(candidate, device))  # the parent ends this process when it has it: nothing is flushed later
 
 
 def _outcome(candidate: Check, device: str) -> dict[str, Any]:

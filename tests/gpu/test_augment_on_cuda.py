@@ -1,5 +1,7 @@
 """Augmentation on CUDA: the bits of the CPU, without a wait for the device."""
 
+import os
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.skipif("BATCHLAB_TESTS_CUDA" in os.environ, reason="a simulated device has no kernels of its own"),
     pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
 ]
 
