@@ -18,6 +18,7 @@ from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
 from batchlab.science.schedules import SCHEDULES
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+EVAL_PRECISIONS = ("fp32", "same")  # all runs of before the option were validated in the first
 RETRIED = ("failed", "timeout", "oom", "diverged")
 BUDGET_UNITS = ("epochs", "examples", "steps")
 
@@ -78,6 +79,9 @@ class RunConfig:
         "between validations; null is a quarter of an epoch", identity=True, at_least=1, unit="examples"
     )
     eval_batch_size: int = knob("per forward pass of a validation", identity=True, at_least=1, unit="examples")
+    eval_precision: str = knob(
+        "precision of validations; same is that of training", identity=True, choices=EVAL_PRECISIONS
+    )
     log_every: int | None = knob(
         "per window of the training loss; null is 1/200 of the budget", identity=True, at_least=1, unit="examples"
     )

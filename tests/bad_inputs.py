@@ -122,6 +122,10 @@ BAD: list[tuple[str, str]] = [
     ("sweep checkpoint_every=0.5", "checkpoint_every=0.5 cannot be: .* an integer of at least 1, or null$"),
     ("sweep eval_every=0", "eval_every=0 cannot be: eval_every is an integer of at least 1, or null$"),
     ("sweep eval_batch_size=null", "eval_batch_size=null cannot be"),
+    (
+        "sweep eval_precision=bf16",
+        "eval_precision=bf16 cannot be: eval_precision is one of fp32, same$",
+    ),
     ("sweep log_every=-5", "log_every=-5 cannot be"),
     # budgets and micro-batches
     ("sweep epochs=1 steps=5", "epochs=1 and steps=5 are two budgets: give at most one of epochs, examples, steps$"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from batchlab.config import RunConfig, target_name
+from batchlab.config import EVAL_PRECISIONS, RunConfig, target_name
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
 
@@ -14,12 +14,17 @@ NOT_OF_THE_RUN = tuple(f.name for f in fields(RunConfig) if not f.metadata["iden
 
 
 def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is, of its config: the knobs that another value of would make it another run."""
-    return {
+    """What makes a run what it is, of its config: the knobs that another value of would make it another run.
+
+    A run of before `eval_precision` was validated in the default of today.
+    """
+    kept = {
         key: of_the_data(value) if key == "data" else of_the_device(value) if key == "device" else value
         for key, value in config.items()
         if key not in NOT_OF_THE_RUN
     }
+    kept.setdefault("eval_precision", EVAL_PRECISIONS[0])
+    return kept
 
 
 def of_the_device(asked: Any) -> Any:

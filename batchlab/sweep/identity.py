@@ -8,12 +8,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import RunConfig
+from batchlab.config import EVAL_PRECISIONS, RunConfig
 from batchlab.recording.knobs import of_the_data
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
 # What is hashed under other names, below.
-_OTHERWISE = ("budget", "target", "accumulate", "micro_batch_size", "device", "noise_scale")
+_OTHERWISE = ("budget", "target", "accumulate", "micro_batch_size", "device", "noise_scale", "eval_precision")
 _AS_THEY_ARE = tuple(f.name for f in fields(RunConfig) if f.metadata["identity"] and f.name not in _OTHERWISE)
 
 
@@ -43,7 +43,9 @@ def identity(config: RunConfig) -> dict[str, Any]:
     named["device"] = config.device.partition(":")[0]
     if config.noise_scale is not None:  # left out where there is none: runs of before the knob keep their ids
         named["noise_scale"] = config.noise_scale
-    named["model"] = _without_unset(named["model"])  # for the same reason
+    if config.eval_precision != EVAL_PRECISIONS[0]:  # for the same reason
+        named["eval_precision"] = config.eval_precision
+    named["model"] = _without_unset(named["model"])  # and again
     named["data"] = of_the_data(named["data"])
     named["scheme"] = SCHEME
     canonical: dict[str, Any] = _canonical(named)

@@ -63,7 +63,9 @@ def build_state(
     precision = precision or Precision(config.precision, device)
     precision.prepare(optimizer)
     meter = Meter(peaks=device.peaks(), drain=device.drain)
-    return RunState(model, optimizer, task, train, val, device, precision, meter, budget)
+    return RunState(
+        *(model, optimizer, task, train, val, device, precision, meter, budget), eval_precision=config.eval_precision
+    )
 
 
 def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:

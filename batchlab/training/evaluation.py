@@ -1,4 +1,4 @@
-"""What the model makes of a set, example by example: exact, in eval mode and fp32, without a trace."""
+"""What the model makes of a set, example by example: exact, in eval mode, without a trace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def by_example(state: RunState, data: Batch, eval_batch_size: int) -> dict[str, 
     """
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[int]] = {}
-    with leaving_no_trace(state.model, state.device), state.precision.full():
+    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision):
         state.model.eval()
         size = eval_batch_size if _in_order(state, data) else 1
         for batch in slices(data, size):

@@ -31,6 +31,7 @@ class RunState:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
+    eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
     validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it: `evaluation`'s
 
     def measurement(

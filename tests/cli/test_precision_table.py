@@ -146,3 +146,10 @@ def test_a_speed_is_compared_with_that_of_fp32_on_the_same_model(other: str, rat
     )
 
     assert lines[-1].split()[2:5] == [ratio, ratio, "0.75x"]
+
+
+def test_a_run_of_before_eval_precision_has_its_like_among_those_validated_in_fp32() -> None:
+    of_today = [half(config={"eval_precision": how}) for how in ("fp32", "same")]
+
+    assert len(against([of_today[0], single()])) == 4
+    assert against([of_today[1], single()]) == []

@@ -57,6 +57,7 @@ OTHER: dict[str, Any] = {
     "deterministic": True,
     "eval_every": 3,
     "eval_batch_size": 7,
+    "eval_precision": "same",
     "log_every": 9,
     "trust": ["timm"],
     "timeout": 5.0,
@@ -90,6 +91,11 @@ def test_a_noise_scale_is_identity_and_where_there_is_none_ids_of_before_it_stan
 
     assert len(ids) == 2
     assert "noise_scale" not in identity(made())
+
+
+def test_the_precision_of_validation_is_identity_and_at_its_default_ids_of_before_it_remain() -> None:
+    assert "eval_precision" not in identity(made())
+    assert identity(made(eval_precision="same"))["eval_precision"] == "same"
 
 
 def test_ghosts_are_identity_and_none_are_as_if_the_key_were_not_there() -> None:

@@ -33,6 +33,11 @@ def count(name: str) -> Look:
     return lambda lab, point, record: len(lab.values(point, name))
 
 
+def first(name: str) -> Look:
+    """Before the first step, where all runs have the same weights."""
+    return lambda lab, point, record: lab.values(point, name)[0]
+
+
 def where(lab: Lab, point: Point, record: RunRecord) -> object:
     return run_folder(point.config).parent.resolve().relative_to(lab.runs_dir.parent.resolve()).as_posix()
 
@@ -103,6 +108,7 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     "deterministic": [("deterministic=true model._target_=nets.Careless", recorded("status"), "failed")],
     "eval_every": [("eval_every=64", count("val/loss"), 11)],
     "eval_batch_size": [("eval_batch_size=50 model._target_=nets.AtMost64", recorded("status"), "completed")],
+    "eval_precision": [("precision=bf16 eval_precision=same", first("val/loss"), DEVIATES)],
     "log_every": [("log_every=320", count("train/loss"), 2)],
     "study": [("study=mine", where, "runs/mine")],
     "runs_dir": [("runs_dir=elsewhere", where, "elsewhere/digits-mlp")],
