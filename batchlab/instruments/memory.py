@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from batchlab.host.nvml import full_uuid, used_bytes
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.task import Batch
@@ -36,7 +37,8 @@ class Memory(Instrument):
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         for name, peak in state.meter.peak_bytes.items():
             yield state.measurement(name, peak)
-        used = state.device.used_bytes()
+        uuid = state.device.uuid()
+        used = None if uuid is None else used_bytes(full_uuid(uuid))
         if used is not None:
             yield state.measurement("memory/device_used_bytes", used)
 

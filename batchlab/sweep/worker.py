@@ -87,12 +87,11 @@ def gpu_of(device: str) -> str | None:
     known = uuid_of(device)
     if known is not None or not device.startswith("cuda"):
         return known
-    from batchlab.training.devices.cuda import CudaDevice
     from batchlab.training.devices.named import device_named
 
     with contextlib.suppress(BadRequest, RuntimeError):
-        found = device_named(device)
-        return full_uuid(found.uuid()) if isinstance(found, CudaDevice) else None
+        uuid = device_named(device).uuid()
+        return None if uuid is None else full_uuid(uuid)
     return None
 
 

@@ -39,6 +39,9 @@ class CpuDevice:
         """The record's environment says it already, as `cpu`."""
         return None
 
+    def uuid(self) -> str | None:
+        return None
+
     def facts(self) -> Mapping[str, Any]:
         return {"device": self.kind}
 
@@ -75,9 +78,6 @@ class CpuDevice:
         return None
 
     def free_bytes(self) -> int | None:
-        return None
-
-    def used_bytes(self) -> int | None:
         return None
 
     def allocator_retries(self) -> int:

@@ -47,8 +47,7 @@ class CudaDevice:
     def name(self) -> str | None:
         return str(torch.cuda.get_device_name(self.torch_device))
 
-    def uuid(self) -> str:
-        """As NVML names it: NVML numbers all devices, CUDA only the visible ones."""
+    def uuid(self) -> str | None:
         return f"GPU-{torch.cuda.get_device_properties(self.torch_device).uuid}"
 
     def facts(self) -> Mapping[str, Any]:
@@ -95,15 +94,6 @@ class CudaDevice:
 
     def free_bytes(self) -> int | None:
         return int(torch.cuda.mem_get_info(self.torch_device)[0])
-
-    def used_bytes(self) -> int | None:
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-            return int(pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByUUID(self.uuid())).used)
-        except pynvml.NVMLError:
-            return None
 
     def allocator_retries(self) -> int:
         return int(torch.cuda.memory_stats(self.torch_device).get("num_alloc_retries", 0))

@@ -52,6 +52,9 @@ class Device(Protocol):
     def name(self) -> str | None:
         """The model's name, as its maker calls it; None where it is not known."""
 
+    def uuid(self) -> str | None:
+        """Which GPU it is, `GPU-...` also for a MIG instance, which NVML calls `MIG-...`; None for the CPU."""
+
     def facts(self) -> Mapping[str, Any]:
         """What a record's environment says of it."""
 
@@ -75,9 +78,6 @@ class Device(Protocol):
 
     def free_bytes(self) -> int | None:
         """What of it is free now, whoever uses the rest; None where it is the host's."""
-
-    def used_bytes(self) -> int | None:
-        """What of it is in use now, by all processes; None where that is not known."""
 
     def allocator_retries(self) -> int:
         """How often the allocator had to give its cache back to serve a request."""
