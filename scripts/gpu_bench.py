@@ -122,23 +122,26 @@ def timed(step, device, seconds):
 
 
 def streaming(lab):
-    """Examples a second that stream, by workers and batch size, beside those that are held; and what overlaps."""
+    """Examples a second by how they come: from the device, by index from the host, read one by one; what overlaps."""
     import torch
+    from torch.utils.data import TensorDataset
 
     from batchlab.hydra_app import compose
     from batchlab.training import assembly
-    from batchlab.training.residence import Rows
+    from batchlab.training.host_rows import HostRows
     from batchlab.training.streaming import Streamed
 
     device = assembly.prepare_process(compose([f"device={lab.device}"]))
     n = 512 if lab.small else 16_384
     rows = torch.randn(n, 3072)
-    held = (rows.to(device.torch_device),)
-    some = (0,) if SIMULATED else (0, 2) if lab.small else (0, 2, 8)  # PyTorch's thread that locks memory needs a GPU
-    for workers, batch_size in itertools.product(some, (64, 512)):
-        streamed = Streamed(Rows((rows,)), device, name="train", workers=workers)
-        rate, seconds = pace(streamed, device, batch_size, n if lab.small else 4 * n)
-        lab.tell(workers=workers, batch_size=batch_size, examples_per_second=rate, seconds=seconds)
+    held, by_index = (rows.to(device.torch_device),), HostRows((rows,), device)
+    ways = {"held": held, "by index": by_index}
+    for workers in (0,) if SIMULATED else (0, 2) if lab.small else (0, 2, 8):  # locking memory in a thread needs a GPU
+        ways[f"one by one, {workers} workers"] = Streamed(TensorDataset(rows), device, name="train", workers=workers)
+    for (way, data), batch_size in itertools.product(ways.items(), (64, 512)):
+        rate, seconds = pace(data, device, batch_size, n if lab.small else 4 * n)
+        lab.tell(way=way, batch_size=batch_size, examples_per_second=rate, seconds=seconds)
+
     size = 64 if lab.small else 4096
     busy = torch.randn(size, size, device=device.torch_device)
 
@@ -146,19 +149,20 @@ def streaming(lab):
         for _ in range(4):
             torch.mm(busy, busy)
 
-    streamed = Streamed(Rows((rows,)), device, name="train", workers=0 if lab.small else 8)
-    copying, computing = pace(streamed, device, 512, n)[1], pace(held, device, 512, n, work)[1]
-    both = pace(streamed, device, 512, n, work)[1]
+    copying, computing = pace(by_index, device, 512, n)[1], pace(held, device, 512, n, work)[1]
+    both = pace(by_index, device, 512, n, work)[1]
     share = (copying + computing - both) / min(copying, computing)
     lab.tell(copying_seconds=copying, computing_seconds=computing, both_seconds=both, overlapping_share=share)
 
 
 def pace(data, device, batch_size, total, work=lambda: None):
-    """Examples a second of one pass, and its seconds."""
+    """Examples a second of so many, and their seconds."""
     from batchlab.training.batches import Batches
 
+    total = total // batch_size * batch_size
+    device.drain()
     began = time.perf_counter()
-    for (batch,) in Batches(data, micro_batch_sizes=[batch_size], seed=0, total=total // batch_size * batch_size):
+    for (batch,) in Batches(data, micro_batch_sizes=[batch_size], seed=0, total=total, device=device):
         batch[0].sum()
         work()
     device.drain()

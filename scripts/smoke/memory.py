@@ -50,24 +50,25 @@ def a_limit_refuses(device: str) -> dict[str, Any]:
 )
 def peaks_around_a_pause(device: str) -> dict[str, Any]:
     import torch
+    from laboratory import measured
 
+    from batchlab.instruments.instrument import Instrument
+
+    large = (512 if is_real_gpu(device) else 64) * MIB
     made = parts_of(device, "batch_size=64", "steps=8")
-    large, meter, batches = (512 if is_real_gpu(device) else 64) * MIB, made.state.meter, iter(made.batches)
 
-    def look() -> None:
-        torch.ones(large, dtype=torch.uint8, device=made.state.device.torch_device).sum().item()
+    class Large(Instrument):
+        """Takes much: before the first step, in the middle and at the end."""
 
-    with meter.paused():
-        look()  # as the first validation does, before the first step
-    meter.start(lambda: made.step.rehearse(made.batches.first(), made.state.device))
-    for _ in range(4):
-        made.step(next(batches))
-    with meter.paused():
-        look()
-    for batch in batches:
-        made.step(batch)
-    meter.stop()
-    found = {name.rpartition("/")[2]: value for name, value in meter.peak_bytes.items()}
+        every = 256
+
+        def measure(self, state: Any) -> Any:
+            torch.ones(large, dtype=torch.uint8, device=state.device.torch_device).sum().item()
+            yield from ()
+
+    for _ in measured(made, [Large()]):
+        pass
+    found = {name.rpartition("/")[2]: value for name, value in made.state.meter.peak_bytes.items()}
     for name, value in found.items():
         wants(value < large, f"{name} holds what was measured in a pause", **found)
     return found
