@@ -132,12 +132,13 @@ def smoke(lab):
 
 
 def precisions(lab):
-    """A sweep of every precision with every instrument, and the doctor."""
+    """A sweep of every precision with its report, a smaller one with every instrument, and the doctor."""
     if lab.small:
         lab.sweep("precisions", "batch_size=256", "precision=fp32,bf16", "steps=10", *lab.brief)
         return
     precision = "precision=fp32,tf32,bf16,fp16"
-    lab.sweep("precisions", "batch_size=64,512", precision, "instruments=full", "default_epochs=2")
+    lab.sweep("precisions", "batch_size=64,512", precision, "default_epochs=2")
+    lab.sweep("full", "batch_size=256", "precision=fp32,bf16", "instruments=full", "default_epochs=1", "report=false")
     lab.tell(doctor=lab.batchlab("doctor"))
 
 
