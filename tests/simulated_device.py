@@ -35,6 +35,7 @@ afterwards: `drain`, and what has to wait for a value (`.item()`, nonzero, a boo
 import contextlib
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -183,18 +184,18 @@ def _copy_of(module: ModuleType, cuda: SimulatedCuda) -> ModuleType:
     spec = importlib.util.spec_from_loader(module.__name__, loader)
     assert spec is not None
     copy = importlib.util.module_from_spec(spec)
-    loader.exec_module(copy)
+    with patch.dict(sys.modules, {"torch": Torch(cuda)}):
+        loader.exec_module(copy)
     for name, value in list(vars(copy).items()):
         home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
         if home.startswith(DEVICES + ".") and home != module.__name__ and _names_torch_cuda(sys.modules[home]):
             beside = _copy_of(sys.modules[home], cuda)
             setattr(copy, name, beside if isinstance(value, ModuleType) else getattr(beside, name))
-    copy.torch = Torch(cuda)  # type: ignore[attr-defined]
     return copy
 
 
 def _names_torch_cuda(module: ModuleType) -> bool:
-    return "torch.cuda." in Path(str(module.__file__)).read_text(encoding="utf-8")
+    return bool(re.search(r"\btorch\.cuda\b", Path(str(module.__file__)).read_text(encoding="utf-8")))
 
 
 def _recorded(tensor: Tensor, stream: object) -> None:

@@ -23,12 +23,16 @@ class Torch:
 
     def __init__(self, cuda: "SimulatedCuda") -> None:
         self.cuda = _TorchCuda(cuda)
+        self.device = _Device
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
 
-    @staticmethod
-    def device(kind: Any, index: int | None = None) -> torch.device:
+
+class _Device:
+    """torch.device; a class, as annotations may say `torch.device | None`."""
+
+    def __new__(cls, kind: Any, index: int | None = None) -> torch.device:  # type: ignore[misc]
         asked = torch.device(kind) if index is None else torch.device(kind, index)
         if asked.type != "cuda":
             return asked

@@ -45,8 +45,8 @@ class Tensors(TorchDispatchMode):
             gpu = self.cuda.gpus[asked.index]
             if packet is aten._to_copy and self.home(args[0]) is gpu and _changes_nothing(args[0], kwargs):
                 return aten.alias(args[0])  # it is there already
-        if packet is aten.is_pinned:
-            return _is_in(self._pinned, args[0])
+        if packet is aten.is_pinned:  # what lies on the device need not be: CUDA's own code sees that by its device
+            return _is_in(self._pinned, args[0]) or gpu is not None
         if packet is aten._pin_memory:
             return self._pin(args[0].clone())
         pins = kwargs.get("pin_memory") is True
