@@ -49,16 +49,6 @@ def test_preparing_a_process_sets_the_current_device(asked, index, tmp_path):
         assert assembly.device_facts(device)["device_name"] == NAMES[index]
 
 
-def test_a_device_that_is_not_here_is_refused_in_a_sentence(tmp_path):
-    with faked_cuda(2), pytest.raises(BadRequest) as refused:
-        assembly.prepare_process(tiny(tmp_path, device="cuda:9"))
-
-    assert str(refused.value) == (
-        "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
-        "device=cuda for the first"
-    )
-
-
 @on_each
 def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
     grid = [to_dict(tiny(tmp_path, device=asked, batch_size=size)) for size in (4, 8)]
@@ -70,17 +60,10 @@ def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
     assert only_used(cuda, index)
 
 
-def test_preflight_says_that_a_device_is_not_here(cuda, tmp_path):
-    problems, _ = examine([to_dict(tiny(tmp_path, device="cuda:9"))])
-
-    assert problems == [
-        "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
-        "device=cuda for the first"
-    ]
-
-
-@on_each
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("asked", "index", "precision"),
+    [*((*each, "fp32") for each in ASKED), ("cuda", 0, "tf32"), ("cuda:1", 1, "bf16"), ("cuda:1", 1, "fp16")],
+)
 def test_a_run_trains_on_it_and_says_so(asked, index, precision, cuda, tmp_path):
     record = train(tiny(tmp_path, device=asked, precision=precision, optimizer=ADAMW))
 
@@ -169,20 +152,38 @@ def test_verify_compares_gradients_on_it(asked, index, cuda, tmp_path):
     assert only_used(cuda, index)
 
 
-def test_doctor_tries_each_gpu_in_each_precision(cuda, monkeypatch, capsys):
-    monkeypatch.setattr(doctor, "ROUNDS", 1)
-    for slow in ("_threads", "_torchvision"):
-        monkeypatch.setattr(doctor, slow, lambda *_: None)
-
+@on_each
+def test_doctor_tries_each_precision_on_it(asked, index, cuda, capsys):
     cuda.start_counting()
 
-    doctor.main()
+    doctor.main(asked)
 
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     facts = {(section, name): value for section, name, value in (line["fact"] for line in said if "fact" in line)}
+    device = f"Device cuda:{index}"
     assert [line["problem"] for line in said if "problem" in line] == []
-    for index, name in enumerate(NAMES):
-        device = f"Device cuda:{index}"
-        assert facts[device, "GPU"].startswith(f"{name}, 0.2 GiB of memory")
-        assert [facts[device, precision] for precision in ("fp32", "tf32", "bf16", "fp16")] == ["yes"] * 4
-        assert cuda.gpus[index].kernels > 0
+    assert facts[device, "GPU"].startswith(f"{NAMES[index]}, 0.2 GiB of memory")
+    assert [facts[device, precision] for precision in ("fp32", "tf32", "bf16", "fp16")] == ["yes"] * 4
+    assert only_used(cuda, index)
+
+
+REFUSED = (
+    "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
+    "device=cuda for the first"
+)
+
+
+@pytest.mark.parametrize(
+    "part", [assembly.prepare_process, checking.examine, verifying.examine], ids=lambda f: f.__module__
+)
+def test_a_device_that_is_not_here_is_refused_in_a_sentence(part, cuda, tmp_path):
+    with pytest.raises(BadRequest) as refused:
+        part(tiny(tmp_path, device="cuda:9", accumulate=2))
+
+    assert str(refused.value) == REFUSED
+
+
+def test_what_records_its_failures_records_that_sentence(cuda, tmp_path):
+    config = tiny(tmp_path, device="cuda:9")
+
+    assert train(config).reason == probed(config)[0].reason == examine([to_dict(config)])[0][0] == REFUSED
