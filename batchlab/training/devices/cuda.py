@@ -18,6 +18,7 @@ TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hard
 GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
 GATHER_SHARE = 1 / 512  # of the device's memory, at most: 16 MiB of 8 GiB
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
+DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # what PyTorch accepts with deterministic algorithms
 
 
 class CudaDevice:
@@ -41,6 +42,7 @@ class CudaDevice:
     def prepare(self, *, deterministic: bool) -> None:
         if deterministic:
             allow_deterministic_products()
+            _refuse_another_workspace()
         torch.use_deterministic_algorithms(deterministic)
         torch.cuda.set_device(self.torch_device)
 
@@ -144,12 +146,22 @@ class CudaDevice:
 
 
 def allow_deterministic_products() -> None:
-    """cuBLAS is deterministic only with a workspace of its own for each stream.
+    """Makes cuBLAS deterministic, unless the environment says something of it already.
 
-    PyTorch reads the setting at the first matrix product of a process and keeps the answer, so it must be there before:
-    in a process that makes several points, as soon as one of them is deterministic.
+    It is only with a workspace of its own for each stream. PyTorch reads the setting at the first matrix product of a
+    process and keeps the answer. So a process that makes several points must call this before the first of them, if
+    any of them is deterministic; the others do not change.
     """
-    os.environ.setdefault(WORKSPACE, ":4096:8")
+    os.environ.setdefault(WORKSPACE, DETERMINISTIC_WORKSPACES[0])
+
+
+def _refuse_another_workspace() -> None:
+    said = os.environ[WORKSPACE]
+    if said not in DETERMINISTIC_WORKSPACES:
+        raise BadRequest(
+            f"deterministic=true on CUDA needs {WORKSPACE}={' or '.join(DETERMINISTIC_WORKSPACES)}, and the "
+            f"environment sets {said or 'it to nothing'}: unset it, or use deterministic=false"
+        )
 
 
 def visible_devices() -> int:
