@@ -276,7 +276,7 @@ BAD: list[tuple[str, str]] = [
     ("swep batch_size=8", "unknown word 'swep': did you mean 'sweep'\\?$"),
     ("batch_size=8,32", "the word is missing: write `batchlab sweep batch_size=8,32`"),
     ("--cfg job", "unknown option --cfg: the word comes first"),
-    ("''", "unknown word '': the words are train, sweep"),
+    ("''", "unknown word '': the words are init, check, train, sweep"),
     ("list nowhere", "no study 'nowhere'"),
     ("list --jsn", "unrecognized arguments: --jsn"),
     ("dashboard --port x", "argument --port: invalid int value: 'x'"),
