@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing import Pipe
@@ -68,6 +69,7 @@ class Server:
         self.given: list[tuple[str, str | None]] = []  # the device of each config, and the GPU
         self.running: list[tuple[Process, Connection, dict[str, Any]]] = []
         self.together: list[list[str | None]] = []  # the GPUs that were used at once
+        self.patience = threading.Timer(0.0, self.answer)
 
     def start(self, target: object, values: Any, folder: str, identity: Any, gpu: str | None) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
@@ -77,13 +79,20 @@ class Server:
         record = Point(config).new_record(RunStatus.COMPLETED, "")
         self.running.append((process, theirs, record.to_dict()))
         self.left -= 1
+        self.patience.cancel()
         if len(self.running) == self.at_once or not self.left:
-            self.together.append([gpu for _, gpu in self.given[-len(self.running) :]])
-            for running, connection, answer in self.running:
-                connection.send(("record", answer))
-                running.finish()
-            self.running = []
+            self.answer()
+        else:
+            self.patience = threading.Timer(5.0, self.answer)  # a sweep that starts no more fails, and does not hang
+            self.patience.start()
         return process, ours
+
+    def answer(self) -> None:
+        running, self.running = self.running, []
+        self.together.append([gpu for _, gpu in self.given[-len(running) :]])
+        for process, connection, record in running:
+            connection.send(("record", record))
+            process.finish()
 
 
 @pytest.fixture(autouse=True)
