@@ -41,6 +41,7 @@ class Lab:
     small: bool  # no real GPU: everything in its smallest form
     work: Path
     out: Path
+    patience: float = 1.0  # times each limit
 
     @property
     def brief(self):
@@ -127,7 +128,8 @@ def at_rest():
 
 def smoke(lab):
     """scripts/gpu_smoke: each check tells its own line."""
-    command = [sys.executable, str(ROOT / "scripts/gpu_smoke"), "--out", str(lab.out)]
+    patience = max(1.0, lab.patience)  # where little time is left, checks keep their limits
+    command = [sys.executable, str(ROOT / "scripts/gpu_smoke"), "--out", str(lab.out), f"--patience={patience}"]
     subprocess.run(command, check=False)
 
 

@@ -65,18 +65,20 @@ def refuses_one_that_is_not_there(device: str) -> dict[str, str]:
     raise AssertionError("cuda:99 was taken")
 
 
-@check("NVML finds the device by the UUID that PyTorch gives, and the bytes in use", needs="gpu")
+@check("NVML finds the device by the UUID that PyTorch gives: its name, the bytes in use, who computes", needs="cuda")
 def nvml_knows_it_by_uuid(device: str) -> dict[str, Any]:
-    import pynvml
+    from batchlab.host.nvml import computing_on, full_uuid, read_driver, used_bytes
 
     made = parts_of(device, "batch_size=64", "steps=4")
-    one = made.state.device
-    pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(one.uuid())
-    used, name = one.used_bytes(), pynvml.nvmlDeviceGetName(handle)
-    wants(name == one.name(), "NVML and PyTorch name it differently", nvml=name, torch=one.name())
-    wants(used is not None and used > 0, "no bytes in use", used=used)
-    return {"uuid": one.uuid(), "name": name, "used_bytes": used}
+    made.step(next(iter(made.batches)))
+    uuid = full_uuid(made.state.device.uuid())
+    driver = read_driver()
+    wants(not isinstance(driver, str), "NVML does not answer", reason=driver)
+    names = {gpu.uuid: gpu.name for gpu in driver.gpus}
+    wants(names.get(uuid) == made.state.device.name(), "NVML has another name", uuid=uuid, names=names)
+    used, computing = used_bytes(uuid), computing_on(uuid)
+    wants(used is not None, "NVML does not say what is in use", uuid=uuid)
+    return {"uuid": uuid, "names": names, "used_bytes": used, "computing": sorted(computing or ()), "this": os.getpid()}
 
 
 @check("a child that is given one GPU by CUDA_VISIBLE_DEVICES=<uuid> sees that one alone, as cuda:0", needs="gpu")
@@ -85,6 +87,8 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     import pynvml
     import torch
 
+    from batchlab.host.nvml import full_uuid
+
     pynvml.nvmlInit()  # without a context: CUDA must not have been asked yet
     last = pynvml.nvmlDeviceGetCount() - 1
     uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(last))
@@ -92,5 +96,6 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     made = parts_of("cuda", "batch_size=64", "steps=4")
     made.step(next(iter(made.batches)))
     wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
-    wants(made.state.device.uuid() == uuid, "another device is used", asked=uuid, used=made.state.device.uuid())
+    used = full_uuid(made.state.device.uuid())
+    wants(used == uuid, "another device is used", asked=uuid, used=used)
     return {"devices_of_the_machine": last + 1, "uuid": uuid}

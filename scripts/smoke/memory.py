@@ -101,10 +101,10 @@ def out_of_memory_pinned(device: str) -> dict[str, Any]:
     return _told(_refusal("cpu", 2**48, pin_memory=True))  # beyond any address space: nothing is locked on the way
 
 
-@check("the bytes of the device: total, free, in use, and the allocator's retries")
+@check("the bytes of the device: total and free, and the allocator's retries")
 def bytes_of_the_device(device: str) -> dict[str, Any]:
     one = _device(device)
-    found = {"total": one.total_bytes(), "free": one.free_bytes(), "used": one.used_bytes()}
+    found = {"total": one.total_bytes(), "free": one.free_bytes()}
     if device.startswith("cuda"):
         wants(0 < found["free"] <= found["total"], "free and total do not fit", **found)
     return found | {"retries": one.allocator_retries()}

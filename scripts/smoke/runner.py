@@ -14,7 +14,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -69,12 +69,15 @@ class _Running:
     output: Any
 
 
-def run_checks(checks: Iterable[Check], device: str, *, at_once: int = 1) -> Iterator[dict[str, Any]]:
+def run_checks(
+    checks: Iterable[Check], device: str, *, at_once: int = 1, patience: float = 1.0
+) -> Iterator[dict[str, Any]]:
     """The result of each check, as it ends: name, status, seconds, error, traceback, figures, output.
 
-    `status` is `passed`, `failed`, `left out`, `out of time`, or `died` where the process ended without a word.
+    Limits are multiplied by `patience`. `status` is `passed`, `failed`, `left out`, `out of time`, or `died` where the
+    process ended without a word.
     """
-    waiting, running = list(checks), dict[Any, _Running]()
+    waiting, running = [replace(c, limit=c.limit * patience) for c in checks], dict[Any, _Running]()
     while waiting or running:
         while waiting and _may_start(waiting[0], running, at_once):
             ours, started = _start(waiting.pop(0), device)
