@@ -1,5 +1,6 @@
 """Whether PyTorch can compute on a device at all, asked of the device itself: a driver's promise is not enough."""
 
+import functools
 from collections.abc import Callable, Sequence
 
 import torch
@@ -32,14 +33,17 @@ KNOWN: Sequence[tuple[str, str, str]] = (
 )
 
 
-def why_unusable(asked: str, compute: Callable[[str], None] | None = None) -> tuple[str, str] | None:
+def why_unusable(
+    asked: str, *, deterministic: bool = False, compute: Callable[[str], None] | None = None
+) -> tuple[str, str] | None:
     """Why nothing can be computed on the device `asked` and what would help; None where something can.
 
     BadRequest for one that does not exist beside others that do. After an error this process may not be able to use
-    CUDA any more, so it is one that ends. `compute` does what is tried, in place of one matrix product.
+    CUDA any more, so it is one that ends. `deterministic`: whether a product that this process makes later is to be
+    so, which PyTorch decides at the first. `compute` does what is tried, in place of one matrix product.
     """
     try:
-        (compute or _multiply)(asked)
+        (compute or functools.partial(_multiply, deterministic=deterministic))(asked)
     except BadRequest:
         if ":" in asked:
             raise
@@ -49,9 +53,9 @@ def why_unusable(asked: str, compute: Callable[[str], None] | None = None) -> tu
     return None
 
 
-def _multiply(asked: str) -> None:
+def _multiply(asked: str, *, deterministic: bool) -> None:
     device = device_named(asked)
-    device.prepare(deterministic=False)
+    device.prepare(deterministic=deterministic)
     ones = torch.ones(64, 64).to(device.torch_device)
     (ones @ ones).sum().item()  # waits for it, so that what went wrong is raised here
 

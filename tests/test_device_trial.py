@@ -1,5 +1,6 @@
 """What a device that cannot be used is said to be, of the words that CUDA and PyTorch have for it."""
 
+import os
 from collections.abc import Callable
 
 import pytest
@@ -8,6 +9,7 @@ from simulated_device import simulated_cuda
 
 from batchlab.device_trial import why_unusable
 from batchlab.errors import BadRequest
+from batchlab.sweep.worker import findings
 
 
 def raising(error: Exception) -> Callable[[str], None]:
@@ -45,7 +47,7 @@ def raising(error: Exception) -> Callable[[str], None]:
     ],
 )
 def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str, instead: str) -> None:
-    found = why_unusable("cuda", raising(error))
+    found = why_unusable("cuda", compute=raising(error))
 
     assert found is not None
     assert why in found[0]
@@ -54,7 +56,7 @@ def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str,
 
 def test_no_device_at_all_is_told_in_pytorchs_own_words() -> None:
     """PyTorch's count of devices is 0, and only a use of one says why."""
-    found = why_unusable("cuda", raising(BadRequest("sees no CUDA device here")))
+    found = why_unusable("cuda", compute=raising(BadRequest("sees no CUDA device here")))
 
     assert found is not None
     assert found[0].startswith("PyTorch finds no NVIDIA driver (Found no NVIDIA driver on your system")
@@ -74,3 +76,29 @@ def test_a_device_that_computes_is_usable_and_one_that_is_broken_is_not() -> Non
 
     assert found is not None
     assert "unspecified launch failure" in found[0]
+
+
+def test_a_product_that_is_tried_leaves_later_ones_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuBLAS's workspace is read at the first product of a process: the one of the trial."""
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "to be put back, whatever it was")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    monkeypatch.setattr("batchlab.preflight.examine", lambda grid: ([], []))
+    seen: list[str | None] = []
+    with simulated_cuda() as cuda:
+        cuda.gpus[0].before_kernel = lambda _: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        found = findings([{"device": "cuda", "deterministic": False}, {"device": "cuda", "deterministic": True}])
+    torch.use_deterministic_algorithms(False)
+
+    assert set(seen) == {":4096:8"}
+    assert found == ([], [], None)
+
+
+def test_a_device_that_fails_ends_the_check_of_a_grid_first() -> None:
+    with simulated_cuda() as cuda:
+        cuda.gpus[0].broken = "no kernel image is available for execution on the device"
+        found = findings([{"device": "cpu", "deterministic": False}, {"device": "cuda", "deterministic": False}])
+
+    assert found[:2] == ([], [])
+    assert found[2] is not None
+    assert found[2][0] == "cuda"
+    assert found[2][1].startswith("this PyTorch has no kernels for a GPU of its kind")

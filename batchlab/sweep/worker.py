@@ -105,23 +105,25 @@ def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     print_to(nowhere)
     try:
-        from batchlab.device_trial import why_unusable
-        from batchlab.preflight import examine
-        from batchlab.training.devices.cuda import allow_deterministic_products
-
-        if any(values["deterministic"] for values in grid):
-            allow_deterministic_products()  # PyTorch keeps what the first product of the process found
-        for device in dict.fromkeys(values["device"] for values in grid if values["device"] != "cpu"):
-            if (unusable := why_unusable(device)) is not None:
-                connection.send(([], [], (device, *unusable)))
-                return
-        connection.send((*examine(grid), None))
+        connection.send(findings(grid))
     except BadRequest as error:
         connection.send(([str(error)], [], None))
     except BaseException:
         fault = f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"
         connection.send(([fault], [], None))
         raise
+
+
+def findings(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]], tuple[str, ...] | None]:
+    """What `check` sends: problems, facts of each point, and a device that cannot be used, with why and what helps."""
+    from batchlab.device_trial import why_unusable
+    from batchlab.preflight import examine
+
+    deterministic = any(values["deterministic"] for values in grid)
+    for device in dict.fromkeys(values["device"] for values in grid if values["device"] != "cpu"):
+        if (unusable := why_unusable(device, deterministic=deterministic)) is not None:
+            return [], [], (device, *unusable)
+    return (*examine(grid), None)
 
 
 def send(connection: Connection, kind: str, content: Any) -> None:
