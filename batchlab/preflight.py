@@ -96,7 +96,7 @@ def _key(values: Mapping[str, Any]) -> str:
 def _build(config: RunConfig) -> Parts:
     device = assembly.prepare_process(config)
     precision = Precision(config.precision, device)
-    task, train, val = assembly.build_data(config, device)
+    (task, train, val), fingerprint = assembly.build_known_data(config, device)
     model = assembly.build_model(config, task, device)
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
@@ -105,7 +105,7 @@ def _build(config: RunConfig) -> Parts:
     metrics = _try_a_batch(precision, task, model, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = {
-        "data_fingerprint": assembly.data_fingerprint(train, val),
+        "data_fingerprint": fingerprint,
         "torch": metadata.version("torch"),
         "device_name": device.name() or environment().get("cpu"),
     }

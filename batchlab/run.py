@@ -152,7 +152,8 @@ class _Point:
         """Builds the parts, runs the loop to its end, and keeps what it came to."""
         config = self.config
         device = assembly.prepare_process(config)
-        task, train_set, val_set = data = assembly.build_data(config, device)
+        data, fingerprint = assembly.build_known_data(config, device)
+        task, train_set, _ = data
         planned = plan(config, length(train_set))
         state = assembly.build_state(config, data, device, budget=planned.examples)
         peak_rate = assembly.peak_rate(config)
@@ -163,7 +164,7 @@ class _Point:
         self.keep(
             n_train=length(train_set),
             parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
-            data_fingerprint=assembly.data_fingerprint(train_set, val_set),
+            data_fingerprint=fingerprint,
             code_fingerprint=code_fingerprint(code),
             environment=environment(assembly.device_facts(device)) | {"code": code},
             lr_scaled=peak_rate,

@@ -18,7 +18,7 @@ from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.meter import Meter
-from batchlab.training.residence import brought
+from batchlab.training.residence import as_read, on_device
 from batchlab.training.state import RunState
 
 
@@ -40,17 +40,33 @@ def build_task(config: RunConfig, device: Device) -> Task:
     return targets.build(config.data, Task, what="data", offered={"device": device.torch_device}, trust=config.trust)
 
 
-def build_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
-    """The task, and its training and validation set: on the device, or `Stream`s to it."""
+Data = tuple[Task, Any, Any]  # the task, and its training and validation set: on the device, or `Stream`s to it
+
+
+def build_data(config: RunConfig, device: Device) -> Data:
+    """What a run trains on."""
+    task, train, val = _read_data(config, device)
+    return task, on_device(train, device), on_device(val, device)
+
+
+def build_known_data(config: RunConfig, device: Device) -> tuple[Data, str]:
+    """`build_data` with its fingerprint, which is taken before anything is moved: from a GPU every number would have to
+    come back."""
+    task, train, val = _read_data(config, device)
+    fingerprint = data_fingerprint(train, val)
+    return (task, on_device(train, device), on_device(val, device)), fingerprint
+
+
+def _read_data(config: RunConfig, device: Device) -> Data:
     task = build_task(config, device)
-    train = brought(task.train, device, name="train", workers=config.workers)
-    val = brought(task.val, device, name="val", workers=config.workers, beside=train)
+    train = as_read(task.train, device, name="train", workers=config.workers)
+    val = as_read(task.val, device, name="val", workers=config.workers, beside=train)
     return task, train, val
 
 
 def build_state(
     config: RunConfig,
-    data: tuple[Task, Any, Any],
+    data: Data,
     device: Device,
     *,
     budget: int,
@@ -140,6 +156,7 @@ def signature_defaults(config: RunConfig) -> dict[str, Any]:
 
 
 LOOKED_AT = 32  # examples of a set that streams
+HASHED_BYTES = 64 * 2**20  # brought from the device at once
 
 
 def data_fingerprint(*sets: Any) -> str:
@@ -157,7 +174,10 @@ def data_fingerprint(*sets: Any) -> str:
         read += tensors(data)
     for tensor in read:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
+        rows = max(1, HASHED_BYTES * len(tensor) // max(1, tensor.nbytes))
+        # What was made on a GPU may be more than the host has room for.
+        for piece in torch.split(tensor.detach(), rows):
+            digest.update(piece.cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
     return digest.hexdigest()[:16]
 
 

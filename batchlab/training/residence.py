@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from batchlab.errors import BadRequest
-from batchlab.task import Batch
-from batchlab.training.batches import example_bytes, held, rebuilt, tensors
+from batchlab.training.batches import Stream, example_bytes, held, rebuilt, tensors
+from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.device import Device
 from batchlab.training.host_rows import HostRows
 from batchlab.training.open_files import moved, positions
@@ -31,21 +31,34 @@ LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
 
 
 def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
-    """`data` (a tuple or dict of tensors, or a map-style Dataset of examples) as a set for training or validation.
+    """`data` as a set for training or validation: what `as_read` makes of it, and its tensors on `device`."""
+    return on_device(as_read(data, device, name=name, workers=workers, beside=beside), device)
 
-    As tensors on `device`. Or a `HostRows`: tensors that together with `beside`, the set that came before it, take more
-    than `DEVICE_SHARE` of a CUDA device. Or a `Streamed` that `workers` processes read: a Dataset that does so, or has
-    more than `RESIDENT_BYTES`, or is a training set whose examples are made with random numbers (augmentation). Of
-    other sets an example with random numbers is drawn once and for all. `name` is `train` or `val`, for messages.
-    Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an example cannot be read,
-    or it is another one when it is read again with the same random numbers; and where workers would share an open file.
+
+def on_device(read: Any, device: Device) -> Any:
+    """What `as_read` gave, as it is to be trained on."""
+    if isinstance(read, Stream):
+        return read
+    return rebuilt(read, [t.to(device.torch_device) for t in tensors(read)])
+
+
+def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+    """A tuple or dict of tensors, or a map-style Dataset of examples, as a set that is yet to be moved to `device`.
+
+    Tensors, wherever they are, that have room on it. Or a `HostRows`: tensors that together with `beside`, the set that
+    came before it, take more than `DEVICE_SHARE` of a CUDA device. Or a `Streamed` that `workers` processes read: a
+    Dataset that does so, or has more than `RESIDENT_BYTES`, or is a training set whose examples are made with random
+    numbers (augmentation). Of other sets an example with random numbers is drawn once and for all. `name` is `train` or
+    `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an
+    example cannot be read, or it is another one when it is read again with the same random numbers; and where workers
+    would share an open file.
     """
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
         coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
         if coming and _has_no_room(device, coming, beside):
             return HostRows(data, device)
-        return _moved(data, device)
+        return data
     n = _examples_in(data, name)
     before = positions()
     size, is_random = looked_at(data, name)
@@ -58,8 +71,8 @@ def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
             )
         return Streamed(data, device, name=name, workers=workers)
     if is_random:
-        return Streamed(data, device, name=name).gather(torch.arange(n))
-    return _moved(_read(Reader(data, name), list(range(n)), []), device)
+        return Streamed(data, CpuDevice(), name=name).gather(torch.arange(n))
+    return _read(Reader(data, name), list(range(n)), [])
 
 
 def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
@@ -79,12 +92,8 @@ def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
     total = device.total_bytes()
     if total is None:
         return False
-    there = sum(t.nbytes for t in held(beside) if device.holds(t))
+    there = sum(t.nbytes for t in held(beside))  # or will be there
     return there + coming > DEVICE_SHARE * total
-
-
-def _moved(data: Batch, device: Device) -> Batch:
-    return rebuilt(data, [t.to(device.torch_device) for t in tensors(data)])
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:

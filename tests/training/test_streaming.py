@@ -22,7 +22,7 @@ from batchlab.science.largest_fit import Outcome
 from batchlab.sweep.probing import Prober
 from batchlab.training import residence, streaming
 from batchlab.training.assembly import data_fingerprint
-from batchlab.training.batches import Batches, gather, length, row, slices, subset
+from batchlab.training.batches import Batches, Stream, gather, length, row, slices, subset
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
 from batchlab.training.host_rows import HostRows
@@ -205,7 +205,7 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeyp
 
     train = (torch.zeros(40).as_subclass(There),)
     val = (torch.zeros(75),)  # 300 bytes: alone there is room
-    monkeypatch.setattr(residence, "_moved", lambda data, device: "moved")
+    monkeypatch.setattr(residence, "on_device", lambda read, device: read if isinstance(read, Stream) else "moved")
 
     for given in (val, TensorDataset(*val)):
         assert brought(given, cuda, name="val") == "moved"

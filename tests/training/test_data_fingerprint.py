@@ -1,0 +1,93 @@
+"""The fingerprint of the data: SHA-256 of the same bytes wherever they are, and taken where they are cheap to read."""
+
+import hashlib
+
+import pytest
+import torch
+from streamed_sets import Noisy
+from torch.utils.data import TensorDataset
+from torture.tiny import tiny
+
+from batchlab import Task
+from batchlab.training import assembly
+from batchlab.training.assembly import build_known_data, data_fingerprint
+from batchlab.training.batches import tensors
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.residence import brought
+
+TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))
+VAL = (torch.arange(30.0).view(10, 3) / 7, torch.arange(10))
+
+
+def by_hand(*data):
+    digest = hashlib.sha256()
+    for tensor in data:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("at_once", [1, 25, 100, 10**9])
+def test_it_is_the_hash_of_every_number_however_many_are_looked_at_at_once(at_once, monkeypatch):
+    monkeypatch.setattr(assembly, "HASHED_BYTES", at_once)
+
+    assert data_fingerprint(TRAIN, VAL) == by_hand(*TRAIN, *VAL) == "1d61844e920a294e"
+    assert data_fingerprint((TRAIN[0].T,)) == by_hand(TRAIN[0].T.contiguous())
+    assert data_fingerprint((torch.zeros(0, 3), torch.zeros(4, 0))) == by_hand(torch.zeros(0, 3), torch.zeros(4, 0))
+
+
+class OnTheDevice(torch.Tensor):
+    """What was moved to a device: each number that comes back is counted."""
+
+    brought_back = 0
+
+    def cpu(self):
+        OnTheDevice.brought_back += self.nbytes
+        return self.as_subclass(torch.Tensor)
+
+
+class FarAway(CpuDevice):
+    """A device that is not the host."""
+
+    def total_bytes(self):
+        return 10**6
+
+    def holds(self, tensor):
+        return isinstance(tensor, OnTheDevice)
+
+
+@pytest.fixture
+def far_away(monkeypatch):
+    monkeypatch.setattr(OnTheDevice, "brought_back", 0)
+
+    def on_device(read, device):
+        return tuple(t.as_subclass(OnTheDevice) for t in tensors(read))
+
+    monkeypatch.setattr(assembly, "on_device", on_device)
+    return FarAway()
+
+
+@pytest.mark.parametrize("kind", [tuple, TensorDataset], ids=["tensors", "Dataset"])
+def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, monkeypatch):
+    given = [kind(data) if kind is tuple else kind(*data) for data in (TRAIN, VAL)]
+    task = Task(train=given[0], val=given[1], loss=lambda outputs, batch: outputs)
+    monkeypatch.setattr(assembly, "build_task", lambda config, device: task)
+
+    (_, train, val), fingerprint = build_known_data(tiny(tmp_path), far_away)
+
+    assert all(far_away.holds(t) for t in (*train, *val))
+    assert OnTheDevice.brought_back == 0
+    assert fingerprint == by_hand(*TRAIN, *VAL)
+
+
+def test_what_was_made_on_the_device_has_the_same(far_away):
+    made = tuple(t.as_subclass(OnTheDevice) for t in TRAIN)
+
+    assert data_fingerprint(made) == by_hand(*TRAIN)
+    assert OnTheDevice.brought_back == sum(t.nbytes for t in TRAIN)
+
+
+def test_examples_that_were_drawn_once_are_known_by_what_was_drawn():
+    val = brought(Noisy(), CpuDevice(), name="val")
+
+    assert data_fingerprint(val) == by_hand(*val)
