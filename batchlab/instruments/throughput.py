@@ -14,7 +14,10 @@ WARM_UP = 0.1  # share of the windows left out of the median, at least one: kern
 class Throughput(Instrument):
     """`speed/examples_per_second` and `speed/seconds_per_step` of each window of `log_every` examples.
 
-    At the end their medians over the windows after the warm-up, with the interval of the median.
+    At the end their medians over the windows after the warm-up, with the interval of the median. On a GPU also
+    `speed/device_busy_share`: what the device works on the forward and backward passes of a step (`training.pace`),
+    without the optimizer's update, over what a step takes. Well below 1 the host cannot ask fast enough: the step is
+    launch-bound, and its speed is Python's.
     """
 
     def __init__(self, *, log_every: int) -> None:
@@ -43,6 +46,8 @@ class Throughput(Instrument):
         ):
             median = median_interval(values)
             yield state.measurement(name, median.value, low=median.low, high=median.high, n=median.n)
+        if state.pace.busy_seconds is not None:
+            yield state.measurement("speed/device_busy_share", min(1.0, state.pace.busy_seconds / median.value))
 
     def state_dict(self) -> dict[str, Any]:
         return {"mark": self._mark, "windows": self._windows}

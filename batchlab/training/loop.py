@@ -28,7 +28,7 @@ def train(
         yield from _measured(state, agenda.due)
         step.rehearse_update(state.device)
         settle = partial(step.settle, batches.few(), state.device) if state.device.settles() else nothing
-        state.meter.start(lambda: step.rehearse(batches.first(), state.device), settle)
+        state.meter.start(partial(_rehearse, state, batches, step), settle)
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()
@@ -47,6 +47,11 @@ def train(
         yield from _measured(state, agenda.not_yet_measured_at)
         for instrument in instruments:
             yield from instrument.conclude(state)
+
+
+def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
+    state.pace = step.rehearse(batches.first, state.device)
+    state.meter.pause_seconds = state.pace.pause_seconds
 
 
 def _measured(state: RunState, due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:

@@ -25,6 +25,7 @@ class Meter:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.measuring_seconds = 0.0  # spent in `paused`
+        self.pause_seconds = 0.0  # that a pause adds to the steps after it, and is not charged to them
         self._peaks = peaks
         self._drain = drain  # waits until the device has done what it was given
         self._settle: Callable[[], object] = nothing
@@ -72,7 +73,7 @@ class Meter:
         self._drain()
         now = self._clock()  # before anything else: a step of a small model takes 150 us
         if self._since is not None:
-            self._seconds += now - self._since
+            self._seconds += max(0.0, now - self._since - self.pause_seconds)
         self._since = None
         marks = self._peaks.read()
         self._highest |= {name: max(value, self._highest.get(name, 0)) for name, value in marks.items()}

@@ -1,7 +1,7 @@
 """What a run is made of while it trains, and the socket that instruments plug into."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -12,6 +12,7 @@ from batchlab.task import Task
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
+from batchlab.training.pace import Pace
 from batchlab.training.step import Outcome
 
 
@@ -29,6 +30,7 @@ class RunState:
     meter: Meter
     budget: int  # examples
     learning_rate: float = 0.0  # of the last step
+    pace: Pace = field(default_factory=Pace)  # found before the first step
     step: int = 0
     examples: int = 0
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's

@@ -1,5 +1,6 @@
 """One optimizer update, however many micro-batches it takes."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from batchlab.training.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.pace import Pace, pace_of
 from batchlab.training.rehearsal import StateLike, rehearse_update
 
 
@@ -55,9 +57,10 @@ class Step:
         with leaving_no_trace(self.model, device):
             self._state_like = rehearse_update(self.optimizer, self.precision, self.clip_norm)
 
-    def rehearse(self, micro_batches: MicroBatches, device: Device) -> None:
+    def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> Pace:
         """The passes of one update, without the update and without a trace: what is needed once is got outside the
-        clock (memory, kernels), and the mark of memory sees a step.
+        clock (memory, kernels), and the mark of memory sees a step. `first` gives the first step's micro-batches, each
+        time anew. On a device that the host runs ahead of they are passed a few times more, to find its pace.
 
         Room for the state that the optimizer makes in its first update is held meanwhile, as it is from the second
         step on: or the first steps would wait for the device to give it.
@@ -65,8 +68,16 @@ class Step:
         with leaving_no_trace(self.model, device):
             self.model.train()
             room = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
-            backward(self.model, self.task, self.precision, micro_batches)
+            micro_batches = first()
+            self._passes(micro_batches)
             del room
+            one_by_one = isinstance(micro_batches, OneByOne)  # they are gone when they were passed
+            return pace_of(lambda: self._passes(first() if one_by_one else micro_batches), device)
+
+    def _passes(self, micro_batches: MicroBatches) -> None:
+        for p in self.parameters:
+            p.grad = None
+        backward(self.model, self.task, self.precision, micro_batches)
 
     def settle(self, examples: Batch, device: Device) -> None:
         """A forward pass of a few examples, without a trace, so that training finds the processor as it left it.

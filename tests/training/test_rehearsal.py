@@ -59,7 +59,7 @@ def test_it_leaves_no_trace_and_the_first_step_makes_the_state(name, precision):
     step.rehearse_update(CpuDevice())
     assert step.precision.scaler is scaler
     assert scaler is None or scaler._scale is None  # made when the first loss is scaled
-    step.rehearse([data], CpuDevice())
+    step.rehearse(lambda: [data], CpuDevice())
 
     assert not optimizer.state
     assert optimizer.state_dict() == settings
@@ -142,7 +142,7 @@ def test_the_first_steps_find_room_for_the_state_that_the_optimizer_makes():
         step = Step(model, optimizer, task, Precision("fp32", device))
 
         step.rehearse_update(device)
-        step.rehearse([batch], device)
+        step.rehearse(lambda: [batch], device)
         memory = cuda.gpus[0].memory
         reserved, peak, held = memory.reserved, memory.peak_allocated, memory.allocated
         for _ in range(3):

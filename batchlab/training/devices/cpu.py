@@ -2,7 +2,7 @@
 
 import contextlib
 import resource
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -47,6 +47,10 @@ class CpuDevice:
 
     def drain(self) -> None:
         """Nothing is left to be done."""
+
+    def busy_seconds(self, work: Callable[[], object], host_seconds: float) -> float | None:
+        del work, host_seconds
+        return None
 
     def settles(self) -> bool:
         return True

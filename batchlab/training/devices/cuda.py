@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -17,6 +17,8 @@ from batchlab.training.devices.cuda_marks import CudaMarks, CudaPeaks
 TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
 GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
 GATHER_SHARE = 1 / 512  # of the device's memory, at most: 16 MiB of 8 GiB
+CYCLES_PER_SECOND = 2.0e9  # about the fastest clock there is: a slower device spins longer
+LONGEST_SPIN_SECONDS = 0.5
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # what PyTorch accepts with deterministic algorithms
 
@@ -64,6 +66,26 @@ class CudaDevice:
 
     def drain(self) -> None:
         torch.cuda.synchronize(self.torch_device)
+
+    def busy_seconds(self, work: Callable[[], object], host_seconds: float) -> float | None:
+        """By two events behind a kernel that only spins, for long enough that the host has asked for all of `work`.
+
+        So the device finds its whole queue there, and the time between the events has no gap of the host's. Where the
+        host has not asked for all by then (it waits for a value, or the queue is full after about 1,000 kernels), the
+        first event is over before the second is asked for, and nothing is known.
+        """
+        if host_seconds > LONGEST_SPIN_SECONDS:
+            return None
+        cuda: Any = torch.cuda  # events and the spinning kernel have no types
+        began, ended = (cuda.Event(enable_timing=True) for _ in range(2))
+        self.drain()
+        cuda._sleep(int(CYCLES_PER_SECOND * (2 * host_seconds + 1e-3)))
+        began.record()
+        work()
+        ended.record()
+        asked_in_time = not began.query()
+        self.drain()
+        return float(began.elapsed_time(ended)) / 1e3 if asked_in_time else None
 
     def settles(self) -> bool:
         return False

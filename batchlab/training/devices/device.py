@@ -1,6 +1,6 @@
 """What everything else may ask of the device that a run trains on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -60,6 +60,12 @@ class Device(Protocol):
 
     def drain(self) -> None:
         """Waits until it has done what it was given."""
+
+    def busy_seconds(self, work: Callable[[], object], host_seconds: float) -> float | None:
+        """How long it works on what `work` asks of it, without the gaps in which it waits for the host to ask.
+
+        `host_seconds` is about how long the host takes to ask. None where that is not known: on the CPU always.
+        """
 
     def settles(self) -> bool:
         """Whether measuring leaves its caches elsewhere, so that a light pass brings training's back."""
