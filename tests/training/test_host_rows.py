@@ -72,10 +72,12 @@ def test_many_small_batches_are_gathered_at_once_and_a_large_one_alone(rows, mon
     monkeypatch.setattr(rows, "gather", lambda index: gathered.append(len(index)) or gather(HELD, index))
 
     handed(rows, [2])
+    handed(rows, [10])
     handed(rows, [5, 5])
 
     assert gathered[:12] == [8] * 12  # 8 of 24 bytes are the most below 200, in whole batches of 2
-    assert gathered[13:] == [10] * 10
+    assert gathered[13:23] == [10] * 10
+    assert gathered[23:] == [5] * 20  # accumulating: one micro-batch after the other
 
 
 def test_what_instruments_and_validation_ask_of_them(rows):

@@ -164,7 +164,7 @@ def test_what_streams_comes_to_the_device_through_page_locked_memory_without_a_w
 
     with cuda.forbidding_waits():
         batches = [*read.slices(8), read.gather(torch.tensor([7, 3]))]
-        rows = [*read.row(0, 0, 60, 8)]
+        rows = [*read.row(0, 0, 60, [8])]
 
     assert [length(batch) for batch in batches] == [8, 8, 8, 6, 2]
     assert all(cuda.device.holds(t) for batch in (*batches, *rows) for t in batch)

@@ -22,8 +22,8 @@ class CudaCopies:
     lets go of it, while kernels may still read it. And the source is held until the copy is done.
     """
 
-    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
-        self._device, self._cuda = device, cuda
+    def __init__(self, device: torch.device, cuda: Any = None) -> None:
+        self._device, self._cuda = device, cuda or torch.cuda
         self._stream: Any = None  # made at the first copy: a stream takes a context
         self._under_way: deque[tuple[Any, list[Tensor]]] = deque()  # the event behind each copy, and its sources
 
