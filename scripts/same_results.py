@@ -114,13 +114,13 @@ def type_of(value: Any) -> str:
 
 
 def same_find(old: Path, new: Path) -> tuple[str, set[str]]:
-    """What find kept: the same structure, and a largest size within 5%."""
+    """What find kept: the same structure, and a largest size within 8%."""
     kept = [json.loads(path.read_text()) for work in (old, new) for path in sorted(work.glob("runs/*/find/*.json"))]
     if len(kept) != 2:
         raise DifferenceError(f"find kept {len(kept)} results, and two were expected")
     same_structure("find", *({k: v for k, v in each.items() if k != "environment"} for each in kept))
     sizes = [each["largest"] for each in kept]
-    if abs(sizes[0] - sizes[1]) > max(1, 0.05 * sizes[0]):  # what the process grows by is known to 1 MiB or so
+    if abs(sizes[0] - sizes[1]) > max(1, 0.08 * sizes[0]):  # what the process grows by is known to 1 or 2 MiB of 32
         raise DifferenceError(f"find: largest size {sizes[0]} with the old checkout, {sizes[1]} with this one")
     return f"largest sizes {sizes[0]} and {sizes[1]}", {f"find.{key}" for key in kept[1].keys() - kept[0].keys()}
 

@@ -20,8 +20,9 @@ import pytest
 
 @pytest.fixture(scope="module")
 def scripts(repository: Path) -> Iterator[Path]:
-    """The folder of scripts, on `sys.path`."""
+    """The folder of scripts, on `sys.path` with the checks that they run."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(repository / "tests/gpu"))
         patch.syspath_prepend(str(repository / "scripts"))
         yield repository / "scripts"
 
