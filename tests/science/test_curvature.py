@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from aten_ops import Operations
 
 from batchlab.science.curvature import extreme_eigenvalues, trace
 
@@ -194,3 +195,24 @@ def test_the_trace_lies_within_its_standard_errors_and_these_are_right():
     assert values.var(ddof=1) == pytest.approx(expected**2, rel=0.28)
     assert np.mean([f.standard_error**2 for f in found]) == pytest.approx(expected**2, rel=0.28)
     assert 0.91 < np.mean([f.low < true < f.high for f in found]) < 0.99
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_signs_are_those_that_the_generator_draws_as_whole_numbers(dtype):
+    signs, generator = [], torch.Generator().manual_seed(5)
+    like = torch.zeros(1001, dtype=dtype)
+    trace(lambda v: signs.append(v) or v, like, probes=3, generator=torch.Generator().manual_seed(5))
+
+    expected = [2 * torch.randint(2, (1001,), generator=generator) - 1 for _ in range(3)]
+
+    assert [v.dtype for v in signs] == [dtype] * 3
+    assert all(torch.equal(v, drawn.to(dtype)) for v, drawn in zip(signs, expected, strict=True))
+
+
+def test_the_device_makes_all_products_before_anybody_waits_for_one():
+    matrix = matrix_of(SPECTRA["a network's: few large, many near zero"])
+    with Operations() as operations:
+        trace_of(matrix, 16)
+
+    assert operations.seen["aten._local_scalar_dense.default"] == 0  # `float(tensor)`, `tensor.item()`
+    assert operations.seen["aten.mv.default"] == 16
