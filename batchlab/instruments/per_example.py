@@ -17,7 +17,8 @@ from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
-CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once
+CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once, at least
+FREE_SHARE = 1 / 8  # of what a GPU has free; vmap makes as much again beside what is counted
 ADVICE = "use instruments.noise_scale.method=micro_batches"
 
 
@@ -103,11 +104,18 @@ def refuse_company(state: RunState, batch: Batch, parameters: Sequence[Tensor]) 
 
 
 def examples_at_once(state: RunState, two: Batch) -> int:
-    """How many examples' gradients and activations fit in `CHUNK_BYTES`, at least 1; `two` is a batch to try."""
+    """How many examples' gradients and activations fit in the memory for them, at least 1; `two` is a batch to try.
+
+    That is `CHUNK_BYTES`, or on a GPU a share of what is free: of a large model one example at a time would leave it
+    idle between the launches of thousands of passes. A power of two, so that a little more or less that is free, as in
+    a run that is resumed, does not cut the batch otherwise: dropout would draw other numbers.
+    """
     weights = sum(p.nbytes for p in state.model.parameters() if p.requires_grad)
     with sdpa_kernel(SDPBackend.MATH):
         activations = saved_for_backward_bytes(state, two) // length(two)
-    return max(1, CHUNK_BYTES // (weights + activations))
+    share = int((state.device.free_bytes() or 0) * FREE_SHARE)
+    room = max(CHUNK_BYTES, 2 ** share.bit_length() // 2)
+    return max(1, room // (weights + activations))
 
 
 def _flat(gradients: Sequence[Tensor]) -> Tensor:

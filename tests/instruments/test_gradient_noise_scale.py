@@ -19,10 +19,17 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.hessian_forms import hessian_forms
 from batchlab.instruments.noise_scale import GradientNoiseScale
 from batchlab.instruments.panel import build_instruments
-from batchlab.instruments.per_example import freeze_statistics, per_example_gradients, per_example_norms
+from batchlab.instruments.per_example import (
+    CHUNK_BYTES,
+    examples_at_once,
+    freeze_statistics,
+    per_example_gradients,
+    per_example_norms,
+)
 from batchlab.instruments.unit_gradients import micro_batch_norms
 from batchlab.plan import plan
 from batchlab.training.batches import slices
+from batchlab.training.devices.cpu import CpuDevice
 
 OFFERED = {"batch_size": 16, "micro_batch_size": 16, "eval_every": 100, "budget": 1000, "seed": 0}
 
@@ -128,6 +135,36 @@ def test_per_example_gradients_are_those_of_a_loop_of_backward_passes(kind):
     found = torch.cat([g.reshape(20, -1) for g in gradients], dim=1) / terms
     assert torch.allclose(found, expected, rtol=1e-12, atol=1e-14)
     assert expected.abs().max() > 0.01
+
+
+class WithFree(CpuDevice):
+    """A device of its own memory, of which so much is free."""
+
+    def __init__(self, free):
+        super().__init__()
+        self.free = free
+
+    def free_bytes(self):
+        return self.free
+
+
+def at_once(free, width=1000):
+    """Examples of a model of `width`^2 + `width` weights in float64 whose backward pass keeps `width` numbers each."""
+    model = nn.Sequential(nn.Linear(width, width, dtype=torch.float64))
+    data = draw(0, 2, width), draw(1, 2, width)
+    state = standing(model, Task.regression(data, data))
+    state.device = WithFree(free)
+    return examples_at_once(state, data)
+
+
+def test_a_gpu_takes_as_many_examples_at_once_as_an_eighth_of_what_it_has_free():
+    weights, gib = 8 * (1000**2 + 1000), 2**30
+
+    assert at_once(None) == CHUNK_BYTES // weights == 8  # on the CPU
+    assert at_once(0) == at_once(2**28) == 8  # a GPU that is nearly full
+    assert at_once(16 * gib) == pytest.approx(2 * gib / weights, rel=0.01)
+    assert at_once(128 * gib) == pytest.approx(16 * gib / weights, rel=0.01)
+    assert at_once(17 * gib) == at_once(20 * gib) == at_once(31 * gib) == at_once(16 * gib)  # resuming cuts alike
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20])
