@@ -1,6 +1,7 @@
 """One probe, in a process of its own: whether a micro-batch of this size trains here, and what it takes."""
 
 import contextlib
+import os
 import sys
 import time
 import traceback
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
+from batchlab.host.nvml import full_uuid, process_bytes
 from batchlab.instruments.memory_account import SIZES, account
 from batchlab.recording.masking import concealed
 from batchlab.records import RunStatus
@@ -98,6 +100,8 @@ def probe(
         marks.reset()
         if allowed is None:
             allowed = int((device.free_bytes() or 0) * (1 - headroom))
+        else:
+            allowed -= _taken_beside_tensors(device)
         try:
             with device.limited(allowed):
                 _train(config, device, course, steps, seconds, clock)
@@ -127,6 +131,20 @@ def probe(
         n_val=course.n_val,
     )
     return made, counted
+
+
+def _taken_beside_tensors(device: Device) -> int:
+    """Bytes of a CUDA device that its context and its libraries take, on a small card as on a large one; 0 where the
+    driver does not say, and on the CPU, where a limit is of what comes on top."""
+    uuid = device.uuid()
+    if uuid is None:
+        return 0
+    square = torch.ones(1, 1, 8, 8, device=device.torch_device)
+    torch.nn.functional.conv2d(square @ square, square[..., :3, :3])  # loads cuBLAS and cuDNN
+    device.drain()
+    del square
+    device.empty_cache()
+    return process_bytes(full_uuid(uuid), os.getpid()) or 0
 
 
 def _import_targets(config: RunConfig) -> None:

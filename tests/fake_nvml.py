@@ -20,6 +20,7 @@ class Card:
     used: int = GIB // 2
     mode: int = 0
     pids: list[int] | None = field(default_factory=list)  # None: not permitted
+    used_by: dict[int, int] = field(default_factory=dict)  # bytes, by process
     instances: list["Card"] | None = None  # a list: MIG is on
     denied: bool = False  # a batch system keeps it from this job
 
@@ -81,7 +82,7 @@ class FakeNvml:
     def nvmlDeviceGetComputeRunningProcesses(self, card: Card) -> list[SimpleNamespace]:  # noqa: N802
         if card.pids is None:
             raise NVMLError("Not Supported")
-        return [SimpleNamespace(pid=pid) for pid in card.pids]
+        return [SimpleNamespace(pid=pid, usedGpuMemory=card.used_by.get(pid)) for pid in card.pids]
 
     def nvmlDeviceGetMigMode(self, card: Card) -> list[int]:  # noqa: N802
         if card.uuid.startswith("MIG-"):

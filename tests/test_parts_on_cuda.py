@@ -19,6 +19,9 @@ from batchlab.probe import probe
 from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome
 from batchlab.training import assembly, checkpoint
+from batchlab.training.devices import cuda as cuda_devices
+from batchlab.training.devices.cuda import spills_to_the_host
+from batchlab.training.devices.named import device_named
 from batchlab.verify import examination as verifying
 
 NAMES = ["First GPU", "Second GPU"]
@@ -86,6 +89,34 @@ def test_finds_limit_is_set_on_it_and_taken_away(asked, index, cuda, tmp_path):
     fractions = [call[1:] for call in cuda.calls if call[0] == "memory_fraction"]
     assert (fractions[0], fractions[-1]) == ((64 / 256, index), (1.0, index))
     assert only_used(cuda, index)
+
+
+def test_a_limit_makes_a_card_of_that_size_of_the_device(cuda):
+    device = device_named("cuda")
+    device.prepare(deterministic=False)
+    with device.limited(64 * MIB):
+        assert (device.total_bytes(), device.gather_bytes) == (64 * MIB, 64 * MIB // 512)
+    assert device.total_bytes() == 256 * MIB
+
+
+def test_what_cuda_takes_beside_tensors_comes_off_a_limit_that_was_given(cuda, tmp_path, monkeypatch):
+    monkeypatch.setattr("batchlab.probe.process_bytes", lambda uuid, pid: 20 * MIB)
+    assert probed(tiny(tmp_path, device="cuda"), allowed=None)[0].allowed_bytes == int(0.95 * (256 - 32) * MIB)
+    assert probed(tiny(tmp_path, device="cuda"), allowed=64 * MIB)[0].allowed_bytes == 44 * MIB
+
+
+@pytest.mark.parametrize(("release", "limited"), [("6.6.87.2-microsoft-standard-WSL2", True), ("6.1.0-amd64", False)])
+def test_under_windows_pytorch_refuses_what_the_driver_would_serve_from_the_host(
+    release, limited, tmp_path, monkeypatch
+):
+    kernel = tmp_path / "osrelease"
+    kernel.write_text(release)
+    monkeypatch.setattr(cuda_devices, "spills_to_the_host", lambda: spills_to_the_host(kernel))
+    with faked_cuda(1, total_bytes=256 * MIB) as cuda:
+        device_named("cuda").prepare(deterministic=False)
+        free, total = torch.cuda.mem_get_info(0)
+    assert free < total
+    assert [call[1:] for call in cuda.calls if call[0] == "memory_fraction"] == [(free / total, 0)] * limited
 
 
 @on_each

@@ -70,6 +70,18 @@ def used_bytes(uuid: str, api: Api | None = None) -> int | None:
     return None if memory is None else int(memory.used)
 
 
+def process_bytes(uuid: str, pid: int, api: Api | None = None) -> int | None:
+    """Bytes that one process has on a GPU, context and libraries included; None where the driver does not say.
+
+    In a container the driver may list processes by numbers that mean others in here.
+    """
+    api = api or _pynvml()
+    handle = _handle(api, uuid)
+    listed = None if handle is None else _asked(api, lambda: api.nvmlDeviceGetComputeRunningProcesses(handle))
+    used = [getattr(process, "usedGpuMemory", None) for process in listed or () if int(process.pid) == pid]
+    return int(used[0]) if used and used[0] is not None else None
+
+
 def full_uuid(uuid: str, api: Api | None = None) -> str:
     """`uuid` of PyTorch as NVML knows it: it calls a MIG instance `MIG-...`; as it is where the driver knows none."""
     api = api or _pynvml()

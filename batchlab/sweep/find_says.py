@@ -75,9 +75,11 @@ def _of_the_limit(search: Search) -> str:
         limit = f"This machine can give {mib(search.limit)} MiB now"
     else:
         limit = "No memory_limit was given, so it is what the device has free"
-    return (
-        f"{limit}. {HEADROOM:.0%} of it was left: each probe had {mib(search.allowed)} MiB on {search.config.device}."
-    )
+    had = f"{HEADROOM:.0%} of it was left: each probe had {mib(search.allowed)} MiB on {search.config.device}."
+    if search.limit is not None and search.allowed is not None and search.config.device != "cpu":
+        taken = int(search.limit * (1 - HEADROOM)) - search.allowed
+        had += f" CUDA and its libraries take {mib(taken)} MiB beside that." if taken > 0 else ""
+    return f"{limit}. {had}"
 
 
 def _nothing_fits(found: Found) -> str:

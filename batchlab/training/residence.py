@@ -92,8 +92,10 @@ def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
     total = device.total_bytes()
     if total is None:
         return False
+    free = device.free_bytes()
+    room = total if free is None else min(total, free)  # others may hold some of it
     there = sum(t.nbytes for t in held(beside))  # or will be there
-    return there + coming > DEVICE_SHARE * total
+    return there + coming > DEVICE_SHARE * room
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:

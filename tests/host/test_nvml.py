@@ -2,7 +2,7 @@
 
 from fake_nvml import GIB, Card, FakeNvml, divided, four
 
-from batchlab.host.nvml import Driver, Gpu, computing_on, read_driver, used_bytes
+from batchlab.host.nvml import Driver, Gpu, computing_on, process_bytes, read_driver, used_bytes
 
 
 def test_a_machine_without_a_driver_says_why() -> None:
@@ -54,3 +54,11 @@ def test_the_processes_of_a_gpu_are_its_own() -> None:
     api.cards[3].pids = None
 
     assert [computing_on(card.uuid, api) for card in api.cards] == [set(), set(), {41, 42}, None]
+
+
+def test_what_a_process_has_on_a_gpu_is_its_own() -> None:
+    api = four()
+    api.cards[2].pids, api.cards[2].used_by = [41, 42], {41: GIB}
+
+    assert [process_bytes(api.cards[2].uuid, pid, api) for pid in (41, 42, 43)] == [GIB, None, None]
+    assert process_bytes("GPU-none", 41, api) is None

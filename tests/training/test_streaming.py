@@ -196,8 +196,11 @@ def test_what_streams_and_what_is_held():
     assert isinstance(brought(Large(), CPU, name="val"), Streamed)
 
 
-def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(monkeypatch):
-    monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: 1000)
+@pytest.mark.parametrize(("total", "free"), [(1000, 1000), (8000, 1000), (1000, 8000)])
+def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, free, monkeypatch):
+    # 1,000 bytes that nobody else holds, or as many of a larger device that others use.
+    monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: total)
+    monkeypatch.setattr(CudaDevice, "free_bytes", lambda device: free)
     cuda = CudaDevice(0)
 
     class There(torch.Tensor):  # stands for 300 bytes that the device holds

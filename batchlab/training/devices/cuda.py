@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ class CudaDevice:
     def __init__(self, index: int) -> None:
         self.torch_device = torch.device("cuda", index)
         self._copies = CudaCopies(self.torch_device)
+        self._limit: int | None = None  # bytes, while `limited`
 
     def __str__(self) -> str:
         return str(self.torch_device)
@@ -47,6 +49,9 @@ class CudaDevice:
             _refuse_another_workspace()
         torch.use_deterministic_algorithms(deterministic)
         torch.cuda.set_device(self.torch_device)
+        if spills_to_the_host():
+            free, total = torch.cuda.mem_get_info(self.torch_device)
+            torch.cuda.set_per_process_memory_fraction(free / total, self.torch_device)
 
     def name(self) -> str | None:
         return str(torch.cuda.get_device_name(self.torch_device))
@@ -108,13 +113,17 @@ class CudaDevice:
                 "smaller memory_limit, or leave it out"
             )
         torch.cuda.set_per_process_memory_fraction(allowed / total, self.torch_device)
+        self._limit = allowed
         try:
             yield
         finally:  # what is made of the outcome needs memory too
+            self._limit = None
             torch.cuda.set_per_process_memory_fraction(1.0, self.torch_device)
 
     def total_bytes(self) -> int | None:
-        return int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+        """Inside `limited` the limit: what a card of that size would have."""
+        total = int(torch.cuda.get_device_properties(self.torch_device).total_memory)
+        return total if self._limit is None else min(total, self._limit)
 
     def free_bytes(self) -> int | None:
         return int(torch.cuda.mem_get_info(self.torch_device)[0])
@@ -184,6 +193,17 @@ def _refuse_another_workspace() -> None:
             f"deterministic=true on CUDA needs {WORKSPACE}={' or '.join(DETERMINISTIC_WORKSPACES)}, and the "
             f"environment sets {said or 'it to nothing'}: unset it, or use deterministic=false"
         )
+
+
+def spills_to_the_host(kernel: Path = Path("/proc/sys/kernel/osrelease")) -> bool:
+    """Whether the driver may serve from host memory what the device has no room for, as it does under Windows (WSL).
+
+    A run would get slow in place of running out; a limit of what is free now makes PyTorch refuse it instead.
+    """
+    try:
+        return "microsoft" in kernel.read_text(encoding="utf-8").lower()
+    except OSError:
+        return False
 
 
 def visible_devices() -> int:

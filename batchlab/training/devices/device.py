@@ -80,7 +80,7 @@ class Device(Protocol):
         """Inside, this process may take `allowed` bytes beyond what it has; BadRequest where there are not as many."""
 
     def total_bytes(self) -> int | None:
-        """The device's own memory; None where it is the host's."""
+        """The device's own memory, or what `limited` leaves of it; None where it is the host's."""
 
     def free_bytes(self) -> int | None:
         """What of it is free now, whoever uses the rest; None where it is the host's."""
