@@ -13,12 +13,14 @@ from batchlab.config import RunConfig, from_dict
 from batchlab.errors import BatchlabError
 from batchlab.instruments.panel import build_instruments
 from batchlab.plan import plan
+from batchlab.printable import counted
 from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
 from batchlab.training.batches import gather, length, slices
+from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.cuda import allow_deterministic_products
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import is_out_of_memory
@@ -70,6 +72,10 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
         except (Exception, SystemExit) as error:
             if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
                 found[concealed(in_the_users_words(error), values)] = None
+            if is_broken_context(error):  # nothing can be built after it in this process
+                if left := len(grid) - position:
+                    found[f"{counted(left, 'point')} after it were not checked"] = None
+                return list(found), facts + [nowhere] * (left + 1)
         if len(facts) < position:
             facts.append(nowhere)
     return list(found), facts

@@ -6,11 +6,10 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
@@ -25,9 +24,10 @@ from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
-from batchlab.training.devices.precision import Precision
 from batchlab.training.devices.process_memory import give_freed_pages_back
 from batchlab.training.evaluation import by_example
+from batchlab.training.first_error import finally_do
+from batchlab.training.phase import BATCH, BUILDING, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -38,33 +38,11 @@ MOST_STEPS = 21
 class _Course:
     """How far a probe is, and what is known of it: it may end anywhere."""
 
-    phase: str = "building"
+    phase: Phase = field(default_factory=Phase)
     seconds: list[float] = field(default_factory=list)
     n_train: int | None = None
     n_val: int | None = None
     state: RunState | None = None
-
-
-class _Watched(Precision):
-    """A precision that notes which part of training asks for it: where memory ran out is a result."""
-
-    def __init__(self, name: str, device: Device, course: _Course) -> None:
-        super().__init__(name, device)
-        self._course = course
-
-    def forward(self) -> AbstractContextManager[object]:
-        self._course.phase = "forward"
-        return super().forward()
-
-    def backward(self, losses: Tensor, weight: float) -> None:
-        self._course.phase = "backward"
-        super().backward(losses, weight)
-
-    def update(
-        self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float | None
-    ) -> Tensor | None:
-        self._course.phase = "optimizer"
-        return super().update(optimizer, parameters, clip_norm)
 
 
 def probe(
@@ -82,9 +60,10 @@ def probe(
 
     More steps, where they are quick, until `seconds` have passed. With `allowed` bytes of memory beyond the process
     with its libraries loaded; None: what is free on the CUDA device, less the share `headroom`. Data, weights,
-    gradients and the optimizer's state count. `exact`: host memory that is freed counts no more; otherwise it is kept,
-    as a run keeps it. Data of fewer examples is repeated. Never raises: what went wrong is the probe's outcome. The
-    bytes by category come with a probe of 4 examples or more that ran.
+    gradients and the optimizer's state count. The bytes are training's; a validation that does not fit is halved, as
+    in a run. `exact`: host memory that is freed counts no more; otherwise it is kept, as a run keeps it. Data of fewer
+    examples is repeated. Never raises: what went wrong is the probe's outcome. The bytes by category come with a probe
+    of 4 examples or more that ran.
     """
     accumulate = len(config.micro_batch_sizes)
     # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
@@ -102,16 +81,12 @@ def probe(
             allowed = int((device.free_bytes() or 0) * (1 - headroom))
         else:
             allowed -= _taken_beside_tensors(device)
-        try:
-            with device.limited(allowed):
+        with device.limited(allowed):
+            with finally_do(lambda: peaks.update(marks.read())):
                 _train(config, device, course, steps, seconds, clock)
-                _validate(course, size)
-        finally:
-            peaks = marks.read()
-        retries = device.allocator_retries()
-        sizes = [passed for passed in SIZES if passed <= size]  # more might not fit
-        if course.state is not None and len(sizes) > 1:
-            counted = account(course.state, sizes)
+            retries = device.allocator_retries()  # of training: a validation that is halved makes some of its own
+            _validate(course, min(size, config.eval_batch_size))
+        counted = _accounted(config, course, size)
     except (Exception, SystemExit) as error:
         outcome, reason = _judged(error, config)
     if outcome is Outcome.FITS and retries:
@@ -120,7 +95,7 @@ def probe(
         size=size,
         outcome=outcome,
         accumulate=accumulate,
-        phase="" if outcome in (Outcome.FITS, Outcome.RETRIES) else course.phase,
+        phase="" if outcome in (Outcome.FITS, Outcome.RETRIES) else course.phase.name,
         reason=reason,
         allowed_bytes=allowed,
         # What the limit is about: what PyTorch took from the device, or the process from the host.
@@ -157,13 +132,14 @@ def _train(
     config: RunConfig, device: Device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
 ) -> None:
     """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
+    course.phase.name = DATA
     task, train, val = data = assembly.build_data(config, device)
+    course.phase.name = BUILDING
     course.n_train, course.n_val = length(train), length(val)
-    precision = _Watched(config.precision, device, course)
     total = MOST_STEPS * config.batch_size
-    state = assembly.build_state(config, data, device, budget=total, precision=precision)
-    course.state = state
-    step = Step(state.model, state.optimizer, task, precision, config.clip_norm)
+    state = assembly.build_state(config, data, device, budget=total)
+    state.phase, course.state = course.phase, state
+    step = Step(state.model, state.optimizer, task, state.precision, config.clip_norm, phase=course.phase)
     # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
     row = Batches(
         train,
@@ -175,11 +151,11 @@ def _train(
     )
     batches = iter(row)
     began = clock()
-    with precision.training():
+    course.phase.name = BATCH
+    with state.precision.training():
         for number in range(MOST_STEPS):
             if number >= steps and clock() - began > seconds:
                 break
-            course.phase = "batch"
             start = clock()
             step(next(batches))
             device.drain()
@@ -187,11 +163,24 @@ def _train(
 
 
 def _validate(course: _Course, size: int) -> None:
-    """A validation pass of `size` examples at once, beside the weights, gradients and optimizer that training has."""
+    """A validation pass of `size` examples, as many at once as fit beside the weights, gradients and optimizer that
+    training has: only where not even one does, nothing of this size can be run."""
     state = course.state
     assert state is not None
-    course.phase = "validation"
-    by_example(state, gather(state.val, torch.arange(size) % length(state.val)), size)
+    course.phase.name = VALIDATION
+    by_example(state, gather(state.val, torch.arange(min(size, length(state.val)))), size)
+
+
+def _accounted(config: RunConfig, course: _Course, size: int) -> Account | None:
+    """The bytes by category, of what ran; None where they cannot be counted, which takes nothing from the outcome."""
+    sizes = [passed for passed in SIZES if passed <= size]  # more might not fit
+    if course.state is None or len(sizes) < 2:
+        return None
+    try:
+        return account(course.state, sizes)
+    except Exception:
+        _log(config)
+        return None
 
 
 def _judged(error: BaseException, config: RunConfig) -> tuple[Outcome, str]:
@@ -203,6 +192,11 @@ def _judged(error: BaseException, config: RunConfig) -> tuple[Outcome, str]:
         return Outcome.OOM, reason
     if is_kernel_limit(error):
         return Outcome.KERNEL_LIMIT, reason
+    _log(config)
+    return Outcome.FAILED, reason
+
+
+def _log(config: RunConfig) -> None:
+    """The traceback of the error that is being handled, on stderr."""
     with contextlib.suppress(OSError):  # the log may lie on a full disk
         sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))
-    return Outcome.FAILED, reason

@@ -51,6 +51,8 @@ class RunRecord:
     seed: int
     batch_size: int
     reason: str = ""  # why it ended so, where `completed` does not say it all
+    phase: str = ""  # of `training.phase`, in which it ran out of memory or failed
+    notes: tuple[str, ...] = ()  # what it could not do as it was asked to, a sentence each
     schema_version: int = SCHEMA_VERSION
     overrides: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class RunRecord:
     epochs: float = 0.0
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
+    eval_batch_size_used: int | None = None  # `eval_batch_size`, or as many as fitted beside training
     target: Mapping[str, Any] | None = None  # metric, value, reached, step, examples, train_seconds, resolution
     final: Mapping[str, float] = field(default_factory=dict)  # the last value of each measurement
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
@@ -104,6 +107,6 @@ class RunRecord:
         for required in ("run_id", "study", "status", "config", "seed", "batch_size"):
             known[required] = values[required]
         known["status"] = RunStatus(known["status"])
-        for name in ("overrides", "micro_batch_sizes", "resumed_at"):
+        for name in ("overrides", "notes", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)

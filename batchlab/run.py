@@ -13,7 +13,7 @@ from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest, Diverged, StorageError
 from batchlab.instruments.instrument import Instrument
 from batchlab.instruments.panel import build_instruments
-from batchlab.plan import Plan, plan, rate_at
+from batchlab.plan import plan, rate_at
 from batchlab.recording import disk
 from batchlab.recording.checkpoint_files import remove_checkpoints, set_aside, usable_checkpoints, write_checkpoint
 from batchlab.recording.code_files import code_files, code_fingerprint, code_targets
@@ -21,7 +21,6 @@ from batchlab.recording.environment import environment
 from batchlab.recording.events import RunEvents
 from batchlab.recording.files import now_utc
 from batchlab.recording.journal import Journal, NotItsJournal, read_journal
-from batchlab.recording.knobs import knobs
 from batchlab.recording.ledger import Ledger
 from batchlab.recording.masking import concealed, masked, masked_overrides
 from batchlab.recording.run_folder import METRICS, hold, read_record, set_damaged_aside, write_config, write_record
@@ -29,8 +28,10 @@ from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
 from batchlab.training.checkpoint import Checkpointer
-from batchlab.training.devices.out_of_memory import how_it_failed
+from batchlab.training.ending import how_it_ended
+from batchlab.training.first_error import finally_do
 from batchlab.training.loop import train
+from batchlab.training.phase import BUILDING, CHECKPOINT, DATA, Phase
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -58,6 +59,9 @@ class Listener:
     def say(self, text: str) -> None:
         """What a person should know: where it goes on from, and what could not be used."""
 
+    def note(self, text: str) -> None:
+        """What the run could not do as it was asked to; its record has it as well."""
+
 
 def run(
     config: RunConfig,
@@ -72,8 +76,8 @@ def run(
 
     A point that does not fit or diverges is a result, and so is an error of the user's code: all are recorded, with
     the traceback of an error on stderr. `stopping` is asked between steps, `shared` at the end: whether another point
-    used the machine meanwhile. Raises RunIsHeld where another process
-    holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
+    used the machine meanwhile. Raises RunIsHeld where another process holds the folder, and StorageError where the
+    disk does not take it: then the run is as it was last recorded.
     """
     with hold(folder), contextlib.ExitStack() as closing:
         listener = listener or Listener()
@@ -94,13 +98,14 @@ def run(
         except Diverged as error:
             status, reason = RunStatus.DIVERGED, str(error)
         except (Exception, SystemExit) as error:
-            status, reason = how_it_failed(error)
+            status, reason = how_it_ended(error, point.phase.name)
             reason = concealed(reason, to_dict(config))  # the user's code may quote what it was given
+            point.record = replace(point.record, phase=point.phase.name)
             with contextlib.suppress(OSError):  # the log may lie on a full disk
                 sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))
         spent = point.record.wall_seconds + time.perf_counter() - began
         together = point.record.shared_machine or shared()
-        point.keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
+        point.end(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
         if status.is_answer:
             remove_checkpoints(folder)
         return point.record
@@ -118,7 +123,8 @@ class _Point:
         closing: contextlib.ExitStack,
     ) -> None:
         self.config, self.folder, self.identity, self.closing = config, folder, identity, closing
-        self.interrupted = False
+        self.interrupted, self.phase = False, Phase()
+        self.journal: Journal | None = None
         disk.sweep(folder)
         if config.force or (before is not None and before.status.is_answer):
             remove_checkpoints(folder)
@@ -136,6 +142,7 @@ class _Point:
             accumulate=len(config.micro_batch_sizes),
             attempts=(before.attempts if before else 0) + 1,
             resumed_at=before.resumed_at if before else (),
+            notes=before.notes if before else (),
             shared_machine=before.shared_machine if before else False,
             wall_seconds=before.wall_seconds if before else 0.0,
             started_at=(before.started_at if before else "") or now_utc(),
@@ -148,17 +155,26 @@ class _Point:
         self.record = replace(self.record, **changes)
         write_record(self.folder, self.record)
 
+    def end(self, **changes: Any) -> None:
+        """`keep`, with the journal on the disk before it: a loss of power could leave half of it."""
+        if self.journal is not None:
+            self.journal.flush()
+        self.keep(**changes)
+
     def train(self, listener: Listener, stopping: Callable[[], bool]) -> None:
         """Builds the parts, runs the loop to its end, and keeps what it came to."""
         config = self.config
         device = assembly.prepare_process(config)
+        self.phase.name = DATA
         data, fingerprint = assembly.build_known_data(config, device)
         task, train_set, _ = data
+        self.phase.name = BUILDING
         planned = plan(config, length(train_set))
         state = assembly.build_state(config, data, device, budget=planned.examples)
+        state.phase, state.note = self.phase, lambda text: self._note(text, listener)
         peak_rate = assembly.peak_rate(config)
         instruments = dict(zip(config.instruments, build_instruments(config, planned, task), strict=True))
-        journal = self.closing.enter_context(Journal(self.folder / METRICS))
+        self.journal = journal = self.closing.enter_context(Journal(self.folder / METRICS))
         self._resume(state, instruments, journal, listener)
         code = code_files(code_targets(to_dict(config)))
         self.keep(
@@ -175,7 +191,8 @@ class _Point:
             target=config.target,
             resolution=max(planned.eval_every, config.batch_size),
         )
-        events = self._open_events(planned)
+        events = RunEvents.of(self.record, self.folder, group=self.identity.group, budget=planned.examples)
+        self.closing.callback(lambda: events.close(self.record.status))
         for measurement in read_journal(self.folder / METRICS):  # of before the checkpoint
             ledger.take(measurement)
             events.add(measurement)
@@ -199,7 +216,21 @@ class _Point:
             self.interrupted = stopping()
             return self.interrupted
 
-        try:
+        def keep_numbers() -> None:
+            self.record = replace(
+                self.record,
+                steps=state.step,
+                examples=state.examples,
+                epochs=state.examples / length(train_set),
+                train_seconds=state.meter.seconds,
+                eval_batch_size_used=state.eval_at_most or config.eval_batch_size,
+                **ledger.fields(),
+            )
+
+        def keep_weights() -> None:  # by itself: a device that failed cannot be asked for them
+            self.record = replace(self.record, weights_fingerprint=assembly.weights_fingerprint(state.model))
+
+        with finally_do(keep_weights), finally_do(keep_numbers):
             for measurement in train(
                 state,
                 Batches(
@@ -211,7 +242,7 @@ class _Point:
                     augment=task.augment,
                     device=device,
                 ),
-                Step(state.model, state.optimizer, task, state.precision, config.clip_norm),
+                Step(state.model, state.optimizer, task, state.precision, config.clip_norm, phase=self.phase),
                 [*instruments.values(), saving],
                 learning_rate=lambda examples: rate_at(config, planned, peak_rate, examples),
                 stopping=interrupted,
@@ -222,21 +253,14 @@ class _Point:
                 events.add(measurement)
                 listener.take(measurement)
             if self.interrupted and state.step > 0:
+                self.phase.name = CHECKPOINT
                 save()
-        finally:
-            journal.flush()  # before the record says how it ended, or a loss of power could leave half of it
-            self.record = replace(
-                self.record,
-                steps=state.step,
-                steps_skipped=int(ledger.final.get("train/steps_skipped", 0)),
-                examples=state.examples,
-                epochs=state.examples / length(train_set),
-                train_seconds=state.meter.seconds,
-                final=dict(ledger.final),
-                best=dict(ledger.best),
-                target=ledger.target_record(),
-                weights_fingerprint=assembly.weights_fingerprint(state.model),
-            )
+
+    def _note(self, text: str, listener: Listener) -> None:
+        """Puts `text` into the record, and tells `listener`."""
+        text = concealed(text, to_dict(self.config))
+        self.keep(notes=(*self.record.notes, text))
+        listener.note(text)
 
     def _resume(
         self, state: RunState, instruments: Mapping[str, Instrument], journal: Journal, listener: Listener
@@ -261,6 +285,7 @@ class _Point:
             if self.record.attempts > 1 and not self.config.force:
                 listener.say("starts again from its first step (there is no checkpoint to go on from)")
             journal.truncate(0)
+            self.record = replace(self.record, notes=())
             return
         try:
             checkpoint.restore(found, state, instruments)
@@ -268,16 +293,3 @@ class _Point:
             raise BadRequest(f"its checkpoint of step {found['step']:,} cannot be used: {error}; use --force") from None
         listener.say(f"goes on from its checkpoint at step {state.step:,}")
         self.record = replace(self.record, resumed_at=(*self.record.resumed_at, state.step))
-
-    def _open_events(self, planned: Plan) -> RunEvents:
-        """TensorBoard's view of the run, in a file of its own: begun anew, and drawn again from the journal."""
-        events = RunEvents(
-            self.folder,
-            run_id=self.identity.run_id,
-            group=self.identity.group,
-            hparams=knobs(self.record),
-            started=time.time(),
-            budget=planned.examples,
-        )
-        self.closing.callback(lambda: events.close(self.record.status))
-        return events

@@ -11,9 +11,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from batchlab.task import Batch, Task
-from batchlab.training.batches import rebuilt, slices, tensors
+from batchlab.training.batches import length, rebuilt, slices, tensors
 from batchlab.training.devices.device import Device
-from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.halving import halved
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -91,14 +91,13 @@ class LossSurface:
 
     def _summed(self, one: Callable[[Batch], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The sums over all pieces of what `one` makes of each."""
-        while True:
-            try:
-                parts = map(one, slices(self._data, self.chunk))
-                return functools.reduce(lambda total, part: tuple(map(torch.add, total, part)), parts)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error) or self.chunk == 1:
-                    raise
-            self.chunk = -(-self.chunk // 2)  # out here, where the frames that held the memory are gone
+
+        def summed(chunk: int) -> tuple[Tensor, ...]:
+            parts = map(one, slices(self._data, chunk))
+            return functools.reduce(lambda total, part: tuple(map(torch.add, total, part)), parts)
+
+        total, self.chunk = halved(summed, self.chunk, of=length(self._data), device=self._device)
+        return total
 
     def _widened(self, tensor: Tensor) -> Tensor:
         wider = tensor.is_floating_point()

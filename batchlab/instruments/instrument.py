@@ -31,10 +31,11 @@ class Instrument:
     The factory is called with the instrument's own keys of the config and what its signature takes of: `eval_every`,
     `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples), `clip_norm`, `seed`,
     `task` and `instrument_name` (its key in the config). It raises BadRequest where it cannot measure the task: that
-    is before the first point starts.
+    is before the first point starts. Where `measure` or `conclude` runs out of memory, the run goes on without it.
     """
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end
+    instrument_name: str = ""  # its key in the config, once it has been made from one
 
     @empty
     def watch(self, outcome: Outcome) -> None:

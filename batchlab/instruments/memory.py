@@ -11,6 +11,8 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.task import Batch
 from batchlab.training.batches import gather
+from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.halving import give_back
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -29,10 +31,9 @@ class Memory(Instrument):
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         if state.step == 0:
-            # Gathered, not sliced: a slice would be charged the storage of the whole set.
-            batch = gather(state.train, torch.arange(self.micro_batch_size))
-            saved = saved_for_backward_bytes(state, batch)
-            yield state.measurement("memory/saved_for_backward_bytes", saved)
+            saved = self._saved(state)
+            if saved is not None:
+                yield state.measurement("memory/saved_for_backward_bytes", saved)
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         for name, peak in state.meter.peak_bytes.items():
@@ -41,6 +42,18 @@ class Memory(Instrument):
         used = None if uuid is None else used_bytes(full_uuid(uuid))
         if used is not None:
             yield state.measurement("memory/device_used_bytes", used)
+
+    def _saved(self, state: RunState) -> int | None:
+        """None where the forward pass does not fit: the peaks of what does are worth having all the same."""
+        try:
+            # Gathered, not sliced: a slice would be charged the storage of the whole set.
+            return saved_for_backward_bytes(state, gather(state.train, torch.arange(self.micro_batch_size)))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        give_back(state.device)  # out here, where the frames that held the memory are gone
+        state.note("memory/saved_for_backward_bytes is not counted: the forward pass for it does not fit the memory")
+        return None
 
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:

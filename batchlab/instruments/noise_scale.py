@@ -1,6 +1,5 @@
 """How much of a gradient is noise."""
 
-import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +16,7 @@ from batchlab.records import Measurement
 from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
-from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.halving import halved
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -90,7 +89,7 @@ class GradientNoiseScale(Instrument):
         self.adam, self.full, self.per_layer = adam is not False, full, per_layer
         self.group, self.name = group, instrument_name
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "noise_scale", group, self.method))
-        self._chunk = 0  # examples whose gradients are held at once; found at the first measurement
+        self._chunk = 0  # examples whose gradients are held at once: found at the first measurement, then what fits
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         named = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
@@ -98,7 +97,7 @@ class GradientNoiseScale(Instrument):
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
         examples, unit = self._sizes(length(state.train))
-        with _fitting(self.name), leaving_no_trace(state.model, state.device), state.precision.full():
+        with leaving_no_trace(state.model, state.device), state.precision.full():
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # dropout's stream
             norms_of = self._norms_of(state, unit, parameters, scales)
             state.model.train()
@@ -165,7 +164,15 @@ class GradientNoiseScale(Instrument):
             # The first examples, not drawn ones: a run that goes on looks again, and would draw others from then on.
             refuse_company(state, gather(state.train, torch.arange(PARTS)), parameters)
             self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
-        return lambda batch: per_example_norms(model, task, batch, parameters, scales, chunk=self._chunk)
+
+        def norms_of(batch: Batch) -> Tensor:
+            def in_chunks(chunk: int) -> Tensor:
+                return per_example_norms(model, task, batch, parameters, scales, chunk=chunk)
+
+            norms, self._chunk = halved(in_chunks, self._chunk, of=length(batch), device=state.device)
+            return norms
+
+        return norms_of
 
     def _forms(self, state: RunState, examples: int) -> Tensor:
         eighth = self._eighth(examples)
@@ -179,20 +186,6 @@ class GradientNoiseScale(Instrument):
 
     def _told(self, state: RunState, name: str, scale: NoiseScale) -> Measurement:
         return state.measurement(f"{self.group}/{name}", scale.examples, low=scale.low, high=scale.high, n=scale.draws)
-
-
-@contextlib.contextmanager
-def _fitting(name: str) -> Iterator[None]:
-    """BadRequest where memory runs out inside: that the instrument does not fit says nothing of the batch size."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise BadRequest(
-            f"instruments.{name} does not fit the memory that is left beside training: take the instrument out "
-            f"with ~instruments.{name}"
-        ) from error
 
 
 def _layers(names: Sequence[str]) -> dict[str, list[int]]:

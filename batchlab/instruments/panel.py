@@ -23,13 +23,10 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
         "seed": config.seed,
         "task": task,
     }
-    return [
-        targets.build(
-            group,
-            Instrument,
-            what=f"instruments.{name}",
-            offered=offered | {"instrument_name": name},
-            trust=config.trust,
-        )
-        for name, group in config.instruments.items()
-    ]
+    built = []
+    for name, group in config.instruments.items():
+        known = offered | {"instrument_name": name}
+        instrument = targets.build(group, Instrument, what=f"instruments.{name}", offered=known, trust=config.trust)
+        instrument.instrument_name = name
+        built.append(instrument)
+    return built

@@ -113,32 +113,28 @@ class Sharpness(Instrument):
             return  # there is nothing to be sharp
         # Of the run's seed and the group: nothing has to be kept for resuming, and batch sizes are paired.
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "sharpness", group))
-        try:
-            with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
-                weights = surface.weights
-                ends = extreme_eigenvalues(
-                    surface.hessian_product,
-                    torch.randn(len(weights), generator=generator).to(weights),
-                    tolerance=self.tolerance,
-                    most_products=self.products,
-                    most_vectors=min(40, max(12, BASIS_BYTES // weights.nbytes)),
-                )
-                traced = trace(surface.hessian_product, weights, probes=self.probes, generator=generator)
-                _, gradient = surface.gradient(weights)
-                rises = {
-                    "sam": sam(surface.value, weights, gradient, rho=self.rho),
-                    "asam": asam(surface.value, weights, gradient, scale=weights.abs(), rho=self.asam_rho),
-                    "keskar": keskar(
-                        surface.gradient,
-                        weights,
-                        epsilon=KESKAR_EPSILON,
-                        iterations=KESKAR_ITERATIONS,
-                        generator=generator,
-                    ),
-                }
-        except (RuntimeError, MemoryError) as error:
-            _refuse_if_too_large(error)
-            raise
+        with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
+            weights = surface.weights
+            ends = extreme_eigenvalues(
+                surface.hessian_product,
+                torch.randn(len(weights), generator=generator).to(weights),
+                tolerance=self.tolerance,
+                most_products=self.products,
+                most_vectors=min(40, max(12, BASIS_BYTES // weights.nbytes)),
+            )
+            traced = trace(surface.hessian_product, weights, probes=self.probes, generator=generator)
+            _, gradient = surface.gradient(weights)
+            rises = {
+                "sam": sam(surface.value, weights, gradient, rho=self.rho),
+                "asam": asam(surface.value, weights, gradient, scale=weights.abs(), rho=self.asam_rho),
+                "keskar": keskar(
+                    surface.gradient,
+                    weights,
+                    epsilon=KESKAR_EPSILON,
+                    iterations=KESKAR_ITERATIONS,
+                    generator=generator,
+                ),
+            }
         for name, end in (("lambda_max", ends.largest), ("lambda_min", ends.smallest)):
             low, high = end.value - end.residual, end.value + end.residual
             yield state.measurement(f"{group}/{name}", end.value, low=low, high=high, n=n)
@@ -147,28 +143,16 @@ class Sharpness(Instrument):
             yield state.measurement(f"{group}/{name}", rise, n=n)
 
     def _refuse_unless_able(self, state: RunState) -> None:
-        """BadRequest, before a step is trained, where the model cannot be differentiated twice or takes too much."""
+        """BadRequest, before a step is trained, where the model cannot be differentiated twice."""
         data = next(slices(self._data(state), self.chunk))
-        try:
-            with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
-                _, gradient = surface.gradient(surface.weights)  # what fails here is no matter of the second derivative
-                try:
-                    surface.hessian_product(gradient)
-                except (RuntimeError, NotImplementedError) as error:
-                    _refuse_if_too_large(error)
-                    raise BadRequest(
-                        "instruments.sharpness differentiates the loss twice, and this model cannot be: "
-                        f"{str(error).strip().splitlines()[0]}; take the instrument out with ~instruments.sharpness"
-                    ) from error
-        except (RuntimeError, MemoryError) as error:
-            _refuse_if_too_large(error)
-            raise
-
-
-def _refuse_if_too_large(error: BaseException) -> None:
-    """BadRequest where memory ran out: that the instrument does not fit says nothing of the batch size."""
-    if is_out_of_memory(error):
-        raise BadRequest(
-            "instruments.sharpness does not fit the memory that is left beside training, even with one example at a "
-            "time: take the instrument out with ~instruments.sharpness"
-        ) from error
+        with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
+            _, gradient = surface.gradient(surface.weights)  # what fails here is no matter of the second derivative
+            try:
+                surface.hessian_product(gradient)
+            except (RuntimeError, NotImplementedError) as error:
+                if is_out_of_memory(error):
+                    raise
+                raise BadRequest(
+                    "instruments.sharpness differentiates the loss twice, and this model cannot be: "
+                    f"{str(error).strip().splitlines()[0]}; take the instrument out with ~instruments.sharpness"
+                ) from error

@@ -2,19 +2,42 @@
 
 from collections.abc import Iterator
 
+from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
+from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 from batchlab.training.evaluation import validated
+from batchlab.training.phase import VALIDATION
 from batchlab.training.state import RunState
 
 
 class Validation(Instrument):
-    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and fp32."""
+    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and fp32.
+
+    BadRequest where not even one example fits the memory: without it a run would have no result.
+    """
 
     def __init__(self, *, eval_every: int, eval_batch_size: int) -> None:
         self.every: int | None = eval_every
         self.eval_batch_size = eval_batch_size
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        for name, seen in validated(state, self.eval_batch_size).items():
+        state.phase.name = VALIDATION
+        try:
+            found = validated(state, self.eval_batch_size)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            raise BadRequest(does_not_fit(self.eval_batch_size, error)) from error
+        for name, seen in found.items():
             yield state.measurement(f"val/{name}", seen.mean)
+
+
+def does_not_fit(eval_batch_size: int, error: BaseException) -> str:
+    """The reason of a run whose validation has no room, not even for one example at a time."""
+    return (
+        f"the validation does not fit: eval_batch_size={eval_batch_size} was halved down to 1, and one example at a "
+        "time does not fit either, beside the weights, the gradients and the optimizer's state "
+        f"({how_it_failed(error)[1]}): use a smaller model, eval_precision=same in half precision, or a device with "
+        "more memory"
+    )

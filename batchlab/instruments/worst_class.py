@@ -46,7 +46,8 @@ class WorstClass(Instrument):
             return
         right = right_answers(validated(state, self.eval_batch_size))
         if self._classes is None:
-            labels = torch.cat([self.labels(batch) for batch in slices(state.val, self.eval_batch_size)])
+            at_once = state.eval_at_most or self.eval_batch_size
+            labels = torch.cat([self.labels(batch) for batch in slices(state.val, at_once)])
             _, self._classes = np.unique(labels.cpu().numpy(), return_inverse=True)
         hits = np.bincount(self._classes, weights=right).astype(np.int64)
         worst = smallest_share(hits, np.bincount(self._classes))

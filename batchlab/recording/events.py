@@ -10,8 +10,9 @@ from typing import Any
 from batchlab.recording import disk
 from batchlab.recording.event_file import EVENTS, EventFile, tag_of
 from batchlab.recording.hparams import session_end, session_start
+from batchlab.recording.knobs import knobs
 from batchlab.recording.layout import HIGH, LOW
-from batchlab.records import Measurement, RunStatus
+from batchlab.records import Measurement, RunRecord, RunStatus
 
 MOST_POINTS = 2000  # of a curve; the journal has them all
 BY_STEP = {"val/loss": "val/loss_by_step"}  # also drawn over optimizer steps
@@ -41,6 +42,11 @@ class RunEvents:
             remove_events(folder)
             self._file = EventFile(folder, started=started)
             self._file.summary(session_start(hparams, run_id=run_id, group=group, started=started))
+
+    @classmethod
+    def of(cls, record: RunRecord, folder: Path, *, group: str, budget: int) -> "RunEvents":
+        """Of the run whose record this is, begun now."""
+        return cls(folder, run_id=record.run_id, group=group, hparams=knobs(record), started=time.time(), budget=budget)
 
     def add(self, measurement: Measurement) -> None:
         """One point, unless it lies too near to the one before; the last of each curve is never lost."""

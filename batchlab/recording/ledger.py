@@ -43,6 +43,15 @@ class Ledger:
         """Whether the target's metric has been at or beyond its value."""
         return self._reached is not None
 
+    def fields(self) -> dict[str, Any]:
+        """Its part of the run's record."""
+        return {
+            "steps_skipped": int(self.final.get("train/steps_skipped", 0)),
+            "final": dict(self.final),
+            "best": {name: dict(best) for name, best in self.best.items()},
+            "target": self.target_record(),
+        }
+
     def target_record(self) -> dict[str, Any] | None:
         """The target's part of the run's record; None where the run has none."""
         if self._target is None:

@@ -152,8 +152,6 @@ def _next(search: Search) -> str:
     sizes = [size for size in powers if size >= 2 * search.accumulate] or [most]
     typed = [word.lstrip("+") for word in masked_overrides(search.overrides)]
     words = [f"batch_size={','.join(map(str, sizes))}", *typed]
-    if largest < search.config.eval_batch_size:
-        words.append(f"eval_batch_size={largest}")  # a validation of more at once was not tried
     return shlex.join(["batchlab", "sweep", *words])
 
 

@@ -29,6 +29,7 @@ def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: 
         *_skipped(records, labels),
         *_shared(records),
         *_measured_on(records),
+        *_noted(records, labels),
         *_ended_early(records, labels, study_dir),
     ]
 
@@ -101,6 +102,18 @@ def _measured_on(records: Sequence[RunRecord]) -> list[str]:
     """`Measured on NVIDIA H200.`: without the device no number of seconds or bytes says anything."""
     said = measured_on(Counter(filter(None, (record.device_model for record in records if record.attempts))), "point")
     return [said] if said else []
+
+
+def _noted(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
+    """What could not be done as it was asked for; equal notes are one sentence, however many points they are of.
+
+    Of a point that did not fit at all it goes without saying.
+    """
+    noted: dict[str, list[str]] = {}
+    for record in (record for record in records if record.status is not RunStatus.OOM):
+        for note in record.notes:
+            noted.setdefault(printable(note), []).append(labels[record.run_id])
+    return [f"note: {_listed(of, '; ')}: {note}" for note, of in noted.items()]
 
 
 def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir: Path) -> list[str]:

@@ -58,9 +58,12 @@ def work(connection: Connection, values: Mapping[str, Any], folder: str, identit
                     send(connection, "progress", dict(self._latest))
 
             def say(self, text: str) -> None:
+                self.note(text)
+                send(connection, "say", text)
+
+            def note(self, text: str) -> None:
                 with contextlib.suppress(OSError):  # the log may lie on a full disk
                     sys.stderr.write(text + "\n")
-                send(connection, "say", text)
 
         with leased(config.device, gpu_of(config.device)) as lease:
             record = run(

@@ -12,6 +12,7 @@ import torch
 from batchlab.errors import BadRequest
 from batchlab.records import Measurement
 from batchlab.training.devices.device import Device
+from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.step import Outcome
 
@@ -36,6 +37,7 @@ def capture(
         "step": state.step,
         "examples": state.examples,
         "learning_rate": state.learning_rate,
+        "eval_at_most": state.eval_at_most,
         "meter": state.meter.state_dict(),
         "model": model,
         # Those that are not part of the model's state by its own wish (`persistent=False`) are part of the run's.
@@ -86,7 +88,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
             f"it does not fit the model as it is now: {(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
     state.step, state.examples = content["step"], content["examples"]
-    state.learning_rate = content["learning_rate"]
+    state.learning_rate, state.eval_at_most = content["learning_rate"], content.get("eval_at_most")
     state.meter.load_state_dict(content["meter"])
     _set_random_streams(content["random"], state.device)
 
@@ -143,6 +145,8 @@ class Checkpointer:
     would measure twice.
     """
 
+    instrument_name = CHECKPOINT
+
     def __init__(
         self,
         save: Callable[[], object],
@@ -171,6 +175,7 @@ class Checkpointer:
         due = _crossed(self.every, self._looked_at_examples, state.examples)
         self._looked_at_examples = state.examples
         if due and (late or far):
+            state.phase.name = CHECKPOINT
             self._save()
             self._saved_at_seconds = self._clock()
             self._saved_at_examples = state.examples

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchlab.errors import BadRequest
+from batchlab.printable import counted
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, slices
+from batchlab.training.halving import halved
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -51,17 +54,32 @@ def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
     return seen
 
 
-@torch.no_grad()
-def by_example(state: RunState, data: Batch, eval_batch_size: int) -> dict[str, ByExample]:
-    """The loss and each metric of every example in `data`, by name; `eval_batch_size` examples at once.
+def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
+    """The loss and each metric of every example in the set `data`, by name; `eval_batch_size` examples at once, or as
+    many as fit: how they are cut changes nothing but rounding.
 
-    BadRequest where the task's loss or a metric gives other than one value per term, or one per example.
+    BadRequest where the task's loss or a metric gives other than one value per term, or one per example. Where memory
+    runs out with one example, that error.
     """
+    size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
+    seen, fits = halved(lambda size: _passed(state, data, size), size, of=length(data), device=state.device)
+    if fits < size:
+        first, state.eval_at_most = state.eval_at_most is None, fits
+        if first:
+            state.note(
+                f"eval_batch_size={eval_batch_size} does not fit the memory that is left beside training: "
+                f"evaluated at most {counted(fits, 'example')} at a time"
+            )
+    return seen
+
+
+@torch.no_grad()
+def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[int]] = {}
     with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision):
         state.model.eval()
-        size = eval_batch_size if _in_order(state, data) else 1
+        size = eval_batch_size if eval_batch_size > 1 and _in_order(state, data) else 1
         for batch in slices(data, size):
             terms = _terms_of(state.task, batch)
             for name, values in _quantities(state, batch).items():

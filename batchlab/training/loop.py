@@ -6,6 +6,8 @@ from functools import partial
 from batchlab.records import Measurement
 from batchlab.training.batches import Batches
 from batchlab.training.meter import nothing
+from batchlab.training.phase import BATCH
+from batchlab.training.sparing import spared
 from batchlab.training.state import Plug, RunState
 from batchlab.training.step import Step
 
@@ -24,8 +26,9 @@ def train(
     every yield. A run that was stopped has no last look: it is to go on from there."""
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
+        state.phase.name = BATCH
         next_batch = iter(batches)
-        yield from _measured(state, agenda.due)
+        yield from _measured(state, agenda, agenda.due)
         step.rehearse_update(state.device)
         settle = partial(step.settle, batches.few(), state.device) if state.device.settles() else nothing
         state.meter.start(partial(_rehearse, state, batches, step), settle)
@@ -42,11 +45,11 @@ def train(
             for watch in agenda.watchers:
                 watch(outcome)
             if state.examples >= agenda.next:
-                yield from _measured(state, agenda.due)
+                yield from _measured(state, agenda, agenda.due)
         state.meter.stop()
-        yield from _measured(state, agenda.not_yet_measured_at)
-        for instrument in instruments:
-            yield from instrument.conclude(state)
+        yield from _measured(state, agenda, agenda.not_yet_measured_at)
+        for instrument in agenda.instruments:
+            yield from spared(state, instrument, instrument.conclude)
 
 
 def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
@@ -54,10 +57,12 @@ def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
     state.meter.pause_seconds = state.pace.pause_seconds
 
 
-def _measured(state: RunState, due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
+def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
     with state.meter.paused():
         for instrument in due(state.examples):
-            yield from instrument.measure(state)
+            if not (yield from spared(state, instrument, instrument.measure)):
+                agenda.leave_out(instrument)
+    state.phase.name = BATCH
 
 
 class Agenda:
@@ -65,6 +70,7 @@ class Agenda:
 
     def __init__(self, instruments: Sequence[Plug], examples: int = 0, batch_size: int = 1) -> None:
         """A run that goes on after `examples`, in steps of `batch_size`, finds its agenda as it was."""
+        self.instruments = list(instruments)
         # A step of a small model takes 150 us: not even an empty call is made in vain.
         self.watchers = [i.watch for i in instruments if not getattr(type(i).watch, "is_empty", False)]
         resumed = examples > 0
@@ -80,6 +86,13 @@ class Agenda:
         self._next = [(after(i, examples) if at <= examples else at, i) for at, i in self._next]
         self.next = min((at for at, _ in self._next), default=float("inf"))
         return now
+
+    def leave_out(self, instrument: Plug) -> None:
+        """Nobody asks it any more, or shows it a step."""
+        self.instruments = [other for other in self.instruments if other is not instrument]
+        self.watchers = [watch for watch in self.watchers if watch != instrument.watch]
+        self._next = [(at, other) for at, other in self._next if other is not instrument]
+        self.next = min((at for at, _ in self._next), default=float("inf"))
 
     def not_yet_measured_at(self, examples: int) -> list[Plug]:
         """Who has not measured at this very step: an instrument does so at most once a step."""

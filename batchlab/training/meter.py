@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from batchlab.training.devices.device import Peaks
+from batchlab.training.first_error import finally_do
 
 SETTLE_SECONDS = 0.005
 
@@ -85,9 +86,8 @@ class Meter:
         if running:
             self.stop()
         began = self._clock()
-        try:
-            yield
-        finally:
+
+        def go_on() -> None:
             self._drain()
             if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
                 self._peaks.resume(self._highest)
@@ -95,6 +95,9 @@ class Meter:
             self.measuring_seconds += self._clock() - began
             if running:
                 self._since = self._clock()
+
+        with finally_do(go_on):
+            yield
 
     def _settle_down(self) -> None:
         began = self._clock()

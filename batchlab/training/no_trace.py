@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from batchlab.training.devices.device import Device
+from batchlab.training.first_error import finally_do
 
 
 @contextlib.contextmanager
@@ -21,14 +22,12 @@ def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
     gradients = [(p, p.grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
     python_state, numpy_state = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=device.random_devices()):
-            for p, _ in gradients:
-                p.grad = None
-            yield
-    finally:
+    torch_state, device_state = torch.get_rng_state(), device.random_state()
+
+    def put_back() -> None:
         random.setstate(python_state)
         np.random.set_state(numpy_state)
+        torch.set_rng_state(torch_state)
         for p, gradient in gradients:
             p.grad = gradient
         with torch.no_grad():
@@ -36,3 +35,9 @@ def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
                 buffer.copy_(before)
         for module, training in modes:
             module.training = training
+        device.set_random_state(device_state)
+
+    with finally_do(put_back):
+        for p, _ in gradients:
+            p.grad = None
+        yield

@@ -13,7 +13,12 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
 from batchlab.training.pace import Pace
+from batchlab.training.phase import Phase
 from batchlab.training.step import Outcome
+
+
+def nobody(text: str) -> None:
+    """Takes no note."""
 
 
 @dataclass
@@ -35,6 +40,9 @@ class RunState:
     examples: int = 0
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
     validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it: `evaluation`'s
+    eval_at_most: int | None = None  # examples that an evaluation passes at once, where `eval_batch_size` did not fit
+    phase: Phase = field(default_factory=Phase)
+    note: Callable[[str], None] = nobody  # of what the run could not do as it was asked to, a sentence each
 
     def measurement(
         self,
@@ -62,6 +70,7 @@ class Plug(Protocol):
     """What the loop asks of an instrument (`batchlab.instruments.Instrument` is the base to inherit from)."""
 
     every: int | None  # examples between measurements; None: only at the start and at the end
+    instrument_name: str  # its key in the config
 
     def watch(self, outcome: Outcome) -> None:
         """After every step. Keep references only: this must not wait for the device."""

@@ -12,6 +12,7 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.pace import Pace, pace_of
+from batchlab.training.phase import BACKWARD, BATCH, FORWARD, OPTIMIZER, Phase
 from batchlab.training.rehearsal import StateLike, rehearse_update
 
 
@@ -26,7 +27,7 @@ class Outcome:
 
 
 class Step:
-    """The whole of training on one batch: forward, backward, unscale, clip, update."""
+    """The whole of training on one batch: forward, backward, unscale, clip, update; `phase` says which of them."""
 
     def __init__(
         self,
@@ -35,12 +36,15 @@ class Step:
         task: Task,
         precision: Precision,
         clip_norm: float | None = None,
+        *,
+        phase: Phase | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.task = task
         self.precision = precision
         self.clip_norm = clip_norm
+        self.phase = phase or Phase()
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
 
@@ -48,8 +52,10 @@ class Step:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
         for p in self.parameters:  # optimizer.zero_grad() does this, for 3 to 5% of a small step
             p.grad = None
-        loss_sum, count = backward(self.model, self.task, self.precision, micro_batches)
+        loss_sum, count = backward(self.model, self.task, self.precision, micro_batches, self.phase)
+        self.phase.name = OPTIMIZER
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
+        self.phase.name = BATCH
         return Outcome(loss_sum, count, examples_in(micro_batches), skipped)
 
     def rehearse_update(self, device: Device) -> None:
@@ -67,7 +73,9 @@ class Step:
         """
         with leaving_no_trace(self.model, device):
             self.model.train()
+            self.phase.name = OPTIMIZER
             room = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
+            self.phase.name = BATCH
             micro_batches = first()
             self._passes(micro_batches)
             del room
@@ -77,7 +85,7 @@ class Step:
     def _passes(self, micro_batches: MicroBatches) -> None:
         for p in self.parameters:
             p.grad = None
-        backward(self.model, self.task, self.precision, micro_batches)
+        backward(self.model, self.task, self.precision, micro_batches, self.phase)
 
     def settle(self, examples: Batch, device: Device) -> None:
         """A forward pass of a few examples, without a trace, so that training finds the processor as it left it.
@@ -89,8 +97,14 @@ class Step:
             self.task.forward(self.model, examples)
 
 
-def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: MicroBatches) -> tuple[Tensor, int]:
-    """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count."""
+def backward(
+    model: nn.Module, task: Task, precision: Precision, micro_batches: MicroBatches, phase: Phase | None = None
+) -> tuple[Tensor, int]:
+    """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count.
+
+    `phase` is the run's where training asks: what an instrument passes is no forward pass of training.
+    """
+    phase = phase or Phase()
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
     # means is not the mean of the batch.
     if not isinstance(micro_batches, OneByOne):
@@ -102,13 +116,16 @@ def backward(model: nn.Module, task: Task, precision: Precision, micro_batches: 
         count = sum(map(task.count, micro_batches))
     sums = []
     for batch in micro_batches:
+        phase.name = FORWARD
         with precision.forward():
             losses = task.loss(task.forward(model, batch), batch)
+        phase.name = BACKWARD
         if losses.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
             losses = losses.float()
         precision.backward(losses, 1 / count)
         sums.append(losses.detach().sum())
         del batch, losses  # before the next one is brought
+        phase.name = BATCH
     return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
 
 

@@ -4,6 +4,7 @@ import traceback
 from pathlib import Path
 
 from batchlab.errors import BatchlabError
+from batchlab.training.devices.broken_context import advice
 
 OURS = Path(__file__).parents[1]
 
@@ -17,4 +18,5 @@ def in_the_users_words(error: BaseException) -> str:
     own = [f for f in inside if f"{OURS}/" not in f.filename]
     where = own[-1] if own else frames[-1]
     text = (str(error).strip() or "no message").splitlines()[0]
-    return f"{type(error).__name__}: {text} ({Path(where.filename).name}, line {where.lineno}, in {where.name})"
+    place = f"({Path(where.filename).name}, line {where.lineno}, in {where.name})"
+    return f"{type(error).__name__}: {text} {place}{advice(error)}"

@@ -59,6 +59,15 @@ def test_the_table_of_the_headline_command() -> None:
     )
 
 
+def test_what_runs_could_not_do_as_they_were_asked_is_a_line_for_each_and_not_for_each_run() -> None:
+    both, own = "evaluated at most 5 examples at a time", "instrument sharpness does not fit"
+    records = [record(8, notes=(both,)), record(32, notes=(both, own)), record(64, notes=(own,), status=RunStatus.OOM)]
+
+    lines = [line for line in shown(records).splitlines() if line.startswith("note: ")]
+
+    assert lines == [f"note: batch_size=8; batch_size=32: {both}", f"note: batch_size=32: {own}"]
+
+
 def test_a_terminal_of_80_columns_holds_the_headline_table() -> None:
     lines = shown([record(8), record(32), record(256)], terminal(80)).splitlines()
 

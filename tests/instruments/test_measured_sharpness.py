@@ -452,15 +452,15 @@ class Crowding(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_what_does_not_fit_at_all_is_no_result_of_the_batch_size(times):
-    with pytest.raises(BadRequest, match="does not fit the memory that is left beside training"):
+def test_what_does_not_fit_at_all_is_left_to_the_loop_and_not_taken_for_a_model_that_cannot_be_measured(times):
+    with pytest.raises(torch.OutOfMemoryError):
         at_the_start(small_net(), forward=lambda model, batch: Crowding.apply(model(batch[0]), times))
 
 
-def test_what_no_longer_fits_at_the_end_is_no_result_either():
+def test_what_no_longer_fits_at_the_end_is_left_to_the_loop_as_well():
     data = data_of(9)
     state = state_of(small_net(), Task.classification(data, data, forward=crowded(0)))
-    with pytest.raises(BadRequest, match="does not fit the memory that is left beside training"):
+    with pytest.raises(torch.OutOfMemoryError):
         list(instrument().conclude(state))
 
 

@@ -6,7 +6,7 @@ import math
 import pytest
 from fabricated import config, record
 
-from batchlab.recording.results import rows, write_results
+from batchlab.recording.results import row, rows, write_results
 from batchlab.recording.run_folder import write_record
 from batchlab.records import RunStatus
 
@@ -44,6 +44,12 @@ def test_a_row_holds_the_knobs_and_the_outcome_by_batch_size(study):
     assert (small["optimizer"], small["optimizer.betas"]) == ("AdamW", "[0.9, 0.99]")
     assert (small["final.val/loss"], small["best.val/loss.value"], small["target.examples"]) == (0.25, 0.2, 1440)
     assert (large["status"], large["model"], large["data"]) == ("oom", "mlp", "digits")
+
+
+def test_where_a_run_ended_and_what_it_could_not_do_as_asked_are_columns():
+    columns = row(record(phase="backward", notes=("a note",), eval_batch_size_used=5))
+
+    assert (columns["phase"], columns["notes"], columns["eval_batch_size_used"]) == ("backward", '["a note"]', 5)
 
 
 def test_knobs_of_every_run_come_before_the_outcome_of_any(study):

@@ -108,7 +108,6 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
     assert answers[0] == answers[1]
     following = next(line for line in said.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
     assert "model._target_=nets.Wide" in following
-    assert f"eval_batch_size={answers[1]}" in following
     assert main([*shlex.split(following)[1:], "--dry-run"]) == 0
     assert "run    batch_size=8 " in capfd.readouterr().out
 
@@ -273,7 +272,7 @@ def test_the_sentences_of_a_search_on_a_gpu(lab):
         "Throughput knee: 128 (95%: 64 to 256), the smallest size tried within 10% of the best, 12,346 examples/s at "
         "512.",
         f"Kept in {search.file}.",
-        "Next: batchlab sweep batch_size=8,32,128,512 model=cnn lr=0.1 eval_batch_size=896",
+        "Next: batchlab sweep batch_size=8,32,128,512 model=cnn lr=0.1",
     ]
 
 

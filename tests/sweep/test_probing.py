@@ -67,6 +67,11 @@ class Validation(Net):
     where = "validation"
 
 
+class NeverValidates(Net):
+    def forward(self, x):
+        return super().forward(x) if self.training else big()
+
+
 class Building(Net):
     def __init__(self):
         super().__init__()
@@ -169,10 +174,10 @@ def probe(lab, tmp_path):
         (["model._target_=nets.Forward"], "forward"),
         (["model._target_=nets.Backward"], "backward"),
         (["model._target_=nets.Net", "optimizer._target_=nets.Hungry"], "optimizer"),
-        (["model._target_=nets.Validation"], "validation"),
+        (["model._target_=nets.NeverValidates"], "validation"),
         (["model._target_=nets.Building"], "building"),
         (["model._target_=nets.Backward", "accumulate=4"], "backward"),
-        (["model._target_=nets.Validation", "precision=bf16"], "validation"),
+        (["model._target_=nets.NeverValidates", "precision=bf16"], "validation"),
     ],
 )
 def test_memory_that_runs_out_is_told_with_its_phase(probe, overrides, phase):
@@ -180,6 +185,10 @@ def test_memory_that_runs_out_is_told_with_its_phase(probe, overrides, phase):
 
     assert (found.outcome, found.phase) == (Outcome.OOM, phase)
     assert "can't allocate memory: you tried to allocate 1073741824 bytes" in found.reason
+
+
+def test_a_validation_that_fits_in_pieces_is_no_matter_of_the_size(probe):
+    assert probe(40, "model._target_=nets.Validation").fits
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,18 @@ class FitsUpTo100(Net):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return super().forward(x)
 
+class ValidatesUpTo100(Net):
+    def forward(self, x):
+        if not self.training and len(x) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
+class NeverValidates(Net):
+    def forward(self, x):
+        if not self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(x)
+
 class Stops(Net):
     '''Sends the sweep a signal from its fifth forward pass in training, once.'''
     def forward(self, x):
@@ -94,6 +106,19 @@ def test_what_is_larger_than_what_did_not_fit_is_not_tried(lab):
         for n in (64, 128, 256)
     ]
     assert [r.attempts for r in lab.run(*again).records] == [1, 1, 1]
+
+
+def test_a_validation_says_nothing_of_a_batch_size_and_keeps_no_larger_one_from_being_run(lab):
+    fits, never = (
+        lab.run(*(lab.point(f"batch_size={n}", "examples=256", f"model._target_=nets.{net}") for n in (64, 128)))
+        for net in ("ValidatesUpTo100", "NeverValidates")
+    )
+
+    assert [(r.status, r.eval_batch_size_used, r.attempts) for r in fits.records] == [("completed", 90, 1)] * 2
+    assert fits.exit_code == 0
+    assert [(r.status, r.phase, r.attempts) for r in never.records] == [("failed", "validation", 1)] * 2
+    assert all(r.reason.startswith("the validation does not fit: ") for r in never.records)
+    assert never.exit_code == 3
 
 
 def test_a_point_that_another_sweep_holds_is_left_to_it_and_its_answer_taken(lab):

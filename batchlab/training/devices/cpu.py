@@ -2,7 +2,7 @@
 
 import contextlib
 import resource
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -108,9 +108,6 @@ class CpuDevice:
 
     def set_random_state(self, state: Tensor | None) -> None:
         """PyTorch's CPU generator is set back by who keeps it."""
-
-    def random_devices(self) -> Sequence[torch.device]:
-        return ()
 
     def refuse_unless_able(self, precision: str) -> None:
         if precision == "tf32":

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from batchlab.errors import BadRequest
 from batchlab.training.devices import fp32_switches
 from batchlab.training.devices.cuda_copies import CudaCopies
 from batchlab.training.devices.cuda_marks import CudaMarks, CudaPeaks
+from batchlab.training.first_error import finally_do
 
 TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
 GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
@@ -112,13 +113,14 @@ class CudaDevice:
                 f"{self} has {free / 2**30:.1f} GiB free, and a probe was to have {allowed / 2**30:.1f} GiB: give a "
                 "smaller memory_limit, or leave it out"
             )
-        torch.cuda.set_per_process_memory_fraction(allowed / total, self.torch_device)
-        self._limit = allowed
-        try:
+
+        def limit_to(share: float, limit: int | None) -> None:
+            self._limit = limit
+            torch.cuda.set_per_process_memory_fraction(share, self.torch_device)
+
+        limit_to(allowed / total, allowed)
+        with finally_do(lambda: limit_to(1.0, None)):  # what is made of the outcome needs memory too
             yield
-        finally:  # what is made of the outcome needs memory too
-            self._limit = None
-            torch.cuda.set_per_process_memory_fraction(1.0, self.torch_device)
 
     def total_bytes(self) -> int | None:
         """Inside `limited` the limit: what a card of that size would have."""
@@ -153,9 +155,6 @@ class CudaDevice:
     def set_random_state(self, state: Tensor | None) -> None:
         if state is not None:
             torch.cuda.set_rng_state(state, self.torch_device)
-
-    def random_devices(self) -> Sequence[torch.device]:
-        return (self.torch_device,)
 
     def refuse_unless_able(self, precision: str) -> None:
         if torch.version.hip is not None:

@@ -1,6 +1,6 @@
 """What everything else may ask of the device that a run trains on."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -108,9 +108,6 @@ class Device(Protocol):
 
     def set_random_state(self, state: Tensor | None) -> None:
         """The inverse of `random_state`."""
-
-    def random_devices(self) -> Sequence[torch.device]:
-        """What `torch.random.fork_rng` has to keep beside the CPU's generator."""
 
     def refuse_unless_able(self, precision: str) -> None:
         """BadRequest, with the reason, where it cannot train in that precision."""

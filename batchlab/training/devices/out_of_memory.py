@@ -4,6 +4,7 @@ import torch
 
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
+from batchlab.training.devices.broken_context import advice
 
 # SCIENCE 6. Each is what a PyTorch build (CUDA or ROCm) or one of its libraries says when memory ran out, lower case;
 # nothing shorter, or a user's own "out of patience and memory" would be taken for a result.
@@ -96,4 +97,6 @@ def how_it_failed(error: BaseException) -> tuple[RunStatus, str]:
         )
     if isinstance(error, SystemExit):
         return RunStatus.FAILED, f"the model or data code called sys.exit({error.code})"
-    return RunStatus.FAILED, first_line if isinstance(error, BadRequest) else f"{type(error).__name__}: {first_line}"
+    if isinstance(error, BadRequest):
+        return RunStatus.FAILED, first_line
+    return RunStatus.FAILED, f"{type(error).__name__}: {first_line}{advice(error)}"
