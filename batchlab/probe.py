@@ -5,7 +5,7 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,7 +21,7 @@ from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
-from batchlab.training.batches import Batches, gather, length
+from batchlab.training.batches import Batches, MicroBatches, gather, length
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
 from batchlab.training.devices.process_memory import give_freed_pages_back
@@ -31,7 +31,10 @@ from batchlab.training.phase import BATCH, BUILDING, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
-MOST_STEPS = 21
+MOST_STEPS = 21  # on the CPU, where each is timed for itself
+WARM_UP_SECONDS = 1.0  # of steps before a GPU is timed: it leaves its idle clock only under load
+WINDOW_SECONDS = 0.05  # that a GPU's steps are timed together, or waiting for it would be most of what is timed
+ENDLESS = 2**40  # examples
 
 
 @dataclass
@@ -58,12 +61,12 @@ def probe(
 ) -> tuple[Probe, Account | None]:
     """Trains `steps` steps of micro-batches of `size` examples, as many to a step as `config` has, and validates once.
 
-    More steps, where they are quick, until `seconds` have passed. With `allowed` bytes of memory beyond the process
-    with its libraries loaded; None: what is free on the CUDA device, less the share `headroom`. Data, weights,
-    gradients and the optimizer's state count. The bytes are training's; a validation that does not fit is halved, as
-    in a run. `exact`: host memory that is freed counts no more; otherwise it is kept, as a run keeps it. Data of fewer
-    examples is repeated. Never raises: what went wrong is the probe's outcome. The bytes by category come with a probe
-    of 4 examples or more that ran.
+    More steps, where they are quick, until `seconds` have passed; a GPU is warmed up before these. With `allowed` bytes
+    of memory beyond the process with its libraries loaded; None: what is free on the CUDA device, less the share
+    `headroom`. Data, weights, gradients and the optimizer's state count. The bytes are training's; a validation that
+    does not fit is halved, as in a run. `exact`: host memory that is freed counts no more; otherwise it is kept, as a
+    run keeps it. Data of fewer examples is repeated. Never raises: what went wrong is the probe's outcome. The bytes by
+    category come with a probe of 4 examples or more that ran.
     """
     accumulate = len(config.micro_batch_sizes)
     # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
@@ -136,7 +139,7 @@ def _train(
     task, train, val = data = assembly.build_data(config, device)
     course.phase.name = BUILDING
     course.n_train, course.n_val = length(train), length(val)
-    total = MOST_STEPS * config.batch_size
+    total = MOST_STEPS * config.batch_size if device.settles() else ENDLESS
     state = assembly.build_state(config, data, device, budget=total)
     state.phase, course.state = course.phase, state
     step = Step(state.model, state.optimizer, task, state.precision, config.clip_norm, phase=course.phase)
@@ -153,13 +156,37 @@ def _train(
     began = clock()
     course.phase.name = BATCH
     with state.precision.training():
-        for number in range(MOST_STEPS):
+        for number in range(MOST_STEPS if device.settles() else steps):
             if number >= steps and clock() - began > seconds:
                 break
-            start = clock()
-            step(next(batches))
-            device.drain()
-            course.seconds.append(clock() - start)
+            course.seconds.append(_timed(1, step, batches, device, clock))
+        if seconds and not device.settles():
+            course.seconds[1:] = _warm_seconds(seconds, step, batches, device, clock)
+
+
+def _timed(
+    count: int, step: Step, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
+) -> float:
+    """Seconds that each of `count` steps takes."""
+    began = clock()
+    for _ in range(count):
+        step(next(batches))
+    device.drain()
+    return (clock() - began) / count
+
+
+def _warm_seconds(
+    seconds: float, step: Step, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
+) -> list[float]:
+    """Seconds per step, of windows of several steps, for as long as `seconds`, once the device is warm."""
+    began = clock()
+    while (spent := clock() - began) < WARM_UP_SECONDS:
+        last = _timed(1, step, batches, device, clock)
+    count = max(1, round(WINDOW_SECONDS / last)) if last else 1
+    windows = [_timed(count, step, batches, device, clock)]
+    while clock() - began < spent + seconds:
+        windows.append(_timed(count, step, batches, device, clock))
+    return windows
 
 
 def _validate(course: _Course, size: int) -> None:

@@ -8,6 +8,10 @@ from typing import Any
 SCHEMA_VERSION = 1
 
 
+# The most memory that training took, in the order in which they are asked for: old runs have one of the last two.
+PEAKS = ("memory/peak_growth_bytes", "memory/peak_allocated_bytes", "memory/peak_resident_bytes")
+
+
 class RunStatus(StrEnum):
     """How a run ended; `running` while it lives."""
 
@@ -83,8 +87,11 @@ class RunRecord:
 
     @property
     def peak_bytes(self) -> float | None:
-        """The most memory that training took: of CUDA's allocator, else by how much the process grew."""
-        return self.final.get("memory/peak_allocated_bytes", self.final.get("memory/peak_resident_bytes"))
+        """The most memory that training took beyond what was held when it began: one number for every device.
+
+        Of a run of before it was measured: what CUDA's allocator held at most, else by how much the process grew.
+        """
+        return next((self.final[name] for name in PEAKS if name in self.final), None)
 
     @property
     def device_model(self) -> str | None:

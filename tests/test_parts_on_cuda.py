@@ -15,7 +15,7 @@ from batchlab.cli import probe as doctor
 from batchlab.config import to_dict
 from batchlab.errors import BadRequest
 from batchlab.preflight import examine
-from batchlab.probe import probe
+from batchlab.probe import WARM_UP_SECONDS, WINDOW_SECONDS, probe
 from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome
 from batchlab.training import assembly, checkpoint
@@ -117,6 +117,22 @@ def test_under_windows_pytorch_refuses_what_the_driver_would_serve_from_the_host
         free, total = torch.cuda.mem_get_info(0)
     assert free < total
     assert [call[1:] for call in cuda.calls if call[0] == "memory_fraction"] == [(free / total, 0)] * limited
+
+
+@pytest.mark.parametrize("kernel", [2e-3, 20e-6])
+def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp_path):
+    slow = 10  # times slower, while it is at its idle clock: for its first half second
+    with simulated_cuda(1, total_bytes=256 * MIB, kernel_seconds=kernel, launch_seconds=1e-6) as cuda:
+        cuda.kernel_seconds = lambda operator, result: kernel * (slow if cuda.clock() < 0.5 else 1)
+        config = tiny(tmp_path, device="cuda")
+        made, _ = probe(config, 8, allowed=64 * MIB, headroom=0.05, exact=False, steps=3, seconds=0.4, clock=cuda.clock)
+        ended = cuda.clock()
+    assert made.outcome is Outcome.FITS
+    # No window is of the idle clock, and together they are about as long as was asked for.
+    assert max(made.step_seconds) < 1.2 * min(made.step_seconds)
+    window = max(1, round(WINDOW_SECONDS / made.step_seconds[0])) * made.step_seconds[0]
+    assert 0.4 <= len(made.step_seconds) * window < 0.4 + 2 * window
+    assert ended > WARM_UP_SECONDS + 0.4
 
 
 @on_each

@@ -20,10 +20,12 @@ from batchlab.training.state import RunState
 class Memory(Instrument):
     """Peak bytes while training, and the bytes that one forward pass saves for its backward pass.
 
+    `memory/peak_growth_bytes`, on every device: the most that training took beyond what was held when it began, without
+    the sets that are held and the weights.
     On CUDA `memory/peak_allocated_bytes` and `memory/peak_reserved_bytes` of PyTorch's allocator, and
     `memory/device_used_bytes`, all that is in use on the device at the end by NVML's count (other processes too).
     On the CPU `memory/peak_resident_bytes`, the growth of the process over the start of training. Everywhere
-    `memory/saved_for_backward_bytes` of one micro-batch: exact, the same on every machine.
+    `memory/saved_for_backward_bytes` of one micro-batch: exact, and the same on every device of one kind.
     """
 
     def __init__(self, *, micro_batch_size: int) -> None:

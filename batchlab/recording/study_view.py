@@ -17,7 +17,7 @@ from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_st
 from batchlab.records import RunRecord
 
 # The table shows five metrics at first.
-FIRST_METRICS = ("val/loss", "val/accuracy", "speed/examples_per_second", "memory/peak_allocated_bytes")
+FIRST_METRICS = ("val/loss", "val/accuracy", "speed/examples_per_second", "memory/peak_growth_bytes")
 
 
 def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:

@@ -32,6 +32,7 @@ QUANTITIES = (
     ("target.examples", "examples to target", True, False),
     ("final.speed/examples_per_second", "examples/s", True, True),
     ("train_seconds", "training seconds", True, True),
+    ("final.memory/peak_growth_bytes", "bytes that training took", True, True),
     ("final.memory/peak_allocated_bytes", "peak bytes, CUDA", True, True),
     ("final.memory/peak_resident_bytes", "peak bytes, process", True, True),
     ("final.memory/saved_for_backward_bytes", "bytes saved for backward", True, False),

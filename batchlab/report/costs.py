@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records import PEAKS
 from batchlab.report.groups import LARGEST, Group, alone, by, column, flag, over_seeds
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import best_batch_for_time
@@ -13,7 +14,6 @@ from batchlab.science.line import Line, fit_line
 from batchlab.science.pareto import pareto_front
 from batchlab.science.uncertainty import Interval
 
-PEAKS = ("memory/peak_allocated_bytes", "memory/peak_resident_bytes")  # of the device, else of the process
 RAN = ("completed", "diverged")  # a run that diverged was as fast as any
 
 
@@ -75,11 +75,17 @@ def examples_per_second(group: Group) -> Measured | str:
 def peak_bytes(group: Group) -> Measured | str:
     """m(B) = m0 + m1 B, B here being the largest micro-batch: more than one forward pass at a time is never held."""
     runs = group.runs[group.runs["status"].isin(RAN)]
-    for name in PEAKS:
-        peaks = column(runs, f"final.{name}")
-        if peaks.notna().any():
-            return _measured(name, runs, "micro_batch_size", peaks, relative=False)
-    return "no run measured its memory"
+    name = peak_name(runs)
+    if name is None:
+        return "no run measured its memory"
+    return _measured(name, runs, "micro_batch_size", column(runs, f"final.{name}"), relative=False)
+
+
+def peak_name(runs: pd.DataFrame) -> str | None:
+    """The kind of peak that compares most of the runs, the newest kind first: two kinds are never in one comparison."""
+    counts = {name: int(column(runs, f"final.{name}").notna().sum()) for name in PEAKS}
+    most = max(counts, key=lambda name: counts[name])  # the first of those that are equal
+    return most if counts[most] else None
 
 
 def knee(speeds: Measured) -> Knee | str:
@@ -117,10 +123,11 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
     reached = {size.batch_size: size.seconds for size in target.sizes} if target else {}
     to_the_target = bool(reached) and all(reached.get(size) is not None for size in rates)
     table = []
+    peak = peak_name(group.runs)
     for size, lr in rates.items():
         runs = group.runs[(group.runs["batch_size"] == size) & (group.runs["lr"] == lr)]
         runs = alone(runs[runs["status"] == "completed"])
-        peaks = next((peak for name in PEAKS if (peak := column(runs, f"final.{name}")).notna().any()), None)
+        peaks = None if peak is None else column(runs, f"final.{peak}")
         seconds = column(runs, "target.train_seconds" if to_the_target else "train_seconds").mean()
         loss = column(runs, "best.val/loss.value").fillna(column(runs, "final.val/loss")).mean()
         costs = (float(seconds), float(seconds), math.nan if peaks is None else float(peaks.mean()), float(loss))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchlab.printable import printable
 from batchlab.recording.device_models import measured_on
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import PEAKS, RunRecord, RunStatus
 from batchlab.sweep.table_settings import Setting
 
 MOST_NAMED = 4  # points named in one note
@@ -72,11 +72,15 @@ def _left_over(records: Sequence[RunRecord]) -> list[str]:
 
 def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
     """What the column of peaks means: CUDA's own count where there is one (as in the table), else the process."""
+    growth, allocated, resident = PEAKS
+    on_gpu = [record for record in records if allocated in record.final]
+    on_cpu = [record for record in records if allocated not in record.final and resident in record.final]
     meanings = []
-    if any("memory/peak_allocated_bytes" in record.final for record in records):
-        meanings.append("what CUDA had allocated at most")
-    on_cpu = [record for record in records if "memory/peak_allocated_bytes" not in record.final]
-    if any("memory/peak_resident_bytes" in record.final for record in on_cpu):
+    if any(growth in record.final for record in on_gpu):
+        meanings.append("what training took on the GPU beside the data and the weights")
+    if any(growth not in record.final for record in on_gpu):
+        meanings.append("what CUDA had allocated at most, the data included" + (" (older runs)" if meanings else ""))
+    if on_cpu:
         meanings.append("how much the point's process grew by training" + (" (on the CPU)" if meanings else ""))
     found = [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
     if any("memory/saved_for_backward_bytes" in record.final for record in records):

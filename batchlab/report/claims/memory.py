@@ -16,8 +16,9 @@ from batchlab.report.found import Search, searches
 from batchlab.report.groups import alone, by, column, device_models
 from batchlab.science import memory_model
 
-SAVED = "memory/saved_for_backward_bytes"  # counted: the same on every machine and for every seed
-PEAK = "memory/peak_allocated_bytes"  # of a CUDA device
+SAVED = "memory/saved_for_backward_bytes"  # counted: the same for every seed, and on every device of one kind
+ALLOCATED = "memory/peak_allocated_bytes"  # of a CUDA device
+GROWTH = "memory/peak_growth_bytes"  # of it what training took: without the sets and the weights
 LOWER = ("tf32", "bf16", "fp16")
 
 
@@ -29,7 +30,10 @@ def memory(study: Curves) -> Findings:
         micro = column(setting.runs, "micro_batch_size")
         if not (micro == setting.runs["batch_size"]).all():
             continue  # accumulated: the batch size says nothing of what is held at once
-        for name, runs, exact in ((SAVED, setting.runs, True), (PEAK, alone(setting.runs), False)):
+        for name, runs, exact in (
+            (SAVED, setting.runs, True),
+            (_peak(study, setting.runs), alone(setting.runs), False),
+        ):
             seen = last(study, runs, name)
             found += over_batch_sizes(
                 setting,
@@ -135,6 +139,15 @@ def _of_search(search: Search) -> str:
     )
 
 
+def _peak(study: Curves, runs: pd.DataFrame) -> str:
+    """The peak that is judged, of a CUDA device: what training added, without the data, or old runs' whole one.
+
+    On the CPU there is none: what a process grew by is too coarse for a verdict.
+    """
+    allocated, growth = last(study, runs, ALLOCATED), last(study, runs, GROWTH)
+    return GROWTH if len(allocated) and set(allocated.index) <= set(growth.index) else ALLOCATED
+
+
 class _Pair:
     """Two ways to train with the same batch sizes and seeds."""
 
@@ -157,7 +170,7 @@ class _Pair:
 
     def saved(self, study: Curves) -> list[Evidence]:
         found = []
-        for name, runs, exact in ((SAVED, self.runs, True), (PEAK, alone(self.runs), False)):
+        for name, runs, exact in ((SAVED, self.runs, True), (_peak(study, self.runs), alone(self.runs), False)):
             if changes := self.changes(log(last(study, runs, name)), of_the_device=not exact):
                 what = f"log ratio of {name}, {self.what}"
                 found.append(self._evidence(what, NOTHING, changes, exact=exact))

@@ -1,6 +1,7 @@
 """Time, updates and throughput."""
 
 import numpy as np
+import pandas as pd
 
 from batchlab.printable import counted
 from batchlab.report.claim import Evidence
@@ -12,6 +13,8 @@ from batchlab.science.knee import throughput_knee
 from batchlab.science.uncertainty import t_interval
 
 SPEED = "speed/examples_per_second"
+BUSY = "speed/device_busy_share"
+LAUNCH_BOUND = 0.7  # below this share of the time the device waits for the host to ask
 
 
 def epoch_time(study: Curves) -> Findings:
@@ -84,7 +87,18 @@ def throughput(study: Curves) -> Findings:
             saturated = knee.size < table.batch_sizes[-1]
             end = f"it saturates at batch size {knee.size}" if saturated else "no saturation is seen up to the largest"
             notes.append(f"{end}, the best is {knee.best_speed:,.0f} examples/s at {knee.best_size}")
+            notes += launch_bound(runs)
     return Findings(found, _no_clock(study), _with_clock(), "; ".join(notes))
+
+
+def launch_bound(runs: pd.DataFrame) -> list[str]:
+    """A sentence of the batch sizes at which the GPU waits for Python; none where it works, and on a CPU."""
+    shares = column(runs, f"final.{BUSY}").groupby(runs["batch_size"]).mean().dropna()
+    bound = shares[shares < LAUNCH_BOUND]
+    if bound.empty:
+        return []
+    sizes = ", ".join(f"{int(size)} ({share:.0%})" for size, share in bound.items())
+    return [f"launch-bound at batch size {sizes} of the time busy: there the speed is Python's, not the device's"]
 
 
 def _with_clock() -> tuple[str, ...]:

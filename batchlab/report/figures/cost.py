@@ -33,6 +33,11 @@ THROUGHPUT = ("throughput", "Examples per second by batch size")
 PER_STEP = ("seconds_per_step", "Seconds per step by batch size")
 MEMORY = ("memory", "Memory by batch size")
 SAVED = "final.memory/saved_for_backward_bytes"
+LABELS = {
+    "memory/peak_growth_bytes": "growth by training",
+    "memory/peak_allocated_bytes": "peak that CUDA allocated",
+    "memory/peak_resident_bytes": "growth of the process",
+}
 
 
 def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
@@ -98,8 +103,7 @@ def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list
     if isinstance(peaks, str):
         says += f"No peak is shown: {peaks}. "
     else:
-        of_cuda = peaks.name == "memory/peak_allocated_bytes"
-        label = "peak that CUDA allocated" if of_cuda else "growth of the process"
+        label = LABELS[peaks.name]
         in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in peaks.sizes}
         series.append((in_mib, label, BLUE, "o"))
         says += f"Peak memory by micro-batch: {label}, mean of {counted_seeds(in_mib, 'run')} with 95% intervals. "
