@@ -97,7 +97,7 @@ def launch_bound(runs: pd.DataFrame) -> list[str]:
     bound = shares[shares < LAUNCH_BOUND]
     if bound.empty:
         return []
-    sizes = ", ".join(f"{int(size)} ({share:.0%})" for size, share in bound.items())
+    sizes = ", ".join(f"{size} ({share:.0%})" for size, share in bound.to_dict().items())
     return [f"launch-bound at batch size {sizes} of the time busy: there the speed is Python's, not the device's"]
 
 
