@@ -1,8 +1,6 @@
 """The data path, the models, the tasks and what watches them, on a `cuda:0` without numbers: a mix of devices raises,
 and so does a wait for the device (fake_tensors)."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -25,6 +23,8 @@ from batchlab.training.batches import Batches, gather, slices, split, subset
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
+from batchlab.training.meter import Meter
+from batchlab.training.state import RunState
 from batchlab.training.step import Outcome
 
 N = 30
@@ -81,9 +81,17 @@ def written():
 
 
 def validating(model, task, device):
-    """As much of a run's state as a validation needs."""
-    return SimpleNamespace(
-        model=model, task=task, val=task.val, device=device, precision=Precision("fp32", CpuDevice())
+    """A run that stands still."""
+    return RunState(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
+        task=task,
+        train=task.train,
+        val=task.val,
+        device=device,
+        precision=Precision("fp32", CpuDevice()),
+        meter=Meter(peaks=CpuDevice().peaks()),
+        budget=1000,
     )
 
 
