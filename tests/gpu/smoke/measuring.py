@@ -73,7 +73,7 @@ def validation(device: str) -> dict[str, Any]:
     return {"relative_difference": apart}
 
 
-@check("the share of time that the device is busy is measured, between 0 and 1", needs="gpu", alone=True)
+@check("the share of time that the device is busy is measured, between 0 and 1", needs="gpu", alone=True, limit=20.0)
 def device_busy_share(device: str) -> dict[str, Any]:
     from laboratory import laboratory
 
