@@ -183,6 +183,7 @@ class Batches:
             for step in range(self.position % piece // batch_size, steps):
                 self.position += batch_size
                 yield micro[step * micro_batches : (step + 1) * micro_batches]
+            del batch, micro  # or two pieces would be held while the next is gathered
 
     def _steps_in_parts(self, parts: Sequence[tuple[int, ...]]) -> Iterator[MicroBatches]:
         start, batch_size = self.position, sum(self.micro_batch_sizes)

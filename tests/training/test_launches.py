@@ -3,12 +3,14 @@
 import pytest
 import torch
 from aten_ops import Operations
+from simulated_device import simulated_cuda
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from batchlab.data.augment import augmentation
 from batchlab.training.batches import Batches, permutation
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
+from batchlab.training.devices.named import device_named
 
 GIB = 2**30
 CIFAR = 3 * 32 * 32 * 4 + 8  # bytes of an example and its label
@@ -78,3 +80,23 @@ def test_a_gpu_gathers_32_mib_at_once_and_a_small_share_of_a_small_one(monkeypat
         monkeypatch.setattr(CudaDevice, "total_bytes", lambda device, total=total: total)
         assert CudaDevice(0).gather_bytes == at_once
     assert CpuDevice().gather_bytes == 96 * 2**10
+
+
+@pytest.mark.parametrize("batch_size", [8, 4096])
+def test_a_piece_is_let_go_before_the_next_is_gathered(batch_size):
+    with simulated_cuda(total_bytes=24 * GIB) as cuda:
+        device = device_named("cuda")
+        device.prepare(deterministic=False)
+        images = torch.zeros(6000, 3, 32, 32).to(device.torch_device)
+        memory = cuda.gpus[0].memory
+        held = memory.allocated
+        steps = 3 * 4096 // batch_size
+        batches = iter(
+            Batches((images,), micro_batch_sizes=[batch_size], seed=0, total=steps * batch_size, device=device)
+        )
+
+        for _ in range(steps):
+            next(batches)
+
+        piece = max(batch_size * 12288, device.gather_bytes)
+        assert piece * 0.9 < memory.peak_allocated - held < piece * 1.1
