@@ -13,6 +13,7 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
+from batchlab.errors import BadRequest
 from batchlab.host.nvml import full_uuid, process_bytes
 from batchlab.instruments.memory_account import SIZES, account
 from batchlab.recording.masking import concealed
@@ -22,6 +23,7 @@ from batchlab.science.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, MicroBatches, gather, length
+from batchlab.training.busy import busy_share_of
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
 from batchlab.training.devices.process_memory import give_freed_pages_back
@@ -72,7 +74,7 @@ def probe(
     # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
     config = replace(config, batch_size=size * accumulate, micro_batch_size=size, accumulate=None, lr_scaling="none")
     course, peaks, retries = _Course(), dict[str, int](), 0
-    outcome, reason, counted = Outcome.FITS, "", None
+    outcome, reason, counted, busy = Outcome.FITS, "", None, None
     try:
         device = assembly.prepare_process(config)
         if exact:
@@ -83,13 +85,18 @@ def probe(
         if allowed is None:
             allowed = int((device.free_bytes() or 0) * (1 - headroom))
         else:
-            allowed -= _taken_beside_tensors(device)
+            allowed -= (taken := _taken_beside_tensors(device))
+            if allowed <= 0:
+                raise BadRequest(
+                    f"CUDA and its libraries take {taken / 2**20:,.0f} MiB of {device}, and with memory_limit nothing "
+                    "is left for training: give more"
+                )
         with device.limited(allowed):
             with finally_do(lambda: peaks.update(marks.read())):
                 _train(config, device, course, steps, seconds, clock)
             retries = device.allocator_retries()  # of training: a validation that is halved makes some of its own
             _validate(course, min(size, config.eval_batch_size))
-        counted = _accounted(config, course, size)
+        busy, counted = _busy(config, course, size, clock), _accounted(config, course, size)
     except (Exception, SystemExit) as error:
         outcome, reason = _judged(error, config)
     if outcome is Outcome.FITS and retries:
@@ -105,6 +112,7 @@ def probe(
         peak_bytes=peaks.get("memory/peak_reserved_bytes", peaks.get("memory/peak_private_bytes")),
         peaks=peaks,
         step_seconds=tuple(course.seconds[1:]),
+        busy_share=busy,
         n_train=course.n_train,
         n_val=course.n_val,
     )
@@ -196,6 +204,18 @@ def _validate(course: _Course, size: int) -> None:
     assert state is not None
     course.phase.name = VALIDATION
     by_example(state, gather(state.val, torch.arange(min(size, length(state.val)))), size)
+
+
+def _busy(config: RunConfig, course: _Course, size: int, clock: Callable[[], float]) -> float | None:
+    """The share of time that a GPU is busy, which training has warmed up; None where it cannot be measured, which takes
+    nothing from the outcome."""
+    if course.state is None:
+        return None
+    try:
+        return busy_share_of(course.state, size, clock)
+    except Exception:
+        _log(config)
+        return None
 
 
 def _accounted(config: RunConfig, course: _Course, size: int) -> Account | None:

@@ -17,9 +17,10 @@ examples is repeated. Each combination of knobs that are given several values is
 is kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
 
 settings of find:
-  memory_limit=SIZE  what training may use beyond the process with its libraries loaded: data, weights, gradients,
-                     optimizer, activations. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is
-                     free on the CUDA device; on the CPU nine tenths of what is available now
+  memory_limit=SIZE  what training may use: data, weights, gradients, optimizer, activations. On a GPU the memory of a
+                     card of that size, of which CUDA takes some; on the CPU what comes beyond the process with its
+                     libraries loaded. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is free on
+                     the CUDA device; on the CPU nine tenths of what is available now
   at_most=EXAMPLES   try no larger micro-batch (65,536 without it)
 
 exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something else than memory ended the search;

@@ -73,13 +73,14 @@ def used_bytes(uuid: str, api: Api | None = None) -> int | None:
 def process_bytes(uuid: str, pid: int, api: Api | None = None) -> int | None:
     """Bytes that one process has on a GPU, context and libraries included; None where the driver does not say.
 
-    In a container the driver may list processes by numbers that mean others in here.
+    In a container the driver may list processes by numbers that mean others in here: one that is alone is meant.
     """
     api = api or _pynvml()
     handle = _handle(api, uuid)
-    listed = None if handle is None else _asked(api, lambda: api.nvmlDeviceGetComputeRunningProcesses(handle))
-    used = [getattr(process, "usedGpuMemory", None) for process in listed or () if int(process.pid) == pid]
-    return int(used[0]) if used and used[0] is not None else None
+    listed = [] if handle is None else _asked(api, lambda: api.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    meant = [process for process in listed if int(process.pid) == pid or len(listed) == 1]
+    used = getattr(meant[0], "usedGpuMemory", None) if meant else None
+    return None if used is None else int(used)
 
 
 def full_uuid(uuid: str, api: Api | None = None) -> str:

@@ -1,6 +1,6 @@
 """How much memory training takes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from batchlab.host.nvml import full_uuid, used_bytes
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.task import Batch
-from batchlab.training.batches import gather
+from batchlab.training.batches import gather, held
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.halving import give_back
 from batchlab.training.no_trace import leaving_no_trace
@@ -25,7 +25,9 @@ class Memory(Instrument):
     On CUDA `memory/peak_allocated_bytes` and `memory/peak_reserved_bytes` of PyTorch's allocator, and
     `memory/device_used_bytes`, all that is in use on the device at the end by NVML's count (other processes too).
     On the CPU `memory/peak_resident_bytes`, the growth of the process over the start of training. Everywhere
-    `memory/saved_for_backward_bytes` of one micro-batch: exact, and the same on every device of one kind.
+    `memory/saved_for_backward_bytes` of one micro-batch: exact, and the same on every device of one kind. And what was
+    held before training, counted from the tensors: `memory/resident_data_bytes` of the sets that live on the device,
+    `memory/resident_model_bytes` of weights and buffers.
     """
 
     def __init__(self, *, micro_batch_size: int) -> None:
@@ -40,6 +42,9 @@ class Memory(Instrument):
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         for name, peak in state.meter.peak_bytes.items():
             yield state.measurement(name, peak)
+        sets, model = [*held(state.train), *held(state.val)], [*state.model.parameters(), *state.model.buffers()]
+        yield state.measurement("memory/resident_data_bytes", storage_bytes(sets))
+        yield state.measurement("memory/resident_model_bytes", storage_bytes(model))
         uuid = state.device.uuid()
         used = None if uuid is None else used_bytes(full_uuid(uuid))
         if used is not None:
@@ -56,6 +61,11 @@ class Memory(Instrument):
         give_back(state.device)  # out here, where the frames that held the memory are gone
         state.note("memory/saved_for_backward_bytes is not counted: the forward pass for it does not fit the memory")
         return None
+
+
+def storage_bytes(tensors: Iterable[Tensor]) -> int:
+    """Each storage once, whole: a view keeps all of it."""
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:

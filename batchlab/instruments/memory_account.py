@@ -1,12 +1,12 @@
 """The bytes of a training step, counted from its tensors: what a memory model is made of, by category."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.instruments.memory import saved_for_backward_bytes, storage_bytes
 from batchlab.science.memory_model import Account, fit
 from batchlab.training.batches import gather, held, length
 from batchlab.training.state import RunState
@@ -22,22 +22,17 @@ def account(state: RunState, sizes: Sequence[int] = SIZES) -> Account:
     parameters = list(state.model.parameters())
     saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in sizes]
     return Account(
-        weights=_bytes(parameters),
-        buffers=_bytes(state.model.buffers()),
-        gradients=_bytes(p.grad for p in parameters if p.grad is not None),
-        optimizer_state=_bytes(_nested(state.optimizer.state)),
-        data=_bytes([*held(state.train), *held(state.val)]),
+        weights=storage_bytes(parameters),
+        buffers=storage_bytes(state.model.buffers()),
+        gradients=storage_bytes(p.grad for p in parameters if p.grad is not None),
+        optimizer_state=storage_bytes(_nested(state.optimizer.state)),
+        data=storage_bytes([*held(state.train), *held(state.val)]),
         saved=fit(sizes, saved),
     )
 
 
 def _repeated(size: int, state: RunState) -> Tensor:
     return torch.arange(size) % length(state.train)
-
-
-def _bytes(held: Iterable[Tensor]) -> int:
-    """Each storage once, whole: a view keeps all of it."""
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}.values())
 
 
 def _nested(value: Any) -> Iterator[Tensor]:

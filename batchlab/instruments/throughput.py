@@ -6,6 +6,7 @@ from typing import Any
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.science.uncertainty import median_interval
+from batchlab.training.busy import busy_share_of
 from batchlab.training.state import RunState
 
 WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are picked, caches filled
@@ -14,14 +15,15 @@ WARM_UP = 0.1  # share of the windows left out of the median, at least one: kern
 class Throughput(Instrument):
     """`speed/examples_per_second` and `speed/seconds_per_step` of each window of `log_every` examples.
 
-    At the end their medians over the windows after the warm-up, with the interval of the median. On a GPU also
-    `speed/device_busy_share`: what the device works on the forward and backward passes of a step (`training.pace`),
-    without the optimizer's update, over what a step takes. Well below 1 the host cannot ask fast enough: the step is
-    launch-bound, and its speed is Python's.
+    At the end their medians over the windows after the warm-up, with the interval of the median. On a GPU then also
+    `speed/device_busy_share`: of the time that the forward and backward passes of a micro-batch take, how long the
+    device works on them (`training.pace.busy_share` says how it is measured). Below 0.7 training is launch-bound: the
+    host cannot ask fast enough, and the speed is Python's.
     """
 
-    def __init__(self, *, log_every: int) -> None:
+    def __init__(self, *, log_every: int, micro_batch_size: int = 1) -> None:
         self.every: int | None = log_every
+        self.micro_batch_size = micro_batch_size
         self._mark = (0, 0, 0.0)  # examples, steps, seconds at the end of the last window
         self._windows: list[tuple[int, int, float]] = []
 
@@ -46,8 +48,9 @@ class Throughput(Instrument):
         ):
             median = median_interval(values)
             yield state.measurement(name, median.value, low=median.low, high=median.high, n=median.n)
-        if state.pace.busy_seconds is not None:
-            yield state.measurement("speed/device_busy_share", min(1.0, state.pace.busy_seconds / median.value))
+        busy = busy_share_of(state, self.micro_batch_size, state.meter.clock)
+        if busy is not None:
+            yield state.measurement("speed/device_busy_share", busy)
 
     def state_dict(self) -> dict[str, Any]:
         return {"mark": self._mark, "windows": self._windows}

@@ -95,6 +95,13 @@ def knee(speeds: Measured) -> Knee | str:
     return throughput_knee(dict(speeds.sizes))
 
 
+def busy_shares(runs: pd.DataFrame) -> dict[int, float]:
+    """The share of time that the GPU is busy at each batch size, mean over runs; empty where none measured it."""
+    known = runs.assign(share=column(runs, "final.speed/device_busy_share"))
+    known = known[known["share"].between(0, 1)]
+    return {int(size): float(of_it["share"].mean()) for size, of_it in by(known, "batch_size").items()}
+
+
 def time_to_target(target: ToTarget, per_step: Measured | str) -> TimeToTarget | str:
     """T(B) as it was measured, and the B at which the two fits put its least."""
     measured = tuple((size.batch_size, size.seconds) for size in target.sizes if size.seconds is not None)

@@ -11,6 +11,7 @@ from batchlab.report.costs import (
     Choice,
     Measured,
     TimeToTarget,
+    busy_shares,
     examples_per_second,
     knee,
     pareto,
@@ -18,7 +19,7 @@ from batchlab.report.costs import (
     seconds_per_step,
     time_to_target,
 )
-from batchlab.report.groups import Group, groups
+from batchlab.report.groups import Group, alone, groups
 from batchlab.report.noise import NoiseScale, noise_scales, resolved
 from batchlab.report.study import Study
 from batchlab.report.to_target import ToTarget, to_target
@@ -41,6 +42,7 @@ class GroupFits:
     seconds_per_step: Measured | str  # t(B) = a + b B
     examples_per_second: Measured | str
     knee: Knee | str
+    busy: tuple[tuple[int, float], ...]  # batch size and the share of time that the GPU is busy, where it is known
     peak_bytes: Measured | str  # m(B) = m0 + m1 B over micro-batches
     time_to_target: TimeToTarget | str  # T(B)
     pareto: tuple[Choice, ...] | str
@@ -93,6 +95,7 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         seconds_per_step=per_step,
         examples_per_second=speed,
         knee=knee(speed) if isinstance(speed, Measured) else speed,
+        busy=tuple(busy_shares(alone(group.runs)).items()),
         peak_bytes=peak_bytes(group),
         time_to_target=time_to_target(target, per_step) if isinstance(target, ToTarget) else target,
         pareto=pareto(group, rates, target if isinstance(target, ToTarget) else None),

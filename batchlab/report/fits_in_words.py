@@ -10,7 +10,7 @@ from batchlab.report.costs import Choice, Measured, TimeToTarget
 from batchlab.report.fits import Fits, GroupFits
 from batchlab.report.to_target import ToTarget
 from batchlab.report.tournament import Tournament
-from batchlab.science.knee import Knee
+from batchlab.science.knee import Knee, launch_bound
 from batchlab.science.uncertainty import Interval
 
 MIB = 2**20
@@ -54,7 +54,7 @@ def _parts(group: GroupFits) -> Iterator[tuple[str, str]]:
     if not isinstance(group.to_target, str):
         yield "Time to the target", _time(group.time_to_target)
     yield "Seconds per step", _line(group.seconds_per_step, 1000, "ms", 1000, "ms")
-    yield "Throughput knee", _knee(group.knee)
+    yield "Throughput knee", _knee(group.knee) + _launch_bound(group)
     yield "Peak memory", _line(group.peak_bytes, 1 / MIB, "MiB", 1 / 1024, "KiB")
     yield "Best learning rate", _rate(group.tournament)
     yield "Noise scale", _noise(group)
@@ -106,6 +106,14 @@ def _knee(found: Knee | str) -> str:
         return as_sentence(found)
     span = "" if found.low is None else f" ({found.low:,} to {'more' if found.high is None else f'{found.high:,}'})"
     return f"{found.size:,}{span}; the fastest is {found.best_size:,}, {found.best_speed:,.0f} examples per second."
+
+
+def _launch_bound(group: GroupFits) -> str:
+    bound = launch_bound(dict(group.busy))
+    if not bound:
+        return ""
+    sizes = ", ".join(f"{size:,} (busy {share:.0%} of the time)" for size, share in bound.items())
+    return f" Launch-bound, so that a larger batch gains on the host and not on the GPU: {sizes}."
 
 
 def _rate(found: Tournament | str) -> str:

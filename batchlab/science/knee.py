@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from batchlab.science.uncertainty import Interval
 
 WITHIN = 0.9  # of the best speed
+LAUNCH_BOUND = 0.7  # share of its time that the device is busy; below it the host, which launches, sets the speed
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Knee:
     high: int | None
     best_size: int
     best_speed: float  # examples per second
+
+
+def launch_bound(shares: Mapping[int, float]) -> dict[int, float]:
+    """Of the shares of time that the device is busy, by size, those with which training is launch-bound, in order: what
+    a larger size gains there it gains on the host, and says nothing of the device."""
+    return {size: shares[size] for size in sorted(shares) if shares[size] < LAUNCH_BOUND}
 
 
 def throughput_knee(speeds: Mapping[int, Interval]) -> Knee:

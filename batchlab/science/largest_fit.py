@@ -42,6 +42,7 @@ class Probe:
     peak_bytes: int | None = None
     peaks: dict[str, int] | None = None  # each kind of memory that was counted
     step_seconds: tuple[float, ...] = ()  # of the steps after the first
+    busy_share: float | None = None  # of the time that the GPU is busy with the passes; None: not known, or a CPU
     n_train: int | None = None  # examples in the data; where they are fewer than a batch, they are repeated
     n_val: int | None = None
     shared_machine: bool = False
@@ -217,6 +218,11 @@ def judged(probe: Probe, before: Sequence[Probe]) -> Probe:
     if not any(other.fits and other.size < probe.size for other in before):
         return replace(probe, outcome=Outcome.FAILED)
     return replace(probe, outcome=Outcome.OOM) if probe.outcome is Outcome.UNCLEAR else probe
+
+
+def busy_shares(probes: Sequence[Probe]) -> dict[int, float]:
+    """The share of time that the GPU is busy at each size that fits; of two probes the later."""
+    return {probe.size: probe.busy_share for probe in probes if probe.fits and probe.busy_share is not None}
 
 
 def speeds(probes: Sequence[Probe]) -> dict[int, Interval]:

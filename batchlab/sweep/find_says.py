@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from batchlab.printable import NOTHING, counted, number, printable
 from batchlab.recording.masking import masked_overrides
-from batchlab.science.knee import Knee
-from batchlab.science.largest_fit import Found, Outcome, line_through, out_of_order
+from batchlab.science.knee import LAUNCH_BOUND, Knee, launch_bound
+from batchlab.science.largest_fit import Found, Outcome, busy_shares, line_through, out_of_order
 from batchlab.science.memory_model import Account, MemoryModel
 from batchlab.sweep.probing import HEADROOM
 from batchlab.sweep.searches import Search
@@ -60,6 +60,7 @@ def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
             yield f"So more than {most:,.0f} cannot fit: what is held for a moment only comes on top of that count."
     if search.knee is not None:
         yield _of_the_knee(search.knee) if search.alone else NOT_ALONE
+        yield from _of_the_launches(search)
     if search.n_train is not None and search.n_train < largest * search.accumulate:
         yield f"The data has {search.n_train:,} training examples: larger batches were filled by repeating them."
     if found.unsteady:
@@ -141,6 +142,16 @@ def _of_the_knee(knee: Knee) -> str:
         doubt = f"95%: {knee.low:,} to {knee.high:,}" if knee.low < knee.high else "95%: this one, of those tried"
     best = f"{knee.best_speed:,.0f} examples/s at {knee.best_size:,}"
     return f"Throughput knee: {knee.size:,} ({doubt}), the smallest size tried within 10% of the best, {best}."
+
+
+def _of_the_launches(search: Search) -> Iterator[str]:
+    bound = launch_bound(busy_shares(search.as_runs))
+    if bound:
+        sizes = ", ".join(f"{size:,} ({share:.0%})" for size, share in bound.items())
+        yield (
+            f"Launch-bound, the device busy for less than {LAUNCH_BOUND:.0%} of the time: {sizes}. There the speed is "
+            "Python's, which launches the kernels, and a larger micro-batch gains nothing on the device."
+        )
 
 
 def _next(search: Search) -> str:

@@ -81,6 +81,8 @@ def comparison(searches: Sequence[Search]) -> list[str]:
 
 def _table(probes: Sequence[Probe]) -> list[str]:
     titles = ["micro-\nbatch", "outcome", "phase", "peak\nMiB", "ms per\nstep", "steps\ntimed", "examples\n/s"]
+    busy = any(probe.busy_share is not None for probe in probes)
+    titles += ["device\nbusy"] if busy else []
     rows = [
         [
             f"{p.size:,}",
@@ -90,6 +92,7 @@ def _table(probes: Sequence[Probe]) -> list[str]:
             _milliseconds(p),
             str(len(p.step_seconds)) if p.step_seconds else NOTHING,
             _speed(p),
+            *([NOTHING if p.busy_share is None else f"{p.busy_share:.0%}"] if busy else []),
         ]
         for p in sorted(probes, key=lambda probe: probe.size)
     ]

@@ -53,8 +53,7 @@ def train(
 
 
 def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
-    state.pace = step.rehearse(batches.first, state.device)
-    state.meter.pause_seconds = state.pace.pause_seconds
+    state.meter.pause_seconds = step.rehearse(batches.first, state.device)
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:

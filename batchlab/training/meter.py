@@ -30,7 +30,7 @@ class Meter:
         self._peaks = peaks
         self._drain = drain  # waits until the device has done what it was given
         self._settle: Callable[[], object] = nothing
-        self._clock = clock
+        self.clock = clock
         self._seconds = 0.0
         self._since: float | None = None  # when the clock was last set going
         self._highest: dict[str, int] = {}
@@ -38,7 +38,7 @@ class Meter:
     @property
     def seconds(self) -> float:
         """Seconds spent training so far."""
-        return self._seconds + (0.0 if self._since is None else self._clock() - self._since)
+        return self._seconds + (0.0 if self._since is None else self.clock() - self._since)
 
     @property
     def peak_bytes(self) -> dict[str, int]:
@@ -67,12 +67,12 @@ class Meter:
         self._peaks.reset()
         rehearsal()
         self._drain()
-        self._since = self._clock()
+        self._since = self.clock()
 
     def stop(self) -> None:
         """Stops the clock and takes the marks, once the device is done."""
         self._drain()
-        now = self._clock()  # before anything else: a step of a small model takes 150 us
+        now = self.clock()  # before anything else: a step of a small model takes 150 us
         if self._since is not None:
             self._seconds += max(0.0, now - self._since - self.pause_seconds)
         self._since = None
@@ -85,22 +85,22 @@ class Meter:
         running = self._since is not None
         if running:
             self.stop()
-        began = self._clock()
+        began = self.clock()
 
         def go_on() -> None:
             self._drain()
             if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
                 self._peaks.resume(self._highest)
             self._settle_down()
-            self.measuring_seconds += self._clock() - began
+            self.measuring_seconds += self.clock() - began
             if running:
-                self._since = self._clock()
+                self._since = self.clock()
 
         with finally_do(go_on):
             yield
 
     def _settle_down(self) -> None:
-        began = self._clock()
+        began = self.clock()
         self._settle()
-        if self._clock() - began > SETTLE_SECONDS:  # steps that long do not feel it
+        if self.clock() - began > SETTLE_SECONDS:  # steps that long do not feel it
             self._settle = nothing

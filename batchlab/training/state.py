@@ -12,7 +12,6 @@ from batchlab.task import Task
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
-from batchlab.training.pace import Pace
 from batchlab.training.phase import Phase
 from batchlab.training.step import Outcome
 
@@ -35,7 +34,6 @@ class RunState:
     meter: Meter
     budget: int  # examples
     learning_rate: float = 0.0  # of the last step
-    pace: Pace = field(default_factory=Pace)  # found before the first step
     step: int = 0
     examples: int = 0
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's

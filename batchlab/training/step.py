@@ -11,7 +11,7 @@ from batchlab.training.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.pace import Pace, pace_of
+from batchlab.training.pace import pause_seconds
 from batchlab.training.phase import BACKWARD, BATCH, FORWARD, OPTIMIZER, Phase
 from batchlab.training.rehearsal import StateLike, rehearse_update
 
@@ -63,10 +63,10 @@ class Step:
         with leaving_no_trace(self.model, device):
             self._state_like = rehearse_update(self.optimizer, self.precision, self.clip_norm)
 
-    def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> Pace:
+    def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> float:
         """The passes of one update, without the update and without a trace: what is needed once is got outside the
         clock (memory, kernels), and the mark of memory sees a step. `first` gives the first step's micro-batches, each
-        time anew. On a device that the host runs ahead of they are passed a few times more, to find its pace.
+        time anew. Returns the seconds that a pause adds to the steps after it (`pace.pause_seconds`).
 
         Room for the state that the optimizer makes in its first update is held meanwhile, as it is from the second
         step on: or the first steps would wait for the device to give it.
@@ -80,7 +80,7 @@ class Step:
             self._passes(micro_batches)
             del room
             one_by_one = isinstance(micro_batches, OneByOne)  # they are gone when they were passed
-            return pace_of(lambda: self._passes(first() if one_by_one else micro_batches), device)
+            return pause_seconds(lambda: self._passes(first() if one_by_one else micro_batches), device)
 
     def _passes(self, micro_batches: MicroBatches) -> None:
         for p in self.parameters:

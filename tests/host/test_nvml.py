@@ -62,3 +62,10 @@ def test_what_a_process_has_on_a_gpu_is_its_own() -> None:
 
     assert [process_bytes(api.cards[2].uuid, pid, api) for pid in (41, 42, 43)] == [GIB, None, None]
     assert process_bytes("GPU-none", 41, api) is None
+
+
+def test_in_a_container_a_process_that_is_alone_is_meant_whatever_its_number() -> None:
+    api = four()
+    api.cards[2].pids, api.cards[2].used_by = [4711], {4711: GIB}
+
+    assert process_bytes(api.cards[2].uuid, 41, api) == GIB

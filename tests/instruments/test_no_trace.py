@@ -26,7 +26,6 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.devices.process_memory import ResidentPeak
 from batchlab.training.loop import train
 from batchlab.training.meter import Meter
-from batchlab.training.pace import Pace
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -104,7 +103,7 @@ def trained(instruments, precision, *, rehearsing=True):
             return outcome
 
         def rehearse(self, micro_batches, device):
-            return super().rehearse(micro_batches, device) if rehearsing else Pace()
+            return super().rehearse(micro_batches, device) if rehearsing else 0.0
 
         def rehearse_update(self, device):
             if rehearsing:

@@ -1,4 +1,6 @@
-"""What a pause costs and how long a device works, on a device whose kernels and launches take what we say."""
+"""What a pause costs and how busy a device is, on a device whose kernels and launches take what we say."""
+
+import contextlib
 
 import pytest
 import torch
@@ -6,61 +8,59 @@ from simulated_device import simulated_cuda
 from torch import nn
 
 from batchlab import Task
+from batchlab.instruments.throughput import Throughput
 from batchlab.training.batches import Batches
+from batchlab.training.busy import busy_share_of
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
-from batchlab.training.pace import QUICK_SECONDS, pace_of
+from batchlab.training.pace import QUICK_SECONDS, busy_share, pause_seconds
+from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
 KERNELS = 50  # of a step
 
 
-def paced(cuda, kernel_seconds, kernels=KERNELS):
-    """`pace_of` a step of equal kernels, on the simulated clock."""
-    device = device_named("cuda")
-    device.prepare(deterministic=False)
-    x = torch.zeros(4).to(device.torch_device)
-
-    def passes():
-        for _ in range(kernels):
-            x.add(1.0)
-
-    return pace_of(passes, device, clock=cuda.clock)
-
-
-@pytest.mark.parametrize(("launch", "kernel"), [(10e-6, 2e-6), (10e-6, 40e-6), (10e-6, 10e-6)], ids=str)
-def test_the_device_is_busy_for_as_long_as_its_kernels_take(launch, kernel):
+@contextlib.contextmanager
+def steps_of(launch, kernel, kernels=KERNELS):
+    """A step of equal kernels on a GPU, the GPU, and the simulated clock."""
     with simulated_cuda(launch_seconds=launch, kernel_seconds=kernel) as cuda:
-        found = paced(cuda, kernel)
-    assert found.busy_seconds == pytest.approx(KERNELS * kernel, rel=1e-6)
+        device = device_named("cuda")
+        device.prepare(deterministic=False)
+        x = torch.zeros(4).to(device.torch_device)
+
+        def passes():
+            for _ in range(kernels):
+                x.add(1.0)
+
+        yield passes, device, cuda.clock
+
+
+@pytest.mark.parametrize(
+    ("launch", "kernel", "share"), [(10e-6, 2e-6, 0.2), (10e-6, 5e-6, 0.5), (10e-6, 40e-6, 1.0), (10e-6, 10e-6, 1.0)]
+)
+def test_the_share_is_what_the_kernels_take_of_what_the_launches_take(launch, kernel, share):
+    with steps_of(launch, kernel) as (passes, device, clock):
+        assert busy_share(passes, device, clock) == pytest.approx(share, rel=1e-3)
 
 
 @pytest.mark.parametrize(("launch", "kernel"), [(10e-6, 2e-6), (10e-6, 40e-6)], ids=["launch-bound", "device-bound"])
 def test_a_pause_costs_what_one_step_between_two_takes_longer_than_one_of_many(launch, kernel):
-    with simulated_cuda(launch_seconds=launch, kernel_seconds=kernel) as cuda:
-        found = paced(cuda, kernel)
+    with steps_of(launch, kernel) as (passes, device, clock):
+        found = pause_seconds(passes, device, clock)
     # By hand: many steps go on at the pace of the slower of the two; at a pause the first launch or the last kernel
     # is waited for beside it.
-    assert found.pause_seconds == pytest.approx(min(launch, kernel), rel=1e-6)
+    assert found == pytest.approx(min(launch, kernel), rel=1e-6)
 
 
 def test_windows_of_one_step_and_of_ten_come_to_the_same_seconds_a_step():
     """The oracle is the clock without a pause: 400 steps between two drains."""
     seconds = {}
     for window in (1, 10, 400):
-        with simulated_cuda(launch_seconds=10e-6, kernel_seconds=14e-6) as cuda:
-            device = device_named("cuda")
-            device.prepare(deterministic=False)
-            x = torch.zeros(4).to(device.torch_device)
-
-            def passes(x=x):
-                for _ in range(5):
-                    x.add(1.0)
-
-            meter = Meter(peaks=device.peaks(), drain=device.drain, clock=cuda.clock)
-            meter.pause_seconds = pace_of(passes, device, clock=cuda.clock).pause_seconds
+        with steps_of(10e-6, 14e-6, kernels=5) as (passes, device, clock):
+            meter = Meter(peaks=device.peaks(), drain=device.drain, clock=clock)
+            meter.pause_seconds = pause_seconds(passes, device, clock)
             meter.start()
             for step in range(400):
                 passes()
@@ -74,51 +74,99 @@ def test_windows_of_one_step_and_of_ten_come_to_the_same_seconds_a_step():
 
 
 def test_without_the_correction_windows_of_one_step_would_look_slower():
-    with simulated_cuda(launch_seconds=10e-6, kernel_seconds=14e-6) as cuda:
-        found = paced(cuda, 14e-6, kernels=5)
-    assert found.pause_seconds / (5 * 14e-6) > 0.1
+    with steps_of(10e-6, 14e-6, kernels=5) as (passes, device, clock):
+        assert pause_seconds(passes, device, clock) / (5 * 14e-6) > 0.1
 
 
-def test_nothing_is_known_of_the_share_where_the_host_waits_for_a_value():
-    with simulated_cuda(launch_seconds=10e-6, kernel_seconds=10e-6) as cuda:
-        device = device_named("cuda")
-        device.prepare(deterministic=False)
+def test_the_share_is_not_known_where_the_host_waits_for_a_value():
+    with steps_of(10e-6, 10e-6) as (passes, device, clock):
         x = torch.zeros(4).to(device.torch_device)
-        found = pace_of(lambda: x.add(1.0).sum().item(), device, clock=cuda.clock)
-    assert found.busy_seconds is None
+        assert busy_share(lambda: x.add(1.0).sum().item(), device, clock) is None
 
 
 def test_steps_that_take_long_are_not_passed_again_and_again():
     calls = []
-    with simulated_cuda(launch_seconds=10e-6, kernel_seconds=QUICK_SECONDS) as cuda:
-        device = device_named("cuda")
-        device.prepare(deterministic=False)
-        x = torch.zeros(4).to(device.torch_device)
-        found = pace_of(lambda: calls.append(x.add(1.0)), device, clock=cuda.clock)
-    assert len(calls) == 2
-    assert found.pause_seconds == 0
-    assert found.busy_seconds == pytest.approx(QUICK_SECONDS, rel=1e-6)
+    with steps_of(10e-6, QUICK_SECONDS, kernels=1) as (passes, device, clock):
+        assert pause_seconds(lambda: calls.append(passes()), device, clock) == 0
+        assert len(calls) == 1
+        assert busy_share(lambda: calls.append(passes()), device, clock) == pytest.approx(1.0, rel=1e-3)
+    assert len(calls) == 4
 
 
 def test_on_the_cpu_nothing_is_passed_and_nothing_known():
-    found = pace_of(lambda: pytest.fail("passed"), CpuDevice())
-    assert (found.pause_seconds, found.busy_seconds) == (0.0, None)
+    assert pause_seconds(lambda: pytest.fail("passed"), CpuDevice()) == 0.0
+    assert busy_share(lambda: pytest.fail("passed"), CpuDevice()) is None
 
 
-def test_finding_the_pace_leaves_no_trace_in_the_model():
-    with simulated_cuda(launch_seconds=10e-6, kernel_seconds=5e-6):
+@contextlib.contextmanager
+def run_of(kernel_seconds, make_optimizer=torch.optim.SGD):
+    """A run on a GPU whose launches take 10 us."""
+    with simulated_cuda(launch_seconds=10e-6, kernel_seconds=kernel_seconds) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)
         data = tuple(t.to(device.torch_device) for t in (torch.randn(16, 3), torch.randint(2, (16,))))
+        torch.manual_seed(0)
         model = nn.Sequential(nn.BatchNorm1d(3), nn.Dropout(0.5), nn.Linear(3, 2)).to(device.torch_device)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        optimizer = make_optimizer(model.parameters(), lr=0.1)
         task = Task.classification(data, data)
-        step = Step(model, optimizer, task, Precision("fp32", device))
-        batches = Batches(data, micro_batch_sizes=[4, 4], seed=0, total=16, device=device)
-        before = [t.clone() for t in model.state_dict().values()]
+        meter = Meter(peaks=device.peaks(), drain=device.drain, clock=cuda.clock)
+        yield cuda, RunState(model, optimizer, task, data, data, device, Precision("fp32", device), meter, budget=160)
+
+
+def test_finding_the_pace_and_the_share_leaves_no_trace():
+    with run_of(5e-6) as (_, state):
+        step = Step(state.model, state.optimizer, state.task, state.precision)
+        batches = Batches(state.train, micro_batch_sizes=[4, 4], seed=0, total=16, device=state.device)
+        before = [t.clone() for t in state.model.state_dict().values()]
         random = torch.get_rng_state()
-        step.rehearse(batches.first, device)
-        after = list(model.state_dict().values())
+        step.rehearse(batches.first, state.device)
+        assert busy_share_of(state, 4, state.meter.clock) == pytest.approx(0.5, rel=0.1)
+        after = list(state.model.state_dict().values())
     assert all(map(torch.equal, before, after))
     assert torch.equal(random, torch.get_rng_state())
-    assert all(p.grad is None for p in model.parameters())
+    assert all(p.grad is None for p in state.model.parameters())
+    assert not state.optimizer.state
+
+
+class Heavy(torch.optim.SGD):
+    """An update that is most of what the device does, as Adam's is of a large model at a small batch."""
+
+    def step(self, closure=None):
+        heavy.append(1)
+        super().step(closure)
+        heavy.clear()
+
+
+heavy: list[int] = []
+
+
+def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
+    # The passes keep the device busy; a share of them in the seconds of whole steps would be under a half.
+    with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (cuda, state):
+        throughput = Throughput(log_every=16, micro_batch_size=16)
+        step = Step(state.model, state.optimizer, state.task, state.precision)
+        for micro_batches in Batches(state.train, micro_batch_sizes=[16], seed=0, total=160, device=state.device):
+            state.meter.start()
+            step(micro_batches)
+            state.step, state.examples = state.step + 1, state.examples + 16
+            state.meter.stop()
+            list(throughput.measure(state))
+        said = {m.name: m.value for m in throughput.conclude(state)}
+    assert said["speed/seconds_per_step"] > 4e-3
+    assert said["speed/device_busy_share"] == pytest.approx(1.0)
+
+
+def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
+    slow = [10]  # times slower when the run begins
+    with run_of(lambda operator, result: 3e-6 * slow[0]) as (cuda, state):
+        throughput = Throughput(log_every=16, micro_batch_size=16)
+        step = Step(state.model, state.optimizer, state.task, state.precision)
+        state.meter.start()
+        for micro_batches in Batches(state.train, micro_batch_sizes=[16], seed=0, total=160, device=state.device):
+            step(micro_batches)
+            state.step, state.examples = state.step + 1, state.examples + 16
+            slow[0] = 1
+        state.meter.stop()
+        list(throughput.measure(state))
+        said = {m.name: m.value for m in throughput.conclude(state)}
+    assert said["speed/device_busy_share"] == pytest.approx(0.3, rel=0.05)

@@ -8,13 +8,12 @@ from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_batch_sizes, table_of
 from batchlab.report.claims.values import finite, last, log
+from batchlab.report.costs import busy_shares
 from batchlab.report.groups import alone, column, on_one_model
-from batchlab.science.knee import throughput_knee
+from batchlab.science.knee import launch_bound, throughput_knee
 from batchlab.science.uncertainty import t_interval
 
 SPEED = "speed/examples_per_second"
-BUSY = "speed/device_busy_share"
-LAUNCH_BOUND = 0.7  # below this share of the time the device waits for the host to ask
 
 
 def epoch_time(study: Curves) -> Findings:
@@ -87,18 +86,17 @@ def throughput(study: Curves) -> Findings:
             saturated = knee.size < table.batch_sizes[-1]
             end = f"it saturates at batch size {knee.size}" if saturated else "no saturation is seen up to the largest"
             notes.append(f"{end}, the best is {knee.best_speed:,.0f} examples/s at {knee.best_size}")
-            notes += launch_bound(runs)
+            notes += _launch_bound(runs)
     return Findings(found, _no_clock(study), _with_clock(), "; ".join(notes))
 
 
-def launch_bound(runs: pd.DataFrame) -> list[str]:
-    """A sentence of the batch sizes at which the GPU waits for Python; none where it works, and on a CPU."""
-    shares = column(runs, f"final.{BUSY}").groupby(runs["batch_size"]).mean().dropna()
-    bound = shares[shares < LAUNCH_BOUND]
-    if bound.empty:
+def _launch_bound(runs: pd.DataFrame) -> list[str]:
+    """A sentence of the batch sizes at which the GPU waits for Python; none where it does not, and on a CPU."""
+    bound = launch_bound(busy_shares(runs))
+    if not bound:
         return []
-    sizes = ", ".join(f"{size} ({share:.0%})" for size, share in bound.to_dict().items())
-    return [f"launch-bound at batch size {sizes} of the time busy: there the speed is Python's, not the device's"]
+    sizes = ", ".join(f"{size} (busy {share:.0%} of the time)" for size, share in bound.items())
+    return [f"launch-bound at batch size {sizes}: there the speed is Python's, not the device's"]
 
 
 def _with_clock() -> tuple[str, ...]:

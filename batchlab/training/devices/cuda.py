@@ -19,7 +19,7 @@ from batchlab.training.first_error import finally_do
 TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
 GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
 GATHER_SHARE = 1 / 512  # of the device's memory, at most: 16 MiB of 8 GiB
-CYCLES_PER_SECOND = 2.0e9  # about the fastest clock there is: a slower device spins longer
+CYCLES_PER_SECOND = 3.0e9  # about the fastest clock there is: a slower device spins longer
 LONGEST_SPIN_SECONDS = 0.5
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # what PyTorch accepts with deterministic algorithms
@@ -118,8 +118,9 @@ class CudaDevice:
             self._limit = limit
             torch.cuda.set_per_process_memory_fraction(share, self.torch_device)
 
+        before = torch.cuda.get_per_process_memory_fraction(self.torch_device)
         limit_to(allowed / total, allowed)
-        with finally_do(lambda: limit_to(1.0, None)):  # what is made of the outcome needs memory too
+        with finally_do(lambda: limit_to(before, None)):  # what is made of the outcome needs memory too
             yield
 
     def total_bytes(self) -> int | None:
