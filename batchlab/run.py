@@ -175,6 +175,8 @@ class _Point:
         peak_rate = assembly.peak_rate(config)
         instruments = dict(zip(config.instruments, build_instruments(config, planned, task), strict=True))
         self.journal = journal = self.closing.enter_context(Journal(self.folder / METRICS))
+        if (why := state.precision.waiting(state.optimizer)) is not None:
+            listener.say(why)
         self._resume(state, instruments, journal, listener)
         code = code_files(code_targets(to_dict(config)))
         self.keep(
