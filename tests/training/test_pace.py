@@ -79,7 +79,7 @@ def test_without_the_correction_windows_of_one_step_would_look_slower():
 
 
 def test_the_share_is_not_known_where_the_host_waits_for_a_value():
-    with steps_of(10e-6, 10e-6) as (passes, device, clock):
+    with steps_of(10e-6, 10e-6) as (_passes, device, clock):
         x = torch.zeros(4).to(device.torch_device)
         assert busy_share(lambda: x.add(1.0).sum().item(), device, clock) is None
 
@@ -142,7 +142,7 @@ heavy: list[int] = []
 
 def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
     # The passes keep the device busy; a share of them in the seconds of whole steps would be under a half.
-    with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (cuda, state):
+    with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Step(state.model, state.optimizer, state.task, state.precision)
         for micro_batches in Batches(state.train, micro_batch_sizes=[16], seed=0, total=160, device=state.device):
@@ -158,7 +158,7 @@ def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
 
 def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
     slow = [10]  # times slower when the run begins
-    with run_of(lambda operator, result: 3e-6 * slow[0]) as (cuda, state):
+    with run_of(lambda operator, result: 3e-6 * slow[0]) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Step(state.model, state.optimizer, state.task, state.precision)
         state.meter.start()
