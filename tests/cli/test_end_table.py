@@ -196,7 +196,17 @@ def test_cuda_memory_is_what_it_allocated() -> None:
     text = shown([record(8, final=final)])
 
     assert cells(text, "MiB") == ["3.0"]
-    assert "Peak MiB: what CUDA had allocated at most." in text
+    assert "Peak MiB: what CUDA had allocated at most, the data included." in text
+
+
+def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> None:
+    old = {"memory/peak_allocated_bytes": 700 * 2.0**20}
+    new = old | {"memory/peak_growth_bytes": 3 * 2.0**20}
+
+    assert cells(shown([record(8, final=new)]), "MiB") == ["3.0"]
+    assert "Peak MiB: what training took on the GPU beside the data and the weights." in shown([record(8, final=new)])
+    both = shown([record(8, final=new), record(32, final=old)])
+    assert "what CUDA had allocated at most, the data included (older runs)" in both
 
 
 @pytest.mark.parametrize(

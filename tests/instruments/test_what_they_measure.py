@@ -173,7 +173,19 @@ def test_saved_bytes_are_those_a_linear_relu_chain_must_keep(n):
 def test_the_peak_is_what_the_meter_saw_while_training():
     state = state_of(torch.nn.Linear(4, 3), data_of(5))
     state.meter = SimpleNamespace(peak_bytes={"memory/peak_resident_bytes": 12345}, seconds=0.0)
-    assert values(Memory(micro_batch_size=2).conclude(state)) == {"memory/peak_resident_bytes": 12345}
+    assert values(Memory(micro_batch_size=2).conclude(state))["memory/peak_resident_bytes"] == 12345
+
+
+def test_what_is_held_before_training_is_counted_apart_each_storage_once():
+    # 5 examples of 4 numbers of 4 bytes and a label of 8, as training and validation set in one; a second view of it.
+    data = data_of(5)
+    state = state_of(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)), data, val=(data[0], data[1]))
+    state.meter = SimpleNamespace(peak_bytes={}, seconds=0.0)
+
+    assert values(Memory(micro_batch_size=2).conclude(state)) == {
+        "memory/resident_data_bytes": 5 * (4 * 4 + 8),
+        "memory/resident_model_bytes": 4 * (4 * 3 + 3 + 2 * 3 + 2 * 3) + 8,  # the norm counts its batches in an int64
+    }
 
 
 # gradient

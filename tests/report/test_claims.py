@@ -1,7 +1,9 @@
 """The 22 claims: what they say of studies whose truth is planted, and of studies that cannot say much."""
 
+import math
 import shlex
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -61,6 +63,24 @@ def test_a_planted_truth_is_supported_its_opposite_contradicted_and_noise_neithe
 def test_every_claim_of_science_has_its_row_in_order() -> None:
     assert [claim.id for claim in judge_claims(study([]))] == SCIENCE
     assert list(PLANTS) == SCIENCE
+
+
+HELD = 2.0**30  # the data, on the device
+
+
+@pytest.mark.parametrize("counted_apart", [True, False])
+def test_bytes_that_bf16_saves_are_judged_without_the_data_that_is_held(counted_apart: bool) -> None:
+    def of(precision: str, growth: float, seed: int) -> dict[str, Any]:
+        measured = {"memory/peak_allocated_bytes": HELD + growth}
+        measured |= {"memory/peak_growth_bytes": growth} if counted_apart else {}
+        return run(32, seed, measured, asked={"precision": precision})
+
+    runs = [of(*how, seed) for how in (("fp32", 2.0**24), ("bf16", 2.0**23)) for seed in range(3)]
+    (claim,) = [claim for claim in judge_claims(study(runs)) if claim.id == "mixed-precision"]
+
+    whole = math.log((HELD + 2**24) / (HELD + 2**23))
+    (effect,) = [evidence.effect.interval.value for evidence in claim.evidence if "peak" in evidence.what]
+    assert effect == pytest.approx(math.log(2) if counted_apart else whole)
 
 
 def one_seed() -> Study:

@@ -12,6 +12,7 @@ import scipy.stats
 
 from batchlab.report.costs import Measured
 from batchlab.report.fits import GroupFits, fits
+from batchlab.report.fits_in_words import fits_in_words
 from batchlab.report.study import read_study
 from batchlab.science.knee import Knee
 from tests.report.planted import reached, write_run
@@ -29,6 +30,50 @@ def timed(study: Path, size: int, seed: int, seconds: float, peak: float, **fiel
         "memory/peak_resident_bytes": peak,
     }
     return write_run(study, size, seed, final=final, **fields)
+
+
+def on_a_gpu(study: Path, size: int, seed: int, growth: float | None, busy: float | None = None) -> str:
+    """A run that holds 700 MiB of data; None: of before that was counted apart."""
+    held = 700 * 2.0**20
+    final = {"memory/peak_allocated_bytes": held + (size * 2.0**20 if growth is None else growth)}
+    final |= {} if growth is None else {"memory/peak_growth_bytes": growth}
+    final |= {"speed/examples_per_second": 100.0 * size}
+    return write_run(study, size, seed, final=final | ({} if busy is None else {"speed/device_busy_share": busy}))
+
+
+def test_bytes_are_what_training_took_without_the_data_that_is_held(tmp_path: Path) -> None:
+    for size in (8, 16, 32):
+        on_a_gpu(tmp_path, size, 0, growth=size * 2.0**20)
+
+    peak = only_group(tmp_path).peak_bytes
+
+    assert isinstance(peak, Measured)
+    assert peak.name == "memory/peak_growth_bytes"
+    assert {size: mean.value for size, mean in peak.sizes} == {size: size * 2.0**20 for size in (8, 16, 32)}
+
+
+def test_older_runs_beside_newer_ones_are_compared_by_what_both_counted(tmp_path: Path) -> None:
+    for size in (8, 16, 32):
+        on_a_gpu(tmp_path, size, 0, growth=None if size == 8 else size * 2.0**20)
+
+    peak = only_group(tmp_path).peak_bytes
+
+    assert isinstance(peak, Measured)
+    assert peak.name == "memory/peak_allocated_bytes"
+    assert {size: mean.value for size, mean in peak.sizes} == {size: (700 + size) * 2.0**20 for size in (8, 16, 32)}
+
+
+def test_sizes_at_which_the_gpu_waits_for_python_are_said_beside_the_knee(tmp_path: Path) -> None:
+    for size, busy in {8: 0.2, 16: 0.4, 32: 0.69, 64: 0.7, 128: 1.0}.items():
+        for seed in (0, 1):
+            on_a_gpu(tmp_path, size, seed, growth=1e6, busy=busy + (0.01 if seed else -0.01))
+
+    group = only_group(tmp_path)
+
+    assert dict(group.busy) == pytest.approx({8: 0.2, 16: 0.4, 32: 0.69, 64: 0.7, 128: 1.0})
+    (line,) = [line.text for line in fits_in_words(fits(read_study(tmp_path))) if line.label == "Throughput knee"]
+    said = "Launch-bound, so that a larger batch gains on the host and not on the GPU"
+    assert f"{said}: 8 (busy 20% of the time), 16 (busy 40% of the time), 32 (busy 69% of the time)." in line
 
 
 def test_seconds_and_bytes_are_lines_through_the_means_of_each_size(tmp_path: Path) -> None:
