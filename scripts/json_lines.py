@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def public(text):
     """`text` without the folders of this machine."""
-    places = ((str(ROOT), "."), (sys.executable, "python"), (sys.prefix, "$PREFIX"), (sys.base_prefix, "$PREFIX"))
+    places = ((sys.executable, "python"), (str(ROOT), "."), (sys.prefix, "$PREFIX"), (sys.base_prefix, "$PREFIX"))
     for private, word in (*places, (str(Path.home()), "~"), (tempfile.gettempdir(), "$TMP")):
         if private not in ("/", ""):
             text = text.replace(private, word)
