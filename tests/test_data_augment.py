@@ -1,5 +1,6 @@
 """Crop, flip and cutout: what they do to an image, how often, and that nothing but its own draw decides it."""
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,27 @@ def test_all_three_go_together_in_the_order_crop_flip_cutout_and_draw_apart():
     moved = np.array(places(before, augmented(before, draws, crop=2), 2)).T
     turned = (augmented(before, draws, flip=True) != before).flatten(1).any(1).numpy()
     assert np.abs(np.corrcoef([*moved, turned])[np.triu_indices(3, 1)]).max() < 4 / 400**0.5
+
+
+@pytest.mark.parametrize(
+    ("asked", "stored"),
+    [
+        ({"crop": 2}, "1977648c22cd0d8a"),
+        ({"flip": True}, "cd4524eb907fd00c"),
+        ({"cutout": 3}, "92fe3305084b3262"),
+        ({"cutout": 4}, "f145270512b4fe74"),
+        ({"crop": 1, "flip": True}, "cd84138f0e86717f"),
+        ({"crop": 3, "flip": True, "cutout": 4}, "255da1c885737688"),
+    ],
+    ids=str,
+)
+def test_images_are_changed_as_in_the_first_version(asked, stored):
+    """Else runs with augmentation would end at other bits, under the same ids."""
+    before = images(2, channels=3, rows=7, columns=5).repeat(20, 1, 1, 1) * torch.arange(1, 41).view(-1, 1, 1, 1)
+
+    after = augmented(before, torch.arange(40) ^ 0x1234567890ABCDEF, **asked)
+
+    assert hashlib.sha256(after.contiguous().numpy().tobytes()).hexdigest()[:16] == stored
 
 
 def test_an_image_is_changed_by_its_own_draw_alone():

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from batchlab import uniform
+from batchlab import uniform, uniforms
 
 
 def splitmix64(state: int, count: int) -> list[int]:
@@ -79,6 +79,19 @@ def test_how_examples_are_cut_into_batches_changes_no_number():
     assert torch.equal(uniform(draws.flip(0), "cutout", (3,)), whole.flip(0))
     assert torch.equal(uniform(draws, "cutout", (5,))[:, :3], whole)
     assert tuple(uniform(draws[:0], "cutout", (3,)).shape) == (0, 3)
+
+
+def test_several_streams_at_once_have_the_numbers_of_each_alone():
+    draws = torch.randint(-(2**62), 2**62, (97,), generator=torch.Generator().manual_seed(0))
+    streams = {"crop": (2,), "flip": (), "a cube": (2, 3, 2), "none": (0,), "one": (1,)}
+
+    found = uniforms(draws, streams)
+
+    assert list(found) == list(streams)
+    for name, shape in streams.items():
+        assert tuple(found[name].shape) == (97, *shape)
+        assert torch.equal(found[name], uniform(draws, name, shape))
+    assert uniforms(draws, {}) == {}
 
 
 def test_no_generator_is_drawn_from():
