@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from batchlab.errors import BadRequest
-from batchlab.training.devices.named import device_named
+from batchlab.training.devices.named import device_named, visible_devices
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 
 CHOOSE = "choose another GPU with CUDA_VISIBLE_DEVICES=..."
@@ -45,7 +45,7 @@ def why_unusable(
     try:
         (compute or functools.partial(_multiply, deterministic=deterministic))(asked)
     except BadRequest:
-        if ":" in asked:
+        if ":" in asked or visible_devices():
             raise
         return _in_words(_what_pytorch_says(asked))
     except Exception as error:  # whatever a library below raises: none of it is the user's code yet

@@ -21,8 +21,8 @@ from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
 from batchlab.training.batches import gather, length, slices
 from batchlab.training.devices.broken_context import is_broken_context
-from batchlab.training.devices.cuda import allow_deterministic_products
 from batchlab.training.devices.device import Device
+from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.step import backward
@@ -53,8 +53,8 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
     facts: list[Mapping[str, Any]] = []
     nowhere = {"data_fingerprint": None, "torch": metadata.version("torch"), "device_name": None}
     built: dict[str, Parts | None] = {}
-    if any(values["deterministic"] for values in grid):  # one process makes all points
-        allow_deterministic_products()
+    # One process makes all points.
+    allow_deterministic([values["device"] for values in grid if values["deterministic"]])
     for position, values in enumerate(grid, 1):
         config = from_dict(values)
         key = _key(values)

@@ -212,7 +212,8 @@ def _busy(config: RunConfig, course: _Course, size: int, clock: Callable[[], flo
     if course.state is None:
         return None
     try:
-        return busy_share_of(course.state, size, clock)
+        with course.state.precision.training():
+            return busy_share_of(course.state, size, clock)
     except Exception:
         _log(config)
         return None

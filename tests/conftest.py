@@ -22,6 +22,28 @@ settings.load_profile("batchlab")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+# They start many processes, and take longest: begun last, one of them would keep the others' cores idle at the end.
+LONGEST_FILES = (
+    "test_end_to_end.py",
+    "test_torture.py",
+    "test_readme.py",
+    "test_other_launchers.py",
+    "test_scripts.py",
+    "test_supervisor.py",
+    "test_architecture.py",
+    "test_find.py",
+    "test_knobs_are_honoured.py",
+    "test_report_files.py",
+    "test_memory_of_a_simulated_gpu.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; scripts/test tells pytest-xdist to keep that order."""
+    turns = {name: turn for turn, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: turns.get(item.path.name, len(turns)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What else runs on this machine shares no lease with the tests: their points would be marked as having company."""

@@ -62,6 +62,13 @@ def test_no_device_at_all_is_told_in_pytorchs_own_words() -> None:
     assert found[0].startswith("PyTorch finds no NVIDIA driver (Found no NVIDIA driver on your system")
 
 
+def test_what_a_request_forbids_is_not_taken_for_a_lack_of_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+
+    with simulated_cuda(), pytest.raises(BadRequest, match="unset it, or use deterministic=false"):
+        why_unusable("cuda", deterministic=True)
+
+
 def test_a_device_that_is_not_there_beside_others_is_a_bad_request() -> None:
     with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 is not here"):
         why_unusable("cuda:9")

@@ -223,7 +223,9 @@ def test_hydras_own_flags_pass(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, tmp_path):
     command = [
         str(Path(sys.executable).with_name("batchlab")),
@@ -268,7 +270,8 @@ def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(tmp_pa
     experiment.parent.mkdir(parents=True)
     grids = '  - ["batch_size=8,32"]\n  - ["batch_size=32,64", "lr=0.02"]\n'
     experiment.write_text(f"# @package _global_\n# Does a union hold each point once?\nstudy: pair\ngrids:\n{grids}")
-    done = batchlab("sweep", "--config-dir", "mine", "experiment=pair", "default_epochs=1", "device=cpu", cwd=tmp_path)
+    words = ("experiment=pair", "default_epochs=1", "device=cpu", "report=false")
+    done = batchlab("sweep", "--config-dir", "mine", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 duplicate removed" in done.stderr
     assert sorted(runs_of(tmp_path, "pair")) == [8, 32, 64]

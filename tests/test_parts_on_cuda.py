@@ -119,7 +119,7 @@ def test_under_windows_pytorch_refuses_what_the_driver_would_serve_from_the_host
     assert [call[1:] for call in cuda.calls if call[0] == "memory_fraction"] == [(free / total, 0)] * limited
 
 
-@pytest.mark.parametrize("kernel", [2e-3, 20e-6])
+@pytest.mark.parametrize("kernel", [2e-3, 200e-6])
 def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp_path):
     slow = 10  # times slower, while it is at its idle clock: for its first half second
     with simulated_cuda(1, total_bytes=256 * MIB, kernel_seconds=kernel, launch_seconds=1e-6) as cuda:

@@ -28,8 +28,7 @@ SAYS = ALLOWED | {"bench_instruments": "noise_scale_micro"}
     "script",
     [
         "bench_loop",
-        "bench_instruments",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bench_sweep", "bench_data")),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bench_instruments", "bench_sweep", "bench_data")),
     ],
 )
 def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_path):
@@ -46,6 +45,7 @@ def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_
     assert json.loads(figures.read_text())
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_the_report_prints_both_times(repository, tmp_path):
     command = [sys.executable, repository / "scripts/bench_report", "4", "40"]
     ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

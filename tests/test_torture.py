@@ -29,7 +29,7 @@ SHARE = {
 
 def test_a_share_of_the_torture_is_survived(repository, tmp_path):
     kinds = [word for kind in SHARE for word in ("--only", kind)]
-    command = [sys.executable, str(repository / "scripts" / "torture"), "--scale", "0.04", "--jobs", "2", *kinds]
+    command = [sys.executable, str(repository / "scripts" / "torture"), "--scale", "0.02", "--jobs", "2", *kinds]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
 
     assert done.returncode == 0, done.stdout + done.stderr
@@ -54,6 +54,7 @@ def expected(lab, tmp_path):
     return {run_folder(point.config).name: came_to(run_folder(point.config)) for point in points}
 
 
+@pytest.mark.slow  # the pairs of the torture do it again and again
 def test_two_sweeps_over_one_study_finish_it_once(expected, tmp_path):
     assert list(pairs.together(tmp_path / "pair", expected, *GRID)) == [None, None, None]
 

@@ -32,8 +32,7 @@ def main(device: str | None = None) -> None:
     _doing("importing torch")
     import torch
 
-    from batchlab.training.devices.cuda import visible_devices
-    from batchlab.training.devices.named import device_named
+    from batchlab.training.devices.named import device_named, visible_devices
 
     if device is not None:
         _doing(f"using {device}")

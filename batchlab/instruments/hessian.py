@@ -148,7 +148,6 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
     ):
         state.model.eval()
         yield LossSurface(state.model, state.task, data, state.device, chunk=chunk, double=double)
-    state.device.empty_cache()
 
 
 @contextlib.contextmanager

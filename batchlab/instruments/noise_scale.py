@@ -105,7 +105,6 @@ class GradientNoiseScale(Instrument):
             if self.method == "per_example":
                 freeze_statistics(state.model)
             norms = [norms_of(self._drawn(state, examples)) for _ in range(self.draws)]
-        state.device.empty_cache()  # or training's reserved bytes would be read with what this took
 
         population = length(state.train)
         small, big = torch.stack(norms).cpu().numpy().transpose(1, 2, 0, 3)  # each (scales, draws, parameters)

@@ -7,6 +7,8 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.science.uncertainty import median_interval
 from batchlab.training.busy import busy_share_of
+from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.halving import give_back
 from batchlab.training.state import RunState
 
 WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are picked, caches filled
@@ -48,9 +50,20 @@ class Throughput(Instrument):
         ):
             median = median_interval(values)
             yield state.measurement(name, median.value, low=median.low, high=median.high, n=median.n)
-        busy = busy_share_of(state, self.micro_batch_size, state.meter.clock)
+        busy = self._busy_share(state)
         if busy is not None:
             yield state.measurement("speed/device_busy_share", busy)
+
+    def _busy_share(self, state: RunState) -> float | None:
+        """None where its passes do not fit: they need more than training did, and what the run was is known by now."""
+        try:
+            return busy_share_of(state, self.micro_batch_size, state.meter.clock)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        give_back(state.device)  # out here, where the frames that held the memory are gone
+        state.note("speed/device_busy_share is not measured: the passes for it do not fit the memory")
+        return None
 
     def state_dict(self) -> dict[str, Any]:
         return {"mark": self._mark, "windows": self._windows}

@@ -12,7 +12,8 @@ from batchlab.training.state import RunState
 
 
 class Validation(Instrument):
-    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and fp32.
+    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and the
+    precision that `eval_precision` names.
 
     BadRequest where not even one example fits the memory: without it a run would have no result.
     """

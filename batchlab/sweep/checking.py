@@ -11,7 +11,7 @@ from typing import Any
 from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
 from batchlab.config import RunConfig, from_dict, to_dict
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import answer_of, check_grid
+from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -27,19 +27,24 @@ def check(point: Point) -> int:
     for name in ("force", "dry_run", "retry"):
         if getattr(point.config, name):
             raise BadRequest(f"{name} is for runs, and check makes none: leave it out")
-    with WarmServer() as server:
-        server.gpu = gpu_of([point])
-        server.warm_up()
-        with UnreadConsole(stderr=True).status("Checking the data and the model..."):
-            checkup = _examined(point.config, server)
-            if not is_wrong(checkup.findings):
-                last = [_accumulated(point.config, server), _would_start(point, server)]
-                checkup = Checkup((*checkup.findings, *last))
+    checkup = or_on_cpu([point], lambda points: _checkup(points[0]))[0]
     after = "batchlab sweep batch_size=8,64"
     if point.overrides:  # not written out: what Hydra was told beside them is not known here
         after = "the same words behind `batchlab sweep`, and batch_size=8,64"
     sys.stdout.write("".join(f"{line}\n" for line in lines(checkup, after)))
     return 1 if is_wrong(checkup.findings) else 0
+
+
+def _checkup(point: Point) -> Checkup:
+    with WarmServer() as server:
+        server.gpu = gpu_of([point])
+        server.warm_up()
+        with UnreadConsole(stderr=True).status("Checking the data and the model..."):
+            check_device(point, server)
+            checkup = _examined(point.config, server)
+            if is_wrong(checkup.findings):
+                return checkup
+            return Checkup((*checkup.findings, _accumulated(point.config, server), _would_start(point, server)))
 
 
 def _examined(config: RunConfig, server: WarmServer) -> Checkup:

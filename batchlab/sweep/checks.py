@@ -1,8 +1,10 @@
 """DESIGN's preflight: a grid is checked before its first point, and what it found compared with what stands."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
@@ -16,6 +18,8 @@ from batchlab.sweep.changes import Facts, changes, refuse
 from batchlab.sweep.points import Point
 from batchlab.sweep.server import WarmServer, ended
 
+Answer = TypeVar("Answer")
+
 UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
 
 
@@ -25,6 +29,34 @@ class DeviceUnusable(BadRequest):
     def __init__(self, device: str, why: str, instead: str) -> None:
         super().__init__(f"device={device} cannot be used: {why}; {instead}, or use device=cpu")
         self.why, self.instead = why, instead
+
+
+def or_on_cpu(points: Sequence[Point], do: Callable[[Sequence[Point]], Answer]) -> tuple[Answer, Sequence[Point]]:
+    """What `do` makes of the points, and which they were: where no GPU can be used, device=auto takes the CPU.
+
+    stderr says so. DeviceUnusable where the device of a point was asked for by its name.
+    """
+    try:
+        return do(points), points
+    except DeviceUnusable as unusable:
+        if any(point.config.device != "cpu" and not point.auto for point in points):
+            raise
+        sys.stdout.flush()
+        sys.stderr.write(f"device=auto uses the CPU: {unusable.why}; {unusable.instead}\n")
+    on_cpu = [replace(p, config=replace(p.config, device="cpu"), auto=False) if p.auto else p for p in points]
+    return do(on_cpu), on_cpu
+
+
+def check_device(point: Point, server: WarmServer) -> None:
+    """DeviceUnusable where PyTorch cannot compute on the point's device; BadRequest where there is none of its name."""
+    device = point.config.device
+    if device == "cpu":
+        return
+    unusable = answer_of(server, worker.try_device, device, point.config.deterministic, doing=f"trying device={device}")
+    if isinstance(unusable, str):
+        raise BadRequest(unusable)
+    if unusable is not None:
+        raise DeviceUnusable(device, *unusable)
 
 
 def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str, Any]]:

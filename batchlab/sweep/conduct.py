@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.errors import BadRequest, StorageError
-from batchlab.host.gpu_pool import models
+from batchlab.host.gpu_pool import models, without_other_programs
 from batchlab.host.nvml import Gpu
 from batchlab.printable import counted, printable
 from batchlab.recording import disk
@@ -19,7 +19,7 @@ from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
-from batchlab.sweep.checks import DeviceUnusable, check_grid, check_unchanged
+from batchlab.sweep.checks import check_grid, check_unchanged, or_on_cpu
 from batchlab.sweep.elsewhere import Launch, run_elsewhere
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, gpus_of, without_duplicates
@@ -48,14 +48,7 @@ def conducted(
     points: Sequence[Point], *, elsewhere: Launch | None = None, remote: bool = False
 ) -> tuple[int, Sequence[Point]]:
     """As `conduct`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
-    try:
-        return _conduct(points, elsewhere, remote=remote), points
-    except DeviceUnusable as unusable:
-        if any(point.config.device != "cpu" and not point.auto for point in points):
-            raise
-        _tell(f"device=auto uses the CPU: {unusable.why}; {unusable.instead}")
-    on_cpu = [replace(p, config=replace(p.config, device="cpu"), auto=False) if p.auto else p for p in points]
-    return _conduct(on_cpu, elsewhere, remote=remote), on_cpu
+    return or_on_cpu(points, lambda chosen: _conduct(chosen, elsewhere, remote=remote))
 
 
 def _conduct(points: Sequence[Point], elsewhere: Launch | None, *, remote: bool) -> int:
@@ -73,7 +66,7 @@ def _conduct(points: Sequence[Point], elsewhere: Launch | None, *, remote: bool)
         # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
             if left:
-                server.gpu = gpus[0].uuid if gpus else None
+                server.gpu = next((gpu.uuid for gpu in (*without_other_programs(gpus), *gpus)), None)
                 server.warm_up()
                 for study in dict.fromkeys(point.study_folder for point in left):
                     _try_to_write(study)

@@ -11,7 +11,7 @@ from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
 from batchlab.science.largest_fit import Probe, judged, largest_fit, speeds
 from batchlab.science.uncertainty import Interval
-from batchlab.sweep.checks import check_grid
+from batchlab.sweep.checks import check_grid, or_on_cpu
 from batchlab.sweep.find_table import Watcher, comparison, summary
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
@@ -31,7 +31,11 @@ def find(points: Sequence[Point], *, memory_limit: int | None, at_most: int | No
     `points` are composed with `STANDING_IN`; `memory_limit` is in bytes, `at_most` in examples. BadRequest means that
     nothing was tried.
     """
-    searches = _searches(without_duplicates(points), memory_limit, at_most or AT_MOST)
+    return or_on_cpu(points, lambda chosen: _find(chosen, memory_limit, at_most or AT_MOST))[0]
+
+
+def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> int:
+    searches = _searches(without_duplicates(points), memory_limit, at_most)
     watcher = Watcher()
     try:
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:

@@ -149,8 +149,9 @@ def _of_the_launches(search: Search) -> Iterator[str]:
     if bound:
         sizes = ", ".join(f"{size:,} ({share:.0%})" for size, share in bound.items())
         yield (
-            f"Launch-bound, the device busy for less than {LAUNCH_BOUND:.0%} of the time: {sizes}. There the speed is "
-            "Python's, which launches the kernels, and a larger micro-batch gains nothing on the device."
+            f"Launch-bound, the device busy for less than {LAUNCH_BOUND:.0%} of the time: {sizes}. There the host sets "
+            "the speed, which launches the kernels: a larger micro-batch needs fewer of them for each example, and its "
+            "gain says nothing of the device."
         )
 
 

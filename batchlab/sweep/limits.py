@@ -19,8 +19,8 @@ class Limits:
         self._smallest: dict[str, int] = {}
 
     def learn(self, point: Point, record: RunRecord) -> None:
-        """Takes note of a point that ran, and ran out of memory."""
-        if record.status is RunStatus.OOM and record.attempts > 0:
+        """Takes note of a point that ran, and ran out of memory that it had to itself."""
+        if record.status is RunStatus.OOM and record.attempts > 0 and not record.shared_machine:
             key, size = _key(point), max(point.config.micro_batch_sizes)
             self._smallest[key] = min(size, self._smallest.get(key, size))
 

@@ -10,6 +10,7 @@ from batchlab.errors import StorageError
 from batchlab.host.gpu_pool import without_other_programs
 from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
+from batchlab.printable import counted
 from batchlab.recording.run_folder import RunIsHeld, holder
 from batchlab.records import RunRecord
 from batchlab.sweep.attempt import Attempt, begin, keep
@@ -20,6 +21,7 @@ from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, standing
 
 POLL_SECONDS = 0.2  # how soon a signal is acted on, and a folder looked at that another sweep held
+LOOK_SECONDS = 5.0  # between two looks at who computes on the GPUs, while a point waits for one
 
 
 def run_grid(
@@ -68,6 +70,8 @@ class _Sweep:
         self.limits = Limits()
         self.storage: str | None = None
         self._told_to_stop = False
+        self._seen_free: tuple[float, Sequence[Gpu]] | None = None  # when the GPUs were looked at, and those free
+        self._said_it_waits = False
         self._others: set[str] = set()  # run ids that another sweep was seen to run
 
     @property
@@ -126,16 +130,30 @@ class _Sweep:
         """Whether there was a device for it."""
         closing, gpu = ExitStack(), None
         if self.gpus and point.config.device == "cuda":
-            free = without_other_programs(self.gpus)
-            gpu = closing.enter_context(take_device([gpu.uuid for gpu in free]))
-            if gpu is None:
+            gpu = closing.enter_context(take_device([gpu.uuid for gpu in self._without_other_programs()]))
+            if gpu is None and len(self.wedged) < len(self.gpus):
                 closing.close()
-                if self.running:
-                    return False
-                gpu = self.gpus[0].uuid  # all are in use elsewhere, and there is nothing to wait for: one is shared
+                self._say_what_is_waited_for()
+                return False
+            self._seen_free = None  # the next point asks anew
+            gpu = gpu or self.gpus[0].uuid  # none would ever be free: each has a process that does not end
         self.spectator.start(point.run_id, self.labels[point.run_id], 0)
         self.running.append(begin(point, self.server, gpu=gpu, answered_at=answered_at, closing=closing))
         return True
+
+    def _without_other_programs(self) -> Sequence[Gpu]:
+        """Asked of the driver once in `LOOK_SECONDS` while a point waits: to look disturbs what is timed."""
+        if self._seen_free is None or time.monotonic() - self._seen_free[0] > LOOK_SECONDS:
+            self._seen_free = time.monotonic(), without_other_programs(self.gpus)
+        return self._seen_free[1]
+
+    def _say_what_is_waited_for(self) -> None:
+        if not self.running and not self._said_it_waits:
+            self._said_it_waits = True
+            self.spectator.say(
+                f"waiting for a GPU: other sweeps or programs use the {counted(len(self.gpus), 'GPU')} that this one "
+                "may have (nvidia-smi lists the programs)"
+            )
 
     def _leave_to_others(self, point: Point, by: str) -> None:
         if not self._others:

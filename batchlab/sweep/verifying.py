@@ -10,7 +10,7 @@ from typing import Any
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
-from batchlab.sweep.checks import answer_of, check_grid
+from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -30,16 +30,22 @@ def verify(point: Point) -> int:
     for name in ("force", "dry_run", "retry"):
         if getattr(config, name):
             raise BadRequest(f"{name} is for runs, and verify makes none: leave it out")
+    found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
+    if isinstance(found, str):
+        raise BadRequest(found)
+    config = chosen[0].config
+    sys.stdout.write("".join(f"{line}\n" for line in lines(found, config)))
+    return 0 if found.same else 1
+
+
+def _compared(point: Point) -> Findings | str:
     with WarmServer() as server:
         server.gpu = gpu_of([point])
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)
-            found: Findings | str = answer_of(server, look, to_dict(config), doing="comparing the gradients")
-    if isinstance(found, str):
-        raise BadRequest(found)
-    sys.stdout.write("".join(f"{line}\n" for line in lines(found, config)))
-    return 0 if found.same else 1
+            found: Findings | str = answer_of(server, look, to_dict(point.config), doing="comparing the gradients")
+    return found
 
 
 def look(connection: Connection, values: Mapping[str, Any]) -> None:

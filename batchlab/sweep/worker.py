@@ -92,7 +92,7 @@ def gpu_of(device: str) -> str | None:
         return known
     from batchlab.training.devices.named import device_named
 
-    with contextlib.suppress(BadRequest, RuntimeError):
+    with contextlib.suppress(Exception):  # CUDA refuses to start with errors of several kinds
         uuid = device_named(device).uuid()
         return None if uuid is None else full_uuid(uuid)
     return None
@@ -115,6 +115,19 @@ def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
         fault = f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"
         connection.send(([fault], [], None))
         raise
+
+
+def try_device(connection: Connection, device: str, deterministic: bool) -> None:
+    """Sends None where PyTorch can compute on `device`, else why not and what helps; a sentence where there is none."""
+    from batchlab.device_trial import why_unusable
+
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    print_to(os.open(os.devnull, os.O_WRONLY))
+    try:
+        connection.send(why_unusable(device, deterministic=deterministic))
+    except BadRequest as error:
+        connection.send(str(error))
 
 
 def findings(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]], tuple[str, ...] | None]:

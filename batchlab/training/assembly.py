@@ -12,11 +12,12 @@ from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.plan import scaled
 from batchlab.task import Task
-from batchlab.training.batches import Stream, length, stream_seed, tensors
+from batchlab.training.batches import Stream, gather, length, stream_seed, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
+from batchlab.training.host_rows import HostRows
 from batchlab.training.meter import Meter
 from batchlab.training.residence import as_read, on_device
 from batchlab.training.state import RunState
@@ -156,21 +157,29 @@ def signature_defaults(config: RunConfig) -> dict[str, Any]:
 
 
 LOOKED_AT = 32  # examples of a set that streams
+HASHED_WHOLE_BYTES = 4 * 2**30  # of a set of tensors; half a GiB takes about a second
+SAMPLED = 4096  # examples of a larger one
 HASHED_BYTES = 64 * 2**20  # brought from the device at once
 
 
 def data_fingerprint(*sets: Any) -> str:
     """A hash of every number in the sets, so that runs on changed data are told apart.
 
-    Of a set that streams: of its length and of `LOOKED_AT` examples, evenly spaced. To read all might take hours.
+    Of a set that streams: of its length and of `LOOKED_AT` examples, evenly spaced, as to read all might take hours; of
+    tensors of more than `HASHED_WHOLE_BYTES` so of `SAMPLED`. Where tensors lie, and what else the device holds, does
+    not matter.
     """
     digest = hashlib.sha256()
     read: list[torch.Tensor] = []
     for data in sets:
+        data = data.data if isinstance(data, HostRows) else data
+        n = length(data)
         if isinstance(data, Stream):
-            n = length(data)
             digest.update(f"{n} examples".encode())
-            data = data.gather(torch.arange(min(n, LOOKED_AT)) * n // min(n, LOOKED_AT))
+            data = data.gather(_evenly(n, LOOKED_AT))
+        elif sum(t.nbytes for t in tensors(data)) > HASHED_WHOLE_BYTES:
+            digest.update(f"{n} examples".encode())
+            data = gather(data, _evenly(n, SAMPLED))
         read += tensors(data)
     for tensor in read:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -179,6 +188,11 @@ def data_fingerprint(*sets: Any) -> str:
         for piece in torch.split(tensor.detach(), rows):
             digest.update(piece.cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
     return digest.hexdigest()[:16]
+
+
+def _evenly(n: int, most: int) -> torch.Tensor:
+    count = min(n, most)
+    return torch.arange(count) * n // count
 
 
 def weights_fingerprint(model: nn.Module) -> str:

@@ -54,7 +54,7 @@ class Meter:
         self._seconds, self.measuring_seconds = state["seconds"], state["measuring_seconds"]
         self._highest = dict(state["highest"])
         if self._highest:
-            self._peaks.stand()
+            self._peaks.keep_earlier_marks()
 
     def start(self, rehearsal: Callable[[], object] = nothing, settle: Callable[[], object] = nothing) -> None:
         """Sets the clock going, after a `rehearsal` that is not charged; memory counts from before it.

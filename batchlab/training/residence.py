@@ -57,7 +57,7 @@ def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
         _refuse_what_is_no_set(data, name)
         coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
         if coming and _has_no_room(device, coming, beside):
-            return HostRows(data, device)
+            return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may lie there already
         return data
     n = _examples_in(data, name)
     before = positions()

@@ -80,26 +80,12 @@ def nvmlDeviceGetMemoryInfo(handle: int) -> SimpleNamespace:
 
 def nvmlDeviceGetComputeRunningProcesses(handle: int) -> list[SimpleNamespace]:
     del handle
-    return []
-
-
-nvmlDeviceGetComputeRunningProcesses_v3 = nvmlDeviceGetComputeRunningProcesses
-
-
-def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:
-    del handle
-    return SimpleNamespace(gpu=0, memory=0)
+    return [SimpleNamespace(pid=pid) for pid in _machine().get("processes", [])]
 
 
 def nvmlDeviceGetMigMode(handle: int) -> tuple[int, int]:
     del handle
     return 0, 0
-
-
-def nvmlDeviceGetCudaComputeCapability(handle: int) -> tuple[int, int]:
-    del handle
-    major, minor = _machine().get("capability", (9, 0))
-    return major, minor
 
 
 def nvmlDeviceGetComputeMode(handle: int) -> int:

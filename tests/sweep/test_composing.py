@@ -262,7 +262,7 @@ def test_a_grid_is_the_product_in_the_order_of_the_line(composer: Composer) -> N
 
 
 def test_of_two_overrides_of_one_key_the_later_holds(composer: Composer) -> None:
-    assert list(composer.expanded(["seed=range(0,10000000)", "batch_size=8", "seed=1"])) == [["seed=1", "batch_size=8"]]
+    assert list(composer.expanded(["seed=range(0,200000)", "batch_size=8", "seed=1"])) == [["seed=1", "batch_size=8"]]
 
 
 def test_a_grid_that_no_machine_holds_is_refused_before_it_is_made(composer: Composer) -> None:

@@ -31,6 +31,7 @@ from batchlab.sweep.checks import DeviceUnusable
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.server import ended
 from batchlab.sweep.supervisor import run_grid
+from batchlab.sweep.worker import gpu_of
 
 GPUS = tuple(Gpu(f"GPU-{letter}", "NVIDIA H200") for letter in "abcd")
 
@@ -141,14 +142,63 @@ def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch)
     assert [sorted(map(str, together)) for together in server.together] == [["GPU-b", "GPU-c", "GPU-d"]] * 2
 
 
-def test_where_all_are_in_use_one_is_shared() -> None:
-    server = Server(2, at_once=1)
+def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run beside another sweep's would be told what both need together."""
+    server, waits, said = Server(2, at_once=1), 0, list[str]()
+
+    class Listening(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
     with ExitStack() as others:
         for gpu in GPUS:
             others.enter_context(take_device([gpu.uuid]))
-        run(server, 2)
 
-    assert [gpu for _, gpu in server.given] == ["GPU-a", "GPU-a"]
+        def wait_for_others(seconds: float) -> None:
+            nonlocal waits
+            waits += 1
+            if waits == 3:
+                others.close()  # the other sweep ends
+
+        monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
+        run_grid(points(2), server, Listening(), GPUS)  # type: ignore[arg-type]
+
+    assert waits == 3
+    assert len(server.given) == 2
+    assert [text.partition(":")[0] for text in said] == ["waiting for a GPU"]
+
+
+def test_who_computes_on_the_gpus_is_asked_now_and_then_while_a_point_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    now = 0.0
+
+    def look(gpus: Sequence[Gpu]) -> list[Gpu]:
+        asked.append(now)
+        return list(gpus) if now > 12 else []
+
+    def wait_for_others(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr("batchlab.sweep.supervisor.without_other_programs", look)
+    monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
+    monkeypatch.setattr("batchlab.sweep.supervisor.time.monotonic", lambda: now)
+    run(Server(1, at_once=1), 1)
+
+    assert len(asked) == 4
+    assert asked == pytest.approx([0, 5, 10, 15], abs=0.7)
+
+
+def test_a_gpu_that_does_not_even_start_has_no_uuid_and_the_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DeferredCudaCallError` is no RuntimeError, and here nothing would be recorded of it."""
+
+    def refuses(asked: str) -> None:
+        raise Exception("CUDA call failed lazily at initialization")
+
+    monkeypatch.setattr("batchlab.sweep.worker.uuid_of", lambda device: None)
+    monkeypatch.setattr("batchlab.training.devices.named.device_named", refuses)
+
+    assert gpu_of("cuda") is None
 
 
 def attempt_with(process: Process, clock: Callable[[], float]) -> Attempt:
@@ -245,6 +295,31 @@ def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[lis
     with pytest.raises(BadRequest, match="device=cuda cannot be used: its memory is full; wait, or use device=cpu"):
         conducting.conduct([Point(config), Point(from_dict(defaults(device="cuda", seed=1)), auto=True)])
     assert tried == [["cuda", "cuda"]]
+
+
+def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
+    tried: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first may be full of somebody else's tensors, and the others free."""
+    given: list[str | None] = []
+    servers = conducting.WarmServer
+
+    class Noting(servers):  # type: ignore[misc, valid-type]
+        def warm_up(self) -> None:
+            given.append(self.gpu)
+
+    monkeypatch.setattr(conducting, "WarmServer", Noting)
+    monkeypatch.setattr(conducting, "gpus_of", lambda points: GPUS)
+    monkeypatch.setattr(conducting, "check_grid", lambda left, server: [])
+    monkeypatch.setattr(conducting, "check_unchanged", lambda left, found: None)
+    for in_use in (GPUS[:1], GPUS):
+        foreign = {gpu.uuid: frozenset({2**22 + 1}) for gpu in in_use}
+        monkeypatch.setattr(
+            conducting, "without_other_programs", lambda gpus, there=foreign: [g for g in gpus if g.uuid not in there]
+        )
+        conducting.conduct(points(2))
+
+    assert given == ["GPU-b", "GPU-a"]
 
 
 def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one_gpu_makes(tmp_path: Path) -> None:

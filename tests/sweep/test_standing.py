@@ -104,6 +104,15 @@ def test_larger_micro_batches_of_the_same_configuration_are_not_tried(lab):
     assert limits.too_large(lab.point("batch_size=256", "skip_larger=false")) is None
 
 
+def test_what_did_not_fit_beside_another_run_is_no_limit(lab):
+    """The other one took some of the memory."""
+    point, record = tried(lab.point("batch_size=128"))
+    limits = Limits()
+    limits.learn(point, replace(record, shared_machine=True))
+
+    assert limits.too_large(lab.point("batch_size=256")) is None
+
+
 @pytest.mark.parametrize(("status", "attempts"), [("completed", 1), ("failed", 1), ("oom", 0)])
 def test_only_what_was_tried_and_did_not_fit_is_a_limit(lab, status, attempts):
     limits = Limits()

@@ -171,7 +171,7 @@ def test_a_signal_stops_it_after_a_step_and_the_next_sweep_goes_on_to_the_same_b
 
 def test_points_at_once_are_marked_as_sharing_the_machine(lab, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    long = ("batch_size=8", "epochs=30")
+    long = ("batch_size=8", "epochs=10")
     outcome = lab.run(*(lab.point(*long, f"seed={seed}", "jobs=2") for seed in (0, 1)))
     assert [record.shared_machine for record in outcome.records] == [True, True]
     alone = lab.run(*(lab.point(*BASE, f"seed={seed}") for seed in (0, 1)))

@@ -13,6 +13,7 @@ from batchlab.training import assembly
 from batchlab.training.assembly import build_known_data, data_fingerprint
 from batchlab.training.batches import tensors
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.host_rows import HostRows
 from batchlab.training.residence import brought
 
 TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))
@@ -85,6 +86,20 @@ def test_what_was_made_on_the_device_has_the_same(far_away):
 
     assert data_fingerprint(made) == by_hand(*TRAIN)
     assert OnTheDevice.brought_back == sum(t.nbytes for t in TRAIN)
+
+
+@pytest.mark.parametrize("whole_bytes", [10**9, 100])
+def test_it_is_the_same_of_tensors_that_stay_on_the_host(whole_bytes, monkeypatch):
+    """How much of a device is free differs from one process to the next: the same data would be called changed."""
+    monkeypatch.setattr(assembly, "HASHED_WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(assembly, "SAMPLED", 7)
+
+    assert data_fingerprint(HostRows(TRAIN, CpuDevice())) == data_fingerprint(TRAIN)
+    changed = TRAIN[0].index_fill(0, torch.tensor([2]), -1.0), TRAIN[1]  # 20 * 1 // 7 = 2 is looked at, 3 is not
+    assert data_fingerprint(changed) != data_fingerprint(TRAIN)
+    unseen = TRAIN[0].index_fill(0, torch.tensor([3]), -1.0), TRAIN[1]
+    assert (data_fingerprint(unseen) == data_fingerprint(TRAIN)) is (whole_bytes == 100)
+    assert data_fingerprint((TRAIN[0][:14], TRAIN[1][:14])) != data_fingerprint(TRAIN)
 
 
 def test_examples_that_were_drawn_once_are_known_by_what_was_drawn():

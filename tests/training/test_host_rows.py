@@ -129,3 +129,23 @@ def test_a_run_on_them_comes_to_the_same_bits_as_one_on_held_tensors_also_when_i
     assert expected["record"]["status"] == "completed"
     assert differences(came_to(folder_of(config("whole"))), expected) == []
     assert differences(came_to(folder_of(config("stopped"))), expected) == []
+
+
+def test_of_a_set_that_lies_in_both_places_all_stays_on_the_host():
+    """Labels made on the device that a task is offered, beside images that it has no room for."""
+    brought_back = []
+
+    class There(torch.Tensor):
+        def cpu(self):
+            brought_back.append(len(self))
+            return self.as_subclass(torch.Tensor)
+
+    class WithLabels(Small):
+        def holds(self, tensor):
+            return isinstance(tensor, There)
+
+    rows = brought((HELD[0], HELD[1].as_subclass(There)), WithLabels(), name="train")
+
+    assert isinstance(rows, HostRows)
+    assert brought_back == [40]
+    assert [type(t) for t in tensors(rows.data)] == [torch.Tensor, torch.Tensor]

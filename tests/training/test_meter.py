@@ -31,7 +31,7 @@ class Marks:
     def resume(self, marks):
         self.mark = self.level
 
-    def stand(self):
+    def keep_earlier_marks(self):
         self.stands = True
 
 

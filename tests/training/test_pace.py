@@ -4,10 +4,12 @@ import contextlib
 
 import pytest
 import torch
+from plain_defaults import defaults
 from simulated_device import simulated_cuda
 from torch import nn
 
-from batchlab import Task
+from batchlab import Task, probe
+from batchlab.config import from_dict
 from batchlab.instruments.throughput import Throughput
 from batchlab.training.batches import Batches
 from batchlab.training.busy import busy_share_of
@@ -111,6 +113,47 @@ def run_of(kernel_seconds, make_optimizer=torch.optim.SGD):
         task = Task.classification(data, data)
         meter = Meter(peaks=device.peaks(), drain=device.drain, clock=cuda.clock)
         yield cuda, RunState(model, optimizer, task, data, data, device, Precision("fp32", device), meter, budget=160)
+
+
+def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
+    """Its passes hold gradients twice."""
+
+    def lacks(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
+
+    monkeypatch.setattr("batchlab.instruments.throughput.busy_share_of", lacks)
+    with run_of(5e-6) as (_, state):
+        noted = list[str]()
+        state.note = noted.append
+        throughput = Throughput(log_every=16, micro_batch_size=4)
+        for _ in range(8):
+            state.step, state.examples = state.step + 1, state.examples + 16
+            state.meter.start()
+            (state.train[0] + 1).sum()
+            state.meter.stop()
+            list(throughput.measure(state))
+        concluded = [m.name for m in throughput.conclude(state)]
+    assert concluded == ["speed/examples_per_second", "speed/seconds_per_step"]
+    assert noted == ["speed/device_busy_share is not measured: the passes for it do not fit the memory"]
+
+
+def test_find_asks_for_the_share_in_the_precision_that_it_times():
+    entered = []
+
+    class Told(Precision):
+        @contextlib.contextmanager
+        def training(self):
+            entered.append("in")
+            yield
+            entered.append("out")
+
+    with run_of(5e-6) as (cuda, state):
+        state.precision = Told("fp32", state.device)
+        cuda.gpus[0].before_kernel = lambda _: entered.append("kernel")
+        share = probe._busy(from_dict(defaults(device="cuda")), probe._Course(state=state), 4, cuda.clock)
+
+    assert share == pytest.approx(0.5, rel=0.1)
+    assert (entered[0], entered[-1], set(entered[1:-1])) == ("in", "out", {"kernel"})
 
 
 def test_finding_the_pace_and_the_share_leaves_no_trace():

@@ -46,9 +46,10 @@ def task_for(name):
     return Task.classification(data, data, augment=augmentation(crop=1, flip=True, cutout=3))
 
 
-def cut(data, task, device):
-    there = tuple(t.to(device) for t in data)
-    return Batches(there, micro_batch_sizes=(4, 3), seed=0, total=28, augment=task.augment)
+def cut(data, task, there, device=CPU):
+    """Batches of what lies `there`, cut as `device` cuts them."""
+    moved = tuple(t.to(there) for t in data)
+    return Batches(moved, micro_batch_sizes=(4, 3), seed=0, total=28, augment=task.augment, device=device)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
     made = OPTIMIZERS[optimizer](model.parameters(), fused=fused)
     step = Step(model, made, task, Precision(precision, cuda.device), clip_norm)
     watching = [TrainingLoss(log_every=8), Health(log_every=8)]
-    batches = cut(task.train, task, there)
+    batches = cut(task.train, task, there, cuda.device)
     step.rehearse(batches.first, cuda.device)
     before = [p.detach().clone() for p in model.parameters()]
     drains, began = cuda.gpus[0].drains, cuda.clock()
@@ -123,7 +124,7 @@ def test_a_wait_would_be_counted(cuda):
     step = Step(model, OPTIMIZERS["sgd"](model.parameters()), task, Precision("fp32", cuda.device))
 
     with pytest.raises(AssertionError, match="_local_scalar_dense"), cuda.forbidding_waits():
-        float(step(next(iter(cut(task.train, task, there)))).loss_sum)
+        float(step(next(iter(cut(task.train, task, there, cuda.device)))).loss_sum)
 
 
 def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_path):
@@ -141,7 +142,7 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
             return outcome
 
     step = Noted(train_step.model, train_step.optimizer, train_step.task, train_step.precision)
-    row = Batches(state.train, micro_batch_sizes=(2, 2), seed=0, total=40)
+    row = Batches(state.train, micro_batch_sizes=(2, 2), seed=0, total=40, device=cuda.device)
     watching = [TrainingLoss(log_every=20), Health(log_every=20)]
     list(train(state, row, step, watching, learning_rate=lambda _: 0.1, stopping=lambda: False))
 

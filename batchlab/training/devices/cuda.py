@@ -66,6 +66,7 @@ class CudaDevice:
             "device": self.kind,
             "device_name": properties.name,
             "device_bytes": properties.total_memory,
+            "device_uuid": self.uuid(),
             "compute_capability": f"{properties.major}.{properties.minor}",
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
@@ -129,7 +130,9 @@ class CudaDevice:
         return total if self._limit is None else min(total, self._limit)
 
     def free_bytes(self) -> int | None:
-        return int(torch.cuda.mem_get_info(self.torch_device)[0])
+        """With what PyTorch's allocator keeps for the next tensors of this process."""
+        cached = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
+        return int(torch.cuda.mem_get_info(self.torch_device)[0]) + cached
 
     def allocator_retries(self) -> int:
         return int(torch.cuda.memory_stats(self.torch_device).get("num_alloc_retries", 0))

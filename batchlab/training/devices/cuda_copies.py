@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from batchlab.training.devices.copies import Rows
+from batchlab.training.devices.out_of_memory import NotPinnedError, is_out_of_memory
 
 BUFFERS = 2  # one is filled while the other is copied
 
@@ -39,16 +40,26 @@ class CudaCopies:
             self._under_way.popleft()
         if self._stream is None:
             self._stream = self._cuda.Stream(self._device)
-        pinned = [t if t.device == self._device or t.is_pinned() else t.pin_memory() for t in tensors]
+        locked = [t if t.device == self._device or t.is_pinned() else pinned(t) for t in tensors]
         with self._cuda.stream(self._stream):
-            made = [t.to(self._device, non_blocking=True) for t in pinned]
+            made = [t.to(self._device, non_blocking=True) for t in locked]
         copied = self._stream.record_event()
         computing = self._cuda.current_stream(self._device)
         computing.wait_event(copied)
         for tensor in made:
             tensor.record_stream(computing)
-        self._under_way.append((copied, pinned))
+        self._under_way.append((copied, locked))
         return made, copied
+
+
+def pinned(tensor: Tensor) -> Tensor:
+    """A copy in page-locked memory; NotPinnedError where the host has none."""
+    try:
+        return tensor.pin_memory()
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise NotPinnedError(str(error)) from error
+        raise
 
 
 class PinnedRows:
@@ -69,7 +80,7 @@ class PinnedRows:
         if self._copied[turn] is not None:
             self._copied[turn].synchronize()
         if not self._buffers[turn] or len(self._buffers[turn][0]) < len(index):
-            self._buffers[turn] = [t.new_empty((len(index), *t.shape[1:])).pin_memory() for t in self._tensors]
+            self._buffers[turn] = [pinned(t.new_empty((len(index), *t.shape[1:]))) for t in self._tensors]
         filled = [buffer[: len(index)] for buffer in self._buffers[turn]]
         for tensor, into in zip(self._tensors, filled, strict=True):
             torch.index_select(tensor, 0, index, out=into)

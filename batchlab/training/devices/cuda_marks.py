@@ -37,7 +37,7 @@ class CudaMarks:
         self._before = (marks[RESERVED], marks[ALLOCATED]) if raised else None
         torch.cuda.reset_peak_memory_stats(self.device)
 
-    def stand(self) -> None:
+    def keep_earlier_marks(self) -> None:
         """The allocator's own count is as good in a process that goes on."""
 
 
@@ -58,6 +58,6 @@ class CudaPeaks(CudaMarks):
         super().reset()
         self._at_start = torch.cuda.memory_allocated(self.device)
 
-    def stand(self) -> None:
+    def keep_earlier_marks(self) -> None:
         """A process that goes on begins with the optimizer's state, which is growth."""
         self._stands = True

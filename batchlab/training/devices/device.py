@@ -26,7 +26,7 @@ class Peaks(Protocol):
     def resume(self, marks: Mapping[str, int]) -> None:
         """A measurement has raised them: `marks` are training's, from before it."""
 
-    def stand(self) -> None:
+    def keep_earlier_marks(self) -> None:
         """The marks of an earlier process stand where this one's would mean something else."""
 
 

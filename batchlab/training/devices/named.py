@@ -1,12 +1,22 @@
 """From the `device` option to the device."""
 
+from collections.abc import Collection
+
 import torch
 
 from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.training.devices.cpu import CpuDevice
-from batchlab.training.devices.cuda import CudaDevice, visible_devices
+from batchlab.training.devices.cuda import CudaDevice, allow_deterministic_products, visible_devices
 from batchlab.training.devices.device import Device
+
+__all__ = ["allow_deterministic", "device_named", "visible_devices"]
+
+
+def allow_deterministic(asked: Collection[str]) -> None:
+    """To be called before anything is computed in a process that makes deterministic points on the devices `asked`."""
+    if any(device != "cpu" for device in asked):
+        allow_deterministic_products()
 
 
 def device_named(asked: str) -> Device:

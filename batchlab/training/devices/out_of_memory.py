@@ -42,8 +42,8 @@ AMBIGUOUS = (
     "hipblas_status_not_initialized when calling `hipblascreate",
 )
 TEXTS = (*CERTAIN, *AMBIGUOUS)
-# Host memory that could not be page-locked for the copies of a DataLoader: CUDA says "out of memory" of it too, and the
-# device had room.
+# Host memory that could not be page-locked for copies to the device: CUDA says "out of memory" of it too, and the
+# device had room. So a DataLoader says it; what locks memory itself raises `NotPinnedError`.
 PINNING = "in pin memory thread"
 # A launch of too many blocks, or more elements than 32 bits can number: no memory would help.
 KERNEL_LIMITS = (
@@ -56,6 +56,10 @@ KERNEL_LIMITS = (
 )
 
 
+class NotPinnedError(RuntimeError):
+    """No host memory could be page-locked."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether `error` says that memory ran out, where the batch is trained on; any other error does not."""
     if is_pinning(error):
@@ -64,7 +68,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_pinning(error: BaseException) -> bool:
-    """Whether `error` says that a DataLoader's thread found no host memory to lock: no batch size of the device's."""
+    """Whether `error` says that there was no host memory to lock: no batch size of the device's."""
+    if isinstance(error, NotPinnedError):
+        return True
     return PINNING in str(error) and (isinstance(error, torch.OutOfMemoryError) or _says(error, TEXTS))
 
 
@@ -93,7 +99,8 @@ def how_it_failed(error: BaseException) -> tuple[RunStatus, str]:
     if is_pinning(error):
         return (
             RunStatus.FAILED,
-            f"no host memory could be page-locked for reading data ahead: use fewer workers ({first_line})",
+            "no host memory could be page-locked for copies to the device: raise its limit (ulimit -l), or use fewer "
+            f"workers ({first_line})",
         )
     if isinstance(error, SystemExit):
         return RunStatus.FAILED, f"the model or data code called sys.exit({error.code})"

@@ -1,4 +1,4 @@
-"""Number formats: the one place where a precision is honoured or refused."""
+"""Precisions: the one place where a precision is honoured or refused."""
 
 import contextlib
 from collections.abc import Iterator

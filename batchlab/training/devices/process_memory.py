@@ -31,7 +31,7 @@ class ResidentPeak:
         growth = max(0, highest - self._baseline)
         return {RESIDENT: growth, GROWTH: growth}
 
-    def stand(self) -> None:
+    def keep_earlier_marks(self) -> None:
         self._stands = True
 
     def resume(self, marks: Mapping[str, int]) -> None:
@@ -62,7 +62,7 @@ class PrivatePeak:
         self._resident.reset()
         self._before = {key: status_bytes(key) for key in ("VmPeak", "VmSize", "VmData", "RssFile")}
 
-    def stand(self) -> None:
+    def keep_earlier_marks(self) -> None:
         """A limit is tried by a process from its beginning to its end."""
 
     def resume(self, marks: Mapping[str, int]) -> None:

@@ -4,7 +4,16 @@ import pytest
 import torch
 
 from batchlab.records import RunStatus
-from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_out_of_memory, is_pinning
+from batchlab.training.devices.cuda_copies import CudaCopies, PinnedRows, pinned
+from batchlab.training.devices.out_of_memory import (
+    NotPinnedError,
+    how_it_failed,
+    is_ambiguous,
+    is_out_of_memory,
+    is_pinning,
+)
+
+CUDA = torch.device("cuda", 0)
 
 
 class DeferredCudaCallError(Exception):
@@ -70,6 +79,24 @@ def test_what_only_looks_like_it_is_none(who):
 
 def test_a_library_without_room_for_its_handle_is_ambiguous():
     assert [who for who in SAID if is_ambiguous(SAID[who])] == ["a convolution", "cuBLAS's handle"]
+
+
+@pytest.mark.parametrize("ours", [lambda t: pinned(t), lambda t: PinnedRows([t], CudaCopies(CUDA))(t)])
+def test_host_memory_that_we_could_not_lock_is_no_size_of_the_batch(ours):
+    class Unlockable(torch.Tensor):
+        def pin_memory(self):
+            raise torch.AcceleratorError("CUDA error: out of memory")
+
+        def new_empty(self, *_):
+            return self
+
+    with pytest.raises(NotPinnedError) as raised:
+        ours(torch.arange(3).as_subclass(Unlockable))
+
+    assert not is_out_of_memory(raised.value)
+    status, reason = how_it_failed(raised.value)
+    assert status is RunStatus.FAILED
+    assert "raise its limit (ulimit -l)" in reason
 
 
 def test_host_memory_that_could_not_be_locked_is_said_with_what_helps():
