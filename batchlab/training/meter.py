@@ -91,7 +91,8 @@ class Meter:
             self._drain()
             if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
                 self._peaks.resume(self._highest)
-            self._settle_down()
+            if running:
+                self._settle_down()
             self.measuring_seconds += self.clock() - began
             if running:
                 self._since = self.clock()

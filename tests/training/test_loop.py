@@ -5,6 +5,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from batchlab import Task
 from batchlab.instruments import Instrument
@@ -212,3 +213,40 @@ def test_only_instruments_that_watch_are_called_each_step():
 
     watching, silent = Watches(None), At(None)
     assert [w.__self__ for w in Agenda([watching, silent]).watchers] == [watching]
+
+
+def test_settling_leaves_everything_but_gradients_as_it_was_and_holds_those_once():
+    data = data_of(100)
+    state = run_state(data, budget=100)
+    state.model = model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
+    state.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = Step(state.model, state.optimizer, state.task, state.precision)
+    step((tuple(t[:50] for t in data),))
+    before = [t.clone() for t in model.state_dict().values()]
+    random_numbers, held = torch.get_rng_state(), [weakref.ref(p.grad) for p in model.parameters()]
+    passed = []
+    model[2].register_forward_hook(lambda *_: passed.append([grad() for grad in held]))
+
+    step.settle(tuple(t[:2] for t in data), state.device)
+
+    assert passed == [[None] * 4]
+    assert [p.grad for p in model.parameters()] == [None] * 4
+    assert all(map(torch.equal, before, model.state_dict().values()))
+    assert torch.equal(random_numbers, torch.get_rng_state())
+    assert model.training
+
+
+def test_a_task_that_refuses_a_few_examples_is_not_settled():
+    data = data_of(100)
+    state = run_state(data, budget=100)
+
+    def of_pairs(outputs, batch):
+        assert len(batch[1]) > 2
+        return F.cross_entropy(outputs, batch[1], reduction="none")
+
+    state.task = Task(train=data, val=data, loss=of_pairs)
+    step = Step(state.model, state.optimizer, state.task, state.precision)
+    batches = Batches(data, micro_batch_sizes=[25], seed=0, total=100)
+    list(train(state, batches, step, [At(25)], learning_rate=lambda examples: 0.1, stopping=lambda: False))
+
+    assert state.step == 4
