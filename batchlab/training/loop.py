@@ -57,7 +57,7 @@ def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
-    with state.meter.paused():
+    with state.meter.paused(settling=state.examples < state.budget):
         for instrument in due(state.examples):
             if not (yield from spared(state, instrument, instrument.measure)):
                 agenda.leave_out(instrument)

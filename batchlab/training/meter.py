@@ -80,8 +80,11 @@ class Meter:
         self._highest |= {name: max(value, self._highest.get(name, 0)) for name, value in marks.items()}
 
     @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Around measuring: the device is drained at both ends, so that work is charged to its owner."""
+    def paused(self, *, settling: bool = True) -> Iterator[None]:
+        """Around measuring: the device is drained at both ends, so that work is charged to its owner.
+
+        `settling`: whether a step follows, which is to find the processor as training left it.
+        """
         running = self._since is not None
         if running:
             self.stop()
@@ -91,7 +94,7 @@ class Meter:
             self._drain()
             if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
                 self._peaks.resume(self._highest)
-            if running:
+            if running and settling:
                 self._settle_down()
             self.measuring_seconds += self.clock() - began
             if running:
