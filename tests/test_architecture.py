@@ -5,6 +5,7 @@ this repository, where it must be silent, and on a fabricated bad tree, where it
 """
 
 import ast
+import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ LONGEST_MODULE = 300
 Rule = Callable[[Path], Iterator[str]]
 
 
+@functools.cache
 def modules(root: Path) -> dict[str, Path]:
     """Dotted name of each module of the package, `batchlab.config` -> its file; a package is its `__init__.py`."""
     found = {}
@@ -66,6 +68,7 @@ def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
             waiting.append(node)
 
 
+@functools.cache
 def imports(root: Path, module: str, *, only_at_import: bool = False) -> set[str]:
     """What a module imports, dotted: `from batchlab import config` is `batchlab.config`, `import Task` is its home."""
     known = modules(root)

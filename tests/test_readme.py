@@ -13,7 +13,14 @@ README = read_page(ROOT / "README.md")
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).
 NOT_RUN = {"scripts/test", "scripts/batchlab dashboard"}
 # Each has a fast test of its own elsewhere.
-MINUTES = ("precision=fp32,bf16 lr_scaling", "instruments=full", "batchlab find", "model=gpt", "resnet18")
+MINUTES = (
+    "my_net.load batch_size=8,64",
+    "precision=fp32,bf16 lr_scaling",
+    "instruments=full",
+    "batchlab find",
+    "model=gpt",
+    "resnet18",
+)
 COMMANDS = [command for command in README if command.line not in NOT_RUN]
 
 Types = Callable[[Command], Done]

@@ -27,8 +27,10 @@ SAYS = ALLOWED | {"bench_instruments": "noise_scale_micro"}
 @pytest.mark.parametrize(
     "script",
     [
-        "bench_loop",
-        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bench_instruments", "bench_sweep", "bench_data")),
+        *(
+            pytest.param(n, marks=pytest.mark.slow)
+            for n in ("bench_loop", "bench_instruments", "bench_sweep", "bench_data")
+        ),
     ],
 )
 def test_a_benchmark_prints_its_figures_and_writes_them(script, repository, tmp_path):
@@ -54,5 +56,9 @@ def test_the_benchmark_of_the_report_prints_both_times(repository, tmp_path):
 
 
 def test_a_benchmark_that_is_beyond_its_bound_fails(repository, tmp_path):
+    figures = tmp_path / "figures.json"
     command = [sys.executable, repository / "scripts/bench_loop", *TINY["bench_loop"][:-1], "--at-most=0.001"]
-    assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 1
+    ended = subprocess.run([*command, f"--json={figures}"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1, ended.stderr
+    assert "allowed 0.00" in ended.stdout
+    assert json.loads(figures.read_text())["rows"][0]["batch_size"] == 256

@@ -255,7 +255,7 @@ def test_all_checks_run_and_the_last_line_names_the_failed_one(clone: Clone) -> 
         "ruff check .",
         "ruff format --check .",
         "mypy --strict batchlab",
-        "pytest -n logical --maxprocesses 4 --dist loadfile -k floors",
+        "pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder -k floors",
     ]
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == "batchlab: these checks failed: mypy"

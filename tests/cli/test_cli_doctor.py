@@ -18,6 +18,7 @@ from batchlab.host.device_choice import Lack
 from batchlab.host.nvml import read_driver
 
 
+@pytest.mark.slow  # the README's does
 def test_doctor_measures_this_machine_and_names_a_broken_torchvision(tmp_path: Path) -> None:
     stub = tmp_path / "stub" / "torchvision"
     stub.mkdir(parents=True)

@@ -50,7 +50,7 @@ def grid(tmp_path, *deterministic, device="cuda"):
 
 
 def test_atens_rule_would_be_seen(aten, tmp_path, monkeypatch):
-    monkeypatch.setattr("batchlab.preflight.allow_deterministic_products", lambda: None)
+    monkeypatch.setattr("batchlab.preflight.allow_deterministic", lambda devices: None)
 
     problems, _ = examine(grid(tmp_path, False, True))
 

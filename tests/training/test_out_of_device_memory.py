@@ -13,6 +13,7 @@ from batchlab.instruments import Instrument
 from batchlab.probe import probe
 from batchlab.science.largest_fit import Outcome, largest_fit
 from batchlab.task import Task
+from batchlab.training.devices import named
 
 MIB = 2**20
 ROOM = 80 * MIB  # for PyTorch, beside the context of 32 MiB
@@ -110,8 +111,10 @@ def test_a_validation_of_one_example_that_does_not_fit_is_a_failure_and_no_resul
     assert "CUDA out of memory. Tried to allocate 60.00 MiB." in record.reason
 
 
-def test_a_set_that_another_program_leaves_no_room_for_is_a_failure_of_the_data(tmp_path):
+def test_a_set_whose_room_another_program_takes_meanwhile_is_a_failure_of_the_data(tmp_path, monkeypatch):
     with one_gpu(others_bytes=ROOM - 2 * MIB):
+        kind = type(named.device_named("cuda"))
+        monkeypatch.setattr(kind, "free_bytes", kind.total_bytes)  # so it was when it was asked
         record = train(point(tmp_path, data={"padding": 2**14}))
 
     assert (record.status, record.phase) == ("failed", "data")
