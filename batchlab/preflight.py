@@ -1,7 +1,6 @@
 """Checks a whole grid before its first point, in a child of the warm server: what fails here starts nothing."""
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
@@ -9,10 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchlab.config import RunConfig, from_dict
+from batchlab.config import RunConfig, from_dict, key
+from batchlab.config.options import MEMORY, MICRO_BATCHES, PARTS, SPEED
+from batchlab.config.plan import plan
 from batchlab.errors import BatchlabError
 from batchlab.instruments.panel import build_instruments
-from batchlab.plan import plan
 from batchlab.printable import counted
 from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
@@ -28,6 +28,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.step import backward
 from batchlab.training.user_errors import in_the_users_words
 
+TRIED = SPEED | MEMORY | PARTS  # what moves one of them is executed by other code; another seed or learning rate is not
 AUGMENTED = 8  # examples, to see whether the task's `augment` makes the same of them again
 
 
@@ -45,7 +46,7 @@ class Parts:
 def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
     """What is wrong with the grid, one line each (none: everything may start), and what each point would be made with.
 
-    `grid` holds `config.to_dict` of every point. Each distinct (data, model, optimizer, device, precision) is built
+    `grid` holds `config.to_dict` of every point. Each distinct combination of what is `TRIED` is built
     once and passed one small batch; sizes are checked for every point. Of a point is told: `data_fingerprint` (None
     where the data could not be made), `torch` and `device_name`.
     """
@@ -57,12 +58,12 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
     allow_deterministic([values["device"] for values in grid if values["deterministic"]])
     for position, values in enumerate(grid, 1):
         config = from_dict(values)
-        key = _key(values)
+        kind = key(config, TRIED, without=MICRO_BATCHES)
         try:
-            if key not in built:
-                built[key] = None
-                built[key] = _build(config)
-            parts = built[key]
+            if kind not in built:
+                built[kind] = None
+                built[kind] = _build(config)
+            parts = built[kind]
             facts.append(parts.facts if parts is not None else nowhere)
             if parts is not None:
                 for problem in _misfits(config, parts):
@@ -79,24 +80,6 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
         if len(facts) < position:
             facts.append(nowhere)
     return list(found), facts
-
-
-def _key(values: Mapping[str, Any]) -> str:
-    # The seed too is left out: initial weights differ, whether they can be made does not. lr_scaling is in, because
-    # a rule may not fit the optimizer.
-    parts = (
-        "data",
-        "model",
-        "optimizer",
-        "instruments",
-        "device",
-        "deterministic",
-        "precision",
-        "lr_scaling",
-        "weight_decay",
-        "trust",
-    )
-    return json.dumps([values[part] for part in parts], sort_keys=True, default=str)
 
 
 def _build(config: RunConfig) -> Parts:

@@ -1,7 +1,7 @@
 """The words the floors exchange: what was measured, how a run ended, and what is kept of it."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -110,10 +110,12 @@ class RunRecord:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "RunRecord":
         """The inverse of `to_dict`; keys of a newer schema are left out, a missing required one is a KeyError."""
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        for required in ("run_id", "study", "status", "config", "seed", "batch_size"):
-            known[required] = values[required]
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values or _is_required(f)}
         known["status"] = RunStatus(known["status"])
         for name in ("overrides", "notes", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING

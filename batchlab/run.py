@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import RunConfig, to_dict
+from batchlab.config.plan import plan, rate_at
 from batchlab.errors import BadRequest, Diverged, StorageError
 from batchlab.instruments.instrument import Instrument
 from batchlab.instruments.panel import build_instruments
-from batchlab.plan import plan, rate_at
 from batchlab.recording import disk
 from batchlab.recording.checkpoint_files import remove_checkpoints, set_aside, usable_checkpoints, write_checkpoint
 from batchlab.recording.code_files import code_files, code_fingerprint, code_targets

@@ -18,7 +18,7 @@ class Parts:
 
 def parts(config):
     """Everything that a run of `config` is made of, on its device."""
-    from batchlab.plan import plan
+    from batchlab.config.plan import plan
     from batchlab.training import assembly
     from batchlab.training.batches import Batches, length
     from batchlab.training.step import Step
@@ -41,7 +41,7 @@ def parts(config):
 
 def measured(made, instruments):
     """The iterator of measurements that runs `made` with these instruments."""
-    from batchlab.plan import rate_at
+    from batchlab.config.plan import rate_at
     from batchlab.training import assembly
     from batchlab.training.loop import train
 

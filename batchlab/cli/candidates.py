@@ -4,23 +4,20 @@ import contextlib
 import io
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from batchlab.cli import main as words
 from batchlab.cli.config import default_options
-from batchlab.cli.knobs import knobs
 from batchlab.cli.studies import RUNS_DIR
-from batchlab.config import RETRIED, RunConfig
+from batchlab.config.options import OPTIONS, RETRIED, option_names
 from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.recording.run_folder import studies
 
 OF_STUDIES = ("list", "report", "dashboard", "compare", "export")
 OF_KNOBS = ("train", "sweep", "find", "verify", "check", "config", "lr-table")
-VALUES = {"device": ("auto", "cpu", "cuda"), "target.metric": ("val/loss", "val/accuracy"), "retry": RETRIED}
-TARGET = ("target.metric", "target.value")
+TARGET = {"target.metric": ("val/loss", "val/accuracy"), "target.value": ()}
 NEXT = " "  # behind what is complete: the shell goes on to the next word
 
 
@@ -68,7 +65,7 @@ def _knobs(current: str, arguments: Sequence[str]) -> list[str]:
     if equals:
         given, comma, last = value.rpartition(",")
         return [f"{plus}{key}={given}{comma}{found}" for found in _beginning(last, _values(key, options))]
-    known = [f"{name}=" for name in (*knobs(), "experiment") if name not in options and name != "target"]
+    known = [f"{name}=" for name in (*option_names(), "experiment") if name not in options and name != "target"]
     known += [name for group in options for name in (f"{group}=", f"{group}.")] + [f"{name}=" for name in TARGET]
     group = key.partition(".")[0]
     if "." in key and group in options:
@@ -103,13 +100,12 @@ def _groups(folders: Sequence[Path]) -> dict[str, set[str]]:
 def _values(key: str, options: dict[str, set[str]]) -> Iterable[str]:
     if key in options:
         return (option for option in options[key] if option != "own")
-    if key in VALUES:
-        return VALUES[key]
-    entry = next((entry for entry in fields(RunConfig) if entry.name == key), None)
-    if entry is None:
-        return ()
-    choices: Sequence[str] = entry.metadata.get("choices", ())
-    return ("true", "false") if entry.type in (bool, "bool") else choices
+    option = OPTIONS.get(key)
+    if option is None:
+        return TARGET.get(key, ())
+    if option.type == "bool":
+        return ("true", "false")
+    return option.choices or (() if option.items else filter(None, option.such_as.split(",")))
 
 
 def _chosen(group: str, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:

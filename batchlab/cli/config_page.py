@@ -1,4 +1,4 @@
-"""The knobs as a page of Markdown: `docs/configuration.md`, made from `config.py` and `configs/`, never by hand."""
+"""The options as a page of Markdown, `docs/configuration.md`: made from their table and `configs/`, never by hand."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,9 +12,9 @@ from batchlab.config_folder import config_folder
 
 COMMAND = "batchlab config --markdown"
 HOW = """\
-A knob is written `KNOB=VALUE`, and several values with commas between them are swept: `batch_size=8,32 seed=0,1`.
+An option is written `OPTION=VALUE`, and several values with commas between them are swept: `batch_size=8,32 seed=0,1`.
 A group is chosen by the name of a file, `model=cnn`, and its keys are written behind a dot, `model.width=32`.
-`batchlab config KNOB=VALUE ...` shows the config that a command would use.
+`batchlab config OPTION=VALUE ...` shows the config that a command would use.
 A file of your own in `my_configs/experiment/night.yaml` is `--config-dir my_configs experiment=night`."""
 _KEY = re.compile(r"( *)([\w.]+):(.*)")
 
@@ -26,13 +26,14 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     yield from ("# Configuration", "", f"This page is what `{COMMAND}` prints: the code says it.", "", HOW, "")
-    yield from ("## What a run is", "", "Another value of one of these makes another run, in a folder of its own.", "")
+    yield from ("## What a run is", "", "Another value of one of these makes another run, in a folder of its own.")
+    yield from ("What it moves is in the last column; points are compared where nothing else moved that.", "")
     yield from (*_knobs(identity=True), "")
     yield from ("## How runs are made", "", "These change no result, and make no other run.", "")
     yield from (*_knobs(identity=False), "")
     for group, options in groups().items():
         if group == "experiment":
-            yield from ("## experiment", "", "A file that sets several knobs at once, and asks a question.", "")
+            yield from ("## experiment", "", "A file that sets several options at once, and asks a question.", "")
             yield from _table(("experiment", "question"), [(f"`{name}`", asks) for name, asks in options.items()])
             yield ""
             continue
@@ -50,8 +51,9 @@ def _knobs(*, identity: bool) -> list[str]:
     for name in (name for block in blocks() for name in block):
         knob = known[name]
         if knob.identity is identity:
-            rows.append((f"`{name}`", f"`{written(defaults[name])}`", knob.meaning, knob.allowed))
-    return _table(("knob", "default", "meaning", "takes"), rows)
+            moved = ", ".join(str(flag.name).lower() for flag in knob.moves)
+            rows.append((f"`{name}`", f"`{written(defaults[name])}`", knob.meaning, knob.allowed, moved))
+    return _table(("option", "default", "meaning", "takes", "moves"), rows)
 
 
 def _keys(group: str, option: str) -> list[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from batchlab.cli.training_help import asks_for_help, show_help
+from batchlab.config.options import SOUGHT
 from batchlab.errors import BadRequest
 
 HELP = """\
@@ -34,7 +35,6 @@ examples:
   batchlab find model._target_=my_net.Net data._target_=my_net.load"""
 
 UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-SOUGHT = ("batch_size", "micro_batch_size")  # what is looked for
 
 
 def main(arguments: list[str]) -> int:

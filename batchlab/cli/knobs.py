@@ -1,26 +1,13 @@
-"""What the help says of the knobs: read from `config.py` and from `configs/`, never written twice."""
+"""What the help says of the knobs: read from `config/options.py` and from `configs/`, never written twice."""
 
-from dataclasses import Field, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from batchlab.config import BUDGET_UNITS, NO_KNOBS, RunConfig
+from batchlab.config import BUDGET_UNITS
+from batchlab.config.checking import allowed
+from batchlab.config.goals import WHOLE
+from batchlab.config.options import OPTIONS, Moves, Option
 from batchlab.config_folder import config_folder
-from batchlab.knob_values import allowed
-
-# Where the type alone does not tell what to write.
-TAKES = {
-    "device": "",  # its meaning lists them
-    "noise_scale": "a number above 0; a completed run that measured it, runs/STUDY/RUN; null for the other rules",
-    "target": "target.metric=val/<metric> target.value=NUMBER; a null value is no target",
-    "trust": "a list, such as [timm,transformers]",
-    "retry": "a list, such as [failed,timeout]; --retry failed,timeout",
-    "force": "true or false; --force",
-    "dry_run": "true or false; --dry-run",
-    "published": "a list, in an experiment's file",
-    "study": "a folder's name; null is <data>-<model>",
-    "runs_dir": "a path",
-}
 
 
 @dataclass(frozen=True)
@@ -30,20 +17,15 @@ class Knob:
     name: str
     meaning: str
     allowed: str
+    moves: Moves
     identity: bool  # whether another value makes another run
 
 
 def knobs() -> dict[str, Knob]:
-    """Every key a user may write, by name, in the order of `config.py`."""
+    """Every key a user may write, by name, in the order of the table."""
     described: list[Knob] = []
-    for entry in fields(RunConfig):
-        if entry.name == "budget":
-            described.extend(_budget(entry))
-        elif entry.name not in NO_KNOBS:
-            described.append(_knob(entry))
-    described.append(
-        Knob("grids", "lists of sweep overrides; the study is their union", "a list, in an experiment's file", False)
-    )
+    for option in OPTIONS.values():
+        described.extend(_budget(option) if option.name == "budget" else [_knob(option)])
     return {knob.name: knob for knob in described}
 
 
@@ -103,28 +85,20 @@ def knob_rows() -> list[tuple[str, str]]:
     return rows
 
 
-def _knob(entry: Field[Any]) -> Knob:
-    name, unit, meaning = entry.name, entry.metadata.get("unit"), str(entry.metadata["meaning"])
-    if unit:
+def _knob(option: Option) -> Knob:
+    meaning = option.meaning
+    if option.unit:
         joined = meaning.startswith(("between ", "per "))  # "examples between validations"
-        meaning = f"{unit} {meaning}" if joined else f"{meaning}, in {unit}"
-    return Knob(name, meaning, TAKES.get(name, allowed(entry)), bool(entry.metadata["identity"]))
+        meaning = f"{option.unit} {meaning}" if joined else f"{meaning}, in {option.unit}"
+    takes = allowed(option) if option.takes is None else option.takes
+    return Knob(option.name, meaning, takes, option.moves, option.is_identity)
 
 
-def _budget(entry: Field[Any]) -> list[Knob]:
-    """One field of `RunConfig`, several keys of a config."""
-    identity = bool(entry.metadata["identity"])
-    meaning = str(entry.metadata["meaning"])
-    others = {unit: [other for other in BUDGET_UNITS if other != unit] for unit in BUDGET_UNITS}
-    return [
-        *(
-            Knob(
-                unit,
-                f"{meaning}; excludes {' and '.join(others[unit])}",
-                f"{'a number' if unit == 'epochs' else 'an integer'} above 0, or null",
-                identity,
-            )
-            for unit in BUDGET_UNITS
-        ),
-        Knob("default_epochs", f"{meaning} where none of the three is set", "a number above 0", identity),
-    ]
+def _budget(option: Option) -> list[Knob]:
+    """One row of the table, several keys of a config."""
+    described = {"default_epochs": (f"{option.meaning} where none of the three is set", "a number above 0")}
+    for unit in BUDGET_UNITS:
+        others = " and ".join(other for other in BUDGET_UNITS if other != unit)
+        kind = "an integer" if unit in WHOLE else "a number"
+        described[unit] = (f"{option.meaning}; excludes {others}", f"{kind} above 0, or null")
+    return [Knob(key, *described[key], option.moves, option.is_identity) for key in option.keys]

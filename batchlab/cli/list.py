@@ -20,7 +20,7 @@ examples:
   batchlab list runs/digits-mlp       the same, by path
   batchlab list digits-mlp --json     everything recorded of them, for a program"""
 
-POINT_TITLES = ["batch\nsize", "lr", "precision", "seed", "status", "examples\n/s", "val\nloss", "run"]
+POINT_TITLES = ["batch\nsize", "learning\nrate", "precision", "seed", "status", "examples\n/s", "val\nloss", "run"]
 
 
 def main(arguments: list[str]) -> int:

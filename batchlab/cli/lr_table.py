@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from batchlab.cli.parser import Parser
 from batchlab.config import RunConfig
+from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.plan import scaled
 from batchlab.errors import BadRequest
-from batchlab.plan import scaled
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.science.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled
 
@@ -137,7 +138,7 @@ def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, Any]
 
 def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """One of `configs` for each batch size; BadRequest where another knob moves the rates too."""
-    for knob in ("lr", "reference_batch_size", "noise_scale", "optimizer"):
+    for knob in (*PEAK_LEARNING_RATE, "optimizer"):
         if any(getattr(config, knob) != getattr(configs[0], knob) for config in configs):
             raise BadRequest(f"lr-table shows one setting at several batch sizes: give {knob} one value")
     return list({config.batch_size: config for config in configs}.values())

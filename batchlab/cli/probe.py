@@ -15,7 +15,7 @@ import time
 from typing import TYPE_CHECKING
 
 from batchlab.cli.terminal import say
-from batchlab.config import PRECISIONS
+from batchlab.config.options import PRECISIONS
 from batchlab.config_folder import config_folder
 from batchlab.errors import BadRequest
 

@@ -8,11 +8,12 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
-from batchlab.config import RETRIED, knob_names
+from batchlab.config import option_names
+from batchlab.config.options import GROUPS, RETRIED, SWEEP
 from batchlab.errors import BadRequest, did_you_mean
 
-GROUPS_OF_OWN = ("data", "model", "optimizer")  # groups that a user's `_target_` may fill
-RETRY, FLAGS = "--retry", {"--force": "force=true", "--dry-run": "dry_run=true"}
+RETRY = SWEEP["retry"].flag
+FLAGS = {row.flag: f"{name}=true" for name, row in SWEEP.items() if row.flag and row.type == "bool"}
 CONFIG_DIR = ("--config-dir", "-cd")
 SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
 # Options of Hydra that would replace what batchlab is; what to use in their place.
@@ -79,7 +80,7 @@ def own_targets(overrides: Sequence[str]) -> list[str]:
     So no key of a built-in model leaks into the user's call; further `model.key=value` are then accepted.
     """
     rewritten = list(overrides)
-    for group in GROUPS_OF_OWN:
+    for group in GROUPS:
         keys = [override.partition("=")[0] for override in rewritten]
         names_target = f"{group}._target_" in keys
         if names_target and group not in keys:
@@ -142,11 +143,11 @@ def _refuse(message: str) -> NoReturn:
     if unknown is None:
         raise BadRequest(f"{message}; `batchlab sweep --help` shows what it takes")
     option, name = unknown[1] + unknown[2], unknown[2].replace("-", "_")
-    if name.partition(".")[0] in knob_names():
+    if name.partition(".")[0] in option_names():
         raise BadRequest(f"unknown option {option}: a knob is written without dashes, {name}=...")
     known = [*FLAGS, RETRY, *(o for o in get_args_parser()._option_string_actions if o.startswith("--"))]
     refused = {word for names in REFUSED for word in names}
     # Without the dashes, or every option would be near every other.
     near = did_you_mean(unknown[2], [word.lstrip("-") for word in known if word not in refused]).replace("'", "'--", 1)
-    near = near or did_you_mean(name, knob_names()).replace("'?", "=...'?")
+    near = near or did_you_mean(name, option_names()).replace("'?", "=...'?")
     raise BadRequest(f"unknown option {option}{near or ': `batchlab sweep --help` shows what there is'}")

@@ -10,6 +10,7 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from batchlab.config import check_sweep
+from batchlab.config.options import GROUPS
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app.arguments import read_arguments
 from batchlab.hydra_app.front import grid_composer
@@ -23,7 +24,6 @@ from batchlab.sweep.standing import Action, standing
 
 Asked = str | Mapping[str, Any] | Sequence[str]
 
-GROUPS = ("data", "model", "optimizer")  # a class or a function may be given for these
 WITH_KEYS = (*GROUPS, "target")  # a mapping given for these is several knobs
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
 BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)

@@ -7,7 +7,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from batchlab.config import knob_names
+from batchlab.config import option_names
 from batchlab.errors import BadRequest, did_you_mean
 
 
@@ -72,10 +72,10 @@ def _unknown_option(error: BaseException, path: str, listed: Sequence[str]) -> B
 def _unknown_key(error: OmegaConfBaseException) -> BadRequest:
     key, parent = str(error.full_key), error.parent_node
     *groups, last = key.split(".")
-    if groups and last in knob_names():
+    if groups and last in option_names():
         return BadRequest(f"unknown key '{key}': did you mean '{last}'? It is a knob of its own, {last}=...")
     inside = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
-    near = did_you_mean(last, inside if groups else knob_names())
+    near = did_you_mean(last, inside if groups else option_names())
     if not near and groups and inside:
         taken = ", ".join(name for name in inside if name != "_target_")
         near = f": {'.'.join(groups)} takes {taken or 'nothing'}; +{key}=... gives it more"

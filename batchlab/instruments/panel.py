@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from batchlab import targets
 from batchlab.config import RunConfig
+from batchlab.config.plan import Plan
 from batchlab.instruments.instrument import Instrument
-from batchlab.plan import Plan
 from batchlab.task import Task
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
+from batchlab.config.values import is_finite
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian import loss_surface
 from batchlab.instruments.instrument import Instrument, check, is_count
-from batchlab.knob_values import is_finite
 from batchlab.records import Measurement
 from batchlab.science.curvature import extreme_eigenvalues, trace
 from batchlab.science.sharpness import asam, keskar, sam

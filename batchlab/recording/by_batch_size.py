@@ -6,14 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from batchlab.config import key
+from batchlab.config.options import FIRST, GROUPS, IDENTITY, MICRO_BATCHES, OPTIONS, Role, of_role
 from batchlab.recording.device_models import main_model
 from batchlab.recording.event_file import tag_of
 from batchlab.recording.files import to_json
-from batchlab.recording.knobs import GROUPS, flat, knobs, of_the_run
+from batchlab.recording.knobs import flat, knobs, of_the_run
 from batchlab.records import RunRecord, RunStatus
 
 Curves = dict[str, dict[int, float]]  # tag -> batch size -> mean over seeds
 
+ALONG = (*of_role(Role.AXIS), *of_role(Role.REPEATED))  # a curve: what varies on it
+NAMED = tuple(name for name in FIRST if name not in (*ALONG, *MICRO_BATCHES))  # by every curve
 SHARED, ELSEWHERE = "_on_shared_machine", "_on_another_device"
 _CLOCKED = ("speed_", "memory_", "train_seconds", "target_seconds")
 
@@ -28,14 +32,14 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status is RunStatus.COMPLETED:
-            groups[to_json(_configuration(record))].append(record)
+            groups[key(record.config, IDENTITY, without=ALONG)].append(record)
     names = _names([_configuration(members[0]) for members in groups.values()])
     return {name: _means(members) for name, members in zip(names, groups.values(), strict=True)}
 
 
 def _configuration(record: RunRecord) -> dict[str, Any]:
     """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
-    values = flat({key: value for key, value in of_the_run(record.config).items() if key not in ("batch_size", "seed")})
+    values = flat({name: value for name, value in of_the_run(record.config).items() if name not in ALONG})
     named = knobs(record)
     short = {group: named[group] for group in GROUPS if group in named}
     return short | dict(sorted(values.items()))
@@ -44,28 +48,28 @@ def _configuration(record: RunRecord) -> dict[str, Any]:
 def _names(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
     """`lr0.05-linear-fp32`, and as much more as it takes to tell the configurations apart."""
     parts: list[list[str]] = [[] for _ in configurations]
-    keys = dict.fromkeys(("lr", "lr_scaling", "precision", *(key for one in configurations for key in one)))
-    for key in keys:
+    options = dict.fromkeys((*NAMED, *(option for one in configurations for option in one)))
+    for option in options:
         alike = defaultdict(list)
         for index, words in enumerate(parts):
             alike[tuple(words)].append(index)
         for indices in alike.values():
-            values = {index: configurations[index].get(key) for index in indices}
-            always = key in ("lr", "lr_scaling", "precision")
-            if always or len(set(map(to_json, values.values()))) > 1:
+            values = {index: configurations[index].get(option) for index in indices}
+            if option in NAMED or len(set(map(to_json, values.values()))) > 1:
                 for index, value in values.items():
-                    parts[index].append(_word(key, value))
+                    parts[index].append(_word(option, value))
     names = [re.sub(r"[^\w.,+-]", "_", "-".join(filter(None, words)), flags=re.ASCII)[:100] for words in parts]
     return [
         f"{name}-{names[:index].count(name) + 1}" if name in names[:index] else name for index, name in enumerate(names)
     ]
 
 
-def _word(key: str, value: Any) -> str:
+def _word(option: str, value: Any) -> str:
     if value is None:
         return ""
     shown = f"{value:g}" if isinstance(value, float) else str(value)
-    return shown if key in ("lr_scaling", "precision", *GROUPS) else key + shown
+    says_itself = option in GROUPS or (option in NAMED and OPTIONS[option].choices)
+    return shown if says_itself else option + shown
 
 
 def _means(records: Iterable[RunRecord]) -> Curves:

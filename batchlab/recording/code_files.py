@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from typing import Any
 
+from batchlab.config.options import GROUPS
+
 OURS = "batchlab"
 HEX_DIGITS = 16
 
@@ -24,7 +26,7 @@ HEX_DIGITS = 16
 def code_targets(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The `_target_` names in a config whose code decides what a run is: model, data, optimizer, instruments."""
     instruments = config.get("instruments")
-    groups = [config.get(name) for name in ("model", "data", "optimizer")]
+    groups = [config.get(name) for name in GROUPS]
     groups += instruments.values() if isinstance(instruments, Mapping) else []
     named = {group.get("_target_") for group in groups if isinstance(group, Mapping)}
     return tuple(sorted(name for name in named if isinstance(name, str)))

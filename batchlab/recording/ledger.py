@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from batchlab.knob_values import Target
+from batchlab.config import Target
 from batchlab.records import Measurement
 from batchlab.science.crossings import reaches
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from batchlab.config.options import FIRST, GROUPS
 from batchlab.recording import by_batch_size, disk
 from batchlab.recording.event_file import EventFile, tag_of
 from batchlab.recording.events import BY_STEP
 from batchlab.recording.hparams import experiment
 from batchlab.recording.journal import read_journal
-from batchlab.recording.knobs import FIRST, GROUPS, knobs
+from batchlab.recording.knobs import knobs
 from batchlab.recording.layout import layout
 from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord

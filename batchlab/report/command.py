@@ -5,9 +5,11 @@ import shlex
 
 import pandas as pd
 
+from batchlab.config.options import Role, of_role
 from batchlab.report.groups import column
 from batchlab.report.study import Study
 
+CHANGED = (*of_role(Role.REPEATED), "study", "grids")
 NEW_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 
 
@@ -15,7 +17,7 @@ def command_of(study: Study, runs: pd.DataFrame) -> str:
     """What to type for another run like `runs`, which differ in their seed alone: as they were typed, with a seed that
     the study has not seen, so that it is no run that stands already."""
     typed = words(str(runs["overrides"].iloc[0] or ""))
-    kept = [word for word in typed if word.partition("=")[0].lstrip("+~") not in ("seed", "study", "grids")]
+    kept = [word for word in typed if word.partition("=")[0].lstrip("+~") not in CHANGED]
     seeds = column(study.runs, "seed").dropna()
     kept.append(f"seed={int(seeds.max()) + 1 if len(seeds) else 0}")
     if any(word.startswith("experiment=") for word in typed):

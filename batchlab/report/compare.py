@@ -8,16 +8,15 @@ from typing import Any
 
 import pandas as pd
 
+from batchlab.config.options import WEIGHTS, option_of
 from batchlab.printable import counted, printable
 from batchlab.report.claim import Claim, Evidence
-from batchlab.report.groups import device_models
+from batchlab.report.groups import POINT, device_models
 from batchlab.report.study import Study
 from batchlab.science.samples import difference
 from batchlab.science.uncertainty import Interval, t_interval
 from batchlab.science.verdicts import Verdict
 
-# Of what was asked nothing here tells two points apart: how it was measured, and what follows from other knobs.
-NOT_PAIRED = ("instruments", "target", "stop_at_target", "eval_every", "log_every", "device", "threads")
 # Facts beside the knobs that can make a difference.
 FACTS = (
     *("n_train", "parameters", "data_fingerprint", "code_fingerprint"),
@@ -171,8 +170,8 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
         return [], []
     apart = {setting.name for setting in settings if setting.throughout}
     names = dict.fromkeys(str(name) for study in studies for name in study.asked)
-    key = [name for name in names if name not in apart and name.split(".")[0] not in NOT_PAIRED]
-    found = [_by_key(study.asked, ["batch_size", "seed", *key]) for study in studies]
+    key = [name for name in names if name not in apart and _tells_points_apart(name)]
+    found = [_by_key(study.asked, [*POINT, *key]) for study in studies]
     shared = [at for at in found[0] if at in found[1]]
     pairs = [(found[0][at][0], found[1][at][0]) for at in shared if len(found[0][at]) == len(found[1][at]) == 1]
     notes = []
@@ -186,6 +185,12 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
     if again := sum(one == other for one, other in pairs):
         notes.append(f"{counted(again, 'pair')} of {len(pairs)}: the same point, run twice.")
     return pairs, notes
+
+
+def _tells_points_apart(name: str) -> bool:
+    """Whether points with another value of it are other points: not of how they were measured, nor on what machine."""
+    row = option_of(name)
+    return row is None or (bool(row.moves & WEIGHTS) and not row.of_the_machine)
 
 
 def _by_key(asked: pd.DataFrame, key: Sequence[str]) -> dict[tuple[str, ...], list[str]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchlab.config.key import seen
+from batchlab.config.options import MEMORY, MICRO_BATCHES, SPEED, option_of
 from batchlab.printable import printable
 from batchlab.recording.files import read_json
 from batchlab.recording.knobs import flat, of_the_run
@@ -13,8 +15,7 @@ from batchlab.science.largest_fit import Outcome, Probe, speeds
 from batchlab.science.uncertainty import Interval
 
 FOLDER = "find"  # of a study
-# What moves the bytes of a training step.
-MOVES_BYTES = ("data", "model", "optimizer", "precision", "device")
+NOT_PROBED = ("instruments", "eval_batch_size")  # a probe has no instruments, and validates at its own size
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Search:
     speeds: Mapping[int, Interval]  # examples per second of each micro-batch that fits, with memory as a run has it
     alone: bool  # whether those had the machine to themselves
     precision: str
-    settings: Mapping[str, Any]  # dotted, of MOVES_BYTES
+    settings: Mapping[str, Any]  # dotted, of what it was about: `settings`
     device_model: str | None  # of GPU or processor; None: not recorded
     written_at: str
 
@@ -50,14 +51,24 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
 
 
 def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a run's dotted settings those that move its bytes, so that a search can be told to be of the same kind."""
-    return {name: value for name, value in asked.items() if name.split(".")[0] in MOVES_BYTES and value is not None}
+    """Of a run's dotted settings those that decide what a search for its largest micro-batch finds, and at what speed.
+
+    The size is what is searched, and how many of them make a step changes little.
+    """
+    found = {}
+    for name, value in asked.items():
+        row, root = option_of(name), name.partition(".")[0]
+        if row is None or root in (*MICRO_BATCHES, *NOT_PROBED) or not row.moves & (SPEED | MEMORY):
+            continue
+        if value is not None and value != row.before:
+            found[name] = seen(row, value, SPEED | MEMORY)
+    return found
 
 
 def _search(values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
-    asked = of_the_run({name: value for name, value in values["config"].items() if name in MOVES_BYTES})
+    asked = of_the_run(values["config"])
     on_cpu, environment = asked.get("device") == "cpu", values.get("environment") or {}
     model = environment.get("cpu" if on_cpu else "device_name")
     as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, SAID_LAST, Role, of_role
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
@@ -14,14 +15,13 @@ from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval, mean_interval
 
 LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
-FREE = ("batch_size", "seed", "lr")
-UNSAID = ("instruments.", "reference_batch_size", "target.metric")
+POINT = (*of_role(Role.AXIS), *of_role(Role.REPEATED))
+FREE = (*POINT, *of_role(Role.TUNED))
 FEW = 3  # knobs that all stand in a group's name
-ALWAYS_NAMED = ("data._target_", "model._target_", "optimizer._target_", "lr_scaling")  # where they vary
+ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # where they vary
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
-    *("batch_size", "micro_batch_size", "seed", "lr", "reference_batch_size", "stop_at_target", "status", "shared"),
-    "device_model",
+    *(*FREE, *MICRO_BATCHES, *PEAK_LEARNING_RATE, "stop_at_target", "status", "shared", "device_model"),
     *("steps", "examples", "train_seconds", "target.", "best.val/loss", "final.val/loss", "final.speed/"),
     "final.memory/peak",
 )
@@ -65,10 +65,10 @@ def groups(study: Study) -> tuple[Group, ...]:
 def names(knobs: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
     """What tells each of `keys`, values as JSON text of `knobs`, from the others: `lr_scaling=sqrt warmup=0.1`.
 
-    An instrument's many knobs, and the batch size that a rule scales from, are named only where the others do not
-    tell. Of more than a few knobs each key is named by those in which it is not like most of them.
+    An instrument's many knobs, and the batch size that a rule scales from, are named only where the others do not tell.
+    Of more than a few knobs each key is named by those in which it is not like most of them.
     """
-    for unsaid in (UNSAID, UNSAID[:1], ()):
+    for unsaid in ((*SAID_LAST, "target.metric"), ("instruments.",), ()):
         plain = [i for i, knob in enumerate(knobs) if not knob.startswith(unsaid)]
         if len({tuple(key[i] for i in plain) for key in keys}) == len(keys):
             break

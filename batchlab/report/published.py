@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.knob_values import Published
+from batchlab.config import Published
 from batchlab.records import RunStatus
 from batchlab.report.fits import Fits, GroupFits
 from batchlab.report.groups import LARGEST, column, over_seeds

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
-from batchlab.knob_values import Published, published
 from batchlab.printable import printable
 from batchlab.recording.files import encodable
 from batchlab.recording.journal import read_journal

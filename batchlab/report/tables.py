@@ -9,12 +9,14 @@ from typing import Any
 
 import pandas as pd
 
+from batchlab.config.options import RUN
 from batchlab.errors import BadRequest
 from batchlab.recording.files import to_json
 from batchlab.recording.results import cell
 from batchlab.report.study import Study
 
-COUNTS = {"step", "examples", "n", "n_train", "parameters", "micro_batch_size", "accumulate", "eval_every", "log_every"}
+COUNTS = {"step", "examples", "n", "n_train", "parameters"}
+COUNTS |= {name for name, row in RUN.items() if row.type.startswith("int")}
 
 
 def table(study: Study, *, measurements: bool) -> pd.DataFrame:

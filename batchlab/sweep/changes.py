@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchlab.config.alike import which_data
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.files import plain
-from batchlab.recording.knobs import of_the_data
 from batchlab.recording.masking import MASK, masked
 from batchlab.records import RunRecord
 
@@ -128,7 +128,7 @@ def _of_data(existing: Sequence[RunRecord], new: Facts) -> list[str]:
 
 def _as_recorded(group: Any) -> Any:
     """What a data group says, as it comes back from a record: secrets masked, tuples as lists."""
-    return plain(masked(of_the_data(group))) if isinstance(group, Mapping) else None
+    return plain(masked(which_data(group))) if isinstance(group, Mapping) else None
 
 
 def _torch(record: RunRecord) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
 from batchlab.config import RunConfig, from_dict, to_dict
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu
+from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu, refuse_what_is_for_runs
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -24,9 +24,7 @@ EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
 
 def check(point: Point) -> int:
     """Prints what was found; 0 where nothing is wrong, 1 where something is."""
-    for name in ("force", "dry_run", "retry"):
-        if getattr(point.config, name):
-            raise BadRequest(f"{name} is for runs, and check makes none: leave it out")
+    refuse_what_is_for_runs(point.config, "check")
     checkup = or_on_cpu([point], lambda points: _checkup(points[0]))[0]
     after = "batchlab sweep batch_size=8,64"
     if point.overrides:  # not written out: what Hydra was told beside them is not known here

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from batchlab.config import RunConfig, to_dict
+from batchlab.config.alike import device_kind
+from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest
 from batchlab.host.exit_status import classify
 from batchlab.recording.checkpoint_files import newest_step
@@ -76,6 +78,13 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     return found
 
 
+def refuse_what_is_for_runs(config: RunConfig, command: str) -> None:
+    """BadRequest where a command that makes no run is asked how runs are to be made."""
+    for name, row in SWEEP.items():
+        if row.flag and getattr(config, name):
+            raise BadRequest(f"{name} is for runs, and {command} makes none: leave it out")
+
+
 def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, doing: str) -> Any:
     """What a child that runs `target(connection, *arguments)` sends; BadRequest where its process ends without."""
     process, connection = server.start(target, *arguments)
@@ -102,7 +111,7 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]])
     kinds: dict[tuple[Path, str], tuple[Point, Mapping[str, Any]]] = {}
     for point, facts in zip(points, found, strict=True):
         if not (point.config.force or point.config.accept_changed):
-            kinds.setdefault((point.study_folder, _kind(_plain(point.config))), (point, facts))
+            kinds.setdefault((point.study_folder, _kind(vars(point.config))), (point, facts))
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
             studies[study] = [
@@ -129,11 +138,7 @@ def _goes_on(study: Path, record: RunRecord) -> bool:
     return record.status in UNFINISHED and newest_step(study / record.run_id) is not None
 
 
-def _plain(config: RunConfig) -> Mapping[str, Any]:
-    return {"data": config.data, "model": config.model, "device": config.device}
-
-
 def _kind(config: Mapping[str, Any]) -> str:
     """What points must share to be compared: the targets of their data and model, and the kind of device."""
     targets = [(config.get(group) or {}).get("_target_") for group in ("data", "model")]
-    return repr([*targets, str(config.get("device")).partition(":")[0]])
+    return repr([*targets, device_kind(config.get("device"))])

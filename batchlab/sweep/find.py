@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from batchlab.config import RunConfig
+from batchlab.config.options import SOUGHT
 from batchlab.errors import BadRequest
 from batchlab.host.memory import SHARE, available_bytes
 from batchlab.printable import counted
@@ -11,12 +12,12 @@ from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
 from batchlab.science.largest_fit import Probe, judged, largest_fit, speeds
 from batchlab.science.uncertainty import Interval
-from batchlab.sweep.checks import check_grid, or_on_cpu
+from batchlab.sweep.checks import check_grid, or_on_cpu, refuse_what_is_for_runs
 from batchlab.sweep.find_table import Watcher, comparison, summary
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
 from batchlab.sweep.probing import Prober
-from batchlab.sweep.searches import SOUGHT, Search
+from batchlab.sweep.searches import Search
 from batchlab.sweep.server import WarmServer
 
 AT_MOST = 2**16  # examples of a micro-batch; no bound at all would go on to what no training takes
@@ -62,9 +63,7 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
 
 def _searches(points: Sequence[Point], memory_limit: int | None, at_most: int) -> list[Search]:
     first = points[0].config
-    for name in ("retry", "force", "dry_run"):
-        if getattr(first, name):
-            raise BadRequest(f"{name} is for runs, and find makes none: leave it out")
+    refuse_what_is_for_runs(first, "find")
     if first.jobs > 1:
         raise BadRequest(f"jobs={first.jobs} cannot be: two probes at once would share the memory; leave it out")
     room = int(SHARE * available_bytes()) if any(point.config.device == "cpu" for point in points) else None

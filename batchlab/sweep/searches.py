@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.config import RunConfig, to_dict
+from batchlab.config.options import SOUGHT
 from batchlab.recording import disk
 from batchlab.recording.environment import environment
 from batchlab.recording.files import now_utc, to_json
@@ -18,7 +19,6 @@ from batchlab.sweep.probing import HEADROOM
 
 FOLDER = "find"  # of a study: a file and a log for each search, no run among them
 SCHEMA_VERSION = 1
-SOUGHT = ("batch_size", "micro_batch_size")  # stand in the config with no meaning
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Search:
 
     def keep(self) -> None:
         """Writes all that is known; StorageError where the disk refuses."""
-        config = {key: value for key, value in to_dict(self.config).items() if key not in SOUGHT}
+        config = {key: value for key, value in to_dict(self.config).items() if key not in SOUGHT}  # no meaning
         line, found = line_through(self.probes), self.found
         content = {
             "schema_version": SCHEMA_VERSION,

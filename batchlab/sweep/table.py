@@ -7,8 +7,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from batchlab.config import key
+from batchlab.config.options import SPEED
 from batchlab.printable import NOTHING, aligned, number
-from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_notes import next_step, notes
 from batchlab.sweep.table_precision import against_fp32
@@ -18,12 +19,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 MIB = 2**20
-# What moves the speed beside the batch size: a point is compared with the smallest batch size that shares these,
-# and never with another model's.
-MOVES_SPEED = (
-    *("data", "model", "optimizer", "precision", "device", "threads", "deterministic"),
-    *("accumulate", "micro_batch_size", "clip_norm", "instruments"),
-)
 STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
 
 
@@ -133,8 +128,8 @@ def _relative(records: Sequence[RunRecord], speeds: Sequence[float | None]) -> l
 
 
 def _kind(record: RunRecord) -> str:
-    config = of_the_run(record.config)
-    return repr([record.device_model, *(config.get(name) for name in MOVES_SPEED)])
+    """What moves the speed beside the batch size: a point is never compared with another model's, say."""
+    return repr((record.device_model, key(record.config, SPEED, without=("batch_size",))))
 
 
 def _mib(record: RunRecord) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.printable import printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import PEAKS, RunRecord, RunStatus
@@ -47,8 +48,7 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
     if len(budgets) > 1:
         return [f"Not held equal: the examples, {min(budgets):,} to {max(budgets):,}."]
     held = [f"the budget, {min(budgets):,} examples each"]
-    knobs = ("lr", "lr_scaling", "reference_batch_size", "noise_scale")
-    rates = {tuple(record.config.get(knob) for knob in knobs) for record in whole}
+    rates = {tuple(record.config.get(name) for name in PEAK_LEARNING_RATE) for record in whole}
     if len(rates) == 1:
         lr, rule, reference, noise_scale = rates.pop()
         scaled = "not scaled" if rule == "none" else f"scaled by {rule} from batch size {reference}"

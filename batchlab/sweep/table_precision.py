@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from batchlab.config import key
+from batchlab.config.options import IDENTITY
 from batchlab.printable import NOTHING, aligned, counted
-from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.table_settings import Setting
 
@@ -29,7 +30,7 @@ def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
     `settings` are the knobs that vary among `records`, as in the main table. Ratios and differences are paired by seed,
     with 95% t intervals (of a ratio on the scale of logarithms).
     """
-    told_apart = [setting for setting in settings if setting.name not in ("precision", "seed")]
+    told_apart = [setting for setting in settings if setting.name not in NOT_PAIRED]
     found = _comparisons(records, told_apart)
     if not found:
         return []
@@ -76,8 +77,7 @@ def _comparisons(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
 
 def _rest(record: RunRecord) -> str:
     """What two points must share to be compared: all but precision and seed."""
-    config = of_the_run(record.config)
-    return repr(sorted((name, repr(value)) for name, value in config.items() if name not in NOT_PAIRED))
+    return key(record.config, IDENTITY, without=NOT_PAIRED)
 
 
 def _ratio(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:

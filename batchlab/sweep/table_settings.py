@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchlab.config import target_name
+from batchlab.config.options import Role, of_role
 from batchlab.printable import printable
 from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord
 
-# Shown by a column of their own.
-ELSEWHERE = ("batch_size", "lr", "accumulate")
+ELSEWHERE = (*of_role(Role.AXIS, Role.TUNED), "accumulate")  # shown by a column of their own
 ABSENT = "-"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
-from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu
+from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu, refuse_what_is_for_runs
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -27,9 +27,7 @@ def verify(point: Point) -> int:
             "verify compares a batch with its micro-batches, and this point has one of those: add accumulate=4, or "
             "micro_batch_size=..."
         )
-    for name in ("force", "dry_run", "retry"):
-        if getattr(config, name):
-            raise BadRequest(f"{name} is for runs, and verify makes none: leave it out")
+    refuse_what_is_for_runs(config, "verify")
     found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
     if isinstance(found, str):
         raise BadRequest(found)

@@ -9,8 +9,8 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig
+from batchlab.config.plan import scaled
 from batchlab.errors import BadRequest
-from batchlab.plan import scaled
 from batchlab.task import Task
 from batchlab.training.batches import Stream, gather, length, stream_seed, tensors
 from batchlab.training.devices.device import Device

@@ -5,9 +5,9 @@ import math
 import torch
 
 from batchlab.config import RunConfig
+from batchlab.config.plan import plan
 from batchlab.errors import BadRequest
 from batchlab.instruments.memory import saved_for_backward_bytes
-from batchlab.plan import plan
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors

@@ -11,7 +11,7 @@ from batchlab.cli.config import blocks, describe
 from batchlab.cli.knobs import groups, knob_rows, knobs
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.cli.terminal import definitions
-from batchlab.config import knob_names
+from batchlab.config import option_names
 from batchlab.config_folder import config_folder
 
 
@@ -21,9 +21,9 @@ def defaults() -> dict[str, object]:
 
 
 def test_every_knob_is_described() -> None:
-    assert set(knobs()) == set(knob_names())
+    assert set(knobs()) == set(option_names())
     assert all(knob.meaning for knob in knobs().values())
-    assert {name for name, _ in knob_rows()} == {*knob_names(), "experiment"}
+    assert {name for name, _ in knob_rows()} == {*option_names(), "experiment"}
 
 
 def test_config_shows_every_knob_with_its_default() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from batchlab.cli.main import main
 from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.config.hidden_keys import hidden_keys
 from batchlab.config_folder import config_folder
-from batchlab.hidden_keys import hidden_keys
 from batchlab.hydra_app import compose, grid_composer, plugins
 from batchlab.hydra_app.permitted import stays_inside
 from batchlab.recording.masking import concealed, masked, masked_overrides

@@ -60,14 +60,14 @@ def test_list_shows_the_points_of_a_study(name: str, runs: Path, capsys: pytest.
     assert capsys.readouterr().out == (
         "runs/digits-mlp: 6 points, 5 completed, 1 oom; last ended 2026-11-24 00:01 UTC\n"
         "\n"
-        "batch                                    examples     val\n"
-        " size    lr  precision  seed  status           /s    loss  run\n"
-        "    8  0.05  fp32          0  completed     8,000  0.1530  b8-0\n"
-        "    8   0.1  fp32          0  completed     8,000  0.1530  b8-fast\n"
-        "   32  0.05  bf16          0  completed    32,000  0.1530  b32-bf16\n"
-        "   32  0.05  fp32          0  completed    32,000  0.1530  b32-0\n"
-        "  256  0.05  fp32          0  completed   256,000  0.1530  b256-0\n"
-        " 1024  0.05  fp32          0  oom               -       -  b1024-0\n"
+        "batch  learning                              examples     val\n"
+        " size      rate  precision  seed  status           /s    loss  run\n"
+        "    8      0.05  fp32          0  completed     8,000  0.1530  b8-0\n"
+        "    8       0.1  fp32          0  completed     8,000  0.1530  b8-fast\n"
+        "   32      0.05  bf16          0  completed    32,000  0.1530  b32-bf16\n"
+        "   32      0.05  fp32          0  completed    32,000  0.1530  b32-0\n"
+        "  256      0.05  fp32          0  completed   256,000  0.1530  b256-0\n"
+        " 1024      0.05  fp32          0  oom               -       -  b1024-0\n"
     )
 
 

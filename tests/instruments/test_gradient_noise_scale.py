@@ -15,6 +15,7 @@ from torch import nn
 
 from batchlab import Task
 from batchlab.config import from_dict
+from batchlab.config.plan import plan
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian_forms import hessian_forms
 from batchlab.instruments.noise_scale import GradientNoiseScale
@@ -27,7 +28,6 @@ from batchlab.instruments.per_example import (
     per_example_norms,
 )
 from batchlab.instruments.unit_gradients import micro_batch_norms
-from batchlab.plan import plan
 from batchlab.training.batches import slices
 from batchlab.training.devices.cpu import CpuDevice
 

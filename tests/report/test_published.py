@@ -11,8 +11,8 @@ import pytest
 from invented_study import E_MIN, S_MIN, completed, write_run, write_study
 from rich.console import Console
 
+from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
-from batchlab.knob_values import Published, published
 from batchlab.report.html import as_html
 from batchlab.report.machine_readable import as_json
 from batchlab.report.markdown import as_markdown

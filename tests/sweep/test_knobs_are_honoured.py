@@ -8,6 +8,7 @@ import torch
 from sweep_runs import Lab
 
 from batchlab.config import RunConfig
+from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest
 from batchlab.records import RunRecord
 from batchlab.sweep.identity import run_folder
@@ -119,7 +120,7 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
 # `published` is the report's: tests/report/test_published.py
 ELSEWHERE = {
     *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden", "published"),
-    *(f.name for f in fields(RunConfig) if f.metadata.get("of_the_sweep")),
+    *SWEEP,
 }
 
 NETS = """

@@ -113,6 +113,33 @@ def test_what_did_not_fit_beside_another_run_is_no_limit(lab):
     assert limits.too_large(lab.point("batch_size=256")) is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    ["lr=0.2", "seed=3", "schedule=cosine", "steps=5", "weight_decay=0.2", "clip_norm=2.0", "target.value=1.0"],
+)
+def test_what_did_not_fit_is_not_tried_again_with_what_moves_no_memory(lab, changes):
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=128", "lr=0.1", "weight_decay=0.1", "clip_norm=1.0")))
+    assert limits.too_large(lab.point("batch_size=256", "weight_decay=0.1", "clip_norm=1.0", changes)) is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    ["optimizer=adamw", "optimizer.momentum=0", "deterministic=true", "clip_norm=1.0", "weight_decay=0.1", "threads=2"],
+)
+def test_what_did_not_fit_is_tried_again_with_what_moves_memory(lab, changes):
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=128", "lr=0.1")))
+    assert limits.too_large(lab.point("batch_size=256", changes)) is None
+
+
+def test_a_grid_of_four_learning_rates_pays_for_one_that_does_not_fit(lab):
+    grid = [lab.point(f"batch_size={size}", f"lr={lr}") for size in (128, 256) for lr in (0.1, 0.2, 0.4, 0.8)]
+    limits = Limits()
+    limits.learn(*tried(grid[0]))
+    assert [limits.too_large(point) is not None for point in grid] == [False] * 4 + [True] * 4
+
+
 @pytest.mark.parametrize(("status", "attempts"), [("completed", 1), ("failed", 1), ("oom", 0)])
 def test_only_what_was_tried_and_did_not_fit_is_a_limit(lab, status, attempts):
     limits = Limits()

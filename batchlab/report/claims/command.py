@@ -11,17 +11,15 @@ from typing import Any
 import yaml
 
 from batchlab.config import BUDGET_UNITS, is_folder_name
+from batchlab.config.options import GROUPS, MICRO_BATCHES, Role, option_of
 from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
-from batchlab.recording.knobs import GROUPS
 from batchlab.recording.masking import MASK
 from batchlab.report.study import Study
 from batchlab.science.lr_scaling import NOISE_RULES
 
 SIZES = (8, 32, 128, 512)
 SEEDS = 5  # of three a t interval is so wide that only effects of three times their spread show
-# The claims' own, what follows from others, and what no sweep is told.
-NOT_KEPT = ("batch_size", "seed", "accumulate", "micro_batch_size", "stop_at_target", "device", "threads")
 PLAIN_TASK = {"data": "digits", "model": "mlp"}  # what a claim is tested on where the study's own lack a knob for it
 PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
 
@@ -80,7 +78,7 @@ def usual(study: Study) -> dict[str, str]:
         if isinstance(target, str):
             kept |= _group(group, target, asked)
     for name, value in asked.items():
-        if "." in name or name in NOT_KEPT or value is None or value == defaults.get(name):
+        if "." in name or not _is_kept(name) or value is None or value == defaults.get(name):
             continue
         if name in BUDGET_UNITS or name in defaults:
             kept[name] = written(value)
@@ -89,6 +87,13 @@ def usual(study: Study) -> dict[str, str]:
         if asked.get("target.metric") not in (None, "val/loss"):
             kept["target.metric"] = written(asked["target.metric"])
     return kept
+
+
+def _is_kept(name: str) -> bool:
+    """Whether the command says a study's own value: not of the claims' own options, nor of another machine's."""
+    row = option_of(name)
+    claims_own = name in (*MICRO_BATCHES, "stop_at_target") or (row is not None and row.role is Role.REPEATED)
+    return not claims_own and (row is None or not row.of_the_machine)
 
 
 def _group(group: str, target: str, asked: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import printable
-from batchlab.report.groups import FREE, Group, column, names
+from batchlab.report.groups import POINT, Group, column, names
 from batchlab.report.to_target import to_target
 from batchlab.report.tournament import best_rates, rates_tried, tournament
 
@@ -76,7 +76,7 @@ def alike_but(runs: pd.DataFrame, written: pd.DataFrame, knobs: Collection[str])
     """
     if runs.empty:
         return []
-    asked = written.drop(columns=[name for name in written if name in {*FREE[:2], *knobs}])
+    asked = written.drop(columns=[name for name in written if name in {*POINT, *knobs}])
     asked = asked[[name for name in asked if asked[name].nunique() > 1]]
     keys = asked.apply(tuple, axis=1) if len(asked.columns) else pd.Series([()] * len(asked), index=asked.index)
     named = names([str(name) for name in asked], list(dict.fromkeys(keys)))

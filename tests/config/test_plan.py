@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from plain_defaults import defaults
 
 from batchlab.config import RunConfig, from_dict
+from batchlab.config.plan import plan, rate_at, scaled
 from batchlab.errors import BadRequest
-from batchlab.plan import plan, rate_at, scaled
 
 N = 1437  # training examples of the digits
 

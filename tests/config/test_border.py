@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from plain_defaults import CONFIGS, chosen_groups, defaults, read
 
 from batchlab import config
-from batchlab.config import Budget, RunConfig, from_dict, to_dict
+from batchlab.config import Budget, from_dict, to_dict
+from batchlab.config.options import GROUPS, OPTIONS
 from batchlab.errors import BadRequest
 
 nan, inf = math.nan, math.inf
@@ -101,24 +102,15 @@ def test_what_is_at_the_edge_of_the_allowed_is_allowed(name: str, value: Any) ->
 # No knob without a value, no value without a knob
 
 
-def test_every_knob_has_a_meaning_and_says_whether_it_is_identity() -> None:
-    for knob in dataclasses.fields(RunConfig):
-        assert knob.metadata["meaning"].strip(), knob.name
-        assert isinstance(knob.metadata["identity"], bool), knob.name
+def test_every_option_has_its_value_in_configs_and_every_value_there_is_an_option() -> None:
+    in_files = set(read("config.yaml")) - {"defaults", "hydra"} | set(chosen_groups())
 
-
-def test_every_knob_has_its_value_in_configs_and_every_value_there_is_a_knob() -> None:
-    in_files = set(read("config.yaml")) - {"defaults", "hydra", "grids"} | set(chosen_groups())
-    in_code = {knob.name for knob in dataclasses.fields(RunConfig)} - {"budget", "hidden"} | BUDGET_KEYS
-
-    assert in_files == in_code
-    assert set(config.knob_names()) == in_code | {"grids"}
+    assert in_files == set(config.option_names())
+    assert {name for name in OPTIONS if not OPTIONS[name].meaning.strip()} == set()
 
 
 def test_every_option_of_every_group_names_what_it_is() -> None:
-    groups = {knob.name for knob in dataclasses.fields(RunConfig) if knob.metadata.get("group")}
-
-    for group in groups:
+    for group in GROUPS:
         options = {path.stem: read(f"{group}/{path.name}") for path in (CONFIGS / group).glob("*.yaml")}
         assert options.pop("own") == {"_target_": "???"}
         for option, values in options.items():

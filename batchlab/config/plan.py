@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchlab.config import RunConfig
+from batchlab.config.run import RunConfig
+from batchlab.config.values import is_finite, shown
 from batchlab.errors import BadRequest
-from batchlab.knob_values import is_finite, shown
 from batchlab.science import lr_scaling
 from batchlab.science.schedules import learning_rate
 

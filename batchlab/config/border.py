@@ -1,0 +1,128 @@
+"""The one border from text to values: what Hydra composed becomes a frozen, checked configuration.
+
+Types are checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan pass
+(`.github/decisions/0001`).
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from batchlab.config.checking import check_value
+from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
+from batchlab.config.hidden_keys import hidden_keys
+from batchlab.config.options import GROUPS, OPTIONS, SWEEP, option_names
+from batchlab.config.published import plain_figures
+from batchlab.config.run import RunConfig
+from batchlab.config.values import shown
+from batchlab.errors import BadRequest, did_you_mean
+from batchlab.science.lr_scaling import check_noise_scale
+
+_MAPPINGS = (*GROUPS, "instruments")
+_CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget", "grids")}
+
+
+def from_hydra(
+    composed: Any, settled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
+) -> RunConfig:
+    """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `RunConfig`.
+
+    `settled` puts numbers where the user may name something that holds one, before anything is checked.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        as_written: Any = OmegaConf.to_container(composed, resolve=False)
+        resolved: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise BadRequest(f"{str(error).splitlines()[0]} (key '{error.full_key}'): give it a value") from None
+    values = {str(key): value for key, value in resolved.items() if key != "hydra"}
+    if "hidden" in values:
+        raise BadRequest("unknown key 'hidden': `batchlab config` lists the keys")
+    return from_dict(settled(values | {"hidden": hidden_keys(as_written, values, within=(*_MAPPINGS, "runs_dir"))}))
+
+
+def from_dict(values: Mapping[str, Any]) -> RunConfig:
+    """Plain values, named as in `configs/config.yaml`, become a checked `RunConfig`; `BadRequest` otherwise."""
+    given = dict(values)
+    given.pop("grids", None)  # the union of grids was unrolled before this line
+    hidden = tuple(given.pop("hidden", ()))
+    budget = budget_of(given)
+    for name in given:
+        if name not in _CHECKED:
+            near = did_you_mean(name, option_names()) or ": `batchlab config` lists the keys"
+            raise BadRequest(f"unknown key '{name}'{near}")
+    if missing := [name for name in _CHECKED if name not in given]:
+        raise BadRequest(f"missing key '{missing[0]}': the config must give it a value")
+    checked = {name: check_value(row, given[name]) for name, row in _CHECKED.items()}
+    config = RunConfig(budget=budget, hidden=hidden, **checked)
+    _check_together(config)
+    return config
+
+
+def to_dict(config: RunConfig) -> dict[str, Any]:
+    """The inverse of `from_dict`: plain values, named as in `configs/config.yaml`."""
+    values = {name: getattr(config, name) for name in _CHECKED}
+    values |= dict.fromkeys(BUDGET_UNITS) | {config.budget.unit: config.budget.amount}
+    values["target"] = plain_target(config.target)
+    values["trust"], values["retry"] = list(config.trust), list(config.retry)
+    values["published"] = plain_figures(config.published)
+    for group in _MAPPINGS:
+        values[group] = dict(values[group])
+    if config.hidden:
+        values["hidden"] = list(config.hidden)
+    return values
+
+
+def check_sweep(configs: Sequence[RunConfig]) -> None:
+    """BadRequest where the points of one sweep differ in an option that is the whole sweep's."""
+    for name in SWEEP:
+        values = list(dict.fromkeys(getattr(config, name) for config in configs))
+        if len(values) > 1:
+            first, second = (f"[{','.join(v)}]" if isinstance(v, tuple) else shown(v) for v in values[:2])
+            raise BadRequest(
+                f"{name}={first} and {name}={second} in one sweep: {name} holds for all its points; give it one value"
+            )
+
+
+def _check_together(config: RunConfig) -> None:
+    """What no option can tell alone."""
+    check_noise_scale(config.lr_scaling, config.noise_scale)
+    batch, micro, accumulate = config.batch_size, config.micro_batch_size, config.accumulate
+    if (micro or 1) > batch:
+        raise BadRequest(f"micro_batch_size={micro} is larger than batch_size={batch}: use at most {batch}")
+    if (accumulate or 1) > batch:
+        raise BadRequest(f"accumulate={accumulate} is larger than batch_size={batch}: use at most {batch}")
+    made = -(-batch // (micro or -(-batch // (accumulate or 1))))  # len(micro_batch_sizes), for any size
+    if accumulate is not None and made != accumulate:
+        how = f"micro_batch_size={micro}" if micro is not None else "equal micro-batches with a smaller last one"
+        raise BadRequest(
+            f"accumulate={accumulate} does not fit batch_size={batch}: {how} makes {made} micro-batches; "
+            f"use accumulate={made}, or give micro_batch_size alone"
+        )
+    if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", config.device):
+        raise BadRequest(f"device={config.device} cannot be: {_no_device(config.device)}")
+    if config.runs_dir.startswith("~"):
+        raise BadRequest(f"runs_dir={config.runs_dir} cannot be: nobody here expands '~'; write the folder out")
+    if config.stop_at_target and config.target is None:
+        raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
+    if config.study is not None and not is_folder_name(config.study):
+        raise BadRequest(
+            f"study={config.study!r} cannot be a folder: use letters, digits, '.', '_' and '-', not starting with '.'"
+        )
+
+
+def _no_device(asked: str) -> str:
+    if re.fullmatch("(mps|xpu)(:[0-9]+)?", asked):
+        maker = "Apple's" if asked.startswith("mps") else "Intel's"
+        return (
+            f"batchlab trains on the CPU and on GPUs that PyTorch calls cuda (NVIDIA's, and AMD's under ROCm), not on "
+            f"{maker}: use device=cpu"
+        )
+    return "device is auto, cpu, cuda or cuda:N"
+
+
+def is_folder_name(name: str) -> bool:
+    """Whether `name` is one plain folder: no separators, no `..`, nothing a shell or a page could stumble over."""
+    return re.fullmatch("(?=.*[A-Za-z0-9])[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name) is not None

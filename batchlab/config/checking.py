@@ -1,0 +1,87 @@
+"""One value against its option: the type and the bounds it must have, and what is said where it has not."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from batchlab.config.goals import target_of
+from batchlab.config.options import Option
+from batchlab.config.published import published
+from batchlab.config.values import is_finite, is_plain, shown
+from batchlab.errors import BadRequest, did_you_mean
+
+
+def check_value(option: Option, value: Any) -> Any:
+    """`value` as the option's type, or `BadRequest` with the option, the value and what is allowed."""
+    name, kind = option.name, option.type
+    if value is None and "None" in kind:
+        return None
+    if option.is_group:
+        return _group(name, value)
+    if name == "instruments":
+        return {key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()}
+    if name == "target":
+        return target_of(value)
+    if name == "published":
+        return published(value)
+    if kind.startswith("tuple"):
+        return _listed(option, value)
+    if not _fits(option, value):
+        raise _refused(option, value)
+    return float(value) if kind.startswith("float") else value
+
+
+def allowed(option: Option) -> str:
+    """What an option takes, in words: `an integer of at least 1`, `one of none, linear, ...`."""
+    if option.choices:
+        return "one of " + ", ".join(option.choices)
+    words = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
+    text = next((word for start, word in words.items() if option.type.startswith(start)), "a mapping")
+    bounds = ((option.at_least, "of at least"), (option.above, "above"), (option.at_most, "and at most"))
+    for bound, phrase in bounds:
+        text += "" if bound is None else f" {phrase} {str(bound).removesuffix('.0')}"
+    return text + (", or null" if "None" in option.type else "")
+
+
+def _listed(option: Option, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+        raise BadRequest(
+            f"{option.name}={shown(value)} is not a list of {option.items}; write {option.name}=[{option.such_as}]"
+        )
+    for item in value:
+        if option.choices and item not in option.choices:
+            near = did_you_mean(item, option.choices)
+            raise BadRequest(f"{option.name} holds {item!r}, and takes {', '.join(option.choices)}{near}")
+    return tuple(value)
+
+
+def _fits(option: Option, value: Any) -> bool:
+    kind = option.type
+    if kind.startswith("str"):
+        return is_plain(value) and (not option.choices or value in option.choices)
+    if kind == "bool":
+        return isinstance(value, bool)
+    if not is_finite(value) or (kind.startswith("int") and not isinstance(value, int)):
+        return False
+    least = -math.inf if option.at_least is None else option.at_least
+    most = math.inf if option.at_most is None else option.at_most
+    return bool(least <= value <= most and (option.above is None or value > option.above))
+
+
+def _refused(option: Option, value: Any) -> BadRequest:
+    typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
+    near = did_you_mean(str(value), option.choices)
+    return BadRequest(f"{option.name}={typed} cannot be: {option.name} is {allowed(option)}{near}")
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise BadRequest(f"{name}={shown(value)} is not a config group; `batchlab config` lists the groups")
+    return value
+
+
+def _group(name: str, value: Any) -> dict[str, Any]:
+    target = _mapping(name, value).get("_target_")
+    if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
+        raise BadRequest(f"{name}._target_={shown(target)} names nothing: write it as module.name, such as my_net.Net")
+    return {str(key): entry for key, entry in value.items()}

@@ -1,0 +1,83 @@
+"""How long a run trains, and what counts as having learnt the task."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from batchlab.config.values import is_finite, is_plain, shown
+from batchlab.errors import BadRequest
+
+BUDGET_UNITS = ("epochs", "examples", "steps")
+WHOLE = ("examples", "steps")  # units of which there are no parts
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a run trains; turned into examples where the size of the data is known."""
+
+    unit: str  # one of BUDGET_UNITS
+    amount: float
+
+    def examples(self, n_train: int, batch_size: int) -> int:
+        """Training examples this budget allows, for data of `n_train` examples."""
+        per_unit = {"epochs": n_train, "examples": 1, "steps": batch_size}[self.unit]
+        # As written, not as stored: 0.29 epochs of 100 examples are 29, and in floating point 28.999...
+        return math.floor(Fraction(str(self.amount)) * per_unit)
+
+    def __str__(self) -> str:
+        return f"{self.unit}={str(self.amount).removesuffix('.0')}"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A value of a validation metric that counts as having learnt it."""
+
+    metric: str  # val/loss or val/<metric>
+    value: float
+
+
+def budget_of(given: dict[str, Any]) -> Budget:
+    """The budget that plain values ask for, whose keys are taken out of `given`; BadRequest for two or none."""
+    default = given.pop("default_epochs", None)
+    asked = {unit: given.pop(unit, None) for unit in BUDGET_UNITS}
+    asked = {unit: amount for unit, amount in asked.items() if amount is not None}
+    if len(asked) > 1:
+        both = " and ".join(f"{unit}={shown(amount)}" for unit, amount in asked.items())
+        raise BadRequest(f"{both} are two budgets: give at most one of {', '.join(BUDGET_UNITS)}")
+    if not asked or default is not None:  # checked even where it does not count: no option is quietly dropped
+        asked = {"default_epochs": default} | asked
+    for name, amount in asked.items():
+        whole = name in WHOLE
+        if not is_finite(amount) or amount <= 0 or (whole and not isinstance(amount, int)):
+            kind = "an integer" if whole else "a number"
+            raise BadRequest(f"{name}={shown(amount)} cannot be: {name} is {kind} above 0")
+    # Epochs are a float always, so that epochs=2 and epochs=2.0 are one run.
+    return Budget(name, amount) if whole else Budget("epochs", float(amount))
+
+
+def target_of(value: Any) -> Target | None:
+    """The target that plain values ask for; None where its value is null. BadRequest for what is none."""
+    if not isinstance(value, Mapping):
+        metric = f"target.metric={value} " if is_plain(value) and value.startswith("val/") else ""
+        wanted = f"{value}" if is_finite(value) else "0.15"
+        raise BadRequest(
+            f"target={shown(value)} cannot be: a target has a metric and a value; write {metric}target.value={wanted}"
+        )
+    given = dict(value)
+    wanted = given.pop("value", None)
+    metric = given.pop("metric", None)
+    if given:
+        raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has metric and value")
+    if wanted is not None and not is_finite(wanted):
+        raise BadRequest(f"target.value={shown(wanted)} cannot be: it is a number, or null for no target")
+    named = is_plain(metric) and metric.startswith("val/") and metric != "val/"
+    if not named and (metric, wanted) != (None, None):
+        raise BadRequest(f"target.metric={shown(metric)} cannot be: it is val/loss or another val/<metric>")
+    return None if wanted is None else Target(metric=metric, value=float(wanted))
+
+
+def plain_target(target: Target | None) -> dict[str, Any]:
+    """The inverse of `target_of`."""
+    return {"metric": target.metric, "value": target.value} if target else {"value": None}

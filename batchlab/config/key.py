@@ -1,0 +1,73 @@
+"""The one comparator of configurations: whether two are the same in all that moves something."""
+
+import json
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from batchlab.config.alike import micro_batches
+from batchlab.config.goals import BUDGET_UNITS, plain_target
+from batchlab.config.options import IDENTITY, MICRO_BATCHES, RUN, Moves, Option, option_of
+from batchlab.config.run import RunConfig
+
+Config = RunConfig | Mapping[str, Any]  # or the `config` of a record, which may lack options that were added later
+
+
+def key(config: Config, moves: Moves, *, without: Collection[str] = ()) -> str:
+    """Equal for two configurations where they agree in every option that moves any of `moves`, those `without` aside.
+
+    Without `batch_size` accumulation is compared as it was asked for: `accumulate=4` is another rule than
+    `micro_batch_size=16`, though they are the same at batch size 64.
+    """
+    return json.dumps(compared(config, moves, without=without), sort_keys=True, default=str)
+
+
+def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> dict[str, Any]:
+    """What `key` is made of: canonical plain values by name. What the table does not know may move anything."""
+    values = config if isinstance(config, Mapping) else _values(config)
+    named = {name: value for name, value in values.items() if option_of(name) is None and name != "hidden"}
+    for name, row in RUN.items():
+        if row.moves & moves and name not in (*without, *MICRO_BATCHES):
+            value = seen(row, _value(values, row), moves)
+            if value != row.before:
+                named[name] = value
+    if RUN["batch_size"].moves & moves:
+        named |= _micro_batches(values, without)
+    canonical: dict[str, Any] = _canonical(named)
+    return canonical
+
+
+def seen(row: Option, value: Any, moves: Moves) -> Any:
+    """What of an option's value moves any of `moves`."""
+    return bool(value) if row.only_whether and not moves & IDENTITY else row.as_before(row.seen_as(value))
+
+
+def _values(config: RunConfig) -> dict[str, Any]:
+    """As a record has them, apart from tuples."""
+    values = {name: getattr(config, name) for name in RUN if name != "budget"}
+    return values | {"target": plain_target(config.target), config.budget.unit: config.budget.amount}
+
+
+def _value(values: Mapping[str, Any], row: Option) -> Any:
+    if row.name == "budget":
+        return next(([unit, values[unit]] for unit in BUDGET_UNITS if values.get(unit) is not None), None)
+    return values.get(row.name, row.before if row.was_added else None)
+
+
+def _micro_batches(values: Mapping[str, Any], without: Collection[str]) -> dict[str, Any]:
+    asked: dict[str, Any] = {name: values.get(name) for name in MICRO_BATCHES}
+    if isinstance(asked["batch_size"], int) and not {*without} & {*MICRO_BATCHES}:
+        return {"batch_size": asked["batch_size"], "micro_batches": micro_batches(**asked)}
+    if asked["accumulate"] is None and asked["micro_batch_size"] is None:
+        asked["accumulate"] = 1
+    return {name: value for name, value in asked.items() if name not in without}
+
+
+def _canonical(value: Any) -> Any:
+    """20 and 20.0 alike, tuples and lists alike."""
+    if isinstance(value, Mapping):
+        return {str(name): _canonical(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(entry) for entry in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value

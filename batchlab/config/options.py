@@ -1,0 +1,300 @@
+"""The one table of options: each with its type, unit, bounds, meaning, role, and what another value of it moves.
+
+A row is a field of `RunOptions` or `SweepOptions`; its default is in `configs/config.yaml`. Whatever chooses among
+options or compares two configurations asks this table or `config.key`: a list of option names elsewhere is a fault.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum, Flag, auto
+from types import MappingProxyType
+from typing import Any
+
+from batchlab.config.alike import before_added_keys, device_kind, which_data
+from batchlab.config.goals import BUDGET_UNITS, Budget, Target
+from batchlab.config.published import Published
+from batchlab.science.lr_scaling import RULE_NAMES
+from batchlab.science.schedules import SCHEDULES
+
+PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
+EVAL_PRECISIONS = ("fp32", "same")
+RETRIED = ("failed", "timeout", "oom", "diverged")
+_ALWAYS_THERE = object()  # equal to no value
+
+
+class Moves(Flag):
+    """What another value of an option changes."""
+
+    NOTHING = 0
+    WEIGHTS = auto()  # the bits of the weights after a number of examples
+    MEASUREMENTS = auto()  # what is measured of a run, when, and for how long
+    SPEED = auto()
+    MEMORY = auto()
+    PARTS = auto()  # whether the parts of a run can be built, or fit each other
+
+
+NOTHING, WEIGHTS, MEASUREMENTS = Moves.NOTHING, Moves.WEIGHTS, Moves.MEASUREMENTS
+SPEED, MEMORY, PARTS = Moves.SPEED, Moves.MEMORY, Moves.PARTS
+IDENTITY = WEIGHTS | MEASUREMENTS  # another value makes another run
+EXECUTION = WEIGHTS | SPEED | MEMORY
+ANYTHING = ~NOTHING
+
+
+class Role(Enum):
+    """What an option is to a study."""
+
+    AXIS = "axis"  # what is asked about
+    TUNED = "tuned"  # a fair comparison gives each point of the axis its own
+    REPEATED = "repeated"  # to see the spread
+    FIXED = "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """One row of the table."""
+
+    meaning: str
+    moves: Moves = NOTHING
+    role: Role = Role.FIXED
+    unit: str = ""
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] = ()
+    takes: str | None = None  # in words, where type and bounds do not tell what to write
+    such_as: str = ""  # values to write, with commas between: for lists, and for completion
+    items: str = ""  # what the items of a list are
+    flag: str = ""  # the option of the command line that stands for it
+    is_group: bool = False  # a mapping with `_target_`, chosen among the files of a folder
+    first: bool = False  # among the first columns of tables
+    said_last: bool = False  # in the name of a group of runs only where nothing else tells it from the others
+    decides: str = ""  # what it decides together with other options
+    of_the_machine: bool = False  # where it runs and on how much of the machine: of no use to a study elsewhere
+    only_whether: bool = False  # speed, memory and parts depend on whether it is set, not on its size
+    seen_as: Callable[[Any], Any] = lambda value: value  # what in it tells runs apart
+    # Of an option that was added when there were runs: the value that they had. It is left out where runs are compared,
+    # so that they keep their ids. And of a group: itself without the keys that were added, where they are null.
+    before: Any = _ALWAYS_THERE
+    as_before: Callable[[Any], Any] = lambda value: value
+    name: str = ""
+    type: str = ""  # as it is written: `int`, `float | None`
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether another value makes another run."""
+        return bool(self.moves & IDENTITY)
+
+    @property
+    def was_added(self) -> bool:
+        """Whether there are runs from before this option."""
+        return self.before is not _ALWAYS_THERE
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys at the root of a config that give it."""
+        return (*BUDGET_UNITS, "default_epochs") if self.name == "budget" else (self.name,)
+
+
+def option(meaning: str, moves: Moves = NOTHING, **more: Any) -> Any:
+    """A field of a configuration, which is a row of the table; `more` as `Option` has it."""
+    return field(metadata={"option": Option(meaning=meaning, moves=moves, **more)})
+
+
+MICRO_BATCHING, PEAK_RATE = "micro-batches", "peak learning rate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options that say what a run is, and how it is trained."""
+
+    batch_size: int = option(
+        "examples per optimizer step, over all micro-batches",
+        EXECUTION,
+        role=Role.AXIS,
+        at_least=1,
+        first=True,
+        decides=MICRO_BATCHING,
+    )
+    micro_batch_size: int | None = option(
+        "examples per forward/backward pass", EXECUTION, at_least=1, decides=MICRO_BATCHING
+    )
+    accumulate: int | None = option(
+        "micro-batches per optimizer step", EXECUTION, at_least=1, first=True, decides=MICRO_BATCHING
+    )
+    lr: float = option(
+        "learning rate at the reference batch size",
+        WEIGHTS,
+        role=Role.TUNED,
+        above=0.0,
+        first=True,
+        decides=PEAK_RATE,
+    )
+    lr_scaling: str = option(
+        "rule that moves the learning rate with the batch size",
+        WEIGHTS | PARTS,
+        choices=RULE_NAMES,
+        first=True,
+        decides=PEAK_RATE,
+    )
+    reference_batch_size: int = option(
+        "batch size at which `lr` holds", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=True
+    )
+    noise_scale: float | None = option(
+        "gradient noise scale, for the rules that follow it",
+        WEIGHTS,
+        above=0.0,
+        unit="examples",
+        decides=PEAK_RATE,
+        takes="a number above 0; a completed run that measured it, runs/STUDY/RUN; null for the other rules",
+        before=None,
+    )
+    warmup: float = option("warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0)
+    warmup_from: str = option("learning rate the warm-up starts from", WEIGHTS, choices=("zero", "base"))
+    schedule: str = option("how the learning rate falls over the budget", WEIGHTS, choices=tuple(SCHEDULES))
+    precision: str = option("precision of the forward and backward pass", EXECUTION, choices=PRECISIONS, first=True)
+    budget: Budget = option("how long to train", WEIGHTS)
+    target: Target | None = option(
+        "what counts as having learnt it",
+        MEASUREMENTS,
+        takes="target.metric=val/<metric> target.value=NUMBER; a null value is no target",
+    )
+    stop_at_target: bool = option("end the run when the target is reached", MEASUREMENTS)
+    weight_decay: float = option(
+        "given to the optimizer, never scaled", EXECUTION | PARTS, at_least=0.0, only_whether=True
+    )
+    clip_norm: float | None = option(
+        "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
+    )
+    data: Mapping[str, Any] = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data)
+    model: Mapping[str, Any] = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys)
+    optimizer: Mapping[str, Any] = option("what updates the weights", EXECUTION, is_group=True)
+    instruments: Mapping[str, Any] = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=True)
+    seed: int = option(
+        "of initial weights and of the order of the data",
+        WEIGHTS,
+        role=Role.REPEATED,
+        at_least=0,
+        at_most=2**63 - 1,
+        first=True,
+    )
+    device: str = option(
+        "auto, cpu, cuda or cuda:N",
+        EXECUTION,
+        of_the_machine=True,
+        seen_as=device_kind,
+        takes="",  # its meaning lists them
+        such_as="auto,cpu,cuda",
+    )
+    threads: int = option(
+        "CPU threads of one run; changes the bits, so it is identity", EXECUTION, at_least=1, of_the_machine=True
+    )
+    deterministic: bool = option("refuse kernels whose result varies", EXECUTION)
+    eval_every: int | None = option(
+        "between validations; null is a quarter of an epoch", MEASUREMENTS, at_least=1, unit="examples"
+    )
+    eval_batch_size: int = option(
+        "per forward pass of a validation", MEASUREMENTS | MEMORY, at_least=1, unit="examples"
+    )
+    eval_precision: str = option(
+        "precision of validations; same is that of training",
+        MEASUREMENTS | MEMORY,
+        choices=EVAL_PRECISIONS,
+        before="fp32",
+    )
+    log_every: int | None = option(
+        "per window of the training loss; null is 1/200 of the budget", MEASUREMENTS, at_least=1, unit="examples"
+    )
+    trust: tuple[str, ...] = option(
+        "packages whose functions `_target_` may name",
+        PARTS,
+        items="package names",
+        such_as="timm,transformers",
+        takes="a list, such as [timm,transformers]",
+    )
+    timeout: float | None = option("longest that a point may take; null waits for ever", above=0.0, unit="seconds")
+    checkpoint_every: int | None = option("between checkpoints; null counts seconds only", at_least=1, unit="examples")
+    checkpoint_seconds: float | None = option(
+        "between checkpoints; null counts examples only", above=0.0, unit="seconds"
+    )
+    workers: int = option(
+        "processes that read data which streams; 0: the training process reads", SPEED | MEMORY, at_least=0
+    )
+    study: str | None = option("folder of runs made to be compared", takes="a folder's name; null is <data>-<model>")
+    runs_dir: str = option("folder of the studies", takes="a path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """The options that say how a sweep is conducted; each has one value for all its points."""
+
+    jobs: int = option("points at once", at_least=1)
+    skip_larger: bool = option("do not try what is larger than what did not fit")
+    retry: tuple[str, ...] = option(
+        "run these again too: failed, timeout, oom, diverged",
+        choices=RETRIED,
+        items="statuses",
+        such_as="failed,timeout",
+        takes="a list, such as [failed,timeout]; --retry failed,timeout",
+        flag="--retry",
+    )
+    force: bool = option("run every point again, from its first step", takes="true or false; --force", flag="--force")
+    accept_changed: bool = option("go on although code, data, PyTorch or device changed")
+    report: bool = option("judge the study when a sweep of several points has ended")
+    dry_run: bool = option("say what would be run, and run nothing", takes="true or false; --dry-run", flag="--dry-run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOptions:
+    """The options that say what a study shows beside its runs."""
+
+    published: tuple[Published, ...] = option(
+        "figures that others published of the same, which the report shows beside ours",
+        takes="a list, in an experiment's file",
+    )
+    grids: tuple[tuple[str, ...], ...] = option(
+        "lists of sweep overrides; the study is their union", takes="a list, in an experiment's file"
+    )
+
+
+def _rows(table: type[Any]) -> Mapping[str, Option]:
+    return MappingProxyType(
+        {
+            f.name: replace(
+                f.metadata["option"], name=f.name, type=f.type.__name__ if isinstance(f.type, type) else str(f.type)
+            )
+            for f in fields(table)
+        }
+    )
+
+
+RUN, SWEEP, STUDY = _rows(RunOptions), _rows(SweepOptions), _rows(StudyOptions)
+OPTIONS: Mapping[str, Option] = MappingProxyType({**RUN, **SWEEP, **STUDY})
+_BY_KEY = {key: row for row in OPTIONS.values() for key in row.keys}
+
+GROUPS = tuple(name for name, row in RUN.items() if row.is_group)
+FIRST = tuple(name for name, row in RUN.items() if row.first)
+MICRO_BATCHES = tuple(name for name, row in RUN.items() if row.decides == MICRO_BATCHING)
+SAID_LAST = tuple(name for name, row in RUN.items() if row.said_last)
+SOUGHT = tuple(name for name in MICRO_BATCHES if name != "accumulate")  # by `find`, which is given the accumulation
+PEAK_LEARNING_RATE = tuple(name for name, row in RUN.items() if row.decides == PEAK_RATE)
+
+
+def option_names() -> tuple[str, ...]:
+    """Every key that a user may write at the root of a config."""
+    return tuple(_BY_KEY)
+
+
+def option_of(key: str) -> Option | None:
+    """The row that a dotted key belongs to: of `optimizer` for `optimizer.momentum`; None for an unknown one."""
+    return _BY_KEY.get(key.partition(".")[0])
+
+
+def moves(key: str) -> Moves:
+    """What another value of a dotted key moves; a key that is not in the table may move anything."""
+    row = option_of(key)
+    return ANYTHING if row is None else row.moves
+
+
+def of_role(*roles: Role) -> tuple[str, ...]:
+    """The options that are one of these to a study."""
+    return tuple(name for name, row in RUN.items() if row.role in roles)

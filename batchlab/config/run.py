@@ -1,0 +1,45 @@
+"""What a run is, and how it is trained: frozen, and checked at the border."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchlab.config.alike import micro_batches
+from batchlab.config.options import RunOptions, SweepOptions
+from batchlab.config.published import Published
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(RunOptions, SweepOptions):
+    """One run, completely described; equal configs make equal runs (on CPU to the bit)."""
+
+    published: tuple[Published, ...]
+    # Not the user's to give: the border finds them, `recording.masking` reads them.
+    hidden: tuple[str, ...] = field(default=())  # dotted keys whose value the environment gave
+
+    @property
+    def study_name(self) -> str:
+        """`study`, or `<data>-<model>`, so that the same command finds its own runs and tasks do not mix."""
+        return self.study or f"{_task_word(self.data['_target_'])}-{_task_word(self.model['_target_'])}"
+
+    @property
+    def micro_batch_sizes(self) -> tuple[int, ...]:
+        """Examples of each forward/backward pass of a step; the last may be smaller; sums to `batch_size`."""
+        full, ragged = divmod(self.batch_size, self.largest_micro_batch)
+        return (self.largest_micro_batch,) * full + ((ragged,) if ragged else ())
+
+    @property
+    def largest_micro_batch(self) -> int:
+        """Examples of the first forward/backward pass of a step; no later one has more."""
+        return micro_batches(self.batch_size, self.accumulate, self.micro_batch_size)[0]
+
+
+def target_name(group: Mapping[str, Any]) -> str:
+    """`mlp` for `batchlab.models.mlp.MLP`, `Net` for a user's `my_net.Net`."""
+    parts = str(group["_target_"]).split(".")
+    return parts[-2] if parts[0] == "batchlab" and len(parts) > 2 else parts[-1]
+
+
+def _task_word(target: str) -> str:
+    """`mlp` of batchlab's own, and a user's `my_net.Net`: everybody's classes are called Net."""
+    return target.split(".")[-2] if target.startswith("batchlab.") else ".".join(target.split(".")[-2:])

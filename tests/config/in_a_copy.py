@@ -1,0 +1,115 @@
+"""What is seen of two toy options by a copy of the package that declares them: `python in_a_copy.py`, printed as JSON.
+
+`toy` moves the weights and the speed, `toy_bytes` the weights and the memory; runs from before them had 1 of each.
+"""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from plain_defaults import defaults
+from rich.console import Console
+
+from batchlab.cli.candidates import candidates
+from batchlab.cli.config_page import page
+from batchlab.cli.knobs import knob_rows
+from batchlab.config import from_dict, to_dict
+from batchlab.errors import BadRequest
+from batchlab.hydra_app import compose
+from batchlab.recording.by_batch_size import curves
+from batchlab.recording.run_folder import write_record
+from batchlab.records import RunRecord, RunStatus
+from batchlab.report.compare import compare
+from batchlab.report.found import settings
+from batchlab.report.groups import groups
+from batchlab.report.study import read_study
+from batchlab.sweep.identity import run_id
+from batchlab.sweep.limits import Limits
+from batchlab.sweep.points import Point
+from batchlab.sweep.table import show
+
+
+def values(**changes: Any) -> dict[str, Any]:
+    return defaults(**{"device": "cpu", "toy": 1, "toy_bytes": 1, **changes})
+
+
+def point(**changes: Any) -> Point:
+    return Point(from_dict(values(**changes)))
+
+
+def record(batch_size: int, **changes: Any) -> RunRecord:
+    """A completed run of a speed of 1,000 examples/s times its batch size."""
+    made = point(batch_size=batch_size, **changes)
+    speed = 1000.0 * batch_size
+    measured = {"final": {"speed/examples_per_second": speed, "val/loss": 0.1}, "lr_scaled": 0.02, "attempts": 1}
+    return made.new_record(RunStatus.COMPLETED, "", **measured)
+
+
+def skipped(**changes: Any) -> bool:
+    """Whether batch size 256 with `changes` is not tried, after 128 without them ran out of memory."""
+    limits = Limits()
+    limits.learn(point(batch_size=128), point(batch_size=128).new_record(RunStatus.OOM, "", attempts=1))
+    return limits.too_large(point(batch_size=256, **changes)) is not None
+
+
+def study(name: str, *records: RunRecord) -> Any:
+    for one in records:
+        folder = Path(name) / one.run_id
+        folder.mkdir(parents=True)
+        (folder / "metrics.jsonl").touch()
+        write_record(folder, one)
+    return read_study(Path(name))
+
+
+def built(grid: list[dict[str, Any]]) -> int:
+    """How many combinations of a grid the preflight builds."""
+    from batchlab import preflight
+
+    made: list[Any] = []
+
+    def build(config: Any) -> preflight.Parts:
+        made.append(config)
+        return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, {})
+
+    preflight._build = build
+    preflight.examine([*map(from_dict, grid)] if TAKES_CONFIGS else grid)
+    return len(made)
+
+
+def refusal(**changes: Any) -> str:
+    try:
+        from_dict(values(**changes))
+    except BadRequest as error:
+        return str(error)
+    return ""
+
+
+TAKES_CONFIGS = False
+of_three = [record(8), record(32), record(32, toy=2)]
+table = Console(file=io.StringIO(), width=200)
+show(of_three, Path("runs/toys"), table)
+one, other = study("one", *of_three), study("other", *of_three)
+sys.stdout.write(
+    json.dumps(
+        {
+            "composed": compose(["device=cpu", "toy=2"]).toy,
+            "refusal": refusal(toy=0),
+            "kept": to_dict(from_dict(values(toy=2)))["toy"],
+            "ids": [run_id(from_dict(values(**changes))) for changes in ({}, {"toy": 2}, {"toy_bytes": 2})],
+            "skipped": {"toy": skipped(toy=2), "toy_bytes": skipped(toy_bytes=2)},
+            "groups": sorted(group.name for group in groups(one)),
+            "curves": sorted(curves(of_three)),
+            "table": table.file.getvalue(),
+            "pairs": {m.batch_size: m.pairs for m in compare((one, other), ((), ())).measured},
+            "find": [settings({"toy": toy, "toy_bytes": toy, "lr": 0.1}) for toy in (1, 2)],
+            "built": {
+                name: built([values(**{name: value}) for value in (1, 2)]) for name in ("toy", "toy_bytes", "seed")
+            },
+            "page": page(),
+            "help": dict(knob_rows())["toy"],
+            "completed": candidates("batchlab sweep toy"),
+        }
+    )
+)
