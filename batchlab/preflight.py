@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchlab.config import RunConfig, from_dict, key
+from batchlab.config import RunConfig, key, to_dict
 from batchlab.config.options import MEMORY, MICRO_BATCHES, PARTS, SPEED
 from batchlab.config.plan import plan
 from batchlab.errors import BatchlabError
@@ -43,21 +43,19 @@ class Parts:
     facts: Mapping[str, Any]  # of `examine`
 
 
-def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]]]:
+def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Mapping[str, Any]]]:
     """What is wrong with the grid, one line each (none: everything may start), and what each point would be made with.
 
-    `grid` holds `config.to_dict` of every point. Each distinct combination of what is `TRIED` is built
-    once and passed one small batch; sizes are checked for every point. Of a point is told: `data_fingerprint` (None
-    where the data could not be made), `torch` and `device_name`.
+    Each distinct combination of what is `TRIED` is built once and passed one small batch; sizes are checked for every
+    point. Of a point is told: `data_fingerprint` (None where the data could not be made), `torch` and `device_name`.
     """
     found: dict[str, None] = {}  # in order, each once
     facts: list[Mapping[str, Any]] = []
     nowhere = {"data_fingerprint": None, "torch": metadata.version("torch"), "device_name": None}
     built: dict[str, Parts | None] = {}
     # One process makes all points.
-    allow_deterministic([values["device"] for values in grid if values["deterministic"]])
-    for position, values in enumerate(grid, 1):
-        config = from_dict(values)
+    allow_deterministic([config.device for config in grid if config.deterministic])
+    for position, config in enumerate(grid, 1):
         kind = key(config, TRIED, without=MICRO_BATCHES)
         try:
             if kind not in built:
@@ -72,7 +70,7 @@ def examine(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[
             found[str(error)] = None
         except (Exception, SystemExit) as error:
             if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
-                found[concealed(in_the_users_words(error), values)] = None
+                found[concealed(in_the_users_words(error), to_dict(config))] = None
             if is_broken_context(error):  # nothing can be built after it in this process
                 if left := len(grid) - position:
                     found[f"{counted(left, 'point')} after it were not checked"] = None

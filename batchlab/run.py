@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import RunConfig, to_dict
+from batchlab.config import RunConfig, SweepConfig, to_dict
 from batchlab.config.plan import plan, rate_at
 from batchlab.errors import BadRequest, Diverged, StorageError
 from batchlab.instruments.instrument import Instrument
@@ -68,6 +68,7 @@ def run(
     folder: Path,
     identity: Identity,
     *,
+    sweep: SweepConfig | None = None,
     listener: Listener | None = None,
     stopping: Callable[[], bool] = lambda: False,
     shared: Callable[[], bool] = lambda: False,
@@ -75,9 +76,9 @@ def run(
     """Trains one point in this process, from its newest checkpoint, and leaves its folder complete, however it ends.
 
     A point that does not fit or diverges is a result, and so is an error of the user's code: all are recorded, with
-    the traceback of an error on stderr. `stopping` is asked between steps, `shared` at the end: whether another point
-    used the machine meanwhile. Raises RunIsHeld where another process holds the folder, and StorageError where the
-    disk does not take it: then the run is as it was last recorded.
+    the traceback of an error on stderr. With `force` of its `sweep` it starts from its first step. `stopping` is asked
+    between steps, `shared` at the end: whether another point used the machine meanwhile. Raises RunIsHeld where another
+    process holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
     """
     with hold(folder), contextlib.ExitStack() as closing:
         listener = listener or Listener()
@@ -87,7 +88,7 @@ def run(
         if before is not None and before.status.is_answer and before.ended_at != identity.answered_at:
             return before  # another sweep has answered it meanwhile
         began = time.perf_counter()
-        point = _Point(config, folder, identity, before, closing)
+        point = _Point(config, sweep, folder, identity, before, closing)
         status, reason = RunStatus.COMPLETED, ""
         try:
             point.train(listener, stopping)
@@ -117,6 +118,7 @@ class _Point:
     def __init__(
         self,
         config: RunConfig,
+        sweep: SweepConfig | None,
         folder: Path,
         identity: Identity,
         before: RunRecord | None,
@@ -125,15 +127,16 @@ class _Point:
         self.config, self.folder, self.identity, self.closing = config, folder, identity, closing
         self.interrupted, self.phase = False, Phase()
         self.journal: Journal | None = None
+        self.afresh = sweep is not None and sweep.force
         disk.sweep(folder)
-        if config.force or (before is not None and before.status.is_answer):
+        if self.afresh or (before is not None and before.status.is_answer):
             remove_checkpoints(folder)
             before = None if before is None else replace(before, resumed_at=(), wall_seconds=0.0, shared_machine=False)
         self.record = RunRecord(
             run_id=identity.run_id,
             study=identity.study,
             status=RunStatus.RUNNING,
-            config=masked(to_dict(config)),
+            config=masked(to_dict(config, sweep)),
             seed=config.seed,
             batch_size=config.batch_size,
             overrides=tuple(masked_overrides(identity.overrides)),
@@ -147,7 +150,7 @@ class _Point:
             wall_seconds=before.wall_seconds if before else 0.0,
             started_at=(before.started_at if before else "") or now_utc(),
         )
-        write_config(folder, to_dict(config))
+        write_config(folder, to_dict(config, sweep))
         self.keep()
 
     def keep(self, **changes: Any) -> None:
@@ -284,7 +287,7 @@ class _Point:
         for text in said:
             listener.say(text)
         if found is None:
-            if self.record.attempts > 1 and not self.config.force:
+            if self.record.attempts > 1 and not self.afresh:
                 listener.say("starts again from its first step (there is no checkpoint to go on from)")
             journal.truncate(0)
             self.record = replace(self.record, notes=())

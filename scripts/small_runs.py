@@ -100,7 +100,7 @@ with WarmServer() as server:  # or each command would import torch for itself
         Path(f"{number}.done").write_text(json.dumps([code, time.perf_counter() - began]))
 """
 
-TINY = ("device=cpu", "threads=1", "report=false")
+TINY = ("device=cpu", "threads=1")
 OWN_MODEL = ("model._target_=own.Net", "data._target_=own.load")
 TEXT = ("data=text", "data.context=16", "data.train_size=32", "data.val_size=16", "model=gpt", "model.width=16")
 
@@ -116,14 +116,14 @@ class Configuration:
 
 
 def sweep(name: str, *overrides: str) -> Configuration:
-    return Configuration(name, (("sweep", *TINY, f"study={name}", *overrides),))
+    return Configuration(name, (("sweep", *TINY, "report=false", f"study={name}", *overrides),))
 
 
 def configurations(optimizers: list[str]) -> list[Configuration]:
     """All of them; `optimizers` are the names of the configs that both checkouts ship."""
     fat = ("model._target_=own.Fat", "data._target_=own.load")
     own = ("optimizer=own", "optimizer._target_=torch.optim.RMSprop")
-    killed = ("sweep", *TINY, "study=resume", "model._target_=own.KilledOnce", "data._target_=own.load")
+    killed = ("sweep", *TINY, "report=false", "study=resume", "model._target_=own.KilledOnce", "data._target_=own.load")
     killed += ("batch_size=8", "epochs=8", "checkpoint_every=48", "seed=0")
     return [
         *(

@@ -99,6 +99,14 @@ BAD: list[tuple[str, str]] = [
     ("sweep force=true,false", "force=true and force=false in one sweep"),
     ("sweep 'retry=[failed],[timeout]'", r"retry=\[failed\] and retry=\[timeout\] in one sweep"),
     ("sweep dry_run=true,false batch_size=8,32", "dry_run=true and dry_run=false in one sweep"),
+    # what is for runs
+    ("check report=false", "report is for runs, and `batchlab check` makes none: leave it out$"),
+    ("check jobs=1", "jobs is for runs, and `batchlab check` makes none"),
+    ("verify accumulate=4 skip_larger=true", "skip_larger is for runs, and `batchlab verify` makes none"),
+    ("verify accumulate=4 --retry failed", "retry is for runs, and `batchlab verify` makes none"),
+    ("find ++accept_changed=true", "accept_changed is for runs, and `batchlab find` makes none"),
+    ("find --force", "force is for runs, and `batchlab find` makes none"),
+    ("lr-table dry_run=true", "dry_run is for runs, and `batchlab lr-table` makes none"),
     # rates and the other numbers
     ("sweep lr=0", "lr=0 cannot be: lr is a number above 0$"),
     ("sweep lr=-1", "lr=-1 cannot be: lr is a number above 0$"),

@@ -1,4 +1,4 @@
-"""The shipped defaults as plain values, read with PyYAML alone: no Hydra, nothing of batchlab."""
+"""The shipped defaults, read with PyYAML alone: as plain values, and as what the border makes of them."""
 
 from copy import deepcopy
 from functools import cache
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from batchlab.config import RunConfig, SweepConfig, from_dict
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -31,3 +33,13 @@ def defaults(**changes: Any) -> dict[str, Any]:
     """What `batchlab train` composes, with `changes` at the root."""
     root = {key: value for key, value in read("config.yaml").items() if key not in ("defaults", "hydra")}
     return root | {group: read(f"{group}/{option}.yaml") for group, option in chosen_groups().items()} | changes
+
+
+def configured(**changes: Any) -> RunConfig:
+    """The run that the defaults with `changes` describe."""
+    return from_dict(defaults(**changes)).run
+
+
+def conducted(**changes: Any) -> SweepConfig:
+    """How the defaults with `changes` conduct a sweep."""
+    return from_dict(defaults(**changes)).sweep

@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from batchlab.hydra_app import compose
+from batchlab.config import Request, SweepConfig, one_sweep
+from batchlab.hydra_app import request
+from batchlab.hydra_app.composing import pinned
 from batchlab.recording.journal import read_journal
 from batchlab.records import Measurement, RunRecord
 from batchlab.sweep.checks import check_grid
+from batchlab.sweep.conduct import conduct
 from batchlab.sweep.identity import run_folder
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.server import WarmServer
+from batchlab.sweep.standing import Standing, standing
 from batchlab.sweep.supervisor import run_grid
 
 
@@ -45,17 +49,34 @@ class Lab:
     def __init__(self, server: WarmServer, runs_dir: Path) -> None:
         self.server = server
         self.runs_dir = runs_dir
+        self._requests: dict[tuple[str, ...], Request] = {}
 
     def point(self, *overrides: str) -> Point:
         """A tiny point on the CPU, unless the overrides say otherwise."""
-        tiny = ["device=cpu", "threads=1", f"runs_dir='{self.runs_dir}'"]
-        return Point(compose([*tiny, *overrides]), tuple(overrides))
+        asked = self._request(overrides)
+        return Point(pinned(asked.run), tuple(overrides), published=asked.published)
+
+    def sweep(self, *points: Point) -> SweepConfig:
+        """How `points` are asked to be run."""
+        return one_sweep([self._request(point.overrides).sweep for point in points])
+
+    def standing(self, point: Point) -> Standing:
+        return standing(point, self.sweep(point))
+
+    def conduct(self, *points: Point) -> int:
+        return conduct(points, self.sweep(*points))
+
+    def _request(self, overrides: tuple[str, ...]) -> Request:
+        if overrides not in self._requests:
+            tiny = ["device=cpu", "threads=1", f"runs_dir='{self.runs_dir}'"]
+            self._requests[overrides] = request([*tiny, *overrides])
+        return self._requests[overrides]
 
     def check(self, *points: Point) -> None:
         check_grid(points, self.server)
 
     def run(self, *points: Point, spectator: Silent | None = None) -> SweepOutcome:
-        return run_grid(points, self.server, spectator or Silent())
+        return run_grid(points, self.sweep(*points), self.server, spectator or Silent())
 
     def one(self, *overrides: str) -> RunRecord:
         (record,) = self.run(self.point(*overrides)).records

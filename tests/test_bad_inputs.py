@@ -9,9 +9,8 @@ from pathlib import Path
 import bad_inputs
 import pytest
 from bad_inputs import BAD, EMPTY, SEEN_BY_THE_PREFLIGHT, TYPOS, TYPOS_RIGHT, expected, fault, wrong_guesses
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import from_dict
 from batchlab.errors import BadRequest
 
 
@@ -59,7 +58,7 @@ def test_a_typo_gets_the_key_that_was_meant_at_the_border_already() -> None:
     wrong = []
     for typo, meant in TYPOS.items():
         with pytest.raises(BadRequest) as caught:
-            from_dict(defaults(**{typo: 1}))
+            configured(**{typo: 1})
         wrong += [] if f"unknown key '{typo}': did you mean '{meant}'?" == str(caught.value) else [typo]
 
     assert len(wrong) <= (1 - TYPOS_RIGHT) * len(TYPOS), wrong

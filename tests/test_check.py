@@ -401,7 +401,7 @@ def test_the_word_says_it_and_its_exit_code_tells(
     assert main(["check", "batch_size=8,16"]) == 2
     assert "a grid of 2 points, and `batchlab check` looks at one" in capfd.readouterr().err
     assert main(["check", "--force"]) == 2
-    assert "force is for runs, and check makes none" in capfd.readouterr().err
+    assert "force is for runs, and `batchlab check` makes none" in capfd.readouterr().err
 
 
 def test_a_model_that_ends_its_process_is_a_finding(

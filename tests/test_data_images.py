@@ -21,10 +21,9 @@ from image_files import (
     write_mnist,
     write_svhn,
 )
-from plain_defaults import CONFIGS, defaults, read
+from plain_defaults import CONFIGS, configured, read
 
 from batchlab import BadRequest, Task, targets
-from batchlab.config import from_dict
 from batchlab.data import cifar10, cifar100, cifar_files, fake, fashion_mnist, idx_files, mnist, svhn
 from batchlab.data.on_disk import fetch_if_asked
 from batchlab.sweep.identity import run_id
@@ -535,10 +534,10 @@ def test_the_shipped_configs_fit_their_readers(name, tmp_path):
 
 def test_whether_files_may_be_fetched_is_no_part_of_a_runs_name_and_where_they_lie_is():
     def name(**changes: Any) -> str:
-        return run_id(from_dict(defaults(data=read("data/cifar10.yaml") | changes, device="cpu")))
+        return run_id(configured(data=read("data/cifar10.yaml") | changes, device="cpu"))
 
     assert name(download=True) == name()
     assert name(folder="/elsewhere") != name()
     assert name(crop=4) != name()
     own = {"_target_": "my_data.load", "folder": "a"}
-    assert run_id(from_dict(defaults(data=own))) != run_id(from_dict(defaults(data=own | {"folder": "b"})))
+    assert run_id(configured(data=own)) != run_id(configured(data=own | {"folder": "b"}))

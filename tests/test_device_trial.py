@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from plain_defaults import configured
 from simulated_device import simulated_cuda
 
 from batchlab.device_trial import why_unusable
@@ -93,7 +94,7 @@ def test_a_product_that_is_tried_leaves_later_ones_deterministic(monkeypatch: py
     seen: list[str | None] = []
     with simulated_cuda() as cuda:
         cuda.gpus[0].before_kernel = lambda _: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
-        found = findings([{"device": "cuda", "deterministic": False}, {"device": "cuda", "deterministic": True}])
+        found = findings([configured(device="cuda"), configured(device="cuda", deterministic=True)])
     torch.use_deterministic_algorithms(False)
 
     assert set(seen) == {":4096:8"}
@@ -103,7 +104,7 @@ def test_a_product_that_is_tried_leaves_later_ones_deterministic(monkeypatch: py
 def test_a_device_that_fails_ends_the_check_of_a_grid_first() -> None:
     with simulated_cuda() as cuda:
         cuda.gpus[0].broken = "no kernel image is available for execution on the device"
-        found = findings([{"device": "cpu", "deterministic": False}, {"device": "cuda", "deterministic": False}])
+        found = findings([configured(device="cpu"), configured(device="cuda")])
 
     assert found[:2] == ([], [])
     assert found[2] is not None

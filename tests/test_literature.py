@@ -12,6 +12,7 @@ from sweep_runs import Lab
 from batchlab.config import to_dict
 from batchlab.hydra_app import grid_composer
 from batchlab.recording.knobs import flat
+from batchlab.recording.run_folder import read_records
 from batchlab.report.published import FOUND
 from batchlab.report.report import make
 from batchlab.sweep.points import Point
@@ -46,7 +47,7 @@ FAST = ("shallue_mnist", "marek_small_batch")
 
 def points(*arguments: str) -> list[Point]:
     with grid_composer(arguments) as composer:
-        return composer.points(arguments)
+        return composer.grid(arguments)[0]
 
 
 def written(name: str) -> dict[str, Any]:
@@ -72,14 +73,14 @@ def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, com
     assert {point.config.study for point in composed[name]} == {name}
     assert len(composed[name]) >= 3
     assert len({str(to_dict(point.config)) for point in composed[name]}) == len(composed[name])
-    # A published figure is in every run, and none of what the run is.
-    assert all(len(point.config.published) == len(written(name)["published"]) for point in composed[name])
+    # A published figure is asked for with every run, and none of what the run is.
+    assert all(len(point.published) == len(written(name)["published"]) for point in composed[name])
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: str, composed: Any) -> None:
     asked = [flat(to_dict(point.config)) for point in composed[name]]
-    for figure in composed[name][0].config.published:
+    for figure in composed[name][0].published:
         assert "arXiv:" in figure.source
         # Runs stop at a goal: what they have then is no finding of theirs.
         is_goal = figure.what.startswith("the goal, ")
@@ -107,15 +108,15 @@ def test_a_reduced_form_runs_and_its_report_shows_both(name: str, lab: Lab, data
     reductions, count, with_ours = REDUCED[name]
     budget = SIZE["examples" if "examples" in written(name) else "epochs"]
     where = () if name == "marek_small_batch" else (f"data.folder='{data}'",)
-    arguments = (f"experiment=literature/{name}", "seed=0", "device=cpu", f"runs_dir='{lab.runs_dir}'")
+    arguments = (f"experiment=literature/{name}", "seed=0", "device=cpu", "report=false", f"runs_dir='{lab.runs_dir}'")
     chosen = points(*arguments, "eval_every=100", *budget, *where, *reductions)
     distinct = list({str(to_dict(point.config)): point for point in chosen}.values())
 
-    lab.check(*distinct)
-    outcome = lab.run(*distinct)
+    assert lab.conduct(*distinct) == 0
 
+    records = read_records(lab.runs_dir / name)
     assert len(distinct) == count
-    assert [(record.status, record.reason) for record in outcome.records] == [("completed", "")] * count
+    assert [(record.status, record.reason) for record in records] == [("completed", "")] * count
     report = make(lab.runs_dir / name)
     assert [beside.theirs.what for beside in report.published] == [f["what"] for f in written(name)["published"]]
     assert sum(beside.ours is not None for beside in report.published) == with_ours

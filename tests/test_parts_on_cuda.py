@@ -12,7 +12,6 @@ from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
 from batchlab.check import examination as checking
 from batchlab.check.findings import is_wrong
 from batchlab.cli import probe as doctor
-from batchlab.config import to_dict
 from batchlab.errors import BadRequest
 from batchlab.preflight import examine
 from batchlab.probe import WARM_UP_SECONDS, WINDOW_SECONDS, probe
@@ -54,7 +53,7 @@ def test_preparing_a_process_sets_the_current_device(asked, index, tmp_path):
 
 @on_each
 def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
-    grid = [to_dict(tiny(tmp_path, device=asked, batch_size=size)) for size in (4, 8)]
+    grid = [tiny(tmp_path, device=asked, batch_size=size) for size in (4, 8)]
 
     problems, facts = examine(grid)
 
@@ -233,4 +232,4 @@ def test_a_device_that_is_not_here_is_refused_in_a_sentence(part, cuda, tmp_path
 def test_what_records_its_failures_records_that_sentence(cuda, tmp_path):
     config = tiny(tmp_path, device="cuda:9")
 
-    assert train(config).reason == probed(config)[0].reason == examine([to_dict(config)])[0][0] == REFUSED
+    assert train(config).reason == probed(config)[0].reason == examine([config])[0][0] == REFUSED

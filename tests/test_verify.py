@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_defaults import defaults, read
+from plain_defaults import configured, read
 from torch import nn
 
 from batchlab import BadRequest, Task
-from batchlab.config import from_dict
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
@@ -427,7 +426,7 @@ def test_the_model_is_left_as_it_was():
 
 
 def config_of(**changes):
-    return from_dict(defaults(device="cpu", **changes))
+    return configured(device="cpu", **changes)
 
 
 def test_the_shipped_mlp_accumulates_to_rounding():

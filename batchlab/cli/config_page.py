@@ -8,6 +8,7 @@ import yaml
 
 from batchlab.cli.config import blocks, default_options, read_defaults
 from batchlab.cli.knobs import groups, knobs, written
+from batchlab.config.options import OPTIONS, RUN, STUDY, SWEEP
 from batchlab.config_folder import config_folder
 
 COMMAND = "batchlab config --markdown"
@@ -28,9 +29,13 @@ def _lines() -> Iterator[str]:
     yield from ("# Configuration", "", f"This page is what `{COMMAND}` prints: the code says it.", "", HOW, "")
     yield from ("## What a run is", "", "Another value of one of these makes another run, in a folder of its own.")
     yield from ("What it moves is in the last column; points are compared where nothing else moved that.", "")
-    yield from (*_knobs(identity=True), "")
-    yield from ("## How runs are made", "", "These change no result, and make no other run.", "")
-    yield from (*_knobs(identity=False), "")
+    yield from (*_knobs(name for name, row in RUN.items() if row.is_identity), "")
+    yield from ("## How it is trained", "", "These change no result, and make no other run.", "")
+    yield from (*_knobs(name for name, row in RUN.items() if not row.is_identity), "")
+    yield from ("## How a sweep is conducted", "", "Each has one value for all points of a sweep.", "")
+    yield from (*_knobs(SWEEP), "")
+    yield from ("## What a study is made of", "", "These are written in an experiment's file.", "")
+    yield from (*_knobs(STUDY), "")
     for group, options in groups().items():
         if group == "experiment":
             yield from ("## experiment", "", "A file that sets several options at once, and asks a question.", "")
@@ -45,12 +50,13 @@ def _lines() -> Iterator[str]:
                 yield from (*_table(("key", "default", "meaning"), keys), "")
 
 
-def _knobs(*, identity: bool) -> list[str]:
-    known, defaults = knobs(), read_defaults()
+def _knobs(options: Iterable[str]) -> list[str]:
+    """Those of `options` that `configs/config.yaml` gives a value, in its order."""
+    known, defaults, wanted = knobs(), read_defaults(), {key for name in options for key in OPTIONS[name].keys}
     rows = []
     for name in (name for block in blocks() for name in block):
         knob = known[name]
-        if knob.identity is identity:
+        if name in wanted:
             moved = ", ".join(str(flag.name).lower() for flag in knob.moves)
             rows.append((f"`{name}`", f"`{written(defaults[name])}`", knob.meaning, knob.allowed, moved))
     return _table(("option", "default", "meaning", "takes", "moves"), rows)

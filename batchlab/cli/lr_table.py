@@ -62,13 +62,14 @@ def main(arguments: list[str]) -> int:
 
 def each_rule(arguments: Sequence[str]) -> tuple[RunConfig, list[Rule]]:
     """The first point of the grid, not scaled, and every rule on all of it."""
-    from batchlab.hydra_app import grid_composer
+    from batchlab.hydra_app import grid_composer, refuse_what_is_for_runs
 
+    refuse_what_is_for_runs("lr-table", arguments)
     with grid_composer(arguments) as composer:
 
         def grid(rule: str) -> list[RunConfig]:
             unused = [] if rule in NOISE_RULES else ["noise_scale=null"]
-            points = composer.points([*arguments, f"lr_scaling={rule}", *unused])
+            points, _ = composer.grid([*arguments, f"lr_scaling={rule}", *unused])
             return _one_setting([point.config for point in points])
 
         configs = grid("none")

@@ -5,16 +5,17 @@ Types are checked here, not by a schema in OmegaConf, which takes '8' for 8 and 
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from batchlab.config.checking import check_value
 from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
 from batchlab.config.hidden_keys import hidden_keys
-from batchlab.config.options import GROUPS, OPTIONS, SWEEP, option_names
-from batchlab.config.published import plain_figures
+from batchlab.config.options import GROUPS, OPTIONS, RUN, SWEEP, option_names
+from batchlab.config.published import Published
 from batchlab.config.run import RunConfig
-from batchlab.config.values import shown
+from batchlab.config.sweep import SweepConfig
 from batchlab.errors import BadRequest, did_you_mean
 from batchlab.science.lr_scaling import check_noise_scale
 
@@ -22,10 +23,19 @@ _MAPPINGS = (*GROUPS, "instruments")
 _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget", "grids")}
 
 
+@dataclass(frozen=True)
+class Request:
+    """One point as it was requested: what to run, how, and what its study shows beside its runs."""
+
+    run: RunConfig
+    sweep: SweepConfig
+    published: tuple[Published, ...] = ()
+
+
 def from_hydra(
     composed: Any, settled: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda values: values
-) -> RunConfig:
-    """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `RunConfig`.
+) -> Request:
+    """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `Request`.
 
     `settled` puts numbers where the user may name something that holds one, before anything is checked.
     """
@@ -43,8 +53,8 @@ def from_hydra(
     return from_dict(settled(values | {"hidden": hidden_keys(as_written, values, within=(*_MAPPINGS, "runs_dir"))}))
 
 
-def from_dict(values: Mapping[str, Any]) -> RunConfig:
-    """Plain values, named as in `configs/config.yaml`, become a checked `RunConfig`; `BadRequest` otherwise."""
+def from_dict(values: Mapping[str, Any]) -> Request:
+    """Plain values, named as in `configs/config.yaml`, become a checked `Request`; `BadRequest` otherwise."""
     given = dict(values)
     given.pop("grids", None)  # the union of grids was unrolled before this line
     hidden = tuple(given.pop("hidden", ()))
@@ -56,34 +66,24 @@ def from_dict(values: Mapping[str, Any]) -> RunConfig:
     if missing := [name for name in _CHECKED if name not in given]:
         raise BadRequest(f"missing key '{missing[0]}': the config must give it a value")
     checked = {name: check_value(row, given[name]) for name, row in _CHECKED.items()}
-    config = RunConfig(budget=budget, hidden=hidden, **checked)
-    _check_together(config)
-    return config
+    of_the_run = {name: checked[name] for name in RUN if name != "budget"}
+    run = RunConfig(budget=budget, hidden=hidden, **of_the_run)
+    _check_together(run)
+    return Request(run, SweepConfig(**{name: checked[name] for name in SWEEP}), checked["published"])
 
 
-def to_dict(config: RunConfig) -> dict[str, Any]:
-    """The inverse of `from_dict`: plain values, named as in `configs/config.yaml`."""
-    values = {name: getattr(config, name) for name in _CHECKED}
-    values |= dict.fromkeys(BUDGET_UNITS) | {config.budget.unit: config.budget.amount}
-    values["target"] = plain_target(config.target)
-    values["trust"], values["retry"] = list(config.trust), list(config.retry)
-    values["published"] = plain_figures(config.published)
+def to_dict(run: RunConfig, sweep: SweepConfig | None = None) -> dict[str, Any]:
+    """Both as plain values, named as in `configs/config.yaml`: for what is written to the disk."""
+    values = {name: getattr(run, name) for name in RUN if name != "budget"}
+    values |= dict.fromkeys(BUDGET_UNITS) | {run.budget.unit: run.budget.amount}
+    values["target"] = plain_target(run.target)
     for group in _MAPPINGS:
         values[group] = dict(values[group])
-    if config.hidden:
-        values["hidden"] = list(config.hidden)
-    return values
-
-
-def check_sweep(configs: Sequence[RunConfig]) -> None:
-    """BadRequest where the points of one sweep differ in an option that is the whole sweep's."""
-    for name in SWEEP:
-        values = list(dict.fromkeys(getattr(config, name) for config in configs))
-        if len(values) > 1:
-            first, second = (f"[{','.join(v)}]" if isinstance(v, tuple) else shown(v) for v in values[:2])
-            raise BadRequest(
-                f"{name}={first} and {name}={second} in one sweep: {name} holds for all its points; give it one value"
-            )
+    if sweep is not None:
+        values |= {name: getattr(sweep, name) for name in SWEEP}
+    if run.hidden:
+        values["hidden"] = run.hidden
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def _check_together(config: RunConfig) -> None:

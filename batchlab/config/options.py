@@ -192,12 +192,10 @@ class RunOptions:
     eval_every: int | None = option(
         "between validations; null is a quarter of an epoch", MEASUREMENTS, at_least=1, unit="examples"
     )
-    eval_batch_size: int = option(
-        "per forward pass of a validation", MEASUREMENTS | MEMORY, at_least=1, unit="examples"
-    )
+    eval_batch_size: int = option("per forward pass of a validation", MEASUREMENTS, at_least=1, unit="examples")
     eval_precision: str = option(
         "precision of validations; same is that of training",
-        MEASUREMENTS | MEMORY,
+        MEASUREMENTS,
         choices=EVAL_PRECISIONS,
         before="fp32",
     )

@@ -5,15 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batchlab.config.alike import micro_batches
-from batchlab.config.options import RunOptions, SweepOptions
-from batchlab.config.published import Published
+from batchlab.config.options import RunOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(RunOptions, SweepOptions):
+class RunConfig(RunOptions):
     """One run, completely described; equal configs make equal runs (on CPU to the bit)."""
 
-    published: tuple[Published, ...]
     # Not the user's to give: the border finds them, `recording.masking` reads them.
     hidden: tuple[str, ...] = field(default=())  # dotted keys whose value the environment gave
 

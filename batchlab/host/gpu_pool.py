@@ -21,7 +21,7 @@ def unusable(gpu: Gpu) -> str:
 
 
 def gpus_for(
-    config: RunConfig, *, environ: Mapping[str, str] = os.environ, driver: Driver | str | None = None
+    config: RunConfig, jobs: int, *, environ: Mapping[str, str] = os.environ, driver: Driver | str | None = None
 ) -> tuple[Gpu, ...]:
     """The GPUs that points of `config` are given, the first for what happens before them; none: CUDA's own choice.
 
@@ -30,31 +30,31 @@ def gpus_for(
     BadRequest where `jobs` points would need more GPUs, or more cores, than there are.
     """
     if not config.device.startswith("cuda"):
-        _check_cores(config)
+        _check_cores(config, jobs)
         return ()
     if config.device != "cuda":
-        if config.jobs > 1:
-            raise BadRequest(_too_few(config, "one"))
+        if jobs > 1:
+            raise BadRequest(_too_few(config, jobs, "one"))
         return ()
     found = read_driver() if driver is None else driver
     if isinstance(found, str):
-        if config.jobs > 1:
-            raise BadRequest(_too_few(config, f"not counted here ({found})"))
+        if jobs > 1:
+            raise BadRequest(_too_few(config, jobs, f"not counted here ({found})"))
         return ()
-    if config.jobs == 1:
+    if jobs == 1:
         seen = visible(found, environ)
         usable = [gpu for gpu in seen.devices if not unusable(gpu)]
         return _of_one_model(usable, 1) if usable and unusable(seen.devices[0]) else ()
     allowed, sure = let_through(found, environ)
     usable = [gpu for gpu in (*instances(allowed), *_whole(allowed)) if not unusable(gpu)]
-    if len(usable) < config.jobs:
-        raise BadRequest(_too_few(config, counted(len(usable), "device")))
+    if len(usable) < jobs:
+        raise BadRequest(_too_few(config, jobs, counted(len(usable), "device")))
     if VISIBLE in environ and not sure and len(models(allowed)) > 1:
         raise BadRequest(
             f"{VISIBLE}={environ[VISIBLE]} names GPUs of several models by their numbers, which depend on {ORDER}: "
             f"set {ORDER}=PCI_BUS_ID, or name them by their UUIDs (nvidia-smi -L)"
         )
-    return _of_one_model(usable, config.jobs)
+    return _of_one_model(usable, jobs)
 
 
 def without_other_programs(gpus: Sequence[Gpu], *, listed: Listed = computing_on) -> list[Gpu]:
@@ -80,15 +80,15 @@ def _of_one_model(gpus: Sequence[Gpu], jobs: int) -> tuple[Gpu, ...]:
     return next((kind for kind in kinds if len(kind) >= jobs), tuple(gpus))
 
 
-def _too_few(config: RunConfig, there: str) -> str:
-    return f"jobs={config.jobs} points at once need a GPU each, and device={config.device} is {there} here: use jobs=1"
+def _too_few(config: RunConfig, jobs: int, there: str) -> str:
+    return f"jobs={jobs} points at once need a GPU each, and device={config.device} is {there} here: use jobs=1"
 
 
-def _check_cores(config: RunConfig) -> None:
+def _check_cores(config: RunConfig, jobs: int) -> None:
     cores = len(os.sched_getaffinity(0))
-    if config.jobs > 1 and config.jobs * config.threads > cores:
+    if jobs > 1 and jobs * config.threads > cores:
         most = cores // config.threads
         raise BadRequest(
-            f"jobs={config.jobs} points at once with threads={config.threads} need {config.jobs * config.threads} "
+            f"jobs={jobs} points at once with threads={config.threads} need {jobs * config.threads} "
             f"cores, and this machine has {cores}: use jobs={max(1, most)}"
         )

@@ -6,7 +6,7 @@ are registered while the program runs: an installed `hydra_plugins` package woul
 the environment.
 """
 
-from batchlab.hydra_app.arguments import own_targets
-from batchlab.hydra_app.front import compose, grid_composer, launch, point_task
+from batchlab.hydra_app.arguments import own_targets, refuse_what_is_for_runs
+from batchlab.hydra_app.front import compose, grid_composer, launch, point_task, request
 
-__all__ = ["compose", "grid_composer", "launch", "own_targets", "point_task"]
+__all__ = ["compose", "grid_composer", "launch", "own_targets", "point_task", "refuse_what_is_for_runs", "request"]

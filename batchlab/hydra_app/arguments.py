@@ -65,6 +65,14 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
     return Arguments(kept, (*overrides, *ours), shows_config=given.cfg is not None, config_dir=given.config_dir)
 
 
+def refuse_what_is_for_runs(command: str, overrides: Sequence[str]) -> None:
+    """BadRequest where a command that makes no run is told how a sweep is to be conducted."""
+    for line in overrides:
+        name = line.partition("=")[0].lstrip("+~")
+        if name in SWEEP:
+            raise BadRequest(f"{name} is for runs, and `batchlab {command}` makes none: leave it out")
+
+
 def to_continue(arguments: Sequence[str]) -> list[str]:
     """`arguments` as they continue a sweep that was interrupted: forced once more, it would start from nothing.
 

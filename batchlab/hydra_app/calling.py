@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from batchlab.config import check_sweep
+from batchlab.config import SweepConfig
 from batchlab.config.options import GROUPS
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app.arguments import read_arguments
@@ -32,18 +32,18 @@ NOT_BARE = {"true", "false", "null", "nan", "inf"}
 
 def point(asked: Asked, config_dir: str | None) -> RunRecord:
     """Trains the one point that `asked` describes; its record."""
-    points = _points(words(asked), config_dir)
+    points, sweep = _grid(words(asked), config_dir)
     if len(points) != 1:
         raise BadRequest(f"this is a grid of {len(points)} points, and train runs one: use batchlab.run_study(...)")
-    if points[0].config.dry_run:
+    if sweep.dry_run:
         raise BadRequest("dry_run is for the command line and run_study: train returns the record of a run")
-    (record,) = _records(points)
+    (record,) = _records(points, sweep)
     return record
 
 
 def study(asked: Asked, over: Mapping[str, Iterable[Any]], config_dir: str | None) -> list[RunRecord]:
     """Trains the points of a grid; the records of those that have one, in the grid's order."""
-    return _records(_points([*words(asked), *_axes(over)], config_dir))
+    return _records(*_grid([*words(asked), *_axes(over)], config_dir))
 
 
 def words(asked: Asked) -> list[str]:
@@ -64,21 +64,19 @@ def words(asked: Asked) -> list[str]:
     return listed
 
 
-def _points(typed: Sequence[str], config_dir: str | None) -> list[Point]:
+def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], SweepConfig]:
     given = read_arguments(typed)
     elsewhere = [word for word in given.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
     for word in (*given.options, *elsewhere, *(["--config-dir"] if given.config_dir is not None else [])):
         raise BadRequest(f"{word} is for the command line: leave it out; configs of your own are config_dir='...'")
     with grid_composer(given.overrides, config_dir) as composer:
-        points = composer.points(given.overrides)
-    check_sweep([p.config for p in points])
-    return points
+        return composer.grid(given.overrides)
 
 
-def _records(points: Sequence[Point]) -> list[RunRecord]:
-    if any(standing(p).action is not Action.SKIP for p in points):
+def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
+    if any(standing(p, sweep).action is not Action.SKIP for p in points):
         keep_warm()
-    code, points = conducted(points)
+    code, points = conducted(points, sweep)
     if code == 130:
         raise KeyboardInterrupt
     if code > 128:  # another signal, whose sender wants this program's end

@@ -16,7 +16,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from batchlab.config import RunConfig, from_dict, from_hydra
+from batchlab.config import Request, RunConfig, SweepConfig, from_dict, from_hydra, one_sweep
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.host.device_choice import resolve_device
 from batchlab.hydra_app.arguments import own_targets
@@ -71,22 +71,24 @@ class Composer:
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         yield from jobs
 
-    def points(self, arguments: Sequence[str]) -> list[Point]:
-        """Every point of the grids that `arguments` describe, composed and checked."""
-        return [
-            self.point(job) for grid in self.grids(arguments) for job in self.expanded(own_targets([*grid, *arguments]))
-        ]
-
-    def point(self, overrides: Sequence[str]) -> Point:
-        """The point that `overrides`, none of them a sweep, describe, with its device decided."""
-        asked = self._as_asked(overrides)
-        return Point(pinned(asked, self._device), tuple(overrides), auto=asked.device == "auto")
+    def grid(self, arguments: Sequence[str]) -> tuple[list[Point], SweepConfig]:
+        """Every point of the grids that `arguments` describe, composed and checked, and how to run them."""
+        jobs = [job for grid in self.grids(arguments) for job in self.expanded(own_targets([*grid, *arguments]))]
+        requests = [self.request(job) for job in jobs]
+        points = [self._point(request, job) for request, job in zip(requests, jobs, strict=True)]
+        return points, one_sweep([request.sweep for request in requests])
 
     def config(self, overrides: Sequence[str]) -> RunConfig:
-        """Of `point` the configuration."""
-        return self.point(overrides).config
+        """The point that `overrides`, none of them a sweep, describe, with its device decided."""
+        return self._point(self.request(overrides), overrides).config
 
-    def _as_asked(self, overrides: Sequence[str]) -> RunConfig:
+    def _point(self, request: Request, overrides: Sequence[str]) -> Point:
+        asked_for_any = request.run.device == "auto"
+        config = pinned(request.run, self._device)
+        return Point(config, tuple(overrides), auto=asked_for_any, published=request.published)
+
+    def request(self, overrides: Sequence[str]) -> Request:
+        """What `overrides`, none of them a sweep, ask for."""
         read = [self._read_override(line) for line in overrides]
         composed, plain = self._base(tuple(str(o.input_line) for o, is_group, _ in read if is_group))
         changes = [change for _, is_group, change in read if not is_group]
@@ -94,7 +96,7 @@ class Composer:
             return from_dict(self._settled(values))
         return self.by_hydra([o for o, is_group, _ in read if not is_group], composed)
 
-    def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> RunConfig:
+    def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> Request:
         """The same, by Hydra's own hand: for interpolations, `+`, `~`, mappings, and for what it has to refuse."""
         composed = copy.deepcopy(composed)
         try:

@@ -17,9 +17,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from batchlab.config import RunConfig, from_hydra
+from batchlab.config import Request, RunConfig, from_hydra
 from batchlab.errors import BadRequest
-from batchlab.hydra_app.arguments import own_targets, read_arguments, to_continue
+from batchlab.hydra_app.arguments import own_targets, read_arguments, refuse_what_is_for_runs, to_continue
 from batchlab.hydra_app.composing import Composer, count_of, pinned
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.measured import with_number
@@ -29,12 +29,14 @@ from batchlab.sweep.elsewhere import run_in_job
 from batchlab.sweep.points import Point
 
 INTERRUPTED = (130, 143)
+MAKE_RUNS = ("train", "sweep")  # of the commands
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
 def point_task(cfg: DictConfig) -> int:
     """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
-    return run_in_job(Point(pinned(from_hydra(cfg, with_number)), tuple(HydraConfig.get().overrides.task)))
+    request = from_hydra(cfg, with_number)
+    return run_in_job(Point(pinned(request.run), tuple(HydraConfig.get().overrides.task)), request.sweep)
 
 
 def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | None = None) -> int:
@@ -43,6 +45,8 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
     `settings` are those of `find`, and mean that word. Raises BadRequest (nothing was started) and EmptyGrid.
     """
     asked = read_arguments(arguments)
+    if word not in MAKE_RUNS:
+        refuse_what_is_for_runs(word, asked.overrides)
     register_plugins(asked.config_dir)
     sweeper = {"word": word} if settings is None else settings
     own = [] if settings is None else ["hydra/sweeper=find"]
@@ -52,9 +56,9 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
         overrides = _checked(asked.overrides)
         if asked.shows_config:
             overrides = _first_point(overrides)
-            config = _composed(overrides)  # what would be refused is not shown as if it were none
-            if config.noise_scale is not None:  # as a number, where it was named by a run
-                overrides = [*overrides, f"noise_scale={config.noise_scale}"]
+            run = _composed(overrides).run  # what would be refused is not shown as if it were none
+            if run.noise_scale is not None:  # as a number, where it was named by a run
+                overrides = [*overrides, f"noise_scale={run.noise_scale}"]
         with _as_hydra_expects([f"batchlab {word}", *overrides, *mode[1:], *asked.options, *mode[:1]]):
             try:
                 point_task()
@@ -71,9 +75,14 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
 
 def compose(overrides: Sequence[str], config_dir: str | None = None) -> RunConfig:
     """The one point that `overrides` describe, without running anything: for Python callers."""
+    return pinned(request(overrides, config_dir).run)
+
+
+def request(overrides: Sequence[str], config_dir: str | None = None) -> Request:
+    """What `overrides` ask for, its device as it was asked for."""
     register_plugins(config_dir)
     with _in_our_words():
-        return pinned(_composed(_checked(overrides)))
+        return _composed(_checked(overrides))
 
 
 @contextlib.contextmanager
@@ -86,7 +95,7 @@ def grid_composer(overrides: Sequence[str], config_dir: str | None = None) -> It
         yield Composer(HydraContext(config_loader=loader, callbacks=Callbacks()), master)
 
 
-def _composed(overrides: Sequence[str]) -> RunConfig:
+def _composed(overrides: Sequence[str]) -> Request:
     with hydra.initialize(version_base="1.3", config_path=None):
         return from_hydra(hydra.compose("config", list(overrides)), with_number)
 

@@ -15,7 +15,6 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from batchlab.config import check_sweep
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.host.device_choice import left_to_the_job, resolve_device
@@ -59,16 +58,15 @@ class GridSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
-        points = self.composer.points(arguments)
+        points, sweep = self.composer.grid(arguments)
         if self.word in ONE_POINT and len(points) != 1:
             said = ONE_POINT[self.word]
             raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.word}` {said}")
-        check_sweep([point.config for point in points])
         elsewhere = self._elsewhere()
         look = LOOKING.get(self.word)
         if look is not None and elsewhere is not None:
             raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.word}` makes none: leave it out")
-        code = conduct(points, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
+        code = conduct(points, sweep, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
         if code:
             raise SystemExit(code)
 
@@ -101,10 +99,9 @@ class FindSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """As of `GridSweeper`; a batch size that is given is refused before it comes here."""
-        points = self.composer.points([*arguments, *STANDING_IN])
+        points, _ = self.composer.grid([*arguments, *STANDING_IN])
         if self._elsewhere() is not None:
             raise BadRequest("hydra/launcher=... is for runs, and find is about this machine: leave it out")
-        check_sweep([point.config for point in points])
         code = find(points, memory_limit=self.memory_limit, at_most=self.at_most)
         if code:
             raise SystemExit(code)

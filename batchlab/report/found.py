@@ -15,7 +15,6 @@ from batchlab.science.largest_fit import Outcome, Probe, speeds
 from batchlab.science.uncertainty import Interval
 
 FOLDER = "find"  # of a study
-NOT_PROBED = ("instruments", "eval_batch_size")  # a probe has no instruments, and validates at its own size
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,12 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
 def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
     """Of a run's dotted settings those that decide what a search for its largest micro-batch finds, and at what speed.
 
-    The size is what is searched, and how many of them make a step changes little.
+    The size is what is searched, how many of them make a step changes little, and a probe has no instruments.
     """
     found = {}
     for name, value in asked.items():
         row, root = option_of(name), name.partition(".")[0]
-        if row is None or root in (*MICRO_BATCHES, *NOT_PROBED) or not row.moves & (SPEED | MEMORY):
+        if row is None or root in (*MICRO_BATCHES, "instruments") or not row.moves & (SPEED | MEMORY):
             continue
         if value is not None and value != row.before:
             found[name] = seen(row, value, SPEED | MEMORY)

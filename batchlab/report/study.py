@@ -18,6 +18,7 @@ from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import flat, of_the_run
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
+from batchlab.recording.study_file import read_published
 from batchlab.records import RunRecord
 
 NUMBERS = ("step", "examples", "train_seconds", "value", "low", "high", "n")  # of a measurement
@@ -54,7 +55,7 @@ def read_study(folder: Path) -> Study:
     rows: dict[str, dict[str, Any]] = {}
     asked: dict[str, dict[str, Any]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
-    figures: list[Published] = []
+    figures = list(read_published(folder, damaged))
     for run in run_folders(folder):
         record = read_record(run, damaged)
         if record is None:
@@ -96,6 +97,7 @@ def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _published(run: Path, record: RunRecord, damaged: list[str]) -> tuple[Published, ...]:
+    """Those that a run of an older version has in its own record."""
     try:
         return published(record.config.get("published", []))
     except BadRequest as error:

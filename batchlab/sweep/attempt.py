@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 
-from batchlab.config import to_dict
+from batchlab.config import SweepConfig
 from batchlab.host.exit_status import classify, oom_kill_count
 from batchlab.recording.files import now_utc
 from batchlab.recording.run_folder import hold, read_record, write_record
@@ -143,7 +143,15 @@ class Attempt:
         )
 
 
-def begin(point: Point, server: WarmServer, *, gpu: str | None, answered_at: str | None, closing: ExitStack) -> Attempt:
+def begin(
+    point: Point,
+    sweep: SweepConfig,
+    server: WarmServer,
+    *,
+    gpu: str | None,
+    answered_at: str | None,
+    closing: ExitStack,
+) -> Attempt:
     """Starts the point's process, with the GPU `gpu` (its UUID) alone where it was given one."""
     config = point.config
     identity = {
@@ -154,7 +162,7 @@ def begin(point: Point, server: WarmServer, *, gpu: str | None, answered_at: str
         "answered_at": answered_at,
     }
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, to_dict(config), str(point.folder), identity, gpu=gpu)
+    process, connection = server.start(worker.work, config, sweep, str(point.folder), identity, gpu=gpu)
     return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
 
 

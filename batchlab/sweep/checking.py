@@ -3,15 +3,13 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import Any
 
 from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
-from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu, refuse_what_is_for_runs
+from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -24,7 +22,6 @@ EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
 
 def check(point: Point) -> int:
     """Prints what was found; 0 where nothing is wrong, 1 where something is."""
-    refuse_what_is_for_runs(point.config, "check")
     checkup = or_on_cpu([point], lambda points: _checkup(points[0]))[0]
     after = "batchlab sweep batch_size=8,64"
     if point.overrides:  # not written out: what Hydra was told beside them is not known here
@@ -47,7 +44,7 @@ def _checkup(point: Point) -> Checkup:
 
 def _examined(config: RunConfig, server: WarmServer) -> Checkup:
     try:
-        found: Checkup | str = answer_of(server, look, to_dict(config), doing="passing a few examples")
+        found: Checkup | str = answer_of(server, look, config, doing="passing a few examples")
     except BadRequest as error:  # its process died of it
         return Checkup((wrong("process", str(error), "run the model on its own, to see where it ends"),))
     if isinstance(found, str):
@@ -60,7 +57,7 @@ def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
     name, more = "accumulate", f"`batchlab verify`, with the same words and accumulate={MICRO_BATCHES}, says more"
     small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
     try:
-        found: Findings | str = answer_of(server, compare, to_dict(small), doing="comparing the gradients")
+        found: Findings | str = answer_of(server, compare, small, doing="comparing the gradients")
     except BadRequest as error:
         found = str(error)
     if isinstance(found, str):
@@ -88,7 +85,7 @@ def _would_start(point: Point, server: WarmServer) -> Finding:
     return ok("sweep", "a run with these knobs would start")
 
 
-def look(connection: Connection, values: Mapping[str, Any]) -> None:
+def look(connection: Connection, config: RunConfig) -> None:
     """The child: sends the checkup, or in one line why there is none; whatever user code prints goes nowhere."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -97,8 +94,9 @@ def look(connection: Connection, values: Mapping[str, Any]) -> None:
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
 
+    values = to_dict(config)
     try:
-        found = examine(from_dict(values))
+        found = examine(config)
         hidden = tuple(
             replace(f, what=concealed(f.what, values), mend=concealed(f.mend, values)) for f in found.findings
         )

@@ -6,9 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from batchlab.config import RunConfig, to_dict
+from batchlab.config import SweepConfig, to_dict
 from batchlab.config.alike import device_kind
-from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest
 from batchlab.host.exit_status import classify
 from batchlab.recording.checkpoint_files import newest_step
@@ -68,7 +67,7 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     """
     if not points:
         return []
-    grid = [to_dict(point.config) for point in points]
+    grid = [point.config for point in points]
     problems, facts, unusable = answer_of(server, worker.check, grid, doing="building the model and the data once")
     if unusable is not None:
         raise DeviceUnusable(*unusable)
@@ -76,13 +75,6 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
         raise BadRequest("; ".join(problems))
     found: list[Mapping[str, Any]] = facts
     return found
-
-
-def refuse_what_is_for_runs(config: RunConfig, command: str) -> None:
-    """BadRequest where a command that makes no run is asked how runs are to be made."""
-    for name, row in SWEEP.items():
-        if row.flag and getattr(config, name):
-            raise BadRequest(f"{name} is for runs, and {command} makes none: leave it out")
 
 
 def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, doing: str) -> Any:
@@ -102,16 +94,17 @@ def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, 
     return answer
 
 
-def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]]) -> None:
+def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]], sweep: SweepConfig) -> None:
     """BadRequest where the points that stand in these studies were made with other code, data, PyTorch or device.
 
     `points` are to be run, `found` is what `check_grid` says of them.
     """
+    if sweep.force or sweep.accept_changed:
+        return
     studies: dict[Path, list[RunRecord]] = {}
     kinds: dict[tuple[Path, str], tuple[Point, Mapping[str, Any]]] = {}
     for point, facts in zip(points, found, strict=True):
-        if not (point.config.force or point.config.accept_changed):
-            kinds.setdefault((point.study_folder, _kind(vars(point.config))), (point, facts))
+        kinds.setdefault((point.study_folder, _kind(vars(point.config))), (point, facts))
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
             studies[study] = [

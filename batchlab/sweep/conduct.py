@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from batchlab.config import SweepConfig
 from batchlab.errors import BadRequest, StorageError
 from batchlab.host.gpu_pool import models, without_other_programs
 from batchlab.host.nvml import Gpu
@@ -16,6 +17,7 @@ from batchlab.printable import counted, printable
 from batchlab.recording import disk
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import hold_study, read_record
+from batchlab.recording.study_file import add_published
 from batchlab.recording.study_view import rebuild
 from batchlab.records import RunRecord
 from batchlab.sweep.changes import stale
@@ -34,31 +36,33 @@ Facts = Mapping[str, Any]  # of a point, by `preflight.examine`
 MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 
 
-def conduct(points: Sequence[Point], *, elsewhere: Launch | None = None, remote: bool = False) -> int:
+def conduct(
+    points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
+) -> int:
     """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
 
     The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points in place of
     this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
     it only says what it would do.
     """
-    return conducted(points, elsewhere=elsewhere, remote=remote)[0]
+    return conducted(points, sweep, elsewhere=elsewhere, remote=remote)[0]
 
 
 def conducted(
-    points: Sequence[Point], *, elsewhere: Launch | None = None, remote: bool = False
+    points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> tuple[int, Sequence[Point]]:
     """As `conduct`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
-    return or_on_cpu(points, lambda chosen: _conduct(chosen, elsewhere, remote=remote))
+    return or_on_cpu(points, lambda chosen: _conduct(chosen, sweep, elsewhere, remote=remote))
 
 
-def _conduct(points: Sequence[Point], elsewhere: Launch | None, *, remote: bool) -> int:
+def _conduct(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | None, *, remote: bool) -> int:
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
-    gpus = gpus_of(distinct) if elsewhere is None else ()
-    if elsewhere is not None and distinct[0].config.jobs > 1:
-        raise BadRequest(f"jobs={distinct[0].config.jobs} is for this machine: the launcher has a setting of its own")
-    standings = [standing(point) for point in distinct]
-    if distinct[0].config.dry_run:
+    gpus = gpus_of(distinct, sweep.jobs) if elsewhere is None else ()
+    if elsewhere is not None and sweep.jobs > 1:
+        raise BadRequest(f"jobs={sweep.jobs} is for this machine: the launcher has a setting of its own")
+    standings = [standing(point, sweep) for point in distinct]
+    if sweep.dry_run:
         return _say_plan(list(plan_lines(standings)), removed)
     left = [found.point for found in standings if found.action is not Action.SKIP]
     answered = sum(found.action is Action.SKIP and found.answered_at is not None for found in standings)
@@ -77,13 +81,14 @@ def _conduct(points: Sequence[Point], elsewhere: Launch | None, *, remote: bool)
                     spectator.say(text)
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
-                check_unchanged(left, _check(left, server, spectator, remote=remote))
-                outcome = _run(distinct, left, server, spectator, elsewhere, gpus)
+                check_unchanged(left, _check(left, server, spectator, remote=remote), sweep)
+                _keep_published(distinct)
+                outcome = _run(distinct, left, sweep, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:
         _tell("stopped before a point was begun")
         return interruption.exit_code or 130
     refused = _show(outcome, distinct)
-    if refused is None and outcome.storage is None and outcome.exit_code not in (130, 143):
+    if sweep.report and refused is None and outcome.storage is None and outcome.exit_code not in (130, 143):
         _report(outcome, distinct, anew=bool(left))
     if outcome.storage is not None or refused is not None:
         raise StorageError(f"{outcome.storage or refused}; {_kept(outcome, distinct)}")
@@ -121,6 +126,14 @@ def _try_to_write(study: Path) -> None:
         disk.remove(probe)
 
 
+def _keep_published(points: Sequence[Point]) -> None:
+    """Figures of others are the study's: they lie in its folder, for every report of it."""
+    for study in dict.fromkeys(point.study_folder for point in points):
+        figures = [figure for point in points if point.study_folder == study for figure in point.published]
+        if figures:
+            add_published(study, figures)
+
+
 def _say_plan(lines: Sequence[str], removed: int) -> int:
     if removed:
         sys.stdout.write(f"{counted(removed, 'duplicate')} removed from the grid\n")
@@ -131,13 +144,14 @@ def _say_plan(lines: Sequence[str], removed: int) -> int:
 def _run(
     points: Sequence[Point],
     left: Sequence[Point],
+    sweep: SweepConfig,
     server: WarmServer,
     spectator: Spectator,
     elsewhere: Launch | None,
     gpus: Sequence[Gpu],
 ) -> SweepOutcome:
     if elsewhere is None:
-        return run_grid(points, server, spectator, gpus)
+        return run_grid(points, sweep, server, spectator, gpus)
     interrupted = run_elsewhere(left, elsewhere, spectator.say) if left else None
     found = [read_record(point.folder) for point in points]
     records = tuple(record for record in found if record is not None)
@@ -178,7 +192,7 @@ def _report(outcome: SweepOutcome, points: Sequence[Point], *, anew: bool) -> No
     """The report of each study of several points; one that stands stays where nothing was run since."""
     for study in dict.fromkeys(point.study_folder for point in points):
         there = sum(point.study_folder == study for point in points)
-        if not (points[0].config.report and there > 1 and outcome.records):
+        if not (there > 1 and outcome.records):
             continue
         if not anew and (study / REPORT).exists():
             sys.stdout.write(f"Report: {printable(study / REPORT)}\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from batchlab.config import SweepConfig
 from batchlab.errors import StorageError
 from batchlab.recording.run_folder import read_record
 from batchlab.sweep.interruption import Interruption, listening, watching_signals
@@ -52,29 +53,30 @@ def gist(text: str) -> str:
     return errors[-1] if errors else " ".join(text.split())[:LONGEST_LINE]
 
 
-def run_in_job(point: Point) -> int:
+def run_in_job(point: Point, sweep: SweepConfig) -> int:
     """Runs a point that was checked before, in a job of another package's launcher; no table.
 
     A signal ends it after the step, with a checkpoint; then the launcher's own handler has the word, which under
     submitit puts the job into the queue again.
     """
     with WarmServer() as server, progress(total=1) as spectator:
-        outcome = run_grid([not_forced_twice(point)], server, spectator, gpus_of([point]))
+        sweep = not_forced_twice(point, sweep)
+        outcome = run_grid([point], sweep, server, spectator, gpus_of([point], sweep.jobs))
     if outcome.storage is not None:
         raise StorageError(outcome.storage)
     return last_word(outcome.exit_code)
 
 
-def not_forced_twice(point: Point) -> Point:
-    """`point`, without `force` where this job began it before Slurm put it into the queue again.
+def not_forced_twice(point: Point, sweep: SweepConfig) -> SweepConfig:
+    """`sweep`, without `force` where this job began it before Slurm put it into the queue again.
 
     With it, a point that takes longer than a time limit would begin at its first step for ever.
     """
     record = read_record(point.folder)
     begun_by = record.environment.get("variables", {}).get("SLURM_JOB_ID") if record is not None else None
     if begun_by != os.environ.get("SLURM_JOB_ID") or "SLURM_RESTART_COUNT" not in os.environ:
-        return point
-    return replace(point, config=replace(point.config, force=False))
+        return sweep
+    return replace(sweep, force=False)
 
 
 def last_word(exit_code: int) -> int:

@@ -12,7 +12,7 @@ from batchlab.recording import disk
 from batchlab.science.knee import throughput_knee
 from batchlab.science.largest_fit import Probe, judged, largest_fit, speeds
 from batchlab.science.uncertainty import Interval
-from batchlab.sweep.checks import check_grid, or_on_cpu, refuse_what_is_for_runs
+from batchlab.sweep.checks import check_grid, or_on_cpu
 from batchlab.sweep.find_table import Watcher, comparison, summary
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
@@ -62,10 +62,6 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
 
 
 def _searches(points: Sequence[Point], memory_limit: int | None, at_most: int) -> list[Search]:
-    first = points[0].config
-    refuse_what_is_for_runs(first, "find")
-    if first.jobs > 1:
-        raise BadRequest(f"jobs={first.jobs} cannot be: two probes at once would share the memory; leave it out")
     room = int(SHARE * available_bytes()) if any(point.config.device == "cpu" for point in points) else None
     if room is not None and (memory_limit or 0) > room:
         raise BadRequest(

@@ -12,7 +12,8 @@ class Limits:
     What moves the weights alone does not: where 128 did not fit, 256 does not fit at another learning rate either.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, skip_larger: bool = True) -> None:
+        self._skip_larger = skip_larger
         self._smallest: dict[str, int] = {}
 
     def learn(self, point: Point, record: RunRecord) -> None:
@@ -23,7 +24,7 @@ class Limits:
 
     def too_large(self, point: Point) -> RunRecord | None:
         """The record of a point that need not be run: something smaller than it did not fit. Else None."""
-        if not self._smallest or not point.config.skip_larger:
+        if not self._smallest or not self._skip_larger:
             return None
         limit = self._smallest.get(_kind(point))
         if limit is None or point.config.largest_micro_batch <= limit:

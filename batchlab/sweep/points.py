@@ -2,11 +2,11 @@
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from batchlab.config import RunConfig, to_dict
+from batchlab.config import Published, RunConfig, to_dict
 from batchlab.host.gpu_pool import gpus_for
 from batchlab.host.nvml import Gpu
 from batchlab.recording.files import now_utc
@@ -22,6 +22,7 @@ class Point:
     config: RunConfig
     overrides: tuple[str, ...] = ()
     auto: bool = False  # whether its device came of device=auto: then the CPU will do where the GPU does not
+    published: tuple[Published, ...] = ()  # figures of others that its study shows beside its runs
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -94,18 +95,18 @@ def without_duplicates(points: Sequence[Point]) -> list[Point]:
     return list(first.values())
 
 
-def gpus_of(points: Sequence[Point]) -> tuple[Gpu, ...]:
+def gpus_of(points: Sequence[Point], jobs: int) -> tuple[Gpu, ...]:
     """The GPUs that `points` are to be given (`host.gpu_pool.gpus_for`); none: CUDA's own choice, or no CUDA.
 
-    BadRequest where as many at once as `jobs` says find no room.
+    BadRequest where `jobs` of them at once find no room.
     """
     by_device = {point.config.device: point.config for point in reversed(points)}
-    return tuple(gpu for config in by_device.values() for gpu in gpus_for(config))
+    return tuple(gpu for config in by_device.values() for gpu in gpus_for(config, jobs))
 
 
 def gpu_of(points: Sequence[Point]) -> str | None:
     """The UUID of the GPU for what is done with `points` one at a time; None: CUDA's own choice, or no CUDA."""
-    found = gpus_of([replace(point, config=replace(point.config, jobs=1)) for point in points])
+    found = gpus_of(points, jobs=1)
     return found[0].uuid if found else None
 
 

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.config import RunConfig
 from batchlab.host.exit_status import classify, oom_kill_count
 from batchlab.host.lease import leased
 from batchlab.recording import disk
@@ -23,8 +23,8 @@ STEPS = 3  # the optimizer makes its state in the first
 SECONDS = 0.3  # of steps beyond those
 
 
-def work(connection: Connection, values: Mapping[str, Any], log: str, settings: Mapping[str, Any]) -> None:
-    """Runs one probe of the config `values` and sends what came of it; in the child."""
+def work(connection: Connection, config: RunConfig, log: str, settings: Mapping[str, Any]) -> None:
+    """Runs one probe of `config` and sends what came of it; in the child."""
     from batchlab.training.devices.process_memory import give_freed_pages_back
 
     if settings["exact"]:
@@ -35,7 +35,6 @@ def work(connection: Connection, values: Mapping[str, Any], log: str, settings: 
     log_to(Path(log))
     from batchlab.probe import probe
 
-    config = from_dict(values)
     with leased(config.device, gpu_of(config.device)) as lease:
         made, account = probe(config, **settings)
         send(connection, "probe", (replace(made, shared_machine=lease.shared()), account))
@@ -55,7 +54,7 @@ class Prober:
         room = {"allowed": self.allowed, "headroom": HEADROOM, "exact": self.exact}
         settings = {"size": size, "steps": STEPS, "seconds": seconds, **room}
         kills_before = oom_kill_count()
-        process, connection = self.server.start(work, to_dict(self.config), str(self.log), settings)
+        process, connection = self.server.start(work, self.config, str(self.log), settings)
         try:
             said = _heard(connection, process.sentinel, self.config.timeout)
             if said is None and process.is_alive():

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from batchlab.config import SweepConfig
 from batchlab.printable import counted
 from batchlab.recording.checkpoint_files import newest_step
 from batchlab.recording.run_folder import read_record
@@ -37,21 +38,21 @@ class Standing:
         return self.record.ended_at if self.record is not None and self.record.status.is_answer else None
 
 
-def standing(point: Point) -> Standing:
+def standing(point: Point, sweep: SweepConfig) -> Standing:
     """Reads the point's record, and decides by it and by `force`, `retry` and `skip_larger`."""
     damaged: list[str] = []
-    record, config = read_record(point.folder, damaged), point.config
+    record = read_record(point.folder, damaged)
     if record is None:
         return Standing(point, Action.RUN, f"again, {damaged[0]}" if damaged else "new")
-    if config.force:
+    if sweep.force:
         return Standing(point, Action.RUN, f"again (force), was {record.status}", record)
     not_tried = record.attempts == 0
-    if not_tried and not config.skip_larger:
+    if not_tried and not sweep.skip_larger:
         return Standing(point, Action.RUN, "not tried before", record)
-    if record.status in config.retry and record.status.is_answer and not not_tried:
+    if record.status in sweep.retry and record.status.is_answer and not not_tried:
         return Standing(point, Action.RUN, f"again (retry), was {record.status}", record)
     stands = record.status.is_answer or record.status in STANDS_UNTIL_RETRIED
-    if stands and record.status not in config.retry:
+    if stands and record.status not in sweep.retry:
         return Standing(point, Action.SKIP, str(record.status), record)
     if not_tried:
         return Standing(point, Action.SKIP, str(record.status), record)

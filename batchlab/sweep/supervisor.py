@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from multiprocessing.connection import wait
 
+from batchlab.config import SweepConfig
 from batchlab.errors import StorageError
 from batchlab.host.gpu_pool import without_other_programs
 from batchlab.host.lease import take_device
@@ -25,7 +26,7 @@ LOOK_SECONDS = 5.0  # between two looks at who computes on the GPUs, while a poi
 
 
 def run_grid(
-    points: Sequence[Point], server: WarmServer, spectator: Spectator, gpus: Sequence[Gpu] = ()
+    points: Sequence[Point], sweep: SweepConfig, server: WarmServer, spectator: Spectator, gpus: Sequence[Gpu] = ()
 ) -> SweepOutcome:
     """Runs every point that has no answer yet, `jobs` at once; whatever happens to one, the next is run.
 
@@ -34,13 +35,13 @@ def run_grid(
     points' steps; the points that were not begun are not in the records.
     """
     with watching_signals() as interruption:
-        sweep = _Sweep(points, server, spectator, interruption, gpus)
+        running = _Sweep(points, sweep, server, spectator, interruption, gpus)
         try:
-            sweep.run()
+            running.run()
         finally:
-            sweep.end_what_is_left()
+            running.end_what_is_left()
     interruption.hand_over()
-    return sweep.outcome()
+    return running.outcome()
 
 
 class _Sweep:
@@ -49,25 +50,26 @@ class _Sweep:
     def __init__(
         self,
         points: Sequence[Point],
+        sweep: SweepConfig,
         server: WarmServer,
         spectator: Spectator,
         interruption: Interruption,
         gpus: Sequence[Gpu],
     ) -> None:
         self.points = points
+        self.sweep = sweep
         self.server = server
         self.spectator = spectator
         self.interruption = interruption
         self.gpus = gpus
         self.labels = dict(zip((p.run_id for p in points), distinguishing(points), strict=True))
-        self.jobs = points[0].config.jobs if points else 1
         self.waiting = deque(points)
         self.elsewhere: deque[Point] = deque()  # another sweep holds them
         self.running: list[Attempt] = []
         self.wedged: list[Attempt] = []  # kept, for what they were given is not free
         self.records: dict[str, RunRecord] = {}
         self.skipped = 0
-        self.limits = Limits()
+        self.limits = Limits(skip_larger=sweep.skip_larger)
         self.storage: str | None = None
         self._told_to_stop = False
         self._seen_free: tuple[float, Sequence[Gpu]] | None = None  # when the GPUs were looked at, and those free
@@ -102,9 +104,9 @@ class _Sweep:
 
     def _fill(self) -> None:
         """Starts what there is room for."""
-        while self.waiting and len(self.running) < self.jobs and not self.stopping:
+        while self.waiting and len(self.running) < self.sweep.jobs and not self.stopping:
             point = self.waiting.popleft()
-            found = standing(point)
+            found = standing(point, self.sweep)
             if found.action is Action.SKIP and found.record is not None:
                 self.limits.learn(point, found.record)
                 if point.run_id in self._others:
@@ -138,7 +140,7 @@ class _Sweep:
             self._seen_free = None  # the next point asks anew
             gpu = gpu or self.gpus[0].uuid  # none would ever be free: each has a process that does not end
         self.spectator.start(point.run_id, self.labels[point.run_id], 0)
-        self.running.append(begin(point, self.server, gpu=gpu, answered_at=answered_at, closing=closing))
+        self.running.append(begin(point, self.sweep, self.server, gpu=gpu, answered_at=answered_at, closing=closing))
         return True
 
     def _without_other_programs(self) -> Sequence[Gpu]:
@@ -174,7 +176,7 @@ class _Sweep:
                 attempt.finished = True
             attempt.watch_the_clock()
         # What others held may be free again, or have its answer.
-        if len(self.running) < self.jobs and not self.waiting:
+        if len(self.running) < self.sweep.jobs and not self.waiting:
             self.waiting, self.elsewhere = self.elsewhere, deque()
 
     def _stop_where_told(self) -> None:

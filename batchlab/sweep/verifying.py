@@ -3,14 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Mapping
 from multiprocessing.connection import Connection
-from typing import Any
 
-from batchlab.config import from_dict, to_dict
+from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
-from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu, refuse_what_is_for_runs
+from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
@@ -27,7 +25,6 @@ def verify(point: Point) -> int:
             "verify compares a batch with its micro-batches, and this point has one of those: add accumulate=4, or "
             "micro_batch_size=..."
         )
-    refuse_what_is_for_runs(config, "verify")
     found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
     if isinstance(found, str):
         raise BadRequest(found)
@@ -42,11 +39,11 @@ def _compared(point: Point) -> Findings | str:
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)
-            found: Findings | str = answer_of(server, look, to_dict(point.config), doing="comparing the gradients")
+            found: Findings | str = answer_of(server, look, point.config, doing="comparing the gradients")
     return found
 
 
-def look(connection: Connection, values: Mapping[str, Any]) -> None:
+def look(connection: Connection, config: RunConfig) -> None:
     """The child: sends the findings, or in one line why there are none; whatever user code prints goes nowhere."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,9 +53,9 @@ def look(connection: Connection, values: Mapping[str, Any]) -> None:
     from batchlab.verify.examination import examine
 
     try:
-        connection.send(examine(from_dict(values)))
+        connection.send(examine(config))
     except (Exception, SystemExit) as error:
         status, reason = how_it_failed(error)
         if status is RunStatus.OOM:
             reason = f"the whole batch does not fit here ({reason}): use a smaller batch_size with the same accumulate"
-        connection.send(concealed(reason, values))
+        connection.send(concealed(reason, to_dict(config)))

@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from batchlab.config import from_dict
+from batchlab.config import RunConfig, SweepConfig
 from batchlab.errors import BadRequest, StorageError
 from batchlab.host.lease import leased, uuid_of
 from batchlab.host.nvml import full_uuid
@@ -26,14 +26,15 @@ PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1  # between two messages of progress
 
 
-def work(connection: Connection, values: Mapping[str, Any], folder: str, identity: Mapping[str, Any]) -> None:
-    """Trains the point `values` (of `config.to_dict`) in `folder`; sends what it plans, its progress and its record.
+def work(
+    connection: Connection, config: RunConfig, sweep: SweepConfig, folder: str, identity: Mapping[str, Any]
+) -> None:
+    """Trains the point `config` in `folder`; sends what it plans, its progress and its record.
 
     Or, in place of the record, that another process holds the folder, or what the disk refused.
     """
     die_with_parent()
     stop = stop_flag()
-    config = from_dict(values)
     try:
         disk.make_folder(Path(folder))
         log_to(Path(folder) / WORKER_LOG)
@@ -70,6 +71,7 @@ def work(connection: Connection, values: Mapping[str, Any], folder: str, identit
                 config,
                 Path(folder),
                 Identity(**identity),
+                sweep=sweep,
                 listener=Reporter(),
                 stopping=stop.is_set,
                 shared=lease.shared,
@@ -98,7 +100,7 @@ def gpu_of(device: str) -> str | None:
     return None
 
 
-def check(connection: Connection, grid: Sequence[Mapping[str, Any]]) -> None:
+def check(connection: Connection, grid: Sequence[RunConfig]) -> None:
     """Sends what `preflight.examine` finds, and why a device of the grid cannot be used, where one cannot.
 
     Whatever user code prints meanwhile goes nowhere.
@@ -130,13 +132,13 @@ def try_device(connection: Connection, device: str, deterministic: bool) -> None
         connection.send(str(error))
 
 
-def findings(grid: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[Mapping[str, Any]], tuple[str, ...] | None]:
+def findings(grid: Sequence[RunConfig]) -> tuple[list[str], list[Mapping[str, Any]], tuple[str, ...] | None]:
     """What `check` sends: problems, facts of each point, and a device that cannot be used, with why and what helps."""
     from batchlab.device_trial import why_unusable
     from batchlab.preflight import examine
 
-    deterministic = any(values["deterministic"] for values in grid)
-    for device in dict.fromkeys(values["device"] for values in grid if values["device"] != "cpu"):
+    deterministic = any(config.deterministic for config in grid)
+    for device in dict.fromkeys(config.device for config in grid if config.device != "cpu"):
         if (unusable := why_unusable(device, deterministic=deterministic)) is not None:
             return [], [], (device, *unusable)
     return (*examine(grid), None)

@@ -1,16 +1,18 @@
 """Configs are read from the folder of the configs and the user's own, and from nowhere else; secrets stay hidden."""
 
 import os
+import pickle
 import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batchlab.cli.main import main
-from batchlab.config import RunConfig, from_dict, to_dict
+from batchlab.config import RunConfig, to_dict
 from batchlab.config.hidden_keys import hidden_keys
 from batchlab.config_folder import config_folder
 from batchlab.hydra_app import compose, grid_composer, plugins
@@ -25,7 +27,7 @@ opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 from batchlab.cli.main import main
 from batchlab.hydra_app import plugins
-plugins.conduct = lambda points, **_: 0
+plugins.conduct = lambda points, sweep, **_: 0
 if sys.argv[1] == "unconfined":
     plugins.confine_sources = lambda: None
 for line in sys.stdin.read().splitlines():
@@ -154,7 +156,7 @@ def test_a_file_may_choose_and_set_a_launcher(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\nhydra: {launcher: {}}\nbatch_size: 8\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    monkeypatch.setattr(plugins, "conduct", lambda points, **_: points[0].config.batch_size)
+    monkeypatch.setattr(plugins, "conduct", lambda points, sweep, **_: points[0].config.batch_size)
 
     assert main(["sweep", "--config-dir", str(tmp_path), "experiment=mine", "device=cpu"]) == 8
 
@@ -184,7 +186,7 @@ def secretive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     monkeypatch.setenv("LAB_SECRET", SECRET)
     monkeypatch.setenv("LAB_NUMBER", "31415926")
     found: list[RunConfig] = []
-    monkeypatch.setattr(plugins, "conduct", lambda points, **_: found.extend(point.config for point in points) or 0)
+    monkeypatch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
     line = (
         "data=secretive seed=7 '+model.key_of_none=${oc.env:LAB_SECRET}' device=cpu 'runs_dir=${oc.env:LAB_SECRET}/r'"
     )
@@ -224,13 +226,12 @@ def test_the_names_of_code_and_of_folders_are_no_secrets() -> None:
 def test_what_is_hidden_stays_so_through_every_copy(secretive: RunConfig) -> None:
     once = masked(to_dict(secretive))
 
-    assert from_dict(to_dict(secretive)) == secretive
     assert masked(once) == once
-    assert SECRET not in str(masked(to_dict(from_dict(to_dict(secretive)))))
+    assert SECRET not in str(masked(to_dict(pickle.loads(pickle.dumps(secretive)))))
 
 
 def test_the_identity_knows_the_value(secretive: RunConfig) -> None:
-    other = from_dict({**to_dict(secretive), "data": {**secretive.data, "innocent": "another"}})
+    other = replace(secretive, data={**secretive.data, "innocent": "another"})
 
     assert run_id(other) != run_id(secretive)
 
@@ -245,7 +246,7 @@ def test_an_error_that_tells_the_value_does_not(secretive: RunConfig) -> None:
 
 def test_a_config_without_the_environment_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[RunConfig] = []
-    monkeypatch.setattr(plugins, "conduct", lambda points, **_: found.extend(point.config for point in points) or 0)
+    monkeypatch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
 
     assert main(["sweep", "device=cpu", "reference_batch_size=${batch_size}", "batch_size=8,16"]) == 0
 
@@ -260,7 +261,7 @@ def composed(folder: Path, *words: str) -> RunConfig:
     """What the command line composes with `--config-dir`."""
     found: list[RunConfig] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "conduct", lambda points, **_: found.extend(point.config for point in points) or 0)
+        patch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
         assert main(["sweep", "device=cpu", "--config-dir", str(folder), *words]) == 0
     (config,) = found
     return config

@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from batchlab.cli.main import main
-from batchlab.config import RunConfig
+from batchlab.config import RunConfig, SweepConfig
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import plugins
 from batchlab.hydra_app.arguments import read_arguments, to_continue
 from batchlab.sweep.points import Point
 
-Conducted = list[list[RunConfig]]
+Conducted = list[tuple[list[RunConfig], SweepConfig]]
 
 
 @pytest.fixture
@@ -22,8 +22,8 @@ def conducted(monkeypatch: pytest.MonkeyPatch) -> Conducted:
     """The grids that would have been run; each ends as if Ctrl-C had come."""
     grids: Conducted = []
 
-    def conduct(points: Sequence[Point], **_: object) -> int:
-        grids.append([point.config for point in points])
+    def conduct(points: Sequence[Point], sweep: SweepConfig, **_: object) -> int:
+        grids.append(([point.config for point in points], sweep))
         return 130
 
     monkeypatch.setattr(plugins, "conduct", conduct)
@@ -55,8 +55,8 @@ def test_our_options_are_knobs_wherever_they_stand(
 ) -> None:
     main([*shlex.split(line), "device=cpu"])
 
-    ((first, *_),) = conducted
-    assert (first.retry, first.force, first.dry_run) == (retry, force, dry_run)
+    ((_, sweep),) = conducted
+    assert (sweep.retry, sweep.force, sweep.dry_run) == (retry, force, dry_run)
 
 
 @pytest.mark.parametrize(

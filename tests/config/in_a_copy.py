@@ -36,7 +36,7 @@ def values(**changes: Any) -> dict[str, Any]:
 
 
 def point(**changes: Any) -> Point:
-    return Point(from_dict(values(**changes)))
+    return Point(from_dict(values(**changes)).run)
 
 
 def record(batch_size: int, **changes: Any) -> RunRecord:
@@ -74,7 +74,7 @@ def built(grid: list[dict[str, Any]]) -> int:
         return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, {})
 
     preflight._build = build
-    preflight.examine([*map(from_dict, grid)] if TAKES_CONFIGS else grid)
+    preflight.examine([from_dict(entry).run for entry in grid])
     return len(made)
 
 
@@ -86,7 +86,6 @@ def refusal(**changes: Any) -> str:
     return ""
 
 
-TAKES_CONFIGS = False
 of_three = [record(8), record(32), record(32, toy=2)]
 table = Console(file=io.StringIO(), width=200)
 show(of_three, Path("runs/toys"), table)
@@ -96,8 +95,8 @@ sys.stdout.write(
         {
             "composed": compose(["device=cpu", "toy=2"]).toy,
             "refusal": refusal(toy=0),
-            "kept": to_dict(from_dict(values(toy=2)))["toy"],
-            "ids": [run_id(from_dict(values(**changes))) for changes in ({}, {"toy": 2}, {"toy_bytes": 2})],
+            "kept": to_dict(from_dict(values(toy=2)).run)["toy"],
+            "ids": [run_id(point(**changes).config) for changes in ({}, {"toy": 2}, {"toy_bytes": 2})],
             "skipped": {"toy": skipped(toy=2), "toy_bytes": skipped(toy_bytes=2)},
             "groups": sorted(group.name for group in groups(one)),
             "curves": sorted(curves(of_three)),

@@ -3,16 +3,17 @@
 import dataclasses
 import json
 import math
+import pickle
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_defaults import CONFIGS, chosen_groups, defaults, read
+from plain_defaults import CONFIGS, chosen_groups, configured, defaults, read
 
 from batchlab import config
-from batchlab.config import Budget, from_dict, to_dict
-from batchlab.config.options import GROUPS, OPTIONS
+from batchlab.config import Budget, RunConfig, SweepConfig, from_dict, to_dict
+from batchlab.config.options import GROUPS, OPTIONS, RUN, STUDY, SWEEP
 from batchlab.errors import BadRequest
 
 nan, inf = math.nan, math.inf
@@ -23,7 +24,7 @@ BUDGET_KEYS = {"epochs", "examples", "steps", "default_epochs"}
 
 
 def test_the_shipped_defaults_pass_with_the_values_that_stand_in_the_files() -> None:
-    made = from_dict(defaults())
+    made = configured()
 
     root = read("config.yaml")
     for name in ("batch_size", "lr", "schedule", "precision", "seed", "eval_batch_size", "runs_dir"):
@@ -38,8 +39,8 @@ def test_the_shipped_defaults_pass_with_the_values_that_stand_in_the_files() -> 
     "changes",
     [
         {},
-        {"steps": 7},
-        {"examples": 12345},
+        {"steps": 7, "retry": ["failed"], "jobs": 3, "force": True},
+        {"examples": 12345, "hidden": ["data.root"]},
         {"epochs": 0.5, "accumulate": 4},
         {"target": {"metric": "val/accuracy", "value": 0.9}, "stop_at_target": True},
         {"trust": ["timm", "transformers"], "study": "night-1", "device": "cuda:3"},
@@ -49,30 +50,51 @@ def test_the_shipped_defaults_pass_with_the_values_that_stand_in_the_files() -> 
 )
 def test_to_dict_and_from_dict_are_inverse(changes: dict[str, Any]) -> None:
     made = from_dict(defaults(**changes))
+    values = to_dict(made.run, made.sweep)
 
-    assert from_dict(to_dict(made)) == made
-    assert to_dict(from_dict(to_dict(made))) == to_dict(made)
-    assert json.loads(json.dumps(to_dict(made))) == to_dict(made)  # plain values: no tuple, no dataclass
+    assert from_dict(values | {"published": []}) == made
+    assert json.loads(json.dumps(values)) == values  # plain: no tuple, no dataclass
 
 
 def test_to_dict_says_what_was_asked() -> None:
-    values = to_dict(from_dict(defaults(steps=7, target={"metric": "val/loss", "value": 1})))
+    values = to_dict(configured(steps=7, target={"metric": "val/loss", "value": 1}))
 
     assert (values["steps"], values["epochs"], values["examples"]) == (7, None, None)
     assert values["target"] == {"metric": "val/loss", "value": 1.0}
-    assert set(defaults()) - {"default_epochs", "grids"} == set(values)
+    assert set(defaults()) - {"default_epochs", "grids", "published", *SWEEP} == set(values)
+
+
+def test_a_record_says_how_its_sweep_was_conducted() -> None:
+    made = from_dict(defaults(jobs=2, retry=["failed"]))
+
+    assert set(to_dict(made.run, made.sweep)) - set(to_dict(made.run)) == set(SWEEP)
+
+
+def test_what_a_run_is_says_nothing_of_its_sweep_or_its_study() -> None:
+    names = {field.name for field in dataclasses.fields(RunConfig)}
+
+    assert names == {*RUN, "hidden"}
+    assert not names & {*SWEEP, *STUDY}
+    assert {field.name for field in dataclasses.fields(SweepConfig)} == {*SWEEP}
+
+
+@pytest.mark.parametrize("changes", [{}, {"trust": ["timm"], "data": {"_target_": "my_net.load", "root": ["a"]}}])
+def test_both_travel_between_processes_as_they_are(changes: dict[str, Any]) -> None:
+    made = from_dict(defaults(**changes))
+
+    assert pickle.loads(pickle.dumps(made)) == made
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [({"lr": 1}, {"lr": 1.0}), ({"epochs": 2}, {"epochs": 2.0}), ({"warmup": 0}, {"warmup": 0.0})]
 )
 def test_one_number_written_in_two_ways_is_one_configuration(one: dict[str, Any], other: dict[str, Any]) -> None:
-    assert repr(to_dict(from_dict(defaults(**one)))) == repr(to_dict(from_dict(defaults(**other))))
+    assert repr(to_dict(configured(**one))) == repr(to_dict(configured(**other)))
 
 
 def test_a_configuration_cannot_be_changed_after_the_border() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
-        from_dict(defaults()).lr = 1.0  # type: ignore[misc]
+        configured().lr = 1.0  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +118,7 @@ def test_a_configuration_cannot_be_changed_after_the_border() -> None:
     ],
 )
 def test_what_is_at_the_edge_of_the_allowed_is_allowed(name: str, value: Any) -> None:
-    from_dict(defaults(**{name: value}))
+    configured(**{name: value})
 
 
 # No knob without a value, no value without a knob
@@ -114,7 +136,7 @@ def test_every_option_of_every_group_names_what_it_is() -> None:
         options = {path.stem: read(f"{group}/{path.name}") for path in (CONFIGS / group).glob("*.yaml")}
         assert options.pop("own") == {"_target_": "???"}
         for option, values in options.items():
-            from_dict(defaults(**{group: values}))
+            configured(**{group: values})
             assert values["_target_"].startswith(("batchlab.", "torch.optim.")), option
 
 
@@ -268,7 +290,7 @@ def test_a_bad_value_is_refused_in_one_line_that_says_which_and_what_is_allowed(
     changes: dict[str, Any], shown: str, allowed: str
 ) -> None:
     with pytest.raises(BadRequest) as caught:
-        from_dict(defaults(**{"batch_size": 32} | changes))
+        configured(**{"batch_size": 32} | changes)
 
     said = str(caught.value)
     assert shown in said
@@ -334,7 +356,7 @@ def test_a_slip_of_the_finger_gets_the_key_that_was_meant() -> None:
     right = 0
     for typo, meant in TYPOS.items():
         with pytest.raises(BadRequest, match=rf"^unknown key '{typo}'") as caught:
-            from_dict(defaults(**{typo: 1}))
+            configured(**{typo: 1})
         right += f"did you mean '{meant}'?" in str(caught.value)
 
     assert right >= 0.9 * len(TYPOS)
@@ -347,10 +369,10 @@ def test_a_slip_of_the_finger_gets_the_key_that_was_meant() -> None:
 def test_micro_batches_of_a_given_size_fill_the_batch(batch_size: int, micro_batch_size: int) -> None:
     if micro_batch_size > batch_size:
         with pytest.raises(BadRequest):
-            from_dict(defaults(batch_size=batch_size, micro_batch_size=micro_batch_size))
+            configured(batch_size=batch_size, micro_batch_size=micro_batch_size)
         return
 
-    *full, last = from_dict(defaults(batch_size=batch_size, micro_batch_size=micro_batch_size)).micro_batch_sizes
+    *full, last = configured(batch_size=batch_size, micro_batch_size=micro_batch_size).micro_batch_sizes
 
     assert all(size == micro_batch_size for size in full)
     assert 1 <= last <= micro_batch_size
@@ -368,7 +390,7 @@ def test_as_many_micro_batches_as_asked_or_a_refusal_where_no_size_makes_so_many
             from_dict(values)
         return
 
-    *full, last = sizes = from_dict(values).micro_batch_sizes
+    *full, last = sizes = from_dict(values).run.micro_batch_sizes
 
     assert len(sizes) == accumulate
     assert len(set(full)) <= 1
@@ -379,10 +401,10 @@ def test_as_many_micro_batches_as_asked_or_a_refusal_where_no_size_makes_so_many
 @given(batch_size=st.integers(1, 200), accumulate=st.integers(1, 200))
 def test_the_number_that_a_refusal_proposes_is_accepted(batch_size: int, accumulate: int) -> None:
     try:
-        from_dict(defaults(batch_size=batch_size, accumulate=accumulate))
+        configured(batch_size=batch_size, accumulate=accumulate)
     except BadRequest as error:
         proposed = str(error).replace(",", " ").replace("use at most ", "use accumulate=").split("use accumulate=")[1]
-        from_dict(defaults(batch_size=batch_size, accumulate=int(proposed.split()[0])))
+        configured(batch_size=batch_size, accumulate=int(proposed.split()[0]))
 
 
 @pytest.mark.parametrize(
@@ -397,7 +419,7 @@ def test_the_number_that_a_refusal_proposes_is_accepted(batch_size: int, accumul
 def test_a_study_is_called_by_what_is_learnt_and_by_what_learns(
     data: str, model: str, study: str | None, name: str
 ) -> None:
-    made = from_dict(defaults(data={"_target_": data}, model={"_target_": model}, study=study))
+    made = configured(data={"_target_": data}, model={"_target_": model}, study=study)
 
     assert made.study_name == name
     assert config.is_folder_name(made.study_name)
@@ -433,7 +455,7 @@ def test_what_the_user_only_names_is_settled_before_anything_is_checked() -> Non
 
     made = config.from_hydra(composed, lambda values: {**values, "noise_scale": len(values["noise_scale"])})
 
-    assert made.noise_scale == 5.0
+    assert made.run.noise_scale == 5.0
 
 
 def test_a_composed_config_passes_with_its_interpolations_resolved() -> None:
@@ -441,7 +463,7 @@ def test_a_composed_config_passes_with_its_interpolations_resolved() -> None:
 
     composed = OmegaConf.create(defaults(reference_batch_size="${batch_size}", batch_size=16))
 
-    assert config.from_hydra(composed).reference_batch_size == 16
+    assert config.from_hydra(composed).run.reference_batch_size == 16
 
 
 @pytest.mark.parametrize(

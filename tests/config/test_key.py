@@ -3,9 +3,9 @@
 from typing import Any
 
 import pytest
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import from_dict, key, to_dict
+from batchlab.config import key, to_dict
 from batchlab.config.options import (
     EXECUTION,
     IDENTITY,
@@ -25,7 +25,7 @@ PLAIN = {"_target_": "torch.optim.SGD", "momentum": 0.0}
 
 
 def of(moves: Moves, *without: str, **changes: Any) -> str:
-    return key(from_dict(defaults(**{"device": "cpu", **changes})), moves, without=without)
+    return key(configured(**{"device": "cpu", **changes}), moves, without=without)
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def of(moves: Moves, *without: str, **changes: Any) -> str:
         ({"accumulate": 2}, EXECUTION),
         ({"target": {"metric": "val/loss", "value": 1.0}}, MEASUREMENTS),
         ({"eval_every": 3}, MEASUREMENTS),
-        ({"eval_batch_size": 7}, MEASUREMENTS | MEMORY),
+        ({"eval_batch_size": 7}, MEASUREMENTS),
         ({"instruments": {}}, MEASUREMENTS | SPEED | MEMORY),
         ({"workers": 2}, SPEED | MEMORY),
         ({"trust": ["timm"]}, PARTS),
         (
-            {"timeout": 3.0, "study": "x", "runs_dir": "y", "checkpoint_every": 9, "jobs": 2, "force": True},
+            {"timeout": 3.0, "study": "x", "runs_dir": "y", "checkpoint_every": 9},
             Moves.NOTHING,
         ),
     ],
@@ -96,14 +96,14 @@ def test_accumulation_is_what_came_of_it_and_as_it_was_asked_where_the_batch_siz
     ],
 )
 def test_a_record_has_the_key_of_its_run(changes: dict[str, Any]) -> None:
-    config = from_dict(defaults(**{"device": "cpu", **changes}))
+    config = configured(**{"device": "cpu", **changes})
 
     for moves in (IDENTITY, SPEED, MEMORY | PARTS):
         assert key(masked(to_dict(config)), moves) == key(config, moves)
 
 
 def test_a_record_from_before_an_option_is_of_the_value_that_runs_had_then() -> None:
-    config = from_dict(defaults(device="cpu"))
+    config = configured(device="cpu")
     added = [name for name, row in RUN.items() if row.was_added]
     before = {name: value for name, value in to_dict(config).items() if name not in added}
 
@@ -112,7 +112,7 @@ def test_a_record_from_before_an_option_is_of_the_value_that_runs_had_then() -> 
 
 
 def test_what_the_table_does_not_know_may_move_anything() -> None:
-    record = to_dict(from_dict(defaults()))
+    record = to_dict(configured())
 
     assert key(record | {"of_a_newer_version": 1}, MEMORY) != key(record | {"of_a_newer_version": 2}, MEMORY)
     assert key(record | {"hidden": ["data.root"]}, IDENTITY) == key(record, IDENTITY)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import from_dict
 from batchlab.sweep.identity import run_id
 
 ROWS = """\
@@ -56,7 +55,7 @@ def test_it_is_checked_at_the_border_and_kept_in_records(seen: dict[str, Any]) -
 def test_another_value_is_another_run_and_runs_from_before_it_keep_their_ids(seen: dict[str, Any]) -> None:
     before, *others = seen["ids"]
 
-    assert before == run_id(from_dict(defaults(device="cpu")))
+    assert before == run_id(configured(device="cpu"))
     assert len({before, *others}) == 3
 
 

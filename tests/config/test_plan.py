@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import RunConfig, from_dict
+from batchlab.config import RunConfig
 from batchlab.config.plan import plan, rate_at, scaled
 from batchlab.errors import BadRequest
 
@@ -16,7 +16,7 @@ N = 1437  # training examples of the digits
 
 def config(**changes: Any) -> RunConfig:
     plain = {"batch_size": 32, "default_epochs": 20, "lr_scaling": "none", "warmup": 0, "warmup_from": "zero"}
-    return from_dict(defaults(**plain | {"schedule": "constant", "eval_every": None, "log_every": None} | changes))
+    return configured(**plain | {"schedule": "constant", "eval_every": None, "log_every": None} | changes)
 
 
 def test_a_plan_worked_out_by_hand() -> None:

@@ -2,9 +2,8 @@
 
 import pytest
 from fake_nvml import Card, FakeNvml, divided, four
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import from_dict
 from batchlab.errors import BadRequest
 from batchlab.host.gpu_pool import gpus_for, models, without_other_programs
 from batchlab.host.neighbours import own_family
@@ -12,8 +11,8 @@ from batchlab.host.nvml import computing_on, read_driver
 
 
 def given(api: FakeNvml, *, device: str = "cuda", jobs: int = 4, **environ: str) -> list[str]:
-    config = from_dict(defaults(device=device, jobs=jobs))
-    return [gpu.uuid[4:5] for gpu in gpus_for(config, environ=environ, driver=read_driver(api))]
+    config = configured(device=device)
+    return [gpu.uuid[4:5] for gpu in gpus_for(config, jobs, environ=environ, driver=read_driver(api))]
 
 
 def test_each_point_gets_a_gpu() -> None:
@@ -78,9 +77,7 @@ def test_more_points_at_once_than_gpus_are_refused(api: FakeNvml, device: str, j
 
 def test_each_instance_of_a_divided_gpu_is_one_to_give() -> None:
     """CUDA shows one process the first alone, and each point is a process."""
-    found = gpus_for(
-        from_dict(defaults(device="cuda", jobs=2)), environ={}, driver=read_driver(divided("MIG-1", "MIG-2"))
-    )
+    found = gpus_for(configured(device="cuda"), 2, environ={}, driver=read_driver(divided("MIG-1", "MIG-2")))
 
     assert [gpu.uuid for gpu in found] == ["MIG-1", "MIG-2"]
 

@@ -8,7 +8,6 @@ from still_life import by_name, classified, standing
 from torture.tiny import tiny
 
 from batchlab import BadRequest, Task
-from batchlab.config import to_dict
 from batchlab.data import digits
 from batchlab.instruments.generalisation import Generalisation, clean_examples
 from batchlab.instruments.memorisation import Memorisation
@@ -318,6 +317,6 @@ def test_what_was_corrupted_must_be_of_the_training_set():
 
 def test_a_sweep_is_refused_before_its_first_point(tmp_path):
     config = tiny(tmp_path, instruments={"memory": {"_target_": "batchlab.instruments.memorisation.Memorisation"}})
-    problems, _ = examine([to_dict(config)])
+    problems, _ = examine([config])
     assert len(problems) == 1
     assert "needs wrong labels in the training set" in problems[0]

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_defaults import defaults
+from plain_defaults import configured
 from still_life import standing
 from sweep_runs import Lab
 from test_no_trace import trained
 from torch import nn
 
 from batchlab import Task
-from batchlab.config import from_dict
 from batchlab.config.plan import plan
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian_forms import hessian_forms
@@ -553,11 +552,9 @@ def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
 
 
 def test_a_refusal_names_the_instrument_by_its_key_in_the_config():
-    config = from_dict(
-        defaults(
-            device="cpu",
-            instruments={"second": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale", "draws": 9}},
-        )
+    config = configured(
+        device="cpu",
+        instruments={"second": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale", "draws": 9}},
     )
     _, task, _ = regression(n=32)
     with pytest.raises(BadRequest, match=r"^instruments\.second\.draws=9 cannot be"):

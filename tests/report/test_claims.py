@@ -125,7 +125,7 @@ def test_every_command_that_would_test_a_claim_composes_into_the_same_study() ->
         batchlab, sweep, *overrides = shlex.split(command)
         assert (batchlab, sweep) == ("batchlab", "sweep")
         with grid_composer(overrides) as composer:
-            points = composer.points(overrides)
+            points, _ = composer.grid(overrides)
         configs = [point.config for point in points]
         assert {config.study for config in configs} == {"fabricated"}, name
         assert len({config.seed for config in configs}) == 5

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
+from batchlab.recording.study_file import add_published
 from batchlab.report.html import as_html
 from batchlab.report.machine_readable import as_json
 from batchlab.report.markdown import as_markdown
@@ -45,6 +46,9 @@ FIGURES = [
 ]
 
 
+KEPT: dict[str, Any] = {"newer": [], "older": FIGURES}  # by the records
+
+
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("runs") / "invented"
@@ -62,6 +66,21 @@ def finals(size: int, lr: float, name: str) -> list[float]:
 
 def test_every_figure_is_there_once_in_its_order(report: Report) -> None:
     assert [beside.theirs.what for beside in report.published] == [entry["what"] for entry in FIGURES]
+
+
+def test_figures_of_the_study_are_shown_as_those_in_the_records_of_older_runs_are(tmp_path: Path) -> None:
+    newer, older = (write_study(tmp_path / name / "s", (8,), (0, 1), published=of) for name, of in KEPT.items())
+    add_published(newer, published(FIGURES))
+
+    assert make(newer).published == make(older).published
+    assert len(make(newer).published) == len(FIGURES)
+
+
+def test_a_figure_in_the_study_and_in_older_records_is_shown_once(tmp_path: Path) -> None:
+    folder = write_study(tmp_path / "study", (8,), (0,), published=FIGURES[:3])
+    add_published(folder, published(FIGURES[1:4]))
+
+    assert sorted(b.theirs.what for b in make(folder).published) == sorted(f["what"] for f in FIGURES[:4])
 
 
 def test_a_measurement_is_the_mean_over_seeds_at_the_best_rate(report: Report) -> None:

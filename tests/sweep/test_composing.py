@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, IntegerNode, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from batchlab.config import from_hydra, to_dict
+from batchlab.config import Request, from_hydra, to_dict
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import composing
 from batchlab.hydra_app.composing import Composer, pinned
@@ -59,16 +59,20 @@ def by_hydra_alone(composer: Composer, overrides: Sequence[str]) -> str:
         config = composer.loader.load_configuration("config", list(overrides), run_mode=RunMode.RUN)
         with open_dict(config):
             del config["hydra"]
-        return repr(to_dict(pinned(from_hydra(config))))
+        return _shown(from_hydra(config))
     except (HydraException, OmegaConfBaseException) as error:
         return str(translated(error))
     except BadRequest as error:
         return str(error)
 
 
+def _shown(asked: Request) -> str:
+    return repr(to_dict(pinned(asked.run), asked.sweep))
+
+
 def by_us(composer: Composer, overrides: Sequence[str]) -> str:
     try:
-        return repr(to_dict(composer.config(overrides)))
+        return _shown(composer.request(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         return str(translated(error))
     except BadRequest as error:
@@ -107,7 +111,7 @@ def by_hydras_laying(composer: Composer, overrides: Sequence[str]) -> str:
     try:
         base = composer.base(groups)
         parsed = composer.parser.parse_overrides([o for o in overrides if o not in GROUPS])
-        return repr(to_dict(pinned(composer.by_hydra(parsed, base))))
+        return _shown(composer.by_hydra(parsed, base))
     except (HydraException, OmegaConfBaseException) as error:
         return str(translated(error))
     except BadRequest as error:
@@ -185,7 +189,7 @@ def test_plain_values_need_no_omegaconf(
     monkeypatch.setattr(Composer, "by_hydra", lambda *_: pytest.fail("took the long way"))
     monkeypatch.setattr(OmegaConf, "to_container", lambda *_, **__: pytest.fail("took the long way"))
 
-    assert repr(to_dict(composer.config(overrides))) == expected
+    assert _shown(composer.request(overrides)) == expected
 
 
 @pytest.mark.parametrize("overrides", NOT_PLAIN, ids=" ".join)
@@ -205,11 +209,11 @@ def test_what_depends_on_something_is_hydras(
 
 
 def test_one_point_leaves_no_trace_in_the_next(composer: Composer) -> None:
-    before = repr(to_dict(composer.config(["data=nested"])))
+    before = _shown(composer.request(["data=nested"]))
 
     composer.config(["data=nested", "data.inner.b.c=[9]", "++data.inner.new=1", "batch_size=8"])
 
-    assert repr(to_dict(composer.config(["data=nested"]))) == before
+    assert _shown(composer.request(["data=nested"])) == before
 
 
 @dataclass

@@ -4,15 +4,15 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import RunConfig, from_dict
+from batchlab.config import RunConfig
 from batchlab.config.options import OPTIONS
 from batchlab.sweep.identity import digest, group_id, identity, run_id
 
 
 def made(**changes: Any) -> RunConfig:
-    return from_dict(defaults(**{"device": "cpu", **changes}))
+    return configured(**{"device": "cpu", **changes})
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import torch
 from sweep_runs import Lab
 
 from batchlab.config import RunConfig
-from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest
 from batchlab.records import RunRecord
 from batchlab.sweep.identity import run_folder
@@ -114,14 +113,10 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
     "study": [("study=mine", where, "runs/mine")],
     "runs_dir": [("runs_dir=elsewhere", where, "elsewhere/digits-mlp")],
 }
-# `trust` is refused or honoured before a run: tests/test_targets.py; what a whole sweep is told, and what a point does
-# when it is stopped: tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no knob: tests/cli; `workers`
-# changes nothing that is recorded: tests/training/test_streaming.py
-# `published` is the report's: tests/report/test_published.py
-ELSEWHERE = {
-    *("trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden", "published"),
-    *SWEEP,
-}
+# `trust` is refused or honoured before a run: tests/test_targets.py; what a point does when it is stopped:
+# tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no option: tests/cli; `workers` changes nothing that
+# is recorded: tests/training/test_streaming.py
+ELSEWHERE = {"trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden"}
 
 NETS = """
 import torch

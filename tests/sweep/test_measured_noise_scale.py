@@ -105,7 +105,7 @@ def test_a_grid_reads_a_run_once_and_says_what_it_found(here: Path, capsys: pyte
     words = ["device=cpu", "batch_size=8,32", "lr_scaling=noise", "noise_scale=digits/one-1,digits/two-2,5"]
 
     with grid_composer(words) as composer:
-        points = composer.points(words)
+        points, _ = composer.grid(words)
 
     found = [(point.config.batch_size, point.config.noise_scale) for point in points]
     assert found == [(8, 100.0), (8, 7.0), (8, 5.0), (32, 100.0), (32, 7.0), (32, 5.0)]
@@ -122,7 +122,7 @@ def test_a_job_of_another_launcher_gets_the_number(here: Path) -> None:
     sweeper, launcher = GridSweeper("sweep"), KeptJobs()
     sweeper.launcher = launcher
     with grid_composer(words) as composer:
-        (point,) = composer.points(words)
+        (point,), _ = composer.grid(words)
 
     sweeper._elsewhere()([point])
 

@@ -174,7 +174,8 @@ def test_a_job_that_slurm_starts_again_resumes_a_forced_point(
     variables: dict[str, str], forced: bool, lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     point = lab.point("force=true")
-    assert not_forced_twice(point).config.force  # nothing is there yet
+    sweep = lab.sweep(point)
+    assert not_forced_twice(point, sweep).force  # nothing is there yet
     begun = point.new_record(RunStatus.INTERRUPTED, "", environment={"variables": {"SLURM_JOB_ID": "7"}})
     make_folder(point.folder)
     write_record(point.folder, begun)
@@ -183,7 +184,7 @@ def test_a_job_that_slurm_starts_again_resumes_a_forced_point(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
 
-    assert not_forced_twice(point).config.force is forced
+    assert not_forced_twice(point, sweep).force is forced
 
 
 def test_a_signal_ends_the_wait_for_a_launcher(lab: Lab) -> None:

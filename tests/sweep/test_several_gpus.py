@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from faked_cuda import environment
-from plain_defaults import defaults
+from plain_defaults import conducted, configured
 from sweep_runs import Silent
 
-from batchlab.config import from_dict
+from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
@@ -72,10 +72,11 @@ class Server:
         self.together: list[list[str | None]] = []  # the GPUs that were used at once
         self.patience = threading.Timer(0.0, self.answer)
 
-    def start(self, target: object, values: Any, folder: str, identity: Any, gpu: str | None) -> tuple[Any, Connection]:
+    def start(
+        self, target: object, config: RunConfig, sweep: object, folder: str, identity: Any, gpu: str | None
+    ) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
         process = Process()
-        config = from_dict(values)
         self.given.append((config.device, gpu))
         record = Point(config).new_record(RunStatus.COMPLETED, "")
         self.running.append((process, theirs, record.to_dict()))
@@ -104,11 +105,11 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def points(count: int, **changes: Any) -> list[Point]:
-    return [Point(from_dict(defaults(device="cuda", jobs=4, seed=seed, **changes))) for seed in range(count)]
+    return [Point(configured(device="cuda", seed=seed, **changes)) for seed in range(count)]
 
 
 def run(server: Server, count: int, gpus: Sequence[Gpu] = GPUS) -> SweepOutcome:
-    return run_grid(points(count), server, Silent(), gpus)  # type: ignore[arg-type]
+    return run_grid(points(count), conducted(jobs=4), server, Silent(), gpus)  # type: ignore[arg-type]
 
 
 def test_each_point_at_once_has_a_gpu_of_its_own_and_no_config_names_it() -> None:
@@ -279,21 +280,21 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     tried: list[list[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     (chosen,) = points(1, study="here")
-    config = from_dict(defaults(device="cuda", study="here"))
+    config = configured(device="cuda", study="here")
 
-    _, final = conducting.conducted([Point(config, auto=True)])
+    _, final = conducting.conducted([Point(config, auto=True)], conducted())
 
     assert tried == [["cuda"], ["cpu"]]
-    assert [point.run_id for point in final] == [Point(from_dict(defaults(device="cpu", study="here"))).run_id]
+    assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
     assert final[0].run_id != chosen.run_id
     assert "device=auto uses the CPU: its memory is full; wait\n" in capsys.readouterr().err
 
 
 def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[list[str]]) -> None:
-    config = from_dict(defaults(device="cuda"))
+    config = configured(device="cuda")
 
     with pytest.raises(BadRequest, match="device=cuda cannot be used: its memory is full; wait, or use device=cpu"):
-        conducting.conduct([Point(config), Point(from_dict(defaults(device="cuda", seed=1)), auto=True)])
+        conducting.conduct([Point(config), Point(configured(device="cuda", seed=1), auto=True)], conducted())
     assert tried == [["cuda", "cuda"]]
 
 
@@ -339,7 +340,7 @@ def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one
     assert done.returncode == 0, done.stdout + done.stderr
     records = [RunRecord.from_dict(json.loads(path.read_text())) for path in tmp_path.glob("runs/four/*/record.json")]
     plain = {"device": "cuda", "threads": 1, "examples": 512, "study": "four"}
-    alone = [from_dict(defaults(batch_size=size, seed=seed, **plain)) for size in (64, 256) for seed in (0, 1)]
+    alone = [configured(batch_size=size, seed=seed, **plain) for size in (64, 256) for seed in (0, 1)]
     assert sorted(record.run_id for record in records) == sorted(Point(config).run_id for config in alone)
     assert [record.config["device"] for record in records] == ["cuda"] * 4
     assert len({record.environment["variables"]["CUDA_VISIBLE_DEVICES"] for record in records}) == 4

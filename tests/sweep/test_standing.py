@@ -8,7 +8,7 @@ from batchlab.recording.checkpoint_files import write_checkpoint
 from batchlab.recording.run_folder import write_record
 from batchlab.records import RunStatus
 from batchlab.sweep.limits import Limits
-from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
+from batchlab.sweep.standing import Action, plan_lines, stands_failed
 
 ANSWERS = ("completed", "oom", "diverged")
 
@@ -24,48 +24,48 @@ def left(point, status, *, attempts=1, step=None):
 
 @pytest.mark.parametrize("status", ANSWERS)
 def test_an_answer_stands(lab, status):
-    assert standing(left(lab.point(), status)).action is Action.SKIP
-    assert standing(left(lab.point("force=true"), status)).action is Action.RUN
+    assert lab.standing(left(lab.point(), status)).action is Action.SKIP
+    assert lab.standing(left(lab.point("force=true"), status)).action is Action.RUN
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout"])
 def test_what_would_most_likely_end_the_same_stands_until_it_is_retried(lab, status):
-    assert standing(left(lab.point(), status, step=30)).action is Action.SKIP
-    assert standing(lab.point(f"retry=[{status}]")).action is Action.RESUME
+    assert lab.standing(left(lab.point(), status, step=30)).action is Action.SKIP
+    assert lab.standing(lab.point(f"retry=[{status}]")).action is Action.RESUME
     other = "timeout" if status == "failed" else "failed"
-    assert standing(lab.point(f"retry=[{other}]")).action is Action.SKIP
+    assert lab.standing(lab.point(f"retry=[{other}]")).action is Action.SKIP
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "killed"])
 def test_what_is_unfinished_goes_on(lab, status):
     point = left(lab.point(), status)
-    assert (standing(point).action, standing(point).why) == (
+    assert (lab.standing(point).action, lab.standing(point).why) == (
         Action.RUN,
         f"again from its first step, was {status}",
     )
-    found = standing(left(point, status, step=1200))
+    found = lab.standing(left(point, status, step=1200))
     assert (found.action, found.why) == (Action.RESUME, f"from step 1,200, was {status}")
     assert found.answered_at is None
 
 
 def test_an_answer_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(lab):
-    found = standing(left(lab.point("retry=[oom]"), "oom"))
+    found = lab.standing(left(lab.point("retry=[oom]"), "oom"))
     assert found.action is Action.RUN
     assert found.answered_at == found.record.ended_at
 
 
 def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted(lab):
     point = left(lab.point(), "oom", attempts=0)
-    assert standing(point).action is Action.SKIP
-    assert standing(lab.point("retry=[oom]")).action is Action.SKIP  # it would not be tried all the same
-    assert standing(lab.point("skip_larger=false")).action is Action.RUN
+    assert lab.standing(point).action is Action.SKIP
+    assert lab.standing(lab.point("retry=[oom]")).action is Action.SKIP  # it would not be tried all the same
+    assert lab.standing(lab.point("skip_larger=false")).action is Action.RUN
 
 
 def test_the_plan_names_every_point_and_counts_them(lab):
     points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
     left(points[0], "completed")
     left(points[1], "killed", step=7)
-    assert list(plan_lines([standing(point) for point in points])) == [
+    assert list(plan_lines([lab.standing(point) for point in points])) == [
         "skip   batch_size=8  (completed)",
         "resume batch_size=32  (from step 7, was killed)",
         "run    batch_size=64  (new)",
@@ -76,10 +76,10 @@ def test_the_plan_names_every_point_and_counts_them(lab):
 def test_points_without_an_answer_that_are_left_alone_are_said(lab):
     points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
     left(points[0], "completed")
-    assert stands_failed([standing(point) for point in points]) is None
+    assert stands_failed([lab.standing(point) for point in points]) is None
     left(points[1], "failed")
     left(points[2], "timeout")
-    said = stands_failed([standing(point) for point in points])
+    said = stands_failed([lab.standing(point) for point in points])
     assert said == "2 points without an answer left as they are (failed,timeout): --retry failed,timeout runs them"
 
 
@@ -101,7 +101,9 @@ def test_larger_micro_batches_of_the_same_configuration_are_not_tried(lab):
     assert limits.too_large(lab.point("batch_size=512", "accumulate=2")) is not None
     assert limits.too_large(lab.point("batch_size=256", "model=cnn")) is None
     assert limits.too_large(lab.point("batch_size=256", "precision=bf16")) is None
-    assert limits.too_large(lab.point("batch_size=256", "skip_larger=false")) is None
+    everything = Limits(skip_larger=False)
+    everything.learn(*tried(lab.point("batch_size=128")))
+    assert everything.too_large(lab.point("batch_size=256")) is None
 
 
 def test_what_did_not_fit_beside_another_run_is_no_limit(lab):

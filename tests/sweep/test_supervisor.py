@@ -13,7 +13,6 @@ from batchlab.errors import BadRequest, StorageError
 from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
 from batchlab.sweep import supervisor
-from batchlab.sweep.conduct import conduct
 from batchlab.sweep.progress import UnreadConsole, progress
 
 BASE = ("batch_size=64", "examples=640")
@@ -181,9 +180,9 @@ def test_points_at_once_are_marked_as_sharing_the_machine(lab, monkeypatch):
 def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     with pytest.raises(BadRequest, match=r"jobs=3 points at once with threads=1 need 3 cores.*has 2: use jobs=2"):
-        conduct([lab.point("jobs=3")])
+        lab.conduct(lab.point("jobs=3"))
     with pytest.raises(BadRequest, match="need 4 cores"):
-        conduct([lab.point("jobs=2", "threads=2")])
+        lab.conduct(lab.point("jobs=2", "threads=2"))
 
 
 def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
@@ -201,7 +200,7 @@ def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_path):
     lab.run(lab.point(*BASE))
     before = sorted(path for path in tmp_path.rglob("*"))
-    assert conduct([lab.point(*BASE, "dry_run=true"), lab.point(*BASE, "seed=1", "dry_run=true")]) == 0
+    assert lab.conduct(lab.point(*BASE, "dry_run=true"), lab.point(*BASE, "seed=1", "dry_run=true")) == 0
     assert capsys.readouterr().out.splitlines() == [
         "skip   batch_size=64  (completed)",
         "run    seed=1  (new)",
@@ -212,14 +211,16 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_pat
 
 def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(lab, tmp_path):
     asked = (*BASE, "model._target_=nets.Net")
-    assert conduct([lab.point(*asked)]) == 0
+    assert lab.conduct(lab.point(*asked)) == 0
     (tmp_path / "nets.py").write_text(NETS + "\n# changed\n")
     with pytest.raises(BadRequest, match=r"nets\.py changed since") as refusal:
-        conduct([lab.point(*asked), lab.point(*asked, "seed=1")])
+        lab.conduct(lab.point(*asked), lab.point(*asked, "seed=1"))
     assert "accept_changed=true" in str(refusal.value)
-    assert conduct([lab.point(*asked)]) == 0  # nothing is to be run: the answer stands
-    assert conduct([lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")]) == 0
-    assert conduct([lab.point(*asked, "seed=2")]) == 0  # accepted once is accepted
+    assert lab.conduct(lab.point(*asked)) == 0  # nothing is to be run: the answer stands
+    assert (
+        lab.conduct(lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")) == 0
+    )
+    assert lab.conduct(lab.point(*asked, "seed=2")) == 0  # accepted once is accepted
     config = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())["config"]
     assert config["accept_changed"] is True
 
@@ -300,5 +301,5 @@ def test_results_that_cannot_be_written_are_no_success(lab, capsys):
     point = lab.point(*BASE)
     (point.study_folder / "results.csv").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and kept"):
-        conduct([point])
+        lab.conduct(point)
     assert "completed" in capsys.readouterr().out  # the table is shown all the same

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain_defaults import defaults
+from plain_defaults import configured
 from torch import nn
 
-from batchlab.config import RunConfig, from_dict
+from batchlab.config import RunConfig
 from batchlab.records import RunRecord
 from batchlab.run import Identity, Listener, run
 from batchlab.task import Task
@@ -80,7 +80,7 @@ def tiny(runs_dir: Path | str, *, model: Mapping[str, Any] | None = None, **chan
         "study": "study",
         "runs_dir": str(runs_dir),
     }
-    return from_dict(defaults(**values | changes))
+    return configured(**values | changes)
 
 
 def folder_of(config: RunConfig, name: str = RUN_ID) -> Path:

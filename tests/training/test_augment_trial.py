@@ -9,7 +9,6 @@ import torch
 from torture.tiny import tiny
 
 from batchlab import BadRequest, uniform
-from batchlab.config import to_dict
 from batchlab.preflight import examine
 from batchlab.training.augment_trial import augmented_twice
 from batchlab.training.devices.cpu import CpuDevice
@@ -74,7 +73,7 @@ def test_one_that_depends_on_example_and_draw_alone_is_taken_and_rounding_forgiv
 
 def test_an_augmentation_in_place_leaves_the_set_that_is_fingerprinted_alone(tmp_path):
     grid = [
-        to_dict(tiny(tmp_path, data={"_target_": target}))
+        tiny(tmp_path, data={"_target_": target})
         for target in ("torture.tiny.Data", "streamed_sets.Augmented", "streamed_sets.InPlace")
     ]
 

@@ -7,7 +7,6 @@ import torch
 from simulated_device import simulated_cuda
 from torture.tiny import tiny, train
 
-from batchlab.config import to_dict
 from batchlab.errors import BadRequest
 from batchlab.preflight import examine
 from batchlab.records import RunStatus
@@ -46,7 +45,7 @@ def aten(monkeypatch):
 
 
 def grid(tmp_path, *deterministic, device="cuda"):
-    return [to_dict(tiny(tmp_path, device=device, deterministic=each)) for each in deterministic]
+    return [tiny(tmp_path, device=device, deterministic=each) for each in deterministic]
 
 
 def test_atens_rule_would_be_seen(aten, tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ from faked_cuda import faked_cuda
 from simulated_device import simulated_cuda
 from torture.tiny import Net, tiny
 
-from batchlab.config import to_dict
 from batchlab.errors import BadRequest
 from batchlab.preflight import examine
 from batchlab.training.devices.cpu import CpuDevice
@@ -146,8 +145,8 @@ def test_preflight_refuses_a_forward_pass_that_switches(tmp_path):
     config = tiny(tmp_path, device="cuda")
     model = {"_target_": f"{__name__}.Switching"}
     with simulated_cuda():
-        quiet, _ = examine([to_dict(config)])
-        problems, _ = examine([to_dict(dataclasses.replace(config, model=model))])
+        quiet, _ = examine([config])
+        problems, _ = examine([dataclasses.replace(config, model=model)])
 
     assert quiet == []
     assert problems == [

@@ -5,11 +5,10 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from plain_defaults import defaults, read
+from plain_defaults import configured, read
 from torch import nn
 
 from batchlab import BadRequest, Task
-from batchlab.config import from_dict
 from batchlab.training import assembly
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.ghost_batch_norm import GhostBatchNorm, give_ghosts
@@ -257,7 +256,7 @@ def test_ghosts_of_one_value_per_channel_are_refused_and_ghosts_of_one_image_are
 
 
 def built(**keys):
-    config = from_dict(defaults(device="cpu", model=read("model/cnn.yaml") | keys))
+    config = configured(device="cpu", model=read("model/cnn.yaml") | keys)
     images = drawn(8, 1, 8, 8), torch.arange(8) % 2
     return assembly.build_model(config, Task.classification(images, images), CPU)
 

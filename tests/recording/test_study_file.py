@@ -1,0 +1,71 @@
+"""What a study shows beside its runs: kept in its folder, added to by each sweep, readable whatever became of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from batchlab.config.published import Published, published
+from batchlab.recording.run_folder import studies
+from batchlab.recording.study_file import STUDY, add_published, read_published
+
+
+def figure(what: str, value: float = 0.9, **more: Any) -> Published:
+    (made,) = published([{"what": what, "value": value, "source": "Somebody et al. 2017", **more}])
+    return made
+
+
+def test_what_was_added_is_read_back_as_it_was(tmp_path: Path) -> None:
+    figures = (
+        figure("accuracy", batch_size=8, where={"precision": "bf16"}),
+        figure("loss", spread=0.1, ours="best_rate"),
+    )
+
+    add_published(tmp_path / "runs/study", figures)
+
+    assert read_published(tmp_path / "runs/study") == figures
+
+
+def test_another_sweep_adds_its_figures_and_a_corrected_one_takes_the_place_of_the_old(tmp_path: Path) -> None:
+    add_published(tmp_path, [figure("accuracy", 0.9), figure("loss", 1.0)])
+    add_published(tmp_path, [figure("accuracy", 0.95), figure("accuracy", 0.8, batch_size=8)])
+
+    found = [(one.what, one.value[0], one.batch_size) for one in read_published(tmp_path)]
+    assert found == [("accuracy", 0.95, None), ("loss", 1.0, None), ("accuracy", 0.8, 8)]
+
+
+def test_the_same_figures_again_write_nothing(tmp_path: Path) -> None:
+    add_published(tmp_path, [figure("accuracy")])
+    before = (tmp_path / STUDY).stat()
+
+    add_published(tmp_path, [figure("accuracy")])
+
+    after = (tmp_path / STUDY).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_password_in_a_source_is_not_kept(tmp_path: Path) -> None:
+    add_published(tmp_path, [Published("accuracy", (0.9, 0.9), "https://me:secret@papers.org/1")])
+
+    assert "secret" not in (tmp_path / STUDY).read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{", "cannot be read"), ("[]", "cannot be read"), ('{"published": [{"what": "x"}]}', "published[0].source=null")],
+)
+def test_a_damaged_file_is_said_and_shows_nothing(text: str, says: str, tmp_path: Path) -> None:
+    (tmp_path / STUDY).write_text(text)
+    damaged: list[str] = []
+
+    assert read_published(tmp_path, damaged) == ()
+    assert len(damaged) == 1
+    assert says in damaged[0]
+
+
+def test_a_study_without_figures_has_no_file_and_nothing_to_say(tmp_path: Path) -> None:
+    damaged: list[str] = []
+
+    assert read_published(tmp_path, damaged) == ()
+    assert damaged == []
+    assert list(studies(tmp_path)) == []
