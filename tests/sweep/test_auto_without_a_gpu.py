@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain_defaults import defaults
+from plain_defaults import configured
 
-from batchlab.config import from_dict
 from batchlab.errors import BadRequest
 from batchlab.sweep.checking import check
 from batchlab.sweep.find import find
@@ -25,7 +24,7 @@ COMMANDS: dict[str, Callable[[Point], int]] = {
 def on_a_gpu(folder: Path, *, auto: bool) -> Point:
     """A point whose device the parent took for a GPU; this PyTorch finds no driver."""
     sizes = {"batch_size": 8, "accumulate": 2, "study": "here", "runs_dir": str(folder)}
-    return Point(from_dict(defaults(device="cuda", **sizes)), auto=auto)
+    return Point(configured(device="cuda", **sizes), auto=auto)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

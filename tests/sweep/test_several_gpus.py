@@ -162,7 +162,7 @@ def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pyt
                 others.close()  # the other sweep ends
 
         monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
-        run_grid(points(2), server, Listening(), GPUS)  # type: ignore[arg-type]
+        run_grid(points(2), conducted(jobs=4), server, Listening(), GPUS)  # type: ignore[arg-type]
 
     assert waits == 3
     assert len(server.given) == 2
@@ -310,7 +310,7 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
             given.append(self.gpu)
 
     monkeypatch.setattr(conducting, "WarmServer", Noting)
-    monkeypatch.setattr(conducting, "gpus_of", lambda points: GPUS)
+    monkeypatch.setattr(conducting, "gpus_of", lambda points, jobs: GPUS)
     monkeypatch.setattr(conducting, "check_grid", lambda left, server: [])
     monkeypatch.setattr(conducting, "check_unchanged", lambda left, found: None)
     for in_use in (GPUS[:1], GPUS):
@@ -318,7 +318,7 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
         monkeypatch.setattr(
             conducting, "without_other_programs", lambda gpus, there=foreign: [g for g in gpus if g.uuid not in there]
         )
-        conducting.conduct(points(2))
+        conducting.conduct(points(2), conducted(jobs=4))
 
     assert given == ["GPU-b", "GPU-a"]
 

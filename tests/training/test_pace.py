@@ -4,12 +4,11 @@ import contextlib
 
 import pytest
 import torch
-from plain_defaults import defaults
+from plain_defaults import configured
 from simulated_device import simulated_cuda
 from torch import nn
 
 from batchlab import Task, probe
-from batchlab.config import from_dict
 from batchlab.instruments.throughput import Throughput
 from batchlab.training.batches import Batches
 from batchlab.training.busy import busy_share_of
@@ -150,7 +149,7 @@ def test_find_asks_for_the_share_in_the_precision_that_it_times():
     with run_of(5e-6) as (cuda, state):
         state.precision = Told("fp32", state.device)
         cuda.gpus[0].before_kernel = lambda _: entered.append("kernel")
-        share = probe._busy(from_dict(defaults(device="cuda")), probe._Course(state=state), 4, cuda.clock)
+        share = probe._busy(configured(device="cuda"), probe._Course(state=state), 4, cuda.clock)
 
     assert share == pytest.approx(0.5, rel=0.1)
     assert (entered[0], entered[-1], set(entered[1:-1])) == ("in", "out", {"kernel"})
