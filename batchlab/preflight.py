@@ -1,7 +1,7 @@
 """Checks a whole grid before its first point, in a child of the warm server: what fails here starts nothing."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -16,6 +16,7 @@ from batchlab.instruments.panel import build_instruments
 from batchlab.printable import counted
 from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
+from batchlab.records import Facts
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
@@ -40,18 +41,18 @@ class Parts:
     metrics: tuple[str, ...]  # what a target may name
     directed: tuple[str, ...]  # those of them whose better direction is known
     norm: str | None  # a BatchNorm layer, where the model cannot train on one example alone
-    facts: Mapping[str, Any]  # of `examine`
+    facts: Facts
 
 
-def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Mapping[str, Any]]]:
+def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
     """What is wrong with the grid, one line each (none: everything may start), and what each point would be made with.
 
     Each distinct combination of what is `TRIED` is built once and passed one small batch; sizes are checked for every
-    point. Of a point is told: `data_fingerprint` (None where the data could not be made), `torch` and `device_name`.
+    point.
     """
     found: dict[str, None] = {}  # in order, each once
-    facts: list[Mapping[str, Any]] = []
-    nowhere = {"data_fingerprint": None, "torch": metadata.version("torch"), "device_name": None}
+    facts: list[Facts] = []
+    nowhere = Facts(torch=metadata.version("torch"))
     built: dict[str, Parts | None] = {}
     # One process makes all points.
     allow_deterministic([config.device for config in grid if config.deterministic])
@@ -91,11 +92,11 @@ def _build(config: RunConfig) -> Parts:
     two = _two_examples(train, task, config.seed, device)
     metrics = _try_a_batch(precision, task, model, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
-    facts = {
-        "data_fingerprint": fingerprint,
-        "torch": metadata.version("torch"),
-        "device_name": device.name() or environment().get("cpu"),
-    }
+    facts = Facts(
+        data_fingerprint=fingerprint,
+        torch=metadata.version("torch"),
+        device_name=device.name() or environment().get("cpu"),
+    )
     norm = _needs_two_examples(precision, task, model, next(slices(two, 1)))
     return Parts(length(train), metrics, directed, norm, facts)
 

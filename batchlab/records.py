@@ -44,6 +44,26 @@ class Measurement:
     n: int | None = None  # the sample the interval rests on
 
 
+@dataclass(frozen=True)
+class RunIdentity:
+    """Which run this is, and how it was requested."""
+
+    run_id: str
+    study: str
+    group: str  # the id shared by the runs that differ in the seed alone
+    overrides: tuple[str, ...] = ()
+    answered_at: str | None = None  # `ended_at` of the final result that is to be measured again
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the preflight found that a point would be made with."""
+
+    data_fingerprint: str | None = None  # None: the data could not be made
+    torch: str  # its version as the package's metadata has it, as in a record's environment
+    device_name: str | None = None  # the GPU's name, on the CPU the processor's; None: not known
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything that is kept of a run beside its curves: `record.json`, and a row of `results.csv`."""

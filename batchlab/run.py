@@ -5,7 +5,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from batchlab.recording.journal import Journal, NotItsJournal, read_journal
 from batchlab.recording.ledger import Ledger
 from batchlab.recording.masking import concealed, masked, masked_overrides
 from batchlab.recording.run_folder import METRICS, hold, read_record, set_damaged_aside, write_config, write_record
-from batchlab.records import Measurement, RunRecord, RunStatus
+from batchlab.records import Measurement, RunIdentity, RunRecord, RunStatus
 from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import Batches, length
 from batchlab.training.checkpoint import Checkpointer
@@ -34,17 +34,6 @@ from batchlab.training.loop import train
 from batchlab.training.phase import BUILDING, CHECKPOINT, DATA, Phase
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Which run this is: its id, its study, and how it was asked for."""
-
-    run_id: str
-    study: str
-    group: str  # the id shared by the runs that differ in the seed alone
-    overrides: tuple[str, ...] = ()
-    answered_at: str | None = None  # `ended_at` of the answer that stands and is to be measured again
 
 
 class Listener:
@@ -66,7 +55,7 @@ class Listener:
 def run(
     config: RunConfig,
     folder: Path,
-    identity: Identity,
+    identity: RunIdentity,
     *,
     sweep: SweepConfig | None = None,
     listener: Listener | None = None,
@@ -120,7 +109,7 @@ class _Point:
         config: RunConfig,
         sweep: SweepConfig | None,
         folder: Path,
-        identity: Identity,
+        identity: RunIdentity,
         before: RunRecord | None,
         closing: contextlib.ExitStack,
     ) -> None:

@@ -10,7 +10,8 @@ from simulated_device import simulated_cuda
 
 from batchlab.device_trial import why_unusable
 from batchlab.errors import BadRequest
-from batchlab.sweep.worker import findings
+from batchlab.sweep.messages import DeviceFailed, GridAccepted
+from batchlab.sweep.worker import check
 
 
 def raising(error: Exception) -> Callable[[str], None]:
@@ -94,19 +95,18 @@ def test_a_product_that_is_tried_leaves_later_ones_deterministic(monkeypatch: py
     seen: list[str | None] = []
     with simulated_cuda() as cuda:
         cuda.gpus[0].before_kernel = lambda _: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
-        found = findings([configured(device="cuda"), configured(device="cuda", deterministic=True)])
+        found = check([configured(device="cuda"), configured(device="cuda", deterministic=True)])
     torch.use_deterministic_algorithms(False)
 
     assert set(seen) == {":4096:8"}
-    assert found == ([], [], None)
+    assert found == GridAccepted(())
 
 
 def test_a_device_that_fails_ends_the_check_of_a_grid_first() -> None:
     with simulated_cuda() as cuda:
         cuda.gpus[0].broken = "no kernel image is available for execution on the device"
-        found = findings([configured(device="cpu"), configured(device="cuda")])
+        found = check([configured(device="cpu"), configured(device="cuda")])
 
-    assert found[:2] == ([], [])
-    assert found[2] is not None
-    assert found[2][0] == "cuda"
-    assert found[2][1].startswith("this PyTorch has no kernels for a GPU of its kind")
+    assert isinstance(found, DeviceFailed)
+    assert found.device == "cuda"
+    assert found.why.startswith("this PyTorch has no kernels for a GPU of its kind")

@@ -58,7 +58,7 @@ def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
     problems, facts = examine(grid)
 
     assert problems == []
-    assert [fact["device_name"] for fact in facts] == [NAMES[index]] * 2
+    assert [fact.device_name for fact in facts] == [NAMES[index]] * 2
     assert only_used(cuda, index)
 
 

@@ -7,14 +7,16 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
+from typing import assert_never
 
 from batchlab.config import SweepConfig
 from batchlab.host.exit_status import classify, oom_kill_count
 from batchlab.recording.files import now_utc
 from batchlab.recording.run_folder import hold, read_record, write_record
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import RunIdentity, RunRecord, RunStatus
 from batchlab.sweep import worker
 from batchlab.sweep.identity import group_id
+from batchlab.sweep.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
 from batchlab.sweep.points import Point, Spectator
 from batchlab.sweep.server import ENDS_WITHIN, WarmServer
 from batchlab.sweep.server import ended as is_ended
@@ -49,25 +51,26 @@ class Attempt:
 
     def hear(self, spectator: Spectator) -> None:
         """Takes one message of its process."""
-        name = self.point.run_id
         try:
-            kind, content = self.connection.recv()
+            message: OfARun = self.connection.recv()
         except (EOFError, OSError):
             self.finished = True
             return
-        if kind == "record":
-            self.record, self.said_all_at = RunRecord.from_dict(content), self.clock()
-        elif kind == "planned":
-            spectator.expect(name, content)
-        elif kind == "say":
-            spectator.say(f"{_named(self.point)}: {content}")
-        elif kind == "held":
-            self.held = content
-        elif kind == "storage":
-            self.storage = content
-        else:
-            loss, speed = content.get("train/loss"), content.get("speed/examples_per_second")
-            spectator.update(name, content["examples"], loss, speed)
+        match message:
+            case Planned(run_id, examples):
+                spectator.expect(run_id, examples)
+            case Progress(run_id, examples, loss, examples_per_second):
+                spectator.update(run_id, examples, loss, examples_per_second)
+            case Notice(text=text):
+                spectator.say(f"{_named(self.point)}: {text}")
+            case Ended(record=record):
+                self.record, self.said_all_at = record, self.clock()
+            case Held(by=by):
+                self.held = by
+            case StorageFailed(reason=reason):
+                self.storage = reason
+            case _:
+                assert_never(message)
 
     def watch_the_clock(self) -> None:
         """Asks it to end when its time is up, and ends it when asking did not help."""
@@ -154,15 +157,9 @@ def begin(
 ) -> Attempt:
     """Starts the point's process, with the GPU `gpu` (its UUID) alone where it was given one."""
     config = point.config
-    identity = {
-        "run_id": point.run_id,
-        "study": config.study_name,
-        "group": group_id(config),
-        "overrides": point.overrides,
-        "answered_at": answered_at,
-    }
+    identity = RunIdentity(point.run_id, config.study_name, group_id(config), point.overrides, answered_at)
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, config, sweep, str(point.folder), identity, gpu=gpu)
+    process, connection = server.start(worker.work, config, sweep, point.folder, identity, gpu=gpu)
     return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
 
 

@@ -11,23 +11,21 @@ from batchlab.printable import printable
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.files import plain
 from batchlab.recording.masking import MASK, masked
-from batchlab.records import RunRecord
+from batchlab.records import Facts, RunRecord
 
 MOST_NAMED = 2  # points or files named in one sentence
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the preflight found for points that share their data and model."""
+class MadeWith:
+    """What points that share their data and model would be made with now."""
 
     code: Mapping[str, str]  # recording.code_files of the points' targets
-    data: Mapping[str, Any]  # the config group the fingerprint is of
-    data_fingerprint: str | None
-    torch: str  # as the package's metadata says it, as in a record's environment
-    device_name: str | None  # the GPU's name, on the CPU the processor's; None: not known, nothing is said
+    data: Mapping[str, object]  # the config group the fingerprint is of
+    facts: Facts
 
 
-def changes(existing: Sequence[RunRecord], new: Facts) -> list[str]:
+def changes(existing: Sequence[RunRecord], new: MadeWith) -> list[str]:
     """One sentence for each difference between `new` and what the `existing` records were made with.
 
     `existing` are records of one study with the targets of `data` and `model` and the kind of device that `new` was
@@ -37,8 +35,8 @@ def changes(existing: Sequence[RunRecord], new: Facts) -> list[str]:
     """
     return [
         *_of_code(existing, new.code),
-        *_of_fact(existing, new.torch, _torch, "PyTorch {} -> {}"),
-        *_of_device(existing, new.device_name),
+        *_of_fact(existing, new.facts.torch, _torch, "PyTorch {} -> {}"),
+        *_of_device(existing, new.facts.device_name),
         *_of_data(existing, new),
     ]
 
@@ -114,13 +112,13 @@ def _of_device(existing: Sequence[RunRecord], new: str | None) -> list[str]:
     return [] if known else _of_fact(existing, new, lambda record: record.device_model, "device: {} -> {}")
 
 
-def _of_data(existing: Sequence[RunRecord], new: Facts) -> list[str]:
-    group = _as_recorded(new.data)
+def _of_data(existing: Sequence[RunRecord], new: MadeWith) -> list[str]:
+    group, found = _as_recorded(new.data), new.facts.data_fingerprint
     other = [
         record
         for record in existing
-        if None not in (record.data_fingerprint, new.data_fingerprint)
-        and record.data_fingerprint != new.data_fingerprint
+        if None not in (record.data_fingerprint, found)
+        and record.data_fingerprint != found
         and _as_recorded(record.config.get("data")) == group
     ]
     return [f"the training or validation data changed {_since(other)}"] if other else []

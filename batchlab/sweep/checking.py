@@ -1,20 +1,17 @@
 """`batchlab check`: the battery of one point, each part of it in a process of its own."""
 
-import os
-import signal
 import sys
 from dataclasses import replace
-from multiprocessing.connection import Connection
 
 from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import answer_of, check_device, check_grid, or_on_cpu
+from batchlab.sweep.checks import check_device, check_grid, or_on_cpu, reply_of
+from batchlab.sweep.messages import Failed
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
-from batchlab.sweep.verifying import look as compare
-from batchlab.sweep.worker import die_with_parent, print_to
+from batchlab.sweep.verifying import compare
 from batchlab.verify.findings import Findings
 
 EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
@@ -44,11 +41,11 @@ def _checkup(point: Point) -> Checkup:
 
 def _examined(config: RunConfig, server: WarmServer) -> Checkup:
     try:
-        found: Checkup | str = answer_of(server, look, config, doing="passing a few examples")
+        found = reply_of(server, look, config, doing="passing a few examples")
     except BadRequest as error:  # its process died of it
         return Checkup((wrong("process", str(error), "run the model on its own, to see where it ends"),))
-    if isinstance(found, str):
-        raise BadRequest(found)
+    if isinstance(found, Failed):
+        raise BadRequest(found.reason)
     return found
 
 
@@ -57,11 +54,11 @@ def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
     name, more = "accumulate", f"`batchlab verify`, with the same words and accumulate={MICRO_BATCHES}, says more"
     small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
     try:
-        found: Findings | str = answer_of(server, compare, small, doing="comparing the gradients")
+        found = reply_of(server, compare, small, doing="comparing the gradients")
     except BadRequest as error:
-        found = str(error)
-    if isinstance(found, str):
-        return better(name, f"the gradients cannot be compared: {found}", more)
+        found = Failed(str(error))
+    if isinstance(found, Failed):
+        return better(name, f"the gradients cannot be compared: {found.reason}", more)
     if found.same:
         return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {_apart(found)}")
     causes = ", ".join(dict.fromkeys(cause.what for cause in found.causes)) or "no module by itself"
@@ -85,11 +82,8 @@ def _would_start(point: Point, server: WarmServer) -> Finding:
     return ok("sweep", "a run with these knobs would start")
 
 
-def look(connection: Connection, config: RunConfig) -> None:
-    """The child: sends the checkup, or in one line why there is none; whatever user code prints goes nowhere."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to(os.open(os.devnull, os.O_WRONLY))
+def look(config: RunConfig) -> Checkup | Failed:
+    """In the child: what `examine` finds, or why it finds nothing."""
     from batchlab.check.examination import examine
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
@@ -100,6 +94,6 @@ def look(connection: Connection, config: RunConfig) -> None:
         hidden = tuple(
             replace(f, what=concealed(f.what, values), mend=concealed(f.mend, values)) for f in found.findings
         )
-        connection.send(replace(found, findings=hidden))
+        return replace(found, findings=hidden)
     except (Exception, SystemExit) as error:
-        connection.send(concealed(how_it_failed(error)[1], values))
+        return Failed(concealed(how_it_failed(error)[1], values))

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from batchlab.config import SweepConfig, to_dict
 from batchlab.config.alike import device_kind
@@ -13,14 +13,16 @@ from batchlab.host.exit_status import classify
 from batchlab.recording.checkpoint_files import newest_step
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.run_folder import read_records
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.sweep import worker
-from batchlab.sweep.changes import Facts, changes, refuse
+from batchlab.sweep.changes import MadeWith, changes, refuse
+from batchlab.sweep.messages import DeviceFailed, Failed, GridAccepted, GridRefused
 from batchlab.sweep.points import Point
 from batchlab.sweep.server import WarmServer, ended
 
 Answer = TypeVar("Answer")
-
+A = TypeVar("A")
+Reply = TypeVar("Reply")
 UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
 
 
@@ -53,14 +55,16 @@ def check_device(point: Point, server: WarmServer) -> None:
     device = point.config.device
     if device == "cpu":
         return
-    unusable = answer_of(server, worker.try_device, device, point.config.deterministic, doing=f"trying device={device}")
-    if isinstance(unusable, str):
-        raise BadRequest(unusable)
-    if unusable is not None:
-        raise DeviceUnusable(device, *unusable)
+    match reply_of(server, worker.try_device, point.config, doing=f"trying device={device}"):
+        case DeviceFailed(device, why, instead):
+            raise DeviceUnusable(device, why, instead)
+        case Failed(reason):
+            raise BadRequest(reason)
+        case None:
+            pass
 
 
-def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str, Any]]:
+def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
     """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem.
 
     DeviceUnusable comes first: on such a device nothing else can be found out.
@@ -68,20 +72,20 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Mapping[str,
     if not points:
         return []
     grid = [point.config for point in points]
-    problems, facts, unusable = answer_of(server, worker.check, grid, doing="building the model and the data once")
-    if unusable is not None:
-        raise DeviceUnusable(*unusable)
-    if problems:
-        raise BadRequest("; ".join(problems))
-    found: list[Mapping[str, Any]] = facts
-    return found
+    match reply_of(server, worker.check, grid, doing="building the model and the data once"):
+        case DeviceFailed(device, why, instead):
+            raise DeviceUnusable(device, why, instead)
+        case GridRefused(problems):
+            raise BadRequest("; ".join(problems))
+        case GridAccepted(facts):
+            return list(facts)
 
 
-def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, doing: str) -> Any:
-    """What a child that runs `target(connection, *arguments)` sends; BadRequest where its process ends without."""
-    process, connection = server.start(target, *arguments)
+def reply_of(server: WarmServer, examine: Callable[[A], Reply], argument: A, *, doing: str) -> Reply:
+    """What `examine(argument)` returns, run in a child; BadRequest where its process ends without a reply."""
+    process, connection = server.start(worker.reply, examine, argument)
     try:
-        answer = connection.recv()
+        found: Reply = connection.recv()
         process.kill()  # it has said all; a thread of the user's code may not let it end
     except KeyboardInterrupt:
         process.kill()
@@ -91,10 +95,10 @@ def answer_of(server: WarmServer, target: Callable[..., None], *arguments: Any, 
         status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
         raise BadRequest(f"{doing} ended its process ({status}: {reason})") from None
     ended(process)
-    return answer
+    return found
 
 
-def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]], sweep: SweepConfig) -> None:
+def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: SweepConfig) -> None:
     """BadRequest where the points that stand in these studies were made with other code, data, PyTorch or device.
 
     `points` are to be run, `found` is what `check_grid` says of them.
@@ -102,7 +106,7 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]],
     if sweep.force or sweep.accept_changed:
         return
     studies: dict[Path, list[RunRecord]] = {}
-    kinds: dict[tuple[Path, str], tuple[Point, Mapping[str, Any]]] = {}
+    kinds: dict[tuple[Path, str], tuple[Point, Facts]] = {}
     for point, facts in zip(points, found, strict=True):
         kinds.setdefault((point.study_folder, _kind(vars(point.config))), (point, facts))
     for (study, kind), (point, facts) in kinds.items():
@@ -113,13 +117,7 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Mapping[str, Any]],
         existing = [record for record in studies[study] if _kind(record.config) == kind]
         if not existing:
             continue
-        now = Facts(
-            code=code_files(code_targets(to_dict(point.config))),
-            data=point.config.data,
-            data_fingerprint=facts["data_fingerprint"],
-            torch=facts["torch"],
-            device_name=facts["device_name"],
-        )
+        now = MadeWith(code_files(code_targets(to_dict(point.config))), point.config.data, facts)
         accepted = [record for record in existing if record.config.get("accept_changed")]
         if any(not changes([record], now) for record in accepted):
             continue  # the difference was accepted when that point was run
@@ -131,7 +129,8 @@ def _goes_on(study: Path, record: RunRecord) -> bool:
     return record.status in UNFINISHED and newest_step(study / record.run_id) is not None
 
 
-def _kind(config: Mapping[str, Any]) -> str:
+def _kind(config: Mapping[str, object]) -> str:
     """What points must share to be compared: the targets of their data and model, and the kind of device."""
-    targets = [(config.get(group) or {}).get("_target_") for group in ("data", "model")]
+    groups = [config.get(name) for name in ("data", "model")]
+    targets = [group.get("_target_") if isinstance(group, Mapping) else None for group in groups]
     return repr([*targets, device_kind(config.get("device"))])

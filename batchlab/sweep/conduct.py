@@ -4,10 +4,9 @@ import contextlib
 import os
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from batchlab.config import SweepConfig
 from batchlab.errors import BadRequest, StorageError
@@ -19,7 +18,7 @@ from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_file import add_published
 from batchlab.recording.study_view import rebuild
-from batchlab.records import RunRecord
+from batchlab.records import Facts, RunRecord
 from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged, or_on_cpu
 from batchlab.sweep.elsewhere import Launch, run_elsewhere
@@ -32,7 +31,6 @@ from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.supervisor import run_grid
 from batchlab.sweep.table import show
 
-Facts = Mapping[str, Any]  # of a point, by `preflight.examine`
 MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 
 
@@ -107,7 +105,7 @@ def _check(points: Sequence[Point], server: WarmServer, spectator: Spectator, *,
         "are checked here, on the CPU; whether those GPUs have the precision and the memory, each job finds out"
     )
     found = check_grid([_on_cpu(p) if far else p for p, far in zip(points, on_gpus, strict=True)], server)
-    return [{**facts, "device_name": None} if far else facts for facts, far in zip(found, on_gpus, strict=True)]
+    return [replace(facts, device_name=None) if far else facts for facts, far in zip(found, on_gpus, strict=True)]
 
 
 def _on_cpu(point: Point) -> Point:

@@ -44,8 +44,8 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
             server.warm_up()
             watcher.say("checking the model and the data")
             for search, facts in zip(searches, check_grid([_small(s.config) for s in searches], server), strict=True):
-                if search.config.device != "cpu" and facts["device_name"] is not None:
-                    search.environment["device_name"] = facts["device_name"]
+                if search.config.device != "cpu" and facts.device_name is not None:
+                    search.environment["device_name"] = facts.device_name
             for position, search in enumerate(searches, 1):
                 watcher.begin(search.label, position, len(searches))
                 _run(search, server, watcher)

@@ -1,11 +1,9 @@
 """Probes in processes of their own, forked from the warm server as a point's is: both sides of the pipe."""
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 from batchlab.config import RunConfig
 from batchlab.host.exit_status import classify, oom_kill_count
@@ -15,6 +13,7 @@ from batchlab.records import RunStatus
 from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
 from batchlab.sweep.attempt import WEDGED
+from batchlab.sweep.messages import Probed, ProbeRequest
 from batchlab.sweep.server import ENDS_WITHIN, WarmServer, ended
 from batchlab.sweep.worker import die_with_parent, gpu_of, log_to, send, stop_flag
 
@@ -23,21 +22,30 @@ STEPS = 3  # the optimizer makes its state in the first
 SECONDS = 0.3  # of steps beyond those
 
 
-def work(connection: Connection, config: RunConfig, log: str, settings: Mapping[str, Any]) -> None:
-    """Runs one probe of `config` and sends what came of it; in the child."""
+def work(connection: Connection, request: ProbeRequest, log: Path) -> None:
+    """Makes one probe and sends what came of it; in the child."""
     from batchlab.training.devices.process_memory import give_freed_pages_back
 
-    if settings["exact"]:
+    if request.exact:
         give_freed_pages_back()  # before there is a second thread, which would get a heap of its own
     die_with_parent()
     stop_flag()  # deaf to Ctrl-C, which is the parent's to pass on: it ends this process
-    disk.make_folder(Path(log).parent)
-    log_to(Path(log))
+    disk.make_folder(log.parent)
+    log_to(log)
     from batchlab.probe import probe
 
-    with leased(config.device, gpu_of(config.device)) as lease:
-        made, account = probe(config, **settings)
-        send(connection, "probe", (replace(made, shared_machine=lease.shared()), account))
+    device = request.config.device
+    with leased(device, gpu_of(device)) as lease:
+        made, account = probe(
+            request.config,
+            request.size,
+            allowed=request.allowed,
+            headroom=HEADROOM,
+            exact=request.exact,
+            steps=STEPS,
+            seconds=request.seconds,
+        )
+        send(connection, Probed(replace(made, shared_machine=lease.shared()), account))
 
 
 class Prober:
@@ -51,21 +59,20 @@ class Prober:
 
     def __call__(self, size: int, seconds: float = SECONDS) -> Probe:
         """Tries `size`; a process that dies, or takes longer than `timeout`, has an outcome as well."""
-        room = {"allowed": self.allowed, "headroom": HEADROOM, "exact": self.exact}
-        settings = {"size": size, "steps": STEPS, "seconds": seconds, **room}
+        request = ProbeRequest(self.config, size, self.allowed, self.exact, seconds)
         kills_before = oom_kill_count()
-        process, connection = self.server.start(work, self.config, str(self.log), settings)
+        process, connection = self.server.start(work, request, self.log)
         try:
-            said = _heard(connection, process.sentinel, self.config.timeout)
-            if said is None and process.is_alive():
+            reply = _received(connection, process.sentinel, self.config.timeout)
+            if reply is None and process.is_alive():
                 return self._without_word(size, Outcome.FAILED, f"took longer than timeout={self.config.timeout:g} s")
         finally:
             process.kill()  # it has said all; and Ctrl-C leaves no orphan
             wedged = not ended(process)
             connection.close()
-        if said is not None:
-            made, self.account = said[0], said[1] or self.account
-            return made
+        if reply is not None:
+            self.account = reply.account or self.account
+            return reply.probe
         if wedged:
             return self._without_word(size, Outcome.FAILED, WEDGED)
         code, kills = process.exitcode, oom_kill_count() - kills_before
@@ -77,7 +84,7 @@ class Prober:
         return Probe(size=size, outcome=outcome, accumulate=accumulate, reason=reason, allowed_bytes=self.allowed)
 
 
-def _heard(connection: Connection, sentinel: int, timeout: float | None) -> tuple[Probe, Account | None] | None:
+def _received(connection: Connection, sentinel: int, timeout: float | None) -> Probed | None:
     """What the child sends; None where it ends without, or says nothing for `timeout` seconds."""
     ends = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -85,9 +92,8 @@ def _heard(connection: Connection, sentinel: int, timeout: float | None) -> tupl
         if connection not in ready:
             return None
         try:
-            _, content = connection.recv()
+            reply: Probed = connection.recv()
         except (EOFError, OSError):
             wait([sentinel], ENDS_WITHIN)
             return None
-        probe: tuple[Probe, Account | None] = content
-        return probe
+        return reply

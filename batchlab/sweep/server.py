@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
-from typing import Any
+from typing import TypeVarTuple
 
 ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
 AFTER_A_KILL = 5.0  # seconds
+Arguments = TypeVarTuple("Arguments")
 PRELOAD = ["batchlab.sweep.deaf", "batchlab.sweep.preload"]
 
 
@@ -42,7 +43,7 @@ class WarmServer:
             multiprocessing.forkserver.ensure_running()
 
     def start(
-        self, target: Callable[..., None], *arguments: Any, gpu: str | None = None
+        self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments, gpu: str | None = None
     ) -> tuple[ForkServerProcess, Connection]:
         """A child running `target(connection, *arguments)`, and the parent's end of the connection.
 
@@ -74,7 +75,9 @@ def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
     return False
 
 
-def _with_gpu(connection: Connection, gpu: str | None, target: Callable[..., None], *arguments: Any) -> None:
+def _with_gpu(
+    connection: Connection, gpu: str | None, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments
+) -> None:
     """In the child, before anything has asked CUDA, which reads the variable once."""
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu

@@ -1,18 +1,15 @@
 """`batchlab verify`: both gradients of one point, compared in a process of its own."""
 
-import os
-import signal
 import sys
-from multiprocessing.connection import Connection
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
-from batchlab.sweep.checks import answer_of, check_grid, or_on_cpu
+from batchlab.sweep.checks import check_grid, or_on_cpu, reply_of
+from batchlab.sweep.messages import Failed
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.progress import UnreadConsole
 from batchlab.sweep.server import WarmServer
-from batchlab.sweep.worker import die_with_parent, print_to
 from batchlab.verify.findings import Findings
 from batchlab.verify.telling import lines
 
@@ -26,36 +23,32 @@ def verify(point: Point) -> int:
             "micro_batch_size=..."
         )
     found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
-    if isinstance(found, str):
-        raise BadRequest(found)
+    if isinstance(found, Failed):
+        raise BadRequest(found.reason)
     config = chosen[0].config
     sys.stdout.write("".join(f"{line}\n" for line in lines(found, config)))
     return 0 if found.same else 1
 
 
-def _compared(point: Point) -> Findings | str:
+def _compared(point: Point) -> Findings | Failed:
     with WarmServer() as server:
         server.gpu = gpu_of([point])
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)
-            found: Findings | str = answer_of(server, look, point.config, doing="comparing the gradients")
-    return found
+            return reply_of(server, compare, point.config, doing="comparing the gradients")
 
 
-def look(connection: Connection, config: RunConfig) -> None:
-    """The child: sends the findings, or in one line why there are none; whatever user code prints goes nowhere."""
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    print_to(os.open(os.devnull, os.O_WRONLY))
+def compare(config: RunConfig) -> Findings | Failed:
+    """In the child: what `examine` finds, or why it finds nothing."""
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
     from batchlab.verify.examination import examine
 
     try:
-        connection.send(examine(config))
+        return examine(config)
     except (Exception, SystemExit) as error:
         status, reason = how_it_failed(error)
         if status is RunStatus.OOM:
             reason = f"the whole batch does not fit here ({reason}): use a smaller batch_size with the same accumulate"
-        connection.send(concealed(reason, to_dict(config)))
+        return Failed(concealed(reason, to_dict(config)))

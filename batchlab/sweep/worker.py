@@ -9,10 +9,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from batchlab.config import RunConfig, SweepConfig
 from batchlab.errors import BadRequest, StorageError
@@ -20,25 +20,41 @@ from batchlab.host.lease import leased, uuid_of
 from batchlab.host.nvml import full_uuid
 from batchlab.recording import disk
 from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
-from batchlab.records import Measurement
+from batchlab.records import Measurement, RunIdentity
+from batchlab.sweep.messages import (
+    DeviceFailed,
+    Ended,
+    Failed,
+    GridAccepted,
+    GridRefused,
+    Held,
+    Notice,
+    OfAGrid,
+    OfARun,
+    Planned,
+    Probed,
+    Progress,
+    StorageFailed,
+)
+
+A = TypeVar("A")
+Reply = TypeVar("Reply")
 
 PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1  # between two messages of progress
 
 
-def work(
-    connection: Connection, config: RunConfig, sweep: SweepConfig, folder: str, identity: Mapping[str, Any]
-) -> None:
+def work(connection: Connection, config: RunConfig, sweep: SweepConfig, folder: Path, identity: RunIdentity) -> None:
     """Trains the point `config` in `folder`; sends what it plans, its progress and its record.
 
     Or, in place of the record, that another process holds the folder, or what the disk refused.
     """
     die_with_parent()
-    stop = stop_flag()
+    stop, run_id = stop_flag(), identity.run_id
     try:
-        disk.make_folder(Path(folder))
-        log_to(Path(folder) / WORKER_LOG)
-        from batchlab.run import Identity, Listener, run
+        disk.make_folder(folder)
+        log_to(folder / WORKER_LOG)
+        from batchlab.run import Listener, run
 
         class Reporter(Listener):
             """Tells the parent how far the run is, at most ten times a second."""
@@ -48,19 +64,19 @@ def work(
                 self._latest: dict[str, float] = {}
 
             def planned(self, examples: int) -> None:
-                send(connection, "planned", examples)
+                send(connection, Planned(run_id, examples))
 
             def take(self, measurement: Measurement) -> None:
                 self._latest[measurement.name] = measurement.value
-                self._latest["examples"] = measurement.examples
                 now = time.monotonic()
                 if now - self._last >= REPORT_SECONDS:
                     self._last = now
-                    send(connection, "progress", dict(self._latest))
+                    loss, speed = (self._latest.get(name) for name in ("train/loss", "speed/examples_per_second"))
+                    send(connection, Progress(run_id, measurement.examples, loss, speed))
 
             def say(self, text: str) -> None:
                 self.note(text)
-                send(connection, "say", text)
+                send(connection, Notice(run_id, text))
 
             def note(self, text: str) -> None:
                 with contextlib.suppress(OSError):  # the log may lie on a full disk
@@ -69,19 +85,19 @@ def work(
         with leased(config.device, gpu_of(config.device)) as lease:
             record = run(
                 config,
-                Path(folder),
-                Identity(**identity),
+                folder,
+                identity,
                 sweep=sweep,
                 listener=Reporter(),
                 stopping=stop.is_set,
                 shared=lease.shared,
             )
     except RunIsHeld as held:
-        send(connection, "held", held.by)
+        send(connection, Held(run_id, held.by))
     except StorageError as error:
-        send(connection, "storage", str(error))
+        send(connection, StorageFailed(run_id, str(error)))
     else:
-        send(connection, "record", record.to_dict())
+        send(connection, Ended(run_id, record))
 
 
 def gpu_of(device: str) -> str | None:
@@ -100,54 +116,47 @@ def gpu_of(device: str) -> str | None:
     return None
 
 
-def check(connection: Connection, grid: Sequence[RunConfig]) -> None:
-    """Sends what `preflight.examine` finds, and why a device of the grid cannot be used, where one cannot.
-
-    Whatever user code prints meanwhile goes nowhere.
-    """
-    die_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    print_to(nowhere)
-    try:
-        connection.send(findings(grid))
-    except BadRequest as error:
-        connection.send(([str(error)], [], None))
-    except BaseException:
-        fault = f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}"
-        connection.send(([fault], [], None))
-        raise
-
-
-def try_device(connection: Connection, device: str, deterministic: bool) -> None:
-    """Sends None where PyTorch can compute on `device`, else why not and what helps; a sentence where there is none."""
-    from batchlab.device_trial import why_unusable
-
+def reply(connection: Connection, examine: Callable[[A], Reply], argument: A) -> None:
+    """Sends what `examine` makes of `argument`; whatever user code prints meanwhile goes nowhere."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(os.open(os.devnull, os.O_WRONLY))
+    connection.send(examine(argument))
+
+
+def check(grid: Sequence[RunConfig]) -> OfAGrid:
+    """What `preflight.examine` finds, or which device of the grid cannot be used."""
     try:
-        connection.send(why_unusable(device, deterministic=deterministic))
+        from batchlab.device_trial import why_unusable
+        from batchlab.preflight import examine
+
+        deterministic = any(config.deterministic for config in grid)
+        for device in dict.fromkeys(config.device for config in grid if config.device != "cpu"):
+            if (unusable := why_unusable(device, deterministic=deterministic)) is not None:
+                return DeviceFailed(device, *unusable)
+        problems, facts = examine(grid)
     except BadRequest as error:
-        connection.send(str(error))
+        return GridRefused((str(error),))
+    except BaseException:
+        return GridRefused((f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}",))
+    return GridRefused(tuple(problems)) if problems else GridAccepted(tuple(facts))
 
 
-def findings(grid: Sequence[RunConfig]) -> tuple[list[str], list[Mapping[str, Any]], tuple[str, ...] | None]:
-    """What `check` sends: problems, facts of each point, and a device that cannot be used, with why and what helps."""
+def try_device(config: RunConfig) -> DeviceFailed | Failed | None:
+    """Why PyTorch cannot compute on the device of `config`; None where it can."""
     from batchlab.device_trial import why_unusable
-    from batchlab.preflight import examine
 
-    deterministic = any(config.deterministic for config in grid)
-    for device in dict.fromkeys(config.device for config in grid if config.device != "cpu"):
-        if (unusable := why_unusable(device, deterministic=deterministic)) is not None:
-            return [], [], (device, *unusable)
-    return (*examine(grid), None)
+    try:
+        unusable = why_unusable(config.device, deterministic=config.deterministic)
+    except BadRequest as error:
+        return Failed(str(error))
+    return None if unusable is None else DeviceFailed(config.device, *unusable)
 
 
-def send(connection: Connection, kind: str, content: Any) -> None:
+def send(connection: Connection, message: OfARun | Probed) -> None:
     """Tells the parent; where it is gone, the record is on disk."""
     with contextlib.suppress(OSError):
-        connection.send((kind, content))
+        connection.send(message)
 
 
 def die_with_parent() -> None:

@@ -20,7 +20,7 @@ from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
 from batchlab.recording.by_batch_size import curves
 from batchlab.recording.run_folder import write_record
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.report.compare import compare
 from batchlab.report.found import settings
 from batchlab.report.groups import groups
@@ -71,7 +71,7 @@ def built(grid: list[dict[str, Any]]) -> int:
 
     def build(config: Any) -> preflight.Parts:
         made.append(config)
-        return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, {})
+        return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, Facts(torch=""))
 
     preflight._build = build
     preflight.examine([from_dict(entry).run for entry in grid])

@@ -8,8 +8,8 @@ import pytest
 from sweep_runs import Lab
 
 from batchlab.hydra_app import compose
-from batchlab.records import RunRecord
-from batchlab.run import Identity, run
+from batchlab.records import RunIdentity, RunRecord
+from batchlab.run import run
 from batchlab.sweep.points import Point
 from batchlab.sweep.server import WarmServer
 from batchlab.training.devices.cuda import visible_devices
@@ -74,7 +74,7 @@ def test_saved_for_backward_grows_with_the_batch(points: Points) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
     words = ("device=cuda", "batch_size=64", "epochs=2", f"precision={precision}", "model.dropout=0.1")
-    config, identity = compose(words), Identity("one", "study", "group")
+    config, identity = compose(words), RunIdentity("one", "study", "group")
     looks = itertools.count()
 
     whole = run(config, tmp_path / "whole", identity)

@@ -11,12 +11,12 @@ import pytest
 from batchlab.errors import BadRequest
 from batchlab.recording.code_files import code_files
 from batchlab.recording.run_folder import read_record, write_record
-from batchlab.records import RunRecord, RunStatus
-from batchlab.sweep.changes import Facts, changes, refuse, stale
+from batchlab.records import Facts, RunRecord, RunStatus
+from batchlab.sweep.changes import MadeWith, changes, refuse, stale
 
 DATA = {"_target_": "my_data.load", "api_key": "sk-123", "sizes": (8, 8), "noise": 0.0, "cap": math.inf}
 CODE = {"my_data.py": "d" * 16, "my_net.py": "a" * 16, "torch/optim/__init__.py": "b" * 16}
-NOW = Facts(code=CODE, data=DATA, data_fingerprint="f" * 16, torch="2.14.0+cpu", device_name="A processor")
+NOW = MadeWith(CODE, DATA, Facts(data_fingerprint="f" * 16, torch="2.14.0+cpu", device_name="A processor"))
 
 
 def record(run_id: str = "bs8", device: str = "cpu", data: Any = DATA, **changed: Any) -> RunRecord:
@@ -41,8 +41,9 @@ def record(run_id: str = "bs8", device: str = "cpu", data: Any = DATA, **changed
     return RunRecord(**given | fields)
 
 
-def now(**changed: Any) -> Facts:
-    return dataclasses.replace(NOW, **changed)
+def now(**changed: Any) -> MadeWith:
+    parts = {name: changed.pop(name) for name in ("code", "data") if name in changed}
+    return dataclasses.replace(NOW, **parts, facts=dataclasses.replace(NOW.facts, **changed))
 
 
 def test_nothing_is_said_where_nothing_changed() -> None:

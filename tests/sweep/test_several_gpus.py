@@ -23,11 +23,12 @@ from batchlab.errors import BadRequest
 from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
 from batchlab.recording.run_folder import hold, read_record
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.sweep import conduct as conducting
 from batchlab.sweep import server as serving
 from batchlab.sweep.attempt import WEDGED, Attempt
 from batchlab.sweep.checks import DeviceUnusable
+from batchlab.sweep.messages import Ended
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.server import ended
 from batchlab.sweep.supervisor import run_grid
@@ -68,18 +69,18 @@ class Server:
     def __init__(self, points: int, at_once: int) -> None:
         self.left, self.at_once = points, at_once
         self.given: list[tuple[str, str | None]] = []  # the device of each config, and the GPU
-        self.running: list[tuple[Process, Connection, dict[str, Any]]] = []
+        self.running: list[tuple[Process, Connection, RunRecord]] = []
         self.together: list[list[str | None]] = []  # the GPUs that were used at once
         self.patience = threading.Timer(0.0, self.answer)
 
     def start(
-        self, target: object, config: RunConfig, sweep: object, folder: str, identity: Any, gpu: str | None
+        self, target: object, config: RunConfig, sweep: object, folder: Path, identity: object, gpu: str | None
     ) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
         process = Process()
         self.given.append((config.device, gpu))
         record = Point(config).new_record(RunStatus.COMPLETED, "")
-        self.running.append((process, theirs, record.to_dict()))
+        self.running.append((process, theirs, record))
         self.left -= 1
         self.patience.cancel()
         if len(self.running) == self.at_once or not self.left:
@@ -93,7 +94,7 @@ class Server:
         running, self.running = self.running, []
         self.together.append([gpu for _, gpu in self.given[-len(running) :]])
         for process, connection, record in running:
-            connection.send(("record", record))
+            connection.send(Ended(record.run_id, record))
             process.finish()
 
 
@@ -261,11 +262,11 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
         def warm_up(self) -> None:
             """Nothing is imported."""
 
-    def check(left: Sequence[Point], server: object) -> list[dict[str, Any]]:
+    def check(left: Sequence[Point], server: object) -> list[Facts]:
         grids.append([point.config.device for point in left])
         if "cuda" in grids[-1]:
             raise DeviceUnusable("cuda", "its memory is full", "wait")
-        return [{"data_fingerprint": None, "torch": "", "device_name": None}] * len(left)
+        return [Facts(torch="")] * len(left)
 
     def ran(points: Sequence[Point], *_: object) -> SweepOutcome:
         return SweepOutcome((), 0, 130)

@@ -11,8 +11,8 @@ from plain_defaults import configured
 from torch import nn
 
 from batchlab.config import RunConfig
-from batchlab.records import RunRecord
-from batchlab.run import Identity, Listener, run
+from batchlab.records import RunIdentity, RunRecord
+from batchlab.run import Listener, run
 from batchlab.task import Task
 
 RUN_ID = "tiny"
@@ -96,7 +96,7 @@ def train(
     answered_at: str | None = None,
 ) -> RunRecord:
     """The point, in this process."""
-    identity = Identity(name, str(config.study), "group", answered_at=answered_at)
+    identity = RunIdentity(name, str(config.study), "group", answered_at=answered_at)
     return run(config, folder_of(config, name), identity, stopping=stopping, listener=listener)
 
 

@@ -80,5 +80,5 @@ def test_an_augmentation_in_place_leaves_the_set_that_is_fingerprinted_alone(tmp
     problems, facts = examine(grid)
 
     assert problems == []
-    assert len({found["data_fingerprint"] for found in facts}) == 1
-    assert re.fullmatch("[0-9a-f]{16}", facts[0]["data_fingerprint"])
+    assert len({found.data_fingerprint for found in facts}) == 1
+    assert re.fullmatch("[0-9a-f]{16}", facts[0].data_fingerprint)

@@ -9,7 +9,6 @@ from simulated_device import simulated_cuda
 from torch import nn
 from torture.tiny import Data, stop_at, tiny, train
 
-from batchlab.config import to_dict
 from batchlab.instruments import Instrument
 from batchlab.preflight import examine
 from batchlab.task import Task
@@ -200,15 +199,15 @@ def test_preflight_stops_where_the_context_broke_and_says_what_it_has_not_checke
     broken = replace(whole, data={"_target_": f"{__name__}.Labels"})
     misfit = replace(whole, batch_size=5000, micro_batch_size=None)
 
-    problems, facts = examine([to_dict(config) for config in (whole, broken, whole, misfit)])
+    problems, facts = examine([whole, broken, whole, misfit])
 
     assert len(problems) == 2
     assert FIRST in problems[0]
     assert "CUDA_LAUNCH_BLOCKING=1" in problems[0]
     assert "2 points after it were not checked" in problems[1]
     assert len(facts) == 4
-    assert [f["data_fingerprint"] is None for f in facts] == [False, True, True, True]
+    assert [f.data_fingerprint is None for f in facts] == [False, True, True, True]
 
     gpus[0].broken = None
-    alone, _ = examine([to_dict(broken)])
+    alone, _ = examine([broken])
     assert len(alone) == 1

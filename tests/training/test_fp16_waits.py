@@ -5,7 +5,8 @@ from simulated_device import simulated_cuda
 from torture.kth_call import quick
 from torture.tiny import RUN_ID, tiny
 
-from batchlab.run import Identity, Listener, run
+from batchlab.records import RunIdentity
+from batchlab.run import Listener, run
 
 
 class Heard(Listener):
@@ -34,7 +35,7 @@ def test_a_run_says_that_its_steps_wait_where_they_do(device, precision, optimiz
     config = tiny(tmp_path, device=device, precision=precision, optimizer=optimizer, steps=3, model={})
     heard = Heard()
     with quick(), simulated_cuda() as cuda:
-        record = run(config, tmp_path / RUN_ID, Identity(RUN_ID, "study", RUN_ID), listener=heard)
+        record = run(config, tmp_path / RUN_ID, RunIdentity(RUN_ID, "study", RUN_ID), listener=heard)
         steps_that_waited = [wait for wait in cuda.gpus[0].waits if "_local_scalar_dense" in wait]
 
     assert (record.status, record.reason) == ("completed", "")

@@ -11,13 +11,14 @@ from smoke.tasks import configured, own_files
 
 @check("a label out of range, a device-side assert: the record keeps the first error, its likely cause, the steps")
 def device_side_assert(device: str) -> dict[str, Any]:
-    from batchlab.run import Identity, run
+    from batchlab.records import RunIdentity
+    from batchlab.run import run
 
     with tempfile.TemporaryDirectory() as scratch:
         words = own_files(Path(scratch))
         # One label of 512 is wrong, and the order of examples is fixed: some steps are made before it breaks.
         config = configured(device, *words, "+data.wrong_from=511", "batch_size=8", "epochs=1", "log_every=8")
-        record = run(config, Path(scratch, "run"), Identity("one", "study", "group"))
+        record = run(config, Path(scratch, "run"), RunIdentity("one", "study", "group"))
         os.chdir("/")
     found = {"status": str(record.status), "reason": record.reason, "steps": record.steps}
     wants(record.status == "failed", "it did not fail", **found)
