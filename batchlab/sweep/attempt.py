@@ -1,4 +1,4 @@
-"""One try at one point: its process, what it says, and how it ended."""
+"""One try at one job: its process, what it says, and how it ended."""
 
 import contextlib
 import time
@@ -13,9 +13,9 @@ from batchlab.config import SweepConfig
 from batchlab.host.exit_status import classify, oom_kill_count
 from batchlab.recording.files import now_utc
 from batchlab.recording.run_folder import hold, read_record, write_record
-from batchlab.records import RunIdentity, RunRecord, RunStatus
+from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep import worker
-from batchlab.sweep.identity import group_id
+from batchlab.sweep.jobs import Job
 from batchlab.sweep.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
 from batchlab.sweep.points import Point, Spectator
 from batchlab.sweep.server import ENDS_WITHIN, WarmServer
@@ -28,16 +28,15 @@ WEDGED = "its process does not end, though it was killed: the GPU or the disk th
 
 @dataclass
 class Attempt:
-    """A point that is being run."""
+    """A job that is being run."""
 
-    point: Point
+    job: Job
     process: ForkServerProcess
     connection: Connection
     closing: ExitStack  # what is given back at its end: the device it was given
     clock: Callable[[], float]
     started: float
     kills_before: int
-    answered_at: str | None = None  # when the answer was given that it measures again
     record: RunRecord | None = None
     held: str | None = None  # another process holds its folder: who
     storage: str | None = None  # what the disk refused
@@ -62,7 +61,7 @@ class Attempt:
             case Progress(run_id, examples, loss, examples_per_second):
                 spectator.update(run_id, examples, loss, examples_per_second)
             case Notice(text=text):
-                spectator.say(f"{_named(self.point)}: {text}")
+                spectator.say(f"{_named(self.job.point)}: {text}")
             case Ended(record=record):
                 self.record, self.said_all_at = record, self.clock()
             case Held(by=by):
@@ -74,7 +73,7 @@ class Attempt:
 
     def watch_the_clock(self) -> None:
         """Asks it to end when its time is up, and ends it when asking did not help."""
-        timeout, now = self.point.config.timeout, self.clock()
+        timeout, now = self.job.point.config.timeout, self.clock()
         if timeout is not None and self.asked_at is None and now - self.started > timeout:
             self.timed_out = True
             self.ask()
@@ -106,7 +105,7 @@ class Attempt:
 
         RunIsHeld where another sweep has its folder by now, StorageError where the disk does not take it.
         """
-        point, record = self.point, self.record
+        point, record = self.job.point, self.record
         if record is not None and not (self.timed_out and record.status is RunStatus.INTERRUPTED):
             return record
         if self.wedged:
@@ -129,7 +128,7 @@ class Attempt:
 
         # A wedged process keeps its lock on the folder, and will never write there again: it has been killed.
         lock = contextlib.nullcontext() if self.wedged else hold(point.folder)
-        return keep(point, ended, answered_at=self.answered_at, lock=lock)
+        return keep(point, ended, lock)
 
     def close(self) -> None:
         """Waits for its process, and gives back what it was given; a wedged one keeps its GPU."""
@@ -140,44 +139,30 @@ class Attempt:
             self.closing.close()
 
     def _patience(self) -> float:
-        timeout = self.point.config.timeout
+        timeout = self.job.point.config.timeout
         return (
             KILL_AFTER_SECONDS if timeout is None or not self.timed_out else min(KILL_AFTER_SECONDS, max(1.0, timeout))
         )
 
 
-def begin(
-    point: Point,
-    sweep: SweepConfig,
-    server: WarmServer,
-    *,
-    gpu: str | None,
-    answered_at: str | None,
-    closing: ExitStack,
-) -> Attempt:
-    """Starts the point's process, with the GPU `gpu` (its UUID) alone where it was given one."""
-    config = point.config
-    identity = RunIdentity(point.run_id, config.study_name, group_id(config), point.overrides, answered_at)
+def begin(job: Job, sweep: SweepConfig, server: WarmServer, closing: ExitStack) -> Attempt:
+    """Starts the job's process, which sees the devices of the job alone where it has some."""
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, config, sweep, point.folder, identity, gpu=gpu)
-    return Attempt(point, process, connection, closing, time.monotonic, started, kills_before, answered_at)
+    process, connection = server.start(worker.work, job, sweep, devices=job.devices)
+    return Attempt(job, process, connection, closing, time.monotonic, started, kills_before)
 
 
 def keep(
-    point: Point,
-    ended: Callable[[RunRecord], RunRecord],
-    *,
-    answered_at: str | None,
-    lock: AbstractContextManager[None] | None = None,
+    point: Point, ended: Callable[[RunRecord], RunRecord], lock: AbstractContextManager[None] | None = None
 ) -> RunRecord:
-    """Records what the point's own process has not: `ended` of what stands. What is returned is on the disk.
+    """Records what the point's own process has not: `ended` of what is recorded. What is returned is on the disk.
 
-    An answer that stands, and is not the one of `answered_at` that was to be measured again, is kept: the process
-    died when it had said all, or another sweep was faster. RunIsHeld and StorageError where it cannot be written.
+    A final result is kept, unless it is the one that was to be measured again: the process died when it had said all,
+    or another sweep was faster. RunIsHeld and StorageError where it cannot be written.
     """
     with lock or hold(point.folder):
         left = read_record(point.folder)
-        if left is not None and left.status.is_answer and left.ended_at != answered_at:
+        if left is not None and left.status.is_answer and left.ended_at != point.answered_at:
             return left
         found = ended(left or point.new_record(RunStatus.RUNNING, ""))
         write_record(point.folder, found)

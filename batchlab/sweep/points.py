@@ -11,18 +11,19 @@ from batchlab.host.gpu_pool import gpus_for
 from batchlab.host.nvml import Gpu
 from batchlab.recording.files import now_utc
 from batchlab.recording.masking import masked, masked_overrides
-from batchlab.records import RunRecord, RunStatus
+from batchlab.records import RunIdentity, RunRecord, RunStatus
 from batchlab.sweep import identity
 
 
 @dataclass(frozen=True)
 class Point:
-    """One cell of the grid: what to run, and how it was asked for."""
+    """One cell of the grid: what to run, how it was requested, and which final result of it is measured again."""
 
     config: RunConfig
     overrides: tuple[str, ...] = ()
     auto: bool = False  # whether its device came of device=auto: then the CPU will do where the GPU does not
     published: tuple[Published, ...] = ()  # figures of others that its study shows beside its runs
+    answered_at: str | None = None  # `ended_at` of the final result that is measured again; None: there is none
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -36,6 +37,12 @@ class Point:
     def folder(self) -> Path:
         """Where its run lives."""
         return self.study_folder / self.run_id
+
+    @property
+    def run_identity(self) -> RunIdentity:
+        """What its run is called, for the process that trains it."""
+        group = identity.group_id(self.config)
+        return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, self.answered_at)
 
     def new_record(self, status: RunStatus, reason: str, **values: Any) -> RunRecord:
         """What is kept of it where its own process has left nothing."""

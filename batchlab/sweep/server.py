@@ -7,7 +7,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from types import ModuleType
@@ -43,16 +43,17 @@ class WarmServer:
             multiprocessing.forkserver.ensure_running()
 
     def start(
-        self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments, gpu: str | None = None
+        self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments, devices: Sequence[str] = ()
     ) -> tuple[ForkServerProcess, Connection]:
         """A child running `target(connection, *arguments)`, and the parent's end of the connection.
 
-        To the child `gpu` is the only one there is, and so its `cuda`: the config it runs never names one.
+        To the child `devices`, UUIDs of GPUs, are the only ones there are, and the first is its `cuda`: the config it
+        runs never names one. None: `self.gpu`.
         """
         self.warm_up()
         ours, theirs = self._context.Pipe(duplex=True)
-        given = (theirs, gpu or self.gpu, target, *arguments)
-        process = self._context.Process(target=_with_gpu, args=given, daemon=True)
+        seen = devices or ([] if self.gpu is None else [self.gpu])
+        process = self._context.Process(target=_seeing, args=(theirs, seen, target, *arguments), daemon=True)
         with _no_main():
             process.start()
         theirs.close()
@@ -75,12 +76,15 @@ def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
     return False
 
 
-def _with_gpu(
-    connection: Connection, gpu: str | None, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments
+def _seeing(
+    connection: Connection,
+    devices: Sequence[str],
+    target: Callable[[Connection, *Arguments], None],
+    *arguments: *Arguments,
 ) -> None:
     """In the child, before anything has asked CUDA, which reads the variable once."""
-    if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    if devices:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     target(connection, *arguments)
 
 

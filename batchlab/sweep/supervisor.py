@@ -1,28 +1,26 @@
-"""Runs the points of a grid, a process for each; touches no device and imports no torch."""
+"""Runs the points of a grid as jobs, a process for each; touches no device and imports no torch."""
 
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import ExitStack
+from dataclasses import replace
 from multiprocessing.connection import wait
 
 from batchlab.config import SweepConfig
 from batchlab.errors import StorageError
-from batchlab.host.gpu_pool import without_other_programs
-from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
 from batchlab.printable import counted
 from batchlab.recording.run_folder import RunIsHeld, holder
 from batchlab.records import RunRecord
 from batchlab.sweep.attempt import Attempt, begin, keep
 from batchlab.sweep.interruption import Interruption, watching_signals
+from batchlab.sweep.jobs import Scheduler
 from batchlab.sweep.limits import Limits
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, distinguishing, exit_code
 from batchlab.sweep.server import WarmServer
 from batchlab.sweep.standing import Action, standing
 
 POLL_SECONDS = 0.2  # how soon a signal is acted on, and a folder looked at that another sweep held
-LOOK_SECONDS = 5.0  # between two looks at who computes on the GPUs, while a point waits for one
 
 
 def run_grid(
@@ -61,7 +59,7 @@ class _Sweep:
         self.server = server
         self.spectator = spectator
         self.interruption = interruption
-        self.gpus = gpus
+        self.gpus, self.scheduler = gpus, Scheduler(gpus)
         self.labels = dict(zip((p.run_id for p in points), distinguishing(points), strict=True))
         self.waiting = deque(points)
         self.elsewhere: deque[Point] = deque()  # another sweep holds them
@@ -72,7 +70,6 @@ class _Sweep:
         self.limits = Limits(skip_larger=sweep.skip_larger)
         self.storage: str | None = None
         self._told_to_stop = False
-        self._seen_free: tuple[float, Sequence[Gpu]] | None = None  # when the GPUs were looked at, and those free
         self._said_it_waits = False
         self._others: set[str] = set()  # run ids that another sweep was seen to run
 
@@ -107,6 +104,7 @@ class _Sweep:
         while self.waiting and len(self.running) < self.sweep.jobs and not self.stopping:
             point = self.waiting.popleft()
             found = standing(point, self.sweep)
+            point = replace(point, answered_at=found.answered_at)
             if found.action is Action.SKIP and found.record is not None:
                 self.limits.learn(point, found.record)
                 if point.run_id in self._others:
@@ -119,8 +117,8 @@ class _Sweep:
                 if (by := holder(point.folder)) is not None:
                     self._leave_to_others(point, by)
                 elif found.action is Action.RUN and (record := self.limits.too_large(point)) is not None:
-                    self._ended(point, keep(point, lambda _, r=record: r, answered_at=found.answered_at))  # type: ignore[misc]
-                elif not self._start(point, found.answered_at):
+                    self._ended(point, keep(point, lambda _, r=record: r))  # type: ignore[misc]
+                elif not self._start(point):
                     self.waiting.appendleft(point)
                     return
             except RunIsHeld as held:
@@ -128,26 +126,15 @@ class _Sweep:
             except StorageError as error:
                 self.storage = str(error)
 
-    def _start(self, point: Point, answered_at: str | None) -> bool:
+    def _start(self, point: Point) -> bool:
         """Whether there was a device for it."""
-        closing, gpu = ExitStack(), None
-        if self.gpus and point.config.device == "cuda":
-            gpu = closing.enter_context(take_device([gpu.uuid for gpu in self._without_other_programs()]))
-            if gpu is None and len(self.wedged) < len(self.gpus):
-                closing.close()
-                self._say_what_is_waited_for()
-                return False
-            self._seen_free = None  # the next point asks anew
-            gpu = gpu or self.gpus[0].uuid  # none would ever be free: each has a process that does not end
+        scheduled = self.scheduler.job_of(point, wedged=len(self.wedged))
+        if scheduled is None:
+            self._say_what_is_waited_for()
+            return False
         self.spectator.start(point.run_id, self.labels[point.run_id], 0)
-        self.running.append(begin(point, self.sweep, self.server, gpu=gpu, answered_at=answered_at, closing=closing))
+        self.running.append(begin(scheduled[0], self.sweep, self.server, scheduled[1]))
         return True
-
-    def _without_other_programs(self) -> Sequence[Gpu]:
-        """Asked of the driver once in `LOOK_SECONDS` while a point waits: to look disturbs what is timed."""
-        if self._seen_free is None or time.monotonic() - self._seen_free[0] > LOOK_SECONDS:
-            self._seen_free = time.monotonic(), without_other_programs(self.gpus)
-        return self._seen_free[1]
 
     def _say_what_is_waited_for(self) -> None:
         if not self.running and not self._said_it_waits:
@@ -196,7 +183,7 @@ class _Sweep:
         self.running.remove(attempt)
         if attempt.wedged:
             self.wedged.append(attempt)
-        point = attempt.point
+        point = attempt.job.point
         try:
             if attempt.held is not None:
                 self.spectator.abandon(point.run_id)

@@ -20,7 +20,8 @@ from batchlab.host.lease import leased, uuid_of
 from batchlab.host.nvml import full_uuid
 from batchlab.recording import disk
 from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
-from batchlab.records import Measurement, RunIdentity
+from batchlab.records import Measurement
+from batchlab.sweep.jobs import Job
 from batchlab.sweep.messages import (
     DeviceFailed,
     Ended,
@@ -44,13 +45,14 @@ PR_SET_PDEATHSIG = 1
 REPORT_SECONDS = 0.1  # between two messages of progress
 
 
-def work(connection: Connection, config: RunConfig, sweep: SweepConfig, folder: Path, identity: RunIdentity) -> None:
-    """Trains the point `config` in `folder`; sends what it plans, its progress and its record.
+def work(connection: Connection, job: Job, sweep: SweepConfig) -> None:
+    """Trains the job's point in its folder; sends what it plans, its progress and its record.
 
     Or, in place of the record, that another process holds the folder, or what the disk refused.
     """
     die_with_parent()
-    stop, run_id = stop_flag(), identity.run_id
+    stop, point = stop_flag(), job.point
+    run_id, folder = point.run_id, point.folder
     try:
         disk.make_folder(folder)
         log_to(folder / WORKER_LOG)
@@ -82,11 +84,11 @@ def work(connection: Connection, config: RunConfig, sweep: SweepConfig, folder: 
                 with contextlib.suppress(OSError):  # the log may lie on a full disk
                     sys.stderr.write(text + "\n")
 
-        with leased(config.device, gpu_of(config.device)) as lease:
+        with leased(point.config.device, gpu_of(point.config.device)) as lease:
             record = run(
-                config,
+                point.config,
                 folder,
-                identity,
+                point.run_identity,
                 sweep=sweep,
                 listener=Reporter(),
                 stopping=stop.is_set,

@@ -18,7 +18,6 @@ from faked_cuda import environment
 from plain_defaults import conducted, configured
 from sweep_runs import Silent
 
-from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
@@ -28,6 +27,7 @@ from batchlab.sweep import conduct as conducting
 from batchlab.sweep import server as serving
 from batchlab.sweep.attempt import WEDGED, Attempt
 from batchlab.sweep.checks import DeviceUnusable
+from batchlab.sweep.jobs import Job
 from batchlab.sweep.messages import Ended
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.server import ended
@@ -68,18 +68,16 @@ class Server:
 
     def __init__(self, points: int, at_once: int) -> None:
         self.left, self.at_once = points, at_once
-        self.given: list[tuple[str, str | None]] = []  # the device of each config, and the GPU
+        self.given: list[tuple[str, ...]] = []  # the device of each config, and the GPU
         self.running: list[tuple[Process, Connection, RunRecord]] = []
-        self.together: list[list[str | None]] = []  # the GPUs that were used at once
+        self.together: list[list[str]] = []  # the GPUs that were used at once
         self.patience = threading.Timer(0.0, self.answer)
 
-    def start(
-        self, target: object, config: RunConfig, sweep: object, folder: Path, identity: object, gpu: str | None
-    ) -> tuple[Any, Connection]:
+    def start(self, target: object, job: Job, sweep: object, devices: Sequence[str]) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
         process = Process()
-        self.given.append((config.device, gpu))
-        record = Point(config).new_record(RunStatus.COMPLETED, "")
+        self.given.append((job.point.config.device, *devices))
+        record = job.point.new_record(RunStatus.COMPLETED, "")
         self.running.append((process, theirs, record))
         self.left -= 1
         self.patience.cancel()
@@ -134,7 +132,7 @@ def test_a_gpu_of_another_sweep_is_left_to_it() -> None:
 def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = frozenset({2**22 + 1})
     monkeypatch.setattr(
-        "batchlab.sweep.supervisor.without_other_programs",
+        "batchlab.sweep.jobs.without_other_programs",
         lambda gpus: [gpu for gpu in gpus if not (foreign if gpu.uuid == "GPU-a" else frozenset())],
     )
     server = Server(6, at_once=3)
@@ -182,9 +180,9 @@ def test_who_computes_on_the_gpus_is_asked_now_and_then_while_a_point_waits(monk
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("batchlab.sweep.supervisor.without_other_programs", look)
+    monkeypatch.setattr("batchlab.sweep.jobs.without_other_programs", look)
     monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
-    monkeypatch.setattr("batchlab.sweep.supervisor.time.monotonic", lambda: now)
+    monkeypatch.setattr("batchlab.sweep.jobs.time.monotonic", lambda: now)
     run(Server(1, at_once=1), 1)
 
     assert len(asked) == 4
@@ -205,7 +203,7 @@ def test_a_gpu_that_does_not_even_start_has_no_uuid_and_the_run_says_why(monkeyp
 
 def attempt_with(process: Process, clock: Callable[[], float]) -> Attempt:
     (point,) = points(1)
-    return Attempt(point, process, Pipe()[0], ExitStack(), clock, 0.0, 0)  # type: ignore[arg-type]
+    return Attempt(Job((point,)), process, Pipe()[0], ExitStack(), clock, 0.0, 0)  # type: ignore[arg-type]
 
 
 def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
@@ -221,11 +219,11 @@ def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
     attempt.watch_the_clock()
     assert attempt.finished
     attempt.close()
-    with hold(attempt.point.folder):  # as the process does to the end of its days
+    with hold(attempt.job.point.folder):  # as the process does to the end of its days
         record = attempt.concluded()
 
     assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
-    assert read_record(attempt.point.folder) == record
+    assert read_record(attempt.job.point.folder) == record
     assert released == []
     assert all(seconds >= 0 for seconds in process.waited)  # no wait without an end
 

@@ -1,0 +1,116 @@
+"""What a point's process sends reaches the sweep as it was sent, and is taken for the run that it names."""
+
+import dataclasses
+import pickle
+import typing
+from contextlib import ExitStack
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plain_defaults import configured
+from sweep_runs import Silent
+
+from batchlab.records import Facts, RunRecord, RunStatus
+from batchlab.science.largest_fit import Outcome, Probe
+from batchlab.sweep import messages
+from batchlab.sweep.attempt import Attempt
+from batchlab.sweep.jobs import Job
+from batchlab.sweep.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
+from batchlab.sweep.points import Point
+
+RECORD = RunRecord(
+    run_id="bs8", study="s", status=RunStatus.OOM, config={"retry": ("oom",), "trust": []}, seed=0, batch_size=8
+)
+SENT: list[Any] = [
+    Planned("bs8", 640),
+    Progress("bs8", 64, 0.5, None),
+    Notice("bs8", "resumes at step 3"),
+    Ended("bs8", RECORD),
+    Held("bs8", "is held by process 7"),
+    StorageFailed("bs8", "no space left"),
+    messages.GridAccepted((Facts(torch="2.14"),)),
+    messages.GridRefused(("lr=x cannot be",)),
+    messages.DeviceFailed("cuda", "its memory is full", "wait"),
+    messages.Failed("it draws random numbers"),
+    messages.ProbeRequest(configured(), 8, None, True, 0.3),
+    messages.Probed(Probe(size=8, outcome=Outcome.FITS), None),
+]
+
+
+class Told(Silent):
+    """A spectator who keeps which run each message was about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.about: list[tuple[object, ...]] = []
+
+    def expect(self, run_id: str, budget_examples: int) -> None:
+        self.about.append(("expect", run_id, budget_examples))
+
+    def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
+        self.about.append(("update", run_id, examples, loss, examples_per_second))
+
+
+@pytest.fixture
+def attempt() -> tuple[Attempt, Connection]:
+    """An attempt at a point that never runs, and its process's end of the pipe."""
+    ours, theirs = Pipe()
+    process: Any = None
+    return Attempt(Job((Point(configured(batch_size=8)),)), process, ours, ExitStack(), lambda: 7.0, 0.0, 0), theirs
+
+
+def test_every_message_is_frozen_and_comes_out_of_a_pipe_as_it_went_in() -> None:
+    known = {kind for kind in vars(messages).values() if getattr(kind, "__module__", "") == messages.__name__}
+
+    assert {type(message) for message in SENT} == known
+    for message in SENT:
+        assert pickle.loads(pickle.dumps(message)) == message
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(message, dataclasses.fields(message)[0].name, None)
+
+
+def test_every_message_about_a_run_names_it_first() -> None:
+    assert {dataclasses.fields(kind)[0].name for kind in typing.get_args(OfARun)} == {"run_id"}
+
+
+def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connection]) -> None:
+    heard, theirs = attempt
+    spectator = Told()
+    for message in SENT[:6]:
+        theirs.send(message)
+        heard.hear(spectator)
+
+    assert spectator.about == [("expect", "bs8", 640), ("update", "bs8", 64, 0.5, None)]
+    assert spectator.said == ["batch_size=8 seed=0: resumes at step 3"]
+    assert (heard.record, heard.said_all_at) == (RECORD, 7.0)
+    assert (heard.held, heard.storage) == ("is held by process 7", "no space left")
+    assert not heard.finished
+
+
+def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt: tuple[Attempt, Connection]) -> None:
+    heard, theirs = attempt
+    theirs.send(("progress", {"examples": 64}))
+
+    with pytest.raises(AssertionError, match="unreachable"):
+        heard.hear(Silent())
+
+
+def test_a_pipe_that_is_closed_ends_the_attempt(attempt: tuple[Attempt, Connection]) -> None:
+    heard, theirs = attempt
+    theirs.close()
+
+    heard.hear(Silent())
+
+    assert heard.finished
+
+
+def test_a_job_of_several_points_or_devices_is_refused(tmp_path: Path) -> None:
+    point = Point(configured(runs_dir=str(tmp_path)))
+
+    with pytest.raises(ValueError, match="a job of 2 points on 0 devices"):
+        Job((point, point))
+    with pytest.raises(ValueError, match="a job of 1 points on 2 devices"):
+        Job((point,), ("GPU-a", "GPU-b"))
