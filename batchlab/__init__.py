@@ -20,7 +20,7 @@ __all__ = ["BadRequest", "Task", "__version__", "load_runs", "run_study", "train
 
 
 def train(
-    config: str | Mapping[str, Any] | Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None
+    config: str | Mapping[str, object] | Sequence[str] = (), *, config_dir: str | PathLike[str] | None = None
 ) -> "RunRecord":
     """Trains one point in a process of its own, as `batchlab train` does, and returns its record.
 
@@ -41,7 +41,7 @@ def train(
 
 
 def run_study(
-    config: str | Mapping[str, Any] | Sequence[str] = (),
+    config: str | Mapping[str, object] | Sequence[str] = (),
     *,
     over: Mapping[str, Iterable[Any]] = MappingProxyType({}),
     config_dir: str | PathLike[str] | None = None,

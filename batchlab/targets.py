@@ -21,7 +21,7 @@ TRUSTED = ("batchlab", "torchvision.models")
 
 
 def build(
-    group: Mapping[str, Any], kind: type[T], *, what: str, offered: Mapping[str, Any], trust: Sequence[str] = ()
+    group: Mapping[str, Any], kind: type[T], *, what: str, offered: Mapping[str, object], trust: Sequence[str] = ()
 ) -> T:
     """Calls the group's `_target_` with the group's own keys and what of `offered` its signature takes.
 
@@ -63,8 +63,8 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
 
 
 def fitting(
-    factory: Callable[..., Any], given: Mapping[str, Any], offered: Mapping[str, Any], *, what: str
-) -> dict[str, Any]:
+    factory: Callable[..., Any], given: Mapping[str, object], offered: Mapping[str, object], *, what: str
+) -> dict[str, object]:
     """What of `offered` the signature takes beside `given`; BadRequest where `given` does not fit it."""
     try:
         parameters = inspect.signature(factory).parameters

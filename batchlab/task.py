@@ -45,7 +45,7 @@ class Task:
     higher_is_better: Mapping[str, bool] = field(
         default_factory=dict
     )  # of each metric that a target or a best value may be asked of
-    model_args: Mapping[str, Any] = field(default_factory=dict)  # offered to the model's factory by name
+    model_args: Mapping[str, object] = field(default_factory=dict)  # offered to the model's factory by name
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
     corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one
     uncorrupted: Any = None  # `train` with the labels that were right before, a tuple or dict of tensors like it
@@ -69,7 +69,7 @@ class Task:
         def metrics(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
             return {"accuracy": (outputs.argmax(dim=1) == batch[1]).float()}
 
-        offered: dict[str, Any] = {}
+        offered: dict[str, object] = {}
         if isinstance(train, Sequence):
             inputs, classes = train[0], int(train[1].max()) + 1
             if isinstance(val, Sequence):  # a class may be missing from a small training set
@@ -101,7 +101,7 @@ class Task:
                 raise ValueError(f"outputs {tuple(outputs.shape)} do not fit targets {tuple(targets.shape)}")
             return (outputs - targets).square().reshape(len(targets), -1).mean(dim=1)
 
-        offered: dict[str, Any] = {}
+        offered: dict[str, object] = {}
         if isinstance(train, Sequence):
             shape = tuple(train[1].shape[1:])
             offered = {"num_outputs": (shape or (1,))[0] if len(shape) < 2 else shape}

@@ -163,7 +163,7 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     yield ok("metrics", ", ".join(["val/loss", *(f"val/{name}" for name in given)]))
 
 
-def _and_more(names: Mapping[str, Any]) -> str:
+def _and_more(names: Mapping[str, object]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 

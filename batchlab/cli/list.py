@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, Study, find_study, read_study
@@ -107,7 +106,7 @@ def _when(ended_at: str) -> str:
     return f"{ended_at[:10]} {ended_at[11:16]} UTC" if ended_at else "-"
 
 
-def _summary(study: Study) -> dict[str, Any]:
+def _summary(study: Study) -> dict[str, object]:
     return {
         "study": study.folder.name,
         "path": str(study.folder),
@@ -119,5 +118,5 @@ def _summary(study: Study) -> dict[str, Any]:
     }
 
 
-def _in_full(study: Study) -> dict[str, Any]:
+def _in_full(study: Study) -> dict[str, object]:
     return _summary(study) | {"records": [record.to_dict() for record in sorted(study.records, key=_order)]}

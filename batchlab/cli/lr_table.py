@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchlab.cli.parser import Parser
 from batchlab.config import RunConfig
@@ -132,7 +132,7 @@ def _table(rules: Sequence[Rule]) -> tuple[list[str], list[list[str]]]:
     return titles, rows
 
 
-def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, Any]) -> Rule:
+def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, object]) -> Rule:
     given = tuple((config.batch_size, scaled(config, takes)) for config in configs)
     return Rule(name, given, configs[0].noise_scale)
 
@@ -145,7 +145,7 @@ def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
     return list({config.batch_size: config for config in configs}.values())
 
 
-def _takes(config: RunConfig) -> Mapping[str, Any]:
+def _takes(config: RunConfig) -> Mapping[str, object]:
     """What the optimizer's signature has of betas and eps, where its config does not say it all."""
     group = config.optimizer
     if group["_target_"] in WITHOUT_BETAS_AND_EPS or {"betas", "eps"} <= group.keys():

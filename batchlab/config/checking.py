@@ -7,7 +7,7 @@ from typing import Any
 from batchlab.config.goals import target_of
 from batchlab.config.options import Option
 from batchlab.config.published import published
-from batchlab.config.values import is_finite, is_plain, shown
+from batchlab.config.values import Group, is_finite, is_plain, shown
 from batchlab.errors import BadRequest, did_you_mean
 
 
@@ -74,13 +74,13 @@ def _refused(option: Option, value: Any) -> BadRequest:
     return BadRequest(f"{option.name}={typed} cannot be: {option.name} is {allowed(option)}{near}")
 
 
-def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+def _mapping(name: str, value: Any) -> Mapping[str, object]:
     if not isinstance(value, Mapping):
         raise BadRequest(f"{name}={shown(value)} is not a config group; `batchlab config` lists the groups")
     return value
 
 
-def _group(name: str, value: Any) -> dict[str, Any]:
+def _group(name: str, value: Any) -> Group:
     target = _mapping(name, value).get("_target_")
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
         raise BadRequest(f"{name}._target_={shown(target)} names nothing: write it as module.name, such as my_net.Net")

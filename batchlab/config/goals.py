@@ -78,6 +78,6 @@ def target_of(value: Any) -> Target | None:
     return None if wanted is None else Target(metric=metric, value=float(wanted))
 
 
-def plain_target(target: Target | None) -> dict[str, Any]:
+def plain_target(target: Target | None) -> dict[str, str | float | None]:
     """The inverse of `target_of`."""
     return {"metric": target.metric, "value": target.value} if target else {"value": None}

@@ -8,7 +8,7 @@ _FROM_ENVIRONMENT = re.compile(r"\benv\s*:")  # ${oc.env:TOKEN}, also inside ano
 
 
 def hidden_keys(
-    as_written: Mapping[str, Any], resolved: Mapping[str, Any], *, within: Collection[str]
+    as_written: Mapping[str, object], resolved: Mapping[str, object], *, within: Collection[str]
 ) -> tuple[str, ...]:
     """The dotted keys whose value an environment variable gave, by itself or through another key, in order.
 

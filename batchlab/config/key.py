@@ -9,7 +9,7 @@ from batchlab.config.goals import BUDGET_UNITS, plain_target
 from batchlab.config.options import IDENTITY, MICRO_BATCHES, RUN, Moves, Option, option_of
 from batchlab.config.run import RunConfig
 
-Config = RunConfig | Mapping[str, Any]  # or the `config` of a record, which may lack options that were added later
+Config = RunConfig | Mapping[str, object]  # or the `config` of a record, which may lack options that were added later
 
 
 def key(config: Config, moves: Moves, *, without: Collection[str] = ()) -> str:
@@ -21,7 +21,7 @@ def key(config: Config, moves: Moves, *, without: Collection[str] = ()) -> str:
     return json.dumps(compared(config, moves, without=without), sort_keys=True, default=str)
 
 
-def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> dict[str, Any]:
+def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> dict[str, object]:
     """What `key` is made of: canonical plain values by name. What the table does not know may move anything."""
     values = config if isinstance(config, Mapping) else _values(config)
     named = {name: value for name, value in values.items() if option_of(name) is None and name != "hidden"}
@@ -32,7 +32,7 @@ def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> 
                 named[name] = value
     if RUN["batch_size"].moves & moves:
         named |= _micro_batches(values, without)
-    canonical: dict[str, Any] = _canonical(named)
+    canonical: dict[str, object] = _canonical(named)
     return canonical
 
 
@@ -41,19 +41,19 @@ def seen(row: Option, value: Any, moves: Moves) -> Any:
     return bool(value) if row.only_whether and not moves & IDENTITY else row.as_before(row.seen_as(value))
 
 
-def _values(config: RunConfig) -> dict[str, Any]:
+def _values(config: RunConfig) -> dict[str, object]:
     """As a record has them, apart from tuples."""
     values = {name: getattr(config, name) for name in RUN if name != "budget"}
     return values | {"target": plain_target(config.target), config.budget.unit: config.budget.amount}
 
 
-def _value(values: Mapping[str, Any], row: Option) -> Any:
+def _value(values: Mapping[str, object], row: Option) -> Any:
     if row.name == "budget":
         return next(([unit, values[unit]] for unit in BUDGET_UNITS if values.get(unit) is not None), None)
     return values.get(row.name, row.before if row.was_added else None)
 
 
-def _micro_batches(values: Mapping[str, Any], without: Collection[str]) -> dict[str, Any]:
+def _micro_batches(values: Mapping[str, object], without: Collection[str]) -> dict[str, object]:
     asked: dict[str, Any] = {name: values.get(name) for name in MICRO_BATCHES}
     if isinstance(asked["batch_size"], int) and not {*without} & {*MICRO_BATCHES}:
         return {"batch_size": asked["batch_size"], "micro_batches": micro_batches(**asked)}

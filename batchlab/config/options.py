@@ -13,6 +13,7 @@ from typing import Any
 from batchlab.config.alike import before_added_keys, device_kind, which_data
 from batchlab.config.goals import BUDGET_UNITS, Budget, Target
 from batchlab.config.published import Published
+from batchlab.config.values import Group
 from batchlab.science.lr_scaling import RULE_NAMES
 from batchlab.science.schedules import SCHEDULES
 
@@ -165,10 +166,10 @@ class RunOptions:
     clip_norm: float | None = option(
         "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
     )
-    data: Mapping[str, Any] = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data)
-    model: Mapping[str, Any] = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys)
-    optimizer: Mapping[str, Any] = option("what updates the weights", EXECUTION, is_group=True)
-    instruments: Mapping[str, Any] = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=True)
+    data: Group = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data)
+    model: Group = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys)
+    optimizer: Group = option("what updates the weights", EXECUTION, is_group=True)
+    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=True)
     seed: int = option(
         "of initial weights and of the order of the data",
         WEIGHTS,

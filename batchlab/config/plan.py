@@ -56,7 +56,7 @@ def plan(config: RunConfig, n_train: int) -> Plan:
     )
 
 
-def scaled(config: RunConfig, takes: Mapping[str, Any]) -> lr_scaling.Scaled:
+def scaled(config: RunConfig, takes: Mapping[str, object]) -> lr_scaling.Scaled:
     """The peak rate, betas and eps that the scaling rule gives this batch size.
 
     `takes` holds the defaults of the optimizer's signature, for betas and eps that the config does not give.

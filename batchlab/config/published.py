@@ -18,7 +18,7 @@ class Published:
     spread: float | None = None  # of one number, as published
     batch_size: int | None = None  # at which it was found; None: of all of them
     ours: str | None = None  # what of a study is shown beside it: `batchlab.report.published` says what there is
-    where: Mapping[str, Any] = field(default_factory=dict)  # dotted options of the runs that do
+    where: Mapping[str, object] = field(default_factory=dict)  # dotted options of the runs that do
 
 
 def published(value: Any) -> tuple[Published, ...]:
@@ -28,7 +28,7 @@ def published(value: Any) -> tuple[Published, ...]:
     return tuple(_figure(f"published[{position}]", entry) for position, entry in enumerate(value))
 
 
-def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, Any]]:
+def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, object]]:
     """The inverse of `published`."""
     return [asdict(figure) | {"value": list(figure.value)} for figure in figures]
 

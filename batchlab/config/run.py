@@ -1,11 +1,10 @@
 """What a run is, and how it is trained: frozen, and checked at the border."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from batchlab.config.alike import micro_batches
 from batchlab.config.options import RunOptions
+from batchlab.config.values import Group
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +31,7 @@ class RunConfig(RunOptions):
         return micro_batches(self.batch_size, self.accumulate, self.micro_batch_size)[0]
 
 
-def target_name(group: Mapping[str, Any]) -> str:
+def target_name(group: Group) -> str:
     """`mlp` for `batchlab.models.mlp.MLP`, `Net` for a user's `my_net.Net`."""
     parts = str(group["_target_"]).split(".")
     return parts[-2] if parts[0] == "batchlab" and len(parts) > 2 else parts[-1]

@@ -2,7 +2,10 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and the keys that it is given
 
 
 def is_finite(value: Any) -> bool:

@@ -22,7 +22,7 @@ from batchlab.sweep.points import Point, without_duplicates
 from batchlab.sweep.server import keep_warm
 from batchlab.sweep.standing import Action, standing
 
-Asked = str | Mapping[str, Any] | Sequence[str]
+Asked = str | Mapping[str, object] | Sequence[str]
 
 WITH_KEYS = (*GROUPS, "target")  # a mapping given for these is several knobs
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
@@ -100,7 +100,7 @@ def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
         yield f"{_key(name)}={','.join(_written(key, value) for value in listed)}"
 
 
-def _flat(asked: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _flat(asked: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
     """The knobs, a mapping of several taken apart; a group's option before its keys."""
     for key, value in asked.items():
         name = _key(key)

@@ -105,7 +105,7 @@ class Composer:
             raise translated(error) from error
         return from_hydra(composed, self._settled)
 
-    def _settled(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    def _settled(self, values: Mapping[str, object]) -> Mapping[str, object]:
         return with_number(values, self._noise_scale)
 
     def base(self, groups: tuple[str, ...]) -> DictConfig:
@@ -136,7 +136,7 @@ def pinned(config: RunConfig, device: Callable[[str], str] = resolve_device) -> 
     return config if here == config.device else replace(config, device=here)
 
 
-def _laid_over(base: PlainConfig, changes: Sequence[PlainValue | None]) -> dict[str, Any] | None:
+def _laid_over(base: PlainConfig, changes: Sequence[PlainValue | None]) -> dict[str, object] | None:
     plain = [change for change in changes if change is not None]
     return laid_over(base, plain) if len(plain) == len(changes) else None
 

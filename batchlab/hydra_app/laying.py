@@ -21,7 +21,7 @@ _MISSING = "???"
 class PlainConfig:
     """A composition as plain values: no interpolation in it, no schema."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     missing: frozenset[str]  # dotted keys that are still to be given
 
 
@@ -61,13 +61,13 @@ def plain_value(override: Override) -> PlainValue | None:
     return PlainValue(tuple(parents), key, value, adds=override.type is OverrideType.FORCE_ADD)
 
 
-def laid_over(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, Any] | None:
+def laid_over(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, object] | None:
     """`base` with `changes` in it, in their order; None where only Hydra knows what that means.
 
     Shares with `base` what no change touches.
     """
     result = dict(base.values)
-    own: dict[tuple[str, ...], dict[str, Any]] = {}  # the mappings that are no longer the base's
+    own: dict[tuple[str, ...], dict[str, object]] = {}  # the mappings that are no longer the base's
     given = set()
     for change in changes:
         into = result

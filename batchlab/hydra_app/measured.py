@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
@@ -25,13 +25,13 @@ HOW = {"noise": "instruments=full", "surge": "optimizer=adamw instruments=full"}
 Reader = Callable[[str, str, str], "Interval"]
 
 
-def with_number(values: Mapping[str, Any], read: Reader | None = None) -> Mapping[str, Any]:
+def with_number(values: Mapping[str, object], read: Reader | None = None) -> Mapping[str, object]:
     """`values` of a config with a number where `noise_scale` names a run; `read` is `noise_scale_of`, or its cache.
 
     To 4 digits: its error is larger. BadRequest where the run has none.
     """
     named, rule = values.get("noise_scale"), values.get("lr_scaling")
-    if not isinstance(named, str) or rule not in RULE_NAMES:
+    if not isinstance(named, str) or not isinstance(rule, str) or rule not in RULE_NAMES:
         return values
     check_noise_scale(rule, named)
     found = (read or noise_scale_of)(named, rule, str(values.get("runs_dir")))

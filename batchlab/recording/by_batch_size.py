@@ -37,7 +37,7 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
     return {name: _means(members) for name, members in zip(names, groups.values(), strict=True)}
 
 
-def _configuration(record: RunRecord) -> dict[str, Any]:
+def _configuration(record: RunRecord) -> dict[str, object]:
     """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
     values = flat({name: value for name, value in of_the_run(record.config).items() if name not in ALONG})
     named = knobs(record)
@@ -45,7 +45,7 @@ def _configuration(record: RunRecord) -> dict[str, Any]:
     return short | dict(sorted(values.items()))
 
 
-def _names(configurations: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(configurations: Sequence[Mapping[str, object]]) -> list[str]:
     """`lr0.05-linear-fp32`, and as much more as it takes to tell the configurations apart."""
     parts: list[list[str]] = [[] for _ in configurations]
     options = dict.fromkeys((*NAMED, *(option for one in configurations for option in one)))

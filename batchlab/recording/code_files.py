@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
-from typing import Any
 
 from batchlab.config.options import GROUPS
 
@@ -23,7 +22,7 @@ OURS = "batchlab"
 HEX_DIGITS = 16
 
 
-def code_targets(config: Mapping[str, Any]) -> tuple[str, ...]:
+def code_targets(config: Mapping[str, object]) -> tuple[str, ...]:
     """The `_target_` names in a config whose code decides what a run is: model, data, optimizer, instruments."""
     instruments = config.get("instruments")
     groups = [config.get(name) for name in GROUPS]

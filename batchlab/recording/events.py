@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from batchlab.recording import disk
 from batchlab.recording.event_file import EVENTS, EventFile, tag_of
@@ -27,7 +26,7 @@ class RunEvents:
     """
 
     def __init__(
-        self, folder: Path, *, run_id: str, group: str, hparams: Mapping[str, Any], started: float, budget: int
+        self, folder: Path, *, run_id: str, group: str, hparams: Mapping[str, object], started: float, budget: int
     ) -> None:
         """`group` is shared by the runs that differ in the seed alone, `started` is seconds since 1970, `budget`
         the examples the run will see: a curve's points are at least a 2,000th of it apart."""

@@ -26,7 +26,7 @@ from batchlab.recording.masking import masked
 from batchlab.records import RunStatus
 
 
-def session_start(hparams: Mapping[str, Any], *, run_id: str, group: str, started: float) -> Summary:
+def session_start(hparams: Mapping[str, object], *, run_id: str, group: str, started: float) -> Summary:
     """A run begins: its knobs, secrets masked, and the `group` it shares with other seeds; `started` as of 1970."""
     info = SessionStartInfo(model_uri=run_id, group_name=group, start_time_secs=started)
     for name, value in typed(hparams).items():
@@ -47,7 +47,7 @@ def session_end(status: RunStatus, *, ended: float) -> Summary:
 
 
 def experiment(
-    runs: Sequence[Mapping[str, Any]], *, columns: Iterable[str], tags: Iterable[str], now: float
+    runs: Sequence[Mapping[str, object]], *, columns: Iterable[str], tags: Iterable[str], now: float
 ) -> Summary:
     """The study's table: a typed column for each of `columns` that a run has, and a metric for each of `tags`.
 
@@ -66,7 +66,7 @@ def experiment(
     return _summary(metadata.EXPERIMENT_TAG, HParamsPluginData(experiment=content))
 
 
-def typed(hparams: Mapping[str, Any]) -> dict[str, bool | float | str]:
+def typed(hparams: Mapping[str, object]) -> dict[str, bool | float | str]:
     """Booleans, numbers and texts; what is not set is left out, and so is what is not finite, which has no JSON.
 
     A column of numbers that says None or nan in one run becomes a column of texts, and its filter hides runs.

@@ -4,9 +4,10 @@ import contextlib
 import hashlib
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from batchlab.errors import BatchlabError
 from batchlab.recording import disk
@@ -91,7 +92,7 @@ class Journal:
         disk.cut(self._descriptor, len(kept), self._path)
         self.offset = len(kept)
         self._hash = hashlib.sha256(kept)
-        self._seq = next((entry["seq"] + 1 for line in reversed(kept.splitlines()) if (entry := _entry(line))), 0)
+        self._seq = next((entry.seq + 1 for line in reversed(kept.splitlines()) if (entry := _entry(line))), 0)
 
 
 def read_journal(path: Path, broken: list[str] | None = None) -> list[Measurement]:
@@ -108,7 +109,7 @@ def read_journal(path: Path, broken: list[str] | None = None) -> list[Measuremen
     for position, line in enumerate(content.split(b"\n")[:-1], 1):
         entry = _entry(line)
         if entry is not None:
-            measurements.append(entry["measurement"])
+            measurements.append(entry.measurement)
         elif broken is not None:
             broken.append(f"{path}, line {position}: no measurement, left out")
     return measurements
@@ -119,7 +120,7 @@ def _whole(content: bytes) -> bytes:
     return content[: content.rfind(b"\n") + 1]
 
 
-def _fields(measurement: Measurement) -> dict[str, Any]:
+def _fields(measurement: Measurement) -> dict[str, str | float | None]:
     low, high = measurement.low, measurement.high
     return {
         "name": measurement.name,
@@ -133,13 +134,19 @@ def _fields(measurement: Measurement) -> dict[str, Any]:
     }
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
-    """`seq` and the measurement of a line; None where it is broken."""
+@dataclass(frozen=True)
+class _Entry:
+    seq: int
+    measurement: Measurement
+
+
+def _entry(line: bytes) -> _Entry | None:
+    """What a line says; None where it is broken."""
     try:
         values = json.loads(line.decode())
-        return {
-            "seq": int(values["seq"]),
-            "measurement": Measurement(
+        return _Entry(
+            int(values["seq"]),
+            Measurement(
                 name=str(values["name"]),
                 value=float(number(values["value"])),
                 step=int(values["step"]),
@@ -149,6 +156,6 @@ def _entry(line: bytes) -> dict[str, Any] | None:
                 high=None if values.get("high") is None else float(number(values["high"])),
                 n=None if values.get("n") is None else int(values["n"]),
             ),
-        }
+        )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

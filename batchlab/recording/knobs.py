@@ -1,7 +1,6 @@
 """The knobs of a run as one flat row, in the order that tables and dashboards show them."""
 
 from collections.abc import Mapping
-from typing import Any
 
 from batchlab.config import target_name
 from batchlab.config.alike import device_kind
@@ -10,7 +9,7 @@ from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
 
 
-def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
+def of_the_run(config: Mapping[str, object]) -> dict[str, object]:
     """What makes a run what it is, of a record's config, as it was asked for; of an option added later what was so."""
     found = {}
     for name, value in config.items():
@@ -23,7 +22,7 @@ def of_the_run(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def knobs(record: RunRecord) -> dict[str, Any]:
+def knobs(record: RunRecord) -> dict[str, object]:
     """Every knob of a run by its dotted name, `None` where it was not set; lists as JSON text.
 
     The config says what was asked; `micro_batch_size` and `accumulate` are what came of it, and beside
@@ -32,7 +31,7 @@ def knobs(record: RunRecord) -> dict[str, Any]:
     config = {name: value for name, value in record.config.items() if moves(name) & IDENTITY}
     if "device" in config:
         config["device"] = device_kind(config["device"])
-    shown: dict[str, Any] = {}
+    shown: dict[str, object] = {}
     for name in (*MICRO_BATCHES, *FIRST):
         shown[name] = config.get(name)
         if name == "lr_scaling":
@@ -44,9 +43,9 @@ def knobs(record: RunRecord) -> dict[str, Any]:
     return {**shown, **{name: value for name, value in flat(config).items() if name not in shown}}
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested mappings as dotted names, lists as JSON text; an empty mapping has no name."""
-    row: dict[str, Any] = {}
+    row: dict[str, object] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

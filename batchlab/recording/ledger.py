@@ -52,7 +52,7 @@ class Ledger:
             "target": self.target_record(),
         }
 
-    def target_record(self) -> dict[str, Any] | None:
+    def target_record(self) -> dict[str, str | float | None] | None:
         """The target's part of the run's record; None where the run has none."""
         if self._target is None:
             return None

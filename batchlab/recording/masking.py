@@ -34,7 +34,7 @@ def _has_word(key: str, words: re.Pattern[str]) -> bool:
     return any(words.fullmatch(word.lower()) for word in _WORD.findall(key))
 
 
-def masked(config: Mapping[str, Any]) -> dict[str, Any]:
+def masked(config: Mapping[str, object]) -> dict[str, object]:
     """A plain copy of `config` that may be shown: every text below a secret key is `***`, URLs lose their user.
 
     Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
@@ -49,7 +49,7 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
     return [_masked_override(override) for override in overrides]
 
 
-def concealed(text: str, config: Mapping[str, Any]) -> str:
+def concealed(text: str, config: Mapping[str, object]) -> str:
     """`text`, an error's say, without what `config`, unmasked, hides: user code likes to tell what it was given."""
     for value in sorted(_hidden_texts(config, "", _hidden(config)), key=len, reverse=True):
         text = text.replace(value, MASK)
@@ -64,7 +64,7 @@ def masked_text(text: str) -> str:
     return _QUERY.sub(lambda found: f"{found[1]}{found[2]}={_shown(found[2], found[3])}", without_user)
 
 
-def _hidden(config: Mapping[str, Any]) -> tuple[str, ...]:
+def _hidden(config: Mapping[str, object]) -> tuple[str, ...]:
     """The dotted keys that `config` says are hidden."""
     keys = config.get("hidden", ())
     return tuple(str(key) for key in keys) if isinstance(keys, list | tuple) else ()

@@ -13,7 +13,7 @@ from batchlab.recording.run_folder import RESULTS, hold_study, read_records
 from batchlab.records import RunRecord
 
 
-def rows(study_dir: Path, unreadable: list[str] | None = None) -> list[dict[str, Any]]:
+def rows(study_dir: Path, unreadable: list[str] | None = None) -> list[dict[str, object]]:
     """One flat row per run, by batch size: the knobs first, then how it ended and what was measured.
 
     Names are dotted: `model.hidden`, `final.val/loss`, `best.val/loss.value`, `target.examples`. Damaged records are
@@ -22,7 +22,7 @@ def rows(study_dir: Path, unreadable: list[str] | None = None) -> list[dict[str,
     return [row(record) for record in read_records(study_dir, unreadable)]
 
 
-def row(record: RunRecord) -> dict[str, Any]:
+def row(record: RunRecord) -> dict[str, object]:
     """The flat row of one run."""
     return knobs(record) | _outcome(record)
 
@@ -50,7 +50,7 @@ def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
     return path
 
 
-def _outcome(record: RunRecord) -> dict[str, Any]:
+def _outcome(record: RunRecord) -> dict[str, object]:
     """The record without its config, flat."""
     values = record.to_dict()
     del values["config"]

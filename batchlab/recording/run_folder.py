@@ -88,7 +88,7 @@ def read_records(study_dir: Path, unreadable: list[str] | None = None) -> list[R
     return sorted(records, key=lambda record: (record.batch_size, record.run_id))
 
 
-def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+def write_config(folder: Path, config: Mapping[str, object]) -> None:
     """Writes `config.yaml`, secrets masked: to be read by people, never to be built from."""
     disk.write_atomically(folder / CONFIG, yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True))
 
@@ -201,7 +201,7 @@ def _record(values: Any) -> RunRecord:
     return RunRecord.from_dict(values)
 
 
-def _mapping(value: Any, name: str) -> dict[str, Any]:
+def _mapping(value: Any, name: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise ValueError(f"its {name} is {value!r}")
     return value

@@ -32,7 +32,7 @@ class Search:
     speeds: Mapping[int, Interval]  # examples per second of each micro-batch that fits, with memory as a run has it
     alone: bool  # whether those had the machine to themselves
     precision: str
-    settings: Mapping[str, Any]  # dotted, of what it was about: `settings`
+    settings: Mapping[str, object]  # dotted, of what it was about: `settings`
     device_model: str | None  # of GPU or processor; None: not recorded
     written_at: str
 
@@ -49,7 +49,7 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
     return tuple(sorted(found, key=lambda search: search.written_at))
 
 
-def settings(asked: Mapping[str, Any]) -> dict[str, Any]:
+def settings(asked: Mapping[str, object]) -> dict[str, object]:
     """Of a run's dotted settings those that decide what a search for its largest micro-batch finds, and at what speed.
 
     The size is what is searched, how many of them make a step changes little, and a probe has no instruments.

@@ -52,8 +52,8 @@ def read_study(folder: Path) -> Study:
     if not folder.is_dir():
         raise BadRequest(f"there is no folder {folder}: name a study's, such as runs/digits-mlp; `batchlab list`")
     damaged: list[str] = []
-    rows: dict[str, dict[str, Any]] = {}
-    asked: dict[str, dict[str, Any]] = {}
+    rows: dict[str, dict[str, object]] = {}
+    asked: dict[str, dict[str, object]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
     figures = list(read_published(folder, damaged))
     for run in run_folders(folder):
@@ -82,7 +82,7 @@ def read_study(folder: Path) -> Study:
     return Study(folder.resolve().name, folder, runs, _measurements(journals), said, settings, tuple(figures))
 
 
-def _asked(config: Mapping[str, Any]) -> dict[str, Any]:
+def _asked(config: Mapping[str, object]) -> dict[str, object]:
     """What tells a run from others, dotted: two ways of asking for one thing are one.
 
     Neither accumulate nor micro_batch_size is accumulate=1, and a rate that is not scaled has no batch size to be
@@ -105,7 +105,7 @@ def _published(run: Path, record: RunRecord, damaged: list[str]) -> tuple[Publis
         return ()
 
 
-def _runs(rows: dict[str, dict[str, Any]]) -> pd.DataFrame:
+def _runs(rows: dict[str, dict[str, object]]) -> pd.DataFrame:
     columns = list(dict.fromkeys(itertools.chain(*rows.values(), ALWAYS, TARGET, ["device_model"])))
     runs = pd.DataFrame(list(rows.values()), columns=columns)
     runs["run_id"] = list(rows)
@@ -164,7 +164,7 @@ def _table(names: list[str], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
     return pd.DataFrame({"name": np.array([known[name] for name in names], dtype=object), **numbers})
 
 
-def _encodable(values: dict[str, Any]) -> dict[str, Any]:
+def _encodable(values: dict[str, object]) -> dict[str, object]:
     """A lone surrogate is refused by pandas where it keeps texts as Arrow does."""
     return {encodable(k): encodable(v) if isinstance(v, str) else v for k, v in values.items()}
 

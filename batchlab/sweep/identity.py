@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from batchlab.config import RunConfig
 from batchlab.config.alike import micro_batches
@@ -31,12 +30,12 @@ def group_id(config: RunConfig) -> str:
     return run_id(replace(config, seed=0)).replace("-s0-", "-")
 
 
-def identity(config: RunConfig) -> dict[str, Any]:
+def identity(config: RunConfig) -> dict[str, object]:
     """What a run is, as canonical plain values: two configs that mean the same run give the same."""
     return {**compared(config, IDENTITY), "scheme": SCHEME}
 
 
-def digest(values: Mapping[str, Any]) -> str:
+def digest(values: Mapping[str, object]) -> str:
     """10 hex digits of the SHA-256 of the values as sorted JSON."""
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

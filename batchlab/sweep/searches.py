@@ -3,7 +3,6 @@
 import functools
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.config.options import SOUGHT
@@ -38,7 +37,7 @@ class Search:
     found: Found | None = None
     knee: Knee | None = None
     account: Account | None = None
-    environment: dict[str, Any] = field(default_factory=environment)
+    environment: dict[str, object] = field(default_factory=environment)
     started_at: str = field(default_factory=now_utc)
 
     @property

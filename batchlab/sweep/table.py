@@ -1,11 +1,11 @@
 """The table at the end of a sweep: what each batch size cost and what it reached."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from batchlab.config import key
 from batchlab.config.options import SPEED
@@ -71,7 +71,6 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
     finals = [record.final for record in records]
     speeds = [final.get("speed/examples_per_second") for final in finals]
     undisturbed = [None if r.shared_machine else speed for r, speed in zip(records, speeds, strict=True)]
-    targets = [record.target or {} for record in records]
     columns = [
         Column("batch\nsize", [str(record.batch_size) for record in records]),
         *(Column(setting.name.replace(".", ".\n"), list(setting.cells), setting.name) for setting in settings),
@@ -83,13 +82,13 @@ def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[
         Column("saved\nMiB", [_saved(record) for record in records]),
         Column("val\nloss", [number(final.get("val/loss"), "#.4g") for final in finals]),
         Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
-        Column("target\nexamples", [number(_reached(t, "examples"), ",.0f") for t in targets], "target_examples"),
-        Column("target\nseconds", [number(_reached(t, "train_seconds"), ".2f") for t in targets], "target_seconds"),
+        Column("target\nexamples", [number(_reached(r, "examples"), ",.0f") for r in records], "target_examples"),
+        Column("target\nseconds", [number(_reached(r, "train_seconds"), ".2f") for r in records], "target_seconds"),
         Column("train\nseconds", [number(record.train_seconds, ".2f") for record in records]),
         Column("status", [str(record.status) for record in records]),
     ]
     always = {"batch\nsize", "peak\nlr", "examples\n/s", "peak\nMiB", "val\nloss"}
-    asked = {"target\nexamples", "target\nseconds"} if any(targets) else set()
+    asked = {"target\nexamples", "target\nseconds"} if any(record.target for record in records) else set()
     return [c for c in columns if c.title in always | asked or any(cell != NOTHING for cell in c.cells)]
 
 
@@ -142,5 +141,5 @@ def _saved(record: RunRecord) -> str:
     return NOTHING if saved is None else number(saved / MIB, ",.2f" if saved < 100 * MIB else ",.0f")
 
 
-def _reached(target: Mapping[str, Any], field: str) -> float | None:
-    return target.get(field) if target.get("reached") else None
+def _reached(record: RunRecord, field: str) -> float | None:
+    return record.target.get(field) if record.target and record.target.get("reached") else None

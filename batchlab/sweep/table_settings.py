@@ -38,7 +38,7 @@ def arranged(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Settin
     return [records[i] for i in order], settings
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """A config's values by dotted name; a group's own name holds its `_target_`."""
     for key, value in config.items():
         name = f"{prefix}{key}"
@@ -72,7 +72,7 @@ def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return others if len(set(rows)) == len(rows) else found
 
 
-def _tells_apart(name: str, configs: Sequence[Mapping[str, Any]]) -> bool:
+def _tells_apart(name: str, configs: Sequence[Mapping[str, object]]) -> bool:
     """Whether `name` varies; a group's key (model.depth) only among the points with the same group (model)."""
     group = name.rpartition(".")[0]
     kinds: dict[str, list[Any]] = {}

@@ -96,7 +96,7 @@ def _is_kept(name: str) -> bool:
     return not claims_own and (row is None or not row.of_the_machine)
 
 
-def _group(group: str, target: str, asked: Mapping[str, Any]) -> dict[str, str]:
+def _group(group: str, target: str, asked: Mapping[str, object]) -> dict[str, str]:
     keys = {name: value for name, value in asked.items() if name.startswith(f"{group}.") and name.count(".") == 1}
     keys.pop(f"{group}._target_", None)
     for file in sorted((config_folder() / group).glob("*.yaml")):
@@ -151,7 +151,7 @@ def _seeds(study: Study) -> int:
 
 
 @functools.cache
-def _defaults(name: str) -> dict[str, Any]:
+def _defaults(name: str) -> dict[str, object]:
     """A shipped config file as plain values."""
     values = yaml.safe_load((config_folder() / name).read_text(encoding="utf-8"))
     return values if isinstance(values, dict) else {}
