@@ -13,7 +13,7 @@ from batchlab.config import RunConfig, SweepConfig, to_dict
 from batchlab.config.plan import plan, rate_at
 from batchlab.errors import BadRequest, Diverged, StorageError
 from batchlab.instruments.instrument import Instrument
-from batchlab.instruments.panel import build_instruments
+from batchlab.instruments.panel import build_instruments, declared
 from batchlab.recording import disk
 from batchlab.recording.checkpoint_files import remove_checkpoints, set_aside, usable_checkpoints, write_checkpoint
 from batchlab.recording.code_files import code_files, code_fingerprint, code_targets
@@ -177,14 +177,12 @@ class _Point:
             data_fingerprint=fingerprint,
             code_fingerprint=code_fingerprint(code),
             environment=environment(assembly.device_facts(device)) | {"code": code},
+            quantities=declared(instruments.values(), task),
             lr_scaled=peak_rate,
             remainder=planned.remainder,
         )
-        ledger = Ledger(
-            higher_is_better=task.higher_is_better,
-            target=config.target,
-            resolution=max(planned.eval_every, config.batch_size),
-        )
+        resolution = max(planned.eval_every, config.batch_size)
+        ledger = Ledger(declared=self.record.quantities, target=config.target, resolution=resolution)
         events = RunEvents.of(self.record, self.folder, group=self.identity.group, budget=planned.examples)
         self.closing.callback(lambda: events.close(self.record.status))
         for measurement in read_journal(self.folder / METRICS):  # of before the checkpoint

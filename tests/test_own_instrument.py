@@ -6,12 +6,12 @@ from sweep_runs import Lab
 
 PROBE = '''\
 import torch
-from batchlab.instruments import Instrument
+from batchlab.instruments import Instrument, Quantity
 
 
 class Weights(Instrument):
     """`mine/norm`: the norm of the weights, and how often it was asked before."""
-
+    quantities = (Quantity("mine/norm", "1", "norm of the weights", False, keep_best=True),)
     def __init__(self, eval_every, power=2.0):
         self.every, self.power, self.asked = eval_every, power, 0
 
@@ -45,6 +45,10 @@ def test_it_measures_when_it_asks_to_and_what_it_says(lab: Lab) -> None:
     assert (record.status, record.reason) == ("completed", "")
     assert [(m.examples, m.n) for m in found] == [(0, 0), (320, 1), (640, 2)]
     assert record.final["mine/norm"] == found[-1].value
+    assert [(declared.name, declared.meaning) for declared in record.quantities] == [
+        ("mine/norm", "norm of the weights")
+    ]
+    assert record.best["mine/norm"]["value"] == min(m.value for m in found)
     assert found[0].value == pytest.approx(_norm_at_the_start(), rel=1e-6)
 
 

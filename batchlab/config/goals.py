@@ -8,6 +8,7 @@ from typing import Any
 
 from batchlab.config.values import is_finite, is_plain, shown
 from batchlab.errors import BadRequest
+from batchlab.records.quantities import OF_VALIDATION
 
 BUDGET_UNITS = ("epochs", "examples", "steps")
 WHOLE = ("examples", "steps")  # units of which there are no parts
@@ -60,7 +61,7 @@ def budget_of(given: dict[str, Any]) -> Budget:
 def target_of(value: Any) -> Target | None:
     """The target that plain values ask for; None where its value is null. BadRequest for what is none."""
     if not isinstance(value, Mapping):
-        metric = f"target.metric={value} " if is_plain(value) and value.startswith("val/") else ""
+        metric = f"target.metric={value} " if is_plain(value) and value.startswith(OF_VALIDATION) else ""
         wanted = f"{value}" if is_finite(value) else "0.15"
         raise BadRequest(
             f"target={shown(value)} cannot be: a target has a metric and a value; write {metric}target.value={wanted}"
@@ -72,7 +73,7 @@ def target_of(value: Any) -> Target | None:
         raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has metric and value")
     if wanted is not None and not is_finite(wanted):
         raise BadRequest(f"target.value={shown(wanted)} cannot be: it is a number, or null for no target")
-    named = is_plain(metric) and metric.startswith("val/") and metric != "val/"
+    named = is_plain(metric) and metric.startswith(OF_VALIDATION) and metric != OF_VALIDATION
     if not named and (metric, wanted) != (None, None):
         raise BadRequest(f"target.metric={shown(metric)} cannot be: it is val/loss or another val/<metric>")
     return None if wanted is None else Target(metric=metric, value=float(wanted))

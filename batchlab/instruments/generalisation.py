@@ -8,6 +8,7 @@ from torch import Tensor
 from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.samples import difference, sample_mean, sample_share, tail_mean
 from batchlab.science.uncertainty import Interval
 from batchlab.training.batches import length, stream_seed, subset
@@ -32,6 +33,8 @@ class Generalisation(Instrument):
 
     `every` is in examples; by default at every fourth validation, whose pass it shares.
     """
+
+    quantities = table.GENERALISATION
 
     def __init__(self, *, eval_every: int, eval_batch_size: int, every: int | None = None) -> None:
         check_count("generalisation.every", every)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.training.batches import gather, length, split, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -21,6 +22,8 @@ class Gradient(Instrument):
     as training does, in training mode, without the fp16 scale; of the examples as they are, before a task's `augment`.
     `every` is in examples; by default it is taken at every fourth validation, as it costs a step.
     """
+
+    quantities = table.GRADIENT
 
     def __init__(
         self, *, eval_every: int, batch_size: int, micro_batch_size: int, seed: int, every: int | None = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from batchlab.instruments.gradient import batch_gradient, norm
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.samples import positive_mean, sample_mean
 from batchlab.science.uncertainty import Interval
 from batchlab.training.batches import length, stream_seed
@@ -40,6 +41,8 @@ class GradientStatistics(Instrument):
 
     `every` is in examples, by default an eighth of the budget: it costs 2 `pairs` + 2 `steps` passes of a batch.
     """
+
+    quantities = table.GRADIENT_STATISTICS
 
     def __init__(
         self,

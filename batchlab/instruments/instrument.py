@@ -1,10 +1,11 @@
 """What an instrument is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from batchlab.errors import BadRequest
 from batchlab.records import Measurement
+from batchlab.records.quantity import Quantity
 from batchlab.training.state import RunState, empty
 from batchlab.training.step import Outcome
 
@@ -36,6 +37,7 @@ class Instrument:
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end
     instrument_name: str = ""  # its key in the config, once it has been made from one
+    quantities: Sequence[Quantity] = ()  # what it measures; what is not declared has no unit, chart or direction
 
     @empty
     def watch(self, outcome: Outcome) -> None:

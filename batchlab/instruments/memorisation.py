@@ -9,6 +9,7 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.generalisation import is_wrong
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.samples import sample_share
 from batchlab.task import Batch, Task
 from batchlab.training.batches import gather, length, rebuilt, stream_seed, subset, tensors
@@ -34,6 +35,8 @@ class Memorisation(Instrument):
 
     `every` is in examples; by default at every fourth validation.
     """
+
+    quantities = table.MEMORISATION
 
     def __init__(
         self, *, task: Task, eval_every: int, eval_batch_size: int, every: int | None = None, required: bool = True

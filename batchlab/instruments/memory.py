@@ -9,6 +9,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from batchlab.host.nvml import full_uuid, used_bytes
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.task import Batch
 from batchlab.training.batches import gather, held
 from batchlab.training.devices.out_of_memory import is_out_of_memory
@@ -29,6 +30,8 @@ class Memory(Instrument):
     held before training, counted from the tensors: `memory/resident_data_bytes` of the sets that live on the device,
     `memory/resident_model_bytes` of weights and buffers.
     """
+
+    quantities = table.MEMORY
 
     def __init__(self, *, micro_batch_size: int) -> None:
         self.micro_batch_size = micro_batch_size

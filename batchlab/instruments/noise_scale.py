@@ -13,6 +13,7 @@ from batchlab.instruments.instrument import Instrument, check, check_count, is_c
 from batchlab.instruments.per_example import examples_at_once, freeze_statistics, per_example_norms, refuse_company
 from batchlab.instruments.unit_gradients import Scale, adam_scale, micro_batch_norms
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
@@ -88,6 +89,7 @@ class GradientNoiseScale(Instrument):
         self.draws, self.examples = draws, examples
         self.adam, self.full, self.per_layer = adam is not False, full, per_layer
         self.group, self.name = group, instrument_name
+        self.quantities = table.noise_scale(group)
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "noise_scale", group, self.method))
         self._chunk = 0  # examples whose gradients are held at once: found at the first measurement, then what fits
 

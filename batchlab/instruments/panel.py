@@ -1,11 +1,14 @@
 """The instruments of a run, made from its configuration."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from batchlab import targets
 from batchlab.config import RunConfig
 from batchlab.config.plan import Plan
+from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument
+from batchlab.records.declared import besides_the_table, metrics
+from batchlab.records.quantity import Quantity
 from batchlab.task import Task
 
 
@@ -29,4 +32,29 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
         instrument = targets.build(group, Instrument, what=f"instruments.{name}", offered=known, trust=config.trust)
         instrument.instrument_name = name
         built.append(instrument)
+    check_declared(built)
     return built
+
+
+def declared(instruments: Iterable[Instrument], task: Task) -> tuple[Quantity, ...]:
+    """What the record of a run with these instruments on this task declares, besides the table of quantities."""
+    measured = [quantity for instrument in instruments for quantity in instrument.quantities]
+    return besides_the_table([*metrics(task.higher_is_better), *measured])
+
+
+def check_declared(instruments: Iterable[Instrument]) -> None:
+    """BadRequest where something else than quantities is declared, or one name as two things."""
+    known: dict[str, tuple[Quantity, str]] = {}
+    for instrument in instruments:
+        for quantity in instrument.quantities:
+            if not isinstance(quantity, Quantity):
+                raise BadRequest(
+                    f"instruments.{instrument.instrument_name} declares {quantity!r} among its quantities: use "
+                    'batchlab.instruments.Quantity("mine/name", "unit", "what it is")'
+                )
+            first, by = known.setdefault(quantity.name, (quantity, instrument.instrument_name))
+            if first != quantity:
+                raise BadRequest(
+                    f"instruments.{by} and instruments.{instrument.instrument_name} declare {quantity.name} as two "
+                    "things: give one of them another name, or both the same declaration"
+                )

@@ -11,6 +11,7 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.hessian import loss_surface
 from batchlab.instruments.instrument import Instrument, check, is_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.curvature import extreme_eigenvalues, trace
 from batchlab.science.sharpness import asam, keskar, sam
 from batchlab.task import Batch
@@ -43,6 +44,8 @@ class Sharpness(Instrument):
     gradients for Keskar's metric. A look costs a forward pass of `examples`, and nothing once all levels are behind.
     `double` counts in float64. Examples pass in pieces of `chunk`, halved where they do not fit.
     """
+
+    quantities = table.SHARPNESS
 
     def __init__(
         self,

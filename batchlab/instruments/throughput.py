@@ -5,6 +5,7 @@ from typing import Any
 
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.uncertainty import median_interval
 from batchlab.training.busy import busy_share_of
 from batchlab.training.devices.out_of_memory import is_out_of_memory
@@ -22,6 +23,8 @@ class Throughput(Instrument):
     device works on them (`training.pace.busy_share` says how it is measured). Below 0.7 training is launch-bound: the
     host cannot ask fast enough, and the speed is Python's.
     """
+
+    quantities = table.THROUGHPUT
 
     def __init__(self, *, log_every: int, micro_batch_size: int = 1) -> None:
         self.every: int | None = log_every

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.training.state import RunState
 from batchlab.training.step import Outcome
 
@@ -20,6 +21,8 @@ class TrainingLoss(Instrument):
     A window is at least one step. Each batch is seen at the weights before its update. Also `train/learning_rate`
     of the window's last step, and `train/steps_skipped` in fp16: updates the loss scaler has thrown away so far.
     """
+
+    quantities = table.TRAINING_LOSS
 
     def __init__(self, *, log_every: int) -> None:
         self.every: int | None = log_every

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 from batchlab.training.evaluation import validated
 from batchlab.training.phase import VALIDATION
@@ -17,6 +18,8 @@ class Validation(Instrument):
 
     BadRequest where not even one example fits the memory: without it a run would have no result.
     """
+
+    quantities = table.VALIDATION
 
     def __init__(self, *, eval_every: int, eval_batch_size: int) -> None:
         self.every: int | None = eval_every
@@ -31,7 +34,7 @@ class Validation(Instrument):
                 raise
             raise BadRequest(does_not_fit(self.eval_batch_size, error)) from error
         for name, seen in found.items():
-            yield state.measurement(f"val/{name}", seen.mean)
+            yield state.measurement(table.OF_VALIDATION + name, seen.mean)
 
 
 def does_not_fit(eval_batch_size: int, error: BaseException) -> str:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from batchlab.errors import BadRequest
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement
+from batchlab.records import quantities as table
 from batchlab.science.samples import smallest_share
 from batchlab.task import Task
 from batchlab.training.batches import slices
@@ -25,6 +26,8 @@ class WorstClass(Instrument):
 
     `every` is in examples; by default at every fourth validation, whose pass it shares.
     """
+
+    quantities = table.WORST_CLASS
 
     def __init__(
         self, *, task: Task, eval_every: int, eval_batch_size: int, every: int | None = None, required: bool = True

@@ -1,27 +1,29 @@
 """What a run's measurements come to: last and best values, and when the target was reached."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from batchlab.config import Target
 from batchlab.records import Measurement
+from batchlab.records.declared import Quantities
+from batchlab.records.quantity import Quantity
 from batchlab.science.crossings import reaches
 
 
 class Ledger:
-    """Takes every measurement once and keeps the sums."""
+    """Takes every measurement once and keeps the sums; `declared` is what the run's record declares of them."""
 
     def __init__(
         self,
         *,
-        higher_is_better: Mapping[str, bool],
+        declared: Iterable[Quantity],
         target: Target | None,
         resolution: int,
     ) -> None:
         self.final: dict[str, float] = {}
         self.best: dict[str, dict[str, float]] = {}
-        self._higher_is_better = higher_is_better
+        self._quantities = Quantities(declared)
         self._target = target
         self._resolution = resolution  # examples between two looks at the target's metric
         self._reached: Measurement | None = None
@@ -30,10 +32,11 @@ class Ledger:
         """Counts `measurement` in."""
         name, value = measurement.name, measurement.value
         self.final[name] = value
-        if self._is_directed(name) and not math.isnan(value):
+        quantity = self._quantities[name]
+        if quantity.keep_best and quantity.higher_is_better is not None and not math.isnan(value):
             best = self.best.get(name)
             # strictly better only, so that the first of equals is kept; a nan is never best
-            if best is None or self._better(name, value, best["value"]):
+            if best is None or (value > best["value"] if quantity.higher_is_better else value < best["value"]):
                 self.best[name] = {"value": value, "examples": measurement.examples}
         if self._reached is None and self._is_target(measurement):
             self._reached = measurement
@@ -68,20 +71,9 @@ class Ledger:
         }
 
     def _is_target(self, measurement: Measurement) -> bool:
-        target = self._target
+        target, higher = self._target, self._quantities[measurement.name].higher_is_better is not False
         return (
             target is not None
             and measurement.name == target.metric
-            and reaches(measurement.value, target.value, higher_is_better=self._higher(target.metric))
+            and reaches(measurement.value, target.value, higher_is_better=higher)
         )
-
-    def _is_directed(self, name: str) -> bool:
-        """Whether it is known which way is better: of the loss, and of what the task says it of."""
-        return name == "val/loss" or (name.startswith("val/") and name.removeprefix("val/") in self._higher_is_better)
-
-    def _better(self, name: str, value: float, than: float) -> bool:
-        return value > than if self._higher(name) else value < than
-
-    def _higher(self, name: str) -> bool:
-        metric = name.removeprefix("val/")
-        return metric != "loss" and self._higher_is_better.get(metric, True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.records import PEAKS
+from batchlab.records.quantities import PEAKS
 from batchlab.report.groups import LARGEST, Group, alone, by, column, flag, over_seeds
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import best_batch_for_time
@@ -83,7 +83,7 @@ def peak_bytes(group: Group) -> Measured | str:
 
 def peak_name(runs: pd.DataFrame) -> str | None:
     """The kind of peak that compares most of the runs, the newest kind first: two kinds are never in one comparison."""
-    counts = {name: int(column(runs, f"final.{name}").notna().sum()) for name in PEAKS}
+    counts = {peak.name: int(column(runs, f"final.{peak.name}").notna().sum()) for peak in PEAKS}
     most = max(counts, key=lambda name: counts[name])  # the first of those that are equal
     return most if counts[most] else None
 

@@ -20,11 +20,12 @@ from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
 from batchlab.recording.study_file import read_published
 from batchlab.records import RunRecord
+from batchlab.records.quantity import Quantity
 
 NUMBERS = ("step", "examples", "train_seconds", "value", "low", "high", "n")  # of a measurement
 NEEDED = ("seq", "value", "step", "examples", "train_seconds")  # of its line
 # Columns that are there even where no run is, so that no reader has to ask: all that the record has one cell for.
-NESTED = ("run_id", "config", "environment", "target", "final", "best")  # their parts have columns
+NESTED = ("run_id", "config", "environment", "target", "final", "best", "quantities")  # of a part there may be columns
 ALWAYS = tuple(f.name for f in fields(RunRecord) if f.name not in NESTED)
 TARGET = tuple(f"target.{name}" for name in ("metric", "value", "reached", "step", "examples", "train_seconds"))
 
@@ -41,6 +42,7 @@ class Study:
     # A row per run: its identity as it was asked for, dotted, None where not set. In `runs` the sizes of micro-batches
     # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
     asked: pd.DataFrame = field(default_factory=pd.DataFrame)
+    declared: tuple[Quantity, ...] = ()  # of what the runs measured, besides the table of quantities
     published: tuple[Published, ...] = ()  # figures of others, each once, that its runs were made to stand beside
 
 
@@ -56,6 +58,7 @@ def read_study(folder: Path) -> Study:
     asked: dict[str, dict[str, object]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
     figures = list(read_published(folder, damaged))
+    declared: dict[Quantity, None] = {}
     for run in run_folders(folder):
         record = read_record(run, damaged)
         if record is None:
@@ -74,12 +77,15 @@ def read_study(folder: Path) -> Study:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
         journals.append((run_id, _journal(run, damaged)))
+        declared |= dict.fromkeys(record.quantities)
         figures += (figure for figure in _published(run, record, damaged) if figure not in figures)
     runs = _runs(rows)
     settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
     settings = settings.where(settings.notna(), None)
     said = tuple(map(printable, damaged))
-    return Study(folder.resolve().name, folder, runs, _measurements(journals), said, settings, tuple(figures))
+    measurements = _measurements(journals)
+    name = folder.resolve().name
+    return Study(name, folder, runs, measurements, said, settings, tuple(declared), tuple(figures))
 
 
 def _asked(config: Mapping[str, object]) -> dict[str, object]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.printable import printable
 from batchlab.recording.device_models import measured_on
-from batchlab.records import PEAKS, RunRecord, RunStatus
+from batchlab.records import RunRecord, RunStatus
+from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
 from batchlab.sweep.table_settings import Setting
 
 MOST_NAMED = 4  # points named in one note
@@ -72,7 +73,7 @@ def _left_over(records: Sequence[RunRecord]) -> list[str]:
 
 def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
     """What the column of peaks means: CUDA's own count where there is one (as in the table), else the process."""
-    growth, allocated, resident = PEAKS
+    growth, allocated, resident = (peak.name for peak in PEAKS)
     on_gpu = [record for record in records if allocated in record.final]
     on_cpu = [record for record in records if allocated not in record.final and resident in record.final]
     meanings = []
@@ -83,7 +84,7 @@ def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
     if on_cpu:
         meanings.append("how much the point's process grew by training" + (" (on the CPU)" if meanings else ""))
     found = [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
-    if any("memory/saved_for_backward_bytes" in record.final for record in records):
+    if any(SAVED_FOR_BACKWARD.name in record.final for record in records):
         found.append("Saved MiB: what the forward pass of a micro-batch keeps for its backward pass, counted exactly.")
     return found
 

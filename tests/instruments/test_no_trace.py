@@ -40,7 +40,14 @@ CATALOGUE = {
         batch_size=8, micro_batch_size=3, budget=64, clip_norm=0.1, seed=0, pairs=2, steps=2
     ),
     "noise_scale": lambda: GradientNoiseScale(
-        batch_size=8, micro_batch_size=3, eval_every=40, budget=120, seed=0, method="per_example", full=True
+        batch_size=8,
+        micro_batch_size=3,
+        eval_every=40,
+        budget=120,
+        seed=0,
+        method="per_example",
+        full=True,
+        per_layer=True,
     ),
     "sharpness": lambda: Sharpness(log_every=8, seed=0, levels=[1.1, 1.0], chunk=7, products=5, probes=2),
     "generalisation": lambda: Generalisation(eval_every=2, eval_batch_size=7),

@@ -5,11 +5,10 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
+from batchlab.records.quantities import PEAKS
+from batchlab.records.quantity import Quantity
+
 SCHEMA_VERSION = 1
-
-
-# The most memory that training took, in the order in which they are asked for: old runs have one of the last two.
-PEAKS = ("memory/peak_growth_bytes", "memory/peak_allocated_bytes", "memory/peak_resident_bytes")
 
 
 class RunStatus(StrEnum):
@@ -76,6 +75,7 @@ class RunRecord:
     batch_size: int
     reason: str = ""  # why it ended so, where `completed` does not say it all
     phase: str = ""  # of `training.phase`, in which it ran out of memory or failed
+    quantities: tuple[Quantity, ...] = ()  # declared of what it measured, where `records.quantities` does not say it
     notes: tuple[str, ...] = ()  # what it could not do as it was asked to, a sentence each
     schema_version: int = SCHEMA_VERSION
     overrides: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class RunRecord:
 
         Of a run of before it was measured: what CUDA's allocator held at most, else by how much the process grew.
         """
-        return next((self.final[name] for name in PEAKS if name in self.final), None)
+        return next((self.final[peak.name] for peak in PEAKS if peak.name in self.final), None)
 
     @property
     def device_model(self) -> str | None:
@@ -134,6 +134,7 @@ class RunRecord:
         known["status"] = RunStatus(known["status"])
         for name in ("overrides", "notes", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
+        known["quantities"] = tuple(map(Quantity.from_dict, known.get("quantities", ())))
         return cls(**known)
 
 

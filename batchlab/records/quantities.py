@@ -1,0 +1,168 @@
+"""The one table of what is measured: instruments declare from it, and tables and charts read it.
+
+It lies below all of them, for a report is made where no instrument can be imported, and of old run folders too. What a
+user's own instrument or task declares besides is in the run's record (`records.declared`).
+"""
+
+from dataclasses import replace
+
+from batchlab.records import charts
+from batchlab.records.quantity import (
+    BYTES,
+    DIFFERENCE,
+    EXAMPLES_PER_SECOND,
+    LOSS,
+    NO_UNIT,
+    RATIO,
+    SHARE,
+    Chart,
+    Quantity,
+)
+
+EXAMPLES, SECONDS, STEPS, PERCENT = "examples", "seconds", "steps", "percent"
+SLOPE, SQUARED_SLOPE, CURVATURE = "loss/weight", "(loss/weight)^2", "loss/weight^2"
+OF_VALIDATION = "val/"  # before the names of metrics on the validation set, which a target may be of
+OF_THE_METRIC = "the metric's"
+
+VALIDATION = (
+    VALIDATION_LOSS := Quantity(
+        "val/loss",
+        LOSS,
+        "mean loss of the validation set",
+        higher_is_better=False,
+        chart=charts.VALIDATION_LOSS,
+        keep_best=True,
+        compared=DIFFERENCE,
+        label="val loss",
+        column="val\nloss",
+        headline=True,
+    ),
+    Quantity(
+        "val/accuracy",
+        SHARE,
+        "right answers of the validation set",
+        higher_is_better=True,
+        chart=charts.ACCURACY,
+        keep_best=True,
+        column="val\naccuracy",
+        headline=True,
+    ),
+    Quantity("val/<metric>", OF_THE_METRIC, "another metric of the task on the validation set", keep_best=True),
+)
+WORST_CLASS = (
+    Quantity("val/worst_class_accuracy", SHARE, "accuracy of the worst class", True, chart=charts.WORST_CLASS),
+)
+THROUGHPUT = (
+    TRAINING_SPEED := Quantity(
+        "speed/examples_per_second",
+        EXAMPLES_PER_SECOND,
+        "training examples by the training clock",
+        higher_is_better=True,
+        clocked=True,
+        chart=charts.SPEED,
+        compared=RATIO,
+        label="examples/s",
+        column="examples\n/s",
+        headline=True,
+    ),
+    Quantity("speed/seconds_per_step", SECONDS, "time of an optimizer step", False, True, charts.STEP_TIME),
+    Quantity("speed/device_busy_share", SHARE, "of the time of a pass, when the GPU works on it", True, True),
+)
+
+
+def _bytes(name: str, meaning: str, *, clocked: bool = True, label: str = "", column: str = "") -> Quantity:
+    found = Quantity(f"memory/{name}_bytes", BYTES, meaning, False, clocked, charts.MEMORY, label=label, column=column)
+    return replace(found, compared=RATIO) if label else found
+
+
+# The most memory that training took, in the order in which they are asked for: old runs have one of the last two.
+PEAKS = (
+    replace(
+        _bytes("peak_growth", "growth by training", label="bytes that training took", column="peak\nMiB"), headline=True
+    ),
+    _bytes("peak_allocated", "peak that CUDA allocated", label="peak bytes, CUDA"),
+    _bytes("peak_resident", "growth of the process", label="peak bytes, process"),
+)
+SAVED_FOR_BACKWARD = _bytes(
+    "saved_for_backward",
+    "saved for the backward pass",
+    clocked=False,  # counted
+    label="bytes saved for backward",
+    column="saved\nMiB",
+)
+MEMORY = (
+    *PEAKS,
+    SAVED_FOR_BACKWARD,
+    _bytes("peak_reserved", "peak that PyTorch took from the GPU"),
+    _bytes("device_used", "in use on the GPU at the end, by all programs"),
+    _bytes("resident_data", "data sets on the device", clocked=False),
+    _bytes("resident_model", "weights and buffers on the device", clocked=False),
+)
+TRAINING_LOSS = (
+    Quantity("train/loss", LOSS, "mean loss of a window of training", False, chart=charts.TRAINING_LOSS),
+    Quantity("train/learning_rate", NO_UNIT, "learning rate of the last step", chart=charts.LEARNING_RATE),
+    Quantity("train/steps_skipped", STEPS, "updates thrown away by the fp16 scaler so far", False),
+)
+GRADIENT = (Quantity("train/gradient_norm", SLOPE, "norm of a batch's gradient", chart=charts.GRADIENT_NORM),)
+GENERALISATION = (
+    Quantity("clean_train/loss", LOSS, "mean loss of training examples in eval mode", False),
+    Quantity("clean_train/<metric>", OF_THE_METRIC, "a metric of the task on the same examples"),
+    Quantity("gap/loss", LOSS, "validation loss less that of the training examples", False, chart=charts.LOSS_GAP),
+    Quantity("gap/<metric>", OF_THE_METRIC, "by how much a metric is worse in validation", False),
+    Quantity("val/hardest_decile_loss", LOSS, "mean loss of the hardest tenth", False, chart=charts.HARDEST),
+)
+MEMORISATION = (
+    Quantity("clean_train/corrupted_accuracy", SHARE, "wrong labels given back", False, chart=charts.MEMORISATION),
+    Quantity("clean_train/corrupted_true_accuracy", SHARE, "right answers in spite of wrong labels", True),
+)
+GRADIENT_STATISTICS = (
+    Quantity("gradient/variance", SQUARED_SLOPE, "variance of a batch's gradient", chart=charts.GRADIENT_VARIANCE),
+    Quantity("gradient/cosine_successive", NO_UNIT, "cosine of successive gradients", chart=charts.SUCCESSIVE_COSINE),
+    Quantity(
+        "gradient/update_to_weight_ratio", NO_UNIT, "size of an update over the weights'", chart=charts.UPDATE_SIZE
+    ),
+)
+NOISE_CHARTS = {
+    "noise": (charts.NOISE_SCALE, charts.ADAM_NOISE_SCALE),
+    "noise_micro_batches": (charts.NOISE_SCALE_OF_MICRO_BATCHES, None),
+}
+
+
+def noise_scale(group: str) -> tuple[Quantity, ...]:
+    """What an instrument of the noise scale measures, whose names begin with `group`."""
+    own = Chart(charts.GRADIENT, f"noise scale of {group}, 95% interval", band=True)
+    chart, adam_chart = NOISE_CHARTS.get(group, (own, None))
+    return (
+        Quantity(f"{group}/scale_examples", EXAMPLES, "noise scale of the gradient", chart=chart),
+        Quantity(f"{group}/scale_examples.<layer>", EXAMPLES, "noise scale of the gradient of one layer"),
+        Quantity(
+            f"{group}/squared_gradient_norm", SQUARED_SLOPE, "signal: squared norm of the training set's gradient"
+        ),
+        Quantity(f"{group}/gradient_variance", SQUARED_SLOPE, "noise: variance of the gradient of one example"),
+        Quantity(
+            f"{group}/adam_scale_examples", EXAMPLES, "noise scale of the gradient as Adam divides it", chart=adam_chart
+        ),
+        Quantity(f"{group}/full_scale_examples", EXAMPLES, "noise scale by the Hessian, tr(H Sigma)/(G'HG)"),
+    )
+
+
+AT = "sharpness<_at_loss_LEVEL>"
+SHARPNESS = (
+    Quantity(f"{AT}/loss", LOSS, "mean loss of the examples that it is measured on", False),
+    Quantity(f"{AT}/lambda_max", CURVATURE, "largest eigenvalue of the Hessian", chart=charts.LARGEST_EIGENVALUE),
+    Quantity(f"{AT}/lambda_min", CURVATURE, "smallest eigenvalue of the Hessian"),
+    Quantity(f"{AT}/trace", CURVATURE, "trace of the Hessian", chart=charts.TRACE),
+    Quantity(f"{AT}/sam", LOSS, "rise of the loss over a step uphill", chart=charts.SAM),
+    Quantity(f"{AT}/asam", LOSS, "the same, relative to each weight", chart=charts.SAM),
+    Quantity(f"{AT}/keskar", PERCENT, "Keskar's metric, a lower bound"),
+)
+# Of these names everything was always taken by the clock or of the memory, whoever measured it.
+UNDECLARED = (
+    Quantity("speed/<unit>", "as named", "what another instrument calls a speed", clocked=True),
+    Quantity("memory/<what>_bytes", BYTES, "what another instrument calls memory", clocked=True, chart=charts.MEMORY),
+)
+
+TABLE = (
+    *(*VALIDATION, *WORST_CLASS, *THROUGHPUT, *MEMORY, *TRAINING_LOSS, *GRADIENT, *GENERALISATION, *MEMORISATION),
+    *(*GRADIENT_STATISTICS, *noise_scale("noise"), *noise_scale("noise_micro_batches"), *SHARPNESS, *UNDECLARED),
+)
