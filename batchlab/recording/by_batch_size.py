@@ -13,28 +13,31 @@ from batchlab.recording.event_file import tag_of
 from batchlab.recording.files import to_json
 from batchlab.recording.knobs import flat, knobs, of_the_run
 from batchlab.records import RunRecord, RunStatus
+from batchlab.records.declared import Quantities, declared_by
 
 Curves = dict[str, dict[int, float]]  # tag -> batch size -> mean over seeds
 
 ALONG = (*of_role(Role.AXIS), *of_role(Role.REPEATED))  # a curve: what varies on it
 NAMED = tuple(name for name in FIRST if name not in (*ALONG, *MICRO_BATCHES))  # by every curve
+BY_BATCH_SIZE = "by_batch_size/"  # before every tag
 SHARED, ELSEWHERE = "_on_shared_machine", "_on_another_device"
-_CLOCKED = ("speed_", "memory_", "train_seconds", "target_seconds")
 
 
 def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
     """For each configuration, by a readable name, the mean over seeds of what its completed runs came to.
 
-    Speed, memory and seconds of runs that shared the machine are curves of their own, `..._on_shared_machine`: they
-    are not to be compared with the others. So are those of runs on another model of device than most of their
-    configuration, `..._on_another_device`. What it took to reach the target is left out where one seed did not.
+    What is clocked has curves of its own for runs that shared the machine, `..._on_shared_machine`: they are not to be
+    compared with the others. So it has for runs on another model of device than most of their configuration,
+    `..._on_another_device`. What it took to reach the target is left out where one seed did not.
     """
+    records = list(records)
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status is RunStatus.COMPLETED:
             groups[key(record.config, IDENTITY, without=ALONG)].append(record)
     names = _names([_configuration(members[0]) for members in groups.values()])
-    return {name: _means(members) for name, members in zip(names, groups.values(), strict=True)}
+    quantities = declared_by(records)
+    return {name: _means(members, quantities) for name, members in zip(names, groups.values(), strict=True)}
 
 
 def _configuration(record: RunRecord) -> dict[str, object]:
@@ -72,38 +75,36 @@ def _word(option: str, value: Any) -> str:
     return shown if says_itself else option + shown
 
 
-def _means(records: Iterable[RunRecord]) -> Curves:
+def _means(records: Iterable[RunRecord], quantities: Quantities) -> Curves:
     by_size: dict[int, list[dict[str, float]]] = defaultdict(list)
     members = list(records)
     main = main_model((record.device_model, record.batch_size) for record in members)
     for record in members:
         apart = SHARED if record.shared_machine else "" if record.device_model in (None, main) else ELSEWHERE
-        by_size[record.batch_size].append(_values(record, apart))
+        by_size[record.batch_size].append(_values(record, quantities, apart))
     found: Curves = defaultdict(dict)
     for batch_size, seeds in sorted(by_size.items()):
         for tag in {tag for values in seeds for tag in values}:
             values = [seed[tag] for seed in seeds if tag in seed]
             # The mean over the seeds that got there would flatter a batch size that often does not.
-            if len(values) == len(seeds) or not tag.startswith("by_batch_size/target_"):
+            if len(values) == len(seeds) or not tag.startswith(f"{BY_BATCH_SIZE}target_"):
                 found[tag][batch_size] = math.fsum(values) / len(values)
     return dict(found)
 
 
-def _values(record: RunRecord, apart: str) -> dict[str, float]:
-    """A run's numbers by tag; those of `speed/` without their group, the unit says it.
-
-    `apart` ends the names of what was taken by the clock or of the memory.
-    """
-    values: dict[str, float] = {name.replace("/", "_"): value for name, value in record.final.items()}
-    values |= {f"best_{name.replace('/', '_')}": best["value"] for name, best in record.best.items()}
-    values["train_seconds"] = record.train_seconds
+def _values(record: RunRecord, quantities: Quantities, apart: str) -> dict[str, float]:
+    """A run's numbers by tag; `apart` ends those of what is clocked."""
+    marks = {name: apart if quantities[name].clocked else "" for name in (*record.final, *record.best)}
+    values: dict[str, float] = {name + marks[name]: value for name, value in record.final.items()}
+    values |= {f"best_{name}{marks[name]}": best["value"] for name, best in record.best.items()}
+    values[f"train_seconds{apart}"] = record.train_seconds
     target = record.target or {}
     if target.get("reached"):
         values |= {"target_steps": target["step"], "target_examples": target["examples"]}
-        values["target_seconds"] = target["train_seconds"]
-    return {_tag(name, apart): float(value) for name, value in values.items()}
+        values[f"target_seconds{apart}"] = target["train_seconds"]
+    return {tag_of(BY_BATCH_SIZE + over_batch_sizes(name)): float(value) for name, value in values.items()}
 
 
-def _tag(name: str, apart: str) -> str:
-    marked = name + apart if name.startswith(_CLOCKED) else name
-    return tag_of("by_batch_size/" + marked.removeprefix("speed_"))
+def over_batch_sizes(name: str) -> str:
+    """What a measurement's curve over the batch size is called; of `speed/` without its group, the unit says it."""
+    return name.removeprefix("speed/").replace("/", "_")

@@ -19,6 +19,7 @@ from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import masked_crc32c
 from batchlab.recording import disk
 
 EVENTS = "events.out.tfevents.*"
+NOT_IN_A_TAG = re.compile(r"[^-/\w.]", re.ASCII)
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -78,7 +79,7 @@ class EventFile:
 
 def tag_of(name: str) -> str:
     """`name` in the characters TensorBoard allows in a tag."""
-    return re.sub(r"[^-/\w.]", "_", name, flags=re.ASCII).lstrip("/") or "_"
+    return NOT_IN_A_TAG.sub("_", name).lstrip("/") or "_"
 
 
 def _create_event_file(folder: Path) -> tuple[int, Path]:

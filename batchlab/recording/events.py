@@ -3,18 +3,19 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from batchlab.recording import disk
 from batchlab.recording.event_file import EVENTS, EventFile, tag_of
 from batchlab.recording.hparams import session_end, session_start
 from batchlab.recording.knobs import knobs
-from batchlab.recording.layout import HIGH, LOW
+from batchlab.recording.layout import BY_STEP, HIGH, LOW
 from batchlab.records import Measurement, RunRecord, RunStatus
+from batchlab.records.declared import Quantities
+from batchlab.records.quantity import Quantity
 
 MOST_POINTS = 2000  # of a curve; the journal has them all
-BY_STEP = {"val/loss": "val/loss_by_step"}  # also drawn over optimizer steps
 
 
 class RunEvents:
@@ -26,11 +27,21 @@ class RunEvents:
     """
 
     def __init__(
-        self, folder: Path, *, run_id: str, group: str, hparams: Mapping[str, object], started: float, budget: int
+        self,
+        folder: Path,
+        *,
+        run_id: str,
+        group: str,
+        hparams: Mapping[str, object],
+        started: float,
+        budget: int,
+        declared: Iterable[Quantity] = (),
     ) -> None:
         """`group` is shared by the runs that differ in the seed alone, `started` is seconds since 1970, `budget`
-        the examples the run will see: a curve's points are at least a 2,000th of it apart."""
+        the examples the run will see: a curve's points are at least a 2,000th of it apart. `declared` is what the
+        run's record declares of its measurements."""
         self._started = started
+        self._quantities = Quantities(declared)
         self._gap = budget / (MOST_POINTS - 2)  # examples; the first and the last point come on top
         self._written: dict[str, Measurement] = {}
         self._waiting: dict[str, Measurement] = {}
@@ -45,7 +56,15 @@ class RunEvents:
     @classmethod
     def of(cls, record: RunRecord, folder: Path, *, group: str, budget: int) -> "RunEvents":
         """Of the run whose record this is, begun now."""
-        return cls(folder, run_id=record.run_id, group=group, hparams=knobs(record), started=time.time(), budget=budget)
+        return cls(
+            folder,
+            run_id=record.run_id,
+            group=group,
+            hparams=knobs(record),
+            started=time.time(),
+            budget=budget,
+            declared=record.quantities,
+        )
 
     def add(self, measurement: Measurement) -> None:
         """One point, unless it lies too near to the one before; the last of each curve is never lost."""
@@ -76,8 +95,9 @@ class RunEvents:
             for suffix, end in ((LOW, measurement.low), (HIGH, measurement.high))
             if end is not None
         ]
-        if name in BY_STEP:
-            points.append((BY_STEP[name], measurement.value, measurement.step))
+        chart = self._quantities[name].chart
+        if chart is not None and chart.over_steps:
+            points.append((name + BY_STEP, measurement.value, measurement.step))
         for tag, value, step in points:
             if self._file is not None:
                 with self._disk():

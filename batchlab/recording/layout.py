@@ -1,107 +1,100 @@
 """The study's page in TensorBoard's CUSTOM SCALARS tab: the charts one wants to see first, side by side."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.custom_scalar import metadata
 from tensorboard.plugins.custom_scalar.layout_pb2 import (
     Category,
-    Chart,
     Layout,
     MarginChartContent,
     MultilineChartContent,
 )
+from tensorboard.plugins.custom_scalar.layout_pb2 import Chart as ChartOnPage
 from tensorboard.util import tensor_util
 
+from batchlab.recording.by_batch_size import BY_BATCH_SIZE, over_batch_sizes
+from batchlab.recording.event_file import NOT_IN_A_TAG
+from batchlab.records.charts import CHARTS
+from batchlab.records.declared import Quantities
+from batchlab.records.quantity import PLACEHOLDER, Chart, Quantity
+
 LOW, HIGH = "_low", "_high"  # added to a curve's name for the ends of its 95% interval
+BY_STEP = "_by_step"  # added to the name of a curve over optimizer steps
+OVER_BATCH_SIZES = "By batch size (the step is the batch size)"
 
-Charts = tuple[tuple[str, str], ...]  # title, and a regular expression of tags
-
-# The step of a curve is what TensorBoard draws it over.
-PAGE: tuple[tuple[str, Charts], ...] = (
-    (
-        "Learning",
-        (
-            ("validation loss over examples", "val/loss"),
-            ("validation loss over optimizer steps", "val/loss_by_step"),
-            ("training loss over examples", "train/loss"),
-            ("accuracy over examples", "val/accuracy"),
-            ("gradient norm over examples", "train/gradient_norm"),
-            ("learning rate over examples", "train/learning_rate"),
-        ),
-    ),
-    (
-        "Cost",
-        (
-            ("examples per second", "speed/examples_per_second"),
-            ("seconds per step", "speed/seconds_per_step"),
-            ("memory", "memory/.*_bytes"),
-        ),
-    ),
-    (
-        "Gradient",
-        (
-            ("noise scale in examples, 95% interval", "noise/scale_examples"),
-            ("noise scale that Adam sees, 95% interval", "noise/adam_scale_examples"),
-            ("noise scale by micro-batches, 95% interval", "noise_micro_batches/scale_examples"),
-            ("variance of the batch's gradient, 95% interval", "gradient/variance"),
-            ("cosine of successive gradients", "gradient/cosine_successive"),
-            ("update over weights", "gradient/update_to_weight_ratio"),
-        ),
-    ),
-    (
-        "Sharpness",
-        (
-            ("largest eigenvalue of the Hessian, at the end and at matched loss", "sharpness.*/lambda_max"),
-            ("trace of the Hessian", "sharpness.*/trace"),
-            ("SAM and ASAM", "sharpness.*/a?sam"),
-        ),
-    ),
-    (
-        "Generalisation",
-        (
-            ("validation loss less training loss, 95% interval", "gap/loss"),
-            ("loss of the hardest tenth", "val/hardest_decile_loss"),
-            ("accuracy of the worst class", "val/worst_class_accuracy"),
-            ("wrong labels learnt by heart", "clean_train/corrupted_accuracy"),
-        ),
-    ),
-    (
-        "By batch size (the step is the batch size)",
-        (
-            ("validation loss", "by_batch_size/(best_)?val_loss"),
-            ("accuracy", "by_batch_size/(best_)?val_accuracy"),
-            ("examples per second", "by_batch_size/examples_per_second.*"),
-            ("memory", "by_batch_size/memory_.*_bytes.*"),
-            ("training seconds", "by_batch_size/train_seconds.*"),
-            ("examples to the target", "by_batch_size/target_examples"),
-            ("training seconds to the target", "by_batch_size/target_seconds.*"),
-        ),
-    ),
+OF_NO_QUANTITY = (
+    ("training seconds", "train_seconds.*"),
+    ("examples to the target", "target_examples"),
+    ("training seconds to the target", "target_seconds.*"),
 )
 
-# With their intervals as a band, which every point of them has: of a speed only the last has one.
-BANDED = {"noise/scale_examples", "noise/adam_scale_examples", "noise_micro_batches/scale_examples"}
-BANDED |= {"gradient/variance", "gap/loss"}
+
+class Drawn(NamedTuple):
+    """A chart of the page, whose step is what TensorBoard draws it over."""
+
+    category: str
+    title: str
+    tags: Sequence[str]  # regular expressions
+    band: bool = False
 
 
-def layout(tags: Iterable[str]) -> Summary:
+def layout(tags: Iterable[str], quantities: Quantities) -> Summary:
     """The page with those charts only whose tags exist, or the tab would show empty ones."""
     known = sorted(tags)
-    page = Layout()
-    for title, charts in PAGE:
-        there = [(name, tag) for name, tag in charts if any(re.fullmatch(tag, known_tag) for known_tag in known)]
-        if there:
-            page.category.append(Category(title=title, chart=[_chart(name, tag, known) for name, tag in there]))
-    tensor = tensor_util.make_tensor_proto(page.SerializeToString())
+    page: dict[str, list[ChartOnPage]] = {}
+    for drawn in _page(quantities):
+        if any(re.fullmatch(tag, known_tag) for tag in drawn.tags for known_tag in known):
+            page.setdefault(drawn.category, []).append(_chart(drawn, known))
+    content = Layout(category=[Category(title=title, chart=charts) for title, charts in page.items()])
+    tensor = tensor_util.make_tensor_proto(content.SerializeToString())
     value = Summary.Value(tag=metadata.CONFIG_SUMMARY_TAG, metadata=metadata.create_summary_metadata(), tensor=tensor)
     return Summary(value=[value])
 
 
-def _chart(title: str, tag: str, known: Iterable[str]) -> Chart:
-    if tag in BANDED and {tag + LOW, tag + HIGH} <= set(known):
+def _page(quantities: Quantities) -> Iterator[Drawn]:
+    """Every chart that a quantity declares: those of `CHARTS`, then the runs' own, then all over the batch size."""
+    members: dict[Chart, list[Quantity]] = {chart: [] for chart in CHARTS}
+    named = {(chart.category, chart.title): chart for chart in CHARTS}
+    for quantity in quantities:
+        if (chart := quantity.chart) is not None:
+            members.setdefault(named.setdefault((chart.category, chart.title), chart), []).append(quantity)
+    for chart, drawn in members.items():
+        yield Drawn(chart.category, chart.title, _tags(drawn), chart.band)
+        if chart.over_steps:
+            yield Drawn(chart.category, chart.over_steps, [tag + BY_STEP for tag in _tags(drawn)])
+    for chart, drawn in members.items():
+        if chart.by_batch_size:
+            yield Drawn(OVER_BATCH_SIZES, chart.by_batch_size, _tags(drawn, over_batch_sizes=True))
+    for title, tag in OF_NO_QUANTITY:
+        yield Drawn(OVER_BATCH_SIZES, title, [BY_BATCH_SIZE + tag])
+
+
+def _tags(quantities: Sequence[Quantity], *, over_batch_sizes: bool = False) -> list[str]:
+    """Regular expressions of what quantities of one chart are drawn as; a family stands for those that it covers."""
+    families = [quantity for quantity in quantities if quantity.is_family]
+    apart = [q for q in quantities if not any(family is not q and family.covers(q.name) for family in families)]
+    return [_over_batch_sizes(quantity) if over_batch_sizes else _tag(quantity.name) for quantity in apart]
+
+
+def _tag(name: str) -> str:
+    parts = (re.escape(NOT_IN_A_TAG.sub("_", part)) for part in PLACEHOLDER.split(name))
+    return ".*".join(parts)
+
+
+def _over_batch_sizes(quantity: Quantity) -> str:
+    """As `by_batch_size` names its curves: of the last and of the best values, and apart what does not compare."""
+    name = over_batch_sizes(_tag(quantity.name))
+    return BY_BATCH_SIZE + ("(best_)?" if quantity.keep_best else "") + name + (".*" if quantity.clocked else "")
+
+
+def _chart(drawn: Drawn, known: Sequence[str]) -> ChartOnPage:
+    tag = drawn.tags[0]
+    if drawn.band and {tag + LOW, tag + HIGH} <= set(known):
         series = MarginChartContent.Series(value=tag, lower=tag + LOW, upper=tag + HIGH)
-        return Chart(title=title, margin=MarginChartContent(series=[series]))
+        return ChartOnPage(title=drawn.title, margin=MarginChartContent(series=[series]))
     # Anchored: the plugin matches from the start of a tag, and val/loss is also how val/loss_by_step begins.
-    return Chart(title=title, multiline=MultilineChartContent(tag=[f"^{tag}$"]))
+    tags = [f"^{tag}$" for tag in drawn.tags]
+    return ChartOnPage(title=drawn.title, multiline=MultilineChartContent(tag=tags))

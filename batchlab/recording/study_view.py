@@ -9,16 +9,13 @@ from pathlib import Path
 from batchlab.config.options import FIRST, GROUPS
 from batchlab.recording import by_batch_size, disk
 from batchlab.recording.event_file import EventFile, tag_of
-from batchlab.recording.events import BY_STEP
 from batchlab.recording.hparams import experiment
 from batchlab.recording.journal import read_journal
 from batchlab.recording.knobs import knobs
-from batchlab.recording.layout import layout
+from batchlab.recording.layout import BY_STEP, layout
 from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
-
-# The table shows five metrics at first.
-FIRST_METRICS = ("val/loss", "val/accuracy", "speed/examples_per_second", "memory/peak_growth_bytes")
+from batchlab.records.declared import Quantities, declared_by
 
 
 def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
@@ -41,19 +38,21 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
 def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
     now = time.time()
     rows = [knobs(record) for record in records]
-    names = _metric_names(records, study_dir)
+    quantities = declared_by(records)
+    headlines = [quantity.name for quantity in quantities if quantity.headline]
+    names = _metric_names(records, study_dir, quantities, headlines)
     curves = by_batch_size.curves(records)
     named = {name for row in rows for name in row}
     varied = sorted(name for name in named if len({repr(row.get(name)) for row in rows}) > 1)
     tags = {tag_of(name) for name in names} | {tag for curve in curves.values() for tag in curve}
-    tags |= {by_step for name, by_step in BY_STEP.items() if name in names}
+    tags |= {tag_of(name + BY_STEP) for name in names if (chart := quantities[name].chart) and chart.over_steps}
     with EventFile(folder, started=now) as file:
         # A row is all seeds of a configuration, and would show the seed of any one of them.
         columns = [name for name in dict.fromkeys((*FIRST, *GROUPS, *varied)) if name != "seed" or name not in varied]
         # A table without a single metric is not shown at all.
-        metrics = dict.fromkeys(tag_of(name) for name in (names or FIRST_METRICS[:1]))
+        metrics = dict.fromkeys(tag_of(name) for name in (names or headlines[:1]))
         file.summary(experiment(rows, columns=columns, tags=metrics, now=now))
-        file.summary(layout(tags))
+        file.summary(layout(tags, quantities))
         for picture in sorted((study_dir / FIGURES).glob("*.png")):
             with contextlib.suppress(ValueError, OSError):  # somebody else's file: the report's are whole
                 file.image(tag_of(f"{FIGURES}/{picture.stem}"), picture.read_bytes())
@@ -64,16 +63,19 @@ def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
                     file.scalar(tag, value, step=batch_size, wall_time=now)
 
 
-def _metric_names(records: Sequence[RunRecord], study_dir: Path) -> list[str]:
-    """Every measurement that a run of the study has, the important ones first."""
+def _metric_names(
+    records: Sequence[RunRecord], study_dir: Path, quantities: Quantities, headlines: Sequence[str]
+) -> list[str]:
+    """Every measurement that a run of the study has: headlines first, for the table shows five, then by group."""
     found: set[str] = set()
     for record in records:
         # A run that still goes on, or was killed, has no final values yet.
         journal = () if record.final else read_journal(study_dir / record.run_id / METRICS)
         found |= {*record.final, *(measurement.name for measurement in journal)}
-    first = [name for name in FIRST_METRICS if name in found]
-    order = ("val", "speed", "memory", "train")
-    rest = sorted(found.difference(first), key=lambda name: (*(name.split("/")[0] != group for group in order), name))
+    first = [name for name in headlines if name in found]
+    place = {group: i for i, group in enumerate(dict.fromkeys(quantity.group for quantity in quantities))}
+    last = len(place)
+    rest = sorted(found.difference(first), key=lambda name: (place.get(quantities[name].group, last), name))
     return first + rest
 
 

@@ -61,7 +61,13 @@ def write_run(study: Path, made: RunRecord, measurements: list[Measurement]) -> 
     folder = study / made.run_id
     folder.mkdir(parents=True)
     events = RunEvents(
-        folder, run_id=made.run_id, group=f"bs{made.batch_size}", hparams=knobs(made), started=STARTED, budget=2048
+        folder,
+        run_id=made.run_id,
+        group=f"bs{made.batch_size}",
+        hparams=knobs(made),
+        started=STARTED,
+        budget=2048,
+        declared=made.quantities,
     )
     with Journal(folder / METRICS) as journal:
         for measurement in measurements:

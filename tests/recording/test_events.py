@@ -20,6 +20,7 @@ from batchlab.recording.event_file import tag_of
 from batchlab.recording.events import RunEvents, remove_events
 from batchlab.recording.layout import layout
 from batchlab.records import Measurement, RunStatus
+from batchlab.records.declared import Quantities
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -73,7 +74,7 @@ def test_the_ends_of_an_interval_are_curves_beside_it(tmp_path):
 def test_a_chart_of_a_curve_whose_every_point_has_an_interval_shows_its_band():
     names = ("noise/scale_examples", "gap/loss", "val/loss")
     ends = [f"{name}{end}" for name in (names[0], names[2]) for end in ("_low", "_high")]
-    summary = layout([*names, *ends])
+    summary = layout([*names, *ends], Quantities())
     page = Layout.FromString(make_ndarray(summary.value[0].tensor).item())
     charts = [chart for category in page.category for chart in category.chart]
 

@@ -182,7 +182,7 @@ def test_a_rebuild_that_fails_leaves_the_old_view(tmp_path, monkeypatch):
     before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "tensorboard").rglob("*"))
     (tmp_path / ".tensorboard-killed" / "x").mkdir(parents=True)
 
-    def full(tags):
+    def full(*asked):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(study_view, "layout", full)
