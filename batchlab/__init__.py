@@ -80,8 +80,8 @@ def load_runs(path: str | PathLike[str]) -> "DataFrame":
       `parameters`;
     - `target.metric`, `target.value`, `target.reached` and, where it was, `target.step`, `target.examples` and
       `target.train_seconds` at the first validation at or beyond it; `target.resolution` in examples;
-    - `final.<measurement>`, the last value of each: `final.val/loss`, `final.memory/peak_allocated_bytes`;
-      `best.<measurement>.value` and `.examples`, the best and where it was;
+    - `final.<measurement>`, the last value of each: `final.val/loss`, `final.memory/peak_allocated_bytes`, in the units
+      that `batchlab export --help` lists; `best.<measurement>.value` and `.examples`, the best and where it was;
     - `device_model`, the GPU or on the CPU the processor it ran on, `environment.*`, and the fingerprints of data, code
       and weights.
     """

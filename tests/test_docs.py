@@ -7,6 +7,7 @@ import pytest
 from pages import ROOT, Command, Reader, links, read_page, shape, to_run
 
 from batchlab.cli.config_page import page as configuration
+from batchlab.cli.quantities_text import markdown as quantities
 from batchlab.records import RunRecord
 from batchlab.report.claims import CLAIMS
 from batchlab.sweep.server import WarmServer
@@ -46,6 +47,11 @@ def test_the_command_does_what_the_page_says(
 def test_the_configuration_page_is_what_the_code_says() -> None:
     written = (DOCS / "configuration.md").read_text(encoding="utf-8")
     assert written == configuration(), "batchlab config --markdown > docs/configuration.md"
+
+
+def test_the_page_on_measuring_has_every_declared_quantity() -> None:
+    written = (DOCS / "measuring.md").read_text(encoding="utf-8")
+    assert quantities() in written, "its table is what batchlab.cli.quantities_text.markdown() returns"
 
 
 def test_the_claims_page_has_every_claim_with_its_words() -> None:

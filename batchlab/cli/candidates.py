@@ -14,10 +14,11 @@ from batchlab.config.options import OPTIONS, RETRIED, option_names
 from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.recording.run_folder import studies
+from batchlab.records.quantities import VALIDATION
 
 OF_STUDIES = ("list", "report", "dashboard", "compare", "export")
 OF_KNOBS = ("train", "sweep", "find", "verify", "check", "config", "lr-table")
-TARGET = {"target.metric": ("val/loss", "val/accuracy"), "target.value": ()}
+TARGET = {"target.metric": tuple(metric.name for metric in VALIDATION if not metric.is_family), "target.value": ()}
 NEXT = " "  # behind what is complete: the shell goes on to the next word
 
 

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 
 from batchlab.cli.parser import Parser
+from batchlab.cli.quantities_text import by_unit
 from batchlab.cli.studies import RUNS_DIR, find_study
 from batchlab.cli.terminal import complain, say
 from batchlab.errors import BadRequest, StorageError
 from batchlab.printable import counted, printable
 from batchlab.recording.disk import write_atomically
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   batchlab export digits-mlp                                      digits-mlp-runs.csv: a row per run
   batchlab export digits-mlp --measurements --format parquet      digits-mlp-measurements.parquet: a row for each
@@ -18,6 +19,10 @@ examples:
 
 The columns of runs are those of results.csv, which `batchlab.load_runs` describes; those of measurements are run_id,
 name, step, examples, train_seconds (measuring not charged), value, low and high (a 95% interval), n (its sample).
+The units of the measurements (`final.NAME` of a run), where 1 is none; those of an instrument of your own are in the
+`quantities` of a run's record.json:
+{by_unit()}
+
 In Python: batchlab.load_runs("runs/digits-mlp")."""
 
 FORMATS = ("csv", "parquet", "json")  # as in report.tables, which would cost pandas to read

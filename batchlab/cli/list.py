@@ -11,6 +11,7 @@ from batchlab.recording.device_models import measured_on
 from batchlab.recording.files import to_json
 from batchlab.recording.run_folder import studies
 from batchlab.records import RunRecord, RunStatus
+from batchlab.records.quantities import TRAINING_SPEED, VALIDATION_LOSS
 
 EXAMPLES = """\
 examples:
@@ -19,7 +20,16 @@ examples:
   batchlab list runs/digits-mlp       the same, by path
   batchlab list digits-mlp --json     everything recorded of them, for a program"""
 
-POINT_TITLES = ["batch\nsize", "learning\nrate", "precision", "seed", "status", "examples\n/s", "val\nloss", "run"]
+POINT_TITLES = [
+    "batch\nsize",
+    "learning\nrate",
+    "precision",
+    "seed",
+    "status",
+    TRAINING_SPEED.column,
+    VALIDATION_LOSS.column,
+    "run",
+]
 
 
 def main(arguments: list[str]) -> int:
@@ -63,8 +73,8 @@ def _points(study: Study) -> str:
             printable(record.config.get("precision", "-")),
             str(record.seed),
             str(record.status),
-            number(record.final.get("speed/examples_per_second"), ",.0f"),
-            number(record.final.get("val/loss"), "#.4g"),
+            TRAINING_SPEED.written(record.final.get(TRAINING_SPEED.name)),
+            VALIDATION_LOSS.written(record.final.get(VALIDATION_LOSS.name)),
             printable(record.run_id),
         ]
         for record in sorted(study.records, key=_order)

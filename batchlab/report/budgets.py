@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchlab.records.quantities import OF_VALIDATION
 from batchlab.report.groups import Group, alone, by, over_seeds
 from batchlab.report.study import Study, each_run
 from batchlab.science.uncertainty import Interval
@@ -57,7 +58,7 @@ def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget
     runs = runs[[rates.get(size) == lr for size, lr in zip(runs["batch_size"], runs["lr"], strict=True)]]
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
     found: list[Budget] = []
-    for metric in sorted({str(name) for name in taken["name"].unique() if str(name).startswith("val/")}):
+    for metric in sorted({str(name) for name in taken["name"].unique() if str(name).startswith(OF_VALIDATION)}):
         curves = _curves(taken, metric)
         measured = runs[runs.index.isin(curves)]
         for held_equal, (axis, unit) in HELD_EQUAL.items():

@@ -10,7 +10,9 @@ import pandas as pd
 
 from batchlab.config.options import WEIGHTS, option_of
 from batchlab.printable import counted, printable
+from batchlab.records.declared import Quantities
 from batchlab.report.claim import Claim, Evidence
+from batchlab.report.compared_quantities import compared
 from batchlab.report.groups import POINT, device_models
 from batchlab.report.study import Study
 from batchlab.science.samples import difference
@@ -24,18 +26,6 @@ FACTS = (
     *("environment.packages.torch", "environment.torch_cuda", "environment.cudnn"),
 )
 NOT_OF_ONE_DEVICE = "their seconds and peaks are not compared"
-# column, what it is called, whether it is compared as a ratio, whether it was taken by the clock or the memory
-QUANTITIES = (
-    ("best.val/loss.value", "best val loss", False, False),
-    ("final.val/loss", "final val loss", False, False),
-    ("target.examples", "examples to target", True, False),
-    ("final.speed/examples_per_second", "examples/s", True, True),
-    ("train_seconds", "training seconds", True, True),
-    ("final.memory/peak_growth_bytes", "bytes that training took", True, True),
-    ("final.memory/peak_allocated_bytes", "peak bytes, CUDA", True, True),
-    ("final.memory/peak_resident_bytes", "peak bytes, process", True, True),
-    ("final.memory/saved_for_backward_bytes", "bytes saved for backward", True, False),
-)
 
 
 @dataclass(frozen=True)
@@ -208,7 +198,7 @@ def _measured(
 ) -> Iterator[Measured]:
     tables = [{str(run_id): run for run_id, run in study.runs.to_dict("index").items()} for study in studies]
     matched = [(tables[0][one], tables[1][other]) for one, other in pairs if one in tables[0] and other in tables[1]]
-    for column, quantity, relative, clocked in QUANTITIES:
+    for column, quantity, relative, clocked in compared(Quantities((*studies[0].declared, *studies[1].declared))):
         if column == "target.examples" and not same_target:
             continue
         sizes: dict[int, dict[int, list[tuple[float, float]]]] = {}

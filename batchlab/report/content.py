@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batchlab.printable import NOTHING, counted, printable, signed
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunStatus
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims.settings import SHARE_OF_SIZES
 from batchlab.report.groups import device_models
@@ -171,14 +172,14 @@ def sentence(text: str) -> str:
 
 def runs_table(study: Study) -> Table:
     """Each run with how it ended and what it reached."""
-    titles = ("batch size", "seed", "status", "val loss", "examples", "seconds", "run", "reason")
+    titles = ("batch size", "seed", "status", VALIDATION_LOSS.label, "examples", "seconds", "run", "reason")
     rows = []
     for run_id, run in study.runs.iterrows():
-        loss = run.get("final.val/loss")
+        loss = run.get(f"final.{VALIDATION_LOSS.name}")
         rows.append(
             (
                 *(f"{int(run['batch_size']):,}", str(run["seed"]), str(run["status"])),
-                NOTHING if loss is None or loss != loss else f"{float(loss):#.4g}",
+                VALIDATION_LOSS.written(None if loss is None or loss != loss else float(loss)),
                 *(f"{int(run['examples']):,}", f"{float(run['train_seconds']):.2f}"),
                 *(printable(run_id), printable(run["reason"] or "")),
             )

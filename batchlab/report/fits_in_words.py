@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchlab.printable import NOTHING, as_sentence, printable
+from batchlab.records.quantities import VALIDATION
 from batchlab.report.budgets import Budget
 from batchlab.report.content import Table, ends, estimate
 from batchlab.report.costs import Choice, Measured, TimeToTarget
@@ -15,7 +16,7 @@ from batchlab.science.uncertainty import Interval
 
 MIB = 2**20
 MOST_GROUPS = 6  # described; report.json has them all
-FIRST_METRICS = ("val/loss", "val/accuracy")  # side by side; the others are in report.json
+HEADLINES = tuple(metric.name for metric in VALIDATION if metric.headline)  # the others are in report.json
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _noise(group: GroupFits) -> str:
 
 def side_by_side(budgets: tuple[Budget, ...]) -> Table:
     """A row for each batch size, a column for each thing held equal."""
-    kept = [budget for metric in FIRST_METRICS for budget in budgets if budget.metric == metric]
+    kept = [budget for metric in HEADLINES for budget in budgets if budget.metric == metric]
     sizes = sorted({standing.batch_size for budget in kept for standing in budget.sizes})
     titles = ["batch size", *(f"{b.metric} at {b.held_equal}: {_amount(b)} {b.unit}" for b in kept)]
     columns = [{standing.batch_size: _with_ends(standing.value) for standing in budget.sizes} for budget in kept]

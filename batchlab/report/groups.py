@@ -11,6 +11,7 @@ from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, S
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
+from batchlab.records.quantities import PEAKS, THROUGHPUT, VALIDATION_LOSS
 from batchlab.report.study import Study
 from batchlab.science.uncertainty import Interval, mean_interval
 
@@ -22,8 +23,9 @@ ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # whe
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
     *(*FREE, *MICRO_BATCHES, *PEAK_LEARNING_RATE, "stop_at_target", "status", "shared", "device_model"),
-    *("steps", "examples", "train_seconds", "target.", "best.val/loss", "final.val/loss", "final.speed/"),
-    "final.memory/peak",
+    *("steps", "examples", "train_seconds", "target."),
+    *(f"{kept}.{VALIDATION_LOSS.name}" for kept in ("best", "final")),
+    *(f"final.{quantity.name}" for quantity in (*THROUGHPUT, *PEAKS)),
 )
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from batchlab.printable import printable
 from batchlab.records import RunRecord, RunStatus
+from batchlab.records.quantities import TRAINING_SPEED, VALIDATION_LOSS
 
 SECONDS_BETWEEN_LINES = 10.0  # a log of a batch system is read by people
 STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
@@ -227,6 +228,6 @@ def _outcome(record: RunRecord | None) -> str:
         return ""
     if record.status is not RunStatus.COMPLETED:
         return f": {printable(record.reason)}" if record.reason else ""
-    loss, speed = record.final.get("val/loss"), record.final.get("speed/examples_per_second")
-    told = f", val loss {float(loss):#.4g}" if loss is not None else ""
-    return told + (f", {float(speed):,.0f} examples/s" if speed is not None else "")
+    loss, speed = record.final.get(VALIDATION_LOSS.name), record.final.get(TRAINING_SPEED.name)
+    told = f", {VALIDATION_LOSS.label} {VALIDATION_LOSS.written(loss)}" if loss is not None else ""
+    return told + (f", {TRAINING_SPEED.written(speed)} {TRAINING_SPEED.unit}" if speed is not None else "")

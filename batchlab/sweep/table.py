@@ -1,7 +1,7 @@
 """The table at the end of a sweep: what each batch size cost and what it reached."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 from batchlab.config import key
 from batchlab.config.options import SPEED
-from batchlab.printable import NOTHING, aligned, number
+from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.records import RunRecord, RunStatus
+from batchlab.records.quantities import PEAKS, TRAINING_SPEED, VALIDATION_LOSS
 from batchlab.sweep.table_notes import next_step, notes
 from batchlab.sweep.table_precision import against_fp32
+from batchlab.sweep.table_quantities import in_tables, measured
 from batchlab.sweep.table_settings import Setting, arranged
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-MIB = 2**20
+ALWAYS = (VALIDATION_LOSS.name, TRAINING_SPEED.name, PEAKS[0].name)
 STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
 
 
@@ -29,6 +31,7 @@ class Column:
     title: str
     cells: list[str]
     name: str = ""  # set where it is shown only now and then: in a narrow terminal `name=cell` stands below the row
+    always: bool = False  # shown even where every cell is empty
 
 
 def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None" = None) -> None:
@@ -68,28 +71,33 @@ def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None
 
 def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[Column]:
     """The columns of `records`, in the order they are read: what was asked, what it cost, what it reached."""
-    finals = [record.final for record in records]
-    speeds = [final.get("speed/examples_per_second") for final in finals]
-    undisturbed = [None if r.shared_machine else speed for r, speed in zip(records, speeds, strict=True)]
     columns = [
-        Column("batch\nsize", [str(record.batch_size) for record in records]),
+        Column("batch\nsize", [str(record.batch_size) for record in records], always=True),
         *(Column(setting.name.replace(".", ".\n"), list(setting.cells), setting.name) for setting in settings),
-        Column("peak\nlr", [number(record.lr_scaled) for record in records]),
+        Column("peak\nlr", [number(record.lr_scaled) for record in records], always=True),
         Column("steps", [f"{record.steps:,}" for record in records]),
-        Column("examples\n/s", [number(speed, ",.0f") for speed in speeds]),
-        Column("relative\nspeed", _relative(records, undisturbed)),
-        Column("peak\nMiB", [_mib(record) for record in records]),
-        Column("saved\nMiB", [_saved(record) for record in records]),
-        Column("val\nloss", [number(final.get("val/loss"), "#.4g") for final in finals]),
-        Column("val\naccuracy", [number(final.get("val/accuracy"), ".4f") for final in finals]),
-        Column("target\nexamples", [number(_reached(r, "examples"), ",.0f") for r in records], "target_examples"),
-        Column("target\nseconds", [number(_reached(r, "train_seconds"), ".2f") for r in records], "target_seconds"),
+        *_measured(records),
+        *_to_the_target([record.target or {} for record in records]),
         Column("train\nseconds", [number(record.train_seconds, ".2f") for record in records]),
         Column("status", [str(record.status) for record in records]),
     ]
-    always = {"batch\nsize", "peak\nlr", "examples\n/s", "peak\nMiB", "val\nloss"}
-    asked = {"target\nexamples", "target\nseconds"} if any(record.target for record in records) else set()
-    return [c for c in columns if c.title in always | asked or any(cell != NOTHING for cell in c.cells)]
+    return [column for column in columns if column.always or any(cell != NOTHING for cell in column.cells)]
+
+
+def _measured(records: Sequence[RunRecord]) -> Iterator[Column]:
+    for quantity in in_tables(records):
+        title = "\n".join(map(printable, quantity.column.split("\n")))
+        cells = [quantity.written(measured(record, quantity)) for record in records]
+        yield Column(title, cells, always=quantity.name in ALWAYS)
+        if quantity == TRAINING_SPEED:
+            yield Column("relative\nspeed", _relative(records))
+
+
+def _to_the_target(targets: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
+    examples = [number(_reached(target, "examples"), ",.0f") for target in targets]
+    seconds = [number(_reached(target, "train_seconds"), ".2f") for target in targets]
+    yield Column("target\nexamples", examples, name="target_examples", always=any(targets))
+    yield Column("target\nseconds", seconds, name="target_seconds", always=any(targets))
 
 
 def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[str]]:
@@ -113,8 +121,9 @@ def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[s
     return next((fitting for fitting in tries if max(map(len, fitting[0])) <= edge), narrow)
 
 
-def _relative(records: Sequence[RunRecord], speeds: Sequence[float | None]) -> list[str]:
+def _relative(records: Sequence[RunRecord]) -> list[str]:
     """Each speed over the mean speed of the smallest batch size of its kind, where the kind has several sizes."""
+    speeds = [None if record.shared_machine else measured(record, TRAINING_SPEED) for record in records]
     kinds: dict[str, dict[int, list[float]]] = {}
     for record, speed in zip(records, speeds, strict=True):
         if speed is not None:
@@ -131,15 +140,5 @@ def _kind(record: RunRecord) -> str:
     return repr((record.device_model, key(record.config, SPEED, without=("batch_size",))))
 
 
-def _mib(record: RunRecord) -> str:
-    peak = record.peak_bytes
-    return NOTHING if peak is None else number(peak / MIB, ",.1f" if peak < 100 * MIB else ",.0f")
-
-
-def _saved(record: RunRecord) -> str:
-    saved = record.final.get("memory/saved_for_backward_bytes")
-    return NOTHING if saved is None else number(saved / MIB, ",.2f" if saved < 100 * MIB else ",.0f")
-
-
-def _reached(record: RunRecord, field: str) -> float | None:
-    return record.target.get(field) if record.target and record.target.get("reached") else None
+def _reached(target: Mapping[str, Any], field: str) -> float | None:
+    return target.get(field) if target.get("reached") else None

@@ -6,12 +6,20 @@ from dataclasses import dataclass
 
 from batchlab.config import key
 from batchlab.config.options import IDENTITY
-from batchlab.printable import NOTHING, aligned, counted
+from batchlab.printable import NOTHING, aligned, counted, printable
 from batchlab.records import RunRecord, RunStatus
+from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD, TRAINING_SPEED
+from batchlab.records.quantity import RATIO, Quantity
+from batchlab.sweep.table_quantities import in_tables, measured
 from batchlab.sweep.table_settings import Setting
 
 REFERENCE = "fp32"
 NOT_PAIRED = ("precision", "seed")
+TITLES = {
+    TRAINING_SPEED: "speed",
+    PEAKS[0]: "peak\nmemory",
+    SAVED_FOR_BACKWARD: "saved for\nbackward",
+}  # of ratios: no unit
 
 Pair = tuple[RunRecord, RunRecord]  # of one seed: in the precision, in fp32
 
@@ -34,19 +42,14 @@ def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
     found = _comparisons(records, told_apart)
     if not found:
         return []
+    shown = [quantity for quantity in in_tables(records) if quantity.compared]
     titles = [
         *("batch\nsize", *(setting.name.replace(".", ".\n") for setting in told_apart), "precision"),
-        *("speed", "peak\nmemory", "saved for\nbackward", "val loss", "seeds"),
+        *(TITLES.get(quantity, printable(quantity.label or quantity.name)) for quantity in shown),
+        "seeds",
     ]
     rows = [
-        [
-            *comparison.labels,
-            _ratio(_on_one_model(comparison.pairs), _speed),
-            _ratio(_on_one_model(comparison.pairs), _peak),
-            _ratio(comparison.pairs, _saved),
-            _difference(comparison.pairs, _loss),
-            str(len(comparison.pairs)),
-        ]
+        [*comparison.labels, *(_change(comparison.pairs, q) for q in shown), str(len(comparison.pairs))]
         for comparison in found
     ]
     return [
@@ -80,23 +83,20 @@ def _rest(record: RunRecord) -> str:
     return key(record.config, IDENTITY, without=NOT_PAIRED)
 
 
-def _ratio(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:
-    logs = [math.log(a / b) for a, b in _both(pairs, of) if a > 0 and b > 0]
-    return _estimated(logs, len(pairs), lambda value: f"{math.exp(value):.2f}", "x")
+def _change(pairs: Sequence[Pair], quantity: Quantity) -> str:
+    """By how much it differs from fp32's; of what is clocked, between undisturbed runs on one model of device."""
+    if quantity.clocked:
+        pairs = [(run, like) for run, like in pairs if run.device_model == like.device_model]
+    values = [(_undisturbed(run, quantity), _undisturbed(like, quantity)) for run, like in pairs]
+    known = [(a, b) for a, b in values if a is not None and b is not None and math.isfinite(a - b)]
+    if quantity.compared == RATIO:
+        logs = [math.log(a / b) for a, b in known if a > 0 and b > 0]
+        return _estimated(logs, len(pairs), lambda value: f"{math.exp(value):.2f}", "x")
+    return _estimated([a - b for a, b in known], len(pairs), lambda value: f"{value:+.4f}", "")
 
 
-def _on_one_model(pairs: Sequence[Pair]) -> list[Pair]:
-    """Those of which both runs had the same model of GPU, or of processor."""
-    return [(run, like) for run, like in pairs if run.device_model == like.device_model]
-
-
-def _difference(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> str:
-    return _estimated([a - b for a, b in _both(pairs, of)], len(pairs), lambda value: f"{value:+.4f}", "")
-
-
-def _both(pairs: Sequence[Pair], of: Callable[[RunRecord], float | None]) -> list[tuple[float, float]]:
-    measured = [(of(record), of(like)) for record, like in pairs]
-    return [(a, b) for a, b in measured if a is not None and b is not None and math.isfinite(a - b)]
+def _undisturbed(record: RunRecord, quantity: Quantity) -> float | None:
+    return None if quantity.clocked and record.shared_machine else measured(record, quantity)
 
 
 def _estimated(values: Sequence[float], pairs: int, written: Callable[[float], str], unit: str) -> str:
@@ -109,19 +109,3 @@ def _estimated(values: Sequence[float], pairs: int, written: Callable[[float], s
     spread = "" if low == high else f" [{low}, {high}]"  # none of bytes that are counted, nor of one seed
     fewer = f" ({counted(len(values), 'seed')})" if len(values) < pairs else ""
     return f"{written(found.value)}{unit}{spread}{fewer}"
-
-
-def _speed(record: RunRecord) -> float | None:
-    return None if record.shared_machine else record.final.get("speed/examples_per_second")
-
-
-def _peak(record: RunRecord) -> float | None:
-    return None if record.shared_machine else record.peak_bytes
-
-
-def _saved(record: RunRecord) -> float | None:
-    return record.final.get("memory/saved_for_backward_bytes")
-
-
-def _loss(record: RunRecord) -> float | None:
-    return record.final.get("val/loss")

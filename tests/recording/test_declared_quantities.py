@@ -1,8 +1,10 @@
 """What a user's own instrument declares is shown as what ours do; what it does not declare, as it always was."""
 
+import io
 from dataclasses import replace
 
 from fabricated import points, record, write_run
+from rich.console import Console
 from tensorboard_http import Dashboard
 
 from batchlab.recording.results import row
@@ -10,6 +12,9 @@ from batchlab.recording.run_folder import read_record, write_record
 from batchlab.recording.study_view import rebuild
 from batchlab.records import Measurement
 from batchlab.records.quantity import Chart, Quantity
+from batchlab.report.compare import compare
+from batchlab.report.study import read_study
+from batchlab.sweep.table import show
 
 DECLARED = (
     Quantity(
@@ -29,9 +34,9 @@ DECLARED = (
 )
 
 
-def fabricate(study, quantities):
+def fabricate(study, quantities, factor=1.0):
     for batch_size in (8, 32):
-        final = {"val/loss": 0.5, "mine/score": 1.0 * batch_size, "mine/other/a": 2.0, "zz/undeclared": 1.0}
+        final = {"val/loss": 0.5, "mine/score": factor * batch_size, "mine/other/a": 2.0, "zz/undeclared": 1.0}
         made = record(
             batch_size=batch_size,
             final=final,
@@ -102,3 +107,22 @@ def test_what_is_declared_to_be_clocked_is_kept_apart_where_runs_shared_the_mach
     assert drawn["by_batch_size/mine_score_on_shared_machine"] == [(32, 32)]
     assert drawn["by_batch_size/best_mine_score_on_shared_machine"] == [(32, 99)]
     assert drawn["by_batch_size/mine_other_a"] == [(8, 2), (32, 2)]
+
+
+def test_compare_and_the_end_table_have_a_row_and_a_column_of_it(tmp_path):
+    studies = [fabricate(tmp_path / "a", DECLARED), fabricate(tmp_path / "b", DECLARED, factor=1.5)]
+    read = [read_study(study) for study in studies]
+
+    measured = {
+        (m.quantity, m.batch_size): (m.first, m.second, m.change.value) for m in compare(read, ((), ())).measured
+    }
+    console = Console(file=io.StringIO(), width=200)
+    show([read_record(studies[0] / f"bs{size}-s0") for size in (8, 32)], studies[0], console)
+    lines = console.file.getvalue().splitlines()
+
+    assert measured["final score", 8] == (8.0, 12.0, 4.0)
+    assert measured["best score", 8] == (99.0, 99.0, 0.0)
+    assert ("final score", 32) not in measured  # clocked, and the machine was shared
+    assert "my" in lines[0].split()
+    assert "score" in lines[1].split()
+    assert lines[2].split()[lines[1].split().index("score")] == "8"

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
+from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
 from batchlab.report.costs import Measured
 from batchlab.report.figures.drawing import (
     BLUE,
@@ -32,12 +33,7 @@ MIB = 2**20
 THROUGHPUT = ("throughput", "Examples per second by batch size")
 PER_STEP = ("seconds_per_step", "Seconds per step by batch size")
 MEMORY = ("memory", "Memory by batch size")
-SAVED = "final.memory/saved_for_backward_bytes"
-LABELS = {
-    "memory/peak_growth_bytes": "growth by training",
-    "memory/peak_allocated_bytes": "peak that CUDA allocated",
-    "memory/peak_resident_bytes": "growth of the process",
-}
+LABELS = {peak.name: peak.meaning for peak in PEAKS}
 
 
 def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
@@ -45,7 +41,7 @@ def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
     did_not_fit = sorted({size for size, status, _ in group.ended if status == "oom"})
     yield _throughput(group.examples_per_second, group.knee, did_not_fit)
     yield _per_step(group.seconds_per_step)
-    yield _memory(group.peak_bytes, over_seeds(runs, SAVED), did_not_fit)
+    yield _memory(group.peak_bytes, over_seeds(runs, f"final.{SAVED_FOR_BACKWARD.name}"), did_not_fit)
 
 
 def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int]) -> Drawing:
@@ -112,7 +108,7 @@ def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list
             says += f"The line through it is {text}.{_left_out(peaks)} "
     if saved:
         in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in saved.items()}
-        series.append((in_mib, "saved for the backward pass", GREEN, "s"))
+        series.append((in_mib, SAVED_FOR_BACKWARD.meaning, GREEN, "s"))
         says += "What a forward pass saves for its backward pass is counted exactly."
     says = says.strip() + _limit(did_not_fit)
 

@@ -1,0 +1,20 @@
+"""Which measured quantities the tables below a sweep show, and what a run measured of them."""
+
+from collections.abc import Sequence
+
+from batchlab.records import RunRecord
+from batchlab.records.charts import COST
+from batchlab.records.declared import declared_by
+from batchlab.records.quantities import PEAKS
+from batchlab.records.quantity import Quantity
+
+
+def in_tables(records: Sequence[RunRecord]) -> list[Quantity]:
+    """Those that have a column: what a point cost before what it reached."""
+    shown = [quantity for quantity in declared_by(records) if quantity.column]
+    return sorted(shown, key=lambda quantity: quantity.chart is None or quantity.chart.category != COST)
+
+
+def measured(record: RunRecord, quantity: Quantity) -> float | None:
+    """The last value; of a peak, that of the kind the run has."""
+    return record.peak_bytes if quantity in PEAKS else record.final.get(quantity.name)
