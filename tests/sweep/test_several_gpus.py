@@ -311,7 +311,7 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
     monkeypatch.setattr(conducting, "WarmServer", Noting)
     monkeypatch.setattr(conducting, "gpus_of", lambda points, jobs: GPUS)
     monkeypatch.setattr(conducting, "check_grid", lambda left, server: [])
-    monkeypatch.setattr(conducting, "check_unchanged", lambda left, found: None)
+    monkeypatch.setattr(conducting, "check_unchanged", lambda left, found, sweep: None)
     for in_use in (GPUS[:1], GPUS):
         foreign = {gpu.uuid: frozenset({2**22 + 1}) for gpu in in_use}
         monkeypatch.setattr(
