@@ -84,7 +84,8 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
 def _build(config: RunConfig) -> Parts:
     device = assembly.prepare_process(config)
     precision = Precision(config.precision, device)
-    (task, train, val), fingerprint = assembly.build_known_data(config, device)
+    data = assembly.build_known_data(config, device)
+    task, train, val = data.task, data.train, data.val
     model = assembly.build_model(config, task, device)
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
@@ -93,7 +94,7 @@ def _build(config: RunConfig) -> Parts:
     metrics = _try_a_batch(precision, task, model, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = Facts(
-        data_fingerprint=fingerprint,
+        data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
     )

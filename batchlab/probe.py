@@ -13,6 +13,7 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
+from batchlab.config.plan import Plan
 from batchlab.errors import BadRequest
 from batchlab.host.nvml import full_uuid, process_bytes
 from batchlab.instruments.memory_account import SIZES, account
@@ -22,14 +23,14 @@ from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
-from batchlab.training.batches import Batches, MicroBatches, gather, length
+from batchlab.training.batches import MicroBatches, gather, length
 from batchlab.training.busy import busy_share_of
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
 from batchlab.training.devices.process_memory import give_freed_pages_back
 from batchlab.training.evaluation import by_example
 from batchlab.training.first_error import finally_do
-from batchlab.training.phase import BATCH, BUILDING, DATA, VALIDATION, Phase
+from batchlab.training.phase import BATCH, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
 
@@ -144,26 +145,16 @@ def _train(
 ) -> None:
     """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
     course.phase.name = DATA
-    task, train, val = data = assembly.build_data(config, device)
-    course.phase.name = BUILDING
-    course.n_train, course.n_val = length(train), length(val)
+    data = assembly.build_data(config, device)
+    course.n_train, course.n_val = length(data.train), length(data.val)
     total = MOST_STEPS * config.batch_size if device.settles() else ENDLESS
-    state = assembly.build_state(config, data, device, budget=total)
-    state.phase, course.state = course.phase, state
-    step = Step(state.model, state.optimizer, task, state.precision, config.clip_norm, phase=course.phase)
-    # The row of examples goes on from epoch to epoch, so a batch may be larger than the data.
-    row = Batches(
-        train,
-        micro_batch_sizes=config.micro_batch_sizes,
-        seed=config.seed,
-        total=total,
-        augment=task.augment,
-        device=device,
-    )
-    batches = iter(row)
+    # Not the config's plan: the order of examples goes on from epoch to epoch, so a batch may be larger than the data.
+    planned = Plan(total // config.batch_size, total, 0, warmup_examples=0.0, eval_every=total, log_every=total)
+    session = assembly.assemble(config, data, planned=planned, phase=course.phase)
+    course.state, step, batches = session.state, session.update, iter(session.batches())
     began = clock()
     course.phase.name = BATCH
-    with state.precision.training():
+    with session.state.precision.training():
         for number in range(MOST_STEPS if device.settles() else steps):
             if number >= steps and clock() - began > seconds:
                 break

@@ -7,6 +7,5 @@ from batchlab.training.state import RunState
 
 
 def state_of(config: RunConfig, device: Device) -> RunState:
-    """A run of `config` before its first step, with a budget of one batch."""
-    data = assembly.build_data(config, device)
-    return assembly.build_state(config, data, device, budget=config.batch_size)
+    """A run of `config` before its first step."""
+    return assembly.assemble(config, assembly.build_data(config, device)).state

@@ -20,10 +20,11 @@ FLOORS = {
     **dict.fromkeys(("config", "task", "targets"), 2),
     **dict.fromkeys(("training", "host", "data", "models"), 3),
     **dict.fromkeys(("instruments", "recording", "device_trial"), 4),
-    **dict.fromkeys(("run", "probe", "preflight", "verify", "check", "report"), 5),
-    "sweep": 6,
-    "hydra_app": 7,
-    "cli": 8,
+    **dict.fromkeys(("run_log", "report"), 5),
+    **dict.fromkeys(("run", "probe", "preflight", "verify", "check"), 6),
+    "sweep": 7,
+    "hydra_app": 8,
+    "cli": 9,
 }
 SCIENCE_MAY_IMPORT = {
     *("abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools", "heapq", "itertools", "math"),

@@ -56,7 +56,8 @@ def work(connection: Connection, job: Job, sweep: SweepConfig) -> None:
     try:
         disk.make_folder(folder)
         log_to(folder / WORKER_LOG)
-        from batchlab.run import Listener, run
+        from batchlab.run import run
+        from batchlab.run_log import Listener
 
         class Reporter(Listener):
             """Tells the parent how far the run is, at most ten times a second."""

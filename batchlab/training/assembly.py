@@ -1,7 +1,8 @@
 """The parts of a run, made from its configuration in the worker (and once in the preflight child)."""
 
-import hashlib
 import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,18 +10,21 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig
-from batchlab.config.plan import scaled
+from batchlab.config.plan import Plan, plan, scaled
 from batchlab.errors import BadRequest
 from batchlab.task import Task
-from batchlab.training.batches import Stream, gather, length, stream_seed, tensors
+from batchlab.training.batches import length, stream_seed
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
+from batchlab.training.fingerprints import data_fingerprint
 from batchlab.training.ghost_batch_norm import give_ghosts
-from batchlab.training.host_rows import HostRows
 from batchlab.training.meter import Meter
+from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.residence import as_read, on_device
-from batchlab.training.state import RunState
+from batchlab.training.session import Session
+from batchlab.training.state import Plug, RunState, nobody
+from batchlab.training.step import Step
 
 
 def prepare_process(config: RunConfig) -> Device:
@@ -41,47 +45,86 @@ def build_task(config: RunConfig, device: Device) -> Task:
     return targets.build(config.data, Task, what="data", offered={"device": device.torch_device}, trust=config.trust)
 
 
-Data = tuple[Task, Any, Any]  # the task, and its training and validation set: on the device, or `Stream`s to it
+@dataclass(frozen=True)
+class Data:
+    """What a run trains on, and where."""
+
+    device: Device
+    task: Task
+    train: Any  # on the device, or a `Stream` to it
+    val: Any
+    fingerprint: str | None = None  # where it was asked for
 
 
 def build_data(config: RunConfig, device: Device) -> Data:
-    """What a run trains on."""
+    """What the data group names, brought to the device."""
     task, train, val = _read_data(config, device)
-    return task, on_device(train, device), on_device(val, device)
+    return Data(device, task, on_device(train, device), on_device(val, device))
 
 
-def build_known_data(config: RunConfig, device: Device) -> tuple[Data, str]:
+def build_known_data(config: RunConfig, device: Device) -> Data:
     """`build_data` with its fingerprint, which is taken before anything is moved: from a GPU every number would have to
     come back."""
     task, train, val = _read_data(config, device)
     fingerprint = data_fingerprint(train, val)
-    return (task, on_device(train, device), on_device(val, device)), fingerprint
+    return Data(device, task, on_device(train, device), on_device(val, device), fingerprint)
 
 
-def _read_data(config: RunConfig, device: Device) -> Data:
+def _read_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     task = build_task(config, device)
     train = as_read(task.train, device, name="train", workers=config.workers)
     val = as_read(task.val, device, name="val", workers=config.workers, beside=train)
     return task, train, val
 
 
-def build_state(
+# Of the config, what it means for the data, and the task: `instruments.panel.build_instruments`, or what stands for it.
+Instruments = Callable[[RunConfig, Plan, Task], Sequence[Plug]]
+
+
+def assemble(
     config: RunConfig,
     data: Data,
-    device: Device,
+    instruments: Instruments = lambda *_: (),
     *,
-    budget: int,
-    precision: Precision | None = None,
-) -> RunState:
-    """A run about to train on `data` for `budget` examples: a fresh model in training mode, its optimizer, a meter."""
-    task, train, val = data
+    planned: Plan | None = None,
+    phase: Phase | None = None,
+    note: Callable[[str], None] = nobody,
+) -> Session:
+    """A run about to train on `data`: a fresh model in training mode, its optimizer, a meter and the `instruments`.
+
+    `planned` takes the place of the plan that the config makes. `phase` says afterwards, of a failure as well, how far
+    it came, and is the run's from then on; `note` is told what the run cannot do as it was requested.
+    """
+    phase = phase or Phase()
+    phase.name = BUILDING
+    device, task = data.device, data.task
+    planned = planned or plan(config, length(data.train))
     model = build_model(config, task, device).train()
     optimizer = build_optimizer(config, model)
-    precision = precision or Precision(config.precision, device)
+    precision = Precision(config.precision, device)
     precision.prepare(optimizer)
-    meter = Meter(peaks=device.peaks(), drain=device.drain)
-    return RunState(
-        *(model, optimizer, task, train, val, device, precision, meter, budget), eval_precision=config.eval_precision
+    state = RunState(
+        model=model,
+        optimizer=optimizer,
+        task=task,
+        train=data.train,
+        val=data.val,
+        device=device,
+        precision=precision,
+        meter=Meter(peaks=device.peaks(), drain=device.drain),
+        budget=planned.examples,
+        eval_precision=config.eval_precision,
+        phase=phase,
+        note=note,
+    )
+    return Session(
+        config=config,
+        data_fingerprint=data.fingerprint,
+        plan=planned,
+        peak_learning_rate=peak_rate(config),
+        state=state,
+        update=Step(model, optimizer, task, precision, config.clip_norm, phase=phase),
+        instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
 
 
@@ -154,52 +197,3 @@ def signature_defaults(config: RunConfig) -> dict[str, Any]:
     """The parameters of the optimizer's signature with their defaults."""
     factory = targets.resolve(config.optimizer["_target_"], torch.optim.Optimizer, what="optimizer", trust=config.trust)
     return {p.name: p.default for p in inspect.signature(factory).parameters.values()}
-
-
-LOOKED_AT = 32  # examples of a set that streams
-HASHED_WHOLE_BYTES = 4 * 2**30  # of a set of tensors; half a GiB takes about a second
-SAMPLED = 4096  # examples of a larger one
-HASHED_BYTES = 64 * 2**20  # brought from the device at once
-
-
-def data_fingerprint(*sets: Any) -> str:
-    """A hash of every number in the sets, so that runs on changed data are told apart.
-
-    Of a set that streams: of its length and of `LOOKED_AT` examples, evenly spaced, as to read all might take hours; of
-    tensors of more than `HASHED_WHOLE_BYTES` so of `SAMPLED`. Where tensors lie, and what else the device holds, does
-    not matter.
-    """
-    digest = hashlib.sha256()
-    read: list[torch.Tensor] = []
-    for data in sets:
-        data = data.data if isinstance(data, HostRows) else data
-        n = length(data)
-        if isinstance(data, Stream):
-            digest.update(f"{n} examples".encode())
-            data = data.gather(_evenly(n, LOOKED_AT))
-        elif sum(t.nbytes for t in tensors(data)) > HASHED_WHOLE_BYTES:
-            digest.update(f"{n} examples".encode())
-            data = gather(data, _evenly(n, SAMPLED))
-        read += tensors(data)
-    for tensor in read:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        rows = max(1, HASHED_BYTES * len(tensor) // max(1, tensor.nbytes))
-        # What was made on a GPU may be more than the host has room for.
-        for piece in torch.split(tensor.detach(), rows):
-            digest.update(piece.cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
-    return digest.hexdigest()[:16]
-
-
-def _evenly(n: int, most: int) -> torch.Tensor:
-    count = min(n, most)
-    return torch.arange(count) * n // count
-
-
-def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of every number of the model, so that two runs can be seen to have ended at the same bits."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if isinstance(tensor, torch.Tensor):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

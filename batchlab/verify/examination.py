@@ -5,12 +5,11 @@ import math
 import torch
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import plan
 from batchlab.errors import BadRequest
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
-from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.batches import Batches, gather, rebuilt, stream_seed, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
@@ -27,8 +26,8 @@ def examine(config: RunConfig) -> Findings:
     float64, where a difference that is not rounding stands alone; in fp32 where float64 cannot be had.
     """
     device = assembly.prepare_process(config)
-    task, train, _ = data = assembly.build_data(config, device)
-    state = assembly.build_state(config, data, device, budget=plan(config, length(train)).examples)
+    state = assembly.assemble(config, assembly.build_data(config, device)).state
+    task, train = state.task, state.train
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
     total = BATCHES * batch_size

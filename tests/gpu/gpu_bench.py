@@ -25,7 +25,7 @@ def bench(lab):
 
 def ways(lab, model, precision, batch_size):
     """One configuration: a bare loop, the same as a CUDA graph (the device's part alone), batchlab's step and loop."""
-    from laboratory import measured, parts
+    from laboratory import assembled
 
     from batchlab.hydra_app import compose
     from batchlab.training import assembly
@@ -36,15 +36,15 @@ def ways(lab, model, precision, batch_size):
     words = (f"model={model}", f"precision={precision}", f"batch_size={batch_size}", *data.get(model, images))
     words += (f"device={lab.device}", "instruments=default")
 
-    made = parts(compose([*words, f"steps={MANY}"]))
-    device, batches = made.state.device, iter(made.batches)
-    bare = Bare(made, assembly.build_model(made.config, made.task, device).train())
+    made = assembled(compose([*words, f"steps={MANY}"]))
+    device, batches = made.state.device, iter(made.batches())
+    bare = Bare(made, assembly.build_model(made.config, made.state.task, device).train())
     found = {}
     with made.state.precision.training():
         found["bare"] = timed(bare.step, device, seconds)
-        found["batchlab"] = timed(lambda: made.step(next(batches)), device, seconds)
-    whole = parts(compose([*words, f"steps={found['bare']['steps']}"]))
-    for _ in measured(whole, []):
+        found["batchlab"] = timed(lambda: made.update(next(batches)), device, seconds)
+    whole = assembled(compose([*words, f"steps={found['bare']['steps']}"]))
+    for _ in whole.train():
         pass
     found["loop"] = {"ms": whole.state.meter.seconds / whole.state.step * 1e3, "steps": whole.state.step}
     if device.kind == "cuda" and not lab.small:
@@ -77,7 +77,7 @@ class Bare:
     def step(self):
         batch = tuple(t[self.index] for t in self.made.state.train)
         with self.autocast():
-            loss = self.made.task.loss(self.made.task.forward(self.model, batch), batch).mean()
+            loss = self.made.state.task.loss(self.made.state.task.forward(self.model, batch), batch).mean()
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

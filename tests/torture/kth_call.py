@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from batchlab import run as running
+from batchlab import run_log
 from batchlab.errors import StorageError
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import read_record
@@ -163,10 +163,10 @@ def _counted(door: FaultyOs) -> dict[str, Any]:
 def quick() -> Iterator[None]:
     """What a run finds out about the machine and the code, once for all runs: it takes half of a tiny one's time."""
     warmed_up()
-    about = running.environment({})
+    about = run_log.environment({})
     with (
-        mock.patch.object(running, "environment", lambda facts: about | dict(facts)),
-        mock.patch.object(running, "code_files", return_value={}),
+        mock.patch.object(run_log, "environment", lambda facts: about | dict(facts)),
+        mock.patch.object(run_log, "code_files", return_value={}),
     ):
         yield
 

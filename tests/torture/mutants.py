@@ -10,9 +10,9 @@ from unittest import mock
 
 import torch
 
-from batchlab import run as running
+from batchlab import run_log
 from batchlab.recording import checkpoint_files, disk, journal
-from batchlab.training import checkpoint
+from batchlab.training import checkpoint, session
 from torture import atomic, flips, kth_call, power_loss, resuming
 from torture.comparison import came_to
 from torture.faulty import KINDS, Kind
@@ -98,7 +98,7 @@ def forgetting(change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Mutant:
     return mock.patch.object(checkpoint, "restore", restored)
 
 
-class FromTheStart(running.Batches):
+class FromTheStart(session.Batches):
     def __init__(self, data: Any, *, position: int, **more: Any) -> None:
         super().__init__(data, **more)
 
@@ -171,7 +171,7 @@ MUTANTS: list[tuple[str, Callable[[], Mutant], Check]] = [
     ("no clock in the checkpoint", lambda: forgetting(lambda c: {"meter": c["fresh"]["meter"]}), resumes(HARD, 9)),
     ("no step in the checkpoint", lambda: forgetting(lambda c: {"step": 0}), resumes(HARD)),
     ("no hidden buffers in the checkpoint", lambda: forgetting(lambda c: {"buffers": {}}), resumes(HARD)),
-    ("the data begins anew", lambda: mock.patch.object(running, "Batches", FromTheStart), resumes(HARD)),
+    ("the data begins anew", lambda: mock.patch.object(session, "Batches", FromTheStart), resumes(HARD)),
     (
         "a checkpoint at the end of the run",
         lambda: mock.patch.object(checkpoint, "_crossed", saving_at_the_end),
@@ -179,12 +179,12 @@ MUTANTS: list[tuple[str, Callable[[], Mutant], Check]] = [
     ),
     (
         "the journal is not cut back",
-        lambda: mock.patch.object(running, "Journal", NeverCut),
+        lambda: mock.patch.object(run_log, "Journal", NeverCut),
         survives_calls(KILLED, "write", "metrics.jsonl", every=2),
     ),
     (
         "the journal's digest is not looked at",
-        lambda: mock.patch.object(running, "Journal", Unchecked),
+        lambda: mock.patch.object(run_log, "Journal", Unchecked),
         notices_a_changed_journal,
     ),
     ("the hash is not looked at", lambda: mock.patch.object(checkpoint_files, "_content", anything), notices_flips),
@@ -208,7 +208,7 @@ MUTANTS: list[tuple[str, Callable[[], Mutant], Check]] = [
     ("half-written files stay", lambda: mock.patch.object(disk, "sweep", nothing), survives_calls(KILLED, "replace")),
     (
         "what is answered is run again",
-        lambda: mock.patch.object(running, "read_record", nothing),
+        lambda: mock.patch.object(run_log, "read_record", nothing),
         survives_calls(KILLED_AFTER, "rmdir"),
     ),
 ]

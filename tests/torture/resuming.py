@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from batchlab import run as running
+from batchlab import run_log
 from batchlab.recording.checkpoint_files import write_checkpoint
 from torture.comparison import came_to, differences
 from torture.tiny import ADAMW, SGD, folder_of, stop_at, tiny, train
@@ -113,7 +113,7 @@ def exact_after_each_checkpoint(config: dict[str, Any], scratch: Path) -> tuple[
         return path
 
     try:
-        with mock.patch.object(running, "write_checkpoint", and_copy):
+        with mock.patch.object(run_log, "write_checkpoint", and_copy):
             train(made)
         expected, wrong = came_to(folder_of(made)), []
         for copy in copies:

@@ -12,7 +12,8 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.records import RunIdentity, RunRecord
-from batchlab.run import Listener, run
+from batchlab.run import run
+from batchlab.run_log import Listener
 from batchlab.task import Task
 
 RUN_ID = "tiny"

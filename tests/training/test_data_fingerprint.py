@@ -9,10 +9,11 @@ from torch.utils.data import TensorDataset
 from torture.tiny import tiny
 
 from batchlab import Task
-from batchlab.training import assembly
-from batchlab.training.assembly import build_known_data, data_fingerprint
+from batchlab.training import assembly, fingerprints
+from batchlab.training.assembly import build_known_data
 from batchlab.training.batches import tensors
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.fingerprints import data_fingerprint
 from batchlab.training.host_rows import HostRows
 from batchlab.training.residence import brought
 
@@ -30,7 +31,7 @@ def by_hand(*data):
 
 @pytest.mark.parametrize("at_once", [1, 25, 100, 10**9])
 def test_it_is_the_hash_of_every_number_however_many_are_looked_at_at_once(at_once, monkeypatch):
-    monkeypatch.setattr(assembly, "HASHED_BYTES", at_once)
+    monkeypatch.setattr(fingerprints, "HASHED_BYTES", at_once)
 
     assert data_fingerprint(TRAIN, VAL) == by_hand(*TRAIN, *VAL) == "1d61844e920a294e"
     assert data_fingerprint((TRAIN[0].T,)) == by_hand(TRAIN[0].T.contiguous())
@@ -74,11 +75,11 @@ def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, m
     task = Task(train=given[0], val=given[1], loss=lambda outputs, batch: outputs)
     monkeypatch.setattr(assembly, "build_task", lambda config, device: task)
 
-    (_, train, val), fingerprint = build_known_data(tiny(tmp_path), far_away)
+    data = build_known_data(tiny(tmp_path), far_away)
 
-    assert all(far_away.holds(t) for t in (*train, *val))
+    assert all(far_away.holds(t) for t in (*data.train, *data.val))
     assert OnTheDevice.brought_back == 0
-    assert fingerprint == by_hand(*TRAIN, *VAL)
+    assert data.fingerprint == by_hand(*TRAIN, *VAL)
 
 
 def test_what_was_made_on_the_device_has_the_same(far_away):
@@ -91,8 +92,8 @@ def test_what_was_made_on_the_device_has_the_same(far_away):
 @pytest.mark.parametrize("whole_bytes", [10**9, 100])
 def test_it_is_the_same_of_tensors_that_stay_on_the_host(whole_bytes, monkeypatch):
     """How much of a device is free differs from one process to the next: the same data would be called changed."""
-    monkeypatch.setattr(assembly, "HASHED_WHOLE_BYTES", whole_bytes)
-    monkeypatch.setattr(assembly, "SAMPLED", 7)
+    monkeypatch.setattr(fingerprints, "HASHED_WHOLE_BYTES", whole_bytes)
+    monkeypatch.setattr(fingerprints, "SAMPLED", 7)
 
     assert data_fingerprint(HostRows(TRAIN, CpuDevice())) == data_fingerprint(TRAIN)
     changed = TRAIN[0].index_fill(0, torch.tensor([2]), -1.0), TRAIN[1]  # 20 * 1 // 7 = 2 is looked at, 3 is not

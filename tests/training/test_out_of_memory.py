@@ -13,7 +13,7 @@ from torture.tiny import SGD, Data, folder_of, stop_at, tiny, train
 
 from batchlab.instruments import Instrument
 from batchlab.records import RunRecord, RunStatus
-from batchlab.run import Listener
+from batchlab.run_log import Listener
 from batchlab.task import Task
 from batchlab.training.devices.process_memory import status_bytes
 from batchlab.training.ending import how_it_ended

@@ -35,14 +35,15 @@ def random_numbers(device: str) -> dict[str, Any]:
 
 @check("a run that is resumed from its checkpoint ends at the bits of one that was not stopped")
 def checkpoint_there_and_back(device: str) -> dict[str, Any]:
-    from batchlab.training import assembly, checkpoint
+    from batchlab.training import checkpoint
+    from batchlab.training.fingerprints import weights_fingerprint
 
     words = ("model.dropout=0.1", "steps=8", "precision=fp16", "deterministic=true")
     prints = []
     for stop_at in (None, 4):
         made = parts_of(device, *words)
-        for batch in made.batches:
-            made.step(batch)
+        for batch in made.batches():
+            made.update(batch)
             made.state.step += 1
             made.state.examples += made.config.batch_size
             if made.state.step == stop_at:
@@ -51,10 +52,9 @@ def checkpoint_there_and_back(device: str) -> dict[str, Any]:
         if stop_at is not None:
             made = parts_of(device, *words)
             checkpoint.restore(checkpoint.read(kept), made.state, {})
-            made.batches.position = made.state.examples
-            for batch in made.batches:
-                made.step(batch)
-        prints.append(assembly.weights_fingerprint(made.state.model))
+            for batch in made.batches():
+                made.update(batch)
+        prints.append(weights_fingerprint(made.state.model))
     wants(prints[0] == prints[1], "the weights differ", prints=prints)
     return {"weights": prints[0]}
 

@@ -70,7 +70,7 @@ def nvml_knows_it_by_uuid(device: str) -> dict[str, Any]:
     from batchlab.host.nvml import computing_on, full_uuid, read_driver, used_bytes
 
     made = parts_of(device, "batch_size=64", "steps=4")
-    made.step(next(iter(made.batches)))
+    made.update(next(iter(made.batches())))
     uuid = full_uuid(made.state.device.uuid())
     driver = read_driver()
     wants(not isinstance(driver, str), "NVML does not answer", reason=driver)
@@ -94,7 +94,7 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(last))
     os.environ["CUDA_VISIBLE_DEVICES"] = uuid
     made = parts_of("cuda", "batch_size=64", "steps=4")
-    made.step(next(iter(made.batches)))
+    made.update(next(iter(made.batches())))
     wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
     used = full_uuid(made.state.device.uuid())
     wants(used == uuid, "another device is used", asked=uuid, used=used)

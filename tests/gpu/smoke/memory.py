@@ -50,7 +50,6 @@ def a_limit_refuses(device: str) -> dict[str, Any]:
 )
 def peaks_around_a_pause(device: str) -> dict[str, Any]:
     import torch
-    from laboratory import measured
 
     from batchlab.instruments.instrument import Instrument
 
@@ -66,7 +65,7 @@ def peaks_around_a_pause(device: str) -> dict[str, Any]:
             torch.ones(large, dtype=torch.uint8, device=state.device.torch_device).sum().item()
             yield from ()
 
-    for _ in measured(made, [Large()]):
+    for _ in made.train(Large()):
         pass
     found = {name.rpartition("/")[2]: value for name, value in made.state.meter.peak_bytes.items()}
     for name, value in found.items():

@@ -30,7 +30,7 @@ def stepping(device: str, *words: str, steps: int = 6) -> dict[str, Any]:
     """Two steps, and more that may not wait; the loss before and after."""
     made = parts_of(device, "batch_size=64", f"steps={steps}", *words)
     with made.state.precision.training():
-        step, batches = made.step, iter(made.batches)
+        step, batches = made.update, iter(made.batches())
         outcomes = [step(next(batches)) for _ in range(2)]  # kernels are loaded, state is made
         made.state.device.drain()
         with no_wait(device):
@@ -80,8 +80,8 @@ def first_overflow(device: str) -> dict[str, Any]:
         first = next(p for p in made.state.model.parameters() if p.dim() > 1)
         hook = first.register_hook(lambda gradient: gradient * math.inf)
         skipped = []
-        for batch in made.batches:
-            skipped.append(bool(made.step(batch).skipped))
+        for batch in made.batches():
+            skipped.append(bool(made.update(batch).skipped))
             hook.remove()
         wants(skipped == [True, False, False, False, False], "not the first update alone overflowed", skipped=skipped)
         weights[fused] = torch.cat([p.detach().flatten() for p in made.state.model.parameters()]).double().cpu()
@@ -154,13 +154,13 @@ def deterministic_gpt(device: str) -> dict[str, str]:
 
 
 def _twice(device: str, *words: str) -> dict[str, str]:
-    from batchlab.training import assembly
+    from batchlab.training.fingerprints import weights_fingerprint
 
     prints = []
     for _ in range(2):
         made = parts_of(device, "steps=4", "deterministic=true", *words)
-        for batch in made.batches:
-            made.step(batch)
-        prints.append(assembly.weights_fingerprint(made.state.model))
+        for batch in made.batches():
+            made.update(batch)
+        prints.append(weights_fingerprint(made.state.model))
     wants(prints[0] == prints[1], "the weights differ", prints=prints)
     return {"weights": prints[0]}

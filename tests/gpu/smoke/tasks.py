@@ -36,10 +36,10 @@ def configured(device: str, *words: str) -> Any:
 
 
 def parts_of(device: str, *words: str) -> Any:
-    """A run about to start: its state, step and batches (`laboratory.parts`)."""
-    from laboratory import parts
+    """The session of a run about to start, without instruments."""
+    from laboratory import assembled
 
-    return parts(configured(device, *words))
+    return assembled(configured(device, *words))
 
 
 def own_files(folder: Path) -> tuple[str, str]:

@@ -1,0 +1,54 @@
+"""A run about to start, in its parts: what `assembly` makes of a configuration."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from batchlab.config import RunConfig
+from batchlab.config.plan import Plan, rate_at
+from batchlab.records import Measurement
+from batchlab.training import loop
+from batchlab.training.batches import Batches
+from batchlab.training.state import Plug, RunState
+from batchlab.training.step import Step
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """All that a run is made of: of runs, probes, benchmarks and tests alike. `state` alone moves on as it trains."""
+
+    config: RunConfig
+    data_fingerprint: str | None
+    plan: Plan
+    peak_learning_rate: float  # after the scaling rule, before warm-up and schedule
+    state: RunState  # device, task, data, model, optimizer; what a checkpoint restores
+    update: Step
+    instruments: Mapping[str, Plug]  # by their keys in the config
+
+    def batches(self) -> Batches:
+        """The steps that are left, from where `state` is."""
+        return Batches(
+            self.state.train,
+            micro_batch_sizes=self.config.micro_batch_sizes,
+            seed=self.config.seed,
+            total=self.plan.examples,
+            position=self.state.examples,
+            augment=self.state.task.augment,
+            device=self.state.device,
+        )
+
+    def train(
+        self,
+        *more: Plug,
+        stopping: Callable[[], bool] = lambda: False,
+        enough: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Measurement]:
+        """The training loop over them (`loop.train`); `more` measure after the session's own instruments."""
+        return loop.train(
+            self.state,
+            self.batches(),
+            self.update,
+            [*self.instruments.values(), *more],
+            learning_rate=lambda examples: rate_at(self.config, self.plan, self.peak_learning_rate, examples),
+            stopping=stopping,
+            enough=enough,
+        )
