@@ -284,6 +284,24 @@ def _texts(node: ast.AST) -> set[str]:
     return found.union(*(_texts(entry.value) for entry in entries if isinstance(entry, ast.Starred)))
 
 
+WRITERS = {  # of the fields of a `RunState`, which says so too; nobody assigns to the others
+    **dict.fromkeys(("learning_rate", "step", "examples"), ("loop", "checkpoint")),
+    "validated": ("evaluation",),
+    "eval_at_most": ("evaluation", "checkpoint"),
+}
+
+
+def the_state_is_written_by_whom_it_names(root: Path) -> Iterator[str]:
+    for module, path in modules(root).items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                continue
+            holder = ast.unparse(node.value)
+            writers = {f"batchlab.training.{name}" for name in WRITERS.get(node.attr, ())}
+            if (holder == "state" or holder.endswith(".state")) and module not in writers:
+                yield f"{module}:{node.lineno} writes {node.attr} of a run's state"
+
+
 def nothing_is_left_for_later(root: Path) -> Iterator[str]:
     for folder in ("batchlab", "configs", "scripts", ".ci"):
         for path in sorted((root / folder).rglob("*")):
@@ -343,6 +361,8 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (options_are_asked_of_their_table, {"a.py": "x = frozenset({'lr', 'seed', 'model.width'})"}, "batchlab.a:1"),
     (options_are_asked_of_their_table, {"a.py": "x = [*('lr', 'seed'), 'device']"}, "device, lr, seed"),
     (options_are_asked_of_their_table, {"a.py": "x = {'lr': 'a', 'seed': 'b', 'device': f}"}, "lists options"),
+    (the_state_is_written_by_whom_it_names, {"instruments/a.py": "state.step += 1"}, "writes step"),
+    (the_state_is_written_by_whom_it_names, {"run.py": "a, session.state.note = 1, 2"}, "batchlab.run:1 writes note"),
     (nothing_is_left_for_later, {"run.py": "x = 1  # TO" + "DO: more"}, "batchlab/run.py:1"),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in RED))
@@ -383,6 +403,7 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "science/pareto.py": "import numpy as np\nrng = np.random.default_rng(0)",
         "cli/train.py": "from batchlab import config\ndef run():\n    import torch\n    from batchlab import hydra_app",
         "hydra_app.py": "import hydra",
+        "training/evaluation.py": "state.validated = state.phase.name = 1",
         "run.py": "try:\n    f()\nexcept OSError:\n    pass",
         "preflight.py": "x = {'lr': c.lr, 'seed': c.seed, 'device': c.device}\ny = ('steps', 'examples', 'lr')",
     }

@@ -22,7 +22,7 @@ def nobody(text: str) -> None:
 
 @dataclass
 class RunState:
-    """One run in flight. Instruments read it; only the loop writes it."""
+    """One run in flight. Instruments read it and assign nothing to it; who writes what is said here, and tested."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -33,14 +33,16 @@ class RunState:
     precision: Precision
     meter: Meter
     budget: int  # examples
+    eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
+    phase: Phase = field(default_factory=Phase)  # whoever begins something else writes its name
+    note: Callable[[str], None] = nobody  # of what the run could not do as it was asked to, a sentence each
+    # The loop writes these, and a checkpoint that is restored:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
-    eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
-    validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it: `evaluation`'s
+    # `evaluation` writes these, whichever instrument asks it; the second one a checkpoint as well:
+    validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it
     eval_at_most: int | None = None  # examples that an evaluation passes at once, where `eval_batch_size` did not fit
-    phase: Phase = field(default_factory=Phase)
-    note: Callable[[str], None] = nobody  # of what the run could not do as it was asked to, a sentence each
 
     def measurement(
         self,
