@@ -10,6 +10,7 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records.declared import besides_the_table, metrics
 from batchlab.records.quantity import Quantity
 from batchlab.task import Task
+from batchlab.training.state import Plug
 
 
 def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[Instrument]:
@@ -36,7 +37,7 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
     return built
 
 
-def declared(instruments: Iterable[Instrument], task: Task) -> tuple[Quantity, ...]:
+def declared(instruments: Iterable[Plug], task: Task) -> tuple[Quantity, ...]:
     """What the record of a run with these instruments on this task declares, besides the table of quantities."""
     measured = [quantity for instrument in instruments for quantity in instrument.quantities]
     return besides_the_table([*metrics(task.higher_is_better), *measured])

@@ -3,7 +3,7 @@
 import io
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 
 from batchlab.errors import BadRequest
 from batchlab.records import Measurement
+from batchlab.records.quantity import Quantity
 from batchlab.training.devices.device import Device
 from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
@@ -146,6 +147,7 @@ class Checkpointer:
     """
 
     instrument_name = CHECKPOINT
+    quantities: Sequence[Quantity] = ()
 
     def __init__(
         self,

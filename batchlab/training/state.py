@@ -1,6 +1,6 @@
 """What a run is made of while it trains, and the socket that instruments plug into."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from batchlab.records import Measurement
+from batchlab.records.quantity import Quantity
 from batchlab.task import Task
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
@@ -71,6 +72,7 @@ class Plug(Protocol):
 
     every: int | None  # examples between measurements; None: only at the start and at the end
     instrument_name: str  # its key in the config
+    quantities: Sequence[Quantity]  # what it measures
 
     def watch(self, outcome: Outcome) -> None:
         """After every step. Keep references only: this must not wait for the device."""
