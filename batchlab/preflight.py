@@ -26,6 +26,7 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.step import backward
 from batchlab.training.user_errors import in_the_users_words
 
@@ -90,15 +91,15 @@ def _build(config: RunConfig) -> Parts:
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
-    two = _two_examples(train, task, config.seed, device)
-    metrics = _try_a_batch(precision, task, model, two, gather(val, torch.arange(min(2, length(val)))))
+    losses, two = Losses(model, task, precision), _two_examples(train, task, config.seed, device)
+    metrics = _try_a_batch(losses, two, gather(val, torch.arange(min(2, length(val)))))
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = Facts(
         data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
     )
-    norm = _needs_two_examples(precision, task, model, next(slices(two, 1)))
+    norm = _needs_two_examples(losses, next(slices(two, 1)))
     return Parts(length(train), metrics, directed, norm, facts)
 
 
@@ -110,45 +111,43 @@ def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
     return next(slices(few, 2))
 
 
-def _needs_two_examples(precision: Precision, task: Task, model: nn.Module, one: Any) -> str | None:
+def _needs_two_examples(losses: Losses, one: Any) -> str | None:
     """The first BatchNorm layer, where a training pass of `one` example fails; None where it does not."""
     norm: str | None = next(
-        (name for name, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None
+        (name for name, m in losses.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None
     )
     if norm is None:
         return None
-    model.train()
+    losses.model.train()
     try:
-        with precision.forward():
-            task.forward(model, one)
+        losses.outputs(one)
     except ValueError:  # "Expected more than 1 value per channel when training"
         return norm
     return None
 
 
-def _try_a_batch(precision: Precision, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
+def _try_a_batch(losses: Losses, batch: Any, val: Any) -> tuple[str, ...]:
     """Forward, backward and metrics of two examples; the names a target may have."""
-    model.train()
-    with precision.training():
-        return _tried(precision, task, model, batch, val)
+    losses.model.train()
+    with losses.precision.training():
+        return _tried(losses, batch, val)
 
 
-def _tried(precision: Precision, task: Task, model: nn.Module, batch: Any, val: Any) -> tuple[str, ...]:
-    with precision.forward():
-        losses = task.loss(task.forward(model, batch), batch)
-    terms = task.count(batch)
-    if losses.dim() != 1 or len(losses) != terms:
+def _tried(losses: Losses, batch: Any, val: Any) -> tuple[str, ...]:
+    seen = losses(batch)
+    terms = losses.task.count(batch)
+    if seen.dim() != 1 or len(seen) != terms:
         raise BatchlabError(
-            f"the task's loss has shape {tuple(losses.shape)} for {length(batch)} examples of {terms} terms: it must "
+            f"the task's loss has shape {tuple(seen.shape)} for {length(batch)} examples of {terms} terms: it must "
             f"have one loss per term, shape ({terms},), not averaged (reduction='none')"
         )
-    backward(model, task, precision, [batch])
-    if all(p.grad is None for p in model.parameters()):
+    backward(losses, [batch])
+    if all(p.grad is None for p in losses.model.parameters()):
         raise BatchlabError("no gradient reaches the model's parameters from the task's loss: is something detached?")
-    model.eval()
+    losses.model.eval()
     with torch.no_grad():
-        metrics = task.metrics(task.forward(model, val), val)
-        val_terms = task.loss(task.forward(model, val), val).numel()
+        metrics = losses.quantities(val)
+        val_terms = metrics.pop("loss").numel()
     for name, values in metrics.items():
         if values.dim() != 1 or len(values) not in (val_terms, length(val)):
             raise BatchlabError(

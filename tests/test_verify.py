@@ -42,7 +42,6 @@ def trial_of(model, sizes=(8, 8, 8, 8), task=None, batches=None, number_format="
         model=model,
         task=task or Task.classification(made[0], made[0]),
         precision=Precision("fp32", CPU),
-        device=CPU,
         batches=made,
         micro_batch_sizes=tuple(sizes),
         number_format=number_format,

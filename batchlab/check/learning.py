@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from batchlab.check.findings import Finding, better, ok
 from batchlab.check.passes import Passes
-from batchlab.check.samples import Sample, seed_everything
+from batchlab.check.samples import Sample
 from batchlab.config import RunConfig
 from batchlab.training import assembly
 from batchlab.training.batches import length
+from batchlab.training.no_trace import seed_everything
 from batchlab.training.step import Step
 
 STEPS = 50
@@ -20,7 +21,7 @@ FALLS = 0.999  # of the loss that it began with: any fall will do, and rounding 
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
     """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
     optimizer = assembly.build_optimizer(config, passes.model)
-    step = Step(passes.model, optimizer, passes.task, passes.precision, config.clip_norm)
+    step = Step(passes.through, optimizer, config.clip_norm)
     seed_everything(0, passes.device)
     passes.model.train()
     losses: list[float] = []

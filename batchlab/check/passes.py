@@ -2,19 +2,19 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from batchlab.check.samples import seed_everything
 from batchlab.task import Batch, Task
 from batchlab.training.batches import slices
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
-from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.losses import Losses
+from batchlab.training.no_trace import passing, seed_everything
 from batchlab.training.observing import Call, close, copies, observed
 from batchlab.training.step import backward
 
@@ -32,39 +32,38 @@ class Passes:
     precision: Precision
     device: Device
 
-    @contextlib.contextmanager
-    def passing(self, *, training: bool, seed: int) -> Iterator[None]:
-        with leaving_no_trace(self.model, self.device), self.precision.training():
-            self.model.train(training)
-            seed_everything(seed, self.device)
-            yield
+    @property
+    def through(self) -> Losses:
+        return Losses(self.model, self.task, self.precision)
+
+    def passing(self, *, training: bool, seed: int) -> contextlib.AbstractContextManager[None]:
+        return passing(self.model, self.precision, training=training, seed=seed)
 
     def outputs(self, batch: Batch, *, training: bool, seed: int = 0) -> Any:
         """What the task's forward gives; with its graph in training."""
-        with self.passing(training=training, seed=seed), torch.set_grad_enabled(training), self.precision.forward():
-            return self.task.forward(self.model, batch)
+        with self.passing(training=training, seed=seed), torch.set_grad_enabled(training):
+            return self.through.outputs(batch)
 
     def losses(self, outputs: Any, batch: Batch) -> Tensor:
-        with self.precision.forward():
-            return self.task.loss(outputs, batch)
+        return self.through.terms(outputs, batch)
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
         """The outputs, the losses and in training the gradients of one pass, on the CPU."""
         with self.passing(training=training, seed=seed):
-            with torch.set_grad_enabled(training), self.precision.forward():
-                outputs = self.task.forward(self.model, self.batch)
-                losses = self.task.loss(outputs, self.batch)
+            with torch.set_grad_enabled(training):
+                outputs = self.through.outputs(self.batch)
+                losses = self.through.terms(outputs, self.batch)
             found = copies((outputs, losses))
             if losses.requires_grad:
                 seed_everything(seed, self.device)
-                backward(self.model, self.task, self.precision, [self.batch])
+                backward(self.through, [self.batch])
                 found += copies([p.grad for p in self.model.parameters() if p.grad is not None])
         return found
 
     def gradients(self) -> dict[str, Tensor | None]:
         """The gradient of each trainable parameter; None where it gets none."""
         with self.passing(training=True, seed=0):
-            backward(self.model, self.task, self.precision, [self.batch])
+            backward(self.through, [self.batch])
             return {name: p.grad for name, p in self.model.named_parameters() if p.requires_grad}
 
     @property
@@ -78,7 +77,7 @@ class Passes:
     def calls(self, batch: Batch) -> list[Call]:
         """What passes through each module in eval mode."""
         with self.passing(training=False, seed=0), torch.no_grad(), observed(self.model) as calls:
-            self.task.forward(self.model, batch)
+            self.through.outputs(batch)
         return calls
 
 

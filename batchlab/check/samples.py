@@ -18,6 +18,7 @@ from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.batches import length, rebuilt, tensors
 from batchlab.training.devices.device import Device
+from batchlab.training.no_trace import seed_everything
 from batchlab.training.reading import same_bits, seed_all
 from batchlab.training.residence import looked_at
 from batchlab.training.user_errors import in_the_users_words
@@ -38,12 +39,6 @@ class Sample:
     n_val: int
     read_seconds: float  # per example; 0 where the set is tensors already
     is_random: bool  # whether an example of the training set is drawn anew at each reading
-
-
-def seed_everything(seed: int, device: Device) -> None:
-    """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
-    seed_all(seed)
-    device.seed(seed)
 
 
 def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | None, list[Finding]]:

@@ -143,33 +143,31 @@ class _Steps:
         import yaml
         from torch import nn
 
+        from batchlab.task import Task
         from batchlab.training.devices.precision import Precision
+        from batchlab.training.losses import Losses
+        from batchlab.training.step import Step
 
-        self.precision = Precision(precision, device)
         shape = yaml.safe_load((config_folder() / "model" / "mlp.yaml").read_text(encoding="utf-8"))
         widths = [64, *[int(shape["width"])] * int(shape["depth"])]
         layers = [part for i, o in itertools.pairwise(widths) for part in (nn.Linear(i, o), nn.ReLU())]
-        self.model = nn.Sequential(*layers, nn.Linear(widths[-1], 10)).to(device.torch_device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
+        model = nn.Sequential(*layers, nn.Linear(widths[-1], 10)).to(device.torch_device)
         generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(batch_size, 64, generator=generator).to(device.torch_device)
-        self.labels = torch.randint(10, (batch_size,), generator=generator).to(device.torch_device)
+        images = torch.randn(batch_size, 64, generator=generator).to(device.torch_device)
+        labels = torch.randint(10, (batch_size,), generator=generator).to(device.torch_device)
+        self.batch = (images, labels)
+        losses = Losses(model, Task.classification(self.batch, self.batch), Precision(precision, device))
+        self.precision = losses.precision
+        self.step = Step(losses, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
         self.per_round = 1
 
     def run(self, steps: int) -> float:
         """Seconds that `steps` updates took, the device's work included."""
-        from torch.nn.functional import cross_entropy
-
-        parameters = list(self.model.parameters())
         with self.precision.training():
             start = time.perf_counter()
             for _ in range(steps):
-                self.optimizer.zero_grad()
-                with self.precision.forward():
-                    losses = cross_entropy(self.model(self.images), self.labels, reduction="none")
-                self.precision.backward(losses, 1 / len(self.labels))
-                self.precision.update(self.optimizer, parameters, None)
-            losses.sum().item()  # waits for the device, and raises what went wrong on it
+                outcome = self.step([self.batch])
+            outcome.loss_sum.item()  # waits for the device, and raises what went wrong on it
             return time.perf_counter() - start
 
     def timed(self) -> float:

@@ -56,7 +56,7 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
     with leaving_no_trace(state.model, state.device):
         state.model.train()
-        backward(state.model, state.task, state.precision, split(gather(state.train, index), sizes))
+        backward(state.losses, split(gather(state.train, index), sizes))
         gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()
     return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients

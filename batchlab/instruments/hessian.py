@@ -3,17 +3,15 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from batchlab.task import Batch, Task
+from batchlab.task import Batch
 from batchlab.training.batches import length, rebuilt, slices, tensors
-from batchlab.training.devices.device import Device
 from batchlab.training.halving import halved
+from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -25,22 +23,21 @@ class LossSurface:
     halved. The model's own weights are never written to. To be used inside `loss_surface`.
     """
 
-    def __init__(self, model: nn.Module, task: Task, data: Batch, device: Device, *, chunk: int, double: bool) -> None:
+    def __init__(self, losses: Losses, data: Batch, *, chunk: int, double: bool) -> None:
+        model = losses.model
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         wide = [torch.float64] if double else [torch.float32, *(p.dtype for p in trainable.values())]
         self.dtype = functools.reduce(torch.promote_types, wide)
         self.weights = torch.cat([p.detach().flatten().to(self.dtype) for p in trainable.values()])
-        self._names = [f"model.{name}" for name in trainable]
+        self._names = list(trainable)
         self._shapes = [p.shape for p in trainable.values()]
         self._sizes = [p.numel() for p in trainable.values()]
         others = {name: t for name, t in (*model.named_parameters(), *model.named_buffers()) if name not in trainable}
-        self._fixed = {
-            f"model.{name}": t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()
-        }
-        self._losses = Losses(model, task)
-        self._device = device
+        self._fixed = {name: t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()}
+        self._losses = losses
+        self._device = losses.precision.device
         self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
-        self._count = task.count(data)
+        self._count = losses.task.count(data)
         self.chunk = chunk
 
     def value(self, at: Tensor) -> float:
@@ -86,8 +83,7 @@ class LossSurface:
         self._device.seed(0)  # a model that draws in eval mode too draws the same each time, or L were no function
         pieces = [piece.view(shape) for piece, shape in zip(torch.split(at, self._sizes), self._shapes, strict=True)]
         weights = dict(zip(self._names, pieces, strict=True))
-        losses: Tensor = functional_call(self._losses, weights | self._fixed, (batch,))
-        return losses.sum(dtype=torch.float64) / self._count
+        return self._losses.at(weights | self._fixed, batch).sum(dtype=torch.float64) / self._count
 
     def _summed(self, one: Callable[[Batch], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         """The sums over all pieces of what `one` makes of each."""
@@ -102,18 +98,6 @@ class LossSurface:
     def _widened(self, tensor: Tensor) -> Tensor:
         wider = tensor.is_floating_point()
         return tensor.to(torch.promote_types(tensor.dtype, self.dtype)) if wider else tensor
-
-
-class Losses(nn.Module):
-    """The task's forward pass and loss as a module: `functional_call` reaches whatever the task does to the model."""
-
-    def __init__(self, model: nn.Module, task: Task) -> None:
-        super().__init__()
-        self.model = model
-        self.task = task
-
-    def forward(self, batch: Batch) -> Any:
-        return self.task.loss(self.task.forward(self.model, batch), batch)
 
 
 def _refuse_dead_ends(gradient: Tensor) -> None:
@@ -142,12 +126,12 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
     recurrent = any(isinstance(module, nn.RNNBase) for module in state.model.modules())
     with (
         leaving_no_trace(state.model, state.device),
-        state.precision.full(),
+        state.precision.full() as fp32,
         sdpa_kernel(SDPBackend.MATH),
         _without_cudnn() if recurrent else contextlib.nullcontext(),
     ):
         state.model.eval()
-        yield LossSurface(state.model, state.task, data, state.device, chunk=chunk, double=double)
+        yield LossSurface(Losses(state.model, state.task, fp32), data, chunk=chunk, double=double)
 
 
 @contextlib.contextmanager

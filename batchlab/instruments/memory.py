@@ -84,8 +84,8 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
 
     with leaving_no_trace(state.model, state.device):
         state.model.train()
-        with saved_tensors_hooks(keep, lambda tensor: tensor), state.precision.forward():
-            losses = state.task.loss(state.task.forward(state.model, batch), batch)
-            total = losses.sum()
-        del losses, total
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            terms = state.losses(batch)
+            total = terms.sum()
+        del terms, total
     return sum(storages.values())

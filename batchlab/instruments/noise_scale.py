@@ -18,6 +18,7 @@ from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
 from batchlab.training.batches import gather, length, slices, stream_seed
 from batchlab.training.halving import halved
+from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -99,11 +100,12 @@ class GradientNoiseScale(Instrument):
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
         examples, unit = self._sizes(length(state.train))
-        with leaving_no_trace(state.model, state.device), state.precision.full():
+        with leaving_no_trace(state.model, state.device), state.precision.full() as fp32:
+            losses = Losses(state.model, state.task, fp32)
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # dropout's stream
-            norms_of = self._norms_of(state, unit, parameters, scales)
+            norms_of = self._norms_of(state, losses, unit, parameters, scales)
             state.model.train()
-            forms = [self._forms(state, examples) for _ in range(self.draws)] if self.full else []
+            forms = [self._forms(state, losses, examples) for _ in range(self.draws)] if self.full else []
             if self.method == "per_example":
                 freeze_statistics(state.model)
             norms = [norms_of(self._drawn(state, examples)) for _ in range(self.draws)]
@@ -155,31 +157,30 @@ class GradientNoiseScale(Instrument):
         return examples // PARTS - examples // PARTS % min(self.micro_batch_size, examples // PARTS)
 
     def _norms_of(
-        self, state: RunState, unit: int, parameters: Sequence[Tensor], scales: Sequence[Scale]
+        self, state: RunState, losses: Losses, unit: int, parameters: Sequence[Tensor], scales: Sequence[Scale]
     ) -> Callable[[Batch], Tensor]:
         """What gives a batch's squared norms, by the method."""
-        model, task = state.model, state.task
         if self.method == "micro_batches":
-            return lambda batch: micro_batch_norms(model, task, slices(batch, unit), parameters, scales)
+            return lambda batch: micro_batch_norms(losses, slices(batch, unit), parameters, scales)
         if not self._chunk:
             # The first examples, not drawn ones: a run that goes on looks again, and would draw others from then on.
-            refuse_company(state, gather(state.train, torch.arange(PARTS)), parameters)
+            refuse_company(losses, gather(state.train, torch.arange(PARTS)), parameters)
             self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
 
         def norms_of(batch: Batch) -> Tensor:
             def in_chunks(chunk: int) -> Tensor:
-                return per_example_norms(model, task, batch, parameters, scales, chunk=chunk)
+                return per_example_norms(losses, batch, parameters, scales, chunk=chunk)
 
             norms, self._chunk = halved(in_chunks, self._chunk, of=length(batch), device=state.device)
             return norms
 
         return norms_of
 
-    def _forms(self, state: RunState, examples: int) -> Tensor:
+    def _forms(self, state: RunState, losses: Losses, examples: int) -> Tensor:
         eighth = self._eighth(examples)
         units, others = self._drawn(state, PARTS * eighth), self._drawn(state, PARTS * eighth)
         together = min(self.micro_batch_size, eighth)
-        return hessian_forms(state, [*slices(units, eighth)], others, micro_batch_size=together)
+        return hessian_forms(state, losses, [*slices(units, eighth)], others, micro_batch_size=together)
 
     def _drawn(self, state: RunState, examples: int) -> Batch:
         index = torch.randperm(length(state.train), generator=self._generator)[:examples]

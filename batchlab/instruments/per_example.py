@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from batchlab.errors import BadRequest
-from batchlab.instruments.hessian import Losses
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.instruments.unit_gradients import Scale, UnitGradients, summed_gradient
-from batchlab.task import Batch, Task
+from batchlab.task import Batch
 from batchlab.training.batches import length, rebuilt, slices, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -23,34 +23,31 @@ ADVICE = "use instruments.noise_scale.method=micro_batches"
 
 
 def per_example_norms(
-    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor], scales: Sequence[Scale], *, chunk: int
+    losses: Losses, batch: Batch, parameters: Sequence[Tensor], scales: Sequence[Scale], *, chunk: int
 ) -> Tensor:
     """`UnitGradients.squared_norms` with the examples as units, `chunk` of them in memory at once."""
     units = UnitGradients(scales)
     for piece in slices(batch, chunk):
-        units.add(*per_example_gradients(model, task, piece, parameters))
+        units.add(*per_example_gradients(losses, piece, parameters))
     return units.squared_norms()
 
 
-def per_example_gradients(
-    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], int]:
+def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
     """The gradient of each example's summed loss, (examples, *the parameter's shape) for each parameter, and the terms
     of one example.
 
     By `torch.func`: each example is passed through alone, as a batch of one, with its own dropout. BadRequest where
     the model or the loss cannot be passed through so.
     """
-    whole = Losses(model, task)
-    names = {id(p): name for name, p in whole.named_parameters()}
+    names = {id(p): name for name, p in losses.model.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
     terms: list[int] = []
 
     def summed(trained: dict[str, Tensor], example: Batch) -> Tensor:
         one = rebuilt(example, [t.unsqueeze(0) for t in tensors(example)])
-        losses: Tensor = functional_call(whole, trained, (one,))
-        terms.append(losses.numel())
-        return losses.sum()
+        own = losses.at(trained, one)
+        terms.append(own.numel())
+        return own.sum()
 
     try:
         with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no rule for it
@@ -62,7 +59,7 @@ def per_example_gradients(
         raise BadRequest(
             f"torch.func cannot take this model's gradients example by example ({reason}): {ADVICE}"
         ) from error
-    if task.count(batch) != length(batch) * terms[0]:
+    if losses.task.count(batch) != length(batch) * terms[0]:
         raise BadRequest(
             f"the examples of this task hold different numbers of terms, which per-example gradients cannot: {ADVICE}"
         )
@@ -77,21 +74,21 @@ def freeze_statistics(model: nn.Module) -> None:
             module.eval()
 
 
-def refuse_company(state: RunState, batch: Batch, parameters: Sequence[Tensor]) -> None:
+def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> None:
     """BadRequest where an example's gradient depends on the examples beside it, as with a contrastive loss or a
     BatchNorm without running statistics: taken alone it would be another, and the noise scale a wrong number.
 
     Dropout is left out of the comparison; a model that is random beyond it cannot be compared and is believed.
     """
-    model, task = state.model, state.task
-    with leaving_no_trace(model, state.device):
+    model = losses.model
+    with leaving_no_trace(model, losses.precision.device):
         model.train()
         freeze_statistics(model)
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        together, again = (_flat(summed_gradient(model, task, batch, parameters)[0]) for _ in range(2))
-        each = per_example_gradients(model, task, batch, parameters)[0]
+        together, again = (_flat(summed_gradient(losses, batch, parameters)[0]) for _ in range(2))
+        each = per_example_gradients(losses, batch, parameters)[0]
         alone = _flat([g.sum(0) for g in each])
         # Of the examples' lengths, not of the batch's: where they cancel, that is rounding alone.
         tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()

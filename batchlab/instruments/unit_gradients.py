@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from batchlab.task import Batch, Task
+from batchlab.task import Batch
+from batchlab.training.losses import Losses
 
 Scale = Sequence[Tensor] | None  # factors of each parameter's gradient, number for number; None: as it is
 
@@ -54,23 +55,21 @@ class UnitGradients:
 
 
 def micro_batch_norms(
-    model: nn.Module, task: Task, micro_batches: Iterable[Batch], parameters: Sequence[Tensor], scales: Sequence[Scale]
+    losses: Losses, micro_batches: Iterable[Batch], parameters: Sequence[Tensor], scales: Sequence[Scale]
 ) -> Tensor:
     """`UnitGradients.squared_norms` with the micro-batches as units, in the model's present mode."""
     units = UnitGradients(scales)
     for batch in micro_batches:
-        gradients, count = summed_gradient(model, task, batch, parameters)
+        gradients, count = summed_gradient(losses, batch, parameters)
         units.add([g.unsqueeze(0) for g in gradients], count)
     return units.squared_norms()
 
 
-def summed_gradient(
-    model: nn.Module, task: Task, batch: Batch, parameters: Sequence[Tensor]
-) -> tuple[Sequence[Tensor], int]:
+def summed_gradient(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
     """The gradient of the sum of a batch's losses, and how many there are; `.grad` stays as it is."""
-    losses = task.loss(task.forward(model, batch), batch)
-    gradients = torch.autograd.grad(losses, parameters, torch.ones_like(losses), materialize_grads=True)
-    return [g.to_dense() for g in gradients], task.count(batch)
+    terms = losses(batch)
+    gradients = torch.autograd.grad(terms, parameters, torch.ones_like(terms), materialize_grads=True)
+    return [g.to_dense() for g in gradients], losses.task.count(batch)
 
 
 def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Scale:

@@ -123,7 +123,7 @@ def assemble(
         plan=planned,
         peak_learning_rate=peak_rate(config),
         state=state,
-        update=Step(model, optimizer, task, precision, config.clip_norm, phase=phase),
+        update=Step(state.losses, optimizer, config.clip_norm, phase=phase),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
 

@@ -18,12 +18,13 @@ def busy_share_of(
     """`pace.busy_share` of the forward and backward pass of a micro-batch, without a trace; None on the CPU."""
     if state.device.settles():
         return None
+    losses = state.losses
     batch = gather(state.train, torch.arange(micro_batch_size) % length(state.train))
 
     def passes() -> None:
         for p in state.model.parameters():
             p.grad = None
-        backward(state.model, state.task, state.precision, [batch])
+        backward(losses, [batch])
 
     with leaving_no_trace(state.model, state.device):
         state.model.train()

@@ -14,6 +14,7 @@ from batchlab.printable import counted
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, slices
 from batchlab.training.halving import halved
+from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -77,12 +78,13 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, By
 def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[int]] = {}
-    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision):
+    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision) as precision:
+        losses = Losses(state.model, state.task, precision)
         state.model.eval()
-        size = eval_batch_size if eval_batch_size > 1 and _in_order(state, data) else 1
+        size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
         for batch in slices(data, size):
             terms = _terms_of(state.task, batch)
-            for name, values in _quantities(state, batch).items():
+            for name, values in _quantities(losses, batch).items():
                 if len(values) not in (sum(terms), len(terms)):
                     raise BadRequest(
                         f"the task's {name} has {len(values)} values for {len(terms)} examples, which count as "
@@ -94,11 +96,9 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
     return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
 
 
-def _quantities(state: RunState, batch: Batch) -> dict[str, Tensor]:
-    outputs = state.task.forward(state.model, batch)
-    found = {"loss": state.task.loss(outputs, batch)} | state.task.metrics(outputs, batch)
+def _quantities(losses: Losses, batch: Batch) -> dict[str, Tensor]:
     # float64, or the mean of a million terms would depend on how they were cut
-    return {name: values.flatten().double() for name, values in found.items()}
+    return {name: values.flatten().double() for name, values in losses.quantities(batch).items()}
 
 
 def _terms_of(task: Task, batch: Batch) -> list[int]:
@@ -119,16 +119,16 @@ def _summed(values: Tensor, terms: list[int]) -> Tensor:
     return torch.stack([part.sum() for part in torch.split(values, terms)])
 
 
-def _in_order(state: RunState, data: Batch) -> bool:
+def _in_order(losses: Losses, data: Batch) -> bool:
     """Whether the terms of two examples passed together are those of the one, then those of the other.
 
     Where time comes first they are not, and terms could not be told apart but by passing each example alone.
     """
-    if state.task.count is Task.count:
+    if losses.task.count is Task.count:
         return True
     pair = next(slices(data, 2))
-    together = _quantities(state, pair)["loss"]
-    apart = torch.cat([_quantities(state, one)["loss"] for one in slices(pair, 1)])
+    together = _quantities(losses, pair)["loss"]
+    apart = torch.cat([_quantities(losses, one)["loss"] for one in slices(pair, 1)])
     return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
 
 

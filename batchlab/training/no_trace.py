@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
 from batchlab.training.first_error import finally_do
 
 
@@ -41,3 +42,19 @@ def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
         for p, _ in gradients:
             p.grad = None
         yield
+
+
+@contextlib.contextmanager
+def passing(model: nn.Module, precision: Precision, *, training: bool, seed: int) -> Iterator[None]:
+    """Passes inside leave no trace, are in training or in eval mode, and begin with the random numbers of `seed`."""
+    with leaving_no_trace(model, precision.device), precision.training():
+        model.train(training)
+        seed_everything(seed, precision.device)
+        yield
+
+
+def seed_everything(seed: int, device: Device) -> None:
+    """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    device.seed(seed)

@@ -12,6 +12,7 @@ from batchlab.records.quantity import Quantity
 from batchlab.task import Task
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
 from batchlab.training.phase import Phase
 from batchlab.training.step import Outcome
@@ -44,6 +45,11 @@ class RunState:
     # `evaluation` writes these, whichever instrument asks it; the second one a checkpoint as well:
     validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it
     eval_at_most: int | None = None  # examples that an evaluation passes at once, where `eval_batch_size` did not fit
+
+    @property
+    def losses(self) -> Losses:
+        """What the run trains on, in its precision."""
+        return Losses(self.model, self.task, self.precision)
 
     def measurement(
         self,

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
-from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
 from batchlab.training.pace import pause_seconds
 from batchlab.training.phase import BACKWARD, BATCH, FORWARD, OPTIMIZER, Phase
@@ -32,28 +32,26 @@ class Step:
 
     def __init__(
         self,
-        model: nn.Module,
+        losses: Losses,
         optimizer: torch.optim.Optimizer,
-        task: Task,
-        precision: Precision,
         clip_norm: float | None = None,
         *,
         phase: Phase | None = None,
     ) -> None:
-        self.model = model
+        self.losses = losses
+        self.model = losses.model
+        self.precision = losses.precision
         self.optimizer = optimizer
-        self.task = task
-        self.precision = precision
         self.clip_norm = clip_norm
         self.phase = phase or Phase()
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
 
     def __call__(self, micro_batches: MicroBatches) -> Outcome:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
         for p in self.parameters:  # optimizer.zero_grad() does this, for 3 to 5% of a small step
             p.grad = None
-        loss_sum, count = backward(self.model, self.task, self.precision, micro_batches, self.phase)
+        loss_sum, count = backward(self.losses, micro_batches, self.phase)
         self.phase.name = OPTIMIZER
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
         self.phase.name = BATCH
@@ -86,7 +84,7 @@ class Step:
     def _passes(self, micro_batches: MicroBatches) -> None:
         for p in self.parameters:
             p.grad = None
-        backward(self.model, self.task, self.precision, micro_batches, self.phase)
+        backward(self.losses, micro_batches, self.phase)
 
     def settle(self, examples: Batch, device: Device) -> None:
         """The passes of a few examples, so that training finds the processor as it left it; no trace, and no gradients.
@@ -101,14 +99,13 @@ class Step:
             self._passes((examples,))
 
 
-def backward(
-    model: nn.Module, task: Task, precision: Precision, micro_batches: MicroBatches, phase: Phase | None = None
-) -> tuple[Tensor, int]:
+def backward(losses: Losses, micro_batches: MicroBatches, phase: Phase | None = None) -> tuple[Tensor, int]:
     """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count.
 
     `phase` is the run's where training asks: what an instrument passes is no forward pass of training.
     """
     phase = phase or Phase()
+    task, precision = losses.task, losses.precision
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
     # means is not the mean of the batch.
     if not isinstance(micro_batches, OneByOne):
@@ -121,14 +118,13 @@ def backward(
     sums = []
     for batch in micro_batches:
         phase.name = FORWARD
-        with precision.forward():
-            losses = task.loss(task.forward(model, batch), batch)
+        terms = losses(batch)
         phase.name = BACKWARD
-        if losses.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
-            losses = losses.float()
-        precision.backward(losses, 1 / count)
-        sums.append(losses.detach().sum())
-        del batch, losses  # before the next one is brought
+        if terms.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
+            terms = terms.float()
+        precision.backward(terms, 1 / count)
+        sums.append(terms.detach().sum())
+        del batch, terms  # before the next one is brought
         phase.name = BATCH
     return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
 

@@ -2,20 +2,18 @@
 
 import contextlib
 import math
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, split
-from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
-from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.losses import Losses
+from batchlab.training.no_trace import passing
 from batchlab.training.observing import Call, copies, observed
 from batchlab.training.step import backward
 from batchlab.verify.findings import Difference
@@ -35,7 +33,6 @@ class Trial:
     model: nn.Module
     task: Task
     precision: Precision
-    device: Device
     batches: Sequence[Batch]
     micro_batch_sizes: tuple[int, ...]
     number_format: str
@@ -83,37 +80,36 @@ class Trial:
     def _accumulated(self, batch: Batch) -> dict[str, Tensor]:
         return self._gradient(self.task, split(batch, self.micro_batch_sizes), self.seed)
 
+    def _losses(self, task: Task) -> Losses:
+        return Losses(self.model, task, self.precision)
+
     def _gradient(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> dict[str, Tensor]:
         with self._passing(seed):
-            backward(self.model, task, self.precision, micro_batches)
+            backward(self._losses(task), micro_batches)
             return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
 
     def _calls(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> list[list[Call]]:
         passes = []
-        with self._passing(seed), torch.no_grad(), self.precision.forward():
+        losses = self._losses(task)
+        with self._passing(seed), torch.no_grad():
             for batch in micro_batches:
                 given = copies(batch)
                 with observed(self.model) as calls:
-                    outputs = task.forward(self.model, batch)
+                    outputs = losses.outputs(batch)
                 seen = copies((outputs, batch))
                 calls.append(Call("forward", None, given, copies(outputs)))
-                calls.append(Call("loss", None, seen, copies(task.loss(outputs, batch))))
+                calls.append(Call("loss", None, seen, copies(losses.terms(outputs, batch))))
                 passes.append(calls)
         return passes
 
     @contextlib.contextmanager
     def _passing(self, seed: int) -> Iterator[None]:
         with (
-            leaving_no_trace(self.model, self.device),
-            self.precision.training(),
+            passing(self.model, self.precision, training=True, seed=seed),
             _default_dtype(self.number_format),
         ):
-            self.model.train()
             for module in self.frozen:
                 module.training = False  # not .eval(): what is inside it is another suspect
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
             yield
 
     @contextlib.contextmanager
@@ -133,7 +129,8 @@ class Trial:
             norm, parted = _relative(other, whole)
             each.append(norm)
             for layer, value in parted.items():
-                layers[layer] = max(value, layers.get(layer, 0.0))
+                known = layers.get(layer, 0.0)
+                layers[layer] = known if known > value or math.isnan(known) else value  # nan stays
         return Difference(self.number_format, tuple(each), layers)
 
 

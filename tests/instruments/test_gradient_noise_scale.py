@@ -29,6 +29,8 @@ from batchlab.instruments.per_example import (
 from batchlab.instruments.unit_gradients import micro_batch_norms
 from batchlab.training.batches import slices
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 
 OFFERED = {"batch_size": 16, "micro_batch_size": 16, "eval_every": 100, "budget": 1000, "seed": 0}
 
@@ -104,6 +106,10 @@ def tokens():
 BUILT = {"images": images, "dictionaries": dictionaries, "tokens": tokens}
 
 
+def exact(model, task):
+    return Losses(model, task, Precision("fp32", CpuDevice()))
+
+
 def one_by_one(model, task, parameters):
     """The gradient of each example's mean loss, flat, (examples, numbers), by plain backward passes."""
     batch = task.train
@@ -128,7 +134,7 @@ def test_per_example_gradients_are_those_of_a_loop_of_backward_passes(kind):
     parameters = [p for p in model.parameters() if p.requires_grad]
     expected = one_by_one(model, task, parameters)
 
-    gradients, terms = per_example_gradients(model, task, task.train, parameters)
+    gradients, terms = per_example_gradients(exact(model, task), task.train, parameters)
 
     assert terms == (7 if kind == "tokens" else 1)
     found = torch.cat([g.reshape(20, -1) for g in gradients], dim=1) / terms
@@ -175,7 +181,7 @@ def test_squared_norms_do_not_depend_on_how_the_examples_are_cut(kind, chunk):
     each = one_by_one(model, task, parameters)
     factors = [torch.full_like(p, 3.0) for p in parameters]
 
-    norms = per_example_norms(model, task, task.train, parameters, [None, factors], chunk=chunk).sum(-1)
+    norms = per_example_norms(exact(model, task), task.train, parameters, [None, factors], chunk=chunk).sum(-1)
 
     small, big = each.square().sum(1).mean(), each.mean(0).square().sum()
     assert norms[:, 0].tolist() == pytest.approx([small.item(), big.item()], rel=1e-12)
@@ -206,7 +212,7 @@ def of_unequal_counts():
 def test_micro_batches_of_unequal_counts_deviate_by_what_they_add_to_the_mean():
     model, task, mean, deviations = of_unequal_counts()
 
-    norms = micro_batch_norms(model, task, slices(task.train, 3), [model.weight], [None]).sum(-1)
+    norms = micro_batch_norms(exact(model, task), slices(task.train, 3), [model.weight], [None]).sum(-1)
 
     expected = [np.square(mean + deviations).sum(1).mean(), np.square(mean).sum()]
     assert norms[:, 0].tolist() == pytest.approx(expected, rel=1e-12)
@@ -219,8 +225,8 @@ def test_hessian_forms_are_those_of_the_hessian_of_other_data(micro_batch_size):
     positive = others[0][others[0] > 0].numpy()
     curvature = 2 * np.square(positive).sum() / len(positive)  # times the unit matrix
 
-    units = [*slices(task.train, 3)]
-    forms = hessian_forms(standing(model, task), units, others, micro_batch_size=micro_batch_size)
+    state, units = standing(model, task), [*slices(task.train, 3)]
+    forms = hessian_forms(state, state.losses, units, others, micro_batch_size=micro_batch_size)
 
     expected = [np.square(mean + deviations).sum(1).mean(), np.square(mean).sum()]
     assert forms.tolist() == pytest.approx([curvature * form for form in expected], rel=1e-12)

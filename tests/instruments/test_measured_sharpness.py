@@ -347,7 +347,7 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
         train(
             state,
             Batches(data, micro_batch_sizes=[8], seed=0, total=2000),
-            Step(model, state.optimizer, state.task, state.precision),
+            Step(state.losses, state.optimizer),
             [instrument(levels=[0.4, 0.2, 1e-9])],
             learning_rate=lambda examples: 0.5,
             stopping=lambda: False,

@@ -8,6 +8,7 @@ from batchlab.instruments.memory_account import account
 from batchlab.task import Task
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 from batchlab.training.step import Step
@@ -28,7 +29,7 @@ def stepped(make_optimizer) -> RunState:
     optimizer = make_optimizer(model.parameters())
     precision = Precision("fp32", CPU)
     state = RunState(model, optimizer, task, task.train, task.val, CPU, precision, Meter(peaks=CPU.peaks()), budget=5)
-    Step(model, optimizer, task, precision)((task.train,))
+    Step(Losses(model, task, precision), optimizer)((task.train,))
     return state
 
 

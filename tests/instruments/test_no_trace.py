@@ -116,7 +116,7 @@ def trained(instruments, precision, *, rehearsing=True):
             if rehearsing:
                 super().rehearse_update(device)
 
-    noted = Noted(model, optimizer, state.task, number_format)
+    noted = Noted(state.losses, optimizer)
     batches = Batches(data, micro_batch_sizes=[4, 4], seed=0, total=120)
     measured = list(train(state, batches, noted, instruments, learning_rate=lambda e: 0.01, stopping=lambda: False))
     scale = number_format.loss_scale()

@@ -10,6 +10,7 @@ from batchlab import Task
 from batchlab.training.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.step import Step, backward
 
 CPU = CpuDevice()
@@ -45,7 +46,7 @@ def test_accumulated_gradient_is_that_of_a_plain_mean_over_the_whole_batch(sizes
     model, plain = network(), network()
     F.cross_entropy(plain(batch[0]), batch[1]).backward()
 
-    loss_sum, count = backward(model, task, Precision("fp32", CPU), split(batch, sizes))
+    loss_sum, count = backward(Losses(model, task, Precision("fp32", CPU)), split(batch, sizes))
 
     assert relative_difference(gradients(model), gradients(plain)) < 1e-12
     assert count == 7
@@ -89,7 +90,8 @@ def test_tokens_weigh_alike_whatever_micro_batch_they_fall_in(sizes):
     plain = copy.deepcopy(model)
     F.cross_entropy(plain(inputs).flatten(0, 1), labels.flatten(), ignore_index=0).backward()
 
-    _, count = backward(model, token_task((inputs, labels)), Precision("fp32", CPU), split((inputs, labels), sizes))
+    losses = Losses(model, token_task((inputs, labels)), Precision("fp32", CPU))
+    _, count = backward(losses, split((inputs, labels), sizes))
 
     assert relative_difference(gradients(model), gradients(plain)) < 1e-12
     assert count == 27
@@ -101,7 +103,7 @@ def test_twenty_clipped_updates_end_at_the_same_weights_as_a_plain_loop(make):
     task = Task.classification(batch, batch)
     model, plain = network(), network()
     keys = {"lr": 0.05, **({"momentum": 0.9} if make is torch.optim.SGD else {})}
-    step = Step(model, make(model.parameters(), **keys), task, Precision("fp32", CPU), clip_norm=0.5)
+    step = Step(Losses(model, task, Precision("fp32", CPU)), make(model.parameters(), **keys), clip_norm=0.5)
     optimizer = make(plain.parameters(), **keys)
     for _ in range(20):
         step(split(batch, [8, 8, 4]))
@@ -127,7 +129,7 @@ def test_a_dict_batch_is_passed_by_name():
     batch = {"x": torch.randn(5, 3), "y": torch.randn(5, 1)}
     task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.square().squeeze(1))
     model = Named()
-    loss_sum, count = backward(model, task, Precision("fp32", CPU), split(batch, [2, 3]))
+    loss_sum, count = backward(Losses(model, task, Precision("fp32", CPU)), split(batch, [2, 3]))
     assert count == 5
     assert loss_sum.item() == pytest.approx(((model.layer(batch["x"]) - batch["y"]) ** 2).sum().item(), rel=1e-6)
 
@@ -144,12 +146,12 @@ def test_fp16_updates_that_overflow_are_skipped_and_said():
     precision = Precision("fp16", CPU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-    overflowed = Step(model, optimizer, huge, precision)([batch])
+    overflowed = Step(Losses(model, huge, precision), optimizer)([batch])
 
     assert bool(overflowed.skipped)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    applied = Step(model, optimizer, mild, precision)([batch])
+    applied = Step(Losses(model, mild, precision), optimizer)([batch])
     assert not bool(applied.skipped)
     assert not torch.equal(model.weight, before["weight"])
 
@@ -160,7 +162,7 @@ def test_bf16_sums_losses_in_float32():
     task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.flatten() + torch.ones_like(outputs[:, 0]))
     model = torch.nn.Linear(1, 1)
     torch.nn.init.zeros_(model.bias)
-    loss_sum, _ = backward(model, task, Precision("bf16", CPU), [batch])
+    loss_sum, _ = backward(Losses(model, task, Precision("bf16", CPU)), [batch])
     assert loss_sum.item() == 4096
 
 

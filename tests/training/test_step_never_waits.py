@@ -20,6 +20,7 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import train
+from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
 from batchlab.training.step import Step
 from batchlab.training.streaming import Streamed
@@ -60,7 +61,8 @@ def cut(data, task, there, device=CPU):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
     task, model = task_for(name), MODELS[name]().to("meta")
-    step = Step(model, OPTIMIZERS[optimizer](model.parameters(), **how), task, Precision("fp32", CPU), clip_norm=1.0)
+    losses = Losses(model, task, Precision("fp32", CPU))
+    step = Step(losses, OPTIMIZERS[optimizer](model.parameters(), **how), clip_norm=1.0)
     batches = cut(task.train, task, "meta")
 
     step.rehearse(batches.first, CPU)
@@ -74,7 +76,7 @@ def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
 def test_a_wait_would_be_seen_there():
     task, model = task_for("cnn"), MODELS["cnn"]().to("meta")
     asking = Task(**{**vars(task), "loss": lambda outputs, batch: task.loss(outputs, batch) * outputs[0, 0].item()})
-    step = Step(model, OPTIMIZERS["sgd"](model.parameters()), asking, Precision("fp32", CPU))
+    step = Step(Losses(model, asking, Precision("fp32", CPU)), OPTIMIZERS["sgd"](model.parameters()))
 
     with pytest.raises(RuntimeError, match="meta"):
         step(next(iter(cut(task.train, task, "meta"))))
@@ -100,7 +102,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
     made = OPTIMIZERS[optimizer](model.parameters(), fused=fused)
-    step = Step(model, made, task, Precision(precision, cuda.device), clip_norm)
+    step = Step(Losses(model, task, Precision(precision, cuda.device)), made, clip_norm)
     watching = [TrainingLoss(log_every=8), Health(log_every=8)]
     batches = cut(task.train, task, there, cuda.device)
     step.rehearse(batches.first, cuda.device)
@@ -121,7 +123,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
 def test_a_wait_would_be_counted(cuda):
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
-    step = Step(model, OPTIMIZERS["sgd"](model.parameters()), task, Precision("fp32", cuda.device))
+    step = Step(Losses(model, task, Precision("fp32", cuda.device)), OPTIMIZERS["sgd"](model.parameters()))
 
     with pytest.raises(AssertionError, match="_local_scalar_dense"), cuda.forbidding_waits():
         float(step(next(iter(cut(task.train, task, there, cuda.device)))).loss_sum)
@@ -132,7 +134,6 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
     state.budget = 40
     state.meter = Meter(peaks=cuda.device.peaks(), drain=cuda.device.drain, clock=cuda.clock)
     while_training = []
-    train_step = Step(state.model, state.optimizer, state.task, state.precision)
 
     class Noted(Step):
         def __call__(self, micro_batches):
@@ -141,7 +142,7 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
             while_training.append((len(cuda.gpus[0].waits), cuda.gpus[0].drains))
             return outcome
 
-    step = Noted(train_step.model, train_step.optimizer, train_step.task, train_step.precision)
+    step = Noted(state.losses, state.optimizer)
     row = Batches(state.train, micro_batch_sizes=(2, 2), seed=0, total=40, device=cuda.device)
     watching = [TrainingLoss(log_every=20), Health(log_every=20)]
     list(train(state, row, step, watching, learning_rate=lambda _: 0.1, stopping=lambda: False))

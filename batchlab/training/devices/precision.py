@@ -90,27 +90,27 @@ class Precision:
 
     def forward(self) -> AbstractContextManager[object]:
         """Around a forward pass and its loss."""
-        return self._cast()
-
-    def _cast(self) -> AbstractContextManager[object]:
         if self.name in AUTOCAST:
             return torch.autocast(self.device.torch_device.type, dtype=AUTOCAST[self.name])
         return contextlib.nullcontext()
 
-    def full(self) -> AbstractContextManager[None]:
-        """Around what is measured in fp32 whatever the run's precision is."""
-        return self.device.fp32(tf32=False)
+    @contextlib.contextmanager
+    def full(self) -> Iterator["Precision"]:
+        """Around what is measured in fp32 whatever the run's precision is; yields the precision of its passes."""
+        with self.device.fp32(tf32=False):
+            yield Precision("fp32", self.device)
 
     @contextlib.contextmanager
-    def evaluation(self, name: str) -> Iterator[None]:
+    def evaluation(self, name: str) -> Iterator["Precision"]:
         """Around a validation: in `fp32`, so that precisions are compared by the weights they led to, or in the `same`
-        precision as training's forward passes."""
+        precision as training's forward passes; yields the precision of its passes."""
         if name == "fp32":
-            with self.full():
-                yield
+            with self.full() as fp32:
+                yield fp32
             return
-        with self.device.fp32(tf32=self.name == "tf32"), self._cast():
-            yield
+        # A cast around all batches: the weights are cast once, not for each.
+        with self.device.fp32(tf32=self.name == "tf32"), self.forward():
+            yield self
 
     def backward(self, losses: Tensor, weight: float) -> None:
         """Adds the gradient of `weight * losses.sum()` to the parameters', scaled where the precision needs it.

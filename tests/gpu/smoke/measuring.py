@@ -23,16 +23,17 @@ def _norms_apart(device: str, *words: str) -> float:
     from batchlab.instruments.per_example import examples_at_once, freeze_statistics
     from batchlab.instruments.per_example import per_example_norms as norms
     from batchlab.training.batches import gather
+    from batchlab.training.losses import Losses
 
     found = []
     for where in ("cpu", device):
         state = _state(where, *words)
         batch = gather(state.train, torch.arange(16))
         trained = [p for p in state.model.parameters() if p.requires_grad]
-        with state.precision.full():
+        with state.precision.full() as fp32:
             chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
             freeze_statistics(state.model)
-            seen = norms(state.model, state.task, batch, trained, [None], chunk=min(chunk, 16))
+            seen = norms(Losses(state.model, state.task, fp32), batch, trained, [None], chunk=min(chunk, 16))
         found.append(seen.double().cpu())
     apart = float((found[0] - found[1]).norm() / found[0].norm())
     wants(apart < APART, "the norms differ from the CPU's", relative_difference=apart)

@@ -10,6 +10,7 @@ from batchlab import BadRequest, Task
 from batchlab.training.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.step import Step
 
 STEPS = 8
@@ -47,7 +48,7 @@ def trained(make, fused, overflowing, precision="fp16"):
     how = Precision(precision, CpuDevice())
     optimizer = make(model.parameters(), fused)
     how.prepare(optimizer)
-    step = Step(model, optimizer, task, how)
+    step = Step(Losses(model, task, how), optimizer)
     skipped = []
     for number in range(1, STEPS + 1):  # noqa: B007 - the hook reads it
         skipped.append(bool(step(split(batch, [12])).skipped))

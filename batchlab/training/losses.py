@@ -1,0 +1,67 @@
+"""The forward pass and the loss of a task: all that trains, measures or examines a model takes them from here."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from batchlab.task import Batch, Task
+from batchlab.training.devices.precision import Precision
+
+
+class Losses:
+    """Batch -> terms: what the task's loss makes of the model's outputs, shape (terms,), in `precision`.
+
+    Nothing here changes modes, gradients or random streams: these are for the caller to set and to put back.
+    """
+
+    __slots__ = ("model", "precision", "task")
+
+    def __init__(self, model: nn.Module, task: Task, precision: Precision) -> None:
+        self.model = model
+        self.task = task
+        self.precision = precision
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """The terms of a batch, in one call: the training step makes it for each micro-batch."""
+        with self.precision.forward():
+            return self.task.loss(self.task.forward(self.model, batch), batch)
+
+    def outputs(self, batch: Batch) -> Any:
+        """The forward pass alone."""
+        with self.precision.forward():
+            return self.task.forward(self.model, batch)
+
+    def terms(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss alone, of outputs that are there already."""
+        with self.precision.forward():
+            return self.task.loss(outputs, batch)
+
+    def quantities(self, batch: Batch) -> dict[str, Tensor]:
+        """The terms as `loss`, and each metric of the task by its name, of one forward pass."""
+        with self.precision.forward():
+            outputs = self.outputs(batch)
+            return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, batch)}
+
+    def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The terms as a function of weights, for `torch.func` and for derivatives of any order.
+
+        `weights` take the place of the model's parameters and buffers of these names; those that are not named are the
+        model's own, and nothing is written to them.
+        """
+        inside = {f"model.{name}": tensor for name, tensor in weights.items()}
+        terms: Tensor = functional_call(_Module(self), inside, (batch,))
+        return terms
+
+
+class _Module(nn.Module):
+    """`functional_call` takes a module, and reaches through this one whatever the task does to the model."""
+
+    def __init__(self, losses: Losses) -> None:
+        super().__init__()
+        self.model = losses.model
+        self.losses = losses
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.losses(batch)
