@@ -1,6 +1,7 @@
 """The parts of a run, made from its configuration in the worker (and once in the preflight child)."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -113,6 +114,7 @@ def assemble(
         precision=precision,
         meter=Meter(peaks=device.peaks(), drain=device.drain),
         budget=planned.examples,
+        group_multiples=group_multiples(config, optimizer),
         eval_precision=config.eval_precision,
         phase=phase,
         note=note,
@@ -186,6 +188,24 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
         return targets.build(group, torch.optim.Optimizer, what="optimizer", offered=offered, trust=config.trust)
     except ValueError as error:  # torch.optim's own bounds, such as Nesterov without momentum
         raise BadRequest(f"optimizer: {error}") from None
+
+
+def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
+    """Of each parameter group, the multiple of the run's learning rate that it was built with, and keeps.
+
+    The run's is that of the optimizer's own defaults where its factory takes no `lr`.
+    """
+    takes_it = "lr" in signature_defaults(config)
+    base = peak_rate(config) if takes_it else getattr(optimizer, "defaults", {}).get("lr")
+    return tuple(_multiple(group.get("lr"), base) for group in optimizer.param_groups)
+
+
+def _multiple(built: Any, base: Any) -> float:
+    if built is None or not base:  # it makes its learning rate by itself, from what it is given at each step
+        return 1.0
+    built, base = float(built), float(base)
+    # Exactly 1, or a lone group would be trained at a rounded learning rate. A tensor may hold it in single precision.
+    return 1.0 if math.isclose(built, base, rel_tol=1e-6) else built / base
 
 
 def peak_rate(config: RunConfig) -> float:

@@ -32,13 +32,14 @@ def train(
         step.rehearse_update(state.device)
         settle = partial(step.settle, batches.few(), state.device) if state.device.settles() else nothing
         state.meter.start(partial(_rehearse, state, batches, step), settle)
+        groups = state.scaled_groups()
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()
                 return
-            state.learning_rate = learning_rate(state.examples)
-            for group in state.optimizer.param_groups:
-                group["lr"] = state.learning_rate
+            state.learning_rate = lr = learning_rate(state.examples)
+            for group, multiple in groups:
+                group["lr"] = multiple * lr
             outcome = step(next(next_batch))
             state.step += 1
             state.examples += outcome.examples
