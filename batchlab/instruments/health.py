@@ -30,15 +30,16 @@ class Health(Instrument):
         self.every: int | None = log_every
         self._initial: float | None = None  # mean loss of the first step
         self._sums: list[Tensor] = []  # of the window's losses: 0-d, a step each, and 1-d where they were folded
+        self._counts: list[Tensor] = []  # of its terms, likewise, one count to a loss
         self._unfolded: list[Tensor] = []
-        self._counts: list[int] = []  # of the window's terms, a step each
+        self._unfolded_counts: list[Tensor] = []
         self._skips: list[Tensor] = []  # per step, or folded: whether all were
         self._window_starts = 0  # steps before the window
         self._applied = False  # whether any update was
 
     def watch(self, outcome: Outcome) -> None:
         self._unfolded.append(outcome.loss_sum)
-        self._counts.append(outcome.count)
+        self._unfolded_counts.append(outcome.count)
         if outcome.skipped is not None:
             self._skips.append(outcome.skipped)
         if len(self._unfolded) >= FOLD:
@@ -78,13 +79,13 @@ class Health(Instrument):
 
     def _losses(self) -> list[float]:
         """The mean loss of each step of the window, which is thereby over."""
-        if not self._counts:
-            return []
         self._fold()
-        # One copy to the host, and Python's numbers: a dozen small tensor operations in every window would leave the
+        if not self._sums:
+            return []
+        # Few copies to the host, and Python's numbers: a dozen small tensor operations in every window would leave the
         # processor cold for training.
         sums = (self._sums[0] if len(self._sums) == 1 else torch.cat(self._sums)).tolist()
-        losses = [total / count for total, count in zip(sums, self._counts, strict=True)]
+        losses = [total / count for total, count in zip(sums, _numbers(self._counts), strict=True)]
         self._sums, self._counts = [], []
         return losses
 
@@ -93,8 +94,14 @@ class Health(Instrument):
         if self._unfolded:
             self._sums.append(torch.stack(self._unfolded))
             self._unfolded = []
+        self._fold_counts()
         if self._skips:
             self._skips = [torch.stack(self._skips).all()]
+
+    def _fold_counts(self) -> None:
+        if self._unfolded_counts:
+            self._counts.append(torch.stack(self._unfolded_counts))
+            self._unfolded_counts = []
 
     def _look_at_skips(self) -> None:
         if self._skips:
@@ -102,11 +109,12 @@ class Health(Instrument):
             self._skips = []
 
     def state_dict(self) -> dict[str, Any]:
+        self._fold_counts()
         return {
             "initial": self._initial,
             "sums": list(self._sums),
             "unfolded": list(self._unfolded),
-            "counts": list(self._counts),
+            "counts": _numbers(self._counts),
             "skips": list(self._skips),
             "window_starts": self._window_starts,
             "applied": self._applied,
@@ -115,13 +123,18 @@ class Health(Instrument):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._initial, self._window_starts, self._applied = state["initial"], state["window_starts"], state["applied"]
         self._sums, self._unfolded = list(state["sums"]), list(state["unfolded"])
-        self._counts, self._skips = list(state["counts"]), list(state["skips"])
+        self._counts = [torch.tensor(state["counts"])] if state["counts"] else []
+        self._unfolded_counts, self._skips = [], list(state["skips"])
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether every number in `tensors` is finite; one wait for the device."""
     floating = [t.detach() for t in tensors if t.is_floating_point()]
     return all(flag for flag in torch.stack([torch.isfinite(t).all() for t in floating]).tolist()) if floating else True
+
+
+def _numbers(folded: list[Tensor]) -> list[float]:
+    return [number for part in folded for number in part.tolist()]
 
 
 def _rate(state: RunState) -> str:

@@ -28,38 +28,43 @@ class TrainingLoss(Instrument):
         self.every: int | None = log_every
         self.steps_skipped = 0
         self._sums: list[Tensor] = []
+        self._counts: list[Tensor] = []
         self._skips: list[Tensor] = []
-        self._count = 0
+        self._count = 0  # terms of the window that are not among `_counts`: those of before a checkpoint
 
     def watch(self, outcome: Outcome) -> None:
         self._sums.append(outcome.loss_sum)
-        self._count += outcome.count
+        self._counts.append(outcome.count)
         if outcome.skipped is not None:
             self._skips.append(outcome.skipped)
         if len(self._sums) >= FOLD:
             self._sums = [torch.stack(self._sums).sum()]
+            self._counts = [torch.stack(self._counts).sum()]
             self._skips = [torch.stack(self._skips).sum()] if self._skips else []
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        if not self._count:
+        if not self._sums:
             return
         # float64 on the host: a window may hold a million terms
-        yield state.measurement("train/loss", sum(value.item() for value in self._sums) / self._count)
+        yield state.measurement("train/loss", sum(value.item() for value in self._sums) / self._terms())
         yield state.measurement("train/learning_rate", state.learning_rate)
         if state.precision.scaler is not None:
             self.steps_skipped += int(sum(value.item() for value in self._skips))
             yield state.measurement("train/steps_skipped", self.steps_skipped)
-        self._sums, self._skips, self._count = [], [], 0
+        self._sums, self._counts, self._skips, self._count = [], [], [], 0
+
+    def _terms(self) -> float:
+        return self._count + (torch.stack(self._counts).sum().item() if self._counts else 0)
 
     def state_dict(self) -> dict[str, Any]:
         # Tensors as they are, or a loss in float64 would come back rounded.
         return {
             "sums": list(self._sums),
             "skips": list(self._skips),
-            "count": self._count,
+            "count": self._terms(),
             "steps_skipped": self.steps_skipped,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._sums, self._skips = list(state["sums"]), list(state["skips"])
-        self._count, self.steps_skipped = state["count"], state["steps_skipped"]
+        self._counts, self._count, self.steps_skipped = [], state["count"], state["steps_skipped"]

@@ -22,7 +22,7 @@ class Outcome:
     """What a step leaves for the instruments: references on the device, which nobody has waited for."""
 
     loss_sum: Tensor  # 0-d: the losses of the whole batch, summed over terms
-    count: int  # terms (examples, or tokens)
+    count: Tensor  # 0-d: terms (examples, or tokens)
     examples: int
     skipped: Tensor | None  # 0-d bool: the fp16 scaler threw the update away; None in other precisions
 
@@ -46,6 +46,7 @@ class Step:
         self.phase = phase or Phase()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
+        self._count, self._count_there = 0, torch.zeros(())  # of the last step, and the same on the device
 
     def __call__(self, micro_batches: MicroBatches) -> Outcome:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
@@ -54,8 +55,11 @@ class Step:
         loss_sum, count = backward(self.losses, micro_batches, self.phase)
         self.phase.name = OPTIMIZER
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
+        if count != self._count:  # nearly always it is what it was
+            kind = torch.int64 if isinstance(count, int) else torch.float64  # exact: a loss is divided by it
+            self._count, self._count_there = count, torch.full((), count, dtype=kind, device=loss_sum.device)
         self.phase.name = BATCH
-        return Outcome(loss_sum, count, examples_in(micro_batches), skipped)
+        return Outcome(loss_sum, self._count_there, examples_in(micro_batches), skipped)
 
     def rehearse_update(self, device: Device) -> None:
         """The update, on other parameters and without a trace, before memory is counted."""

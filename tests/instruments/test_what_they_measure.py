@@ -49,7 +49,7 @@ def values(measurements):
 
 
 def outcome(mean, count=1, skipped=None):
-    return Outcome(torch.tensor(mean * count, dtype=torch.float32), count, count, skipped)
+    return Outcome(torch.tensor(mean * count, dtype=torch.float32), torch.tensor(count), count, skipped)
 
 
 # validation

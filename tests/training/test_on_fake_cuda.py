@@ -223,11 +223,12 @@ def test_validation_passes_over_the_device_and_waits_once_for_each_quantity(make
 def test_instruments_watch_without_a_wait(skipped):
     watching = [TrainingLoss(log_every=8), Health(log_every=8)]
     with fake_gpu():
-        outcome = Outcome(torch.zeros(()).to(GPU), 8, 8, torch.zeros((), dtype=torch.bool).to(GPU) if skipped else None)
+        flag = torch.zeros((), dtype=torch.bool).to(GPU) if skipped else None
+        outcome = Outcome(torch.zeros(()).to(GPU), torch.ones((), dtype=torch.int64).to(GPU), 8, flag)
         for instrument in watching:
             for _ in range(2 * FOLD + 1):
                 instrument.watch(outcome)
-            kept = instrument.state_dict()
+            kept = vars(instrument)
             assert sum(isinstance(value, list) and len(value) for value in kept.values()) > 0
             for values in kept.values():
                 if isinstance(values, list):

@@ -99,7 +99,7 @@ def trained(micro_batches, count=None):
     task = Task.classification(HELD, HELD, **({"count": count} if count else {}))
     step = Step(Losses(model, task, Precision("fp32", CpuDevice())), torch.optim.SGD(model.parameters(), lr=0.1))
     outcome = step(micro_batches)
-    return model.weight.detach(), (outcome.loss_sum.item(), outcome.count, outcome.examples)
+    return model.weight.detach(), (outcome.loss_sum.item(), outcome.count.item(), outcome.examples)
 
 
 @pytest.mark.parametrize("count", [None, lambda batch: int((batch[1] > 0).sum())], ids=["examples", "its own"])

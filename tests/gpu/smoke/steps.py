@@ -36,7 +36,7 @@ def stepping(device: str, *words: str, steps: int = 6) -> dict[str, Any]:
         with no_wait(device):
             outcomes += [step(batch) for batch in batches]
         made.state.device.drain()
-    losses = [float(o.loss_sum) / o.count for o in outcomes]
+    losses = [float(o.loss_sum) / float(o.count) for o in outcomes]
     wants(all(map(math.isfinite, losses)), "a loss is not finite", losses=losses)
     return {"losses": losses, "skipped": [o.skipped is not None and bool(o.skipped) for o in outcomes]}
 
