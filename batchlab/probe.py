@@ -32,7 +32,7 @@ from batchlab.training.evaluation import by_example
 from batchlab.training.first_error import finally_do
 from batchlab.training.phase import BATCH, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.update import Update
 
 MOST_STEPS = 21  # on the CPU, where each is timed for itself
 WARM_UP_SECONDS = 1.0  # of steps before a GPU is timed: it leaves its idle clock only under load
@@ -164,7 +164,7 @@ def _train(
 
 
 def _timed(
-    count: int, step: Step, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
+    count: int, step: Update, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
 ) -> float:
     """Seconds that each of `count` steps takes."""
     began = clock()
@@ -175,7 +175,7 @@ def _timed(
 
 
 def _warm_seconds(
-    seconds: float, step: Step, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
+    seconds: float, step: Update, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
 ) -> list[float]:
     """Seconds per step, of windows of several steps, for as long as `seconds`, once the device is warm."""
     began = clock()

@@ -11,7 +11,7 @@ from batchlab.config import RunConfig
 from batchlab.training import assembly
 from batchlab.training.batches import length
 from batchlab.training.no_trace import seed_everything
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 STEPS = 50
 SECONDS = 2.0
@@ -21,7 +21,7 @@ FALLS = 0.999  # of the loss that it began with: any fall will do, and rounding 
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
     """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
     optimizer = assembly.build_optimizer(config, passes.model)
-    step = Step(passes.through, optimizer, config.clip_norm)
+    step = Eager(passes.through, optimizer, config.clip_norm)
     seed_everything(0, passes.device)
     passes.model.train()
     losses: list[float] = []

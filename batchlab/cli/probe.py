@@ -146,7 +146,7 @@ class _Steps:
         from batchlab.task import Task
         from batchlab.training.devices.precision import Precision
         from batchlab.training.losses import Losses
-        from batchlab.training.step import Step
+        from batchlab.training.updates.eager import Eager
 
         shape = yaml.safe_load((config_folder() / "model" / "mlp.yaml").read_text(encoding="utf-8"))
         widths = [64, *[int(shape["width"])] * int(shape["depth"])]
@@ -158,7 +158,7 @@ class _Steps:
         self.batch = (images, labels)
         losses = Losses(model, Task.classification(self.batch, self.batch), Precision(precision, device))
         self.precision = losses.precision
-        self.step = Step(losses, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        self.step = Eager(losses, torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
         self.per_round = 1
 
     def run(self, steps: int) -> float:

@@ -12,7 +12,7 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.instruments.training_loss import FOLD
 from batchlab.records import Measurement
 from batchlab.training.state import RunState
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 EXPLODED = 1000.0  # x max(initial loss, 1): AdamW at lr = 1e9 stays finite, at a loss of 4e8
 SMALLEST_SCALE = 1e-4  # of the fp16 scaler: below it, gradients vanish where they did not overflow

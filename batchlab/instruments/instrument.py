@@ -7,7 +7,7 @@ from batchlab.errors import BadRequest
 from batchlab.records import Measurement
 from batchlab.records.quantity import Quantity
 from batchlab.training.state import RunState, empty
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 
 def is_count(value: object, at_least: int = 1) -> bool:

@@ -10,7 +10,7 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.training.state import RunState
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 FOLD = 256  # references kept before they are stacked: on CUDA each 0-d tensor holds 512 bytes
 

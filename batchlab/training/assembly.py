@@ -25,7 +25,7 @@ from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.residence import as_read, on_device
 from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, nobody
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 
 def prepare_process(config: RunConfig) -> Device:
@@ -125,7 +125,7 @@ def assemble(
         plan=planned,
         peak_learning_rate=peak_rate(config),
         state=state,
-        update=Step(state.losses, optimizer, config.clip_norm, phase=phase),
+        update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
 

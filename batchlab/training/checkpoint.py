@@ -15,7 +15,7 @@ from batchlab.records.quantity import Quantity
 from batchlab.training.devices.device import Device
 from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 FORMAT = 2  # a change of what is in it must raise it
 PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)

@@ -9,13 +9,13 @@ from batchlab.training.meter import nothing
 from batchlab.training.phase import BATCH
 from batchlab.training.sparing import spared
 from batchlab.training.state import Plug, RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.update import Update
 
 
 def train(
     state: RunState,
     batches: Batches,
-    step: Step,
+    update: Update,
     instruments: Sequence[Plug],
     *,
     learning_rate: Callable[[int], float],  # of the step that starts after so many examples
@@ -29,9 +29,9 @@ def train(
         state.phase.name = BATCH
         next_batch = iter(batches)
         yield from _measured(state, agenda, agenda.due)
-        step.rehearse_update(state.device)
-        settle = partial(step.settle, batches.few(), state.device) if state.device.settles() else nothing
-        state.meter.start(partial(_rehearse, state, batches, step), settle)
+        update.rehearse_update(state.device)
+        settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
+        state.meter.start(partial(_rehearse, state, batches, update), settle)
         groups = state.scaled_groups()
         while state.examples < state.budget and not enough():
             if stopping():
@@ -40,7 +40,7 @@ def train(
             state.learning_rate = lr = learning_rate(state.examples)
             for group, multiple in groups:
                 group["lr"] = multiple * lr
-            outcome = step(next(next_batch))
+            outcome = update(next(next_batch))
             state.step += 1
             state.examples += outcome.examples
             for watch in agenda.watchers:
@@ -53,8 +53,8 @@ def train(
             yield from spared(state, instrument, instrument.conclude)
 
 
-def _rehearse(state: RunState, batches: Batches, step: Step) -> None:
-    state.meter.pause_seconds = step.rehearse(batches.first, state.device)
+def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
+    state.meter.pause_seconds = update.rehearse(batches.first, state.device)
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:

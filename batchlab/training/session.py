@@ -9,7 +9,7 @@ from batchlab.records import Measurement
 from batchlab.training import loop
 from batchlab.training.batches import Batches
 from batchlab.training.state import Plug, RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.update import Update
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Session:
     plan: Plan
     peak_learning_rate: float  # after the scaling rule, before warm-up and schedule
     state: RunState  # device, task, data, model, optimizer; what a checkpoint restores
-    update: Step
+    update: Update
     instruments: Mapping[str, Plug]  # by their keys in the config
 
     def batches(self) -> Batches:

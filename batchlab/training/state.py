@@ -15,7 +15,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
 from batchlab.training.phase import Phase
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 
 def nobody(text: str) -> None:

@@ -15,7 +15,7 @@ from batchlab.instruments.hessian import loss_surface
 from batchlab.instruments.sharpness import Sharpness
 from batchlab.training.batches import Batches
 from batchlab.training.loop import train
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 
 def state_of(model, task, *, precision="fp32"):
@@ -347,7 +347,7 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
         train(
             state,
             Batches(data, micro_batch_sizes=[8], seed=0, total=2000),
-            Step(state.losses, state.optimizer),
+            Eager(state.losses, state.optimizer),
             [instrument(levels=[0.4, 0.2, 1e-9])],
             learning_rate=lambda examples: 0.5,
             stopping=lambda: False,

@@ -11,7 +11,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()
 PARAMETERS = (10 * 7 + 7) + 2 * 7 + (7 * 3 + 3)  # linear, batch norm, linear
@@ -29,7 +29,7 @@ def stepped(make_optimizer) -> RunState:
     optimizer = make_optimizer(model.parameters())
     precision = Precision("fp32", CPU)
     state = RunState(model, optimizer, task, task.train, task.val, CPU, precision, Meter(peaks=CPU.peaks()), budget=5)
-    Step(Losses(model, task, precision), optimizer)((task.train,))
+    Eager(Losses(model, task, precision), optimizer)((task.train,))
     return state
 
 

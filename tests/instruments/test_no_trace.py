@@ -27,7 +27,7 @@ from batchlab.training.devices.process_memory import ResidentPeak
 from batchlab.training.loop import train
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 CATALOGUE = {
     "training_loss": lambda: TrainingLoss(log_every=8),
@@ -103,7 +103,7 @@ def trained(instruments, precision, *, rehearsing=True):
     )
     losses = []
 
-    class Noted(Step):
+    class Noted(Eager):
         def __call__(self, micro_batches):
             outcome = super().__call__(micro_batches)
             losses.append(outcome.loss_sum)

@@ -20,7 +20,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.evaluation import by_example
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 CPU = CpuDevice()
 
@@ -109,6 +109,17 @@ def test_a_long_window_is_folded_without_changing_its_mean():
     assert values(instrument.measure(state_of(torch.nn.Linear(4, 3), data_of(5))))["train/loss"] == pytest.approx(
         expected
     )
+
+
+def test_a_window_in_which_a_run_was_stopped_is_weighted_as_a_whole_one():
+    before, after = TrainingLoss(log_every=10), TrainingLoss(log_every=10)
+    before.watch(outcome(2.0, count=3))
+    kept = before.state_dict()
+    after.load_state_dict(kept)
+    after.watch(outcome(8.0, count=1))
+
+    assert kept["count"] == 3  # a number, as checkpoints have always had it
+    assert values(after.measure(state_of(torch.nn.Linear(4, 3), data_of(5))))["train/loss"] == pytest.approx(3.5)
 
 
 def test_skipped_fp16_updates_are_counted_over_the_run():
@@ -225,6 +236,18 @@ def test_a_loss_that_is_not_finite_is_named_with_its_step_and_rate():
     instrument = looked_at([1.0, 2.0])
     with pytest.raises(Diverged, match=r"the training loss is nan at step 4 \(lr 0.25\)"):
         looked_at([3.0, math.nan, 1.0], step=2, instrument=instrument)
+
+
+def test_a_bad_step_is_found_in_a_window_in_which_a_run_was_stopped():
+    before, after = Health(log_every=10), Health(log_every=10)
+    for count in (2, 3):
+        before.watch(outcome(1.0, count=count))
+    kept = before.state_dict()
+    after.load_state_dict(kept)
+
+    assert kept["counts"] == [2, 3]  # numbers, as checkpoints have always had them
+    with pytest.raises(Diverged, match=r"inf at step 3 "):
+        looked_at([math.inf], step=2, instrument=after)
 
 
 def test_a_bad_step_is_found_behind_a_fold():

@@ -15,7 +15,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import Agenda, train
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()
 
@@ -77,7 +77,7 @@ def go(
     if leave:
         state.budget, stopping = 10**9, lambda: state.examples >= upto
     batches = Batches(state.train, micro_batch_sizes=[batch_size], seed=0, total=state.budget, position=state.examples)
-    step = Step(state.losses, state.optimizer)
+    step = Eager(state.losses, state.optimizer)
     return list(train(state, batches, step, instruments, learning_rate=rate, stopping=stopping, enough=enough))
 
 
@@ -160,7 +160,7 @@ def test_measuring_and_the_consumer_of_measurements_are_not_charged():
 
     batches = Batches(state.train, micro_batch_sizes=[4], seed=0, total=40)
 
-    class TakesASecond(Step):
+    class TakesASecond(Eager):
         def __call__(self, micro_batches):
             now[0] += 1.0
             return super().__call__(micro_batches)
@@ -188,7 +188,7 @@ def test_the_batch_that_was_rehearsed_is_let_go_and_two_examples_of_it_are_kept(
             rehearsed.append(weakref.ref(micro_batches[0][0].untyped_storage()))
             return micro_batches
 
-    class Looks(Step):
+    class Looks(Eager):
         def __call__(self, micro_batches):
             assert [storage() for storage in rehearsed] == [None]
             return super().__call__(micro_batches)
@@ -220,7 +220,7 @@ def test_settling_leaves_everything_but_gradients_as_it_was_and_holds_those_once
     state = run_state(data, budget=100)
     state.model = model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))
     state.optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    step = Step(state.losses, state.optimizer)
+    step = Eager(state.losses, state.optimizer)
     step((tuple(t[:50] for t in data),))
     before = [t.clone() for t in model.state_dict().values()]
     random_numbers, held = torch.get_rng_state(), [weakref.ref(p.grad) for p in model.parameters()]
@@ -245,7 +245,7 @@ def test_a_task_that_refuses_a_few_examples_is_not_settled():
         return F.cross_entropy(outputs, batch[1], reduction="none")
 
     state.task = Task(train=data, val=data, loss=of_pairs)
-    step = Step(state.losses, state.optimizer)
+    step = Eager(state.losses, state.optimizer)
     batches = Batches(data, micro_batch_sizes=[25], seed=0, total=100)
     list(train(state, batches, step, [At(25)], learning_rate=lambda examples: 0.1, stopping=lambda: False))
 

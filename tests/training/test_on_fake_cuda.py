@@ -25,7 +25,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
-from batchlab.training.step import Outcome
+from batchlab.training.updates.update import Outcome
 
 N = 30
 WINDOWS, CONTEXT = 10, 6  # of a text

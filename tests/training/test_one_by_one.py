@@ -14,8 +14,8 @@ from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.host_rows import HostRows
 from batchlab.training.losses import Losses
-from batchlab.training.step import Step
 from batchlab.training.streaming import Streamed
+from batchlab.training.updates.eager import Eager
 
 MIB = 2**20
 N, FEATURES = 60, 16
@@ -97,7 +97,7 @@ def trained(micro_batches, count=None):
     torch.manual_seed(0)
     model = torch.nn.Linear(FEATURES, 3)
     task = Task.classification(HELD, HELD, **({"count": count} if count else {}))
-    step = Step(Losses(model, task, Precision("fp32", CpuDevice())), torch.optim.SGD(model.parameters(), lr=0.1))
+    step = Eager(Losses(model, task, Precision("fp32", CpuDevice())), torch.optim.SGD(model.parameters(), lr=0.1))
     outcome = step(micro_batches)
     return model.weight.detach(), (outcome.loss_sum.item(), outcome.count.item(), outcome.examples)
 
@@ -126,7 +126,7 @@ def test_a_step_on_a_gpu_holds_the_inputs_of_one_micro_batch():
             return model(batch[0][:, :4])
 
         task = Task(train=data, val=data, forward=forward, loss=lambda out, batch: (out - batch[1]).square().flatten())
-        step = Step(Losses(model, task, Precision("fp32", device)), torch.optim.SGD(model.parameters(), lr=0.1))
+        step = Eager(Losses(model, task, Precision("fp32", device)), torch.optim.SGD(model.parameters(), lr=0.1))
         batches = Batches(data, micro_batch_sizes=[2, 2, 2, 2], seed=0, total=16, device=device)
         for micro_batches in batches:
             before = cuda.gpus[0].memory.allocated

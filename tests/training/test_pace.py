@@ -18,7 +18,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.meter import Meter
 from batchlab.training.pace import QUICK_SECONDS, busy_share, pause_seconds
 from batchlab.training.state import RunState
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 KERNELS = 50  # of a step
 
@@ -157,7 +157,7 @@ def test_find_asks_for_the_share_in_the_precision_that_it_times():
 
 def test_finding_the_pace_and_the_share_leaves_no_trace():
     with run_of(5e-6) as (_, state):
-        step = Step(state.losses, state.optimizer)
+        step = Eager(state.losses, state.optimizer)
         batches = Batches(state.train, micro_batch_sizes=[4, 4], seed=0, total=16, device=state.device)
         before = [t.clone() for t in state.model.state_dict().values()]
         random = torch.get_rng_state()
@@ -186,7 +186,7 @@ def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
     # The passes keep the device busy; a share of them in the seconds of whole steps would be under a half.
     with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
-        step = Step(state.losses, state.optimizer)
+        step = Eager(state.losses, state.optimizer)
         for micro_batches in Batches(state.train, micro_batch_sizes=[16], seed=0, total=160, device=state.device):
             state.meter.start()
             step(micro_batches)
@@ -202,7 +202,7 @@ def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
     slow = [10]  # times slower when the run begins
     with run_of(lambda operator, result: 3e-6 * slow[0]) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
-        step = Step(state.losses, state.optimizer)
+        step = Eager(state.losses, state.optimizer)
         state.meter.start()
         for micro_batches in Batches(state.train, micro_batch_sizes=[16], seed=0, total=160, device=state.device):
             step(micro_batches)

@@ -12,7 +12,7 @@ from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.rehearsal import rehearse_update
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 MIB = 2**20
 OPTIMIZERS = {
@@ -33,7 +33,7 @@ def step_of(model, optimizer, *, precision="fp32", device=None, clip_norm=None):
     device = device or CpuDevice()
     data = (torch.randn(8, 6), torch.randint(0, 3, (8,)))
     losses = Losses(model, Task.classification(data, data), Precision(precision, device))
-    return Step(losses, optimizer, clip_norm), data
+    return Eager(losses, optimizer, clip_norm), data
 
 
 class Noted(torch.optim.SGD):
@@ -141,7 +141,7 @@ def test_the_first_steps_find_room_for_the_state_that_the_optimizer_makes():
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)  # takes nothing for itself
         batch = (torch.randn(64, 2048).to(device.torch_device),)
         task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.square().mean(1))
-        step = Step(Losses(model, task, Precision("fp32", device)), optimizer)
+        step = Eager(Losses(model, task, Precision("fp32", device)), optimizer)
 
         step.rehearse_update(device)
         step.rehearse(lambda: [batch], device)

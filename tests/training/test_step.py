@@ -11,7 +11,8 @@ from batchlab.training.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.step import Step, backward
+from batchlab.training.step import backward
+from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()
 RAGGED = [[7], [4, 3], [3, 3, 1], [1, 6], [1] * 7, [2, 2, 2, 1]]
@@ -97,13 +98,26 @@ def test_tokens_weigh_alike_whatever_micro_batch_they_fall_in(sizes):
     assert count == 27
 
 
+def test_the_terms_of_a_step_are_counted_in_a_tensor_that_is_made_once_for_their_number():
+    tokens = torch.randn(6, 5, 4), torch.tensor([[1, 2, 3, 0, 0], [1, 2, 0, 0, 0]]).repeat(3, 1)
+    model = torch.nn.Linear(4, 5)
+    update = Eager(model, torch.optim.SGD(model.parameters(), lr=0.1), token_task(tokens), Precision("fp32", CPU))
+
+    counts = [update(split(batch, [2, 1])).count for batch in (*split(tokens, [3, 3]), *split(tokens, [3, 3]))]
+
+    assert [count.item() for count in counts] == [8, 7, 8, 7]
+    again = [update((tokens,)).count for _ in range(3)]
+    assert again[0].item() == 15
+    assert all(count is again[0] and count.dim() == 0 for count in again)
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW], ids=["sgd", "adamw"])
 def test_twenty_clipped_updates_end_at_the_same_weights_as_a_plain_loop(make):
     batch = images(20)
     task = Task.classification(batch, batch)
     model, plain = network(), network()
     keys = {"lr": 0.05, **({"momentum": 0.9} if make is torch.optim.SGD else {})}
-    step = Step(Losses(model, task, Precision("fp32", CPU)), make(model.parameters(), **keys), clip_norm=0.5)
+    step = Eager(Losses(model, task, Precision("fp32", CPU)), make(model.parameters(), **keys), clip_norm=0.5)
     optimizer = make(plain.parameters(), **keys)
     for _ in range(20):
         step(split(batch, [8, 8, 4]))
@@ -146,12 +160,12 @@ def test_fp16_updates_that_overflow_are_skipped_and_said():
     precision = Precision("fp16", CPU)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
 
-    overflowed = Step(Losses(model, huge, precision), optimizer)([batch])
+    overflowed = Eager(Losses(model, huge, precision), optimizer)([batch])
 
     assert bool(overflowed.skipped)
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
-    applied = Step(Losses(model, mild, precision), optimizer)([batch])
+    applied = Eager(Losses(model, mild, precision), optimizer)([batch])
     assert not bool(applied.skipped)
     assert not torch.equal(model.weight, before["weight"])
 

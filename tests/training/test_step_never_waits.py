@@ -22,8 +22,8 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import train
 from batchlab.training.losses import Losses
 from batchlab.training.meter import Meter
-from batchlab.training.step import Step
 from batchlab.training.streaming import Streamed
+from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()
 IMAGES = {"input_shape": (3, 8, 8), "num_classes": 3}
@@ -62,7 +62,7 @@ def cut(data, task, there, device=CPU):
 def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
     task, model = task_for(name), MODELS[name]().to("meta")
     losses = Losses(model, task, Precision("fp32", CPU))
-    step = Step(losses, OPTIMIZERS[optimizer](model.parameters(), **how), clip_norm=1.0)
+    step = Eager(losses, OPTIMIZERS[optimizer](model.parameters(), **how), clip_norm=1.0)
     batches = cut(task.train, task, "meta")
 
     step.rehearse(batches.first, CPU)
@@ -76,7 +76,7 @@ def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
 def test_a_wait_would_be_seen_there():
     task, model = task_for("cnn"), MODELS["cnn"]().to("meta")
     asking = Task(**{**vars(task), "loss": lambda outputs, batch: task.loss(outputs, batch) * outputs[0, 0].item()})
-    step = Step(Losses(model, asking, Precision("fp32", CPU)), OPTIMIZERS["sgd"](model.parameters()))
+    step = Eager(Losses(model, asking, Precision("fp32", CPU)), OPTIMIZERS["sgd"](model.parameters()))
 
     with pytest.raises(RuntimeError, match="meta"):
         step(next(iter(cut(task.train, task, "meta"))))
@@ -102,7 +102,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
     made = OPTIMIZERS[optimizer](model.parameters(), fused=fused)
-    step = Step(Losses(model, task, Precision(precision, cuda.device)), made, clip_norm)
+    step = Eager(Losses(model, task, Precision(precision, cuda.device)), made, clip_norm)
     watching = [TrainingLoss(log_every=8), Health(log_every=8)]
     batches = cut(task.train, task, there, cuda.device)
     step.rehearse(batches.first, cuda.device)
@@ -123,7 +123,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
 def test_a_wait_would_be_counted(cuda):
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
-    step = Step(Losses(model, task, Precision("fp32", cuda.device)), OPTIMIZERS["sgd"](model.parameters()))
+    step = Eager(Losses(model, task, Precision("fp32", cuda.device)), OPTIMIZERS["sgd"](model.parameters()))
 
     with pytest.raises(AssertionError, match="_local_scalar_dense"), cuda.forbidding_waits():
         float(step(next(iter(cut(task.train, task, there, cuda.device)))).loss_sum)
@@ -135,7 +135,7 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
     state.meter = Meter(peaks=cuda.device.peaks(), drain=cuda.device.drain, clock=cuda.clock)
     while_training = []
 
-    class Noted(Step):
+    class Noted(Eager):
         def __call__(self, micro_batches):
             while_training.append((len(cuda.gpus[0].waits), cuda.gpus[0].drains))
             outcome = super().__call__(micro_batches)

@@ -11,7 +11,7 @@ from batchlab.training.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.step import Step
+from batchlab.training.updates.eager import Eager
 
 STEPS = 8
 # Each fused optimizer of PyTorch, with what the shipped configs give it and with what moves its state.
@@ -48,7 +48,7 @@ def trained(make, fused, overflowing, precision="fp16"):
     how = Precision(precision, CpuDevice())
     optimizer = make(model.parameters(), fused)
     how.prepare(optimizer)
-    step = Step(Losses(model, task, how), optimizer)
+    step = Eager(Losses(model, task, how), optimizer)
     skipped = []
     for number in range(1, STEPS + 1):  # noqa: B007 - the hook reads it
         skipped.append(bool(step(split(batch, [12])).skipped))
