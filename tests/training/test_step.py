@@ -101,7 +101,8 @@ def test_tokens_weigh_alike_whatever_micro_batch_they_fall_in(sizes):
 def test_the_terms_of_a_step_are_counted_in_a_tensor_that_is_made_once_for_their_number():
     tokens = torch.randn(6, 5, 4), torch.tensor([[1, 2, 3, 0, 0], [1, 2, 0, 0, 0]]).repeat(3, 1)
     model = torch.nn.Linear(4, 5)
-    update = Eager(model, torch.optim.SGD(model.parameters(), lr=0.1), token_task(tokens), Precision("fp32", CPU))
+    losses = Losses(model, token_task(tokens), Precision("fp32", CPU))
+    update = Eager(losses, torch.optim.SGD(model.parameters(), lr=0.1))
 
     counts = [update(split(batch, [2, 1])).count for batch in (*split(tokens, [3, 3]), *split(tokens, [3, 3]))]
 
