@@ -11,7 +11,7 @@ from test_no_trace import CATALOGUE, trained
 from batchlab.errors import BadRequest
 from batchlab.instruments import Instrument, Quantity
 from batchlab.instruments.panel import check_declared, declared
-from batchlab.records.quantities import TABLE, noise_scale
+from batchlab.records.quantities import TABLE, UNDECLARED, noise_scale
 
 A_NAME = re.compile(r"[a-z_]+/[a-z_]+")
 
@@ -33,7 +33,9 @@ def test_every_name_of_a_measurement_in_the_code_is_in_the_table(repository):
     named = set(names_in(repository / "batchlab/instruments")) | set(names_in(repository / "batchlab/training"))
 
     assert {"memory/device_used_bytes", "memory/peak_allocated_bytes", "speed/device_busy_share"} <= named
-    assert [name for name in sorted(named) if not any(quantity.covers(name) for quantity in TABLE)] == []
+    declared = [quantity for quantity in TABLE if quantity not in UNDECLARED]
+    left = [name for name in sorted(named) if not any(quantity.covers(name) for quantity in declared)]
+    assert left == ["memory/peak_private_bytes"]  # of the probes of `find`, which keep no journal
 
 
 def names_in(folder) -> Iterator[str]:

@@ -222,6 +222,17 @@ def test_a_study_of_nothing_but_running_points_has_the_metrics_of_their_journals
     assert metrics == ["val/loss", "speed/examples_per_second"]
 
 
+def test_the_metrics_of_the_table_come_group_by_group_behind_the_first_of_them(tmp_path):
+    order = ["val/loss", "speed/examples_per_second", "val/top5", "speed/seconds_per_step", "memory/device_used_bytes"]
+    order += ["memory/peak_resident_bytes", "train/loss", "clean_train/loss", "gap/loss", "noise/scale_examples.a"]
+    order += ["noise_micro_batches/scale_examples", "sharpness/trace", "sharpness_at_loss_0.5/trace", "a/undeclared"]
+    write_run(tmp_path, record(final=dict.fromkeys(sorted(order), 1.0)), [])
+    rebuild(tmp_path)
+
+    metrics = [info["name"]["tag"] for info in Dashboard.of(tmp_path).experiment()["metricInfos"]]
+    assert metrics == order
+
+
 def test_a_knob_that_is_a_number_here_and_a_text_there_hides_no_run(tmp_path):
     for batch_size, hidden in ((8, 64), (32, [64, 64])):
         model = {"_target_": "my_net.Net", "hidden": hidden}
