@@ -6,7 +6,6 @@ from importlib import metadata
 from typing import Any
 
 import torch
-from torch import nn
 
 from batchlab.config import RunConfig, key, to_dict
 from batchlab.config.options import MEMORY, MICRO_BATCHES, PARTS, SPEED
@@ -21,13 +20,14 @@ from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
 from batchlab.training.batches import gather, length, slices
+from batchlab.training.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
+from batchlab.training.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
 from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.step import backward
 from batchlab.training.user_errors import in_the_users_words
 
 TRIED = SPEED | MEMORY | PARTS  # what moves one of them is executed by other code; another seed or learning rate is not
@@ -92,15 +92,19 @@ def _build(config: RunConfig) -> Parts:
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
     losses, two = Losses(model, task, precision), _two_examples(train, task, config.seed, device)
-    metrics = _try_a_batch(losses, two, gather(val, torch.arange(min(2, length(val)))))
+    seen = training_pass(losses, two).completed()
+    refuse(ONE_PER_TERM, seen)
+    refuse(GRADIENT, seen)
+    measured = validation_pass(losses, gather(val, torch.arange(min(2, length(val)))), config.eval_precision)
+    refuse(METRICS, measured)
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = Facts(
         data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
     )
-    norm = _needs_two_examples(losses, next(slices(two, 1)))
-    return Parts(length(train), metrics, directed, norm, facts)
+    metrics = ("val/loss", *(f"val/{name}" for name in measured.metrics))
+    return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, two), facts)
 
 
 def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
@@ -109,52 +113,6 @@ def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
         return gather(train, torch.arange(min(2, length(train))))
     few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed, device)
     return next(slices(few, 2))
-
-
-def _needs_two_examples(losses: Losses, one: Any) -> str | None:
-    """The first BatchNorm layer, where a training pass of `one` example fails; None where it does not."""
-    norm: str | None = next(
-        (name for name, m in losses.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None
-    )
-    if norm is None:
-        return None
-    losses.model.train()
-    try:
-        losses.outputs(one)
-    except ValueError:  # "Expected more than 1 value per channel when training"
-        return norm
-    return None
-
-
-def _try_a_batch(losses: Losses, batch: Any, val: Any) -> tuple[str, ...]:
-    """Forward, backward and metrics of two examples; the names a target may have."""
-    losses.model.train()
-    with losses.precision.training():
-        return _tried(losses, batch, val)
-
-
-def _tried(losses: Losses, batch: Any, val: Any) -> tuple[str, ...]:
-    seen = losses(batch)
-    terms = losses.task.count(batch)
-    if seen.dim() != 1 or len(seen) != terms:
-        raise BatchlabError(
-            f"the task's loss has shape {tuple(seen.shape)} for {length(batch)} examples of {terms} terms: it must "
-            f"have one loss per term, shape ({terms},), not averaged (reduction='none')"
-        )
-    backward(losses, [batch])
-    if all(p.grad is None for p in losses.model.parameters()):
-        raise BatchlabError("no gradient reaches the model's parameters from the task's loss: is something detached?")
-    losses.model.eval()
-    with torch.no_grad():
-        metrics = losses.quantities(val)
-        val_terms = metrics.pop("loss").numel()
-    for name, values in metrics.items():
-        if values.dim() != 1 or len(values) not in (val_terms, length(val)):
-            raise BatchlabError(
-                f"the task's metric '{name}' has shape {tuple(values.shape)} for {length(val)} examples: it must have "
-                f"one value per term, shape ({val_terms},), not averaged"
-            )
-    return ("val/loss", *(f"val/{name}" for name in metrics))
 
 
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
@@ -167,15 +125,6 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         yield f"target.metric={config.target.metric} is not measured: this task gives {', '.join(parts.metrics)}"
     elif config.target is not None and config.target.metric not in parts.directed:
         name = config.target.metric.removeprefix("val/")
-        yield f"is a higher {name} better? Say higher_is_better={{'{name}': True}} or False in the Task"
+        yield NO_DIRECTION.worded(name=name).sentence
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
-        yield (
-            f"batch_size={config.batch_size} makes a micro-batch of 1 example, and BatchNorm (layer '{parts.norm}') "
-            f"cannot train on one: use a larger batch, another micro_batch_size, or {_without_batch_norm(config)}"
-        )
-
-
-def _without_batch_norm(config: RunConfig) -> str:
-    if config.model.get("batch_norm") is True:
-        return "model.batch_norm=false"
-    return "model.norm=group" if "norm" in config.model else "GroupNorm in its place"
+        yield one_example(config, parts.norm).sentence

@@ -302,6 +302,24 @@ def the_state_is_written_by_whom_it_names(root: Path) -> Iterator[str]:
                 yield f"{module}:{node.lineno} writes {node.attr} of a run's state"
 
 
+def forward_and_loss_are_spelled_once(root: Path) -> Iterator[str]:
+    """`training/losses.py` alone passes batches through a model and judges the outputs; data and models define both."""
+    for module, path in modules(root).items():
+        if module == "batchlab.training.losses" or room(module) in ("task", "data", "models"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and OF_A_TASK.fullmatch(ast.unparse(node)):
+                yield f"{module}:{node.lineno} spells {ast.unparse(node)}: take it from training/losses.py"
+            if isinstance(node, ast.Call) and PASSES.fullmatch(ast.unparse(node.func)):
+                yield f"{module}:{node.lineno} calls {ast.unparse(node.func)}: take it from training/losses.py"
+
+
+OF_A_TASK = re.compile(r"(.*\.)?task\.(forward|loss|metrics)")
+PASSES = re.compile(
+    r".*\.loss|(.*\.)?(model|functional_call|(binary_)?cross_entropy(_with_logits)?|(mse|l1|smooth_l1|huber|nll)_loss)"
+)
+
+
 def nothing_is_left_for_later(root: Path) -> Iterator[str]:
     for folder in ("batchlab", "configs", "scripts", ".ci"):
         for path in sorted((root / folder).rglob("*")):
@@ -363,6 +381,13 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (options_are_asked_of_their_table, {"a.py": "x = {'lr': 'a', 'seed': 'b', 'device': f}"}, "lists options"),
     (the_state_is_written_by_whom_it_names, {"instruments/a.py": "state.step += 1"}, "writes step"),
     (the_state_is_written_by_whom_it_names, {"run.py": "a, session.state.note = 1, 2"}, "batchlab.run:1 writes note"),
+    (forward_and_loss_are_spelled_once, {"run.py": "x = task.loss(task.forward(net, batch), batch)"}, "task.forward"),
+    (forward_and_loss_are_spelled_once, {"check/a.py": "x = state.task.metrics(y, batch)"}, "batchlab.check.a:1"),
+    (forward_and_loss_are_spelled_once, {"instruments/a.py": "judge = self.task.loss"}, "self.task.loss"),
+    (forward_and_loss_are_spelled_once, {"training/step.py": "y = self.model(batch[0])"}, "calls self.model"),
+    (forward_and_loss_are_spelled_once, {"instruments/a.py": "y = functional_call(net, w, b)"}, "functional_call"),
+    (forward_and_loss_are_spelled_once, {"cli/a.py": "y = F.cross_entropy(net.layers(x), z)"}, "F.cross_entropy"),
+    (forward_and_loss_are_spelled_once, {"training/a.py": "y = nn.functional.mse_loss(x, z)"}, "mse_loss"),
     (nothing_is_left_for_later, {"run.py": "x = 1  # TO" + "DO: more"}, "batchlab/run.py:1"),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in RED))
@@ -405,6 +430,9 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "hydra_app.py": "import hydra",
         "training/evaluation.py": "state.validated = state.phase.name = 1",
         "run.py": "try:\n    f()\nexcept OSError:\n    pass",
+        "training/losses.py": "def f(self, x):\n    return self.task.loss(self.task.forward(self.model, x), x)",
+        "models/net.py": "def forward(self, x):\n    return self.model(x)",
+        "check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
         "preflight.py": "x = {'lr': c.lr, 'seed': c.seed, 'device': c.device}\ny = ('steps', 'examples', 'lr')",
     }
     for name, text in allowed.items():

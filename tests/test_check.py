@@ -128,7 +128,7 @@ BROKEN = {
         (),
         WRONG,
         "loss",
-        "of 8 examples is one number: it is averag",
+        "of 8 examples is one number, averaged or",
     ),
     "no gradient": (model((FORWARD, RETURN + ".detach()")), (), WRONG, "gradient", r"loss has no graph.*\.detach"),
     "squeezed": (
@@ -143,7 +143,7 @@ BROKEN = {
         ("micro_batch_size=1", "batch_size=4"),
         WRONG,
         "BatchNorm",
-        "makes a micro-batch of 1 example, and layer 'layers.2' cannot .*GroupNorm",
+        r"makes a micro-batch of 1 example, and BatchNorm \(layer 'layers\.2'\) cannot train on one.*GroupNorm",
     ),
     "slow data": (
         pairs("import time; time.sleep(0.02); return self.x[i], self.y[i]"),
@@ -270,7 +270,7 @@ BROKEN = {
         (),
         BETTER,
         "gradient",
-        r"none reaches idle\.weight, idle\.bias: 2 of 6 parameters",
+        r"no gradient reaches idle\.weight, idle\.bias: 2 of 6 parameters",
     ),
     "a lazy layer": (
         model(("nn.Linear(math.prod(input_shape), width)", "nn.LazyLinear(width)")),
@@ -313,7 +313,7 @@ BROKEN = {
         (),
         WRONG,
         "metrics",
-        r"'accuracy' is \(\) for 8 examples",
+        r"'accuracy' is of shape \(\) for 8 examples",
     ),
     "a rate at which nothing moves": (
         data(),

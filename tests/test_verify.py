@@ -501,7 +501,9 @@ class NotANumber(nn.Module):
 
 
 def test_a_gradient_that_is_none_is_refused():
-    with pytest.raises(BadRequest, match="the gradient of a whole batch is not finite at the initial weights"):
+    with pytest.raises(
+        BadRequest, match="the gradient is nan or inf at layer, at the initial weights: look for a division by zero"
+    ):
         examine(config_of(accumulate=4, model={"_target_": f"{__name__}.NotANumber"}))
 
 
@@ -561,7 +563,7 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
         (
             found_with(Cause(Kind.MIXES, "loss", remains=1e-16, divides=True)),
             {},
-            ["Its terms are divided by their number: it is a mean already.", "not averaged (reduction='none')"],
+            ["it is averaged, or divided by their number, already.", "not averaged (reduction='none')"],
         ),
         (
             found_with(Cause(Kind.MIXES, "Mixer", ("",), 1e-16)),
@@ -574,7 +576,7 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
         (
             found_with(Cause(Kind.COUNT, "count", remains=1e-16, counts=(33, 9, 9, 9, 9))),
             {},
-            ["Cause: the task's count: 33 terms in a whole batch, and 36 in its micro-batches together."],
+            ["Cause: the task's count: 33 terms in a whole batch, and 36 in its parts together."],
         ),
         (found_with(), {}, ["Not explained: 0.3."]),
         (found_with(Cause(Kind.MIXES, "A", ("a",), 0.02, frozen=True)), {}, ["0.02 is left.", "Not explained: 0.02."]),

@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from batchlab.check.findings import Finding, better, ok, wrong
+from batchlab.check.findings import Finding, better, finding_of, ok, wrong
 from batchlab.check.passes import Passes, agree, changes, kept
 from batchlab.config import RunConfig
 from batchlab.printable import printable
-from batchlab.training.batches import slices
+from batchlab.training.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, first_breach, listed, one_example
+from batchlab.training.contract_passes import Parts, batch_norm_that_needs_two
 from batchlab.training.observing import copies, first_difference
 from batchlab.training.user_errors import in_the_users_words
 
 TOGETHER = 1e-3  # an example's output beside others and alone, in fp32: other kernels, other rounding
 FEW = 8  # examples of a micro-batch below which BatchNorm's statistics are mostly noise
-MOST_NAMED = 3
 
 
 def randomness(passes: Passes) -> Iterator[Finding]:
@@ -33,7 +33,7 @@ def randomness(passes: Passes) -> Iterator[Finding]:
         if between:
             yield wrong(
                 "state",
-                f"forward gives another result each time, in {mode} mode too: {_listed(between)}",
+                f"forward gives another result each time, in {mode} mode too: {listed(between)}",
                 "forward must be a function of its inputs, the weights and the buffers; keep what must last in a "
                 "buffer (register_buffer), which checkpoints hold, or leave it out",
             )
@@ -58,7 +58,7 @@ def randomness(passes: Passes) -> Iterator[Finding]:
     if between := changes(before, kept(passes.model)):
         yield better(
             "state",
-            f"forward changes what no checkpoint holds: {_listed(between)}; a run that goes on starts with it anew",
+            f"forward changes what no checkpoint holds: {listed(between)}; a run that goes on starts with it anew",
             "make it a buffer (register_buffer) if it matters to training",
         )
     yield ok("random", "equal passes are equal, and eval mode draws nothing")
@@ -68,10 +68,10 @@ def independence(passes: Passes) -> Iterator[Finding]:
     """Whether an example gets the same output and the same loss alone as beside others, in eval mode."""
     ones = passes.one_by_one()
     try:
-        together = passes.outputs(passes.batch, training=False)
-        alone = [passes.outputs(one, training=False) for one in ones]
-        whole = copies(passes.losses(together, passes.batch))
-        apart = copies([passes.losses(out, one) for out, one in zip(alone, ones, strict=True)])
+        together = passes.outputs(passes.batch)
+        alone = [passes.outputs(one) for one in ones]
+        (whole,) = copies(passes.losses.terms(together, passes.batch))
+        apart = copies([passes.losses.terms(out, one) for out, one in zip(alone, ones, strict=True)])
     except (Exception, SystemExit) as error:
         yield wrong(
             "alone",
@@ -87,10 +87,11 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) in place of squeeze()",
         )
         return
-    if sum(part.numel() for part in apart) != whole[0].numel():
-        yield wrong("alone", "the losses of single examples are more or fewer than those of the batch", "look at count")
+    parts = Parts(whole, apart, TOGETHER)
+    if (breach := first_breach([ADDS_UP], parts)) is not None:
+        yield finding_of(breach)
         return
-    if agree([torch.cat([part.flatten() for part in apart]).sort()[0]], [whole[0].flatten().sort()[0]], TOGETHER):
+    if agree([torch.cat([part.flatten() for part in apart]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
         yield ok("alone", "in eval mode an example has the same loss alone as beside others")
         return
     difference = first_difference(passes.calls(passes.batch), [passes.calls(one) for one in ones], TOGETHER)
@@ -105,12 +106,7 @@ def independence(passes: Passes) -> Iterator[Finding]:
         )
         return
     if _same_outputs(together, alone):
-        yield wrong(
-            "loss",
-            "the loss of an example depends on the examples beside it, at the same outputs: it is averaged, or divided "
-            "by their number, already",
-            "return the loss of each term by itself (reduction='none'); batchlab takes the mean",
-        )
+        yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
         return
     yield wrong("alone", "an example has another loss alone than beside others, in eval mode", "look at task.forward")
 
@@ -132,49 +128,19 @@ def _same_outputs(together: Any, alone: list[Any]) -> bool:
 
 def gradient(passes: Passes) -> Iterator[Finding]:
     """Whether a gradient reaches the weights."""
-    losses = passes.losses(passes.outputs(passes.batch, training=True), passes.batch)
-    cut = "take .detach(), .item(), .data, .numpy(), argmax and torch.no_grad() out of the way from weights to loss"
-    if not losses.requires_grad:
-        yield wrong("gradient", "none reaches the weights: the loss has no graph behind it", cut)
-        return
-    found = passes.gradients()
-    without = [name for name, grad in found.items() if grad is None]
-    broken = [name for name, grad in found.items() if grad is not None and not bool(torch.isfinite(grad).all())]
-    still = [name for name, grad in found.items() if grad is not None and not bool(grad.count_nonzero())]
-    if len(without) == len(found):
-        yield wrong("gradient", "none reaches any of the model's parameters", cut)
-    elif broken:
-        yield wrong(
-            "gradient",
-            f"it is nan or inf at {_listed(broken)}, at the initial weights",
-            "look for a division by zero, a log or a square root of 0, and at the scale of the inputs",
-        )
-    elif len(without) + len(still) == len(found):
-        yield wrong("gradient", "it is zero everywhere", "look for a constant output, or initial weights of 0")
-    elif without:
-        yield better(
-            "gradient",
-            f"none reaches {_listed(without)}: {len(without)} of {len(found)} parameters are never trained",
-            f"use them in forward, leave them out, or requires_grad_(False); else {cut}",
-        )
-    else:
-        yield ok("gradient", f"it reaches all {len(found)} parameters")
+    seen = passes.seen.completed()
+    breach = first_breach(GRADIENT, seen)
+    yield finding_of(breach) if breach else ok("gradient", f"it reaches all {len(seen.gradients)} parameters")
 
 
 def batch_norm(passes: Passes, config: RunConfig) -> Iterator[Finding]:
     """Whether BatchNorm has enough examples for its statistics in the micro-batches that were asked for."""
-    norms = [(n, m) for n, m in passes.model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in passes.model.modules())
+    smallest = min(config.micro_batch_sizes)
     if not norms:
         yield ok("BatchNorm", "there is none")
-        return
-    name, smallest = norms[0][0], min(config.micro_batch_sizes)
-    if smallest == 1 and (said := _fails_alone(passes)):
-        yield wrong(
-            "BatchNorm",
-            f"batch_size={config.batch_size} makes a micro-batch of 1 example, and layer '{name}' cannot take a "
-            f"variance of one number per channel ({said})",
-            "use a larger batch_size or micro_batch_size, or GroupNorm or LayerNorm in its place",
-        )
+    elif smallest == 1 and (layer := batch_norm_that_needs_two(passes.losses, passes.batch)) is not None:
+        yield finding_of(one_example(config, layer))
     elif smallest < FEW:
         yield better(
             "BatchNorm",
@@ -182,18 +148,4 @@ def batch_norm(passes: Passes, config: RunConfig) -> Iterator[Finding]:
             "use micro-batches of 16 and more, or GroupNorm or LayerNorm in its place",
         )
     else:
-        yield ok("BatchNorm", f"{len(norms)} layers, with {smallest} examples each at least")
-
-
-def _fails_alone(passes: Passes) -> str:
-    try:
-        passes.outputs(next(slices(passes.batch, 1)), training=True)
-    except ValueError as error:  # "Expected more than 1 value per channel when training"
-        return (str(error).strip() or "ValueError").splitlines()[0]
-    return ""
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(printable(name) for name in names[:MOST_NAMED])
-    more = len(names) - MOST_NAMED
-    return f"{shown} and {more} more" if more > 0 else shown
+        yield ok("BatchNorm", f"{norms} layers, with {smallest} examples each at least")

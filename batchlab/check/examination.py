@@ -9,7 +9,9 @@ from batchlab.check.samples import Sample, sampled
 from batchlab.config import RunConfig, target_name
 from batchlab.training import assembly
 from batchlab.training.batches import slices
+from batchlab.training.contract_passes import training_pass
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
 from batchlab.training.user_errors import in_the_users_words
 
 EXAMPLES = 8  # that are passed through together, and alone
@@ -47,8 +49,8 @@ def examine(config: RunConfig) -> Checkup:
         return Checkup((*found, wrong("model", in_the_users_words(error), mend)), tuple(names))
     numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
     found.append(ok("model", f"{target_name(config.model)}, {numbers:,} trainable numbers, on {device}"))
-    batch = next(slices(sample.train, EXAMPLES))
-    passes = Passes(model, task, batch, Precision("fp32", device), device)
+    losses, batch = Losses(model, task, Precision("fp32", device)), next(slices(sample.train, EXAMPLES))
+    passes = Passes(losses, batch, training_pass(losses, batch))
     for position, (name, stops, trial) in enumerate(TRIALS, 1):
         answers = _answers(name, trial, passes, sample, config)
         found += answers

@@ -1,103 +1,55 @@
 """Whether data, model and loss fit together: number formats, shapes, labels, metrics."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from batchlab.check.findings import Finding, better, ok, wrong
+from batchlab.check.findings import Finding, finding_of, ok, wrong
 from batchlab.check.passes import Passes
 from batchlab.check.samples import Sample, described, shapes
-from batchlab.training.batches import length, slices, tensors
+from batchlab.training.batches import slices
+from batchlab.training.contract import METRICS, NUMBER_FORMATS, ONE_PER_TERM, first_breach
+from batchlab.training.contract_passes import validation_pass
 from batchlab.training.user_errors import in_the_users_words
 
 
 def number_formats(passes: Passes) -> Iterator[Finding]:
     """Whether weights and data count in fp32, as the knob `precision` takes for granted."""
-    odd = {name: p.dtype for name, p in passes.model.named_parameters() if p.dtype is not torch.float32}
-    if odd:
-        name, dtype = next(iter(odd.items()))
-        yield wrong(
-            "dtype",
-            f"the weights are {_short(dtype)} ({name}{_and_more(odd)}), so that no precision=... would be honoured",
-            "leave them float32: take .double(), .half() or dtype=... out; precision=bf16 does the rest",
-        )
-        return
-    wide = [i for i, part in enumerate(tensors(passes.batch)) if part.dtype is torch.float64]
-    if not wide:
-        yield ok("dtype", "float32 weights, no float64 in the data")
-        return
-    held = f"tensor {wide[0]} of the data is float64, and the weights are float32"
-    mend = "make it float32 where the data is made: x.float(), or array.astype('float32')"
-    try:
-        passes.losses(passes.outputs(passes.batch, training=True), passes.batch)
-    except (Exception, SystemExit) as error:
-        yield wrong("dtype", f"{held}: {in_the_users_words(error)}", mend)
-    else:
-        yield better("dtype", f"{held}: twice the memory, for digits that no step sees", mend)
+    breach = first_breach(NUMBER_FORMATS, passes.seen)
+    yield finding_of(breach) if breach else ok("dtype", "float32 weights, no float64 in the data")
 
 
 def forward_and_loss(passes: Passes) -> Iterator[Finding]:
     """Whether a batch passes, the labels are what the loss takes, and the loss is one number per term."""
-    batch, count = passes.batch, length(passes.batch)
-    try:
-        outputs = passes.outputs(batch, training=True)
-    except (Exception, SystemExit) as error:
+    seen, batch = passes.seen, shapes(passes.batch)
+    if seen.failed == "forward":
         yield wrong(
             "shapes",
-            f"a batch of {shapes(batch)} does not pass: {in_the_users_words(error)}",
+            f"a batch of {batch} does not pass: {seen.words}",
             "the first axis is the example; make the model's first layer fit the others (model_args of the Task, such "
             "as input_shape, are offered to the model), or give the Task a forward=...",
         )
         return
-    given = [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)]
-    yield from (found := list(_labels(passes, outputs)))
+    given = described([leaf for leaf in tree_leaves(seen.outputs) if isinstance(leaf, Tensor)])
+    yield from (found := list(_labels(passes)))
     if found:
         return
-    try:
-        losses = passes.losses(outputs, batch)
-        terms = passes.task.count(batch)
-    except (Exception, SystemExit) as error:
+    if seen.failed == "loss":
         yield wrong(
             "loss",
-            f"outputs {described(given)} for a batch of {shapes(batch)}: {in_the_users_words(error)}",
+            f"outputs {given} for a batch of {batch}: {seen.words}",
             "the outputs and the targets must have the shapes and types that the task's loss takes",
         )
         return
-    yield from _one_per_term(losses, terms, count, given)
+    breach = first_breach(ONE_PER_TERM, seen)
+    yield finding_of(breach) if breach else ok("shapes", f"outputs {given} for {seen.examples} examples")
 
 
-def _one_per_term(losses: Any, terms: int, count: int, outputs: list[Tensor]) -> Iterator[Finding]:
-    each = f"one loss per term, shape ({terms},)"
-    if not isinstance(losses, Tensor):
-        yield wrong("loss", f"the task's loss returns a {type(losses).__name__}", f"it must return a tensor: {each}")
-    elif losses.numel() == 1 and terms > 1:
-        yield wrong(
-            "loss",
-            f"the loss of {count} examples is one number: it is averaged, or summed, already",
-            f"return {each}: reduction='none'; batchlab takes the mean, by count over all micro-batches",
-        )
-    elif tuple(losses.shape) == (terms,):
-        yield ok("shapes", f"outputs {described(outputs)} for {count} examples")
-    elif losses.dim() == 2 and losses.shape[0] == losses.shape[1] == terms:
-        yield wrong(
-            "loss",
-            f"the loss has shape {tuple(losses.shape)}: every output beside every target, by broadcasting",
-            "bring outputs and targets to one shape before they are compared, such as outputs.squeeze(1)",
-        )
-    else:
-        yield wrong(
-            "loss",
-            f"the loss has shape {tuple(losses.shape)} for {count} examples that count as {terms} terms",
-            f"it must be {each}; where a term is no example (a token), count=... says how many a batch has",
-        )
-
-
-def _labels(passes: Passes, outputs: Any) -> Iterator[Finding]:
+def _labels(passes: Passes) -> Iterator[Finding]:
     """What is wrong with the classes that the task's `labels` gives; nothing where they fit, or there are none."""
-    task = passes.task
+    task, outputs = passes.losses.task, passes.seen.outputs
     if task.labels is None:
         return
     whole = isinstance(task.train, Mapping | tuple | list)
@@ -136,36 +88,14 @@ def _labels(passes: Passes, outputs: Any) -> Iterator[Finding]:
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     """Whether each metric is one value per term, as a loss is, and known which way is better."""
-    val = next(slices(sample.val, length(passes.batch)))
-    outputs = passes.outputs(val, training=False)
     try:
-        given, terms = passes.task.metrics(outputs, val), passes.losses(outputs, val).numel()
+        seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
     except (Exception, SystemExit) as error:
         yield wrong("metrics", in_the_users_words(error), "Task(metrics=...) returns a dict of tensors, (terms,) each")
         return
-    for name, values in given.items():
-        if not isinstance(values, Tensor) or values.dim() != 1 or len(values) not in (terms, length(val)):
-            shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            yield wrong(
-                "metrics",
-                f"'{name}' is {shape} for {length(val)} examples",
-                f"one value per term, shape ({terms},), not averaged: (outputs.argmax(1) == y).float()",
-            )
-            return
-    undirected = [name for name in given if name not in passes.task.higher_is_better]
-    if undirected:
-        yield better(
-            "metrics",
-            f"is a higher {undirected[0]} better? No target can name it",
-            f"say higher_is_better={{'{undirected[0]}': True}} or False in the Task",
-        )
-        return
-    yield ok("metrics", ", ".join(["val/loss", *(f"val/{name}" for name in given)]))
-
-
-def _and_more(names: Mapping[str, object]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+    breach = first_breach(METRICS, seen)
+    yield (
+        finding_of(breach)
+        if breach
+        else ok("metrics", ", ".join(["val/loss", *(f"val/{name}" for name in seen.metrics)]))
+    )

@@ -21,8 +21,8 @@ FALLS = 0.999  # of the loss that it began with: any fall will do, and rounding 
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
     """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
     optimizer = assembly.build_optimizer(config, passes.model)
-    step = Eager(passes.through, optimizer, config.clip_norm)
-    seed_everything(0, passes.device)
+    step = Eager(passes.losses, optimizer, config.clip_norm)
+    seed_everything(0, passes.losses.precision.device)
     passes.model.train()
     losses: list[float] = []
     start = time.perf_counter()

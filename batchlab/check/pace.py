@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 
 from batchlab.check.findings import Finding, better, ok
 from batchlab.check.passes import Passes
 from batchlab.check.samples import SLOW_SECONDS, Sample
+from batchlab.task import Batch
 from batchlab.training.batches import example_bytes, length
+from batchlab.training.contract_passes import training_pass
+from batchlab.training.losses import Losses
 from batchlab.training.residence import RESIDENT_BYTES
 
 ROUNDS = 5
@@ -16,10 +18,9 @@ LONG_SECONDS = 0.05  # for a pass of few examples: then more of them tell no mor
 
 def speed(passes: Passes, sample: Sample) -> Iterator[Finding]:
     """Whether reading an example takes longer than learning from it."""
-    step = _seconds(passes)
+    step = _seconds(passes.losses, passes.batch)
     if step * length(passes.batch) < LONG_SECONDS:
-        full = replace(passes, batch=sample.train)
-        step = min(_seconds(full) for _ in range(ROUNDS))
+        step = min(_seconds(passes.losses, sample.train) for _ in range(ROUNDS))
     if not sample.read_seconds:
         yield ok("speed", f"the data is tensors already; a forward and backward pass takes {_shown(step)} an example")
         return
@@ -42,12 +43,12 @@ def speed(passes: Passes, sample: Sample) -> Iterator[Finding]:
         yield ok("speed", told)
 
 
-def _seconds(passes: Passes) -> float:
+def _seconds(losses: Losses, batch: Batch) -> float:
     """What a forward and backward pass takes per example; the first one longer than the others."""
     start = time.perf_counter()
-    passes.gradients()
-    passes.device.drain()
-    return (time.perf_counter() - start) / length(passes.batch)
+    training_pass(losses, batch).completed()
+    losses.precision.device.drain()
+    return (time.perf_counter() - start) / length(batch)
 
 
 def _shown(seconds: float) -> str:

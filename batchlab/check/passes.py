@@ -2,21 +2,19 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from batchlab.task import Batch, Task
+from batchlab.task import Batch
 from batchlab.training.batches import slices
-from batchlab.training.devices.device import Device
-from batchlab.training.devices.precision import Precision
+from batchlab.training.contract_passes import TrainingPass, training_pass
 from batchlab.training.losses import Losses
-from batchlab.training.no_trace import passing, seed_everything
+from batchlab.training.no_trace import passing
 from batchlab.training.observing import Call, close, copies, observed
-from batchlab.training.step import backward
 
 OF_A_MODULE = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
 MOST_ENTRIES = 50  # of a list that are looked at
@@ -26,59 +24,46 @@ MOST_ENTRIES = 50  # of a list that are looked at
 class Passes:
     """A model at its initial weights, and the examples that are passed through it; no pass leaves a trace."""
 
-    model: nn.Module
-    task: Task
+    losses: Losses
     batch: Batch
-    precision: Precision
-    device: Device
+    seen: TrainingPass  # of the batch: most of the trials read it
 
     @property
-    def through(self) -> Losses:
-        return Losses(self.model, self.task, self.precision)
+    def model(self) -> nn.Module:
+        return self.losses.model
 
-    def passing(self, *, training: bool, seed: int) -> contextlib.AbstractContextManager[None]:
-        return passing(self.model, self.precision, training=training, seed=seed)
-
-    def outputs(self, batch: Batch, *, training: bool, seed: int = 0) -> Any:
-        """What the task's forward gives; with its graph in training."""
-        with self.passing(training=training, seed=seed), torch.set_grad_enabled(training):
-            return self.through.outputs(batch)
-
-    def losses(self, outputs: Any, batch: Batch) -> Tensor:
-        return self.through.terms(outputs, batch)
+    def outputs(self, batch: Batch) -> Any:
+        """What the task's forward gives in eval mode."""
+        with self._evaluating():
+            return self.losses.outputs(batch)
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
         """The outputs, the losses and in training the gradients of one pass, on the CPU."""
-        with self.passing(training=training, seed=seed):
-            with torch.set_grad_enabled(training):
-                outputs = self.through.outputs(self.batch)
-                losses = self.through.terms(outputs, self.batch)
-            found = copies((outputs, losses))
-            if losses.requires_grad:
-                seed_everything(seed, self.device)
-                backward(self.through, [self.batch])
-                found += copies([p.grad for p in self.model.parameters() if p.grad is not None])
-        return found
-
-    def gradients(self) -> dict[str, Tensor | None]:
-        """The gradient of each trainable parameter; None where it gets none."""
-        with self.passing(training=True, seed=0):
-            backward(self.through, [self.batch])
-            return {name: p.grad for name, p in self.model.named_parameters() if p.requires_grad}
+        if training:
+            seen = training_pass(self.losses, self.batch, seed).completed()
+            return copies((seen.outputs, seen.terms, list(seen.gradients.values())))
+        with self._evaluating(seed):
+            outputs = self.losses.outputs(self.batch)
+            return copies((outputs, self.losses.terms(outputs, self.batch)))
 
     @property
     def rounding(self) -> float:
         """By which two equal passes may differ, relative to the largest number."""
-        return self.device.rounding
+        return self.losses.precision.device.rounding
 
     def one_by_one(self) -> list[Batch]:
         return list(slices(self.batch, 1))
 
     def calls(self, batch: Batch) -> list[Call]:
         """What passes through each module in eval mode."""
-        with self.passing(training=False, seed=0), torch.no_grad(), observed(self.model) as calls:
-            self.through.outputs(batch)
+        with self._evaluating(), observed(self.model) as calls:
+            self.losses.outputs(batch)
         return calls
+
+    @contextlib.contextmanager
+    def _evaluating(self, seed: int = 0) -> Iterator[None]:
+        with passing(self.model, self.losses.precision, training=False, seed=seed), torch.no_grad():
+            yield
 
 
 def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> bool:

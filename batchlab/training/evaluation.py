@@ -13,6 +13,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.task import Batch, Task
 from batchlab.training.batches import length, slices
+from batchlab.training.contract import LOSS_SHAPE, METRIC_SHAPE
 from batchlab.training.halving import halved
 from batchlab.training.losses import Losses
 from batchlab.training.no_trace import leaving_no_trace
@@ -86,10 +87,7 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
             terms = _terms_of(state.task, batch)
             for name, values in _quantities(losses, batch).items():
                 if len(values) not in (sum(terms), len(terms)):
-                    raise BadRequest(
-                        f"the task's {name} has {len(values)} values for {len(terms)} examples, which count as "
-                        f"{sum(terms)} terms: it must have one per term, not averaged"
-                    )
+                    raise _uneven(name, len(values), len(terms), sum(terms))
                 own = terms if len(values) == sum(terms) else [1] * len(terms)
                 sums.setdefault(name, []).append(_summed(values, own))
                 counts.setdefault(name, []).extend(own)
@@ -99,6 +97,13 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
 def _quantities(losses: Losses, batch: Batch) -> dict[str, Tensor]:
     # float64, or the mean of a million terms would depend on how they were cut
     return {name: values.flatten().double() for name, values in losses.quantities(batch).items()}
+
+
+def _uneven(name: str, values: int, examples: int, count: int) -> BadRequest:
+    if name == "loss":
+        return BadRequest(LOSS_SHAPE.worded(shape=(values,), examples=examples, count=count).sentence)
+    kind = f"of shape {(values,)}"
+    return BadRequest(METRIC_SHAPE.worded(name=name, kind=kind, examples=examples, count=count).sentence)
 
 
 def _terms_of(task: Task, batch: Batch) -> list[int]:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import nn
 
-from batchlab.training.observing import Call, by_micro_batch, close, first_difference
+from batchlab.training.contract_passes import Parts
+from batchlab.training.observing import Call, by_micro_batch, first_difference
 from batchlab.verify.findings import ROUNDING, Cause, Kind
 from batchlab.verify.trial import Trial
 
@@ -73,7 +73,7 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
     if call.module is None:
         function = by_micro_batch(getattr(trial.task, call.path), call, parts)
         trial.task_in_pieces = {**trial.task_in_pieces, call.path: function}
-        divides = call.path == "loss" and _divides(call, parts, tolerance)
+        divides = call.path == "loss" and _of_batch(call, parts, tolerance).divided
         return replace(cause, remains=_left(trial), divides=divides)
     trial.frozen += group
     again = found()
@@ -118,9 +118,5 @@ def _named(kind: Kind, model: nn.Module, call: Call) -> tuple[Cause, list[nn.Mod
     return cause, list(group.values())
 
 
-def _divides(call: Call, parts: Sequence[Call], tolerance: float) -> bool:
-    """Whether the terms of a loss are a sum's that was divided by their number."""
-    whole, pieces = call.outputs[0], [part.outputs[0] for part in parts]
-    if whole.dim() != 1 or sum(map(len, pieces)) != len(whole):
-        return False
-    return close(whole, torch.cat([piece * (len(piece) / len(whole)) for piece in pieces]), tolerance)
+def _of_batch(loss: Call, parts: Sequence[Call], tolerance: float) -> Parts:
+    return Parts(loss.outputs[0], [part.outputs[0] for part in parts], tolerance)

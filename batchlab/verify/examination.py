@@ -9,7 +9,9 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
-from batchlab.training.batches import Batches, gather, rebuilt, stream_seed, tensors
+from batchlab.training.batches import Batches, gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, listed, refuse
+from batchlab.training.contract_passes import training_pass
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
@@ -17,6 +19,7 @@ from batchlab.verify.findings import Difference, Findings
 from batchlab.verify.trial import Trial
 
 BATCHES = 5  # the run's first ones
+EXAMPLES = 8  # that are passed before anything is compared
 
 
 def examine(config: RunConfig) -> Findings:
@@ -28,6 +31,9 @@ def examine(config: RunConfig) -> Findings:
     device = assembly.prepare_process(config)
     state = assembly.assemble(config, assembly.build_data(config, device)).state
     task, train = state.task, state.train
+    seen = training_pass(state.losses, gather(train, torch.arange(min(EXAMPLES, length(train))))).completed()
+    refuse(ONE_PER_TERM, seen)
+    refuse(GRADIENT, seen)
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
     total = BATCHES * batch_size
@@ -76,7 +82,5 @@ def _in_float64(batch: Batch) -> Batch:
 
 def _refuse_nan(difference: Difference) -> None:
     if any(math.isnan(value) for value in difference.each):
-        raise BadRequest(
-            f"the gradient of a whole batch is not finite at the initial weights ({difference.number_format}): there "
-            "is nothing to compare; look at the data, the loss and the scale of the weights"
-        )
+        layers = [layer or "the model itself" for layer, value in difference.layers.items() if math.isnan(value)]
+        raise BadRequest(NOT_FINITE.worded(names=listed(layers)).sentence)

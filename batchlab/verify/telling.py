@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from batchlab.config import RunConfig, target_name
 from batchlab.printable import aligned, number, printable
+from batchlab.training.contract import ADDS_UP, BY_ITSELF, DIVIDED
 from batchlab.verify.findings import Cause, Findings, Kind
 
 MIB = 2**20
@@ -65,11 +66,9 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
     where = _where(cause)
     if cause.kind is Kind.COUNT:
         whole, *parts = cause.counts
-        yield (
-            f"Cause: the task's count: {whole:,} terms in a whole batch, and {sum(parts):,} in its micro-batches "
-            f"together. {_left(cause, 'With the examples counted instead')}"
-        )
-        yield "What to do: count(batch) must say how many terms the loss has for that batch, so that it adds up."
+        breach = ADDS_UP.worded(whole=whole, parts=sum(parts))
+        yield f"Cause: {breach.what}. {_left(cause, 'With the examples counted instead')}"
+        yield f"What to do: {breach.advice}."
     elif cause.kind is Kind.RANDOM:
         yield f"Cause: {where} draws random numbers, and other ones in other passes. {_left(cause, _without(cause))}"
         yield (
@@ -88,15 +87,9 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
         yield f"Cause: {where} takes mean and variance {together}. {_left(cause, _without(cause))}"
         yield from _about_batch_norm(findings, config)
     elif cause.what == "loss" and not cause.paths:
-        divided = " Its terms are divided by their number: it is a mean already." if cause.divides else ""
-        yield (
-            f"Cause: the task's loss: a term depends on which other examples are in the batch.{divided} "
-            f"{_left(cause, _without(cause))}"
-        )
-        yield (
-            "What to do: return the loss of each term by itself, not averaged (reduction='none'); batchlab takes the "
-            "mean. A loss that compares examples with each other has the micro-batch as its batch: accumulate=1."
-        )
+        breach = (DIVIDED if cause.divides else BY_ITSELF).worded()
+        yield f"Cause: {breach.what}. {_left(cause, _without(cause))}"
+        yield f"What to do: {breach.advice}."
     else:
         yield (
             f"Cause: {where} gives the same examples another output in a micro-batch than in the whole batch"

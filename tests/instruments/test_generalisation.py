@@ -89,7 +89,7 @@ def test_tokens_are_counted_for_the_example_they_belong_to(time_first):
 
 def test_a_loss_that_is_averaged_is_refused():
     task = Task(train=(torch.ones(6, 1),), val=(torch.ones(6, 1),), loss=lambda outputs, batch: outputs.mean()[None])
-    with pytest.raises(BadRequest, match="loss has 1 values for 4 examples, which count as 4 terms"):
+    with pytest.raises(BadRequest, match=r"the loss has shape \(1,\) for 4 examples that count as 4 terms"):
         by_example(standing(torch.nn.Linear(1, 1), task), task.val, 4)
 
 

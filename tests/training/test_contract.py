@@ -1,0 +1,251 @@
+"""The contract with a task: its clauses are found by passes of a few examples, and three examinations say the same."""
+
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from plain_defaults import configured
+
+from batchlab import BadRequest, Task, preflight
+from batchlab.check import examination as check
+from batchlab.training.contract import (
+    ADDS_UP,
+    BY_ITSELF,
+    DIVIDED,
+    GRADIENT,
+    METRICS,
+    NUMBER_FORMATS,
+    ONE_PER_TERM,
+    Severity,
+    first_breach,
+    refuse,
+)
+from batchlab.training.contract_passes import Parts, training_pass, validation_pass
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
+from batchlab.verify import examination as verify
+
+REFUSED, WRONG, BETTER = Severity.REFUSED, Severity.WRONG, Severity.BETTER
+
+
+def made(loss=None, model=None, dtype=torch.float32, **changes):
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    task = Task.classification((x, (x[:, 0] > 0).long()), (x, (x[:, 0] > 0).long()), **changes)
+    if loss is not None:
+        task = Task.classification(task.train, task.val, loss=loss, **changes)
+    torch.manual_seed(0)
+    return Losses(model or torch.nn.Linear(4, 2), task, Precision("fp32", CpuDevice()))
+
+
+def small(losses):
+    return tuple(t[:8] for t in losses.task.train)
+
+
+def mean(outputs, batch):
+    return F.cross_entropy(outputs, batch[1])
+
+
+def table(outputs, batch):
+    return outputs[:, :1] - batch[1]
+
+
+def per_class(outputs, batch):
+    return F.cross_entropy(outputs, batch[1], reduction="none").repeat(2)
+
+
+def number(outputs, batch):
+    return F.cross_entropy(outputs, batch[1]).item()
+
+
+def detached(outputs, batch):
+    return F.cross_entropy(outputs.detach(), batch[1], reduction="none")
+
+
+def not_a_number(outputs, batch):
+    return F.cross_entropy(outputs, batch[1], reduction="none") * float("nan")
+
+
+def constant(outputs, batch):
+    return 0 * outputs.sum(1)
+
+
+def of_another(outputs, batch):
+    return (ELSEWHERE * torch.ones(len(outputs))).square()
+
+
+ELSEWHERE = torch.nn.Parameter(torch.ones(()))
+
+
+@pytest.mark.parametrize(
+    ("loss", "severity", "sentence"),
+    [
+        (number, REFUSED, "the task's loss returns a float: it must return a tensor of one loss per term, shape (8,)"),
+        (mean, REFUSED, "the loss of 8 examples is one number, averaged or summed already: return one loss per term"),
+        (table, REFUSED, "the loss has shape (8, 8), every output beside every target by broadcasting: bring outputs"),
+        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: it must be one loss per"),
+        (detached, REFUSED, "no gradient reaches the weights, as the loss has no graph behind it: take .detach()"),
+        (of_another, REFUSED, "no gradient reaches any of the model's parameters: take .detach()"),
+        (
+            not_a_number,
+            WRONG,
+            "the gradient is nan or inf at weight, bias, at the initial weights: look for a division",
+        ),
+        (constant, WRONG, "the gradient is zero everywhere: look for a constant output"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_loss_that_breaks_the_contract_is_found_and_refused_where_nothing_can_be_measured(loss, severity, sentence):
+    losses = made(loss)
+    clauses = (*ONE_PER_TERM, *GRADIENT)
+
+    seen = training_pass(losses, small(losses)).completed()
+
+    breach = first_breach(clauses, seen)
+    assert breach is not None
+    assert breach.sentence.startswith(sentence)
+    assert breach.severity is severity
+    if severity is not REFUSED:
+        refuse(clauses, seen)  # it trains, and what comes of it is a result
+        return
+    with pytest.raises(BadRequest) as refusal:
+        refuse(clauses, seen)
+    assert str(refusal.value) == breach.sentence
+
+
+def test_a_task_that_keeps_the_contract_breaks_no_clause():
+    losses = made()
+    seen = training_pass(losses, small(losses)).completed()
+
+    assert first_breach((*ONE_PER_TERM, *GRADIENT, *NUMBER_FORMATS), seen) is None
+    assert first_breach(METRICS, validation_pass(losses, small(losses))) is None
+    outputs = losses.model(small(losses)[0])
+    plain = torch.autograd.grad(F.cross_entropy(outputs, small(losses)[1]), [*losses.model.parameters()])
+    assert all(torch.allclose(found, own) for found, own in zip(seen.gradients.values(), plain, strict=True))
+    assert all(p.grad is None for p in losses.model.parameters())
+
+
+def test_where_the_users_code_raised_is_known_and_what_it_said():
+    def refuses(model, batch):
+        raise RuntimeError("no, thanks")
+
+    for changes, where in (({"forward": refuses}, "forward"), ({"loss": refuses}, "loss")):
+        losses = made(**changes)
+        seen = training_pass(losses, small(losses))
+        assert seen.failed == where
+        assert seen.words.startswith("RuntimeError: no, thanks (test_contract.py, line ")
+        with pytest.raises(RuntimeError, match="no, thanks"):
+            seen.completed()
+
+
+def test_metrics_are_one_value_per_term_and_a_target_needs_their_direction():
+    for metrics, severity, said in (
+        ({"m": lambda out, batch: out.mean()}, REFUSED, "the metric 'm' is of shape () for 8 examples that count as 8"),
+        (
+            {"m": lambda out, batch: 0.5},
+            REFUSED,
+            "the metric 'm' is a float for 8 examples that count as 8 terms: retu",
+        ),
+        (
+            {"m": lambda out, batch: out[:, 0]},
+            BETTER,
+            "is a higher m better? No target can name it: say higher_is_bett",
+        ),
+    ):
+        losses = made(metrics=lambda out, batch, given=metrics: {name: of(out, batch) for name, of in given.items()})
+        breach = first_breach(METRICS, validation_pass(losses, small(losses)))
+        assert breach is not None
+        assert breach.sentence.startswith(said)
+        assert breach.severity is severity
+
+
+def test_number_formats_that_precision_cannot_honour_are_found():
+    wide = made(dtype=torch.float64)
+    cast = made(dtype=torch.float64, forward=lambda model, batch: model(batch[0].float()))
+    double = made(model=torch.nn.Linear(4, 2).double(), dtype=torch.float64)
+    found = [first_breach(NUMBER_FORMATS, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
+
+    said = [(breach.severity, breach.what) for breach in found if breach is not None]
+    assert [severity for severity, _ in said] == [WRONG, BETTER, WRONG]
+    assert said[0][1].startswith("tensor 0 of the data is float64, and the weights are float32: RuntimeError: ")
+    assert said[1][1] == "tensor 0 of the data is float64, and the weights are float32: twice the memory, for digits " \
+        "that no step sees"  # fmt: skip
+    assert said[2][1].startswith("the weights are float64 (weight and 1 more), so that no precision=")
+
+
+def test_a_loss_that_is_divided_by_its_number_is_told_from_one_that_compares_its_examples():
+    each = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    for whole, parts, expected in (
+        (each / 4, [each[:2] / 2, each[2:] / 2], DIVIDED),
+        (each + 1, [each[:2], each[2:]], BY_ITSELF),
+        (each, [each[:2], each[2:3]], ADDS_UP),
+    ):
+        seen = Parts(whole, parts, tolerance=1e-3)
+        breach = first_breach([ADDS_UP, DIVIDED, BY_ITSELF], seen)
+        assert breach is not None
+        assert breach.what == expected.what.format(whole=4, parts=3)
+
+
+# The three examinations
+
+
+def averaged():
+    return made(mean).task
+
+
+def broadcast():
+    return made(table).task
+
+
+def cut():
+    return made(detached).task
+
+
+def config_of(data):
+    return configured(
+        data={"_target_": f"{__name__}.{data}"},
+        model={"_target_": "torch.nn.Linear", "in_features": 4, "out_features": 2},
+        trust=["torch"], device="cpu", batch_size=16, micro_batch_size=8,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("data", ["averaged", "broadcast", "cut"])
+def test_preflight_check_and_verify_say_the_same_of_what_none_of_them_can_use(data):
+    config = config_of(data)
+
+    problems, _ = preflight.examine([config])
+    wrong = [f"{f.what}: {f.mend}" for f in check.examine(config).findings if f.level.name == "WRONG"]
+    with pytest.raises(BadRequest) as refusal:
+        verify.examine(config)
+
+    assert len(problems) == len(wrong) == 1
+    said = {re.sub(r"\b[28]\b", "all", text) for text in (*problems, *wrong, str(refusal.value))}  # that each passes
+    assert len(said) == 1, said
+
+
+class Counted(torch.nn.Linear):
+    passes: list = []  # noqa: RUF012 - of the class: preflight builds the model
+
+    def __init__(self):
+        super().__init__(4, 2)
+
+    def forward(self, x):
+        self.passes.append((len(x), self.training))
+        return super().forward(x)
+
+
+def right():
+    return made().task
+
+
+def test_preflight_makes_one_pass_of_training_and_one_of_validation():
+    Counted.passes.clear()
+    config = configured(
+        data={"_target_": f"{__name__}.right"}, model={"_target_": f"{__name__}.Counted"}, device="cpu", batch_size=16
+    )
+
+    problems, _ = preflight.examine([config])
+
+    assert problems == []
+    assert Counted.passes == [(2, True), (2, False)]
