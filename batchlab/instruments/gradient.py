@@ -1,13 +1,12 @@
 """How large the gradient is."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from batchlab.instruments.instrument import Instrument, check_count
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.training.batches import gather, length, split, stream_seed
 from batchlab.training.no_trace import leaving_no_trace
@@ -39,10 +38,10 @@ class Gradient(Instrument):
         gradients = batch_gradient(state, index, self.micro_batch_size)
         yield state.measurement("train/gradient_norm", norm(list(gradients.values())).item())
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {"generator": self._generator.get_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
 
 

@@ -4,14 +4,13 @@ import contextlib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from batchlab.instruments.gradient import batch_gradient, norm
 from batchlab.instruments.instrument import Instrument, check_count
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.samples import positive_mean, sample_mean
 from batchlab.science.uncertainty import Interval
@@ -79,10 +78,10 @@ class GradientStatistics(Instrument):
         for name, seen in found.items():
             yield state.measurement(name, seen.value, low=seen.low, high=seen.high, n=seen.n)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {"generator": self._generator.get_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
 
     def _half_squared_distance(self, state: RunState) -> float:

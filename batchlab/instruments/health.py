@@ -1,8 +1,7 @@
 """Whether the numbers still mean something."""
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,7 +9,7 @@ from torch import Tensor
 from batchlab.errors import Diverged
 from batchlab.instruments.instrument import Instrument
 from batchlab.instruments.training_loss import FOLD
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 
@@ -108,7 +107,7 @@ class Health(Instrument):
             self._applied = self._applied or not all(bool(skip) for skip in self._skips)
             self._skips = []
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         self._fold_counts()
         return {
             "initial": self._initial,
@@ -120,7 +119,7 @@ class Health(Instrument):
             "applied": self._applied,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._initial, self._window_starts, self._applied = state["initial"], state["window_starts"], state["applied"]
         self._sums, self._unfolded = list(state["sums"]), list(state["unfolded"])
         self._counts = [torch.tensor(state["counts"])] if state["counts"] else []

@@ -1,10 +1,9 @@
 """What an instrument is."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from batchlab.errors import BadRequest
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.training.state import RunState, empty
 from batchlab.training.updates.update import Outcome
@@ -53,10 +52,10 @@ class Instrument:
         del state
         yield from ()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What resuming needs; empty where the instrument keeps nothing between measurements."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """The inverse of `state_dict`."""
         del state

@@ -1,8 +1,7 @@
 """How much of a gradient is noise."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from batchlab.instruments.hessian_forms import hessian_forms
 from batchlab.instruments.instrument import Instrument, check, check_count, is_count
 from batchlab.instruments.per_example import examples_at_once, freeze_statistics, per_example_norms, refuse_company
 from batchlab.instruments.unit_gradients import Scale, adam_scale, micro_batch_norms
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
@@ -130,10 +129,10 @@ class GradientNoiseScale(Instrument):
                 scale = seen(small[0][:, columns].sum(-1), big[0][:, columns].sum(-1))
                 yield self._told(state, f"scale_examples.{layer}", scale)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {"generator": self._generator.get_state()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
 
     def _sizes(self, population: int) -> tuple[int, int]:

@@ -1,8 +1,7 @@
 """How sharp the minimum is: at the end, and wherever the training loss first comes down to given levels."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -10,7 +9,7 @@ from batchlab.config.values import is_finite
 from batchlab.errors import BadRequest
 from batchlab.instruments.hessian import loss_surface
 from batchlab.instruments.instrument import Instrument, check, is_count
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.curvature import extreme_eigenvalues, trace
 from batchlab.science.sharpness import asam, keskar, sam
@@ -94,10 +93,10 @@ class Sharpness(Instrument):
         data = self._data(state)
         yield from self._measured(state, data, "sharpness", self._loss(state, data))
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {"levels": list(self._levels)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._levels = list(state["levels"])
 
     def _data(self, state: RunState) -> Batch:

@@ -1,10 +1,9 @@
 """How fast it trains."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from batchlab.instruments.instrument import Instrument
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.uncertainty import median_interval
 from batchlab.training.busy import busy_share_of
@@ -68,10 +67,10 @@ class Throughput(Instrument):
         state.note("speed/device_busy_share is not measured: the passes for it do not fit the memory")
         return None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {"mark": self._mark, "windows": self._windows}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         examples, steps, seconds = state["mark"]
         self._mark = (examples, steps, seconds)
         self._windows = [tuple(window) for window in state["windows"]]

@@ -1,13 +1,12 @@
 """The training loss, as the optimizer saw it."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from batchlab.instruments.instrument import Instrument
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
@@ -56,7 +55,7 @@ class TrainingLoss(Instrument):
     def _terms(self) -> float:
         return self._count + (torch.stack(self._counts).sum().item() if self._counts else 0)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         # Tensors as they are, or a loss in float64 would come back rounded.
         return {
             "sums": list(self._sums),
@@ -65,6 +64,6 @@ class TrainingLoss(Instrument):
             "steps_skipped": self.steps_skipped,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         self._sums, self._skips = list(state["sums"]), list(state["skips"])
         self._counts, self._count, self.steps_skipped = [], state["count"], state["steps_skipped"]

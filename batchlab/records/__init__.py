@@ -10,6 +10,8 @@ from batchlab.records.quantity import Quantity
 
 SCHEMA_VERSION = 1
 
+StateDict = Mapping[str, Any]  # what a part of a run needs to be resumed: values that a checkpoint can hold, by name
+
 
 class RunStatus(StrEnum):
     """How a run ended; `running` while it lives."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from batchlab.errors import BadRequest
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.training.devices.device import Device
 from batchlab.training.phase import CHECKPOINT
@@ -187,10 +187,10 @@ class Checkpointer:
         del state
         yield from ()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         del state
 
 

@@ -2,9 +2,9 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
+from batchlab.records import StateDict
 from batchlab.training.devices.device import Peaks
 from batchlab.training.first_error import finally_do
 
@@ -45,11 +45,11 @@ class Meter:
         """The highest level of each kind of memory while training, by the last pause, as far as `peaks` looked."""
         return dict(self._highest)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What resuming needs: seconds and marks so far."""
         return {"seconds": self.seconds, "measuring_seconds": self.measuring_seconds, "highest": dict(self._highest)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """The inverse of `state_dict`, before `start`."""
         self._seconds, self.measuring_seconds = state["seconds"], state["measuring_seconds"]
         self._highest = dict(state["highest"])

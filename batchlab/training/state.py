@@ -1,13 +1,13 @@
 """What a run is made of while it trains, and the socket that instruments plug into."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from batchlab.records import Measurement
+from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.task import Task
 from batchlab.training.devices.device import Device
@@ -95,8 +95,8 @@ class Plug(Protocol):
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         """Once, after the last `measure`: what the run as a whole comes to."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> StateDict:
         """What resuming needs."""
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: StateDict) -> None:
         """The inverse of `state_dict`."""
