@@ -40,6 +40,7 @@ AMBIGUOUS = (
     "no valid convolution algorithms available in cudnn",
     "cublas_status_not_initialized when calling `cublascreate",
     "hipblas_status_not_initialized when calling `hipblascreate",
+    "could not create a primitive",  # oneDNN's, on the CPU
 )
 TEXTS = (*CERTAIN, *AMBIGUOUS)
 # Host memory that could not be page-locked for copies to the device: CUDA says "out of memory" of it too, and the
