@@ -13,6 +13,8 @@ from multiprocessing.context import ForkServerProcess
 from types import ModuleType
 from typing import TypeVarTuple
 
+from batchlab.errors import BadRequest
+
 ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
 AFTER_A_KILL = 5.0  # seconds
 Arguments = TypeVarTuple("Arguments")
@@ -48,14 +50,20 @@ class WarmServer:
         """A child running `target(connection, *arguments)`, and the parent's end of the connection.
 
         To the child `devices`, UUIDs of GPUs, are the only ones there are, and the first is its `cuda`: the config it
-        runs never names one. None: `self.gpu`.
+        runs never names one. None: `self.gpu`. BadRequest where the server has ended of what it imports.
         """
         self.warm_up()
         ours, theirs = self._context.Pipe(duplex=True)
         seen = devices or ([] if self.gpu is None else [self.gpu])
         process = self._context.Process(target=_seeing, args=(theirs, seen, target, *arguments), daemon=True)
-        with _no_main():
-            process.start()
+        try:
+            with _no_main():
+                process.start()
+        except (EOFError, ConnectionError):  # its traceback is on stderr
+            raise BadRequest(
+                "the process that imports PyTorch for all points ended of an error, which stands above: "
+                "`batchlab doctor` says what is wrong with the installation"
+            ) from None
         theirs.close()
         return process, ours
 
