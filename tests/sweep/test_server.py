@@ -1,13 +1,11 @@
 """The warm server: what becomes of a sweep where it cannot import what it is to import."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 SCRIPT = """
-import sys
-
-sys.path.insert(0, sys.argv[1])
 from batchlab.errors import BadRequest
 from batchlab.sweep import server
 
@@ -24,8 +22,10 @@ with server.WarmServer() as warm:
 def test_a_server_that_cannot_import_pytorch_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("raise OSError('libcudart.so.13: cannot open shared object file')")
 
-    command = [sys.executable, "-c", SCRIPT, str(tmp_path)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    ours = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((ours, str(tmp_path)))}
+    command = [sys.executable, "-c", SCRIPT]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("the process that imports PyTorch for all points ended of an error")
