@@ -95,7 +95,7 @@ def test_a_point_that_fails_is_a_record_and_no_exception(here: Path) -> None:
 
 
 def test_an_interrupted_study_is_a_keyboard_interrupt(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlab.hydra_app.calling.conducted", lambda points: (130, points))
+    monkeypatch.setattr("batchlab.hydra_app.calling.conducted", lambda points, sweep: (130, points))
 
     with pytest.raises(KeyboardInterrupt):
         batchlab.run_study(SHORT)
