@@ -72,6 +72,7 @@ def _what_pytorch_says(asked: str) -> Exception:
 def _in_words(error: Exception) -> tuple[str, str]:
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     if is_out_of_memory(error):
+        said = said.partition(" Of the allocated memory")[0]  # what to set in PyTorch is no help against other programs
         return f"its memory is full ({said})", f"wait for the programs that nvidia-smi lists, or {CHOOSE}"
     for text, meaning, instead in KNOWN:
         if text in str(error).lower():

@@ -10,7 +10,7 @@ import torch
 from batchlab.config import RunConfig, key, to_dict
 from batchlab.config.options import MEMORY, MICRO_BATCHES, PARTS, SPEED
 from batchlab.config.plan import plan
-from batchlab.errors import BatchlabError
+from batchlab.errors import BadRequest, BatchlabError
 from batchlab.instruments.panel import build_instruments
 from batchlab.printable import counted
 from batchlab.recording.environment import environment
@@ -97,6 +97,7 @@ def _build(config: RunConfig) -> Parts:
     refuse(GRADIENT, seen)
     measured = validation_pass(losses, gather(val, torch.arange(min(2, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
+    _refuse_other_settings(config)
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
     facts = Facts(
         data_fingerprint=data.fingerprint,
@@ -105,6 +106,21 @@ def _build(config: RunConfig) -> Parts:
     )
     metrics = ("val/loss", *(f"val/{name}" for name in measured.metrics))
     return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, two), facts)
+
+
+def _refuse_other_settings(config: RunConfig) -> None:
+    """BadRequest where the user's code has changed, for the whole process, what the config promises of it."""
+    threads = torch.get_num_threads()
+    if threads != config.threads:
+        raise BadRequest(
+            f"threads={config.threads} was asked for, and the code of the model or the data sets {threads} "
+            f"(torch.set_num_threads): take that line out, or use threads={threads}"
+        )
+    if config.deterministic and not torch.are_deterministic_algorithms_enabled():
+        raise BadRequest(
+            "deterministic=true was asked for, and the code of the model or the data switches it off "
+            "(torch.use_deterministic_algorithms): take that line out, or use deterministic=false"
+        )
 
 
 def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:

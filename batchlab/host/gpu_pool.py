@@ -48,7 +48,7 @@ def gpus_for(
     allowed, sure = let_through(found, environ)
     usable = [gpu for gpu in (*instances(allowed), *_whole(allowed)) if not unusable(gpu)]
     if len(usable) < jobs:
-        raise BadRequest(_too_few(config, jobs, counted(len(usable), "device")))
+        raise BadRequest(_too_few(config, jobs, counted(len(usable), "device"), most=len(usable)))
     if VISIBLE in environ and not sure and len(models(allowed)) > 1:
         raise BadRequest(
             f"{VISIBLE}={environ[VISIBLE]} names GPUs of several models by their numbers, which depend on {ORDER}: "
@@ -80,8 +80,9 @@ def _of_one_model(gpus: Sequence[Gpu], jobs: int) -> tuple[Gpu, ...]:
     return next((kind for kind in kinds if len(kind) >= jobs), tuple(gpus))
 
 
-def _too_few(config: RunConfig, jobs: int, there: str) -> str:
-    return f"jobs={jobs} points at once need a GPU each, and device={config.device} is {there} here: use jobs=1"
+def _too_few(config: RunConfig, jobs: int, there: str, *, most: int = 1) -> str:
+    needed = f"jobs={jobs} points at once need a GPU each, and device={config.device} is {there} here"
+    return f"{needed}: use jobs={max(1, most)}"
 
 
 def _check_cores(config: RunConfig, jobs: int) -> None:

@@ -45,7 +45,7 @@ def or_on_cpu(points: Sequence[Point], do: Callable[[Sequence[Point]], Answer]) 
         if any(point.config.device != "cpu" and not point.auto for point in points):
             raise
         sys.stdout.flush()
-        sys.stderr.write(f"device=auto uses the CPU: {unusable.why}; {unusable.instead}\n")
+        sys.stderr.write(f"device=auto uses the CPU: the GPU cannot be used, as {unusable.why}; {unusable.instead}\n")
     on_cpu = [replace(p, config=replace(p.config, device="cpu"), auto=False) if p.auto else p for p in points]
     return do(on_cpu), on_cpu
 

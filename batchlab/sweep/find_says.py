@@ -50,7 +50,7 @@ def mib(size: float | None) -> str:
 
 def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
     yield _of_the_largest(search, found, largest)
-    yield _of_the_prediction(found)
+    yield _of_the_prediction(search, found)
     if (line := line_through(search.probes)) is not None:
         yield _of_the_line(line)
     if search.account is not None:
@@ -101,8 +101,10 @@ def _of_the_largest(search: Search, found: Found, largest: int) -> str:
     return text + f"{larger.size:,} did not ({SAYS[larger.outcome]}{f' in {larger.phase}' if larger.phase else ''})."
 
 
-def _of_the_prediction(found: Found) -> str:
+def _of_the_prediction(search: Search, found: Found) -> str:
     predicted, error = found.predicted, found.error
+    if predicted is None and found.larger is None:
+        return f"Nothing was predicted: the sizes that were tried reach at_most={search.at_most}, and all of them fit."
     if predicted is None:
         return "The small probes predicted nothing: their bytes did not grow with the micro-batch."
     doubt = "two probes give no interval"

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ALWAYS = (VALIDATION_LOSS.name, TRAINING_SPEED.name, PEAKS[0].name)
+CUT_OFF = (RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED)  # their few steps are no speed to compare with
 STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
 
 
@@ -123,7 +124,8 @@ def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[s
 
 def _relative(records: Sequence[RunRecord]) -> list[str]:
     """Each speed over the mean speed of the smallest batch size of its kind, where the kind has several sizes."""
-    speeds = [None if record.shared_machine else measured(record, TRAINING_SPEED) for record in records]
+    no_speed = [record.shared_machine or record.status in CUT_OFF for record in records]
+    speeds = [None if out else measured(r, TRAINING_SPEED) for r, out in zip(records, no_speed, strict=True)]
     kinds: dict[str, dict[int, list[float]]] = {}
     for record, speed in zip(records, speeds, strict=True):
         if speed is not None:

@@ -85,6 +85,7 @@ def work(connection: Connection, job: Job, sweep: SweepConfig) -> None:
                 with contextlib.suppress(OSError):  # the log may lie on a full disk
                     sys.stderr.write(text + "\n")
 
+        at_once = sweep.jobs > 1 and point.config.device == "cpu"  # also where leases cannot tell
         with leased(point.config.device, gpu_of(point.config.device)) as lease:
             record = run(
                 point.config,
@@ -93,7 +94,7 @@ def work(connection: Connection, job: Job, sweep: SweepConfig) -> None:
                 sweep=sweep,
                 listener=Reporter(),
                 stopping=stop.is_set,
-                shared=lease.shared,
+                shared=lambda: lease.shared() or (at_once and bool(lease.unknown)),
             )
     except RunIsHeld as held:
         send(connection, Held(run_id, held.by))

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -285,6 +286,13 @@ def test_a_speed_is_relative_to_the_smallest_batch_size_on_the_same_model() -> N
 
     assert cells(table, "speed") == ["1.00x", "3.00x", "1.00x", "2.00x"]
     assert "Measured on A (2 points), B (2 points): speeds and peaks of one are not compared with another's." in table
+
+
+@pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED])
+def test_what_was_cut_off_is_no_speed_to_be_relative_to(status: RunStatus) -> None:
+    cut_off = replace(on("A", 8, 100.0), status=status)
+
+    assert cells(shown([cut_off, on("A", 32, 300.0), on("A", 64, 600.0)]), "speed") == ["-", "1.00x", "2.00x"]
 
 
 def test_the_device_is_named_below_and_which_of_several_it_was_is_no_setting() -> None:

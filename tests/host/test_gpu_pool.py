@@ -75,6 +75,11 @@ def test_more_points_at_once_than_gpus_are_refused(api: FakeNvml, device: str, j
         given(api, device=device, jobs=jobs)
 
 
+def test_as_many_points_at_once_as_there_are_gpus_are_offered() -> None:
+    with pytest.raises(BadRequest, match=r"device=cuda is 4 devices here: use jobs=4$"):
+        given(four(), device="cuda", jobs=9)
+
+
 def test_each_instance_of_a_divided_gpu_is_one_to_give() -> None:
     """CUDA shows one process the first alone, and each point is a process."""
     found = gpus_for(configured(device="cuda"), 2, environ={}, driver=read_driver(divided("MIG-1", "MIG-2")))

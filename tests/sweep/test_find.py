@@ -314,6 +314,13 @@ def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_said(lab):
     assert "Memory does not rise steadily: 64 did not fit, although larger sizes did." in list(sentences(search))
 
 
+def test_where_all_sizes_fit_it_does_not_say_that_their_bytes_did_not_grow(lab):
+    said = list(sentences(searched(lab, probe, at_most=4)))
+
+    assert "Nothing was predicted: the sizes that were tried reach at_most=4, and all of them fit." in said
+    assert not [sentence for sentence in said if "did not grow" in sentence]
+
+
 def test_speeds_of_company_are_not_compared(lab):
     search = searched(lab, lambda size: probe(size, shared_machine=True), at_most=64, knee=Knee(8, 8, 8, 16, 100.0))
 

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -175,6 +177,23 @@ def test_points_at_once_are_marked_as_sharing_the_machine(lab, monkeypatch):
     assert [record.shared_machine for record in outcome.records] == [True, True]
     alone = lab.run(*(lab.point(*BASE, f"seed={seed}") for seed in (0, 1)))
     assert [record.shared_machine for record in alone.records] == [False, False]
+
+
+@pytest.mark.slow  # a server of its own, whose environment has no folder for leases
+def test_points_at_once_are_marked_where_leases_cannot_tell(tmp_path):
+    words = ["sweep", "device=cpu", "batch_size=64", "seed=0,1", "jobs=2", "steps=2", "report=false", "study=here"]
+    done = subprocess.run(
+        [sys.executable, "-m", "batchlab.cli.main", *words],
+        cwd=tmp_path,
+        env={**os.environ, "XDG_RUNTIME_DIR": "/proc/1"},  # nobody makes a folder there
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in tmp_path.glob("runs/here/*/record.json")]
+    assert [record["shared_machine"] for record in records] == [True, True]
 
 
 def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):

@@ -1,6 +1,7 @@
 """What an fp32 product runs in is the run's to say, whatever a model's file has said to PyTorch before."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -131,6 +132,46 @@ def test_code_that_switches_what_a_run_trains_in_is_refused(precision, said):
             Precision(precision, device).training(),
         ):
             SAYINGS[said]()
+
+
+class Threaded(Net):
+    """A model that takes more of the machine than it was given."""
+
+    def forward(self, x):
+        torch.set_num_threads(2)
+        return super().forward(x)
+
+
+class Undetermined(Net):
+    """A model that allows kernels whose result varies."""
+
+    def forward(self, x):
+        torch.use_deterministic_algorithms(False)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (
+            "Threaded",
+            r"^threads=1 was asked for, and the code .* sets 2 \(torch.set_num_threads\): .* or use threads=2$",
+        ),
+        ("Undetermined", r"^deterministic=true was asked for, .* switches it off .*, or use deterministic=false$"),
+    ],
+)
+def test_preflight_refuses_code_that_changes_what_the_config_promises_of_the_process(model, says, tmp_path):
+    config = tiny(tmp_path, deterministic=True)
+    threads = torch.get_num_threads()
+    try:
+        quiet, _ = examine([config])
+        (problem,), _ = examine([dataclasses.replace(config, model={"_target_": f"{__name__}.{model}"})])
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+
+    assert quiet == []
+    assert re.search(says, problem)
 
 
 class Switching(Net):
