@@ -286,7 +286,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
     assert final[0].run_id != chosen.run_id
-    assert "device=auto uses the CPU: its memory is full; wait\n" in capsys.readouterr().err
+    assert "device=auto uses the CPU: the GPU cannot be used, as its memory is full; wait\n" in capsys.readouterr().err
 
 
 def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[list[str]]) -> None:
