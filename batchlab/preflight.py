@@ -31,6 +31,7 @@ from batchlab.training.losses import Losses
 from batchlab.training.user_errors import in_the_users_words
 
 TRIED = SPEED | MEMORY | PARTS  # what moves one of them is executed by other code; another seed or learning rate is not
+PASSED = 3  # examples: BatchNorm takes no single one, and a shape is looked at once more with one example less
 AUGMENTED = 8  # examples, to see whether the task's `augment` makes the same of them again
 
 
@@ -91,11 +92,11 @@ def _build(config: RunConfig) -> Parts:
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
-    losses, two = Losses(model, task, precision), _two_examples(train, task, config.seed, device)
-    seen = training_pass(losses, two).completed()
+    losses, few = Losses(model, task, precision), _few_examples(train, task, config.seed, device)
+    seen = training_pass(losses, few).completed()
     refuse(ONE_PER_TERM, seen)
     refuse(GRADIENT, seen)
-    measured = validation_pass(losses, gather(val, torch.arange(min(2, length(val)))), config.eval_precision)
+    measured = validation_pass(losses, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
     _refuse_other_settings(config)
     directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
@@ -105,7 +106,7 @@ def _build(config: RunConfig) -> Parts:
         device_name=device.name() or environment().get("cpu"),
     )
     metrics = ("val/loss", *(f"val/{name}" for name in measured.metrics))
-    return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, two), facts)
+    return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, few), facts)
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
@@ -123,12 +124,12 @@ def _refuse_other_settings(config: RunConfig) -> None:
         )
 
 
-def _two_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
+def _few_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
     """As training would have them. Copies: what the user's code does to a batch must not come to the set."""
     if task.augment is None:
-        return gather(train, torch.arange(min(2, length(train))))
+        return gather(train, torch.arange(min(PASSED, length(train))))
     few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed, device)
-    return next(slices(few, 2))
+    return next(slices(few, PASSED))
 
 
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:

@@ -500,11 +500,32 @@ class NotANumber(nn.Module):
         return self.layer(x.flatten(1)) / 0
 
 
-def test_a_gradient_that_is_none_is_refused():
-    with pytest.raises(
-        BadRequest, match="the gradient is nan or inf at layer, at the initial weights: look for a division by zero"
-    ):
-        examine(config_of(accumulate=4, model={"_target_": f"{__name__}.NotANumber"}))
+class Spread(nn.Linear):
+    """Divides by the spread over the batch: of one example there is none."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(64, num_classes)
+
+    def forward(self, x):
+        x = x.flatten(1)
+        return super().forward(x) / ((x - x.mean(0)).square().sum() / (len(x) - 1)).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "said"),
+    [
+        (NotANumber, {"accumulate": 4}, "in float64 the gradient of the whole batch is nan or inf at layer.weight, "),
+        (
+            Spread,
+            {"batch_size": 4, "micro_batch_size": 1},
+            "in float64 the gradient of its micro-batches, not that of the whole, is nan or inf at weight, bias, at",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_gradient_that_is_none_is_refused_and_it_is_said_which(model, changes, said):
+    with pytest.raises(BadRequest, match=f"{said}.*: look for a division by zero"):
+        examine(config_of(**changes, model={"_target_": f"{__name__}.{model.__name__}"}))
 
 
 # The words

@@ -120,7 +120,7 @@ ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
         Severity.REFUSED,
         "the loss has shape {shape}, every output beside every target by broadcasting",
         "bring outputs and targets to one shape before they are compared, such as outputs.squeeze(1)",
-        _where(lambda seen: seen.shape == (seen.count, seen.count)),
+        _where(lambda seen: seen.is_a_square and seen.with_one_less().is_a_square),
     ),
     LOSS_SHAPE,
 )
@@ -145,9 +145,9 @@ def _idle(seen: "TrainingPass") -> list[str]:
 NOT_FINITE: "Clause[TrainingPass]" = Clause(
     "gradient",
     Severity.WRONG,
-    "the gradient is nan or inf at {names}, at the initial weights",
+    "{what} is nan or inf at {names}, at the initial weights",
     "look for a division by zero, a log or a square root of 0, and at the scale of the inputs",
-    lambda seen: {"names": listed(names)} if (names := _not_finite(seen)) else None,
+    lambda seen: {"what": "the gradient", "names": listed(names)} if (names := _not_finite(seen)) else None,
 )
 GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
     Clause(

@@ -39,6 +39,15 @@ class TrainingPass:
         return _shape(self.terms)
 
     @property
+    def is_a_square(self) -> bool:
+        """Whether there is a loss for each pair of terms."""
+        return self.count > 0 and self.shape == (self.count, self.count)
+
+    def with_one_less(self) -> "TrainingPass":
+        """A pass of all examples but the last."""
+        return training_pass(self.losses, next(slices(self.batch, max(1, self.examples - 1))))
+
+    @property
     def tensors(self) -> Sequence[Tensor]:
         """Of the batch."""
         return tensors(self.batch)

@@ -85,24 +85,25 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
         size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
         for batch in slices(data, size):
             terms = _terms_of(state.task, batch)
-            for name, values in _quantities(losses, batch).items():
+            for name, quantity in losses.quantities(batch).items():
+                values = _flat(quantity)
                 if len(values) not in (sum(terms), len(terms)):
-                    raise _uneven(name, len(values), len(terms), sum(terms))
+                    raise _uneven(name, tuple(quantity.shape), len(terms), sum(terms))
                 own = terms if len(values) == sum(terms) else [1] * len(terms)
                 sums.setdefault(name, []).append(_summed(values, own))
                 counts.setdefault(name, []).extend(own)
     return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
 
 
-def _quantities(losses: Losses, batch: Batch) -> dict[str, Tensor]:
+def _flat(quantity: Tensor) -> Tensor:
     # float64, or the mean of a million terms would depend on how they were cut
-    return {name: values.flatten().double() for name, values in losses.quantities(batch).items()}
+    return quantity.flatten().double()
 
 
-def _uneven(name: str, values: int, examples: int, count: int) -> BadRequest:
+def _uneven(name: str, shape: tuple[int, ...], examples: int, count: int) -> BadRequest:
     if name == "loss":
-        return BadRequest(LOSS_SHAPE.worded(shape=(values,), examples=examples, count=count).sentence)
-    kind = f"of shape {(values,)}"
+        return BadRequest(LOSS_SHAPE.worded(shape=shape, examples=examples, count=count).sentence)
+    kind = f"of shape {shape}"
     return BadRequest(METRIC_SHAPE.worded(name=name, kind=kind, examples=examples, count=count).sentence)
 
 
@@ -132,8 +133,8 @@ def _in_order(losses: Losses, data: Batch) -> bool:
     if losses.task.count is Task.count:
         return True
     pair = next(slices(data, 2))
-    together = _quantities(losses, pair)["loss"]
-    apart = torch.cat([_quantities(losses, one)["loss"] for one in slices(pair, 1)])
+    together = _flat(losses.quantities(pair)["loss"])
+    apart = torch.cat([_flat(losses.quantities(one)["loss"]) for one in slices(pair, 1)])
     return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
 
 

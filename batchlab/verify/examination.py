@@ -15,7 +15,7 @@ from batchlab.training.contract_passes import training_pass
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.verify.causes import find_causes
-from batchlab.verify.findings import Difference, Findings
+from batchlab.verify.findings import Findings
 from batchlab.verify.trial import Trial
 
 BATCHES = 5  # the run's first ones
@@ -34,6 +34,7 @@ def examine(config: RunConfig) -> Findings:
     seen = training_pass(state.losses, gather(train, torch.arange(min(EXAMPLES, length(train))))).completed()
     refuse(ONE_PER_TERM, seen)
     refuse(GRADIENT, seen)
+    del seen  # it holds gradients and a graph
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
     total = BATCHES * batch_size
@@ -52,7 +53,8 @@ def examine(config: RunConfig) -> Findings:
         failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
         judge = _trial(config, task, batches, device, "fp32")
     decided = next(d for d in differences if d.number_format == judge.number_format)
-    _refuse_nan(decided)
+    if any(math.isnan(value) for value in decided.each):
+        raise _not_a_number(judge)
     return Findings(
         micro_batch_sizes=config.micro_batch_sizes,
         differences=tuple(differences),
@@ -80,7 +82,11 @@ def _in_float64(batch: Batch) -> Batch:
     return rebuilt(batch, [t.double() if t.is_floating_point() else t for t in tensors(batch)])
 
 
-def _refuse_nan(difference: Difference) -> None:
-    if any(math.isnan(value) for value in difference.each):
-        layers = [layer or "the model itself" for layer, value in difference.layers.items() if math.isnan(value)]
-        raise BadRequest(NOT_FINITE.worded(names=listed(layers)).sentence)
+def _not_a_number(judge: Trial) -> BadRequest:
+    """Which of the two gradients is none."""
+    for accumulated, whole in judge.gradients():
+        for gradient, what in ((whole, "the whole batch"), (accumulated, "its micro-batches, not that of the whole,")):
+            if names := [name for name, tensor in gradient.items() if not bool(tensor.isfinite().all())]:
+                told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=listed(names))
+                return BadRequest(told.sentence)
+    raise AssertionError("a difference is nan, and no gradient is")

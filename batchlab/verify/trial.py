@@ -44,8 +44,11 @@ class Trial:
 
     def difference(self) -> Difference:
         """The relative difference between the two gradients of each batch."""
-        pairs = ((self._accumulated(batch), self._of_whole(batch, self.seed)) for batch in self.batches)
-        return self._measured(pairs)
+        return self._measured(self.gradients())
+
+    def gradients(self) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Of each batch: accumulated over its micro-batches, and of the whole."""
+        return ((self._accumulated(batch), self._of_whole(batch, self.seed)) for batch in self.batches)
 
     def redrawn(self) -> Difference:
         """The same for two passes of a whole batch that differ in their random numbers alone."""

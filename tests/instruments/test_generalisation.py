@@ -93,6 +93,12 @@ def test_a_loss_that_is_averaged_is_refused():
         by_example(standing(torch.nn.Linear(1, 1), task), task.val, 4)
 
 
+def test_a_loss_that_is_not_averaged_over_its_labels_is_refused_in_its_own_shape():
+    task = Task(train=(torch.ones(6, 3),), val=(torch.ones(6, 3),), loss=lambda outputs, batch: outputs)
+    with pytest.raises(BadRequest, match=r"the loss has shape \(4, 3\) for 4 examples that count as 4 terms"):
+        by_example(standing(torch.nn.Linear(3, 3), task), task.val, 4)
+
+
 def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_are_passed_again():
     task = classified(30, 20)
     passes = []

@@ -51,6 +51,10 @@ def table(outputs, batch):
     return outputs[:, :1] - batch[1]
 
 
+def as_many_labels_as_examples(outputs, batch):
+    return F.binary_cross_entropy_with_logits(outputs.repeat(1, 4), torch.ones(len(outputs), 8), reduction="none")
+
+
 def per_class(outputs, batch):
     return F.cross_entropy(outputs, batch[1], reduction="none").repeat(2)
 
@@ -84,6 +88,11 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
         (number, REFUSED, "the task's loss returns a float: it must return a tensor of one loss per term, shape (8,)"),
         (mean, REFUSED, "the loss of 8 examples is one number, averaged or summed already: return one loss per term"),
         (table, REFUSED, "the loss has shape (8, 8), every output beside every target by broadcasting: bring outputs"),
+        (
+            as_many_labels_as_examples,
+            REFUSED,
+            "the loss has shape (8, 8) for 8 examples that count as 8 terms: it must",
+        ),
         (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: it must be one loss per"),
         (detached, REFUSED, "no gradient reaches the weights, as the loss has no graph behind it: take .detach()"),
         (of_another, REFUSED, "no gradient reaches any of the model's parameters: take .detach()"),
@@ -220,7 +229,7 @@ def test_preflight_check_and_verify_say_the_same_of_what_none_of_them_can_use(da
         verify.examine(config)
 
     assert len(problems) == len(wrong) == 1
-    said = {re.sub(r"\b[28]\b", "all", text) for text in (*problems, *wrong, str(refusal.value))}  # that each passes
+    said = {re.sub(r"\b[38]\b", "all", text) for text in (*problems, *wrong, str(refusal.value))}  # that each passes
     assert len(said) == 1, said
 
 
@@ -248,4 +257,4 @@ def test_preflight_makes_one_pass_of_training_and_one_of_validation():
     problems, _ = preflight.examine([config])
 
     assert problems == []
-    assert Counted.passes == [(2, True), (2, False)]
+    assert Counted.passes == [(3, True), (3, False)]
