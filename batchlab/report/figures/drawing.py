@@ -12,6 +12,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
@@ -46,7 +48,10 @@ Mean = Callable[[Sequence[float]], Interval]
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, or why there is none."""
+    """A figure, or why there is none.
+
+    Each picture is drawn once: `Figure.savefig` draws a second time, to measure what nobody asks for.
+    """
 
     name: str  # of its file, without an ending; letters, digits and _
     title: str
@@ -57,14 +62,16 @@ class Drawing:
         """The picture as pixels; the figure must exist."""
         content = io.BytesIO()
         with _style():
-            self._figure().savefig(content, format="png", dpi=dots_per_inch)
+            figure = self._figure()
+            figure.dpi = dots_per_inch
+            FigureCanvasAgg(figure).print_png(content)
         return content.getvalue()
 
     def svg(self) -> str:
         """The picture as lines, as matplotlib writes it; equal figures give equal text."""
         content = io.StringIO()
         with _style({"svg.hashsalt": self.name}):
-            self._figure().savefig(content, format="svg", metadata={"Date": None, "Creator": None})
+            FigureCanvasSVG(self._figure()).print_svg(content, metadata={"Date": None, "Creator": None})
         return content.getvalue()
 
     def _figure(self) -> Figure:
@@ -84,7 +91,10 @@ def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend
             columns = 4 if max(map(len, labels)) < 12 else 2 if max(map(len, labels)) < 32 else 1
             where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title": legend}
             figure.legend(handles, labels, handlelength=1.8, **where)
-        figure.draw_without_rendering()
+        FigureCanvasAgg(figure)
+        engine = figure.get_layout_engine()
+        assert engine is not None
+        engine.execute(figure)
         figure.set_layout_engine("none")  # it has done its work; it would do it again for every format
     return Drawing(name, title, says, figure)
 
