@@ -220,7 +220,8 @@ def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
     assert attempt.finished
     attempt.close()
     with hold(attempt.job.point.folder):  # as the process does to the end of its days
-        record = attempt.concluded()
+        (run,) = attempt.runs.values()
+        record = attempt.concluded(run)
 
     assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
     assert read_record(attempt.job.point.folder) == record
