@@ -170,7 +170,7 @@ class Attempt:
 def begin(job: Job, sweep: SweepConfig, server: WarmServer, closing: ExitStack) -> Attempt:
     """Starts the job's process, which sees the devices of the job alone where it has some."""
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, job, sweep, devices=job.devices)
+    process, connection = server.seeing(job.devices).start(worker.work, job, sweep)
     return Attempt(job, process, connection, closing, time.monotonic, started, kills_before)
 
 
