@@ -28,7 +28,7 @@ class WarmServer:
 
     def __init__(self, devices: Sequence[str] = ()) -> None:
         """To its children `devices`, UUIDs of GPUs, are the only ones there are, and the first is their `cuda`: the
-        config they run never names one. None: all that CUDA sees."""
+        config they run never names one. Without any: all that CUDA sees."""
         self.devices = tuple(devices)
         self._context = multiprocessing.get_context("forkserver")
         self._found: int | None = None
