@@ -158,7 +158,8 @@ class RunLog:
             parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
             data_fingerprint=session.data_fingerprint,
             code_fingerprint=code_fingerprint(code),
-            environment=environment(device_facts(state.device)) | {"code": code},
+            environment=environment(device_facts(state.device))
+            | {"code": code, "group_multiples": list(state.group_multiples)},
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
             remainder=plan.remainder,
@@ -183,7 +184,9 @@ class RunLog:
         try:
             checkpoint.restore(found, session.state, session.instruments)
         except ValueError as error:
-            raise BadRequest(f"its checkpoint of step {found['step']:,} cannot be used: {error}; use --force") from None
+            raise BadRequest(
+                f"its checkpoint of step {found['step']:,} cannot be used: {error}; use force=true"
+            ) from None
         self._listener.say(f"goes on from its checkpoint at step {session.state.step:,}")
         self.record = replace(self.record, resumed_at=(*self.record.resumed_at, session.state.step))
 

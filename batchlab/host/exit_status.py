@@ -17,12 +17,16 @@ def classify(exitcode: int, *, stopped_by_us: bool, oom_kills: int) -> tuple[Run
         return RunStatus.INTERRUPTED, "stopped before its step was done"
     if exitcode >= 0:
         return RunStatus.FAILED, f"its process ended with exit code {exitcode} and without a result"
-    name = signal.Signals(-exitcode).name if -exitcode in set(signal.Signals) else f"signal {-exitcode}"
     if exitcode == -signal.SIGKILL:
         if oom_kills > 0:
             return RunStatus.OOM, "the kernel's out-of-memory killer ended its process (host memory)"
         return RunStatus.KILLED, "its process was killed (SIGKILL) from outside"
-    return RunStatus.FAILED, f"its process died of {name}"
+    return RunStatus.FAILED, f"its process died of {signal_name(-exitcode)}"
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11; `signal 99` for one without a name."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def oom_kill_count() -> int:

@@ -1,4 +1,4 @@
-"""One try at one job: its process, what it says, and how it ended."""
+"""One try at one job: its process, what it says of each of its runs, and how each of them ended."""
 
 import contextlib
 import time
@@ -27,6 +27,17 @@ WEDGED = "its process does not end, though it was killed: the GPU or the disk th
 
 
 @dataclass
+class Heard:
+    """What has become known of one run of a job."""
+
+    point: Point
+    record: RunRecord | None = None
+    held: str | None = None  # another process holds its folder: who
+    storage: str | None = None  # what the disk refused
+    timed_out: bool = False
+
+
+@dataclass
 class Attempt:
     """A job that is being run."""
 
@@ -37,19 +48,19 @@ class Attempt:
     clock: Callable[[], float]
     started: float
     kills_before: int
-    record: RunRecord | None = None
-    held: str | None = None  # another process holds its folder: who
-    storage: str | None = None  # what the disk refused
-    said_all_at: float | None = None  # when its record was heard
+    said_all_at: float | None = None  # when the last record was heard
     asked_at: float | None = None  # when it was told to end
-    timed_out: bool = False
     stopped_by_us: bool = False
     killed_at: float | None = None
     wedged: bool = False  # its process does not end, whatever is done
-    finished: bool = field(default=False)
+    finished: bool = False
+    runs: dict[str, Heard] = field(init=False)  # by run id
+
+    def __post_init__(self) -> None:
+        self.runs = {point.run_id: Heard(point) for point in self.job.points}
 
     def hear(self, spectator: Spectator) -> None:
-        """Takes one message of its process."""
+        """Takes one message of its process; ValueError where it names a run that is none of the job's."""
         try:
             message: OfARun = self.connection.recv()
         except (EOFError, OSError):
@@ -57,26 +68,36 @@ class Attempt:
             return
         match message:
             case Planned(run_id, examples):
-                spectator.expect(run_id, examples)
+                spectator.expect(self._run(run_id).point.run_id, examples)
             case Progress(run_id, examples, loss, examples_per_second):
-                spectator.update(run_id, examples, loss, examples_per_second)
-            case Notice(text=text):
-                spectator.say(f"{_named(self.job.point)}: {text}")
-            case Ended(record=record):
-                self.record, self.said_all_at = record, self.clock()
-            case Held(by=by):
-                self.held = by
-            case StorageFailed(reason=reason):
-                self.storage = reason
+                spectator.update(self._run(run_id).point.run_id, examples, loss, examples_per_second)
+            case Notice(run_id, text):
+                spectator.say(f"{_named(self._run(run_id).point)}: {text}")
+            case Ended(run_id, record):
+                self._run(run_id).record = record
+                if all(run.record is not None for run in self.runs.values()):
+                    self.said_all_at = self.clock()
+            case Held(run_id, by):
+                self._run(run_id).held = by
+            case StorageFailed(run_id, reason):
+                self._run(run_id).storage = reason
             case _:
                 assert_never(message)
 
+    def _run(self, run_id: str) -> Heard:
+        if run_id not in self.runs:
+            raise ValueError(f"the process of {', '.join(self.runs)} sent a message about another run, {run_id}")
+        return self.runs[run_id]
+
     def watch_the_clock(self) -> None:
-        """Asks it to end when its time is up, and ends it when asking did not help."""
-        timeout, now = self.job.point.config.timeout, self.clock()
-        if timeout is not None and self.asked_at is None and now - self.started > timeout:
-            self.timed_out = True
-            self.ask()
+        """Asks it to end when the time of a run is up, and ends it when asking did not help."""
+        now = self.clock()
+        if self.asked_at is None:
+            for run in self.runs.values():
+                timeout = run.point.config.timeout
+                run.timed_out = timeout is not None and now - self.started > timeout
+            if any(run.timed_out for run in self.runs.values()):
+                self._ask_at(now)
         if self.asked_at is not None and now - self.asked_at > self._patience():
             self._kill()
         if self.said_all_at is not None and now - self.said_all_at > LINGER_SECONDS:
@@ -87,9 +108,11 @@ class Attempt:
     def ask(self) -> None:
         """Tells it to end after its step, with a checkpoint."""
         if self.asked_at is None:
-            self.asked_at = self.clock()
-            self.stopped_by_us = not self.timed_out
-            self.process.terminate()
+            self._ask_at(self.clock())
+
+    def _ask_at(self, now: float) -> None:
+        self.asked_at, self.stopped_by_us = now, True
+        self.process.terminate()
 
     def end_now(self) -> None:
         """Ends it at once."""
@@ -100,17 +123,17 @@ class Attempt:
         self.killed_at = self.clock() if self.killed_at is None else self.killed_at
         self.process.kill()
 
-    def concluded(self) -> RunRecord:
-        """Its record, once its process has ended; what the process did not record is recorded here.
+    def concluded(self, run: Heard) -> RunRecord:
+        """The record of a run, once the process has ended; what the process did not record is recorded here.
 
         RunIsHeld where another sweep has its folder by now, StorageError where the disk does not take it.
         """
-        point, record = self.job.point, self.record
-        if record is not None and not (self.timed_out and record.status is RunStatus.INTERRUPTED):
+        point, record = run.point, run.record
+        if record is not None and not (run.timed_out and record.status is RunStatus.INTERRUPTED):
             return record
         if self.wedged:
             status, reason = RunStatus.KILLED, WEDGED
-        elif self.timed_out:
+        elif run.timed_out:
             status, reason = RunStatus.TIMEOUT, f"took longer than timeout={point.config.timeout:g} seconds"
             if record is not None and record.steps > 0:
                 reason += f"; stopped after step {record.steps:,} with a checkpoint"
@@ -139,16 +162,15 @@ class Attempt:
             self.closing.close()
 
     def _patience(self) -> float:
-        timeout = self.job.point.config.timeout
-        return (
-            KILL_AFTER_SECONDS if timeout is None or not self.timed_out else min(KILL_AFTER_SECONDS, max(1.0, timeout))
-        )
+        """Seconds between asking it to end and ending it: no more than a run that timed out had itself."""
+        spent = [run.point.config.timeout or 0.0 for run in self.runs.values() if run.timed_out]
+        return min([KILL_AFTER_SECONDS, *(max(1.0, timeout) for timeout in spent)])
 
 
 def begin(job: Job, sweep: SweepConfig, server: WarmServer, closing: ExitStack) -> Attempt:
     """Starts the job's process, which sees the devices of the job alone where it has some."""
     kills_before, started = oom_kill_count(), time.monotonic()
-    process, connection = server.start(worker.work, job, sweep, devices=job.devices)
+    process, connection = server.seeing(job.devices).start(worker.work, job, sweep)
     return Attempt(job, process, connection, closing, time.monotonic, started, kills_before)
 
 

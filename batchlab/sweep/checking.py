@@ -28,8 +28,7 @@ def check(point: Point) -> int:
 
 
 def _checkup(point: Point) -> Checkup:
-    with WarmServer() as server:
-        server.gpu = gpu_of([point])
+    with WarmServer(gpu_of([point])) as server:
         server.warm_up()
         with UnreadConsole(stderr=True).status("Checking the data and the model..."):
             check_device(point, server)

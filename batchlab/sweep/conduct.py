@@ -68,10 +68,11 @@ def _conduct(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
         # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
             if left:
-                server.gpu = next((gpu.uuid for gpu in (*without_other_programs(gpus), *gpus)), None)
                 server.warm_up()
                 for study in dict.fromkeys(point.study_folder for point in left):
                     _try_to_write(study)
+            free = without_other_programs(gpus) if left else ()
+            checking = server.seeing([gpu.uuid for gpu in (*free, *gpus)][:1])
             with progress(total=len(left) + answered, skipped=answered) as spectator:
                 if removed:
                     spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
@@ -79,7 +80,7 @@ def _conduct(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
                     spectator.say(text)
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
-                check_unchanged(left, _check(left, server, spectator, remote=remote), sweep)
+                check_unchanged(left, _check(left, checking, spectator, remote=remote), sweep)
                 _keep_published(distinct)
                 outcome = _run(distinct, left, sweep, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:

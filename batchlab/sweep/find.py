@@ -39,8 +39,7 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
     searches = _searches(without_duplicates(points), memory_limit, at_most)
     watcher = Watcher()
     try:
-        with watching_signals(then=_give_up) as interruption, WarmServer() as server:
-            server.gpu = gpu_of(points)
+        with watching_signals(then=_give_up) as interruption, WarmServer(gpu_of(points)) as server:
             server.warm_up()
             watcher.say("checking the model and the data")
             for search, facts in zip(searches, check_grid([_small(s.config) for s in searches], server), strict=True):

@@ -29,7 +29,7 @@ class Job:
 
     @property
     def point(self) -> Point:
-        """Its only point."""
+        """Its point. That today a job holds one is said here, and relied on by the process that trains it alone."""
         return self.points[0]
 
 

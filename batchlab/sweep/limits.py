@@ -1,4 +1,4 @@
-"""What did not fit once is not tried in a larger size."""
+"""What did not fit once is not tried again, and nothing larger."""
 
 from batchlab.config import key
 from batchlab.config.options import MEMORY, MICRO_BATCHES
@@ -9,28 +9,41 @@ from batchlab.sweep.points import Point
 class Limits:
     """The smallest micro-batch that ran out of memory, for each configuration that moves the memory of training.
 
-    What moves the weights alone does not: where 128 did not fit, 256 does not fit at another learning rate either.
+    What moves the weights alone is no part of it: where 128 did not fit, neither 128 nor 256 is tried at another
+    learning rate or with another seed.
     """
 
     def __init__(self, *, skip_larger: bool = True) -> None:
         self._skip_larger = skip_larger
-        self._smallest: dict[str, int] = {}
+        self._smallest: dict[str, Point] = {}
 
     def learn(self, point: Point, record: RunRecord) -> None:
         """Takes note of a point that ran, and ran out of memory that it had to itself."""
         if record.status is RunStatus.OOM and record.attempts > 0 and not record.shared_machine:
-            kind, size = _kind(point), point.config.largest_micro_batch
-            self._smallest[kind] = min(size, self._smallest.get(kind, size))
+            smallest = self._smallest.setdefault(_kind(point), point)
+            if _size(point) < _size(smallest):
+                self._smallest[_kind(point)] = point
 
     def too_large(self, point: Point) -> RunRecord | None:
-        """The record of a point that need not be run: something smaller than it did not fit. Else None."""
+        """The record of a point that need not be run: another one, no larger than it, did not fit. Else None."""
         if not self._smallest or not self._skip_larger:
             return None
         limit = self._smallest.get(_kind(point))
-        if limit is None or point.config.largest_micro_batch <= limit:
+        if limit is None or _size(point) < _size(limit) or point.folder == limit.folder:
             return None
-        return point.new_record(RunStatus.OOM, f"not run: {limit} did not fit", attempts=0)
+        return point.new_record(RunStatus.OOM, f"not run: {_named(limit)} did not fit", attempts=0)
 
 
 def _kind(point: Point) -> str:
     return key(point.config, MEMORY, without=MICRO_BATCHES)
+
+
+def _size(point: Point) -> tuple[int, bool]:
+    """By which points of one kind take more memory: gradients are held beside the second micro-batch of a step."""
+    return point.config.largest_micro_batch, len(point.config.micro_batch_sizes) > 1
+
+
+def _named(point: Point) -> str:
+    largest, several = _size(point)
+    pieces = f" in micro-batches of {largest}" if several else ""
+    return f"batch_size={point.config.batch_size} lr={point.config.lr:g}{pieces}"

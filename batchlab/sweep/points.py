@@ -111,10 +111,9 @@ def gpus_of(points: Sequence[Point], jobs: int) -> tuple[Gpu, ...]:
     return tuple(gpu for config in by_device.values() for gpu in gpus_for(config, jobs))
 
 
-def gpu_of(points: Sequence[Point]) -> str | None:
-    """The UUID of the GPU for what is done with `points` one at a time; None: CUDA's own choice, or no CUDA."""
-    found = gpus_of(points, jobs=1)
-    return found[0].uuid if found else None
+def gpu_of(points: Sequence[Point]) -> tuple[str, ...]:
+    """The UUID of the GPU for what is done with `points` one at a time; none: CUDA's own choice, or no CUDA."""
+    return tuple(gpu.uuid for gpu in gpus_of(points, jobs=1)[:1])
 
 
 def distinguishing(points: Sequence[Point]) -> list[str]:

@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -14,6 +15,7 @@ from types import ModuleType
 from typing import TypeVarTuple
 
 from batchlab.errors import BadRequest
+from batchlab.host.exit_status import signal_name
 
 ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
 AFTER_A_KILL = 5.0  # seconds
@@ -24,8 +26,10 @@ PRELOAD = ["batchlab.sweep.deaf", "batchlab.sweep.preload"]
 class WarmServer:
     """Starts children that begin with everything imported (`batchlab.sweep.preload`); leaving it ends the server."""
 
-    def __init__(self) -> None:
-        self.gpu: str | None = None  # the UUID of the GPU that children get where `start` names none; None: all
+    def __init__(self, devices: Sequence[str] = ()) -> None:
+        """To its children `devices`, UUIDs of GPUs, are the only ones there are, and the first is their `cuda`: the
+        config they run never names one. Without any: all that CUDA sees."""
+        self.devices = tuple(devices)
         self._context = multiprocessing.get_context("forkserver")
         self._found: int | None = None
 
@@ -38,6 +42,10 @@ class WarmServer:
         if _server_pid() != self._found:
             _end()
 
+    def seeing(self, devices: Sequence[str]) -> "WarmServer":
+        """The same server, for children to whom `devices` are the only GPUs there are."""
+        return WarmServer(devices)
+
     def warm_up(self) -> None:
         """Starts the server's imports (10-20 s) in the background; returns at once."""
         self._context.set_forkserver_preload(PRELOAD)
@@ -45,25 +53,20 @@ class WarmServer:
             multiprocessing.forkserver.ensure_running()
 
     def start(
-        self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments, devices: Sequence[str] = ()
+        self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments
     ) -> tuple[ForkServerProcess, Connection]:
         """A child running `target(connection, *arguments)`, and the parent's end of the connection.
 
-        To the child `devices`, UUIDs of GPUs, are the only ones there are, and the first is its `cuda`: the config it
-        runs never names one. None: `self.gpu`. BadRequest where the server has ended of what it imports.
+        BadRequest, with how the server ended, where it starts none.
         """
         self.warm_up()
         ours, theirs = self._context.Pipe(duplex=True)
-        seen = devices or ([] if self.gpu is None else [self.gpu])
-        process = self._context.Process(target=_seeing, args=(theirs, seen, target, *arguments), daemon=True)
+        process = self._context.Process(target=_seeing, args=(theirs, self.devices, target, *arguments), daemon=True)
         try:
             with _no_main():
                 process.start()
-        except (EOFError, ConnectionError):  # its traceback is on stderr
-            raise BadRequest(
-                "the process that imports PyTorch for all points ended of an error, which stands above: "
-                "`batchlab doctor` says what is wrong with the installation"
-            ) from None
+        except (EOFError, ConnectionError) as error:
+            raise BadRequest(_why_it_starts_none(error)) from None
         theirs.close()
         return process, ours
 
@@ -82,6 +85,35 @@ def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
         return True
     multiprocessing.process._children.discard(process)  # type: ignore[attr-defined]
     return False
+
+
+def _why_it_starts_none(error: Exception) -> str:
+    """What was seen of the server, in a sentence, and what to do about it."""
+    what, code = "the process that imports PyTorch and starts each point's", _server_exit_code()
+    if code is None:
+        return f"{what} started none ({error or type(error).__name__}), and did not end: run the command again"
+    if code > 0:
+        return f"{what} ended with exit code {code}; its error is above, and `batchlab doctor` checks the installation"
+    if code == 0:
+        return f"{what} ended (exit code 0) before it started a point: run the command again"
+    short = ", as happens where memory runs out" if code == -signal.SIGKILL else ""
+    return (
+        f"{what} was killed by {signal_name(-code)}{short}: run the command again, or see what `batchlab doctor` says"
+    )
+
+
+def _server_exit_code() -> int | None:
+    """As `multiprocessing` has it: negative is a signal; None where the server has not ended."""
+    pid = _server_pid()
+    if pid is None:
+        return None
+    ends = time.monotonic() + AFTER_A_KILL
+    # Left to be waited for: multiprocessing does so before it starts another.
+    while (found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
+        if time.monotonic() > ends:
+            return None
+        time.sleep(0.01)
+    return found.si_status if found.si_code == os.CLD_EXITED else -found.si_status
 
 
 def _seeing(

@@ -46,15 +46,12 @@ def standing(point: Point, sweep: SweepConfig) -> Standing:
         return Standing(point, Action.RUN, f"again, {damaged[0]}" if damaged else "new")
     if sweep.force:
         return Standing(point, Action.RUN, f"again (force), was {record.status}", record)
-    not_tried = record.attempts == 0
-    if not_tried and not sweep.skip_larger:
+    if record.attempts == 0 and not sweep.skip_larger:
         return Standing(point, Action.RUN, "not tried before", record)
-    if record.status in sweep.retry and record.status.is_answer and not not_tried:
+    if record.status in sweep.retry and record.status.is_answer:
         return Standing(point, Action.RUN, f"again (retry), was {record.status}", record)
     stands = record.status.is_answer or record.status in STANDS_UNTIL_RETRIED
     if stands and record.status not in sweep.retry:
-        return Standing(point, Action.SKIP, str(record.status), record)
-    if not_tried:
         return Standing(point, Action.SKIP, str(record.status), record)
     step = newest_step(point.folder)
     if step is None:

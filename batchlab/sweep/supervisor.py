@@ -12,7 +12,7 @@ from batchlab.host.nvml import Gpu
 from batchlab.printable import counted
 from batchlab.recording.run_folder import RunIsHeld, holder
 from batchlab.records import RunRecord
-from batchlab.sweep.attempt import Attempt, begin, keep
+from batchlab.sweep.attempt import Attempt, Heard, begin, keep
 from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.jobs import Scheduler
 from batchlab.sweep.limits import Limits
@@ -183,15 +183,19 @@ class _Sweep:
         self.running.remove(attempt)
         if attempt.wedged:
             self.wedged.append(attempt)
-        point = attempt.job.point
+        for run in attempt.runs.values():
+            self._conclude_run(attempt, run)
+
+    def _conclude_run(self, attempt: Attempt, run: Heard) -> None:
+        point = run.point
         try:
-            if attempt.held is not None:
+            if run.held is not None:
                 self.spectator.abandon(point.run_id)
-                self._leave_to_others(point, attempt.held)
-            elif attempt.storage is not None:
-                self.storage = self.storage or attempt.storage
+                self._leave_to_others(point, run.held)
+            elif run.storage is not None:
+                self.storage = self.storage or run.storage
             else:
-                record = attempt.concluded()
+                record = attempt.concluded(run)
                 self.limits.learn(point, record)
                 self._ended(point, record)
         except RunIsHeld as held:

@@ -31,8 +31,7 @@ def verify(point: Point) -> int:
 
 
 def _compared(point: Point) -> Findings | Failed:
-    with WarmServer() as server:
-        server.gpu = gpu_of([point])
+    with WarmServer(gpu_of([point])) as server:
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)

@@ -38,6 +38,7 @@ def capture(
         "step": state.step,
         "examples": state.examples,
         "learning_rate": state.learning_rate,
+        "group_multiples": list(state.group_multiples),
         "eval_at_most": state.eval_at_most,
         "meter": state.meter.state_dict(),
         "model": model,
@@ -73,6 +74,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
 
     ValueError where they do not fit: then the model, the optimizer or the instruments have been changed since.
     """
+    _refuse_other_multiples(content, state)
     try:
         state.model.load_state_dict(content["model"])
         buffers = dict(state.model.named_buffers())
@@ -92,6 +94,18 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
     state.learning_rate, state.eval_at_most = content["learning_rate"], content.get("eval_at_most")
     state.meter.load_state_dict(content["meter"])
     _set_random_streams(content["random"], state.device)
+
+
+def _refuse_other_multiples(content: Mapping[str, Any], state: RunState) -> None:
+    """Before checkpoints held them, every parameter group was trained at the learning rate of the run."""
+    now = list(state.group_multiples)
+    kept = content.get("group_multiples", [1.0] * len(now))
+    if kept != now:
+        before, after = (", ".join(f"{multiple:g}" for multiple in multiples) for multiples in (kept, now))
+        raise ValueError(
+            f"its parameter groups were trained at {before} times the learning rate, and the optimizer now makes them "
+            f"at {after} times it, so the run would be part one and part the other"
+        )
 
 
 def _random_streams(device: Device) -> dict[str, Any]:

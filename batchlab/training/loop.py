@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
+from batchlab.errors import BadRequest
+from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.batches import Batches
 from batchlab.training.meter import nothing
@@ -32,14 +34,11 @@ def train(
         update.rehearse_update(state.device)
         settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
         state.meter.start(partial(_rehearse, state, batches, update), settle)
-        groups = state.scaled_groups()
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()
                 return
-            state.learning_rate = lr = learning_rate(state.examples)
-            for group, multiple in groups:
-                group["lr"] = multiple * lr
+            _set_learning_rate(state, learning_rate(state.examples))
             outcome = update(next(next_batch))
             state.step += 1
             state.examples += outcome.examples
@@ -51,6 +50,23 @@ def train(
         yield from _measured(state, agenda, agenda.not_yet_measured_at)
         for instrument in agenda.instruments:
             yield from spared(state, instrument, instrument.conclude)
+
+
+def _set_learning_rate(state: RunState, learning_rate: float) -> None:
+    """Gives each parameter group its multiple of it; asked for anew at each step, as user code may replace them.
+
+    BadRequest where there are more or fewer than at the start: on resuming, the optimizer would be made without them.
+    """
+    state.learning_rate = learning_rate
+    groups, multiples = state.optimizer.param_groups, state.group_multiples
+    if len(groups) != len(multiples):
+        raise BadRequest(
+            f"the optimizer has {counted(len(groups), 'parameter group')} after step {state.step:,}, and was made with "
+            f"{len(multiples):,}: a run with groups that come or go while it trains cannot be resumed; make them all "
+            "where the optimizer is made"
+        )
+    for position, group in enumerate(groups):  # a strict zip takes 0.8 us longer, of a step of 150
+        group["lr"] = multiples[position] * learning_rate
 
 
 def _rehearse(state: RunState, batches: Batches, update: Update) -> None:

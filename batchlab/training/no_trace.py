@@ -11,6 +11,7 @@ from torch import nn
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.first_error import finally_do
+from batchlab.training.reading import seed_all
 
 
 @contextlib.contextmanager
@@ -55,6 +56,5 @@ def passing(model: nn.Module, precision: Precision, *, training: bool, seed: int
 
 def seed_everything(seed: int, device: Device) -> None:
     """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
+    seed_all(seed)
     device.seed(seed)

@@ -35,7 +35,7 @@ class RunState:
     precision: Precision
     meter: Meter
     budget: int  # examples
-    group_multiples: Sequence[float] | None = None  # of the learning rate, by parameter group; None: 1 of each
+    group_multiples: Sequence[float] = ()  # of the learning rate, by parameter group; none: 1 of each
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
     phase: Phase = field(default_factory=Phase)  # whoever begins something else writes its name
     note: Callable[[str], None] = nobody  # of what the run could not do as it was asked to, a sentence each
@@ -47,15 +47,14 @@ class RunState:
     validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it
     eval_at_most: int | None = None  # examples that an evaluation passes at once, where `eval_batch_size` did not fit
 
+    def __post_init__(self) -> None:
+        if not self.group_multiples:
+            self.group_multiples = (1.0,) * len(self.optimizer.param_groups)
+
     @property
     def losses(self) -> Losses:
         """What the run trains on, in its precision."""
         return Losses(self.model, self.task, self.precision)
-
-    def scaled_groups(self) -> list[tuple[dict[str, Any], float]]:
-        """The optimizer's parameter groups, each with its multiple of the learning rate."""
-        groups = self.optimizer.param_groups
-        return list(zip(groups, self.group_multiples or [1.0] * len(groups), strict=True))
 
     def measurement(
         self,

@@ -14,17 +14,24 @@ def backward(losses: Losses, micro_batches: MicroBatches, phase: Phase | None = 
 
     `phase` is the run's where training asks: what an instrument passes is no forward pass of training.
     """
-    phase = phase or Phase()
-    task, precision = losses.task, losses.precision
+    micro_batches, count = counted(losses.task, micro_batches)
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
     # means is not the mean of the batch.
-    if not isinstance(micro_batches, OneByOne):
-        count = sum(map(task.count, micro_batches))
-    elif task.count is Task.count:
-        count = micro_batches.examples
-    else:  # terms are counted by looking at them, all before the first pass
-        micro_batches = tuple(micro_batches)
-        count = sum(map(task.count, micro_batches))
+    return weighted_backward(losses, micro_batches, 1 / count, phase or Phase()), count
+
+
+def counted(task: Task, micro_batches: MicroBatches) -> tuple[MicroBatches, int]:
+    """The terms in `micro_batches`, and these as they are to be passed on: some can be looked at but once."""
+    if isinstance(micro_batches, OneByOne):
+        if task.count is Task.count:
+            return micro_batches, micro_batches.examples
+        micro_batches = tuple(micro_batches)  # terms are counted by looking at them, all before the first pass
+    return micro_batches, sum(map(task.count, micro_batches))
+
+
+def weighted_backward(losses: Losses, micro_batches: MicroBatches, weight: float | Tensor, phase: Phase) -> Tensor:
+    """Adds the gradient of `weight` (a number, or 0-d on the device) times the sum of all losses; returns that sum
+    (0-d), without the weight."""
     sums = []
     for batch in micro_batches:
         phase.name = FORWARD
@@ -32,11 +39,11 @@ def backward(losses: Losses, micro_batches: MicroBatches, phase: Phase | None = 
         phase.name = BACKWARD
         if terms.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
             terms = terms.float()
-        precision.backward(terms, 1 / count)
+        losses.precision.backward(terms, weight)
         sums.append(terms.detach().sum())
         del batch, terms  # before the next one is brought
         phase.name = BATCH
-    return (sums[0] if len(sums) == 1 else torch.stack(sums).sum()), count
+    return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
 
 
 _HALF = (torch.bfloat16, torch.float16)

@@ -106,7 +106,8 @@ def trained(instruments, precision, *, rehearsing=True):
     class Noted(Eager):
         def __call__(self, micro_batches):
             outcome = super().__call__(micro_batches)
-            losses.append(outcome.loss_sum)
+            left = (outcome.loss_sum, outcome.count, outcome.skipped)
+            losses.extend(tensor for tensor in left if tensor is not None)
             return outcome
 
         def rehearse(self, micro_batches, device):

@@ -16,21 +16,23 @@ from sweep_runs import Silent
 from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.sweep import messages
-from batchlab.sweep.attempt import Attempt
+from batchlab.sweep.attempt import Attempt, Heard
 from batchlab.sweep.jobs import Job
 from batchlab.sweep.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
 from batchlab.sweep.points import Point
 
+POINT = Point(configured(batch_size=8))
+ID = POINT.run_id
 RECORD = RunRecord(
-    run_id="bs8", study="s", status=RunStatus.OOM, config={"retry": ("oom",), "trust": []}, seed=0, batch_size=8
+    run_id=ID, study="s", status=RunStatus.OOM, config={"retry": ("oom",), "trust": []}, seed=0, batch_size=8
 )
 SENT: list[Any] = [
-    Planned("bs8", 640),
-    Progress("bs8", 64, 0.5, None),
-    Notice("bs8", "resumes at step 3"),
-    Ended("bs8", RECORD),
-    Held("bs8", "is held by process 7"),
-    StorageFailed("bs8", "no space left"),
+    Planned(ID, 640),
+    Progress(ID, 64, 0.5, None),
+    Notice(ID, "resumes at step 3"),
+    Ended(ID, RECORD),
+    Held(ID, "is held by process 7"),
+    StorageFailed(ID, "no space left"),
     messages.GridAccepted((Facts(torch="2.14"),)),
     messages.GridRefused(("lr=x cannot be",)),
     messages.DeviceFailed("cuda", "its memory is full", "wait"),
@@ -59,7 +61,7 @@ def attempt() -> tuple[Attempt, Connection]:
     """An attempt at a point that never runs, and its process's end of the pipe."""
     ours, theirs = Pipe()
     process: Any = None
-    return Attempt(Job((Point(configured(batch_size=8)),)), process, ours, ExitStack(), lambda: 7.0, 0.0, 0), theirs
+    return Attempt(Job((POINT,)), process, ours, ExitStack(), lambda: 7.0, 0.0, 0), theirs
 
 
 def test_every_message_is_frozen_and_comes_out_of_a_pipe_as_it_went_in() -> None:
@@ -83,11 +85,25 @@ def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connecti
         theirs.send(message)
         heard.hear(spectator)
 
-    assert spectator.about == [("expect", "bs8", 640), ("update", "bs8", 64, 0.5, None)]
+    assert spectator.about == [("expect", ID, 640), ("update", ID, 64, 0.5, None)]
     assert spectator.said == ["batch_size=8 seed=0: resumes at step 3"]
-    assert (heard.record, heard.said_all_at) == (RECORD, 7.0)
-    assert (heard.held, heard.storage) == ("is held by process 7", "no space left")
+    assert heard.runs == {ID: Heard(POINT, RECORD, "is held by process 7", "no space left")}
+    assert heard.said_all_at == 7.0
     assert not heard.finished
+
+
+@pytest.mark.parametrize("message", SENT[:6], ids=lambda message: type(message).__name__)
+def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_this_ones(
+    message: Any, attempt: tuple[Attempt, Connection]
+) -> None:
+    heard, theirs = attempt
+    spectator = Told()
+    theirs.send(dataclasses.replace(message, run_id="bs9"))
+
+    with pytest.raises(ValueError, match=f"the process of {ID} sent a message about another run, bs9"):
+        heard.hear(spectator)
+    assert heard.runs == {ID: Heard(POINT)}
+    assert (heard.said_all_at, spectator.about, spectator.said) == (None, [], [])
 
 
 def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt: tuple[Attempt, Connection]) -> None:

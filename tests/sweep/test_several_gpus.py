@@ -68,15 +68,20 @@ class Server:
 
     def __init__(self, points: int, at_once: int) -> None:
         self.left, self.at_once = points, at_once
+        self.devices: Sequence[str] = ()
         self.given: list[tuple[str, ...]] = []  # the device of each config, and the GPU
         self.running: list[tuple[Process, Connection, RunRecord]] = []
         self.together: list[list[str]] = []  # the GPUs that were used at once
         self.patience = threading.Timer(0.0, self.answer)
 
-    def start(self, target: object, job: Job, sweep: object, devices: Sequence[str]) -> tuple[Any, Connection]:
+    def seeing(self, devices: Sequence[str]) -> "Server":
+        self.devices = devices
+        return self
+
+    def start(self, target: object, job: Job, sweep: object) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
         process = Process()
-        self.given.append((job.point.config.device, *devices))
+        self.given.append((job.point.config.device, *self.devices))
         record = job.point.new_record(RunStatus.COMPLETED, "")
         self.running.append((process, theirs, record))
         self.left -= 1
@@ -220,7 +225,8 @@ def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
     assert attempt.finished
     attempt.close()
     with hold(attempt.job.point.folder):  # as the process does to the end of its days
-        record = attempt.concluded()
+        (run,) = attempt.runs.values()
+        record = attempt.concluded(run)
 
     assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
     assert read_record(attempt.job.point.folder) == record
@@ -249,13 +255,14 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
     grids: list[list[str]] = []
 
     class Cold:
-        gpu = None
-
         def __enter__(self) -> "Cold":
             return self
 
         def __exit__(self, *_: object) -> None:
             """Nothing runs."""
+
+        def seeing(self, devices: Sequence[str]) -> "Cold":
+            return self
 
         def warm_up(self) -> None:
             """Nothing is imported."""
@@ -301,16 +308,16 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
     tried: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first may be full of somebody else's tensors, and the others free."""
-    given: list[str | None] = []
-    servers = conducting.WarmServer
+    given: list[tuple[str, ...]] = []
+    monkeypatch.setattr(serving.WarmServer, "warm_up", lambda self: None)
+    monkeypatch.setattr(conducting, "WarmServer", serving.WarmServer)
 
-    class Noting(servers):  # type: ignore[misc, valid-type]
-        def warm_up(self) -> None:
-            given.append(self.gpu)
+    def check(left: Sequence[Point], server: serving.WarmServer) -> list[Facts]:
+        given.append(server.devices)
+        return []
 
-    monkeypatch.setattr(conducting, "WarmServer", Noting)
     monkeypatch.setattr(conducting, "gpus_of", lambda points, jobs: GPUS)
-    monkeypatch.setattr(conducting, "check_grid", lambda left, server: [])
+    monkeypatch.setattr(conducting, "check_grid", check)
     monkeypatch.setattr(conducting, "check_unchanged", lambda left, found, sweep: None)
     for in_use in (GPUS[:1], GPUS):
         foreign = {gpu.uuid: frozenset({2**22 + 1}) for gpu in in_use}
@@ -319,7 +326,7 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
         )
         conducting.conduct(points(2), conducted(jobs=4))
 
-    assert given == ["GPU-b", "GPU-a"]
+    assert given == [("GPU-b",), ("GPU-a",)]
 
 
 def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one_gpu_makes(tmp_path: Path) -> None:

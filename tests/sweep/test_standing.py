@@ -54,10 +54,10 @@ def test_an_answer_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(l
     assert found.answered_at == found.record.ended_at
 
 
-def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted(lab):
+def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted_or_it_is_retried(lab):
     point = left(lab.point(), "oom", attempts=0)
     assert lab.standing(point).action is Action.SKIP
-    assert lab.standing(lab.point("retry=[oom]")).action is Action.SKIP  # it would not be tried all the same
+    assert lab.standing(lab.point("retry=[oom]")).action is Action.RUN  # unless, tried again, the other does not fit
     assert lab.standing(lab.point("skip_larger=false")).action is Action.RUN
 
 
@@ -94,11 +94,12 @@ def test_larger_micro_batches_of_the_same_configuration_are_not_tried(lab):
     limits = Limits()
     limits.learn(*tried(lab.point("batch_size=128")))
     assert limits.too_large(lab.point("batch_size=64")) is None
-    assert limits.too_large(lab.point("batch_size=128", "seed=1")) is None  # as large: it may just fit
-    record = limits.too_large(lab.point("batch_size=256", "seed=1"))
-    assert (record.status, record.reason, record.attempts) == (RunStatus.OOM, "not run: 128 did not fit", 0)
-    assert limits.too_large(lab.point("batch_size=256", "accumulate=2")) is None  # the micro-batch counts
-    assert limits.too_large(lab.point("batch_size=512", "accumulate=2")) is not None
+    for size in (128, 256):
+        record = limits.too_large(lab.point(f"batch_size={size}", "seed=1"))
+        assert (record.status, record.attempts) == (RunStatus.OOM, 0)
+        assert record.reason == "not run: batch_size=128 lr=0.02 did not fit"
+    assert limits.too_large(lab.point("batch_size=256", "accumulate=4")) is None  # the micro-batch counts
+    assert limits.too_large(lab.point("batch_size=256", "accumulate=2")) is not None
     assert limits.too_large(lab.point("batch_size=256", "model=cnn")) is None
     assert limits.too_large(lab.point("batch_size=256", "precision=bf16")) is None
     everything = Limits(skip_larger=False)
@@ -139,7 +140,22 @@ def test_a_grid_of_four_learning_rates_pays_for_one_that_does_not_fit(lab):
     grid = [lab.point(f"batch_size={size}", f"lr={lr}") for size in (128, 256) for lr in (0.1, 0.2, 0.4, 0.8)]
     limits = Limits()
     limits.learn(*tried(grid[0]))
-    assert [limits.too_large(point) is not None for point in grid] == [False] * 4 + [True] * 4
+    assert [limits.too_large(point) is not None for point in grid] == [False] + [True] * 7
+
+
+def test_a_point_is_not_skipped_for_what_became_of_itself(lab):
+    """It is the one that is retried."""
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=128")))
+    assert limits.too_large(lab.point("batch_size=128", "retry=[oom]")) is None
+
+
+def test_what_did_not_fit_in_micro_batches_is_named_by_them_too(lab):
+    limits = Limits()
+    limits.learn(*tried(lab.point("batch_size=256", "accumulate=2")))
+    reason = "not run: batch_size=256 lr=0.02 in micro-batches of 128 did not fit"
+    assert limits.too_large(lab.point("batch_size=512", "accumulate=4")).reason == reason
+    assert limits.too_large(lab.point("batch_size=128")) is None  # of which no gradients are held meanwhile
 
 
 @pytest.mark.parametrize(("status", "attempts"), [("completed", 1), ("failed", 1), ("oom", 0)])
@@ -153,7 +169,7 @@ def test_the_smallest_that_did_not_fit_is_the_limit(lab):
     limits = Limits()
     for size in (256, 64, 128):
         limits.learn(*tried(lab.point(f"batch_size={size}")))
-    assert limits.too_large(lab.point("batch_size=100")).reason == "not run: 64 did not fit"
+    assert limits.too_large(lab.point("batch_size=100")).reason == "not run: batch_size=64 lr=0.02 did not fit"
 
 
 def test_a_point_has_one_name_however_often_it_is_asked(lab):

@@ -100,13 +100,23 @@ def test_what_is_larger_than_what_did_not_fit_is_not_tried(lab):
     points = [lab.point(f"batch_size={n}", "examples=640", "model._target_=nets.FitsUpTo100") for n in (64, 128, 256)]
     outcome = lab.run(*points)
     assert [(r.status.value, r.attempts) for r in outcome.records] == [("completed", 1), ("oom", 1), ("oom", 0)]
-    assert outcome.records[2].reason == "not run: 128 did not fit"
+    assert outcome.records[2].reason == "not run: batch_size=128 lr=0.02 did not fit"
     assert outcome.exit_code == 0
     again = [
         lab.point(f"batch_size={n}", "examples=640", "model._target_=nets.FitsUpTo100", "skip_larger=false")
         for n in (64, 128, 256)
     ]
     assert [r.attempts for r in lab.run(*again).records] == [1, 1, 1]
+
+
+def test_a_grid_of_learning_rates_pays_once_for_what_does_not_fit(lab):
+    net = ("examples=256", "model._target_=nets.FitsUpTo100")
+    points = [lab.point(f"batch_size={n}", f"lr={lr}", *net) for n in (128, 256) for lr in (0.1, 0.2)]
+    records = lab.run(*points).records
+
+    assert [(r.status.value, r.attempts) for r in records] == [("oom", 1), ("oom", 0), ("oom", 0), ("oom", 0)]
+    assert {r.reason for r in records[1:]} == {"not run: batch_size=128 lr=0.1 did not fit"}
+    assert [r.attempts for r in lab.run(*points).records] == [1, 0, 0, 0]  # final results, as they were
 
 
 def test_a_validation_says_nothing_of_a_batch_size_and_keeps_no_larger_one_from_being_run(lab):

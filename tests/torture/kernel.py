@@ -92,7 +92,7 @@ def out_of_memory(folder: Path) -> str | None:
         and first[0] == "completed"
         and second[0] == third[0] == "oom"
         and "can't allocate memory" in second[1]
-        and third[1] == "not run: 32 did not fit"
+        and third[1].startswith("not run: batch_size=32 ")
     )
     return None if right else f"exit code {code}: {found} {running.output}"
 

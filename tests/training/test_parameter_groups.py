@@ -1,12 +1,16 @@
 """A parameter group that is built at another learning rate than the run's keeps its multiple of it."""
 
+import copy
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torture.kth_call import quick
 from torture.tiny import SGD, stop_at, tiny, train
 
-from batchlab.training import assembly
+from batchlab.errors import BadRequest
+from batchlab.training import assembly, checkpoint
 from batchlab.training.batches import row
 from batchlab.training.devices.cpu import CpuDevice
 
@@ -109,3 +113,99 @@ def test_a_lone_group_has_the_learning_rate_of_the_run_to_the_bit(tmp_path):
 
     assert len(seen) == 10
     assert all(group == run for group, run in seen)
+
+
+# what the groups have is kept, and what changes it is refused
+
+
+class EditedSince(torch.optim.SGD):
+    """One group; or, where `share` has been given since, the last parameter in one of its own."""
+
+    share = None  # of the learning rate
+
+    def __init__(self, params, lr):
+        *body, last = params
+        apart = [{"params": body}, {"params": [last], "lr": lr * (self.share or 1)}]
+        super().__init__([*body, last] if self.share is None else apart, lr=lr, momentum=0.9)
+
+
+@pytest.fixture
+def by_an_older_version(monkeypatch):
+    """Reads checkpoints as versions wrote them that trained all groups at one learning rate."""
+    read = checkpoint.read
+
+    def without_multiples(content):
+        found = read(content)
+        del found["group_multiples"]
+        return found
+
+    monkeypatch.setattr(checkpoint, "read", without_multiples)
+
+
+def test_a_record_has_the_multiples_of_its_groups(tmp_path):
+    with quick():
+        assert train(configured(tmp_path)).environment["group_multiples"] == pytest.approx(SHARES)
+
+
+def test_a_run_is_not_resumed_at_other_multiples(tmp_path, monkeypatch):
+    config = configured(tmp_path, optimizer=EditedSince)
+    with quick():
+        train(config, stopping=stop_at(5))
+        monkeypatch.setattr(EditedSince, "share", 0.5)
+        record = train(config)
+
+    assert (record.status, record.steps) == ("failed", 0)
+    assert "trained at 1 times the learning rate, and the optimizer now makes them at 1, 0.5 times it" in record.reason
+    assert record.reason.endswith("; use force=true")
+
+
+@pytest.mark.usefixtures("by_an_older_version")
+def test_an_older_checkpoint_is_not_resumed_where_the_multiples_are_not_all_one(tmp_path):
+    config = configured(tmp_path)
+    with quick():
+        train(config, stopping=stop_at(5))
+        record = train(config)
+
+    assert record.status == "failed"
+    assert "trained at 1, 1, 1 times the learning rate, and the optimizer now makes them at 0.01, 1, 0 times it" in (
+        record.reason
+    )
+
+
+@pytest.mark.usefixtures("by_an_older_version")
+def test_an_older_checkpoint_of_one_learning_rate_for_all_is_resumed(tmp_path):
+    with quick():
+        whole = train(configured(tmp_path / "whole", optimizer=EditedSince))
+        resumed = configured(tmp_path / "resumed", optimizer=EditedSince)
+        train(resumed, stopping=stop_at(5))
+        record = train(resumed)
+
+    assert record.resumed_at == (5,)
+    assert record.weights_fingerprint == whole.weights_fingerprint
+
+
+def after_step(session, step, change):
+    """Has the optimizer call `change` at the end of that step, as user code may."""
+    steps = itertools.count(1)
+    session.state.optimizer.register_step_post_hook(lambda *_: change() if next(steps) == step else None)
+
+
+def test_groups_that_user_code_replaces_follow_the_learning_rate_of_the_run(tmp_path):
+    session = session_of(configured(tmp_path))
+    optimizer = session.state.optimizer
+    after_step(session, 4, lambda: optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict())))
+
+    list(session.train())
+
+    expected = [share * session.state.learning_rate for share in SHARES]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected)
+
+
+def test_a_group_that_is_added_while_the_run_trains_is_refused(tmp_path):
+    session = session_of(configured(tmp_path))
+    added = {"params": [torch.nn.Parameter(torch.zeros(3))]}
+    after_step(session, 4, lambda: session.state.optimizer.add_param_group(added))
+
+    with pytest.raises(BadRequest, match=r"has 4 parameter groups after step 4, and was made with 3: .*make them all"):
+        list(session.train())
+    assert session.state.step == 4

@@ -11,7 +11,8 @@ from batchlab.training.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.step import backward
+from batchlab.training.phase import Phase
+from batchlab.training.step import backward, counted, weighted_backward
 from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()
@@ -179,6 +180,36 @@ def test_bf16_sums_losses_in_float32():
     torch.nn.init.zeros_(model.bias)
     loss_sum, _ = backward(Losses(model, task, Precision("bf16", CPU)), [batch])
     assert loss_sum.item() == 4096
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sizes", [[7], [3, 3, 1]], ids=str)
+def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dtype):
+    """As one would be that was reduced over devices."""
+    inputs, labels = images()
+    batch = inputs.to(dtype), labels
+    task = Task.classification(batch, batch)
+    model, other = (Losses(network().to(dtype), task, Precision("fp32", CPU)) for _ in range(2))
+
+    loss_sum, count = backward(model, split(batch, sizes))
+    micro_batches, counted_terms = counted(task, split(batch, sizes))
+    weight = torch.ones((), dtype=torch.float64) / torch.tensor(counted_terms)
+    other_sum = weighted_backward(other, micro_batches, weight, Phase())
+
+    assert count == counted_terms == 7
+    assert torch.equal(loss_sum, other_sum)
+    assert weight == 1 / 7
+    for a, b in zip(gradients(model.model), gradients(other.model), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_weight_on_the_device_is_not_asked_for_its_number():
+    """The device `meta` has none to give."""
+    weight = torch.ones(3, device="meta", requires_grad=True)
+
+    Precision("fp32", CPU).backward(weight.square(), torch.ones((), dtype=torch.float64, device="meta"))
+
+    assert weight.grad.shape == (3,)
 
 
 @pytest.mark.parametrize("engine", ["there", "absent"])

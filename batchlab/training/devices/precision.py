@@ -112,13 +112,18 @@ class Precision:
         with self.device.fp32(tf32=self.name == "tf32"), self.forward():
             yield self
 
-    def backward(self, losses: Tensor, weight: float) -> None:
+    def backward(self, losses: Tensor, weight: float | Tensor) -> None:
         """Adds the gradient of `weight * losses.sum()` to the parameters', scaled where the precision needs it.
 
-        The weight goes in as the gradient of `losses`, shape (terms,): so neither sum nor product is differentiated.
+        The weight, a number or 0-d on the device, which is not waited for, goes in as the gradient of `losses`, shape
+        (terms,): so neither sum nor product is differentiated.
         """
         scaled = self.scaler.scale(losses) if self.scaler else losses
-        _run_backward(scaled, torch.full_like(scaled, weight))
+        # full_like would ask the device for the number; for a number it is faster by 1 us of a step of 150.
+        if isinstance(weight, Tensor):
+            _run_backward(scaled, torch.empty_like(scaled).fill_(weight))
+        else:
+            _run_backward(scaled, torch.full_like(scaled, weight))
 
     def update(
         self, optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], clip_norm: float | None

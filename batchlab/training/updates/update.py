@@ -13,7 +13,11 @@ from batchlab.training.devices.device import Device
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step leaves for the instruments: references on the device, which nobody has waited for."""
+    """What a step leaves for the instruments: references on the device, which nobody has waited for.
+
+    Nobody writes to them: instruments keep them until they measure, and one tensor may be of many outcomes. Whoever
+    reduces a count or a sum over devices reduces a tensor of its own.
+    """
 
     loss_sum: Tensor  # 0-d: the losses of the whole batch, summed over terms
     count: Tensor  # 0-d: terms (examples, or tokens)
