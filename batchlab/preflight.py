@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from batchlab.config import RunConfig, key, to_dict
-from batchlab.config.options import MEMORY, MICRO_BATCHES, PARTS, SPEED
+from batchlab.config.option_row import MEMORY, PARTS, SPEED
+from batchlab.config.options import MICRO_BATCHES
 from batchlab.config.plan import plan
 from batchlab.errors import BadRequest, BatchlabError
 from batchlab.instruments.panel import build_instruments
@@ -16,6 +17,7 @@ from batchlab.printable import counted
 from batchlab.recording.environment import environment
 from batchlab.recording.masking import concealed
 from batchlab.records import Facts
+from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.augment_trial import augmented_twice
@@ -99,13 +101,13 @@ def _build(config: RunConfig) -> Parts:
     measured = validation_pass(losses, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
     _refuse_other_settings(config)
-    directed = ("val/loss", *(f"val/{name}" for name in task.higher_is_better))
+    directed = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in task.higher_is_better))
     facts = Facts(
         data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
     )
-    metrics = ("val/loss", *(f"val/{name}" for name in measured.metrics))
+    metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
     return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, few), facts)
 
 

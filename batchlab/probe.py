@@ -13,12 +13,14 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig, to_dict
+from batchlab.config.options import GROUPS
 from batchlab.config.plan import Plan
 from batchlab.errors import BadRequest
 from batchlab.host.nvml import full_uuid, process_bytes
 from batchlab.instruments.memory_account import SIZES, account
 from batchlab.recording.masking import concealed
 from batchlab.records import RunStatus
+from batchlab.records.quantities import PEAK_RESERVED
 from batchlab.science.largest_fit import Outcome, Probe
 from batchlab.science.memory_model import Account
 from batchlab.task import Task
@@ -38,6 +40,7 @@ MOST_STEPS = 21  # on the CPU, where each is timed for itself
 WARM_UP_SECONDS = 1.0  # of steps before a GPU is timed: it leaves its idle clock only under load
 WINDOW_SECONDS = 0.05  # that a GPU's steps are timed together, or waiting for it would be most of what is timed
 ENDLESS = 2**40  # examples
+KINDS: dict[str, type] = {"data": Task, "model": nn.Module, "optimizer": torch.optim.Optimizer}  # of what a group makes
 
 
 @dataclass
@@ -110,7 +113,7 @@ def probe(
         reason=reason,
         allowed_bytes=allowed,
         # What the limit is about: what PyTorch took from the device, or the process from the host.
-        peak_bytes=peaks.get("memory/peak_reserved_bytes", peaks.get("memory/peak_private_bytes")),
+        peak_bytes=peaks.get(PEAK_RESERVED.name, peaks.get("memory/peak_private_bytes")),
         peaks=peaks,
         step_seconds=tuple(course.seconds[1:]),
         busy_share=busy,
@@ -136,8 +139,8 @@ def _taken_beside_tensors(device: Device) -> int:
 
 def _import_targets(config: RunConfig) -> None:
     """So that the libraries of the user's code count as loaded."""
-    for group, kind in (("data", Task), ("model", nn.Module), ("optimizer", torch.optim.Optimizer)):
-        targets.resolve(getattr(config, group)["_target_"], kind, what=group, trust=config.trust)
+    for group in GROUPS:
+        targets.resolve(getattr(config, group)["_target_"], KINDS[group], what=group, trust=config.trust)
 
 
 def _train(

@@ -20,7 +20,8 @@ from batchlab.recording.events import RunEvents
 from batchlab.recording.files import now_utc
 from batchlab.recording.journal import Journal, NotItsJournal, read_journal
 from batchlab.recording.ledger import Ledger
-from batchlab.recording.masking import concealed, masked, masked_overrides
+from batchlab.recording.masking import concealed
+from batchlab.recording.new_record import new_record
 from batchlab.recording.run_folder import METRICS, hold, read_record, set_damaged_aside, write_config, write_record
 from batchlab.records import Measurement, RunIdentity, RunRecord, RunStatus
 from batchlab.training import checkpoint
@@ -103,23 +104,18 @@ class RunLog:
             remove_checkpoints(self._folder)
             before = None if before is None else replace(before, resumed_at=(), wall_seconds=0.0, shared_machine=False)
         config = self._config
-        record = RunRecord(
-            run_id=self._identity.run_id,
-            study=self._identity.study,
-            status=RunStatus.RUNNING,
-            config=masked(to_dict(config, sweep)),
-            seed=config.seed,
-            batch_size=config.batch_size,
-            overrides=tuple(masked_overrides(self._identity.overrides)),
+        record = new_record(
+            config,
+            self._identity,
+            RunStatus.RUNNING,
             environment=environment({"device": config.device}),
-            micro_batch_sizes=config.micro_batch_sizes,
-            accumulate=len(config.micro_batch_sizes),
+            changes_accepted=sweep is not None and sweep.accept_changed,
             attempts=(before.attempts if before else 0) + 1,
             resumed_at=before.resumed_at if before else (),
             notes=before.notes if before else (),
             shared_machine=before.shared_machine if before else False,
             wall_seconds=before.wall_seconds if before else 0.0,
-            started_at=(before.started_at if before else "") or now_utc(),
+            **({"started_at": before.started_at} if before and before.started_at else {}),
         )
         write_config(self._folder, to_dict(config, sweep))
         write_record(self._folder, record)

@@ -25,11 +25,13 @@ def same(where: str, old: Any, new: Any) -> None:
         raise DifferenceError(f"{where}: {old!r} with the old checkout, {new!r} with this one")
 
 
+# Options of a sweep and of a study: checkouts from before they were apart kept them in the config of runs and searches.
+NOT_OF_A_RUN = ("jobs", "skip_larger", "retry", "force", "accept_changed", "report", "dry_run", "published")
 # Of a record: times, memory, speeds, versions, environment, fingerprints of code, and what the machine's load decides.
 NOT_COMPARED = (
     *("started_at", "ended_at", "wall_seconds", "train_seconds", "target.train_seconds", "shared_machine"),
     *("environment", "environment.*", "code_fingerprint", "schema_version", "resumed_at", "config.runs_dir"),
-    "config.published",  # of the study, not of each of its runs
+    *(f"config.{name}" for name in NOT_OF_A_RUN),
     *("final.speed/*", "final.memory/*", "best.speed/*", "best.memory/*"),
 )
 
@@ -114,17 +116,13 @@ def type_of(value: Any) -> str:
     return "number" if isinstance(value, int | float) and not isinstance(value, bool) else type(value).__name__
 
 
-# Options of a sweep and of a study, which a search has none of: checkouts from before they were apart kept them.
-NOT_OF_A_SEARCH = ("jobs", "skip_larger", "retry", "force", "accept_changed", "report", "dry_run", "published")
-
-
 def same_find(old: Path, new: Path) -> tuple[str, set[str]]:
     """What find kept: the same structure, and a largest size within 8%."""
     kept = [json.loads(path.read_text()) for work in (old, new) for path in sorted(work.glob("runs/*/find/*.json"))]
     if len(kept) != 2:
         raise DifferenceError(f"find kept {len(kept)} results, and two were expected")
     for each in kept:
-        each["config"] = {name: value for name, value in each["config"].items() if name not in NOT_OF_A_SEARCH}
+        each["config"] = {name: value for name, value in each["config"].items() if name not in NOT_OF_A_RUN}
     same_structure("find", *({k: v for k, v in each.items() if k != "environment"} for each in kept))
     sizes = [each["largest"] for each in kept]
     if abs(sizes[0] - sizes[1]) > max(1, 0.08 * sizes[0]):  # what the process grows by is known to 1 or 2 MiB of 32

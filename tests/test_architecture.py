@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from batchlab.config import BUDGET_UNITS, option_names
+from batchlab.records.quantities import TABLE as QUANTITIES
 
 FLOORS = {
     **dict.fromkeys(("errors", "printable"), 0),
@@ -253,35 +254,99 @@ def only_devices_know_their_kinds(root: Path) -> Iterator[str]:
 def options_are_asked_of_their_table(root: Path) -> Iterator[str]:
     """A list of option names in the code is forgotten when an option is added: `config/options.py` answers instead.
 
-    A mapping from names to values that are computed is no list: what a run has of each.
+    A list is a literal collection that names two options or more: by texts, as keys, or by what it reads of a config.
+    One that is no fact of the table may be there, and `LISTED` says of it what it is.
     """
+    for module, line, names in _lists_of_options(root):
+        if (module, names) not in LISTED:
+            yield f"{module}:{line} lists options: {', '.join(names)}"
+
+
+def _lists_of_options(root: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
     for module, path in modules(root).items():
         if module == "batchlab.config.options":
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = {text for text in _texts(node) if NAME.fullmatch(text) and text.split(".")[0] in _OPTIONS}
-            if len(names) > MOST_OPTIONS_NAMED:
-                yield f"{module}:{node.lineno} lists options: {', '.join(sorted(names))}"  # type: ignore[attr-defined]
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        # `batch, micro = config.batch_size, config.micro_batch_size` names values.
+        named = {
+            id(node.value)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple)
+        }
+        for node in ast.walk(tree):
+            names = {text.split(".")[0] for text in _texts(node) if NAME.fullmatch(text)} & _OPTIONS
+            if len(names) > 1 and id(node) not in named:
+                yield module, node.lineno, tuple(sorted(names))  # type: ignore[attr-defined]
 
 
 # Words for quantities of a run as well, and so no sign of a list of options.
 _OPTIONS = {*option_names()} - {*BUDGET_UNITS, "report"}
-MOST_OPTIONS_NAMED = 2
 NAME = re.compile(r"\w+(\.\w+)*")  # an override, `lr=0.1`, is a value
+# Lists that the table has no fact for, by module and options.
+LISTED = {
+    (
+        "batchlab.instruments.panel",
+        ("batch_size", "clip_norm", "eval_batch_size", "eval_every", "log_every", "micro_batch_size", "seed"),
+    ): "what an instrument's signature may ask for, some of it worked out: a contract with users' own",
+    (
+        "batchlab.probe",
+        ("data", "model", "optimizer"),
+    ): "the type of what each group makes; a group that it lacks is a KeyError",
+    ("batchlab.recording.knobs", ("batch_size", "seed")): "fields of a record, which hold where its config is damaged",
+    ("batchlab.report.claims.command", ("data", "model")): "the task that a claim is tested on",
+    ("batchlab.report.claims.command", ("batch_size", "seed")): "what a claim varies, with the values that it needs",
+    ("batchlab.report.claims.command", ("runs_dir", "study")): "the end of a command: where it writes",
+    ("batchlab.report.command", ("grids", "study")): "what is typed anew for another run of the same",
+    ("batchlab.report.content", ("batch_size", "seed")): "fields of a record, as the label of a run",
+    ("batchlab.report.machine_readable", ("published", "study")): "keys of report.json",
+    ("batchlab.report.published", ("batch_size", "seed")): "axes of a table of runs",
+    ("batchlab.sweep.identity", ("batch_size", "lr")): "the readable prefix of a run's name, which is never to change",
+    ("batchlab.sweep.identity", ("precision", "seed")): "the readable prefix of a run's name, which is never to change",
+    ("batchlab.training.assembly", ("lr", "weight_decay")): "arguments of an optimizer that are not keys of its group",
+    ("batchlab.training.checkpoint", ("instruments", "model", "optimizer")): "parts whose state a checkpoint holds",
+    ("batchlab.training.losses", ("model", "precision")): "attributes of a class",
+}
 
 
 def _texts(node: ast.AST) -> set[str]:
-    """The texts in a literal collection, and in those that are unpacked into it."""
+    """The texts in a literal collection and in those that are unpacked into it, and what its entries read."""
     if isinstance(node, ast.Dict):
-        if any(isinstance(value, ast.Attribute | ast.Call | ast.Subscript) for value in node.values):
-            return set()
         entries: list[ast.expr | None] = [*node.keys]
     elif isinstance(node, ast.Tuple | ast.List | ast.Set):
         entries = [*node.elts]
     else:
         return set()
-    found = {entry.value for entry in entries if isinstance(entry, ast.Constant) and isinstance(entry.value, str)}
-    return found.union(*(_texts(entry.value) for entry in entries if isinstance(entry, ast.Starred)))
+    starred = [entry.value for entry in entries if isinstance(entry, ast.Starred)]
+    return {*map(_read, entries)}.union(*(_texts(entry) for entry in starred))
+
+
+def _read(entry: ast.expr | None) -> str:
+    """`lr` of `"lr"`, and of the first of `config.lr`, `x.config["lr"]` and `asked.get("lr")` in an entry."""
+    if isinstance(entry, ast.Constant):
+        return str(entry.value)
+    for node in ast.walk(entry) if entry is not None and not isinstance(entry, ast.Starred | ast.Dict) else ():
+        match node:
+            case ast.Attribute(value=holder, attr=name) if re.fullmatch(r"(.*\.)?_?config", ast.unparse(holder)):
+                return name
+            case ast.Call(func=ast.Attribute(attr="get"), args=[ast.Constant(value=str(name)), *_]):
+                return name
+            case ast.Subscript(slice=ast.Constant(value=str(name))):
+                return name
+    return ""
+
+
+def quantities_are_named_by_their_table(root: Path) -> Iterator[str]:
+    """Whoever reads what was measured takes its name, or that of its column, from `records/quantities.py`.
+
+    What measures declares from the table, and is held to that by a test of its own.
+    """
+    columns = {name: q for q in QUANTITIES for name in (q.name, q.best, q.final)}
+    for module, path in modules(root).items():
+        if room(module) in ("records", "training", "instruments"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in columns:
+                yield f"{module}:{node.lineno} types {node.value}: take it from records/quantities.py"
 
 
 WRITERS = {  # of the fields of a `RunState`, which says so too; nobody assigns to the others
@@ -379,6 +444,12 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (options_are_asked_of_their_table, {"a.py": "x = frozenset({'lr', 'seed', 'model.width'})"}, "batchlab.a:1"),
     (options_are_asked_of_their_table, {"a.py": "x = [*('lr', 'seed'), 'device']"}, "device, lr, seed"),
     (options_are_asked_of_their_table, {"a.py": "x = {'lr': 'a', 'seed': 'b', 'device': f}"}, "lists options"),
+    (options_are_asked_of_their_table, {"a.py": "x = ('lr', 'seed')"}, "batchlab.a:1 lists options: lr, seed"),
+    (options_are_asked_of_their_table, {"a.py": "x = {'lr': c.lr, 'seed': f(c)}"}, "batchlab.a:1"),
+    (options_are_asked_of_their_table, {"a.py": "x = [self.config.lr, str(config.precision)]"}, "lr, precision"),
+    (options_are_asked_of_their_table, {"a.py": "x = (c.get('lr'), number(c['model.width']))"}, "lr, model"),
+    (quantities_are_named_by_their_table, {"report/a.py": "x = runs['final.val/loss']"}, "types final.val/loss"),
+    (quantities_are_named_by_their_table, {"a.py": "NAMES = ('train/loss',)"}, "batchlab.a:1 types train/loss"),
     (the_state_is_written_by_whom_it_names, {"instruments/a.py": "state.step += 1"}, "writes step"),
     (the_state_is_written_by_whom_it_names, {"run.py": "a, session.state.note = 1, 2"}, "batchlab.run:1 writes note"),
     (forward_and_loss_are_spelled_once, {"run.py": "x = task.loss(task.forward(net, batch), batch)"}, "task.forward"),
@@ -414,6 +485,10 @@ def test_a_rule_goes_red(rule: Rule, files: dict[str, str], word: str, tmp_path:
     assert any(word in sentence for sentence in said), said
 
 
+def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:
+    assert {*LISTED} == {(module, names) for module, _, names in _lists_of_options(repository)}
+
+
 def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
     """Or a rule that says no to everything would pass above."""
     allowed = {
@@ -430,10 +505,11 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "hydra_app.py": "import hydra",
         "training/evaluation.py": "state.validated = state.phase.name = 1",
         "run.py": "try:\n    f()\nexcept OSError:\n    pass",
+        "report/words.py": "x = 'log best val/loss'",
         "training/losses.py": "def f(self, x):\n    return self.task.loss(self.task.forward(self.model, x), x)",
         "models/net.py": "def forward(self, x):\n    return self.model(x)",
         "check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
-        "preflight.py": "x = {'lr': c.lr, 'seed': c.seed, 'device': c.device}\ny = ('steps', 'examples', 'lr')",
+        "preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')\nz = (data.device, model.lr)",
     }
     for name, text in allowed.items():
         path = tmp_path / "batchlab" / name

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from batchlab.check.findings import Finding, finding_of, ok, wrong
 from batchlab.check.passes import Passes
 from batchlab.check.samples import Sample, described, shapes
+from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.batches import slices
 from batchlab.training.contract import METRICS, NUMBER_FORMATS, ONE_PER_TERM, first_breach
 from batchlab.training.contract_passes import validation_pass
@@ -97,5 +98,5 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     yield (
         finding_of(breach)
         if breach
-        else ok("metrics", ", ".join(["val/loss", *(f"val/{name}" for name in seen.metrics)]))
+        else ok("metrics", ", ".join([VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in seen.metrics)]))
     )

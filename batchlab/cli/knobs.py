@@ -6,7 +6,8 @@ from pathlib import Path
 from batchlab.config import BUDGET_UNITS
 from batchlab.config.checking import allowed
 from batchlab.config.goals import WHOLE
-from batchlab.config.options import OPTIONS, Moves, Option
+from batchlab.config.option_row import Moves, Option
+from batchlab.config.options import OPTIONS
 from batchlab.config_folder import config_folder
 
 

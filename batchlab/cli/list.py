@@ -1,11 +1,13 @@
 """`batchlab list`: the studies on disk, or the points of one."""
 
+import math
 from collections import Counter
 from pathlib import Path
 
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, Study, find_study, read_study
 from batchlab.cli.terminal import complain, say
+from batchlab.config.options import LISTED, RUN
 from batchlab.printable import aligned, number, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.recording.files import to_json
@@ -21,10 +23,7 @@ examples:
   batchlab list digits-mlp --json     everything recorded of them, for a program"""
 
 POINT_TITLES = [
-    "batch\nsize",
-    "learning\nrate",
-    "precision",
-    "seed",
+    *(RUN[name].column for name in LISTED),
     "status",
     TRAINING_SPEED.column,
     VALIDATION_LOSS.column,
@@ -68,10 +67,7 @@ def _overview(found: list[Study], runs_dir: Path) -> str:
 def _points(study: Study) -> str:
     rows = [
         [
-            str(record.batch_size),
-            number(record.config.get("lr")),
-            printable(record.config.get("precision", "-")),
-            str(record.seed),
+            *(_cell(record.config.get(name)) for name in LISTED),
             str(record.status),
             TRAINING_SPEED.written(record.final.get(TRAINING_SPEED.name)),
             VALIDATION_LOSS.written(record.final.get(VALIDATION_LOSS.name)),
@@ -94,15 +90,14 @@ def _devices(study: Study) -> dict[str, int]:
     return dict(Counter(r.device_model for r in study.records if r.device_model is not None and r.attempts))
 
 
-def _order(record: RunRecord) -> tuple[int, float, str, int, str]:
-    config = record.config
-    return (
-        record.batch_size,
-        float(config.get("lr") or 0),
-        str(config.get("precision")),
-        record.seed,
-        record.run_id,
-    )
+def _cell(value: object) -> str:
+    return number(value) if value is None or isinstance(value, float) else printable(value)
+
+
+def _order(record: RunRecord) -> list[tuple[float, str]]:
+    """Numbers by their size, before texts."""
+    values = [*(record.config.get(name) for name in LISTED), record.run_id]
+    return [(value, "") if isinstance(value, int | float) else (math.inf, str(value)) for value in values]
 
 
 def _counts(records: tuple[RunRecord, ...]) -> str:

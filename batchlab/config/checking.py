@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchlab.config.goals import target_of
-from batchlab.config.options import Option
+from batchlab.config.option_row import Option
 from batchlab.config.published import published
 from batchlab.config.values import Group, is_finite, is_plain, shown
 from batchlab.errors import BadRequest, did_you_mean

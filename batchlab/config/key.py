@@ -1,14 +1,16 @@
 """The one comparator of configurations: whether two are the same in all that moves something."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from batchlab.config.alike import micro_batches
 from batchlab.config.goals import BUDGET_UNITS, plain_target
-from batchlab.config.options import IDENTITY, MICRO_BATCHES, RUN, Moves, Option, option_of
+from batchlab.config.option_row import IDENTITY, RESULTS, Moves, Option
+from batchlab.config.options import MADE_WITH, MEASURING, MICRO_BATCHES, OF_THE_MACHINE, RUN, option_of, that_move
 from batchlab.config.run import RunConfig
 
+HIDDEN = "hidden"  # in a record: which of its values the environment gave
 Config = RunConfig | Mapping[str, object]  # or the `config` of a record, which may lack options that were added later
 
 
@@ -24,7 +26,7 @@ def key(config: Config, moves: Moves, *, without: Collection[str] = ()) -> str:
 def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> dict[str, object]:
     """What `key` is made of: canonical plain values by name. What the table does not know may move anything."""
     values = config if isinstance(config, Mapping) else _values(config)
-    named = {name: value for name, value in values.items() if option_of(name) is None and name != "hidden"}
+    named = {name: value for name, value in values.items() if option_of(name) is None and name != HIDDEN}
     for name, row in RUN.items():
         if row.moves & moves and name not in (*without, *MICRO_BATCHES):
             value = seen(row, _value(values, row), moves)
@@ -34,6 +36,33 @@ def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> 
         named |= _micro_batches(values, without)
     canonical: dict[str, object] = _canonical(named)
     return canonical
+
+
+def requested(config: Mapping[str, object], moves: Moves, *, without: Collection[str] = ()) -> dict[str, object]:
+    """The options of a record that `compared` compares, with the values that they were given, to be shown to people.
+
+    Of an option that was added later, what was so before.
+    """
+    found = {name: config[name] for name in that_move(config, moves, without=(*without, HIDDEN))}
+    for name, value in found.items():
+        found[name] = value if (row := option_of(name)) is None else row.seen_as(value)
+    added = {name: row.before for name, row in RUN.items() if row.was_added and row.before is not None}
+    return found | {name: added[name] for name in that_move(added, moves, without=(*without, *found))}
+
+
+def made_with(config: Config) -> str:
+    """Equal for two configurations whose studies may be compared: the names of their code, and the kind of device."""
+    values = config if isinstance(config, Mapping) else _values(config)
+    kinds = [RUN[name].seen_as(values.get(name)) for name in MADE_WITH]
+    return repr([kind.get("_target_") if isinstance(kind, Mapping) else kind for kind in kinds])
+
+
+def results_of(keys: Iterable[str], *, without: Collection[str] = ()) -> list[str]:
+    """Of dotted keys those that tell the points of two studies apart: another value gives other numbers.
+
+    Not those of what is measured beside the training, or on what machine.
+    """
+    return that_move(keys, RESULTS, without=(*without, *OF_THE_MACHINE, *MEASURING))
 
 
 def seen(row: Option, value: Any, moves: Moves) -> Any:

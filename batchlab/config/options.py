@@ -4,14 +4,27 @@ A row is a field of `RunOptions` or `SweepOptions`; its default is in `configs/c
 options or compares two configurations asks this table or `config.key`: a list of option names elsewhere is a fault.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
-from enum import Enum, Flag, auto
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
 from batchlab.config.alike import before_added_keys, device_kind, which_data
-from batchlab.config.goals import BUDGET_UNITS, Budget, Target
+from batchlab.config.goals import Budget, Target
+from batchlab.config.option_row import (
+    ANYTHING,
+    EXECUTION,
+    MEASUREMENTS,
+    MEMORY,
+    PARTS,
+    SPEED,
+    VALUES,
+    WEIGHTS,
+    Moves,
+    Option,
+    Role,
+    option,
+)
 from batchlab.config.published import Published
 from batchlab.config.values import Group
 from batchlab.science.lr_scaling import RULE_NAMES
@@ -20,86 +33,6 @@ from batchlab.science.schedules import SCHEDULES
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 EVAL_PRECISIONS = ("fp32", "same")
 RETRIED = ("failed", "timeout", "oom", "diverged")
-_ALWAYS_THERE = object()  # equal to no value
-
-
-class Moves(Flag):
-    """What another value of an option changes."""
-
-    NOTHING = 0
-    WEIGHTS = auto()  # the bits of the weights after a number of examples
-    MEASUREMENTS = auto()  # what is measured of a run, when, and for how long
-    SPEED = auto()
-    MEMORY = auto()
-    PARTS = auto()  # whether the parts of a run can be built, or fit each other
-
-
-NOTHING, WEIGHTS, MEASUREMENTS = Moves.NOTHING, Moves.WEIGHTS, Moves.MEASUREMENTS
-SPEED, MEMORY, PARTS = Moves.SPEED, Moves.MEMORY, Moves.PARTS
-IDENTITY = WEIGHTS | MEASUREMENTS  # another value makes another run
-EXECUTION = WEIGHTS | SPEED | MEMORY
-ANYTHING = ~NOTHING
-
-
-class Role(Enum):
-    """What an option is to a study."""
-
-    AXIS = "axis"  # what is asked about
-    TUNED = "tuned"  # a fair comparison gives each point of the axis its own
-    REPEATED = "repeated"  # to see the spread
-    FIXED = "fixed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One row of the table."""
-
-    meaning: str
-    moves: Moves = NOTHING
-    role: Role = Role.FIXED
-    unit: str = ""
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    choices: tuple[str, ...] = ()
-    takes: str | None = None  # in words, where type and bounds do not tell what to write
-    such_as: str = ""  # values to write, with commas between: for lists, and for completion
-    items: str = ""  # what the items of a list are
-    flag: str = ""  # the option of the command line that stands for it
-    is_group: bool = False  # a mapping with `_target_`, chosen among the files of a folder
-    first: bool = False  # among the first columns of tables
-    said_last: bool = False  # in the name of a group of runs only where nothing else tells it from the others
-    decides: str = ""  # what it decides together with other options
-    of_the_machine: bool = False  # where it runs and on how much of the machine: of no use to a study elsewhere
-    only_whether: bool = False  # speed, memory and parts depend on whether it is set, not on its size
-    seen_as: Callable[[Any], Any] = lambda value: value  # what in it tells runs apart
-    # Of an option that was added when there were runs: the value that they had. It is left out where runs are compared,
-    # so that they keep their ids. And of a group: itself without the keys that were added, where they are null.
-    before: Any = _ALWAYS_THERE
-    as_before: Callable[[Any], Any] = lambda value: value
-    name: str = ""
-    type: str = ""  # as it is written: `int`, `float | None`
-
-    @property
-    def is_identity(self) -> bool:
-        """Whether another value makes another run."""
-        return bool(self.moves & IDENTITY)
-
-    @property
-    def was_added(self) -> bool:
-        """Whether there are runs from before this option."""
-        return self.before is not _ALWAYS_THERE
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """The keys at the root of a config that give it."""
-        return (*BUDGET_UNITS, "default_epochs") if self.name == "budget" else (self.name,)
-
-
-def option(meaning: str, moves: Moves = NOTHING, **more: Any) -> Any:
-    """A field of a configuration, which is a row of the table; `more` as `Option` has it."""
-    return field(metadata={"option": Option(meaning=meaning, moves=moves, **more)})
-
 
 MICRO_BATCHING, PEAK_RATE = "micro-batches", "peak learning rate"
 
@@ -114,6 +47,7 @@ class RunOptions:
         role=Role.AXIS,
         at_least=1,
         first=True,
+        column="batch\nsize",
         decides=MICRO_BATCHING,
     )
     micro_batch_size: int | None = option(
@@ -128,6 +62,7 @@ class RunOptions:
         role=Role.TUNED,
         above=0.0,
         first=True,
+        column="learning\nrate",
         decides=PEAK_RATE,
     )
     lr_scaling: str = option(
@@ -138,7 +73,7 @@ class RunOptions:
         decides=PEAK_RATE,
     )
     reference_batch_size: int = option(
-        "batch size at which `lr` holds", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=True
+        "batch size at which `lr` holds", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=1
     )
     noise_scale: float | None = option(
         "gradient noise scale, for the rules that follow it",
@@ -152,7 +87,9 @@ class RunOptions:
     warmup: float = option("warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0)
     warmup_from: str = option("learning rate the warm-up starts from", WEIGHTS, choices=("zero", "base"))
     schedule: str = option("how the learning rate falls over the budget", WEIGHTS, choices=tuple(SCHEDULES))
-    precision: str = option("precision of the forward and backward pass", EXECUTION, choices=PRECISIONS, first=True)
+    precision: str = option(
+        "precision of the forward and backward pass", EXECUTION, choices=PRECISIONS, first=True, column="precision"
+    )
     budget: Budget = option("how long to train", WEIGHTS)
     target: Target | None = option(
         "what counts as having learnt it",
@@ -166,10 +103,10 @@ class RunOptions:
     clip_norm: float | None = option(
         "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
     )
-    data: Group = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data)
-    model: Group = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys)
+    data: Group = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
+    model: Group = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
     optimizer: Group = option("what updates the weights", EXECUTION, is_group=True)
-    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=True)
+    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=2)
     seed: int = option(
         "of initial weights and of the order of the data",
         WEIGHTS,
@@ -177,11 +114,13 @@ class RunOptions:
         at_least=0,
         at_most=2**63 - 1,
         first=True,
+        column="seed",
     )
     device: str = option(
         "auto, cpu, cuda or cuda:N",
         EXECUTION,
         of_the_machine=True,
+        made_with=True,
         seen_as=device_kind,
         takes="",  # its meaning lists them
         such_as="auto,cpu,cuda",
@@ -193,10 +132,10 @@ class RunOptions:
     eval_every: int | None = option(
         "between validations; null is a quarter of an epoch", MEASUREMENTS, at_least=1, unit="examples"
     )
-    eval_batch_size: int = option("per forward pass of a validation", MEASUREMENTS, at_least=1, unit="examples")
+    eval_batch_size: int = option("per forward pass of a validation", VALUES, at_least=1, unit="examples")
     eval_precision: str = option(
         "precision of validations; same is that of training",
-        MEASUREMENTS,
+        VALUES,
         choices=EVAL_PRECISIONS,
         before="fp32",
     )
@@ -216,7 +155,7 @@ class RunOptions:
         "between checkpoints; null counts examples only", above=0.0, unit="seconds"
     )
     workers: int = option(
-        "processes that read data which streams; 0: the training process reads", SPEED | MEMORY, at_least=0
+        "processes that read data which streams; 0: the training process reads", SPEED | MEMORY, at_least=0, before=0
     )
     study: str | None = option("folder of runs made to be compared", takes="a folder's name; null is <data>-<model>")
     runs_dir: str = option("folder of the studies", takes="a path")
@@ -272,10 +211,14 @@ _BY_KEY = {key: row for row in OPTIONS.values() for key in row.keys}
 
 GROUPS = tuple(name for name, row in RUN.items() if row.is_group)
 FIRST = tuple(name for name, row in RUN.items() if row.first)
+LISTED = tuple(name for name, row in RUN.items() if row.column)
 MICRO_BATCHES = tuple(name for name, row in RUN.items() if row.decides == MICRO_BATCHING)
-SAID_LAST = tuple(name for name, row in RUN.items() if row.said_last)
+SAID_LAST = {name: row.said_last for name, row in RUN.items() if row.said_last}
 SOUGHT = tuple(name for name in MICRO_BATCHES if name != "accumulate")  # by `find`, which is given the accumulation
 PEAK_LEARNING_RATE = tuple(name for name, row in RUN.items() if row.decides == PEAK_RATE)
+MADE_WITH = tuple(name for name, row in RUN.items() if row.made_with)
+MEASURING = tuple(name for name, row in RUN.items() if row.moves & MEASUREMENTS)
+OF_THE_MACHINE = tuple(name for name, row in RUN.items() if row.of_the_machine)
 
 
 def option_names() -> tuple[str, ...]:
@@ -292,6 +235,11 @@ def moves(key: str) -> Moves:
     """What another value of a dotted key moves; a key that is not in the table may move anything."""
     row = option_of(key)
     return ANYTHING if row is None else row.moves
+
+
+def that_move(keys: Iterable[str], moved: Moves, *, without: Collection[str] = ()) -> list[str]:
+    """Of dotted keys those that move any of `moved`, in their order; `without` names options and single keys."""
+    return [key for key in keys if moves(key) & moved and not {key, key.partition(".")[0]} & {*without}]
 
 
 def of_role(*roles: Role) -> tuple[str, ...]:

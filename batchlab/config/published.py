@@ -25,7 +25,7 @@ def published(value: Any) -> tuple[Published, ...]:
     """Published figures from plain values; BadRequest where one is none."""
     if not isinstance(value, list | tuple):
         raise BadRequest(f"published={shown(value)} is not a list of figures: write it in an experiment's file")
-    return tuple(_figure(f"published[{position}]", entry) for position, entry in enumerate(value))
+    return tuple(figure(f"published[{position}]", entry) for position, entry in enumerate(value))
 
 
 def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, object]]:
@@ -33,7 +33,8 @@ def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, object]]:
     return [asdict(figure) | {"value": list(figure.value)} for figure in figures]
 
 
-def _figure(name: str, value: Any) -> Published:
+def figure(name: str, value: Any) -> Published:
+    """One figure from plain values, called `name` in messages; BadRequest where it is none."""
     given = dict(value) if isinstance(value, Mapping) else {}
     known = [f.name for f in fields(Published)]
     if unknown := [key for key in given if key not in known]:

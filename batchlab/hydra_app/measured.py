@@ -14,12 +14,12 @@ from batchlab.printable import printable
 from batchlab.recording.journal import read_journal
 from batchlab.recording.run_folder import METRICS, RECORD, read_record, run_folders
 from batchlab.records import Measurement, RunStatus
+from batchlab.records.quantities import ADAM_NOISE_SCALE, NOISE, SIGNAL
 from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
 
 if TYPE_CHECKING:
     from batchlab.science.uncertainty import Interval
 
-SIGNAL, NOISE, ADAM = "noise/squared_gradient_norm", "noise/gradient_variance", "noise/adam_scale_examples"
 HOW = {"noise": "instruments=full", "surge": "optimizer=adamw instruments=full"}
 
 Reader = Callable[[str, str, str], "Interval"]
@@ -58,9 +58,10 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
     taken = read_journal(folder / METRICS)
     found = _over_training(taken) if rule == "noise" else _of_adam(taken)
     if found is None:
+        sought = NOISE if rule == "noise" else ADAM_NOISE_SCALE
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: that run measured no "
-            f"{NOISE if rule == 'noise' else ADAM}; train it again with {HOW[rule]}, or give a number of examples"
+            f"noise_scale={printable(named)} cannot be: that run measured no {sought.name}; "
+            f"train it again with {HOW[rule]}, or give a number of examples"
         )
     if not (math.isfinite(found.value) and found.value > 0):
         raise BadRequest(
@@ -102,7 +103,7 @@ def _run_folder(named: str, runs_dir: str) -> Path:
 def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
     from batchlab.science.noise_over_training import over_training  # with SciPy: other commands save its 0.1 s
 
-    signal, noise = ({m.examples: _interval(m) for m in taken if m.name == name} for name in (SIGNAL, NOISE))
+    signal, noise = ({m.examples: _interval(m) for m in taken if m.name == name} for name in (SIGNAL.name, NOISE.name))
     both = [at for at in signal if at in noise and math.isfinite(signal[at].value + noise[at].value)]
     return over_training([signal[at] for at in both], [noise[at] for at in both]) if both else None
 
@@ -110,7 +111,7 @@ def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
 def _of_adam(taken: Sequence[Measurement]) -> "Interval | None":
     from batchlab.science.uncertainty import median_interval
 
-    values = [m.value for m in taken if m.name == ADAM and not math.isnan(m.value)]
+    values = [m.value for m in taken if m.name == ADAM_NOISE_SCALE.name and not math.isnan(m.value)]
     return median_interval(values) if values else None
 
 

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from batchlab.config import key
-from batchlab.config.options import FIRST, GROUPS, IDENTITY, MICRO_BATCHES, OPTIONS, Role, of_role
+from batchlab.config.key import key, requested
+from batchlab.config.option_row import ALL_OF_A_RUN, Role
+from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, OPTIONS, of_role
 from batchlab.recording.device_models import main_model
 from batchlab.recording.event_file import tag_of
 from batchlab.recording.files import to_json
-from batchlab.recording.knobs import flat, knobs, of_the_run
+from batchlab.recording.knobs import flat, knobs
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.declared import Quantities, declared_by
 
@@ -34,7 +35,7 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         if record.status is RunStatus.COMPLETED:
-            groups[key(record.config, IDENTITY, without=ALONG)].append(record)
+            groups[key(record.config, ALL_OF_A_RUN, without=ALONG)].append(record)
     names = _names([_configuration(members[0]) for members in groups.values()])
     quantities = declared_by(records)
     return {name: _means(members, quantities) for name, members in zip(names, groups.values(), strict=True)}
@@ -42,7 +43,7 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
 
 def _configuration(record: RunRecord) -> dict[str, object]:
     """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
-    values = flat({name: value for name, value in of_the_run(record.config).items() if name not in ALONG})
+    values = flat(requested(record.config, ALL_OF_A_RUN, without=ALONG))
     named = knobs(record)
     short = {group: named[group] for group in GROUPS if group in named}
     return short | dict(sorted(values.items()))

@@ -4,22 +4,10 @@ from collections.abc import Mapping
 
 from batchlab.config import target_name
 from batchlab.config.alike import device_kind
-from batchlab.config.options import FIRST, GROUPS, IDENTITY, MICRO_BATCHES, RUN, moves, option_of
+from batchlab.config.option_row import IDENTITY
+from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
-
-
-def of_the_run(config: Mapping[str, object]) -> dict[str, object]:
-    """What makes a run what it is, of a record's config, as it was asked for; of an option added later what was so."""
-    found = {}
-    for name, value in config.items():
-        if moves(name) & IDENTITY:
-            row = option_of(name)
-            found[name] = value if row is None else row.seen_as(value)
-    for name, row in RUN.items():
-        if row.was_added and row.before is not None:
-            found.setdefault(name, row.before)
-    return found
 
 
 def knobs(record: RunRecord) -> dict[str, object]:
@@ -28,7 +16,7 @@ def knobs(record: RunRecord) -> dict[str, object]:
     The config says what was asked; `micro_batch_size` and `accumulate` are what came of it, and beside
     `model._target_` stands the short `model`. Needs the record alone, so that old runs can be read.
     """
-    config = {name: value for name, value in record.config.items() if moves(name) & IDENTITY}
+    config = {name: record.config[name] for name in that_move(record.config, IDENTITY)}
     if "device" in config:
         config["device"] = device_kind(config["device"])
     shown: dict[str, object] = {}

@@ -7,6 +7,7 @@ from typing import Any
 from batchlab.config import Target
 from batchlab.records import Measurement
 from batchlab.records.declared import Quantities
+from batchlab.records.quantities import STEPS_SKIPPED
 from batchlab.records.quantity import Quantity
 from batchlab.science.crossings import reaches
 
@@ -49,7 +50,7 @@ class Ledger:
     def fields(self) -> dict[str, Any]:
         """Its part of the run's record."""
         return {
-            "steps_skipped": int(self.final.get("train/steps_skipped", 0)),
+            "steps_skipped": int(self.final.get(STEPS_SKIPPED.name, 0)),
             "final": dict(self.final),
             "best": {name: dict(best) for name, best in self.best.items()},
             "target": self.target_record(),

@@ -51,9 +51,9 @@ def write_results(study_dir: Path, unreadable: list[str] | None = None) -> Path:
 
 
 def _outcome(record: RunRecord) -> dict[str, object]:
-    """The record without its config and what it declares of quantities, flat."""
+    """The record without its config, what it declares of quantities, and what its sweep was allowed; flat."""
     values = record.to_dict()
-    del values["config"], values["quantities"]
+    del values["config"], values["quantities"], values["changes_accepted"]
     values["status"] = record.status.value
     values["device_model"] = record.device_model
     values["overrides"] = " ".join(record.overrides)

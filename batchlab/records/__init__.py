@@ -102,6 +102,7 @@ class RunRecord:
     final: Mapping[str, float] = field(default_factory=dict)  # the last value of each measurement
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
     shared_machine: bool = False
+    changes_accepted: bool = False  # the user let it run with other code, data, PyTorch or device than the study's
     attempts: int = 1  # 0: not run, because something smaller did not fit
     resumed_at: tuple[int, ...] = ()  # steps at which it went on from a checkpoint
     started_at: str = ""  # UTC, ISO 8601 with Z
@@ -136,6 +137,8 @@ class RunRecord:
         known["status"] = RunStatus(known["status"])
         for name in ("overrides", "notes", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
+        if "changes_accepted" not in known:  # it was in the config, which had the options of the sweep too
+            known["changes_accepted"] = known["config"].get("accept_changed") is True
         known["quantities"] = tuple(map(Quantity.from_dict, known.get("quantities", ())))
         return cls(**known)
 

@@ -50,7 +50,9 @@ VALIDATION = (
     Quantity("val/<metric>", OF_THE_METRIC, "another metric of the task on the validation set", keep_best=True),
 )
 WORST_CLASS = (
-    Quantity("val/worst_class_accuracy", SHARE, "accuracy of the worst class", True, chart=charts.WORST_CLASS),
+    WORST_CLASS_ACCURACY := Quantity(
+        "val/worst_class_accuracy", SHARE, "accuracy of the worst class", True, chart=charts.WORST_CLASS
+    ),
 )
 THROUGHPUT = (
     TRAINING_SPEED := Quantity(
@@ -65,8 +67,10 @@ THROUGHPUT = (
         column="examples\n/s",
         headline=True,
     ),
-    Quantity("speed/seconds_per_step", SECONDS, "time of an optimizer step", False, True, charts.STEP_TIME),
-    Quantity("speed/device_busy_share", SHARE, "of the time of a pass, when the GPU works on it", True, True),
+    STEP_TIME := Quantity(
+        "speed/seconds_per_step", SECONDS, "time of an optimizer step", False, True, charts.STEP_TIME
+    ),
+    BUSY := Quantity("speed/device_busy_share", SHARE, "of the time of a pass, when the GPU works on it", True, True),
 )
 
 
@@ -77,10 +81,10 @@ def _bytes(name: str, meaning: str, *, clocked: bool = True, label: str = "", co
 
 # The most memory that training took, in the order in which they are asked for: old runs have one of the last two.
 PEAKS = (
-    replace(
+    PEAK_GROWTH := replace(
         _bytes("peak_growth", "growth by training", label="bytes that training took", column="peak\nMiB"), headline=True
     ),
-    _bytes("peak_allocated", "peak that CUDA allocated", label="peak bytes, CUDA"),
+    PEAK_ALLOCATED := _bytes("peak_allocated", "peak that CUDA allocated", label="peak bytes, CUDA"),
     _bytes("peak_resident", "growth of the process", label="peak bytes, process"),
 )
 SAVED_FOR_BACKWARD = _bytes(
@@ -93,30 +97,38 @@ SAVED_FOR_BACKWARD = _bytes(
 MEMORY = (
     *PEAKS,
     SAVED_FOR_BACKWARD,
-    _bytes("peak_reserved", "peak that PyTorch took from the GPU"),
+    PEAK_RESERVED := _bytes("peak_reserved", "peak that PyTorch took from the GPU"),
     _bytes("device_used", "in use on the GPU at the end, by all programs"),
     _bytes("resident_data", "data sets on the device", clocked=False),
     _bytes("resident_model", "weights and buffers on the device", clocked=False),
 )
 TRAINING_LOSS = (
-    Quantity("train/loss", LOSS, "mean loss of a window of training", False, chart=charts.TRAINING_LOSS),
+    WINDOW_LOSS := Quantity("train/loss", LOSS, "mean loss of a window of training", False, chart=charts.TRAINING_LOSS),
     Quantity("train/learning_rate", NO_UNIT, "learning rate of the last step", chart=charts.LEARNING_RATE),
-    Quantity("train/steps_skipped", STEPS, "updates thrown away by the fp16 scaler so far", False),
+    STEPS_SKIPPED := Quantity("train/steps_skipped", STEPS, "updates thrown away by the fp16 scaler so far", False),
 )
 GRADIENT = (Quantity("train/gradient_norm", SLOPE, "norm of a batch's gradient", chart=charts.GRADIENT_NORM),)
 GENERALISATION = (
-    Quantity("clean_train/loss", LOSS, "mean loss of training examples in eval mode", False),
+    CLEAN_LOSS := Quantity("clean_train/loss", LOSS, "mean loss of training examples in eval mode", False),
     Quantity("clean_train/<metric>", OF_THE_METRIC, "a metric of the task on the same examples"),
-    Quantity("gap/loss", LOSS, "validation loss less that of the training examples", False, chart=charts.LOSS_GAP),
+    LOSS_GAP := Quantity(
+        "gap/loss", LOSS, "validation loss less that of the training examples", False, chart=charts.LOSS_GAP
+    ),
     Quantity("gap/<metric>", OF_THE_METRIC, "by how much a metric is worse in validation", False),
-    Quantity("val/hardest_decile_loss", LOSS, "mean loss of the hardest tenth", False, chart=charts.HARDEST),
+    HARDEST_DECILE_LOSS := Quantity(
+        "val/hardest_decile_loss", LOSS, "mean loss of the hardest tenth", False, chart=charts.HARDEST
+    ),
 )
 MEMORISATION = (
-    Quantity("clean_train/corrupted_accuracy", SHARE, "wrong labels given back", False, chart=charts.MEMORISATION),
+    CORRUPTED_ACCURACY := Quantity(
+        "clean_train/corrupted_accuracy", SHARE, "wrong labels given back", False, chart=charts.MEMORISATION
+    ),
     Quantity("clean_train/corrupted_true_accuracy", SHARE, "right answers in spite of wrong labels", True),
 )
 GRADIENT_STATISTICS = (
-    Quantity("gradient/variance", SQUARED_SLOPE, "variance of a batch's gradient", chart=charts.GRADIENT_VARIANCE),
+    GRADIENT_VARIANCE := Quantity(
+        "gradient/variance", SQUARED_SLOPE, "variance of a batch's gradient", chart=charts.GRADIENT_VARIANCE
+    ),
     Quantity("gradient/cosine_successive", NO_UNIT, "cosine of successive gradients", chart=charts.SUCCESSIVE_COSINE),
     Quantity(
         "gradient/update_to_weight_ratio", NO_UNIT, "size of an update over the weights'", chart=charts.UPDATE_SIZE
@@ -146,6 +158,9 @@ def noise_scale(group: str) -> tuple[Quantity, ...]:
     )
 
 
+NOISE_SCALE = {quantity.name.partition("/")[2]: quantity for quantity in noise_scale("noise")}
+SIGNAL, NOISE = NOISE_SCALE["squared_gradient_norm"], NOISE_SCALE["gradient_variance"]
+ADAM_NOISE_SCALE = NOISE_SCALE["adam_scale_examples"]
 AT = "sharpness<_at_loss_LEVEL>"
 SHARPNESS = (
     Quantity(f"{AT}/loss", LOSS, "mean loss of the examples that it is measured on", False),

@@ -76,6 +76,16 @@ class Quantity:
         return self.name.partition("/")[0]
 
     @property
+    def best(self) -> str:
+        """The column of the best value of a run."""
+        return f"best.{self.name}.value"
+
+    @property
+    def final(self) -> str:
+        """The column of the last value of a run."""
+        return f"final.{self.name}"
+
+    @property
     def is_family(self) -> bool:
         """Whether it declares every name that is like its own."""
         return PLACEHOLDER.search(self.name) is not None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from batchlab.printable import printable
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.fits import GroupFits
 from batchlab.report.found import Search
 from batchlab.report.groups import column, over_seeds
@@ -149,7 +150,7 @@ def _not_told(pick: Pick) -> str:
 
 def got_worse(runs: pd.DataFrame) -> Iterator[str]:
     """Where the recommended runs ended far above their best: the number that was chosen by is none they end at."""
-    best, final = (column(runs, name) for name in ("best.val/loss.value", "final.val/loss"))
+    best, final = (column(runs, name) for name in (VALIDATION_LOSS.best, VALIDATION_LOSS.final))
     was, ended = over_seeds(best), over_seeds(final)
     if was is not None and ended is not None and ended.value > WORSE * was.value > 0:
         yield f"It did not stay there: at the end its validation loss was {ended.value:.4g}, so train for less."

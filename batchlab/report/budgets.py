@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from batchlab.records.quantities import OF_VALIDATION
+from batchlab.records.quantities import CLEAN_LOSS, OF_VALIDATION, WINDOW_LOSS
 from batchlab.report.groups import Group, alone, by, over_seeds
 from batchlab.report.study import Study, each_run
 from batchlab.science.uncertainty import Interval
 
-TRAIN_LOSSES = ("clean_train/loss", "train/loss")  # in eval mode on unchanged data, else the mean over a window
+TRAIN_LOSSES = (CLEAN_LOSS.name, WINDOW_LOSS.name)  # in eval mode on unchanged data, else the mean over a window
 HELD_EQUAL = {
     "equal examples": ("examples", "examples"),
     "equal steps": ("step", "steps"),

@@ -5,7 +5,8 @@ import shlex
 
 import pandas as pd
 
-from batchlab.config.options import Role, of_role
+from batchlab.config.option_row import Role
+from batchlab.config.options import of_role
 from batchlab.report.groups import column
 from batchlab.report.study import Study
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from batchlab.config.options import WEIGHTS, option_of
+from batchlab.config.key import results_of
 from batchlab.printable import counted, printable
 from batchlab.records.declared import Quantities
 from batchlab.report.claim import Claim, Evidence
@@ -160,7 +160,7 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
         return [], []
     apart = {setting.name for setting in settings if setting.throughout}
     names = dict.fromkeys(str(name) for study in studies for name in study.asked)
-    key = [name for name in names if name not in apart and _tells_points_apart(name)]
+    key = results_of(names, without=apart)
     found = [_by_key(study.asked, [*POINT, *key]) for study in studies]
     shared = [at for at in found[0] if at in found[1]]
     pairs = [(found[0][at][0], found[1][at][0]) for at in shared if len(found[0][at]) == len(found[1][at]) == 1]
@@ -175,12 +175,6 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
     if again := sum(one == other for one, other in pairs):
         notes.append(f"{counted(again, 'pair')} of {len(pairs)}: the same point, run twice.")
     return pairs, notes
-
-
-def _tells_points_apart(name: str) -> bool:
-    """Whether points with another value of it are other points: not of how they were measured, nor on what machine."""
-    row = option_of(name)
-    return row is None or (bool(row.moves & WEIGHTS) and not row.of_the_machine)
 
 
 def _by_key(asked: pd.DataFrame, key: Sequence[str]) -> dict[tuple[str, ...], list[str]]:

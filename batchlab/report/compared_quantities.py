@@ -20,7 +20,7 @@ def compared(quantities: Quantities) -> Iterator[tuple[str, str, bool, bool]]:
         if quantity.compared:
             label, how = printable(quantity.label or quantity.name), (quantity.compared == RATIO, quantity.clocked)
             if quantity.keep_best:
-                yield f"best.{quantity.name}.value", f"best {label}", *how
-            yield f"final.{quantity.name}", f"final {label}" if quantity.keep_best else label, *how
+                yield quantity.best, f"best {label}", *how
+            yield quantity.final, f"final {label}" if quantity.keep_best else label, *how
         if quantity.name in TAKEN:
             yield TAKEN[quantity.name]

@@ -175,7 +175,7 @@ def runs_table(study: Study) -> Table:
     titles = ("batch size", "seed", "status", VALIDATION_LOSS.label, "examples", "seconds", "run", "reason")
     rows = []
     for run_id, run in study.runs.iterrows():
-        loss = run.get(f"final.{VALIDATION_LOSS.name}")
+        loss = run.get(VALIDATION_LOSS.final)
         rows.append(
             (
                 *(f"{int(run['batch_size']):,}", str(run["seed"]), str(run["status"])),

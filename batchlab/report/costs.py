@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.records.quantities import PEAKS
+from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED, VALIDATION_LOSS
 from batchlab.report.groups import LARGEST, Group, alone, by, column, flag, over_seeds
 from batchlab.report.to_target import ToTarget
 from batchlab.science.critical_batch import best_batch_for_time
@@ -58,18 +58,18 @@ class Choice:
 def seconds_per_step(group: Group) -> Measured | str:
     """t(B) = a + b B: `per_unit` are seconds that an example adds, `at_zero` what a step costs without any."""
     runs = group.runs[group.runs["status"].isin(RAN)]
-    seconds = column(runs, "final.speed/seconds_per_step")
+    seconds = column(runs, STEP_TIME.final)
     # Of a run too short for a window of its own; the clock of training says the same, the first steps included.
     seconds = seconds.fillna(column(runs, "train_seconds") / column(runs, "steps"))
-    return _measured("speed/seconds_per_step", runs, "batch_size", seconds, relative=True)
+    return _measured(STEP_TIME.name, runs, "batch_size", seconds, relative=True)
 
 
 def examples_per_second(group: Group) -> Measured | str:
     """Speed at each batch size; it lies on no line."""
     runs = group.runs[group.runs["status"].isin(RAN)]
-    speed = column(runs, "final.speed/examples_per_second")
+    speed = column(runs, TRAINING_SPEED.final)
     speed = speed.fillna(column(runs, "examples") / column(runs, "train_seconds"))
-    return _measured("speed/examples_per_second", runs, "batch_size", speed, relative=None)
+    return _measured(TRAINING_SPEED.name, runs, "batch_size", speed, relative=None)
 
 
 def peak_bytes(group: Group) -> Measured | str:
@@ -83,7 +83,7 @@ def peak_bytes(group: Group) -> Measured | str:
 
 def peak_name(runs: pd.DataFrame) -> str | None:
     """The kind of peak that compares most of the runs, the newest kind first: two kinds are never in one comparison."""
-    counts = {peak.name: int(column(runs, f"final.{peak.name}").notna().sum()) for peak in PEAKS}
+    counts = {peak.name: int(column(runs, peak.final).notna().sum()) for peak in PEAKS}
     most = max(counts, key=lambda name: counts[name])  # the first of those that are equal
     return most if counts[most] else None
 
@@ -97,7 +97,7 @@ def knee(speeds: Measured) -> Knee | str:
 
 def busy_shares(runs: pd.DataFrame) -> dict[int, float]:
     """The share of time that the GPU is busy at each batch size, mean over runs; empty where none measured it."""
-    known = runs.assign(share=column(runs, "final.speed/device_busy_share"))
+    known = runs.assign(share=column(runs, BUSY.final))
     known = known[known["share"].between(0, 1)]
     return {int(size): float(of_it["share"].mean()) for size, of_it in by(known, "batch_size").items()}
 
@@ -136,7 +136,7 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
         runs = alone(runs[runs["status"] == "completed"])
         peaks = None if peak is None else column(runs, f"final.{peak}")
         seconds = column(runs, "target.train_seconds" if to_the_target else "train_seconds").mean()
-        loss = column(runs, "best.val/loss.value").fillna(column(runs, "final.val/loss")).mean()
+        loss = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final)).mean()
         costs = (float(seconds), float(seconds), math.nan if peaks is None else float(peaks.mean()), float(loss))
         if len(runs) and not all(map(math.isnan, costs)):
             table.append((size, lr, costs, tuple(map(str, runs.index))))

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchlab.config.key import seen
-from batchlab.config.options import MEMORY, MICRO_BATCHES, SPEED, option_of
+from batchlab.config.key import requested, seen
+from batchlab.config.option_row import MEMORY, SPEED
+from batchlab.config.options import MEASURING, MICRO_BATCHES, option_of, that_move
 from batchlab.printable import printable
 from batchlab.recording.files import read_json
-from batchlab.recording.knobs import flat, of_the_run
+from batchlab.recording.knobs import flat
 from batchlab.science.largest_fit import Outcome, Probe, speeds
 from batchlab.science.uncertainty import Interval
 
@@ -55,11 +56,9 @@ def settings(asked: Mapping[str, object]) -> dict[str, object]:
     The size is what is searched, how many of them make a step changes little, and a probe has no instruments.
     """
     found = {}
-    for name, value in asked.items():
-        row, root = option_of(name), name.partition(".")[0]
-        if row is None or root in (*MICRO_BATCHES, "instruments") or not row.moves & (SPEED | MEMORY):
-            continue
-        if value is not None and value != row.before:
+    for name in that_move(asked, SPEED | MEMORY, without=(*MICRO_BATCHES, *MEASURING)):
+        row, value = option_of(name), asked[name]
+        if row is not None and value is not None and value != row.before:
             found[name] = seen(row, value, SPEED | MEMORY)
     return found
 
@@ -67,7 +66,7 @@ def settings(asked: Mapping[str, object]) -> dict[str, object]:
 def _search(values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
-    asked = of_the_run(values["config"])
+    asked = requested(values["config"], SPEED | MEMORY)
     on_cpu, environment = asked.get("device") == "cpu", values.get("environment") or {}
     model = environment.get("cpu" if on_cpu else "device_name")
     as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, SAID_LAST, Role, of_role
+from batchlab.config.option_row import ALL_OF_A_RUN, Role
+from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, SAID_LAST, of_role, that_move
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
@@ -19,13 +20,14 @@ LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was m
 POINT = (*of_role(Role.AXIS), *of_role(Role.REPEATED))
 FREE = (*POINT, *of_role(Role.TUNED))
 FEW = 3  # knobs that all stand in a group's name
+METRIC = "target.metric"  # in a group's name where the target's value does not tell
 ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # where they vary
 # What the columns that a fit reads begin with: each of hundreds would be copied whenever a few runs are picked.
 FITTED = (
     *(*FREE, *MICRO_BATCHES, *PEAK_LEARNING_RATE, "stop_at_target", "status", "shared", "device_model"),
     *("steps", "examples", "train_seconds", "target."),
     *(f"{kept}.{VALIDATION_LOSS.name}" for kept in ("best", "final")),
-    *(f"final.{quantity.name}" for quantity in (*THROUGHPUT, *PEAKS)),
+    *(quantity.final for quantity in (*THROUGHPUT, *PEAKS)),
 )
 
 
@@ -50,7 +52,7 @@ def groups(study: Study) -> tuple[Group, ...]:
     if study.runs.empty:
         return ()
     asked = study.asked.reindex(study.runs.index)
-    asked = asked.drop(columns=[name for name in FREE if name in asked]).map(to_json)
+    asked = asked[that_move(map(str, asked), ALL_OF_A_RUN, without=FREE)].map(to_json)
     varied = [str(name) for name in asked if asked[name].nunique() > 1]
     keys = asked[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(asked), index=asked.index)
     fitted = study.runs[[str(name) for name in study.runs.columns if str(name).startswith(FITTED)]]
@@ -70,8 +72,9 @@ def names(knobs: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[s
     An instrument's many knobs, and the batch size that a rule scales from, are named only where the others do not tell.
     Of more than a few knobs each key is named by those in which it is not like most of them.
     """
-    for unsaid in ((*SAID_LAST, "target.metric"), ("instruments.",), ()):
-        plain = [i for i, knob in enumerate(knobs) if not knob.startswith(unsaid)]
+    last = {knob: SAID_LAST.get(knob.partition(".")[0], 1 if knob == METRIC else 0) for knob in knobs}
+    for said in (0, 1, max(last.values(), default=0)):
+        plain = [i for i, knob in enumerate(knobs) if last[knob] <= said]
         if len({tuple(key[i] for i in plain) for key in keys}) == len(keys):
             break
     usual = [Counter(values).most_common(1)[0][0] for values in zip(*keys, strict=True)]

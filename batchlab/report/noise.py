@@ -5,13 +5,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records.quantities import NOISE, SIGNAL
 from batchlab.report.groups import Group, column
 from batchlab.report.study import Study, each_run
 from batchlab.science.fieller import ratio_interval
 from batchlab.science.noise_over_training import over_training
 from batchlab.science.uncertainty import Interval
-
-SIGNAL, NOISE = "noise/squared_gradient_norm", "noise/gradient_variance"
 
 
 @dataclass(frozen=True)
@@ -27,9 +26,9 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
     """One for each completed run that measured it, by batch size; or why there is none."""
     completed = group.runs[group.runs["status"] == "completed"]
     taken = study.measurements[study.measurements["run_id"].isin(completed.index)]
-    noises, sizes = dict(each_run(taken, NOISE)), column(completed, "batch_size")
+    noises, sizes = dict(each_run(taken, NOISE.name)), column(completed, "batch_size")
     found = []
-    for run, signal in each_run(taken, SIGNAL):
+    for run, signal in each_run(taken, SIGNAL.name):
         signals, noise = _parts(signal), _parts(noises.get(run, signal.iloc[:0]))
         both = [at for at in signals if at in noise]
         if both:
@@ -47,9 +46,9 @@ def at_the_start(study: Study, runs: pd.DataFrame) -> Interval | None:
     interval is that over its draws. None where none measured it.
     """
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
-    noises = {run: _parts(curve.iloc[:1]) for run, curve in each_run(taken, NOISE)}
+    noises = {run: _parts(curve.iloc[:1]) for run, curve in each_run(taken, NOISE.name)}
     pairs: dict[int, tuple[Interval, Interval]] = {}  # by seed
-    for run, curve in each_run(taken, SIGNAL):
+    for run, curve in each_run(taken, SIGNAL.name):
         for at, signal in _parts(curve.iloc[:1]).items():
             if noise := noises.get(run, {}).get(at):
                 pairs.setdefault(int(runs["seed"][run]), (signal, noise))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.costs import TimeToTarget
 from batchlab.report.fits import GroupFits
 from batchlab.report.groups import column, over_seeds
@@ -62,7 +63,7 @@ def best_loss_of(study: Study, main: GroupFits, rates: Mapping[int, pd.DataFrame
     if "stop_at_target" in runs and runs["stop_at_target"].eq(True).any():
         return None
     losses = {
-        size: column(of_it, "best.val/loss.value").fillna(column(of_it, "final.val/loss"))
+        size: column(of_it, VALIDATION_LOSS.best).fillna(column(of_it, VALIDATION_LOSS.final))
         for size, of_it in rates.items()
     }
     by_size = {size: mean for size, values in losses.items() if (mean := over_seeds(values))}

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from batchlab.config.key import requested
+from batchlab.config.option_row import ALL_OF_A_RUN
 from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording.files import encodable
 from batchlab.recording.journal import read_journal
-from batchlab.recording.knobs import flat, of_the_run
+from batchlab.recording.knobs import flat
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
 from batchlab.recording.study_file import read_published
@@ -24,9 +26,9 @@ from batchlab.records.quantity import Quantity
 
 NUMBERS = ("step", "examples", "train_seconds", "value", "low", "high", "n")  # of a measurement
 NEEDED = ("seq", "value", "step", "examples", "train_seconds")  # of its line
-# Columns that are there even where no run is, so that no reader has to ask: all that the record has one cell for.
-NESTED = ("run_id", "config", "environment", "target", "final", "best", "quantities")  # of a part there may be columns
-ALWAYS = tuple(f.name for f in fields(RunRecord) if f.name not in NESTED)
+# Columns that are there even where no run is, so that no reader has to ask: all that a row has one cell for.
+NO_COLUMN = ("run_id", "config", "environment", "target", "final", "best", "quantities", "changes_accepted")
+ALWAYS = tuple(f.name for f in fields(RunRecord) if f.name not in NO_COLUMN)
 TARGET = tuple(f"target.{name}" for name in ("metric", "value", "reached", "step", "examples", "train_seconds"))
 
 
@@ -39,7 +41,7 @@ class Study:
     runs: pd.DataFrame  # a row per run, however it ended, by batch size and run_id, which is the index; see load_runs
     measurements: pd.DataFrame  # run_id, name, step, examples, train_seconds, value, low, high, n; nan where none
     damaged: tuple[str, ...]  # a sentence for each run, or line of a journal, that could not be read
-    # A row per run: its identity as it was asked for, dotted, None where not set. In `runs` the sizes of micro-batches
+    # A row per run: its options as they were given, dotted, None where not set. In `runs` the sizes of micro-batches
     # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
     asked: pd.DataFrame = field(default_factory=pd.DataFrame)
     declared: tuple[Quantity, ...] = ()  # of what the runs measured, besides the table of quantities
@@ -94,7 +96,7 @@ def _asked(config: Mapping[str, object]) -> dict[str, object]:
     Neither accumulate nor micro_batch_size is accumulate=1, and a rate that is not scaled has no batch size to be
     scaled from.
     """
-    asked = flat(of_the_run(config))
+    asked = flat(requested(config, ALL_OF_A_RUN))
     if asked.get("accumulate") is None and asked.get("micro_batch_size") is None:
         asked["accumulate"] = 1
     if asked.get("lr_scaling") == "none":

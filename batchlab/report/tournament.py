@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.groups import LARGEST, Group, by, column, flag, over_seeds
 from batchlab.science.line import fit_power
 from batchlab.science.lr_scaling import NOISE_RULES, Scaled, scaled
@@ -133,7 +134,7 @@ def _results(runs: pd.DataFrame, judged_by: str) -> "pd.Series[float]":
     if judged_by == EXAMPLES:
         found = column(runs, "target.examples").where(flag(runs, "target.reached"))
     else:
-        found = column(runs, "best.val/loss.value").fillna(column(runs, "final.val/loss"))
+        found = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final))
     return found.where((runs["status"] == "completed") & (found.abs() < LARGEST))
 
 

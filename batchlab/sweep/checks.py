@@ -1,13 +1,13 @@
 """DESIGN's preflight: a grid is checked before its first point, and what it found compared with what stands."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from batchlab.config import SweepConfig, to_dict
-from batchlab.config.alike import device_kind
+from batchlab.config.key import made_with
 from batchlab.errors import BadRequest
 from batchlab.host.exit_status import classify
 from batchlab.recording.checkpoint_files import newest_step
@@ -108,17 +108,17 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: Swee
     studies: dict[Path, list[RunRecord]] = {}
     kinds: dict[tuple[Path, str], tuple[Point, Facts]] = {}
     for point, facts in zip(points, found, strict=True):
-        kinds.setdefault((point.study_folder, _kind(vars(point.config))), (point, facts))
+        kinds.setdefault((point.study_folder, made_with(point.config)), (point, facts))
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
             studies[study] = [
                 r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(study, r))
             ]
-        existing = [record for record in studies[study] if _kind(record.config) == kind]
+        existing = [record for record in studies[study] if made_with(record.config) == kind]
         if not existing:
             continue
         now = MadeWith(code_files(code_targets(to_dict(point.config))), point.config.data, facts)
-        accepted = [record for record in existing if record.config.get("accept_changed")]
+        accepted = [record for record in existing if record.changes_accepted]
         if any(not changes([record], now) for record in accepted):
             continue  # the difference was accepted when that point was run
         if sentences := changes(existing, now):
@@ -127,10 +127,3 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: Swee
 
 def _goes_on(study: Path, record: RunRecord) -> bool:
     return record.status in UNFINISHED and newest_step(study / record.run_id) is not None
-
-
-def _kind(config: Mapping[str, object]) -> str:
-    """What points must share to be compared: the targets of their data and model, and the kind of device."""
-    groups = [config.get(name) for name in ("data", "model")]
-    targets = [group.get("_target_") if isinstance(group, Mapping) else None for group in groups]
-    return repr([*targets, device_kind(config.get("device"))])

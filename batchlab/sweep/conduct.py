@@ -129,8 +129,8 @@ def _keep_published(points: Sequence[Point]) -> None:
     """Figures of others are the study's: they lie in its folder, for every report of it."""
     for study in dict.fromkeys(point.study_folder for point in points):
         figures = [figure for point in points if point.study_folder == study for figure in point.published]
-        if figures:
-            add_published(study, figures)
+        if figures and (damaged := add_published(study, figures)) is not None:
+            sys.stderr.write(f"batchlab: {damaged}\n")
 
 
 def _say_plan(lines: Sequence[str], removed: int) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from batchlab.config import RunConfig
 from batchlab.config.alike import micro_batches
 from batchlab.config.key import compared
-from batchlab.config.options import IDENTITY
+from batchlab.config.option_row import IDENTITY
 
 SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
 

@@ -1,7 +1,8 @@
 """What did not fit once is not tried again, and nothing larger."""
 
 from batchlab.config import key
-from batchlab.config.options import MEMORY, MICRO_BATCHES
+from batchlab.config.option_row import MEMORY
+from batchlab.config.options import MICRO_BATCHES
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.points import Point
 

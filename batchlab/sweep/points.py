@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from batchlab.config import Published, RunConfig, to_dict
+from batchlab.config import Published, RunConfig
 from batchlab.host.gpu_pool import gpus_for
 from batchlab.host.nvml import Gpu
 from batchlab.recording.files import now_utc
-from batchlab.recording.masking import masked, masked_overrides
+from batchlab.recording.masking import masked_overrides
+from batchlab.recording.new_record import new_record
 from batchlab.records import RunIdentity, RunRecord, RunStatus
 from batchlab.sweep import identity
 
@@ -46,20 +47,7 @@ class Point:
 
     def new_record(self, status: RunStatus, reason: str, **values: Any) -> RunRecord:
         """What is kept of it where its own process has left nothing."""
-        config = self.config
-        return RunRecord(
-            run_id=self.run_id,
-            study=config.study_name,
-            status=status,
-            reason=reason,
-            config=masked(to_dict(config)),
-            seed=config.seed,
-            batch_size=config.batch_size,
-            overrides=tuple(masked_overrides(self.overrides)),
-            micro_batch_sizes=config.micro_batch_sizes,
-            accumulate=len(config.micro_batch_sizes),
-            **{"started_at": now_utc(), "ended_at": now_utc(), **values},
-        )
+        return new_record(self.config, self.run_identity, status, reason=reason, **{"ended_at": now_utc(), **values})
 
 
 @dataclass(frozen=True)

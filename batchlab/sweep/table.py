@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from batchlab.config import key
-from batchlab.config.options import SPEED
+from batchlab.config.option_row import SPEED
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, TRAINING_SPEED, VALIDATION_LOSS

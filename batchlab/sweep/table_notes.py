@@ -49,13 +49,19 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
     if len(budgets) > 1:
         return [f"Not held equal: the examples, {min(budgets):,} to {max(budgets):,}."]
     held = [f"the budget, {min(budgets):,} examples each"]
-    rates = {tuple(record.config.get(name) for name in PEAK_LEARNING_RATE) for record in whole}
-    if len(rates) == 1:
-        lr, rule, reference, noise_scale = rates.pop()
-        scaled = "not scaled" if rule == "none" else f"scaled by {rule} from batch size {reference}"
-        scaled += "" if noise_scale is None else f", with a noise scale of {noise_scale}"
-        held.append(f"the rate, {lr} and {scaled}")
+    rates = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
+    if all(rate == rates[0] for rate in rates):
+        held.append(_learning_rate(**rates[0]))
     return [f"Held equal: {'; '.join(held)}."]
+
+
+def _learning_rate(
+    *, lr: object, lr_scaling: object, reference_batch_size: object, noise_scale: object, **others: object
+) -> str:
+    """What all points have in common of what decides the peak learning rate; options added later as they are typed."""
+    scaled = "not scaled" if lr_scaling == "none" else f"scaled by {lr_scaling} from batch size {reference_batch_size}"
+    scaled += "" if noise_scale is None else f", with a noise scale of {noise_scale}"
+    return f"the rate, {lr} and {scaled}" + "".join(f", {name}={value}" for name, value in others.items())
 
 
 def _left_over(records: Sequence[RunRecord]) -> list[str]:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from batchlab.config import key
-from batchlab.config.options import IDENTITY
+from batchlab.config.option_row import ALL_OF_A_RUN, Role
+from batchlab.config.options import of_role
 from batchlab.printable import NOTHING, aligned, counted, printable
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD, TRAINING_SPEED
@@ -14,7 +15,7 @@ from batchlab.sweep.table_quantities import in_tables, measured
 from batchlab.sweep.table_settings import Setting
 
 REFERENCE = "fp32"
-NOT_PAIRED = ("precision", "seed")
+NOT_PAIRED = ("precision", *of_role(Role.REPEATED))
 TITLES = {
     TRAINING_SPEED: "speed",
     PEAKS[0]: "peak\nmemory",
@@ -80,7 +81,7 @@ def _comparisons(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
 
 def _rest(record: RunRecord) -> str:
     """What two points must share to be compared: all but precision and seed."""
-    return key(record.config, IDENTITY, without=NOT_PAIRED)
+    return key(record.config, ALL_OF_A_RUN, without=NOT_PAIRED)
 
 
 def _change(pairs: Sequence[Pair], quantity: Quantity) -> str:

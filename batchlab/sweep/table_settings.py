@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchlab.config import target_name
-from batchlab.config.options import Role, of_role
+from batchlab.config.key import requested
+from batchlab.config.option_row import ALL_OF_A_RUN, Role
+from batchlab.config.options import of_role
 from batchlab.printable import printable
-from batchlab.recording.knobs import of_the_run
 from batchlab.records import RunRecord
 
 ELSEWHERE = (*of_role(Role.AXIS, Role.TUNED), "accumulate")  # shown by a column of their own
@@ -51,7 +52,7 @@ def flat(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    configs = [dict(flat(of_the_run(record.config))) for record in records]
+    configs = [dict(flat(requested(record.config, ALL_OF_A_RUN))) for record in records]
     found: dict[str, list[Any]] = {}
     made = [record.accumulate for record in records]
     if len({count for count in made if count is not None}) > 1:

@@ -21,6 +21,7 @@ from batchlab.host.nvml import full_uuid
 from batchlab.recording import disk
 from batchlab.recording.run_folder import WORKER_LOG, RunIsHeld
 from batchlab.records import Measurement
+from batchlab.records.quantities import TRAINING_SPEED, WINDOW_LOSS
 from batchlab.sweep.jobs import Job
 from batchlab.sweep.messages import (
     DeviceFailed,
@@ -74,7 +75,7 @@ def work(connection: Connection, job: Job, sweep: SweepConfig) -> None:
                 now = time.monotonic()
                 if now - self._last >= REPORT_SECONDS:
                     self._last = now
-                    loss, speed = (self._latest.get(name) for name in ("train/loss", "speed/examples_per_second"))
+                    loss, speed = (self._latest.get(name) for name in (WINDOW_LOSS.name, TRAINING_SPEED.name))
                     send(connection, Progress(run_id, measurement.examples, loss, speed))
 
             def say(self, text: str) -> None:

@@ -9,7 +9,9 @@ import pytest
 from fabricated_runs import CNN, MLP, record
 from rich.console import Console
 
+from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.records import RunRecord, RunStatus
+from batchlab.sweep import table_notes
 from batchlab.sweep.table import show
 
 STUDY = Path("runs/digits-mlp")
@@ -21,6 +23,16 @@ def shown(records: Sequence[RunRecord], console: Console | None = None) -> str:
     show(records, STUDY, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
+
+
+def test_an_option_that_is_added_to_what_decides_the_learning_rate_is_held_equal_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(table_notes, "PEAK_LEARNING_RATE", ("toy", *PEAK_LEARNING_RATE))
+    rest = "the rate, 0.05 and not scaled"
+
+    assert f"{rest}, toy=2." in shown([record(8, {"toy": 2}), record(32, {"toy": 2})])
+    assert rest not in shown([record(8, {"toy": 2}), record(32, {"toy": 3})])
 
 
 def terminal(width: int) -> Console:

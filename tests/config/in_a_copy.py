@@ -1,6 +1,7 @@
-"""What is seen of two toy options by a copy of the package that declares them: `python in_a_copy.py`, printed as JSON.
+"""What is seen of toy options by a copy of the package that declares them: `python in_a_copy.py`, printed as JSON.
 
-`toy` moves the weights and the speed, `toy_bytes` the weights and the memory; runs from before them had 1 of each.
+`toy_speed` moves the speed alone, `toy` the weights and the speed, `toy_bytes` the weights and the memory; runs from
+before them had 1 of each.
 """
 
 import io
@@ -30,9 +31,11 @@ from batchlab.sweep.limits import Limits
 from batchlab.sweep.points import Point
 from batchlab.sweep.table import show
 
+TOYS = ("toy", "toy_bytes", "toy_speed")
+
 
 def values(**changes: Any) -> dict[str, Any]:
-    return defaults(**{"device": "cpu", "toy": 1, "toy_bytes": 1, **changes})
+    return defaults(**{"device": "cpu", **dict.fromkeys(TOYS, 1), **changes})
 
 
 def point(**changes: Any) -> Point:
@@ -86,26 +89,39 @@ def refusal(**changes: Any) -> str:
     return ""
 
 
+def table(records: list[RunRecord]) -> str:
+    console = Console(file=io.StringIO(), width=200)
+    show(records, Path("runs/toys"), console)
+    return console.file.getvalue()
+
+
+def compared(one: Any, other: Any) -> Any:
+    found = compare((one, other), ((), ()))
+    return {
+        "pairs": {m.batch_size: m.pairs for m in found.measured if m.quantity == "examples/s"},
+        "settings": {setting.name: [setting.first, setting.second] for setting in found.settings},
+    }
+
+
 of_three = [record(8), record(32), record(32, toy=2)]
-table = Console(file=io.StringIO(), width=200)
-show(of_three, Path("runs/toys"), table)
 one, other = study("one", *of_three), study("other", *of_three)
+# Another value is no other run: of each point a study has one, at the value that it was trained with.
+at_two_speeds = [record(8), record(32), record(32, seed=1, toy_speed=2)]
+fast, slow = study("fast", *at_two_speeds), study("slow", record(8), record(32), record(32, seed=1))
 sys.stdout.write(
     json.dumps(
         {
             "composed": compose(["device=cpu", "toy=2"]).toy,
             "refusal": refusal(toy=0),
             "kept": to_dict(from_dict(values(toy=2)).run)["toy"],
-            "ids": [run_id(point(**changes).config) for changes in ({}, {"toy": 2}, {"toy_bytes": 2})],
-            "skipped": {"toy": skipped(toy=2), "toy_bytes": skipped(toy_bytes=2)},
-            "groups": sorted(group.name for group in groups(one)),
-            "curves": sorted(curves(of_three)),
-            "table": table.file.getvalue(),
-            "pairs": {m.batch_size: m.pairs for m in compare((one, other), ((), ())).measured},
-            "find": [settings({"toy": toy, "toy_bytes": toy, "lr": 0.1}) for toy in (1, 2)],
-            "built": {
-                name: built([values(**{name: value}) for value in (1, 2)]) for name in ("toy", "toy_bytes", "seed")
-            },
+            "ids": [run_id(point(**changes).config) for changes in ({}, *({toy: 2} for toy in TOYS))],
+            "skipped": {toy: skipped(**{toy: 2}) for toy in TOYS},
+            "groups": [sorted(group.name for group in groups(each)) for each in (one, fast)],
+            "curves": [sorted(curves(each)) for each in (of_three, at_two_speeds)],
+            "tables": [table(each) for each in (of_three, at_two_speeds)],
+            "compared": [compared(one, other), compared(fast, slow)],
+            "find": [settings(fast.asked.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
+            "built": {name: built([values(**{name: value}) for value in (1, 2)]) for name in (*TOYS, "seed")},
             "page": page(),
             "help": dict(knob_rows())["toy"],
             "completed": candidates("batchlab sweep toy"),

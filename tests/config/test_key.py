@@ -6,18 +6,8 @@ import pytest
 from plain_defaults import configured
 
 from batchlab.config import key, to_dict
-from batchlab.config.options import (
-    EXECUTION,
-    IDENTITY,
-    MEASUREMENTS,
-    MEMORY,
-    MICRO_BATCHES,
-    PARTS,
-    RUN,
-    SPEED,
-    WEIGHTS,
-    Moves,
-)
+from batchlab.config.option_row import EXECUTION, IDENTITY, MEASUREMENTS, MEMORY, PARTS, SPEED, VALUES, WEIGHTS, Moves
+from batchlab.config.options import MICRO_BATCHES, RUN
 from batchlab.recording.masking import masked
 
 MOMENTUM = {"_target_": "torch.optim.SGD", "momentum": 0.9}
@@ -46,7 +36,8 @@ def of(moves: Moves, *without: str, **changes: Any) -> str:
         ({"accumulate": 2}, EXECUTION),
         ({"target": {"metric": "val/loss", "value": 1.0}}, MEASUREMENTS),
         ({"eval_every": 3}, MEASUREMENTS),
-        ({"eval_batch_size": 7}, MEASUREMENTS),
+        ({"eval_batch_size": 7}, VALUES),
+        ({"eval_precision": "same"}, VALUES),
         ({"instruments": {}}, MEASUREMENTS | SPEED | MEMORY),
         ({"workers": 2}, SPEED | MEMORY),
         ({"trust": ["timm"]}, PARTS),

@@ -108,6 +108,17 @@ def test_a_record_of_a_newer_version_can_be_read(tmp_path):
     assert (read.run_id, read.schema_version) == ("bs32-s0", 9)
 
 
+def test_what_was_accepted_is_read_of_an_older_version_too_which_had_it_in_the_config(tmp_path):
+    for name, accepted in (("yes", True), ("no", False)):
+        (tmp_path / name).mkdir()
+        older = record(config=config() | {"accept_changed": accepted, "jobs": 2}).to_dict()
+        del older["changes_accepted"]
+        (tmp_path / name / "record.json").write_text(json.dumps(older))
+
+    assert read_record(tmp_path / "yes").changes_accepted is True
+    assert read_record(tmp_path / "no").changes_accepted is False
+
+
 def test_neither_record_nor_config_tells_a_secret(tmp_path):
     write_record(tmp_path, record(overrides=("data.api_key=sk-123",)))
     write_config(tmp_path, config())

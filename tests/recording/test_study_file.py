@@ -1,11 +1,15 @@
 """What a study shows beside its runs: kept in its folder, added to by each sweep, readable whatever became of it."""
 
+import errno
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from batchlab.config.published import Published, published
+from batchlab.errors import StorageError
+from batchlab.recording import study_file
 from batchlab.recording.run_folder import studies
 from batchlab.recording.study_file import STUDY, add_published, read_published
 
@@ -52,7 +56,12 @@ def test_a_password_in_a_source_is_not_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{", "cannot be read"), ("[]", "cannot be read"), ('{"published": [{"what": "x"}]}', "published[0].source=null")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "cannot be read"),
+        ('{"published": {"what": "x"}}', "cannot be read"),
+        ('{"published": [{"what": "x"}]}', "published[0].source=null"),
+    ],
 )
 def test_a_damaged_file_is_said_and_shows_nothing(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / STUDY).write_text(text)
@@ -61,6 +70,67 @@ def test_a_damaged_file_is_said_and_shows_nothing(text: str, says: str, tmp_path
     assert read_published(tmp_path, damaged) == ()
     assert len(damaged) == 1
     assert says in damaged[0]
+
+
+NEWER = {"what": "accuracy", "value": 0.7, "source": "a paper", "n": 3}  # this version knows no `n`
+
+
+def newer(folder: Path, *figures: dict[str, Any]) -> dict[str, Any]:
+    values = {"schema_version": 2, "title": "of a newer version", "published": list(figures)}
+    (folder / STUDY).write_text(json.dumps(values))
+    return values
+
+
+def test_a_figure_that_cannot_be_read_hides_no_other_one(tmp_path: Path) -> None:
+    add_published(tmp_path, [figure("loss")])
+    newer(tmp_path, NEWER, *json.loads((tmp_path / STUDY).read_text())["published"])
+    damaged: list[str] = []
+
+    assert read_published(tmp_path, damaged) == (figure("loss"),)
+    assert [text for text in damaged if "unknown key 'published[0].n'" in text] == damaged != []
+
+
+def test_what_a_newer_version_wrote_is_kept(tmp_path: Path) -> None:
+    before = newer(tmp_path, NEWER, {"no": "figure"})
+
+    assert add_published(tmp_path, [figure("accuracy"), figure("loss")]) is None
+
+    kept = json.loads((tmp_path / STUDY).read_text())
+    assert kept["published"][:2] == before["published"]
+    assert [entry["what"] for entry in kept["published"][2:]] == ["accuracy", "loss"]
+    assert {name: kept[name] for name in ("schema_version", "title")} == {
+        "schema_version": 2,
+        "title": "of a newer version",
+    }
+
+
+def test_a_file_that_is_damaged_is_set_aside_and_said(tmp_path: Path) -> None:
+    for text in ("{", '{"published": 1}'):
+        (tmp_path / STUDY).write_text(text)
+
+        said = add_published(tmp_path, [figure("accuracy")])
+
+        assert said is not None
+        assert "cannot be read" in said
+        assert f"it is kept as {STUDY}.damaged" in said
+        assert read_published(tmp_path) == (figure("accuracy"),)
+    aside = [path.read_text() for path in sorted(tmp_path.glob(f"{STUDY}.damaged*"))]
+    assert aside == ["{", '{"published": 1}']
+
+
+def test_a_file_that_the_disk_does_not_give_is_not_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_published(tmp_path, [figure("accuracy")])
+    before = (tmp_path / STUDY).read_text()
+
+    def refused(path: Path) -> Any:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(study_file, "read_json", refused)
+        with pytest.raises(StorageError, match=r"study\.json cannot be read: Input/output error"):
+            add_published(tmp_path, [figure("loss")])
+
+    assert (tmp_path / STUDY).read_text() == before
 
 
 def test_a_study_without_figures_has_no_file_and_nothing_to_say(tmp_path: Path) -> None:

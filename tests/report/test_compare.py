@@ -82,6 +82,20 @@ def test_points_of_a_grid_are_paired_where_both_have_them(tmp_path):
     assert [(row.batch_size, row.pairs) for row in losses] == [(32, 5), (128, 5)]
 
 
+@pytest.mark.parametrize(("option", "values"), [("eval_precision", ("fp32", "same")), ("eval_batch_size", (256, 7))])
+def test_points_whose_validation_was_another_are_not_paired(option, values, tmp_path):
+    one, other = ({option: value} for value in values)
+    first, second, of_one = (tmp_path / name for name in ("a", "b", "c"))
+    for study in (first, second):
+        plant(study, config=one)
+        plant(study, config=other, shift=0.02 if study == second else 0.0)
+    plant(of_one, config=other)
+
+    assert row_of(compared(first, second), "best val loss", 8).pairs == 10
+    assert row_of(compared(first, of_one), "best val loss", 8).pairs == 5
+    assert row_of(compared(first, of_one), "best val loss", 8).change.value == pytest.approx(0.0)
+
+
 def test_several_points_of_a_seed_count_as_one(tmp_path):
     first, second = (plant(tmp_path / name, rates=(0.05, 0.1)) for name in ("a", "b"))
     row = row_of(compared(first, second), "best val loss", 8)

@@ -31,6 +31,74 @@ def test_one_run_asked_for_in_two_ways_is_one_run(one: dict[str, Any], other: di
     assert run_id(made(**one)) == run_id(made(**other))
 
 
+# By literal, or a change of what is compared would go unnoticed: these are the names that run folders have.
+IDS: dict[str, dict[str, Any]] = {
+    "bs32-lr0.02-fp32-s0-575da1bc49": {},
+    "bs64-x4-lr0.02-fp32-s0-150ece3221": {"batch_size": 64, "micro_batch_size": 16},
+    "bs100-x3-lr0.02-fp32-s0-d9c0d27d85": {"batch_size": 100, "accumulate": 3},
+    "bs8-lr0.1-linear-fp32-s0-11007fe94c": {
+        "batch_size": 8,
+        "lr": 0.1,
+        "lr_scaling": "linear",
+        "reference_batch_size": 64,
+    },
+    "bs256-lr0.02-noise-fp32-s0-51d034d67d": {"batch_size": 256, "lr_scaling": "noise", "noise_scale": 96.0},
+    "bs32-lr0.02-fp32-s0-dc2536de30": {"warmup": 0.1, "warmup_from": "base", "schedule": "cosine"},
+    "bs32-lr0.02-fp32-s0-6e0b38fbb4": {
+        "steps": 500,
+        "target": {"metric": "val/accuracy", "value": 0.9},
+        "stop_at_target": True,
+    },
+    "bs32-lr0.02-bf16-s0-c2cfedd60e": {
+        "examples": 10000,
+        "precision": "bf16",
+        "device": "cuda:1",
+        "deterministic": True,
+    },
+    "bs32-lr0.02-fp32-s0-18827104f5": {
+        "data": {"_target_": "batchlab.data.mnist.load", "folder": "elsewhere", "download": True}
+    },
+    "bs32-lr0.02-fp32-s0-0165f1d692": {
+        "data": {"_target_": "my_data.load", "download": True},
+        "model": {"_target_": "my_net.Net", "width": 9, "norm": None},
+    },
+    "bs32-lr0.02-fp32-s0-7d78b06869": {
+        "model": {"_target_": "batchlab.models.cnn.CNN", "width": 32, "norm": "group", "ghost_batch": None}
+    },
+    "bs32-lr1-fp32-s7-fc527914e3": {"threads": 3, "seed": 7, "lr": 1},
+    "bs32-lr0.02-fp32-s0-0b18c5acfd": {
+        "eval_precision": "same",
+        "eval_batch_size": 7,
+        "eval_every": 300,
+        "log_every": 9,
+    },
+    "bs32-lr0.02-fp32-s0-d1e78e5790": {
+        "optimizer": {"_target_": "torch.optim.AdamW", "betas": [0.9, 0.95], "eps": 1e-08},
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+    },
+    "bs32-lr0.02-fp32-s0-3dd223b2d0": {"instruments": {}},
+}
+
+
+@pytest.mark.parametrize(("name", "changes"), IDS.items())
+def test_run_folders_keep_their_names(name: str, changes: dict[str, Any]) -> None:
+    assert run_id(made(**{"threads": 2, **changes})) == name
+
+
+def test_how_it_is_trained_and_conducted_leaves_the_name_as_it_is() -> None:
+    elsewhere = {
+        "workers": 2,
+        "timeout": 60.0,
+        "study": "another",
+        "runs_dir": "elsewhere",
+        "trust": ["timm"],
+        "jobs": 4,
+    }
+
+    assert run_id(made(threads=2, checkpoint_every=50, **elsewhere)) == next(iter(IDS))
+
+
 OTHER: dict[str, Any] = {
     "batch_size": 16,
     "accumulate": 2,

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 from sweep_runs import Silent
 
+from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, StorageError
 from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
@@ -250,8 +251,9 @@ def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(l
         lab.conduct(lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")) == 0
     )
     assert lab.conduct(lab.point(*asked, "seed=2")) == 0  # accepted once is accepted
-    config = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())["config"]
-    assert config["accept_changed"] is True
+    record = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())
+    assert record["changes_accepted"] is True
+    assert {*SWEEP}.isdisjoint(record["config"])
 
 
 def test_the_wait_for_another_sweep_is_a_poll():

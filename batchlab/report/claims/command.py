@@ -11,10 +11,12 @@ from typing import Any
 import yaml
 
 from batchlab.config import BUDGET_UNITS, is_folder_name
-from batchlab.config.options import GROUPS, MICRO_BATCHES, Role, option_of
+from batchlab.config.option_row import Role
+from batchlab.config.options import GROUPS, MICRO_BATCHES, option_of
 from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
 from batchlab.recording.masking import MASK
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.study import Study
 from batchlab.science.lr_scaling import NOISE_RULES
 
@@ -84,7 +86,7 @@ def usual(study: Study) -> dict[str, str]:
             kept[name] = written(value)
     if asked.get("target.value") is not None:
         kept["target.value"] = written(asked["target.value"])
-        if asked.get("target.metric") not in (None, "val/loss"):
+        if asked.get("target.metric") not in (None, VALIDATION_LOSS.name):
             kept["target.metric"] = written(asked["target.metric"])
     return kept
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.recording.files import to_json
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
 from batchlab.report.groups import Group, groups
 from batchlab.report.study import Study
@@ -23,7 +24,7 @@ class Curves(Study):
 
     @classmethod
     def of(cls, study: Study) -> Self:
-        read = [name for name in study.runs if not str(name).startswith(NOT_READ) or name == "final.val/loss"]
+        read = [name for name in study.runs if not str(name).startswith(NOT_READ) or name == VALIDATION_LOSS.final]
         return cls(**{f.name: getattr(study, f.name) for f in fields(Study)} | {"runs": study.runs[read]})
 
     @functools.cached_property

@@ -5,6 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 
+from batchlab.records.quantities import (
+    CLEAN_LOSS,
+    CORRUPTED_ACCURACY,
+    HARDEST_DECILE_LOSS,
+    LOSS_GAP,
+    VALIDATION_LOSS,
+    WORST_CLASS_ACCURACY,
+)
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, over_batch_sizes
@@ -22,12 +30,14 @@ def generalisation(study: Curves) -> Findings:
     for setting in study.settings:
         runs = setting.runs[setting.runs["status"] != "oom"]
         if _equal(runs, "examples"):
-            found += _trend(setting, log(lowest(study, runs, "val/loss")), "log best val/loss", EXAMPLES, "loss")
+            found += _trend(
+                setting, log(lowest(study, runs, VALIDATION_LOSS.name)), "log best val/loss", EXAMPLES, "loss"
+            )
             found += _relative_gap(study, setting, EXAMPLES)
         steps = float(runs["steps"].astype(float).min())
         # Of a schedule that falls to its end, the start of a long run is no short run.
         if setting.plain or runs["steps"].nunique() == 1:
-            at = log(lowest(study, runs, "val/loss", until_step=steps))
+            at = log(lowest(study, runs, VALIDATION_LOSS.name, until_step=steps))
             found += _trend(setting, at, f"log best val/loss within {steps:g} steps", STEPS, "loss")
         for level, seen in _matched(study, runs):
             found += _trend(
@@ -58,7 +68,7 @@ def memorisation(study: Curves) -> Findings:
     for setting in study.settings:
         if not _equal(setting.runs, "examples"):
             continue
-        learnt = last(study, setting.runs, "clean_train/corrupted_accuracy")
+        learnt = last(study, setting.runs, CORRUPTED_ACCURACY.name)
         found += over_batch_sizes(
             setting,
             learnt,
@@ -79,11 +89,11 @@ def nuance(study: Curves) -> Findings:
     for setting in study.settings:
         if not _equal(setting.runs, "examples"):
             continue
-        hardest = log(last(study, setting.runs, "val/hardest_decile_loss"))
+        hardest = log(last(study, setting.runs, HARDEST_DECILE_LOSS.name))
         found += _trend(setting, hardest, "log val loss of the hardest decile", EXAMPLES, "loss")
         found += over_batch_sizes(
             setting,
-            last(study, setting.runs, "val/worst_class_accuracy"),
+            last(study, setting.runs, WORST_CLASS_ACCURACY.name),
             "accuracy on the worst class, smallest less largest batch size",
             EXAMPLES,
             sign=-1,
@@ -106,7 +116,7 @@ def _trend(setting: Setting, values: "pd.Series[float]", what: str, held: str, m
 
 
 def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
-    gap, val = last(study, setting.runs, "gap/loss"), last(study, setting.runs, "val/loss")
+    gap, val = last(study, setting.runs, LOSS_GAP.name), last(study, setting.runs, VALIDATION_LOSS.name)
     scale = float(val.mean()) if len(val) else np.nan
     if not scale > 0:
         return []
@@ -124,10 +134,10 @@ def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
 def _matched(study: Curves, runs: pd.DataFrame) -> list[tuple[float, "pd.Series[float]"]]:
     """A training loss that the runs come to, and the validation loss of each there."""
     completed = runs[runs["status"] == "completed"]
-    level = common_level(completed, lowest(study, completed, "clean_train/loss"))
+    level = common_level(completed, lowest(study, completed, CLEAN_LOSS.name))
     if math.isnan(level):
         return []
-    return [(level, at_level(study, completed, "clean_train/loss", "val/loss", level))]
+    return [(level, at_level(study, completed, CLEAN_LOSS.name, VALIDATION_LOSS.name, level))]
 
 
 def _equal(runs: pd.DataFrame, name: str) -> bool:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from batchlab.records.quantities import PEAK_ALLOCATED, PEAK_GROWTH, SAVED_FOR_BACKWARD, VALIDATION_LOSS
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
@@ -16,9 +17,9 @@ from batchlab.report.found import Search, searches
 from batchlab.report.groups import alone, by, column, device_models
 from batchlab.science import memory_model
 
-SAVED = "memory/saved_for_backward_bytes"  # counted: the same for every seed, and on every device of one kind
-ALLOCATED = "memory/peak_allocated_bytes"  # of a CUDA device
-GROWTH = "memory/peak_growth_bytes"  # of it what training took: without the sets and the weights
+SAVED = SAVED_FOR_BACKWARD.name  # counted: the same for every seed, and on every device of one kind
+ALLOCATED = PEAK_ALLOCATED.name  # of a CUDA device
+GROWTH = PEAK_GROWTH.name  # of it what training took: without the sets and the weights
 LOWER = ("tf32", "bf16", "fp16")
 
 
@@ -177,7 +178,7 @@ class _Pair:
         return found
 
     def same_loss(self, study: Curves) -> list[Evidence]:
-        changes = self.changes(log(lowest(study, self.runs[self.runs["status"] != "oom"], "val/loss")))
+        changes = self.changes(log(lowest(study, self.runs[self.runs["status"] != "oom"], VALIDATION_LOSS.name)))
         if not changes:
             return []
         bound = MARGINS["loss"]

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from batchlab.records.quantities import GRADIENT_VARIANCE
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import WEIGHTS, Findings, evidence, table_of, within
@@ -19,7 +20,7 @@ def gradient_noise(study: Curves) -> Findings:
         n_train = column(setting.runs, "n_train").dropna()
         # A batch of all examples has no noise, and no logarithm.
         runs = setting.runs.loc[n_train.index][setting.runs.loc[n_train.index, "batch_size"] < n_train]
-        variance = log(first(study, runs, "gradient/variance"))
+        variance = log(first(study, runs, GRADIENT_VARIANCE.name))
         if not len(variance):
             continue
         slopes = _slopes(table_of(runs, variance), float(n_train.iloc[0]))

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.printable import counted, printable
+from batchlab.records.quantities import VALIDATION_LOSS, WINDOW_LOSS
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import (
@@ -25,7 +26,7 @@ from batchlab.science.critical_batch import critical_batch
 from batchlab.science.effects import share_effect
 from batchlab.science.steps_curve import StepsToTarget
 
-VAL = "val/loss"
+VAL = VALIDATION_LOSS.name
 WINDOWS = 12  # of a training loss curve, at least: of fewer the spread of second differences says nothing
 
 
@@ -185,7 +186,7 @@ def roughness(study: Curves, runs: pd.DataFrame) -> "pd.Series[float]":
     """SD of the second differences of log train/loss, in windows that are as long for all these runs."""
     curves = {
         str(run_id): (curve["examples"].to_numpy(dtype=float), curve["value"].to_numpy(dtype=float))
-        for run_id, curve in study.measured("train/loss", runs[runs["status"] == "completed"]).groupby("run_id")
+        for run_id, curve in study.measured(WINDOW_LOSS.name, runs[runs["status"] == "completed"]).groupby("run_id")
         if len(curve) > WINDOWS and np.isfinite(curve["value"]).all()
     }
     # A window of a large batch holds one step at least.

@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, Findings, evidence
@@ -73,7 +74,7 @@ def _best_over(study: Curves, knobs: tuple[str, ...], by: str, sign: int, of: st
     """The slope of log best batch size on log `by`, seed by seed; best: of the lowest validation loss."""
     found = []
     for label, part in study.alike_but(*knobs):
-        values = log(lowest(study, part[part["status"] == "completed"], "val/loss"))
+        values = log(lowest(study, part[part["status"] == "completed"], VALIDATION_LOSS.name))
         runs = part.loc[values.index]
         runs = runs[column(runs, by).notna()]
         slopes = []

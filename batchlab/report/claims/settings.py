@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.config.option_row import ALL_OF_A_RUN
+from batchlab.config.options import that_move
 from batchlab.printable import printable
 from batchlab.report.groups import POINT, Group, column, names
 from batchlab.report.to_target import to_target
@@ -76,7 +78,7 @@ def alike_but(runs: pd.DataFrame, written: pd.DataFrame, knobs: Collection[str])
     """
     if runs.empty:
         return []
-    asked = written.drop(columns=[name for name in written if name in {*POINT, *knobs}])
+    asked = written[that_move(map(str, written), ALL_OF_A_RUN, without=(*POINT, *knobs))]
     asked = asked[[name for name in asked if asked[name].nunique() > 1]]
     keys = asked.apply(tuple, axis=1) if len(asked.columns) else pd.Series([()] * len(asked), index=asked.index)
     named = names([str(name) for name in asked], list(dict.fromkeys(keys)))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.printable import counted
+from batchlab.records.quantities import TRAINING_SPEED
 from batchlab.report.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_batch_sizes, table_of
@@ -13,7 +14,7 @@ from batchlab.report.groups import alone, column, on_one_model
 from batchlab.science.knee import launch_bound, throughput_knee
 from batchlab.science.uncertainty import t_interval
 
-SPEED = "speed/examples_per_second"
+SPEED = TRAINING_SPEED.name
 
 
 def epoch_time(study: Curves) -> Findings:

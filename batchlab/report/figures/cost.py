@@ -41,7 +41,7 @@ def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
     did_not_fit = sorted({size for size, status, _ in group.ended if status == "oom"})
     yield _throughput(group.examples_per_second, group.knee, did_not_fit)
     yield _per_step(group.seconds_per_step)
-    yield _memory(group.peak_bytes, over_seeds(runs, f"final.{SAVED_FOR_BACKWARD.name}"), did_not_fit)
+    yield _memory(group.peak_bytes, over_seeds(runs, SAVED_FOR_BACKWARD.final), did_not_fit)
 
 
 def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int]) -> Drawing:

@@ -7,12 +7,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from batchlab.printable import counted
+from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
 from batchlab.report.groups import device_models
 from batchlab.report.study import Study
 
-LOSS = "val/loss"
+LOSS = VALIDATION_LOSS.name
 AXES = {
     "examples": ("loss_over_examples", "Validation loss over examples seen", "training examples seen"),
     "step": ("loss_over_steps", "Validation loss over optimizer steps", "optimizer steps"),

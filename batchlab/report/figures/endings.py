@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pandas as pd
 from matplotlib.axes import Axes
 
+from batchlab.records.quantities import LOSS_GAP, VALIDATION_LOSS
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -73,7 +74,7 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
 
 def _gap(runs: pd.DataFrame) -> Drawing:
     name, title = "generalisation_gap", "Validation less training loss by batch size"
-    gaps = over_seeds(runs, "final.gap/loss")
+    gaps = over_seeds(runs, LOSS_GAP.final)
     if not gaps:
         return missing(name, title, "No run measured its loss on clean training data: instruments=full does.")
     says = (
@@ -92,7 +93,7 @@ def _gap(runs: pd.DataFrame) -> Drawing:
 
 def _best(runs: pd.DataFrame) -> Drawing:
     name, title = "best_loss", "Validation loss by batch size"
-    best, last = (over_seeds(runs, name, interval=factors) for name in ("best.val/loss.value", "final.val/loss"))
+    best, last = (over_seeds(runs, name, interval=factors) for name in (VALIDATION_LOSS.best, VALIDATION_LOSS.final))
     if not best and not last:
         return missing(name, title, "No completed run has a validation loss.")
     budgets = sorted({int(examples) for examples in runs["examples"] + runs["remainder"]})

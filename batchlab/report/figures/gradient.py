@@ -6,13 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from batchlab.records.quantities import NOISE, SIGNAL
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
 from batchlab.report.study import Study
 from batchlab.science.noise_over_training import over_training
 from batchlab.science.uncertainty import Interval
-
-SIGNAL, NOISE = "noise/squared_gradient_norm", "noise/gradient_variance"
 
 
 def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
@@ -52,13 +51,13 @@ def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
 
 def _curves(study: Study, shown: Shown) -> dict[int, pd.DataFrame]:
     """For each batch size: examples, value, low, high."""
-    names = {SIGNAL, NOISE}
+    names = {SIGNAL.name, NOISE.name}
     taken = study.measurements
     taken = taken[taken["name"].isin(names) & taken["run_id"].isin(shown.runs.index) & np.isfinite(taken["value"])]
     taken = taken.assign(batch_size=taken["run_id"].map(shown.runs["batch_size"]))
     found: dict[int, list[tuple[float, Interval]]] = {}
     for (size, examples), rows in taken.groupby(["batch_size", "examples"]):
-        signal, noise = (_intervals(rows[rows["name"] == name]) for name in (SIGNAL, NOISE))
+        signal, noise = (_intervals(rows[rows["name"] == name]) for name in (SIGNAL.name, NOISE.name))
         if signal and noise:
             found.setdefault(int(size), []).append((float(examples), over_training(signal, noise)))
     columns = ["examples", "value", "low", "high"]
