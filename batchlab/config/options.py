@@ -135,7 +135,7 @@ class RunOptions:
     eval_batch_size: int = option("per forward pass of a validation", VALUES, at_least=1, unit="examples")
     eval_precision: str = option(
         "precision of validations; same is that of training",
-        VALUES,
+        VALUES | PARTS,
         choices=EVAL_PRECISIONS,
         before="fp32",
     )

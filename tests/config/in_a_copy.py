@@ -32,6 +32,7 @@ from batchlab.sweep.points import Point
 from batchlab.sweep.table import show
 
 TOYS = ("toy", "toy_bytes", "toy_speed")
+PAIRS = {**dict.fromkeys((*TOYS, "seed"), (1, 2)), "eval_precision": ("fp32", "same")}
 
 
 def values(**changes: Any) -> dict[str, Any]:
@@ -121,7 +122,7 @@ sys.stdout.write(
             "tables": [table(each) for each in (of_three, at_two_speeds)],
             "compared": [compared(one, other), compared(fast, slow)],
             "find": [settings(fast.asked.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
-            "built": {name: built([values(**{name: value}) for value in (1, 2)]) for name in (*TOYS, "seed")},
+            "built": {name: built([values(**{name: value}) for value in pair]) for name, pair in PAIRS.items()},
             "page": page(),
             "help": dict(knob_rows())["toy"],
             "completed": candidates("batchlab sweep toy"),

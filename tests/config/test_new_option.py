@@ -108,7 +108,7 @@ def test_a_search_of_find_is_of_runs_with_its_value(seen: dict[str, Any]) -> Non
 
 
 def test_the_preflight_tries_each_of_its_values(seen: dict[str, Any]) -> None:
-    assert seen["built"] == {"toy": 2, "toy_bytes": 2, "toy_speed": 2, "seed": 1}
+    assert seen["built"] == {"toy": 2, "toy_bytes": 2, "toy_speed": 2, "seed": 1, "eval_precision": 2}
 
 
 def test_the_documentation_the_help_and_the_completion_have_it(seen: dict[str, Any]) -> None:

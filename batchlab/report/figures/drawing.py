@@ -64,14 +64,16 @@ class Drawing:
         with _style():
             figure = self._figure()
             figure.dpi = dots_per_inch
-            FigureCanvasAgg(figure).print_png(content)
+            canvas: Any = FigureCanvasAgg(figure)
+            canvas.print_png(content)
         return content.getvalue()
 
     def svg(self) -> str:
         """The picture as lines, as matplotlib writes it; equal figures give equal text."""
         content = io.StringIO()
         with _style({"svg.hashsalt": self.name}):
-            FigureCanvasSVG(self._figure()).print_svg(content, metadata={"Date": None, "Creator": None})
+            canvas: Any = FigureCanvasSVG(self._figure())
+            canvas.print_svg(content, metadata={"Date": None, "Creator": None})
         return content.getvalue()
 
     def _figure(self) -> Figure:
