@@ -166,7 +166,7 @@ class SweepOptions:
     """The options that say how a sweep is conducted; each has one value for all its points."""
 
     jobs: int = option("points at once", at_least=1)
-    skip_larger: bool = option("do not try what is larger than what did not fit")
+    skip_larger: bool = option("do not try what is as large as another point that did not fit, or larger")
     retry: tuple[str, ...] = option(
         "run these again too: failed, timeout, oom, diverged",
         choices=RETRIED,

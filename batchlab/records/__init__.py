@@ -103,7 +103,7 @@ class RunRecord:
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
     shared_machine: bool = False
     changes_accepted: bool = False  # the user let it run with other code, data, PyTorch or device than the study's
-    attempts: int = 1  # 0: not run, because something smaller did not fit
+    attempts: int = 1  # 0: not run, because another point of its size or a smaller one did not fit
     resumed_at: tuple[int, ...] = ()  # steps at which it went on from a checkpoint
     started_at: str = ""  # UTC, ISO 8601 with Z
     ended_at: str = ""

@@ -37,7 +37,7 @@ def of(moves: Moves, *without: str, **changes: Any) -> str:
         ({"target": {"metric": "val/loss", "value": 1.0}}, MEASUREMENTS),
         ({"eval_every": 3}, MEASUREMENTS),
         ({"eval_batch_size": 7}, VALUES),
-        ({"eval_precision": "same"}, VALUES),
+        ({"eval_precision": "same"}, VALUES | PARTS),
         ({"instruments": {}}, MEASUREMENTS | SPEED | MEMORY),
         ({"workers": 2}, SPEED | MEMORY),
         ({"trust": ["timm"]}, PARTS),
