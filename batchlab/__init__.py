@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batchlab.errors import BadRequest
-from batchlab.science.counter_random import uniform, uniforms
+from batchlab.science.statistics.counter_random import uniform, uniforms
 from batchlab.task import Task
 
 if TYPE_CHECKING:
@@ -85,6 +85,6 @@ def load_runs(path: str | PathLike[str]) -> "DataFrame":
     - `device_model`, the GPU or on the CPU the processor it ran on, `environment.*`, and the fingerprints of data, code
       and weights.
     """
-    from batchlab.report.study import read_study
+    from batchlab.report.tables.study import read_study
 
     return read_study(Path(path)).runs

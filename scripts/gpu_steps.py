@@ -58,7 +58,7 @@ class Lab:
         In this process, so that one warm server does for all commands of a step: PyTorch is imported once.
         """
         from batchlab.cli.main import main
-        from batchlab.sweep.server import keep_warm
+        from batchlab.sweep.processes.server import keep_warm
 
         print(f"$ batchlab {' '.join(words)}", flush=True)
         os.chdir(self.work)

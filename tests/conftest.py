@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 from sweep_runs import Lab
 
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 # No deadline: two slow cores are no bug. The same examples on every machine: a red test is red for everybody.
 settings.register_profile("batchlab", deadline=None, derandomize=True)

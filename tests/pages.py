@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from batchlab.cli.main import main
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(?:^<!-- (slow|not run|file): ([^\n]*?) -->\n)?^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)

@@ -12,9 +12,9 @@ from batchlab.sweep.checks import check_grid
 from batchlab.sweep.conduct import conduct
 from batchlab.sweep.identity import run_folder
 from batchlab.sweep.points import Point, SweepOutcome
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
+from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.sweep.standing import Standing, standing
-from batchlab.sweep.supervisor import run_grid
 
 
 class Silent:

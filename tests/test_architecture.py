@@ -20,12 +20,12 @@ FLOORS = {
     **dict.fromkeys(("records", "science", "config_folder"), 1),
     **dict.fromkeys(("config", "task", "targets"), 2),
     **dict.fromkeys(("training", "host", "data", "models"), 3),
-    **dict.fromkeys(("instruments", "recording", "device_trial"), 4),
-    **dict.fromkeys(("run_log", "report"), 5),
-    **dict.fromkeys(("run", "probe", "preflight", "verify", "check"), 6),
+    **dict.fromkeys(("instruments", "recording"), 4),
+    "tensorboard": 5,
+    **dict.fromkeys(("worker", "report"), 6),
     "sweep": 7,
-    "hydra_app": 8,
-    "cli": 9,
+    "hydra_app": 9,
+    "cli": 10,
 }
 SCIENCE_MAY_IMPORT = {
     *("abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools", "heapq", "itertools", "math"),
@@ -51,7 +51,7 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """`config` for `batchlab.config`, `science` for `batchlab.science.pareto`, nothing for `batchlab` itself."""
+    """`config` for `batchlab.config`, `science` for `batchlab.science.memory.knee`, nothing for `batchlab` itself."""
     return (*module.split("."), "")[1]
 
 
@@ -166,7 +166,7 @@ def nobody_imports_data_or_models(root: Path) -> Iterator[str]:
 def report_opens_journals_anywhere(root: Path) -> Iterator[str]:
     for module, imported in each_import(root):
         names = {imported.split(".")[0]} | ({room(imported)} if imported.startswith("batchlab.") else set())
-        if room(module) == "report" and names & {"training", "instruments", "run", "torch", "hydra"}:
+        if room(module) == "report" and names & {"training", "instruments", "worker", "torch", "hydra"}:
             yield f"{module} imports {imported}: a report is made on a laptop"
 
 
@@ -289,17 +289,17 @@ LISTED = {
         ("batch_size", "clip_norm", "eval_batch_size", "eval_every", "log_every", "micro_batch_size", "seed"),
     ): "what an instrument's signature may ask for, some of it worked out: a contract with users' own",
     (
-        "batchlab.probe",
+        "batchlab.worker.probe",
         ("data", "model", "optimizer"),
     ): "the type of what each group makes; a group that it lacks is a KeyError",
     ("batchlab.recording.knobs", ("batch_size", "seed")): "fields of a record, which hold where its config is damaged",
     ("batchlab.report.claims.command", ("data", "model")): "the task that a claim is tested on",
     ("batchlab.report.claims.command", ("batch_size", "seed")): "what a claim varies, with the values that it needs",
     ("batchlab.report.claims.command", ("runs_dir", "study")): "the end of a command: where it writes",
-    ("batchlab.report.command", ("grids", "study")): "what is typed anew for another run of the same",
-    ("batchlab.report.content", ("batch_size", "seed")): "fields of a record, as the label of a run",
-    ("batchlab.report.machine_readable", ("published", "study")): "keys of report.json",
-    ("batchlab.report.published", ("batch_size", "seed")): "axes of a table of runs",
+    ("batchlab.report.tables.command", ("grids", "study")): "what is typed anew for another run of the same",
+    ("batchlab.report.render.content", ("batch_size", "seed")): "fields of a record, as the label of a run",
+    ("batchlab.report.render.machine_readable", ("published", "study")): "keys of report.json",
+    ("batchlab.report.compare.published", ("batch_size", "seed")): "axes of a table of runs",
     ("batchlab.sweep.identity", ("batch_size", "lr")): "the readable prefix of a run's name, which is never to change",
     ("batchlab.sweep.identity", ("precision", "seed")): "the readable prefix of a run's name, which is never to change",
     ("batchlab.training.assembly", ("lr", "weight_decay")): "arguments of an optimizer that are not keys of its group",
@@ -397,48 +397,84 @@ def nothing_is_left_for_later(root: Path) -> Iterator[str]:
 # Each rule, a tree that breaks it, and a word of what the rule must say about it.
 RED: list[tuple[Rule, dict[str, str], str]] = [
     (imports_point_down, {"training/loop.py": "from batchlab.instruments import health"}, "floor 4"),
-    (imports_point_down, {"training/loop.py": "def f():\n    import batchlab.run"}, "batchlab.run"),
-    (imports_point_down, {"training/loop.py": "if TYPE_CHECKING:\n    from batchlab import run", "run.py": ""}, "run"),
-    (imports_point_down, {"training/loop.py": "from ..sweep.worker import work"}, "batchlab.sweep.worker"),
+    (
+        imports_point_down,
+        {"training/loop.py": "def f():\n    import batchlab.worker.execute"},
+        "batchlab.worker.execute",
+    ),
+    (
+        imports_point_down,
+        {"training/loop.py": "if TYPE_CHECKING:\n    from batchlab import worker", "worker/__init__.py": ""},
+        "worker",
+    ),
+    (imports_point_down, {"training/loop.py": "from ..worker.entry import work"}, "batchlab.worker.entry"),
     (imports_point_down, {"task.py": "from batchlab.targets import build"}, "batchlab.targets"),
-    (imports_point_down, {"__init__.py": "from .run import train", "task.py": "from batchlab import train"}, "floor"),
+    (
+        imports_point_down,
+        {"__init__.py": "from .worker import train", "task.py": "from batchlab import train"},
+        "floor",
+    ),
     (every_room_has_a_floor, {"cellar.py": ""}, "give 'cellar' a floor"),
-    (every_room_has_a_floor, {"run.py": "from batchlab import anything"}, "batchlab.anything"),
+    (every_room_has_a_floor, {"worker/execute.py": "from batchlab import anything"}, "batchlab.anything"),
     (nobody_imports_the_root, {"task.py": "import batchlab"}, "batchlab.task"),
-    (science_is_arithmetic, {"science/pareto.py": "import time"}, "time"),
-    (science_is_arithmetic, {"science/pareto.py": "def f():\n    from pathlib import Path"}, "pathlib"),
-    (science_is_arithmetic, {"science/pareto.py": "from random import random"}, "random"),
-    (science_is_arithmetic, {"science/pareto.py": "x = open('x')"}, "opens a file"),
-    (science_is_arithmetic, {"science/pareto.py": "import torch\ntorch.cuda.synchronize()"}, "knows a device"),
-    (science_is_arithmetic, {"science/pareto.py": "import numpy as np\nnp.random.normal()"}, "global random state"),
+    (science_is_arithmetic, {"science/statistics/pareto.py": "import time"}, "time"),
+    (science_is_arithmetic, {"science/statistics/pareto.py": "def f():\n    from pathlib import Path"}, "pathlib"),
+    (science_is_arithmetic, {"science/statistics/pareto.py": "from random import random"}, "random"),
+    (science_is_arithmetic, {"science/statistics/pareto.py": "x = open('x')"}, "opens a file"),
+    (
+        science_is_arithmetic,
+        {"science/statistics/pareto.py": "import torch\ntorch.cuda.synchronize()"},
+        "knows a device",
+    ),
+    (
+        science_is_arithmetic,
+        {"science/statistics/pareto.py": "import numpy as np\nnp.random.normal()"},
+        "global random state",
+    ),
     (only_hydra_app_imports_hydra, {"sweep/grid.py": "def f():\n    from hydra.core import utils"}, "hydra.core"),
-    (nobody_imports_data_or_models, {"run.py": "from batchlab.models.mlp import MLP"}, "_target_"),
+    (nobody_imports_data_or_models, {"worker/execute.py": "from batchlab.models.mlp import MLP"}, "_target_"),
     (nobody_imports_data_or_models, {"data/digits.py": "import batchlab.models"}, "_target_"),
     (report_opens_journals_anywhere, {"report/table.py": "def f():\n    import torch"}, "laptop"),
     (report_opens_journals_anywhere, {"report/table.py": "from batchlab.training import loop"}, "laptop"),
     (recording_and_host_need_no_torch, {"recording/journal.py": "from torch.utils import tensorboard"}, "torch"),
     (recording_and_host_need_no_torch, {"host/nvml.py": "def f():\n    import torch"}, "parent"),
-    (the_command_line_starts_light, {"cli/train.py": "import torch"}, "batchlab.cli.train -> torch"),
+    (the_command_line_starts_light, {"cli/commands/train.py": "import torch"}, "batchlab.cli.commands.train -> torch"),
     (
         the_command_line_starts_light,
         {
-            "cli/train.py": "from batchlab import run",
-            "run.py": "from batchlab.task import T",
+            "cli/train.py": "from batchlab.worker import execute",
+            "worker/execute.py": "from batchlab.task import T",
             "task.py": "import torch",
         },
-        "batchlab.run -> batchlab.task -> torch",
+        "batchlab.worker.execute -> batchlab.task -> torch",
     ),
     (the_command_line_starts_light, {"cli/__init__.py": "import hydra", "cli/train.py": ""}, "hydra"),
-    (modules_are_short, {"run.py": "x = 1\n" * 301}, "301 lines"),
+    (modules_are_short, {"worker/execute.py": "x = 1\n" * 301}, "301 lines"),
     (names_say_something, {"training/utils.py": ""}, "training/utils.py"),
     (names_say_something, {"base/loop.py": ""}, "batchlab/base"),
-    (names_say_something, {"run_helpers.py": ""}, "run_helpers.py"),
+    (names_say_something, {"worker_helpers.py": ""}, "worker_helpers.py"),
     (public_names_hide_no_module, {"__init__.py": "from .sweep import run as sweep", "sweep/__init__.py": ""}, "sweep"),
     (public_names_hide_no_module, {"__init__.py": "__all__ = ['report']", "report/__init__.py": ""}, "report"),
-    (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept Exception:\n    pass"}, "batchlab.run:3"),
-    (errors_are_not_swallowed, {"run.py": "try:\n    f()\nexcept (OSError, BaseException):\n    ..."}, "swallows"),
-    (only_devices_know_their_kinds, {"run.py": "import torch\ntorch.cuda.synchronize()"}, "batchlab.run:2"),
-    (only_devices_know_their_kinds, {"run.py": "if tensor.device.type == 'cuda':\n    f()"}, "batchlab.run:1"),
+    (
+        errors_are_not_swallowed,
+        {"worker/execute.py": "try:\n    f()\nexcept Exception:\n    pass"},
+        "batchlab.worker.execute:3",
+    ),
+    (
+        errors_are_not_swallowed,
+        {"worker/execute.py": "try:\n    f()\nexcept (OSError, BaseException):\n    ..."},
+        "swallows",
+    ),
+    (
+        only_devices_know_their_kinds,
+        {"worker/execute.py": "import torch\ntorch.cuda.synchronize()"},
+        "batchlab.worker.execute:2",
+    ),
+    (
+        only_devices_know_their_kinds,
+        {"worker/execute.py": "if tensor.device.type == 'cuda':\n    f()"},
+        "batchlab.worker.execute:1",
+    ),
     (only_devices_know_their_kinds, {"instruments/a.py": "x = x.cuda()"}, "batchlab.instruments.a:1"),
     (options_are_asked_of_their_table, {"sweep/a.py": "x = ('batch_size', 'lr', 'seed', 'y')"}, "batch_size, lr, seed"),
     (options_are_asked_of_their_table, {"a.py": "x = frozenset({'lr', 'seed', 'model.width'})"}, "batchlab.a:1"),
@@ -451,15 +487,27 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (quantities_are_named_by_their_table, {"report/a.py": "x = runs['final.val/loss']"}, "types final.val/loss"),
     (quantities_are_named_by_their_table, {"a.py": "NAMES = ('train/loss',)"}, "batchlab.a:1 types train/loss"),
     (the_state_is_written_by_whom_it_names, {"instruments/a.py": "state.step += 1"}, "writes step"),
-    (the_state_is_written_by_whom_it_names, {"run.py": "a, session.state.note = 1, 2"}, "batchlab.run:1 writes note"),
-    (forward_and_loss_are_spelled_once, {"run.py": "x = task.loss(task.forward(net, batch), batch)"}, "task.forward"),
-    (forward_and_loss_are_spelled_once, {"check/a.py": "x = state.task.metrics(y, batch)"}, "batchlab.check.a:1"),
+    (
+        the_state_is_written_by_whom_it_names,
+        {"worker/execute.py": "a, session.state.note = 1, 2"},
+        "batchlab.worker.execute:1 writes note",
+    ),
+    (
+        forward_and_loss_are_spelled_once,
+        {"worker/execute.py": "x = task.loss(task.forward(net, batch), batch)"},
+        "task.forward",
+    ),
+    (
+        forward_and_loss_are_spelled_once,
+        {"worker/check/a.py": "x = state.task.metrics(y, batch)"},
+        "batchlab.worker.check.a:1",
+    ),
     (forward_and_loss_are_spelled_once, {"instruments/a.py": "judge = self.task.loss"}, "self.task.loss"),
     (forward_and_loss_are_spelled_once, {"training/step.py": "y = self.model(batch[0])"}, "calls self.model"),
     (forward_and_loss_are_spelled_once, {"instruments/a.py": "y = functional_call(net, w, b)"}, "functional_call"),
     (forward_and_loss_are_spelled_once, {"cli/a.py": "y = F.cross_entropy(net.layers(x), z)"}, "F.cross_entropy"),
     (forward_and_loss_are_spelled_once, {"training/a.py": "y = nn.functional.mse_loss(x, z)"}, "mse_loss"),
-    (nothing_is_left_for_later, {"run.py": "x = 1  # TO" + "DO: more"}, "batchlab/run.py:1"),
+    (nothing_is_left_for_later, {"worker/execute.py": "x = 1  # TO" + "DO: more"}, "batchlab/worker/execute.py:1"),
 ]
 RULES = list(dict.fromkeys(rule for rule, _, _ in RED))
 
@@ -504,12 +552,12 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "cli/train.py": "from batchlab import config\ndef run():\n    import torch\n    from batchlab import hydra_app",
         "hydra_app.py": "import hydra",
         "training/evaluation.py": "state.validated = state.phase.name = 1",
-        "run.py": "try:\n    f()\nexcept OSError:\n    pass",
+        "worker/execute.py": "try:\n    f()\nexcept OSError:\n    pass",
         "report/words.py": "x = 'log best val/loss'",
         "training/losses.py": "def f(self, x):\n    return self.task.loss(self.task.forward(self.model, x), x)",
         "models/net.py": "def forward(self, x):\n    return self.model(x)",
-        "check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
-        "preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')\nz = (data.device, model.lr)",
+        "worker/check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
+        "worker/preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')\nz = (data.device, model.lr)",
     }
     for name, text in allowed.items():
         path = tmp_path / "batchlab" / name

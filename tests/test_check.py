@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from batchlab.check import samples
-from batchlab.check.examination import examine
-from batchlab.check.findings import Checkup, Level, better, lines, ok, wrong
-from batchlab.cli import init
+from batchlab.cli.commands import init
 from batchlab.cli.main import main
 from batchlab.config import RunConfig
 from batchlab.hydra_app import compose
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.worker.check import samples
+from batchlab.worker.check.examination import examine
+from batchlab.worker.check.findings import Checkup, Level, better, lines, ok, wrong
 
 OK, BETTER, WRONG = Level.OK, Level.BETTER, Level.WRONG
 SET = """

@@ -12,7 +12,7 @@ SCRIPT = """
 import sys
 
 from batchlab.cli.main import main
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 with WarmServer() as server:  # one for all: to warm it up takes longer than the rest
     server.warm_up()

@@ -8,10 +8,10 @@ import torch
 from plain_defaults import configured
 from simulated_device import simulated_cuda
 
-from batchlab.device_trial import why_unusable
 from batchlab.errors import BadRequest
-from batchlab.sweep.messages import DeviceFailed, GridAccepted
-from batchlab.sweep.worker import check
+from batchlab.worker.device_trial import why_unusable
+from batchlab.worker.entry import check
+from batchlab.worker.messages import DeviceFailed, GridAccepted
 
 
 def raising(error: Exception) -> Callable[[str], None]:
@@ -91,7 +91,7 @@ def test_a_product_that_is_tried_leaves_later_ones_deterministic(monkeypatch: py
     """cuBLAS's workspace is read at the first product of a process: the one of the trial."""
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "to be put back, whatever it was")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    monkeypatch.setattr("batchlab.preflight.examine", lambda grid: ([], []))
+    monkeypatch.setattr("batchlab.worker.preflight.examine", lambda grid: ([], []))
     seen: list[str | None] = []
     with simulated_cuda() as cuda:
         cuda.gpus[0].before_kernel = lambda _: seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))

@@ -10,7 +10,7 @@ from batchlab.cli.config_page import page as configuration
 from batchlab.cli.quantities_text import markdown as quantities
 from batchlab.records import RunRecord
 from batchlab.report.claims import CLAIMS
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 DOCS = ROOT / "docs"
 PAGES = {path.name: read_page(path) for path in sorted(DOCS.glob("*.md"))}

@@ -21,7 +21,7 @@ from batchlab.cli.main import main
 with open("ran.txt", "a") as ran:
     ran.write("once\\n")
 code = main(sys.argv[1:])
-heavy = sorted({"torch", "sklearn", "batchlab.run"} & set(sys.modules))
+heavy = sorted({"torch", "sklearn", "batchlab.worker.execute"} & set(sys.modules))
 print("IN THE PARENT:", heavy)
 sys.exit(code)
 """

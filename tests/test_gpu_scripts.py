@@ -142,7 +142,7 @@ def test_there_is_a_check_for_each_question_and_its_limit_is_short(checks: dict[
 
 def test_checks_run_on_the_cpu_as_far_as_they_can(checks: dict[str, Any], runner: ModuleType) -> None:
     """A share of them: all are in the slow test below."""
-    import batchlab.sweep.preload  # noqa: F401 - as gpu_smoke does before it forks
+    import batchlab.sweep.processes.preload  # noqa: F401 - as gpu_smoke does before it forks
 
     names = ("prepares_by_index", "first_overflow", "device_side_assert")
     found = {r["check"]: r for r in runner.run_checks([checks[name] for name in names], "cpu")}
@@ -227,9 +227,9 @@ def test_only_what_is_missing_is_asked_for(gpu_check: ModuleType, monkeypatch: p
 def test_lines_name_no_folder_of_this_machine(scripts: Path, tmp_path: Path, repository: Path) -> None:
     import json_lines
 
-    json_lines.append(tmp_path / "x.jsonl", at=f"{repository}/batchlab/run.py", by=sys.executable, n=1)
+    json_lines.append(tmp_path / "x.jsonl", at=f"{repository}/batchlab/worker/execute.py", by=sys.executable, n=1)
 
-    assert json_lines.read(tmp_path / "x.jsonl") == [{"at": "./batchlab/run.py", "by": "python", "n": 1}]
+    assert json_lines.read(tmp_path / "x.jsonl") == [{"at": "./batchlab/worker/execute.py", "by": "python", "n": 1}]
 
 
 def test_the_tar_keeps_logs_and_records_and_leaves_the_rest(gpu_check: ModuleType, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from batchlab.config import to_dict
 from batchlab.hydra_app import grid_composer
 from batchlab.recording.knobs import flat
 from batchlab.recording.run_folder import read_records
-from batchlab.report.published import FOUND
-from batchlab.report.report import make
+from batchlab.report.compare.published import FOUND
+from batchlab.report.making import make
 from batchlab.sweep.points import Point
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "experiment" / "literature"

@@ -25,7 +25,7 @@ from batchlab.models.transformer import Attention
 from batchlab.models.vit import ViT
 from batchlab.sweep.points import Point
 from batchlab.training.ghost_batch_norm import give_ghosts
-from batchlab.verify.examination import examine
+from batchlab.worker.verify.examination import examine
 
 IMAGE = {"input_shape": (1, 8, 8), "num_classes": 3}
 LARGER = {"input_shape": (1, 32, 32)}

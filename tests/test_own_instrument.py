@@ -55,7 +55,7 @@ def test_it_measures_when_it_asks_to_and_what_it_says(lab: Lab) -> None:
 def _norm_at_the_start() -> float:
     """Of the weights that the run began with: the model built anew, by its own class."""
     from batchlab.models.mlp import MLP
-    from batchlab.training.batches import stream_seed
+    from batchlab.training.data.batches import stream_seed
 
     torch.manual_seed(stream_seed(0, "weights"))
     model = MLP(input_shape=(1, 8, 8), num_classes=10, width=8, depth=2)

@@ -55,7 +55,7 @@ def test_the_wheel_holds_package_configs_and_types_and_nothing_else(wheel: Path,
     modules = {str(path.relative_to(repository)) for path in repository.glob("batchlab/**/*.py")}
     assert {name.partition("/")[0] for name in names} == {"batchlab", f"batchlab-{batchlab.__version__}.dist-info"}
     assert len(configs) > 5
-    page = {"batchlab/report/report.html.j2", "batchlab/report/report.css"}
+    page = {"batchlab/report/render/report.html.j2", "batchlab/report/render/report.css"}
     assert configs | modules | page | {"batchlab/py.typed"} <= names
     assert [name for name in names if "__pycache__" in name or name.endswith(".pyc")] == []
 

@@ -9,19 +9,19 @@ from simulated_device import simulated_cuda
 from still_state import state_of
 from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
 
-from batchlab.check import examination as checking
-from batchlab.check.findings import is_wrong
 from batchlab.cli import probe as doctor
 from batchlab.errors import BadRequest
-from batchlab.preflight import examine
-from batchlab.probe import WARM_UP_SECONDS, WINDOW_SECONDS, probe
 from batchlab.records import RunStatus
-from batchlab.science.largest_fit import Outcome
+from batchlab.science.memory.largest_fit import Outcome
 from batchlab.training import assembly, checkpoint
 from batchlab.training.devices import cuda as cuda_devices
 from batchlab.training.devices.cuda import spills_to_the_host
 from batchlab.training.devices.named import device_named
-from batchlab.verify import examination as verifying
+from batchlab.worker.check import examination as checking
+from batchlab.worker.check.findings import is_wrong
+from batchlab.worker.preflight import examine
+from batchlab.worker.probe import WARM_UP_SECONDS, WINDOW_SECONDS, probe
+from batchlab.worker.verify import examination as verifying
 
 NAMES = ["First GPU", "Second GPU"]
 ASKED = [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
@@ -99,7 +99,7 @@ def test_a_limit_makes_a_card_of_that_size_of_the_device(cuda):
 
 
 def test_what_cuda_takes_beside_tensors_comes_off_a_limit_that_was_given(cuda, tmp_path, monkeypatch):
-    monkeypatch.setattr("batchlab.probe.process_bytes", lambda uuid, pid: 20 * MIB)
+    monkeypatch.setattr("batchlab.worker.probe.process_bytes", lambda uuid, pid: 20 * MIB)
     assert probed(tiny(tmp_path, device="cuda"), allowed=None)[0].allowed_bytes == int(0.95 * (256 - 32) * MIB)
     assert probed(tiny(tmp_path, device="cuda"), allowed=64 * MIB)[0].allowed_bytes == 44 * MIB
 

@@ -16,8 +16,8 @@ from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import compose
 from batchlab.hydra_app.calling import words
 from batchlab.recording.run_folder import read_record
-from batchlab.sweep.progress import progress
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
+from batchlab.sweep.summary.progress import progress
 
 SHORT = {"device": "cpu", "default_epochs": 1}
 OWN = """
@@ -223,7 +223,7 @@ kept = server._server_pid()
 batchlab.train("batch_size=256 device=cpu default_epochs=1 seed=2")
 print("SERVERS", first == kept, kept == server._server_pid())
 print("STATUS", *(record.status for record in records))
-print("IN THE PARENT", *sorted({"torch", "batchlab.run"} & set(sys.modules)))
+print("IN THE PARENT", *sorted({"torch", "batchlab.worker.execute"} & set(sys.modules)))
 """
 
 

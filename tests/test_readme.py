@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from pages import ROOT, Command, Done, Reader, read_page, to_run
 
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 README = read_page(ROOT / "README.md")
 # Not run here: the first is this very suite, the second serves until it is stopped (tests/cli/test_cli_dashboard.py).

@@ -14,11 +14,11 @@ from torch import nn
 from batchlab import BadRequest, Task
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
-from batchlab.verify.causes import find_causes
-from batchlab.verify.examination import examine
-from batchlab.verify.findings import Cause, Difference, Findings, Kind
-from batchlab.verify.telling import lines
-from batchlab.verify.trial import Trial
+from batchlab.worker.verify.causes import find_causes
+from batchlab.worker.verify.examination import examine
+from batchlab.worker.verify.findings import Cause, Difference, Findings, Kind
+from batchlab.worker.verify.telling import lines
+from batchlab.worker.verify.trial import Trial
 
 CPU = CpuDevice()
 ROUNDING = 1e-12

@@ -6,8 +6,7 @@ from typing import Any
 
 import yaml
 
-from batchlab.cli.config import blocks, default_options, read_defaults
-from batchlab.cli.knobs import groups, knobs, written
+from batchlab.cli.knobs import blocks, default_options, groups, knobs, read_defaults, written
 from batchlab.config.options import OPTIONS, RUN, STUDY, SWEEP
 from batchlab.config_folder import config_folder
 

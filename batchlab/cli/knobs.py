@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 from batchlab.config import BUDGET_UNITS
 from batchlab.config.checking import allowed
 from batchlab.config.goals import WHOLE
@@ -41,7 +43,6 @@ def groups() -> dict[str, dict[str, str]]:
 
 def keys_of(group: str, option: str) -> list[tuple[str, str]]:
     """The keys of a group's option, as they would be typed with their values, each with its comment in the file."""
-    import yaml
 
     text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
@@ -103,3 +104,27 @@ def _budget(option: Option) -> list[Knob]:
         kind = "an integer" if unit in WHOLE else "a number"
         described[unit] = (f"{option.meaning}; excludes {others}", f"{kind} above 0, or null")
     return [Knob(key, *described[key], option.moves, option.is_identity) for key in option.keys]
+
+
+def read_defaults() -> dict[str, object]:
+    """The values of `configs/config.yaml`."""
+    values: dict[str, object] = yaml.safe_load((config_folder() / "config.yaml").read_text(encoding="utf-8"))
+    return values
+
+
+def default_options() -> dict[str, str]:
+    """The option that each group has by default."""
+    listed = read_defaults()["defaults"]
+    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
+    return {str(group): str(option) for entry in entries for group, option in entry.items()}
+
+
+def blocks() -> list[list[str]]:
+    """The knobs of `configs/config.yaml` as they stand together there: an empty line parts two blocks."""
+    known = knobs()
+    text = (config_folder() / "config.yaml").read_text(encoding="utf-8")
+    found = []
+    for paragraph in text.split("\n\n"):
+        keys = [line.partition(":")[0] for line in paragraph.splitlines()]
+        found.append([key for key in keys if key in known])
+    return [block for block in found if block]

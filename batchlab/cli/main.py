@@ -77,7 +77,7 @@ def dispatch(arguments: list[str]) -> int:
     """The exit code of the word that `arguments` start with; everything after it is the word's own."""
     if not arguments or arguments[0] not in WORDS:
         return _without_a_word(arguments)
-    module = importlib.import_module(f"batchlab.cli.{arguments[0].replace('-', '_')}")
+    module = importlib.import_module(f"batchlab.cli.commands.{arguments[0].replace('-', '_')}")
     try:
         code: int = module.main(arguments[1:])
     except SystemExit as end:  # argparse ends so after --help

@@ -66,8 +66,8 @@ def _torchvision() -> None:
 
 def _gpu(asked: str) -> None:
     """As a run with `device=<asked>` begins on it."""
-    from batchlab.device_trial import why_unusable
     from batchlab.training.devices.named import device_named
+    from batchlab.worker.device_trial import why_unusable
 
     unusable = why_unusable(asked)
     if unusable is not None:

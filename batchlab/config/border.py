@@ -17,7 +17,7 @@ from batchlab.config.published import Published
 from batchlab.config.run import RunConfig
 from batchlab.config.sweep import SweepConfig
 from batchlab.errors import BadRequest, did_you_mean
-from batchlab.science.lr_scaling import check_noise_scale
+from batchlab.science.scaling.lr_scaling import check_noise_scale
 
 _MAPPINGS = (*GROUPS, "instruments")
 _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget", "grids")}

@@ -27,8 +27,8 @@ from batchlab.config.option_row import (
 )
 from batchlab.config.published import Published
 from batchlab.config.values import Group
-from batchlab.science.lr_scaling import RULE_NAMES
-from batchlab.science.schedules import SCHEDULES
+from batchlab.science.scaling.lr_scaling import RULE_NAMES
+from batchlab.science.scaling.schedules import SCHEDULES
 
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 EVAL_PRECISIONS = ("fp32", "same")

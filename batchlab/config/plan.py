@@ -7,8 +7,8 @@ from typing import Any
 from batchlab.config.run import RunConfig
 from batchlab.config.values import is_finite, shown
 from batchlab.errors import BadRequest
-from batchlab.science import lr_scaling
-from batchlab.science.schedules import learning_rate
+from batchlab.science.scaling import lr_scaling
+from batchlab.science.scaling.schedules import learning_rate
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ class Published:
     source: str  # the paper and its table
     spread: float | None = None  # of one number, as published
     batch_size: int | None = None  # at which it was found; None: of all of them
-    ours: str | None = None  # what of a study is shown beside it: `batchlab.report.published` says what there is
+    ours: str | None = (
+        None  # what of a study is shown beside it: `batchlab.report.compare.published` says what there is
+    )
     where: Mapping[str, object] = field(default_factory=dict)  # dotted options of the runs that do
 
 

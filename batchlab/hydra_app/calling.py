@@ -19,7 +19,7 @@ from batchlab.recording.run_folder import read_record
 from batchlab.records import RunRecord
 from batchlab.sweep.conduct import conducted
 from batchlab.sweep.points import Point, without_duplicates
-from batchlab.sweep.server import keep_warm
+from batchlab.sweep.processes.server import keep_warm
 from batchlab.sweep.standing import Action, standing
 
 Asked = str | Mapping[str, object] | Sequence[str]

@@ -25,8 +25,8 @@ from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.measured import with_number
 from batchlab.hydra_app.permitted import check_overrides
 from batchlab.hydra_app.plugins import register_plugins
-from batchlab.sweep.elsewhere import run_in_job
 from batchlab.sweep.points import Point
+from batchlab.sweep.processes.elsewhere import run_in_job
 
 INTERRUPTED = (130, 143)
 MAKE_RUNS = ("train", "sweep")  # of the commands

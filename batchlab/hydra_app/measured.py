@@ -15,10 +15,10 @@ from batchlab.recording.journal import read_journal
 from batchlab.recording.run_folder import METRICS, RECORD, read_record, run_folders
 from batchlab.records import Measurement, RunStatus
 from batchlab.records.quantities import ADAM_NOISE_SCALE, NOISE, SIGNAL
-from batchlab.science.lr_scaling import RULE_NAMES, check_noise_scale
+from batchlab.science.scaling.lr_scaling import RULE_NAMES, check_noise_scale
 
 if TYPE_CHECKING:
-    from batchlab.science.uncertainty import Interval
+    from batchlab.science.statistics.uncertainty import Interval
 
 HOW = {"noise": "instruments=full", "surge": "optimizer=adamw instruments=full"}
 
@@ -101,7 +101,7 @@ def _run_folder(named: str, runs_dir: str) -> Path:
 
 
 def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
-    from batchlab.science.noise_over_training import over_training  # with SciPy: other commands save its 0.1 s
+    from batchlab.science.scaling.noise_over_training import over_training  # with SciPy: other commands save its 0.1 s
 
     signal, noise = ({m.examples: _interval(m) for m in taken if m.name == name} for name in (SIGNAL.name, NOISE.name))
     both = [at for at in signal if at in noise and math.isfinite(signal[at].value + noise[at].value)]
@@ -109,13 +109,13 @@ def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
 
 
 def _of_adam(taken: Sequence[Measurement]) -> "Interval | None":
-    from batchlab.science.uncertainty import median_interval
+    from batchlab.science.statistics.uncertainty import median_interval
 
     values = [m.value for m in taken if m.name == ADAM_NOISE_SCALE.name and not math.isnan(m.value)]
     return median_interval(values) if values else None
 
 
 def _interval(measurement: Measurement) -> "Interval":
-    from batchlab.science.uncertainty import Interval
+    from batchlab.science.statistics.uncertainty import Interval
 
     return Interval(measurement.value, measurement.low, measurement.high, measurement.n or 0)

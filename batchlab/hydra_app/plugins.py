@@ -22,7 +22,7 @@ from batchlab.hydra_app.composing import Composer
 from batchlab.hydra_app.permitted import PACKAGED, confine_sources
 from batchlab.sweep.checking import check
 from batchlab.sweep.conduct import conduct
-from batchlab.sweep.find import STANDING_IN, find
+from batchlab.sweep.find.finding import STANDING_IN, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.verifying import verify
 
@@ -108,7 +108,7 @@ class FindSweeper(GridSweeper):
 
 
 class PointLauncher(Launcher):
-    """The default: a process per point on this machine, by the supervisor (`batchlab.sweep.supervisor`)."""
+    """The default: a process per point on this machine, by the supervisor (`batchlab.sweep.processes.supervisor`)."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Nothing to prepare."""

@@ -11,10 +11,10 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.task import Batch
-from batchlab.training.batches import gather, held
+from batchlab.training.data.batches import gather, held
 from batchlab.training.devices.out_of_memory import is_out_of_memory
-from batchlab.training.halving import give_back
-from batchlab.training.no_trace import leaving_no_trace
+from batchlab.training.passes.halving import give_back
+from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from batchlab.instruments.memory import saved_for_backward_bytes, storage_bytes
-from batchlab.science.memory_model import Account, fit
-from batchlab.training.batches import gather, held, length
+from batchlab.science.memory.memory_model import Account, fit
+from batchlab.training.data.batches import gather, held, length
 from batchlab.training.state import RunState
 
 SIZES = (2, 4, 8)  # micro-batches passed forward to count what is saved: two would not show that it is no line

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
-from batchlab.science.uncertainty import median_interval
-from batchlab.training.busy import busy_share_of
+from batchlab.science.statistics.uncertainty import median_interval
+from batchlab.training.clock.busy import busy_share_of
 from batchlab.training.devices.out_of_memory import is_out_of_memory
-from batchlab.training.halving import give_back
+from batchlab.training.passes.halving import give_back
 from batchlab.training.state import RunState
 
 WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are picked, caches filled

@@ -7,7 +7,7 @@ from batchlab.instruments.instrument import Instrument
 from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
-from batchlab.training.evaluation import validated
+from batchlab.training.passes.evaluation import validated
 from batchlab.training.phase import VALIDATION
 from batchlab.training.state import RunState
 

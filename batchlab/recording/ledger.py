@@ -9,7 +9,7 @@ from batchlab.records import Measurement
 from batchlab.records.declared import Quantities
 from batchlab.records.quantities import STEPS_SKIPPED
 from batchlab.records.quantity import Quantity
-from batchlab.science.crossings import reaches
+from batchlab.science.scaling.crossings import reaches
 
 
 class Ledger:

@@ -9,9 +9,9 @@ from rich.text import Text
 
 from batchlab.errors import BatchlabError
 from batchlab.printable import printable
-from batchlab.report.content import claims_table
-from batchlab.report.report import make, write
-from batchlab.report.terminal import say_where
+from batchlab.report.making import make, write
+from batchlab.report.render.content import claims_table
+from batchlab.report.render.terminal import say_where
 
 
 def main(folder: Path, *, width: int | None, about: Collection[str] = ()) -> int:

@@ -1,21 +1,12 @@
-"""The report of a study: made from its run folders, written beside them."""
+"""Everything that is said of a study, before it becomes words or pages."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from batchlab.recording import disk
-from batchlab.recording.run_folder import FIGURES, hold_study
-from batchlab.report.claim import Claim
-from batchlab.report.claims import judge_claims
-from batchlab.report.fits import Fits, fits
-from batchlab.report.published import Beside, beside
-from batchlab.report.recommendation import Recommendation, recommend
-from batchlab.report.study import Study, read_study
-
-if TYPE_CHECKING:
-    from batchlab.report.figures.all_of_them import Figures
+from batchlab.report.advice.recommendation import Recommendation
+from batchlab.report.claims.claim import Claim
+from batchlab.report.compare.published import Beside
+from batchlab.report.fits.fits import Fits
+from batchlab.report.tables.study import Study
 
 MARKDOWN, HTML, JSON = "report.md", "report.html", "report.json"
 
@@ -29,45 +20,3 @@ class Report:
     fits: Fits
     recommendation: Recommendation
     published: tuple[Beside, ...] = ()  # what others published of the same, with ours
-
-
-def make(folder: Path, about: Collection[str] = ()) -> Report:
-    """Reads the run folders of a study and judges them; BadRequest where there is no such folder.
-
-    What is shown where there is place for one group, the recommendation among it, is of the group that has most of
-    the runs `about`; of the one with the most batch sizes where none are given.
-    """
-    study = read_study(folder)
-    fitted = fits(study).of_most(about)
-    claims = judge_claims(study)
-    return Report(study, claims, fitted, recommend(study, fitted, claims), beside(study, fitted))
-
-
-def write(report: Report, folder: Path) -> "Figures":
-    """Puts report.md, report.html, report.json and figures/*.png into `folder`, and returns the figures.
-
-    Each file is written aside and moved, so that a reader finds the old one or the new. StorageError where the disk
-    refuses.
-    """
-    # Only here: matplotlib, jinja2 and tensorboard take a second, and the terminal alone needs none of them.
-    from batchlab.recording.study_view import rebuild
-    from batchlab.report.figures.all_of_them import draw_all
-    from batchlab.report.html import as_html
-    from batchlab.report.machine_readable import as_json
-    from batchlab.report.markdown import as_markdown
-
-    drawn = draw_all(report.study, report.fits)
-    disk.make_folder(folder / FIGURES)
-    with hold_study(folder):
-        disk.sweep(folder / FIGURES)
-        for drawing in drawn:
-            path = folder / FIGURES / f"{drawing.name}.png"
-            if drawing.figure is None:
-                disk.remove(path)  # one of an earlier report would be taken for this one's
-            else:
-                disk.write_atomically(path, drawing.png())
-        disk.write_atomically(folder / JSON, as_json(report, drawn))
-        disk.write_atomically(folder / MARKDOWN, as_markdown(report, drawn))
-        disk.write_atomically(folder / HTML, as_html(report, drawn))
-    rebuild(folder)  # a study's view shows the figures too; another folder has no runs, and gets none
-    return drawn

@@ -3,16 +3,16 @@
 import sys
 from dataclasses import replace
 
-from batchlab.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
 from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
 from batchlab.sweep.checks import check_device, check_grid, or_on_cpu, reply_of
-from batchlab.sweep.messages import Failed
 from batchlab.sweep.points import Point, gpu_of
-from batchlab.sweep.progress import UnreadConsole
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
+from batchlab.sweep.summary.progress import UnreadConsole
 from batchlab.sweep.verifying import compare
-from batchlab.verify.findings import Findings
+from batchlab.worker.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
+from batchlab.worker.messages import Failed
+from batchlab.worker.verify.findings import Findings
 
 EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
 
@@ -83,9 +83,9 @@ def _would_start(point: Point, server: WarmServer) -> Finding:
 
 def look(config: RunConfig) -> Checkup | Failed:
     """In the child: what `examine` finds, or why it finds nothing."""
-    from batchlab.check.examination import examine
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
+    from batchlab.worker.check.examination import examine
 
     values = to_dict(config)
     try:

@@ -14,11 +14,11 @@ from batchlab.recording.checkpoint_files import newest_step
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.run_folder import read_records
 from batchlab.records import Facts, RunRecord, RunStatus
-from batchlab.sweep import worker
 from batchlab.sweep.changes import MadeWith, changes, refuse
-from batchlab.sweep.messages import DeviceFailed, Failed, GridAccepted, GridRefused
 from batchlab.sweep.points import Point
-from batchlab.sweep.server import WarmServer, ended
+from batchlab.sweep.processes.server import WarmServer, ended
+from batchlab.worker import entry as worker
+from batchlab.worker.messages import DeviceFailed, Failed, GridAccepted, GridRefused
 
 Answer = TypeVar("Answer")
 A = TypeVar("A")

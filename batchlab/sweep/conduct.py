@@ -17,19 +17,19 @@ from batchlab.recording import disk
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_file import add_published
-from batchlab.recording.study_view import rebuild
 from batchlab.records import Facts, RunRecord
 from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged, or_on_cpu
-from batchlab.sweep.elsewhere import Launch, run_elsewhere
-from batchlab.sweep.interruption import Interruption, watching_signals
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, gpus_of, without_duplicates
-from batchlab.sweep.progress import progress
-from batchlab.sweep.reporting import REPORT, report
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.elsewhere import Launch, run_elsewhere
+from batchlab.sweep.processes.interruption import Interruption, watching_signals
+from batchlab.sweep.processes.server import WarmServer
+from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
-from batchlab.sweep.supervisor import run_grid
-from batchlab.sweep.table import show
+from batchlab.sweep.summary.progress import progress
+from batchlab.sweep.summary.reporting import REPORT, report
+from batchlab.sweep.summary.table import show
+from batchlab.tensorboard.study_view import rebuild
 
 MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 

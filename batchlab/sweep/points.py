@@ -14,6 +14,7 @@ from batchlab.recording.masking import masked_overrides
 from batchlab.recording.new_record import new_record
 from batchlab.records import RunIdentity, RunRecord, RunStatus
 from batchlab.sweep import identity
+from batchlab.worker.messages import Assignment
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Point:
         group = identity.group_id(self.config)
         return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, self.answered_at)
 
+    @property
+    def assignment(self) -> Assignment:
+        """What the process that trains it is given."""
+        return Assignment(self.config, self.folder, self.run_identity)
+
     def new_record(self, status: RunStatus, reason: str, **values: Any) -> RunRecord:
         """What is kept of it where its own process has left nothing."""
         return new_record(self.config, self.run_identity, status, reason=reason, **{"ended_at": now_utc(), **values})
@@ -61,7 +67,7 @@ class SweepOutcome:
 
 
 class Spectator(Protocol):
-    """Who shows the sweep to a person (`batchlab.sweep.progress`)."""
+    """Who shows the sweep to a person (`batchlab.sweep.summary.progress`)."""
 
     def start(self, run_id: str, label: str, budget_examples: int) -> None:
         """A point begins; its budget is 0 until it is known."""

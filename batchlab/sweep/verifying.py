@@ -6,12 +6,12 @@ from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
 from batchlab.sweep.checks import check_grid, or_on_cpu, reply_of
-from batchlab.sweep.messages import Failed
 from batchlab.sweep.points import Point, gpu_of
-from batchlab.sweep.progress import UnreadConsole
-from batchlab.sweep.server import WarmServer
-from batchlab.verify.findings import Findings
-from batchlab.verify.telling import lines
+from batchlab.sweep.processes.server import WarmServer
+from batchlab.sweep.summary.progress import UnreadConsole
+from batchlab.worker.messages import Failed
+from batchlab.worker.verify.findings import Findings
+from batchlab.worker.verify.telling import lines
 
 
 def verify(point: Point) -> int:
@@ -42,7 +42,7 @@ def compare(config: RunConfig) -> Findings | Failed:
     """In the child: what `examine` finds, or why it finds nothing."""
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
-    from batchlab.verify.examination import examine
+    from batchlab.worker.verify.examination import examine
 
     try:
         return examine(config)

@@ -14,15 +14,15 @@ from batchlab.config import RunConfig
 from batchlab.config.plan import Plan, plan, scaled
 from batchlab.errors import BadRequest
 from batchlab.task import Task
-from batchlab.training.batches import length, stream_seed
+from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import length, stream_seed
+from batchlab.training.data.fingerprints import data_fingerprint
+from batchlab.training.data.residence import as_read, on_device
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
-from batchlab.training.fingerprints import data_fingerprint
 from batchlab.training.ghost_batch_norm import give_ghosts
-from batchlab.training.meter import Meter
 from batchlab.training.phase import BUILDING, Phase
-from batchlab.training.residence import as_read, on_device
 from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, nobody
 from batchlab.training.updates.eager import Eager

@@ -6,10 +6,10 @@ from functools import partial
 from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.records import Measurement
-from batchlab.training.batches import Batches
-from batchlab.training.meter import nothing
+from batchlab.training.clock.meter import nothing
+from batchlab.training.data.batches import Batches
+from batchlab.training.passes.sparing import spared
 from batchlab.training.phase import BATCH
-from batchlab.training.sparing import spared
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.update import Update
 

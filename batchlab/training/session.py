@@ -7,7 +7,7 @@ from batchlab.config import RunConfig
 from batchlab.config.plan import Plan, rate_at
 from batchlab.records import Measurement
 from batchlab.training import loop
-from batchlab.training.batches import Batches
+from batchlab.training.data.batches import Batches
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.update import Update
 

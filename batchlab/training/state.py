@@ -10,10 +10,10 @@ from torch import nn
 from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.task import Task
+from batchlab.training.clock.meter import Meter
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.meter import Meter
 from batchlab.training.phase import Phase
 from batchlab.training.updates.update import Outcome
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from batchlab.task import Task
-from batchlab.training.batches import MicroBatches, OneByOne
+from batchlab.training.data.batches import MicroBatches, OneByOne
 from batchlab.training.losses import Losses
 from batchlab.training.phase import BACKWARD, BATCH, FORWARD, Phase
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from batchlab import config_folder as module
-from batchlab.cli.config import blocks, describe
-from batchlab.cli.knobs import groups, knob_rows, knobs
+from batchlab.cli.commands.config import describe
+from batchlab.cli.knobs import blocks, groups, knob_rows, knobs
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.cli.terminal import definitions
 from batchlab.config import option_names

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fabricated_runs import environment, record
 
-from batchlab.cli.dashboard import choose_study, free_port, tensorboard_arguments
+from batchlab.cli.commands.dashboard import choose_study, free_port, tensorboard_arguments
 from batchlab.cli.main import main
 from batchlab.errors import BadRequest
 from batchlab.recording.run_folder import write_record

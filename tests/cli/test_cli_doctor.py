@@ -12,7 +12,7 @@ from fake_nvml import divided, four
 from rich.console import Console
 
 from batchlab.cli import machine
-from batchlab.cli.doctor import ask_gpus, ask_pytorch, judge_cuda, show
+from batchlab.cli.commands.doctor import ask_gpus, ask_pytorch, judge_cuda, show
 from batchlab.cli.machine import Findings, check_requirements, installed_version, read_disk, read_nvidia, requirements
 from batchlab.host.device_choice import Lack
 from batchlab.host.nvml import read_driver

@@ -10,7 +10,7 @@ import pytest
 from batchlab.cli.main import main
 from batchlab.hydra_app import compose
 from batchlab.recording.run_folder import read_records
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from fabricated_runs import batchlab, environment
 from test_cli_words import LIGHT
 
-from batchlab.cli import lr_table
+from batchlab.cli.commands import lr_table
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import main
 from batchlab.hydra_app import compose

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from batchlab.cli.main import main
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 PLANTED = """
 import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from fabricated_runs import batchlab, environment, record
 
-from batchlab.cli import check, sweep, train, verify
+from batchlab.cli.commands import check, sweep, train, verify
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from batchlab.cli import init
 from batchlab.cli.candidates import candidates
-from batchlab.cli.completion import SCRIPTS
+from batchlab.cli.commands import init
+from batchlab.cli.commands.completion import SCRIPTS
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
 

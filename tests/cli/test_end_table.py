@@ -11,8 +11,8 @@ from rich.console import Console
 
 from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.records import RunRecord, RunStatus
-from batchlab.sweep import table_notes
-from batchlab.sweep.table import show
+from batchlab.sweep.summary import notes as table_notes
+from batchlab.sweep.summary.table import show
 
 STUDY = Path("runs/digits-mlp")
 
@@ -143,7 +143,9 @@ def test_a_groups_own_key_is_shown_only_where_it_tells_points_apart() -> None:
 
 
 def test_what_measured_the_points_is_shown_only_where_nothing_else_tells_them_apart() -> None:
-    noise = {"instruments": {"noise_scale": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale"}}}
+    noise = {
+        "instruments": {"noise_scale": {"_target_": "batchlab.instruments.gradient.noise_scale.GradientNoiseScale"}}
+    }
     told = [record(8, noise | {"lr_scaling": "sqrt"}), record(8, run_id="plain")]
     alike = [record(8, noise), record(8, run_id="plain")]
 

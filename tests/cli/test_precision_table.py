@@ -10,7 +10,7 @@ from fabricated_runs import record
 from rich.console import Console
 
 from batchlab.records import RunRecord, RunStatus
-from batchlab.sweep.table import show
+from batchlab.sweep.summary.table import show
 
 STUDENT_2 = 4.302652729911275  # the 97.5% point of t with 2 degrees of freedom, from a table
 

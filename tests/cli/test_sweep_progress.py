@@ -7,7 +7,7 @@ from fabricated_runs import record
 from rich.console import Console
 
 from batchlab.records import RunStatus
-from batchlab.sweep.progress import LiveProgress, PlainProgress, duration, progress
+from batchlab.sweep.summary.progress import LiveProgress, PlainProgress, duration, progress
 
 
 class FakeClock:

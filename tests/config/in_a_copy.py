@@ -19,17 +19,17 @@ from batchlab.cli.knobs import knob_rows
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
-from batchlab.recording.by_batch_size import curves
 from batchlab.recording.run_folder import write_record
 from batchlab.records import Facts, RunRecord, RunStatus
-from batchlab.report.compare import compare
-from batchlab.report.found import settings
-from batchlab.report.groups import groups
-from batchlab.report.study import read_study
+from batchlab.report.compare.comparison import compare
+from batchlab.report.tables.found import settings
+from batchlab.report.tables.groups import groups
+from batchlab.report.tables.study import read_study
 from batchlab.sweep.identity import run_id
 from batchlab.sweep.limits import Limits
 from batchlab.sweep.points import Point
-from batchlab.sweep.table import show
+from batchlab.sweep.summary.table import show
+from batchlab.tensorboard.by_batch_size import curves
 
 TOYS = ("toy", "toy_bytes", "toy_speed")
 PAIRS = {**dict.fromkeys((*TOYS, "seed"), (1, 2)), "eval_precision": ("fp32", "same")}
@@ -69,7 +69,7 @@ def study(name: str, *records: RunRecord) -> Any:
 
 def built(grid: list[dict[str, Any]]) -> int:
     """How many combinations of a grid the preflight builds."""
-    from batchlab import preflight
+    from batchlab.worker import preflight
 
     made: list[Any] = []
 

@@ -137,8 +137,8 @@ def streaming(lab):
 
     from batchlab.hydra_app import compose
     from batchlab.training import assembly
-    from batchlab.training.host_rows import HostRows
-    from batchlab.training.streaming import Streamed
+    from batchlab.training.data.host_rows import HostRows
+    from batchlab.training.data.streaming import Streamed
 
     device = assembly.prepare_process(compose([f"device={lab.device}"]))
     n = 512 if lab.small else 16_384
@@ -166,7 +166,7 @@ def streaming(lab):
 
 def pace(data, device, batch_size, total, work=lambda: None):
     """Examples a second of so many, and their seconds."""
-    from batchlab.training.batches import Batches
+    from batchlab.training.data.batches import Batches
 
     total = total // batch_size * batch_size
     device.drain()

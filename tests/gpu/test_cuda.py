@@ -9,10 +9,10 @@ from sweep_runs import Lab
 
 from batchlab.hydra_app import compose
 from batchlab.records import RunIdentity, RunRecord
-from batchlab.run import run
 from batchlab.sweep.points import Point
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cuda import visible_devices
+from batchlab.worker.execute import run
 
 pytestmark = [
     pytest.mark.gpu,

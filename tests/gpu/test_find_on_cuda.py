@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from batchlab.cli.main import main
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import torch
 
 from batchlab import Task
+from batchlab.training.clock.meter import Meter
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
-from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 
 CPU = CpuDevice()

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from still_life import standing
 
 from batchlab import Task
-from batchlab.instruments.generalisation import Generalisation
+from batchlab.instruments.generalisation.gap import Generalisation
 from batchlab.instruments.validation import Validation
 from batchlab.training.devices import precision as module
 from batchlab.training.devices.cpu import CpuDevice

@@ -9,11 +9,11 @@ from still_life import classified, standing
 from torch import nn
 
 from batchlab import Task
-from batchlab.instruments import noise_scale
-from batchlab.instruments.noise_scale import GradientNoiseScale
-from batchlab.instruments.per_example import per_example_norms
-from batchlab.training.evaluation import by_example
-from batchlab.training.halving import halved
+from batchlab.instruments.gradient import noise_scale
+from batchlab.instruments.gradient.noise_scale import GradientNoiseScale
+from batchlab.instruments.gradient.per_example import per_example_norms
+from batchlab.training.passes.evaluation import by_example
+from batchlab.training.passes.halving import halved
 
 
 def refuse():

@@ -9,12 +9,12 @@ from torture.tiny import tiny
 
 from batchlab import BadRequest, Task
 from batchlab.data import digits
-from batchlab.instruments.generalisation import Generalisation, clean_examples
-from batchlab.instruments.memorisation import Memorisation
+from batchlab.instruments.generalisation.gap import Generalisation, clean_examples
+from batchlab.instruments.generalisation.memorisation import Memorisation
+from batchlab.instruments.generalisation.worst_class import WorstClass
 from batchlab.instruments.validation import Validation
-from batchlab.instruments.worst_class import WorstClass
-from batchlab.preflight import examine
-from batchlab.training.evaluation import by_example, validated
+from batchlab.training.passes.evaluation import by_example, validated
+from batchlab.worker.preflight import examine
 
 KNOBS = {"eval_every": 10, "eval_batch_size": 7}
 
@@ -322,7 +322,9 @@ def test_what_was_corrupted_must_be_of_the_training_set():
 
 
 def test_a_sweep_is_refused_before_its_first_point(tmp_path):
-    config = tiny(tmp_path, instruments={"memory": {"_target_": "batchlab.instruments.memorisation.Memorisation"}})
+    config = tiny(
+        tmp_path, instruments={"memory": {"_target_": "batchlab.instruments.generalisation.memorisation.Memorisation"}}
+    )
     problems, _ = examine([config])
     assert len(problems) == 1
     assert "needs wrong labels in the training set" in problems[0]

@@ -16,18 +16,18 @@ from torch import nn
 from batchlab import Task
 from batchlab.config.plan import plan
 from batchlab.errors import BadRequest
-from batchlab.instruments.hessian_forms import hessian_forms
-from batchlab.instruments.noise_scale import GradientNoiseScale
-from batchlab.instruments.panel import build_instruments
-from batchlab.instruments.per_example import (
+from batchlab.instruments.gradient.hessian_forms import hessian_forms
+from batchlab.instruments.gradient.noise_scale import GradientNoiseScale
+from batchlab.instruments.gradient.per_example import (
     CHUNK_BYTES,
     examples_at_once,
     freeze_statistics,
     per_example_gradients,
     per_example_norms,
 )
-from batchlab.instruments.unit_gradients import micro_batch_norms
-from batchlab.training.batches import slices
+from batchlab.instruments.gradient.unit_gradients import micro_batch_norms
+from batchlab.instruments.panel import build_instruments
+from batchlab.training.data.batches import slices
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
@@ -560,7 +560,9 @@ def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
 def test_a_refusal_names_the_instrument_by_its_key_in_the_config():
     config = configured(
         device="cpu",
-        instruments={"second": {"_target_": "batchlab.instruments.noise_scale.GradientNoiseScale", "draws": 9}},
+        instruments={
+            "second": {"_target_": "batchlab.instruments.gradient.noise_scale.GradientNoiseScale", "draws": 9}
+        },
     )
     _, task, _ = regression(n=32)
     with pytest.raises(BadRequest, match=r"^instruments\.second\.draws=9 cannot be"):
@@ -651,7 +653,7 @@ def test_micro_batches_leave_no_trace(precision):
 
 
 def test_what_is_not_resolved_is_kept_in_the_journal_and_the_record(lab: Lab):
-    target = "batchlab.instruments.noise_scale.GradientNoiseScale"
+    target = "batchlab.instruments.gradient.noise_scale.GradientNoiseScale"
     point = lab.point(
         f"+instruments.noise_scale._target_={target}",
         "+instruments.noise_scale.examples=8",

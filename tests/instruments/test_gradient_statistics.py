@@ -13,9 +13,9 @@ from still_life import by_name, classified, standing
 from torture import resuming
 
 from batchlab import BadRequest, Task
-from batchlab.instruments.gradient_statistics import GradientStatistics, _within_one
-from batchlab.science.samples import sample_mean
-from batchlab.science.uncertainty import Interval
+from batchlab.instruments.gradient.gradient_statistics import GradientStatistics, _within_one
+from batchlab.science.statistics.samples import sample_mean
+from batchlab.science.statistics.uncertainty import Interval
 
 
 def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **knobs):
@@ -280,13 +280,13 @@ def test_a_run_with_it_goes_on_to_the_bit(tmp_path):
         "instruments": {
             "validation": {"_target_": "batchlab.instruments.validation.Validation"},
             "gradient_statistics": {
-                "_target_": "batchlab.instruments.gradient_statistics.GradientStatistics",
+                "_target_": "batchlab.instruments.gradient.gradient_statistics.GradientStatistics",
                 "every": 8,
                 "pairs": 3,
                 "steps": 2,
             },
-            "generalisation": {"_target_": "batchlab.instruments.generalisation.Generalisation", "every": 8},
-            "worst_class": {"_target_": "batchlab.instruments.worst_class.WorstClass", "every": 8},
+            "generalisation": {"_target_": "batchlab.instruments.generalisation.gap.Generalisation", "every": 8},
+            "worst_class": {"_target_": "batchlab.instruments.generalisation.worst_class.WorstClass", "every": 8},
         },
     }
     expected, _ = resuming.undisturbed(config, tmp_path)

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from still_life import standing
 
 from batchlab import BadRequest, Task
-from batchlab.instruments.hessian import loss_surface
-from batchlab.instruments.sharpness import Sharpness
-from batchlab.training.batches import Batches
+from batchlab.instruments.curvature.hessian import loss_surface
+from batchlab.instruments.curvature.sharpness import Sharpness
+from batchlab.training.data.batches import Batches
 from batchlab.training.loop import train
 from batchlab.training.updates.eager import Eager
 

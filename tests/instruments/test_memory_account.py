@@ -6,10 +6,10 @@ from torch import nn
 
 from batchlab.instruments.memory_account import account
 from batchlab.task import Task
+from batchlab.training.clock.meter import Meter
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
 

@@ -8,24 +8,24 @@ import pytest
 import torch
 
 from batchlab import Task
-from batchlab.instruments.generalisation import Generalisation
-from batchlab.instruments.gradient import Gradient
-from batchlab.instruments.gradient_statistics import GradientStatistics
+from batchlab.instruments.curvature.sharpness import Sharpness
+from batchlab.instruments.generalisation.gap import Generalisation
+from batchlab.instruments.generalisation.memorisation import Memorisation
+from batchlab.instruments.generalisation.worst_class import WorstClass
+from batchlab.instruments.gradient.gradient_norm import Gradient
+from batchlab.instruments.gradient.gradient_statistics import GradientStatistics
+from batchlab.instruments.gradient.noise_scale import GradientNoiseScale
 from batchlab.instruments.health import Health
-from batchlab.instruments.memorisation import Memorisation
 from batchlab.instruments.memory import Memory
-from batchlab.instruments.noise_scale import GradientNoiseScale
-from batchlab.instruments.sharpness import Sharpness
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import TrainingLoss
 from batchlab.instruments.validation import Validation
-from batchlab.instruments.worst_class import WorstClass
-from batchlab.training.batches import Batches
+from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import Batches
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.devices.process_memory import ResidentPeak
 from batchlab.training.loop import train
-from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
 

@@ -9,16 +9,16 @@ import torch.nn.functional as F
 
 from batchlab import Task
 from batchlab.errors import Diverged
-from batchlab.instruments.gradient import Gradient
+from batchlab.instruments.gradient.gradient_norm import Gradient
 from batchlab.instruments.health import Health
 from batchlab.instruments.memory import Memory, saved_for_backward_bytes
 from batchlab.instruments.throughput import Throughput
 from batchlab.instruments.training_loss import FOLD, TrainingLoss
 from batchlab.instruments.validation import Validation
+from batchlab.training.clock.meter import Meter
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
-from batchlab.training.evaluation import by_example
-from batchlab.training.meter import Meter
+from batchlab.training.passes.evaluation import by_example
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from batchlab.recording.events import RunEvents
 from batchlab.recording.journal import Journal
 from batchlab.recording.knobs import knobs
 from batchlab.recording.run_folder import METRICS, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
+from batchlab.tensorboard.events import RunEvents
 
 STARTED = 1_700_000_000.0
 

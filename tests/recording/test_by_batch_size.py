@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from fabricated import config, record
 
-from batchlab.recording import by_batch_size
+from batchlab.tensorboard import by_batch_size
 
 
 def test_configurations_are_named_by_what_tells_them_apart():

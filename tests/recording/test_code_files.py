@@ -61,7 +61,7 @@ IMPORTS = {
     "import absent.layers": [],
     "import time, sys": [],  # built in, whatever is called so here
     "from . import layers": [],  # a module outside any package cannot
-    "import batchlab.science.crossings\nfrom batchlab import Task": [],
+    "import batchlab.science.scaling.crossings\nfrom batchlab import Task": [],
 }
 
 

@@ -9,12 +9,12 @@ from tensorboard_http import Dashboard
 
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import read_record, write_record
-from batchlab.recording.study_view import rebuild
 from batchlab.records import Measurement
 from batchlab.records.quantity import Chart, Quantity
-from batchlab.report.compare import compare
-from batchlab.report.study import read_study
-from batchlab.sweep.table import show
+from batchlab.report.compare.comparison import compare
+from batchlab.report.tables.study import read_study
+from batchlab.sweep.summary.table import show
+from batchlab.tensorboard.study_view import rebuild
 
 DECLARED = (
     Quantity(

@@ -16,11 +16,11 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.api_pb2 import STATUS_FAILURE, STATUS_SUCCESS
 from tensorboard.util.tensor_util import make_ndarray
 
-from batchlab.recording.event_file import tag_of
-from batchlab.recording.events import RunEvents, remove_events
-from batchlab.recording.layout import layout
 from batchlab.records import Measurement, RunStatus
 from batchlab.records.declared import Quantities
+from batchlab.tensorboard.event_file import tag_of
+from batchlab.tensorboard.events import RunEvents, remove_events
+from batchlab.tensorboard.layout import layout
 
 
 def read(folder: Path) -> EventAccumulator:

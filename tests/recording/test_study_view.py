@@ -10,11 +10,11 @@ from fabricated import STARTED, config, points, record, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard_http import Dashboard, eventually, number_of, tensorboard_process
 
-from batchlab.recording import study_view
 from batchlab.recording.disk import locked
 from batchlab.recording.run_folder import write_record
-from batchlab.recording.study_view import rebuild
 from batchlab.records import RunStatus
+from batchlab.tensorboard import study_view
+from batchlab.tensorboard.study_view import rebuild
 
 # last validation loss by batch size and seed
 LOSSES = {(8, 0): 0.25, (8, 1): 0.5, (32, 0): 0.375, (256, 0): 0.625}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from batchlab.report.study import Study
+from batchlab.report.tables.study import Study
 
 N_TRAIN, BUDGET = 1437, 28_672
 DATA, MODEL = "batchlab.data.digits.load", "batchlab.models.mlp.MLP"

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from batchlab.report.study import Study
+from batchlab.report.tables.study import Study
 from tests.report.fabricated import N_TRAIN, missed, reached, run, study
 
 SIZES, SEEDS = (8, 32, 128, 512), range(8)

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from batchlab.hydra_app import grid_composer
-from batchlab.report.claim import Claim
 from batchlab.report.claims import CLAIMS, judge_claims
-from batchlab.report.study import Study
-from batchlab.science.verdicts import Verdict
+from batchlab.report.claims.claim import Claim
+from batchlab.report.tables.study import Study
+from batchlab.science.statistics.verdicts import Verdict
 from tests.report.fabricated import N_TRAIN, missed, reached, run, study
 from tests.report.planted_claims import PLANTS, wiggle
 

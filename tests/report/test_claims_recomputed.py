@@ -9,8 +9,8 @@ import pytest
 from sweep_runs import Lab
 
 from batchlab.report.claims import judge_claims
-from batchlab.report.study import read_study
-from batchlab.science.verdicts import Verdict
+from batchlab.report.tables.study import read_study
+from batchlab.science.statistics.verdicts import Verdict
 
 SIZES, SEEDS, N_TRAIN = (8, 32, 96), (0, 1), 384
 TINY = ("data.train_size=384", "model.width=16", "default_epochs=4", "eval_every=96", "instruments=generalisation")
@@ -36,7 +36,9 @@ def change(values: pd.Series) -> float:
 
 
 def test_what_the_report_says_is_what_the_journals_say(lab: Lab) -> None:
-    more = "+instruments.gradient_statistics._target_=batchlab.instruments.gradient_statistics.GradientStatistics"
+    more = (
+        "+instruments.gradient_statistics._target_=batchlab.instruments.gradient.gradient_statistics.GradientStatistics"
+    )
     lab.run(*(lab.point(*TINY, more, f"batch_size={b}", f"seed={s}", "study=tiny") for b in SIZES for s in SEEDS))
 
     folder = lab.runs_dir / "tiny"

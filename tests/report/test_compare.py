@@ -7,14 +7,14 @@ import pytest
 from planted import CONFIG, reached, write_run
 from scipy import stats
 
-from batchlab.cli.compare import main
+from batchlab.cli.commands.compare import main
 from batchlab.errors import BadRequest
-from batchlab.report.claim import Claim, Evidence
-from batchlab.report.compare import compare
-from batchlab.report.compare_table import lines
-from batchlab.report.study import read_study
-from batchlab.science.uncertainty import Interval
-from batchlab.science.verdicts import Effect, Verdict
+from batchlab.report.claims.claim import Claim, Evidence
+from batchlab.report.compare.comparison import compare
+from batchlab.report.compare.lines import lines
+from batchlab.report.tables.study import read_study
+from batchlab.science.statistics.uncertainty import Interval
+from batchlab.science.statistics.verdicts import Effect, Verdict
 
 SEEDS = range(5)
 NOISE = np.random.default_rng(7).normal(0, 0.05, 5)  # of a seed, in both studies

@@ -10,11 +10,11 @@ import pandas
 import pytest
 import scipy.stats
 
-from batchlab.report.costs import Measured
-from batchlab.report.fits import GroupFits, fits
-from batchlab.report.fits_in_words import fits_in_words
-from batchlab.report.study import read_study
-from batchlab.science.knee import Knee
+from batchlab.report.fits.costs import Measured
+from batchlab.report.fits.fits import GroupFits, fits
+from batchlab.report.render.fits_in_words import fits_in_words
+from batchlab.report.tables.study import read_study
+from batchlab.science.scaling.knee import Knee
 from tests.report.planted import reached, write_run
 
 

@@ -10,15 +10,15 @@ from planted import reached, write_run
 from rich.console import Console
 
 from batchlab.report.claims import judge_claims
-from batchlab.report.compare import compare
-from batchlab.report.costs import Measured, TimeToTarget
-from batchlab.report.fits import GroupFits, fits
-from batchlab.report.html import as_html
-from batchlab.report.machine_readable import as_json
-from batchlab.report.markdown import as_markdown
-from batchlab.report.report import make
-from batchlab.report.study import read_study
-from batchlab.report.terminal import show
+from batchlab.report.compare.comparison import compare
+from batchlab.report.fits.costs import Measured, TimeToTarget
+from batchlab.report.fits.fits import GroupFits, fits
+from batchlab.report.making import make
+from batchlab.report.render.html import as_html
+from batchlab.report.render.machine_readable import as_json
+from batchlab.report.render.markdown import as_markdown
+from batchlab.report.render.terminal import show
+from batchlab.report.tables.study import read_study
 
 FAST, SLOW = "NVIDIA A100", "NVIDIA L4"
 

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from batchlab.printable import signed
-from batchlab.report.claim import Claim
+from batchlab.report.advice.recommendation import Recommendation
 from batchlab.report.claims import CLAIMS, judge_claims
+from batchlab.report.claims.claim import Claim
 from batchlab.report.claims.settings import alike_but
-from batchlab.report.content import what_is_missing
-from batchlab.report.fits import fits
-from batchlab.report.found import searches
-from batchlab.report.groups import groups, names
-from batchlab.report.recommendation import Recommendation
+from batchlab.report.fits.fits import fits
+from batchlab.report.render.content import what_is_missing
 from batchlab.report.report import Report
-from batchlab.report.study import read_study
-from batchlab.science.verdicts import Verdict
+from batchlab.report.tables.found import searches
+from batchlab.report.tables.groups import groups, names
+from batchlab.report.tables.study import read_study
+from batchlab.science.statistics.verdicts import Verdict
 from tests.report.planted import write_run
 
 

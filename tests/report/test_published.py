@@ -14,12 +14,13 @@ from rich.console import Console
 from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
 from batchlab.recording.study_file import add_published
-from batchlab.report.html import as_html
-from batchlab.report.machine_readable import as_json
-from batchlab.report.markdown import as_markdown
-from batchlab.report.published import Beside
-from batchlab.report.report import Report, make
-from batchlab.report.terminal import show
+from batchlab.report.compare.published import Beside
+from batchlab.report.making import make
+from batchlab.report.render.html import as_html
+from batchlab.report.render.machine_readable import as_json
+from batchlab.report.render.markdown import as_markdown
+from batchlab.report.render.terminal import show
+from batchlab.report.report import Report
 
 RATES = (0.01, 0.02, 0.04)
 

@@ -6,14 +6,14 @@ import shlex
 import pytest
 from planted import MISSED, reached, write_run
 
-from batchlab.report.claim import Claim
-from batchlab.report.command import words
-from batchlab.report.fits import fits
-from batchlab.report.found import searches
-from batchlab.report.recommendation import recommend
-from batchlab.report.report import make
-from batchlab.report.study import read_study
-from batchlab.science.verdicts import Verdict
+from batchlab.report.advice.recommendation import recommend
+from batchlab.report.claims.claim import Claim
+from batchlab.report.fits.fits import fits
+from batchlab.report.making import make
+from batchlab.report.tables.command import words
+from batchlab.report.tables.found import searches
+from batchlab.report.tables.study import read_study
+from batchlab.science.statistics.verdicts import Verdict
 
 S_MIN, E_MIN = 50, 3200  # B_crit is 64
 PER_STEP, PER_EXAMPLE = 1e-3, 4e-6  # seconds

@@ -13,8 +13,8 @@ from invented_study import E_MIN, S_MIN, SEEDS, SIZES, completed, write_run, wri
 from rich.console import Console
 
 from batchlab.recording.files import to_json
-from batchlab.report.report import make, write
-from batchlab.report.terminal import show
+from batchlab.report.making import make, write
+from batchlab.report.render.terminal import show
 
 PAYLOADS = (
     "<script>alert(1)</script>",

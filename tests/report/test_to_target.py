@@ -7,9 +7,9 @@ from pathlib import Path
 import pandas
 import pytest
 
-from batchlab.report.fits import GroupFits, fits
-from batchlab.report.study import read_study
-from batchlab.report.to_target import SizeToTarget, ToTarget
+from batchlab.report.fits.fits import GroupFits, fits
+from batchlab.report.fits.to_target import SizeToTarget, ToTarget
+from batchlab.report.tables.study import read_study
 from tests.report.planted import MISSED, reached, write_run
 
 STEPS_MIN, EXAMPLES_MIN = 50, 2000  # B_crit is 40

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import scipy.stats
 
-from batchlab.report.fits import fits
-from batchlab.report.study import read_study
-from batchlab.report.tournament import EXAMPLES, LOSS, Tournament
+from batchlab.report.fits.fits import fits
+from batchlab.report.fits.tournament import EXAMPLES, LOSS, Tournament
+from batchlab.report.tables.study import read_study
 from tests.report.planted import MISSED, reached, write_run
 
 SIZES = (8, 32, 128, 512)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from test_steps_curve import PUBLISHED, SIZES, runs
 
-from batchlab.science.critical_batch import (
+from batchlab.science.scaling.critical_batch import (
     ESTIMATE,
     LOWER,
     UNRESOLVED,
@@ -15,8 +15,8 @@ from batchlab.science.critical_batch import (
     best_batch_for_time,
     critical_batch,
 )
-from batchlab.science.steps_curve import StepsToTarget
-from batchlab.science.uncertainty import Interval
+from batchlab.science.scaling.steps_curve import StepsToTarget
+from batchlab.science.statistics.uncertainty import Interval
 
 TWENTY_PERCENT = {"85M": 745.3, "151M": 955.2, "302M": 1393.7, "604M": 1888.5, "1.2B": 2533.4}
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from batchlab.science.crossings import reaches
+from batchlab.science.scaling.crossings import reaches
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from aten_ops import Operations
 
-from batchlab.science.curvature import extreme_eigenvalues, trace
+from batchlab.science.curvature.spectrum import extreme_eigenvalues, trace
 
 RANDOM = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchlab.science.effects import (
+from batchlab.science.statistics.effects import (
     against,
     counted,
     interval_effect,
@@ -15,8 +15,8 @@ from batchlab.science.effects import (
     slopes,
     trend_effect,
 )
-from batchlab.science.uncertainty import Interval, t_test
-from batchlab.science.verdicts import Effect, Verdict, judge
+from batchlab.science.statistics.uncertainty import Interval, t_test
+from batchlab.science.statistics.verdicts import Effect, Verdict, judge
 
 
 @pytest.mark.parametrize("n", [2, 3, 8, 19])

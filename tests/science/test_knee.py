@@ -2,8 +2,8 @@
 
 import pytest
 
-from batchlab.science.knee import throughput_knee
-from batchlab.science.uncertainty import Interval
+from batchlab.science.scaling.knee import throughput_knee
+from batchlab.science.statistics.uncertainty import Interval
 
 
 def speeds(*known: tuple[int, float, float]) -> dict[int, Interval]:

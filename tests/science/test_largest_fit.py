@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from batchlab.science.largest_fit import Found, Outcome, Probe, largest_fit, out_of_order
+from batchlab.science.memory.largest_fit import Found, Outcome, Probe, largest_fit, out_of_order
 
 # The grid, counted out: whole numbers whose binary form has at most six digits before its zeros.
 GRID = sorted({digits << zeros for zeros in range(20) for digits in range(1, 64) if digits << zeros <= 2**20})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from batchlab.science.line import fit_line, fit_power
+from batchlab.science.statistics.line import fit_line, fit_power
 
 SIZES = [4.0, 8.0, 16.0, 32.0, 64.0, 128.0]
 

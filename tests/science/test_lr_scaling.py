@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchlab.errors import BadRequest
-from batchlab.science.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled, scaled
+from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled, scaled
 
 ADAM = Scaled(lr=0.1, betas=(0.9, 0.95), eps=1e-8)
 B0, NOISE = 32, 96.0  # the noise scale is 3 reference batches

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchlab.science.memory_model import Account, MemoryModel, fit
+from batchlab.science.memory.memory_model import Account, MemoryModel, fit
 
 MIB = 2**20
 

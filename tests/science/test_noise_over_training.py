@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from batchlab.science.noise_over_training import over_training
-from batchlab.science.uncertainty import Interval
+from batchlab.science.scaling.noise_over_training import over_training
+from batchlab.science.statistics.uncertainty import Interval
 
 
 def exactly(value: float) -> Interval:

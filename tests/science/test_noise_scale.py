@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchlab.science.fieller import ratio_interval
-from batchlab.science.noise_scale import noise_scale, signal_and_noise
+from batchlab.science.scaling.noise_scale import noise_scale, signal_and_noise
+from batchlab.science.statistics.fieller import ratio_interval
 
 EXPERIMENTS = 2000
 

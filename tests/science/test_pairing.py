@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from batchlab.science.pairing import Outcome, paired
+from batchlab.science.statistics.pairing import Outcome, paired
 
 
 def table(text: str) -> list[Outcome]:

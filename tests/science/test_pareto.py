@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from batchlab.science.pareto import pareto_front
+from batchlab.science.statistics.pareto import pareto_front
 
 
 def test_a_point_is_on_the_front_unless_another_is_as_good_in_all_and_better_in_one() -> None:

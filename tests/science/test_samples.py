@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchlab.science.samples import (
+from batchlab.science.statistics.samples import (
     difference,
     positive_mean,
     sample_mean,
@@ -14,7 +14,7 @@ from batchlab.science.samples import (
     smallest_share,
     tail_mean,
 )
-from batchlab.science.uncertainty import Interval
+from batchlab.science.statistics.uncertainty import Interval
 
 DRAWS = 2000
 

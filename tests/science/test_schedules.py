@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from batchlab.science.schedules import SCHEDULES, learning_rate
+from batchlab.science.scaling.schedules import SCHEDULES, learning_rate
 
 AT_A_QUARTER_HALF_AND_END = {
     "constant": (1.0, 1.0, 1.0),

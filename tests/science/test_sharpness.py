@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from batchlab.science.sharpness import asam, keskar, sam
+from batchlab.science.curvature.sharpness import asam, keskar, sam
 
 RANDOM = torch.Generator().manual_seed(0)
 

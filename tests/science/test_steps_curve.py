@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from batchlab.science.steps_curve import StepsToTarget, fit_steps, profile_interval
+from batchlab.science.scaling.steps_curve import StepsToTarget, fit_steps, profile_interval
 
 # Zhang et al. 2024 (arXiv:2410.21676), steps to the target loss at B = 64, 128, ..., 16384: published with their code,
 # which fits log S = log(a + b / B). The figures: S_min, E_min, B_crit.

@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from batchlab.science.uncertainty import Interval, bootstrap_interval, mean_interval, median_interval, t_interval
+from batchlab.science.statistics.uncertainty import (
+    Interval,
+    bootstrap_interval,
+    mean_interval,
+    median_interval,
+    t_interval,
+)
 
 
 def rank(n: int) -> int:

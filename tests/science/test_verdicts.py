@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from batchlab.science.effects import counted, paired_effect
-from batchlab.science.uncertainty import Interval
-from batchlab.science.verdicts import (
+from batchlab.science.statistics.effects import counted, paired_effect
+from batchlab.science.statistics.uncertainty import Interval
+from batchlab.science.statistics.verdicts import (
     Effect,
     Verdict,
     holm,

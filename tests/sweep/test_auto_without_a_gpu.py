@@ -9,7 +9,7 @@ from plain_defaults import configured
 
 from batchlab.errors import BadRequest
 from batchlab.sweep.checking import check
-from batchlab.sweep.find import find
+from batchlab.sweep.find.finding import find
 from batchlab.sweep.points import Point
 from batchlab.sweep.verifying import verify
 

@@ -9,15 +9,15 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from batchlab.cli.find import HELP, parse_bytes
+from batchlab.cli.commands.find import HELP, parse_bytes
 from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import main
 from batchlab.errors import BadRequest
-from batchlab.science.knee import Knee
-from batchlab.science.largest_fit import Outcome, Probe, largest_fit, speeds
-from batchlab.sweep.find_says import sentences
-from batchlab.sweep.find_table import comparison
-from batchlab.sweep.searches import Search
+from batchlab.science.memory.largest_fit import Outcome, Probe, largest_fit, speeds
+from batchlab.science.scaling.knee import Knee
+from batchlab.sweep.find.lines import comparison
+from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.sentences import sentences
 
 MIB = 2**20
 NETS = """

@@ -15,7 +15,7 @@ from batchlab.hydra_app import compose
 from batchlab.hydra_app.front import grid_composer
 from batchlab.hydra_app.plugins import GridSweeper
 from batchlab.sweep.identity import run_id
-from batchlab.sweep.server import WarmServer
+from batchlab.sweep.processes.server import WarmServer
 
 TINY = ("threads=1", "default_epochs=1", "report=false")
 

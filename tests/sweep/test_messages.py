@@ -14,12 +14,12 @@ from plain_defaults import configured
 from sweep_runs import Silent
 
 from batchlab.records import Facts, RunRecord, RunStatus
-from batchlab.science.largest_fit import Outcome, Probe
-from batchlab.sweep import messages
-from batchlab.sweep.attempt import Attempt, Heard
-from batchlab.sweep.jobs import Job
-from batchlab.sweep.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
+from batchlab.science.memory.largest_fit import Outcome, Probe
 from batchlab.sweep.points import Point
+from batchlab.sweep.processes.attempt import Attempt, Heard
+from batchlab.sweep.processes.jobs import Job
+from batchlab.worker import messages
+from batchlab.worker.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
 
 POINT = Point(configured(batch_size=8))
 ID = POINT.run_id

@@ -16,8 +16,8 @@ from sweep_runs import Lab, Silent
 from batchlab.recording.disk import make_folder
 from batchlab.recording.run_folder import holder, read_record, write_record
 from batchlab.records import RunStatus
-from batchlab.sweep.elsewhere import gist, keep_private, last_word, not_forced_twice, run_elsewhere
-from batchlab.sweep.interruption import SIGNALS, Interruption, listening, watching_signals
+from batchlab.sweep.processes.elsewhere import gist, keep_private, last_word, not_forced_twice, run_elsewhere
+from batchlab.sweep.processes.interruption import SIGNALS, Interruption, listening, watching_signals
 
 
 @pytest.fixture(autouse=True)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from batchlab.science.largest_fit import Outcome
-from batchlab.sweep.find import STANDING_IN
-from batchlab.sweep.probing import HEADROOM, Prober
+from batchlab.science.memory.largest_fit import Outcome
+from batchlab.sweep.find.finding import STANDING_IN
+from batchlab.sweep.find.probing import Prober
 from batchlab.training.devices.out_of_memory import is_ambiguous, is_kernel_limit, is_out_of_memory
+from batchlab.worker.probing import HEADROOM
 
 MIB = 2**20
 NETS = """

@@ -4,7 +4,7 @@ import io
 import json
 from pathlib import Path
 
-from batchlab.sweep.reporting import report
+from batchlab.sweep.summary.reporting import report
 
 
 def told(study: Path) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from batchlab.sweep import server as serving
+from batchlab.sweep.processes import server as serving
 
 SCRIPT = """
 from batchlab.errors import BadRequest

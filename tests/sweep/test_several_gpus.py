@@ -24,15 +24,15 @@ from batchlab.host.nvml import Gpu
 from batchlab.recording.run_folder import hold, read_record
 from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.sweep import conduct as conducting
-from batchlab.sweep import server as serving
-from batchlab.sweep.attempt import WEDGED, Attempt
 from batchlab.sweep.checks import DeviceUnusable
-from batchlab.sweep.jobs import Job
-from batchlab.sweep.messages import Ended
 from batchlab.sweep.points import Point, SweepOutcome
-from batchlab.sweep.server import ended
-from batchlab.sweep.supervisor import run_grid
-from batchlab.sweep.worker import gpu_of
+from batchlab.sweep.processes import server as serving
+from batchlab.sweep.processes.attempt import WEDGED, Attempt
+from batchlab.sweep.processes.jobs import Job
+from batchlab.sweep.processes.server import ended
+from batchlab.sweep.processes.supervisor import run_grid
+from batchlab.worker.entry import gpu_of
+from batchlab.worker.messages import Ended
 
 GPUS = tuple(Gpu(f"GPU-{letter}", "NVIDIA H200") for letter in "abcd")
 
@@ -137,7 +137,7 @@ def test_a_gpu_of_another_sweep_is_left_to_it() -> None:
 def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     foreign = frozenset({2**22 + 1})
     monkeypatch.setattr(
-        "batchlab.sweep.jobs.without_other_programs",
+        "batchlab.sweep.processes.jobs.without_other_programs",
         lambda gpus: [gpu for gpu in gpus if not (foreign if gpu.uuid == "GPU-a" else frozenset())],
     )
     server = Server(6, at_once=3)
@@ -165,7 +165,7 @@ def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pyt
             if waits == 3:
                 others.close()  # the other sweep ends
 
-        monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
+        monkeypatch.setattr("batchlab.sweep.processes.supervisor.time.sleep", wait_for_others)
         run_grid(points(2), conducted(jobs=4), server, Listening(), GPUS)  # type: ignore[arg-type]
 
     assert waits == 3
@@ -185,9 +185,9 @@ def test_who_computes_on_the_gpus_is_asked_now_and_then_while_a_point_waits(monk
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("batchlab.sweep.jobs.without_other_programs", look)
-    monkeypatch.setattr("batchlab.sweep.supervisor.time.sleep", wait_for_others)
-    monkeypatch.setattr("batchlab.sweep.jobs.time.monotonic", lambda: now)
+    monkeypatch.setattr("batchlab.sweep.processes.jobs.without_other_programs", look)
+    monkeypatch.setattr("batchlab.sweep.processes.supervisor.time.sleep", wait_for_others)
+    monkeypatch.setattr("batchlab.sweep.processes.jobs.time.monotonic", lambda: now)
     run(Server(1, at_once=1), 1)
 
     assert len(asked) == 4
@@ -200,7 +200,7 @@ def test_a_gpu_that_does_not_even_start_has_no_uuid_and_the_run_says_why(monkeyp
     def refuses(asked: str) -> None:
         raise Exception("CUDA call failed lazily at initialization")
 
-    monkeypatch.setattr("batchlab.sweep.worker.uuid_of", lambda device: None)
+    monkeypatch.setattr("batchlab.worker.entry.uuid_of", lambda device: None)
     monkeypatch.setattr("batchlab.training.devices.named.device_named", refuses)
 
     assert gpu_of("cuda") is None

@@ -15,8 +15,8 @@ from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, StorageError
 from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
-from batchlab.sweep import supervisor
-from batchlab.sweep.progress import UnreadConsole, progress
+from batchlab.sweep.processes import supervisor
+from batchlab.sweep.summary.progress import UnreadConsole, progress
 
 BASE = ("batch_size=64", "examples=640")
 NETS = """
@@ -299,7 +299,7 @@ class Late(torch.nn.Module):
 
 @pytest.mark.parametrize("how", ["segv", "lingers"])
 def test_a_process_that_ends_badly_after_its_answer_costs_nothing(how, lab, tmp_path, monkeypatch):
-    monkeypatch.setattr("batchlab.sweep.attempt.LINGER_SECONDS", 0.5)
+    monkeypatch.setattr("batchlab.sweep.processes.attempt.LINGER_SECONDS", 0.5)
     (tmp_path / "late.py").write_text(LATE)
     point = lab.point(*BASE, "model._target_=late.Late", f"model.how={how}", "study=late")
     outcome = lab.run(point)

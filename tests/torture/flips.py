@@ -10,7 +10,7 @@ from pathlib import Path
 from batchlab.recording.checkpoint_files import usable_checkpoints
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import read_records
-from batchlab.recording.study_view import rebuild
+from batchlab.tensorboard.study_view import rebuild
 from torture.comparison import came_to, differences
 from torture.tiny import folder_of, stop_at, tiny, train
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from batchlab import run_log
 from batchlab.errors import StorageError
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import read_record
-from batchlab.recording.study_view import rebuild
+from batchlab.tensorboard.study_view import rebuild
+from batchlab.worker import run_log
 from torture.comparison import came_to, curve, differences, left_aside, table
 from torture.faulty import KINDS, Call, FaultyOs, Kind, through
 from torture.forks import WENT_WRONG, in_a_child

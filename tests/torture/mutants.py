@@ -10,9 +10,9 @@ from unittest import mock
 
 import torch
 
-from batchlab import run_log
 from batchlab.recording import checkpoint_files, disk, journal
 from batchlab.training import checkpoint, session
+from batchlab.worker import run_log
 from torture import atomic, flips, kth_call, power_loss, resuming
 from torture.comparison import came_to
 from torture.faulty import KINDS, Kind

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from batchlab import run_log
 from batchlab.recording.checkpoint_files import write_checkpoint
+from batchlab.worker import run_log
 from torture.comparison import came_to, differences
 from torture.tiny import ADAMW, SGD, folder_of, stop_at, tiny, train
 

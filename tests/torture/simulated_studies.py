@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from batchlab.science.effects import paired_effect, trend_effect
-from batchlab.science.pairing import Outcome, paired
-from batchlab.science.verdicts import Effect, Verdict, judge_study
+from batchlab.science.statistics.effects import paired_effect, trend_effect
+from batchlab.science.statistics.pairing import Outcome, paired
+from batchlab.science.statistics.verdicts import Effect, Verdict, judge_study
 
 CLAIMS = 22
 SIZES = (8, 32, 128, 512)

@@ -12,9 +12,9 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.records import RunIdentity, RunRecord
-from batchlab.run import run
-from batchlab.run_log import Listener
 from batchlab.task import Task
+from batchlab.worker.execute import run
+from batchlab.worker.run_log import Listener
 
 RUN_ID = "tiny"
 
@@ -112,4 +112,4 @@ def warmed_up() -> None:
     """What the first optimizer and the first use of everything import, once and before any fork."""
     import torch._dynamo  # noqa: F401
 
-    import batchlab.recording.study_view  # noqa: F401
+    import batchlab.tensorboard.study_view  # noqa: F401

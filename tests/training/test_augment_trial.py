@@ -9,9 +9,9 @@ import torch
 from torture.tiny import tiny
 
 from batchlab import BadRequest, uniform
-from batchlab.preflight import examine
-from batchlab.training.augment_trial import augmented_twice
+from batchlab.training.data.augment_trial import augmented_twice
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.worker.preflight import examine
 
 IMAGES = torch.rand(8, 3, 5, 5, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(8)

@@ -10,10 +10,10 @@ from torture.kth_call import quick
 from torture.tiny import folder_of, stop_at, tiny, train
 
 from batchlab.errors import BadRequest
-from batchlab.training import batches as module
-from batchlab.training.batches import Batches, permutation, row
+from batchlab.training.data import batches as module
+from batchlab.training.data.batches import Batches, permutation, row
+from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
-from batchlab.training.streaming import Streamed
 
 
 def flat(data, micro_batch_sizes, total, seed=3):

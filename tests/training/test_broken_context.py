@@ -10,13 +10,13 @@ from torch import nn
 from torture.tiny import Data, stop_at, tiny, train
 
 from batchlab.instruments import Instrument
-from batchlab.preflight import examine
 from batchlab.task import Task
 from batchlab.training.devices.broken_context import advice, is_broken_context
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 from batchlab.training.first_error import finally_do
 from batchlab.training.user_errors import in_the_users_words
+from batchlab.worker.preflight import examine
 
 ASSERT = "CUDA error: device-side assert triggered"
 FIRST = "CUDA error: an illegal memory access was encountered"  # what breaks it; afterwards all say ASSERT
@@ -48,7 +48,7 @@ class Breaking(Instrument):
         self.every = eval_every
 
     def measure(self, state):
-        from batchlab.training.no_trace import leaving_no_trace
+        from batchlab.training.passes.no_trace import leaving_no_trace
 
         with leaving_no_trace(state.model, state.device):
             if state.examples:

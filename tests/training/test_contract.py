@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F
 from plain_defaults import configured
 
-from batchlab import BadRequest, Task, preflight
-from batchlab.check import examination as check
-from batchlab.training.contract import (
+from batchlab import BadRequest, Task
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import Losses
+from batchlab.training.passes.contract import (
     ADDS_UP,
     BY_ITSELF,
     DIVIDED,
@@ -21,11 +23,10 @@ from batchlab.training.contract import (
     first_breach,
     refuse,
 )
-from batchlab.training.contract_passes import Parts, training_pass, validation_pass
-from batchlab.training.devices.cpu import CpuDevice
-from batchlab.training.devices.precision import Precision
-from batchlab.training.losses import Losses
-from batchlab.verify import examination as verify
+from batchlab.training.passes.contract_passes import Parts, training_pass, validation_pass
+from batchlab.worker import preflight
+from batchlab.worker.check import examination as check
+from batchlab.worker.verify import examination as verify
 
 REFUSED, WRONG, BETTER = Severity.REFUSED, Severity.WRONG, Severity.BETTER
 

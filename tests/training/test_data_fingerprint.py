@@ -9,13 +9,14 @@ from torch.utils.data import TensorDataset
 from torture.tiny import tiny
 
 from batchlab import Task
-from batchlab.training import assembly, fingerprints
+from batchlab.training import assembly
 from batchlab.training.assembly import build_known_data
-from batchlab.training.batches import tensors
+from batchlab.training.data import fingerprints
+from batchlab.training.data.batches import tensors
+from batchlab.training.data.fingerprints import data_fingerprint
+from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.residence import brought
 from batchlab.training.devices.cpu import CpuDevice
-from batchlab.training.fingerprints import data_fingerprint
-from batchlab.training.host_rows import HostRows
-from batchlab.training.residence import brought
 
 TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))
 VAL = (torch.arange(30.0).view(10, 3) / 7, torch.arange(10))

@@ -8,9 +8,9 @@ from simulated_device import simulated_cuda
 from torture.tiny import tiny, train
 
 from batchlab.errors import BadRequest
-from batchlab.preflight import examine
 from batchlab.records import RunStatus
 from batchlab.training.assembly import prepare_process
+from batchlab.worker.preflight import examine
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
@@ -49,7 +49,7 @@ def grid(tmp_path, *deterministic, device="cuda"):
 
 
 def test_atens_rule_would_be_seen(aten, tmp_path, monkeypatch):
-    monkeypatch.setattr("batchlab.preflight.allow_deterministic", lambda devices: None)
+    monkeypatch.setattr("batchlab.worker.preflight.allow_deterministic", lambda devices: None)
 
     problems, _ = examine(grid(tmp_path, False, True))
 

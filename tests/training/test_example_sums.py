@@ -4,7 +4,7 @@ import pytest
 import torch
 from aten_ops import Operations
 
-from batchlab.training.evaluation import SHARED_SUM, _summed
+from batchlab.training.passes.evaluation import SHARED_SUM, _summed
 
 
 def losses(n, generator=None):

@@ -6,8 +6,8 @@ from torture.kth_call import quick
 from torture.tiny import RUN_ID, tiny
 
 from batchlab.records import RunIdentity
-from batchlab.run import run
-from batchlab.run_log import Listener
+from batchlab.worker.execute import run
+from batchlab.worker.run_log import Listener
 
 
 class Heard(Listener):

@@ -10,10 +10,10 @@ from simulated_device import simulated_cuda
 from torture.tiny import Net, tiny
 
 from batchlab.errors import BadRequest
-from batchlab.preflight import examine
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
 from batchlab.training.devices.precision import Precision
+from batchlab.worker.preflight import examine
 
 backends = torch.backends
 SAYINGS = {  # each is one line of a user's file

@@ -7,7 +7,7 @@ from simulated_device import simulated_cuda
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from batchlab.data.augment import augmentation
-from batchlab.training.batches import Batches, permutation
+from batchlab.training.data.batches import Batches, permutation
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
 from batchlab.training.devices.named import device_named

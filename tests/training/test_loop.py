@@ -9,11 +9,11 @@ from torch import nn
 
 from batchlab import Task
 from batchlab.instruments import Instrument
-from batchlab.training.batches import Batches, row
+from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import Batches, row
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import Agenda, train
-from batchlab.training.meter import Meter
 from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from simulated_device import simulated_cuda
 
+from batchlab.training.clock.meter import Meter
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.process_memory import ResidentPeak
-from batchlab.training.meter import Meter
 
 MIB = 2**20
 ALLOCATED, RESERVED = "memory/peak_allocated_bytes", "memory/peak_reserved_bytes"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchlab.training.meter import Meter
+from batchlab.training.clock.meter import Meter
 
 
 class Clock:

@@ -18,12 +18,12 @@ from batchlab.models.mlp import MLP
 from batchlab.models.resnet import ResNet
 from batchlab.models.torchvision import build as of_torchvision
 from batchlab.models.vit import ViT
-from batchlab.training import evaluation
-from batchlab.training.batches import Batches, gather, slices, split, subset
+from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import Batches, gather, slices, split, subset
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
-from batchlab.training.meter import Meter
+from batchlab.training.passes import evaluation
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 

@@ -8,13 +8,13 @@ from simulated_device import simulated_cuda
 from torch.utils.data import TensorDataset
 
 from batchlab import Task
-from batchlab.training.batches import Batches, OneByOne, split, tensors
+from batchlab.training.data.batches import Batches, OneByOne, split, tensors
+from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
-from batchlab.training.host_rows import HostRows
 from batchlab.training.losses import Losses
-from batchlab.training.streaming import Streamed
 from batchlab.training.updates.eager import Eager
 
 MIB = 2**20

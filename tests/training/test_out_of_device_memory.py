@@ -10,10 +10,10 @@ from torch import nn
 from torture.tiny import Data, tiny, train
 
 from batchlab.instruments import Instrument
-from batchlab.probe import probe
-from batchlab.science.largest_fit import Outcome, largest_fit
+from batchlab.science.memory.largest_fit import Outcome, largest_fit
 from batchlab.task import Task
 from batchlab.training.devices import named
+from batchlab.worker.probe import probe
 
 MIB = 2**20
 ROOM = 80 * MIB  # for PyTorch, beside the context of 32 MiB
@@ -170,7 +170,7 @@ def test_an_account_that_does_not_fit_leaves_the_outcome_of_its_probe(tmp_path, 
 def test_the_account_is_made_without_the_limit(tmp_path, monkeypatch):
     allowed = []
     shares = torch.cuda.get_per_process_memory_fraction
-    monkeypatch.setattr("batchlab.probe.account", lambda *_: allowed.append(shares(0)))
+    monkeypatch.setattr("batchlab.worker.probe.account", lambda *_: allowed.append(shares(0)))
 
     tried(tmp_path, 4)
 

@@ -13,11 +13,11 @@ from torture.tiny import SGD, Data, folder_of, stop_at, tiny, train
 
 from batchlab.instruments import Instrument
 from batchlab.records import RunRecord, RunStatus
-from batchlab.run_log import Listener
 from batchlab.task import Task
 from batchlab.training.devices.process_memory import status_bytes
 from batchlab.training.ending import how_it_ended
 from batchlab.training.phase import TRAINING
+from batchlab.worker.run_log import Listener
 
 MIB = 2**20
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."

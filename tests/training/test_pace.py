@@ -8,17 +8,18 @@ from plain_defaults import configured
 from simulated_device import simulated_cuda
 from torch import nn
 
-from batchlab import Task, probe
+from batchlab import Task
 from batchlab.instruments.throughput import Throughput
-from batchlab.training.batches import Batches
-from batchlab.training.busy import busy_share_of
+from batchlab.training.clock.busy import busy_share_of
+from batchlab.training.clock.meter import Meter
+from batchlab.training.clock.pauses import QUICK_SECONDS, busy_share, pause_seconds
+from batchlab.training.data.batches import Batches
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
-from batchlab.training.meter import Meter
-from batchlab.training.pace import QUICK_SECONDS, busy_share, pause_seconds
 from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
+from batchlab.worker import probe
 
 KERNELS = 50  # of a step
 

@@ -11,8 +11,8 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.rehearsal import rehearse_update
 from batchlab.training.updates.eager import Eager
+from batchlab.training.updates.rehearsal import rehearse_update
 
 MIB = 2**20
 OPTIMIZERS = {

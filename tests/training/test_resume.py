@@ -7,7 +7,7 @@ from torture.kth_call import quick
 from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
 
 from batchlab.records import Measurement
-from batchlab.run_log import Listener
+from batchlab.worker.run_log import Listener
 
 HARD = {"model": {"norm": True, "dropout": 0.3, "hidden_buffer": True}, "optimizer": ADAMW}
 

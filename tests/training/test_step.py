@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from batchlab import Task
-from batchlab.training.batches import split
+from batchlab.training.data.batches import split
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses

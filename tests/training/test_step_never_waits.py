@@ -15,14 +15,14 @@ from batchlab.models.cnn import CNN
 from batchlab.models.gpt import GPT
 from batchlab.models.mlp import MLP
 from batchlab.models.vit import ViT
-from batchlab.training.batches import Batches, length
+from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import Batches, length
+from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import train
 from batchlab.training.losses import Losses
-from batchlab.training.meter import Meter
-from batchlab.training.streaming import Streamed
 from batchlab.training.updates.eager import Eager
 
 CPU = CpuDevice()

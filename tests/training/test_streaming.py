@@ -18,18 +18,18 @@ from torture.kth_call import quick
 from torture.tiny import folder_of, stop_at, tiny, train
 
 from batchlab.errors import BadRequest
-from batchlab.science.largest_fit import Outcome
-from batchlab.sweep.probing import Prober
-from batchlab.training import residence, streaming
+from batchlab.science.memory.largest_fit import Outcome
+from batchlab.sweep.find.probing import Prober
 from batchlab.training.assembly import data_fingerprint
-from batchlab.training.batches import Batches, Stream, gather, length, row, slices, subset
+from batchlab.training.data import residence, streaming
+from batchlab.training.data.batches import Batches, Stream, gather, length, row, slices, subset
+from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.reading import apart
+from batchlab.training.data.residence import brought
+from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
-from batchlab.training.host_rows import HostRows
-from batchlab.training.reading import apart
-from batchlab.training.residence import brought
-from batchlab.training.streaming import Streamed
-from batchlab.verify.examination import examine
+from batchlab.worker.verify.examination import examine
 
 CPU = CpuDevice()
 

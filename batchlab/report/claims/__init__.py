@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlab.printable import counted, signed
-from batchlab.report.claim import Claim, Evidence
 from batchlab.report.claims import generalisation, memory, noise, progress, rates, scale, speed
+from batchlab.report.claims.claim import Claim, Evidence
 from batchlab.report.claims.command import command, unknown_keys, usual
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import Findings
-from batchlab.report.study import Study
-from batchlab.science.verdicts import Judgement, Verdict, judge_study, seeds_needed
+from batchlab.report.tables.study import Study
+from batchlab.science.statistics.verdicts import Judgement, Verdict, judge_study, seeds_needed
 
 __all__ = ["CLAIMS", "Statement", "judge_claims"]
 

@@ -17,8 +17,8 @@ from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
 from batchlab.recording.masking import MASK
 from batchlab.records.quantities import VALIDATION_LOSS
-from batchlab.report.study import Study
-from batchlab.science.lr_scaling import NOISE_RULES
+from batchlab.report.tables.study import Study
+from batchlab.science.scaling.lr_scaling import NOISE_RULES
 
 SIZES = (8, 32, 128, 512)
 SEEDS = 5  # of three a t interval is so wide that only effects of three times their spread show

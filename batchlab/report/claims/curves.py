@@ -10,9 +10,9 @@ import pandas as pd
 from batchlab.recording.files import to_json
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
-from batchlab.report.groups import Group, groups
-from batchlab.report.study import Study
-from batchlab.report.tournament import Tournament, rates_tried, tournament
+from batchlab.report.fits.tournament import Tournament, rates_tried, tournament
+from batchlab.report.tables.groups import Group, groups
+from batchlab.report.tables.study import Study
 
 # Columns of runs that no claim reads: they are hundreds, and would be copied whenever a few runs are picked.
 NOT_READ = ("environment.", "instruments.", "final.")

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from batchlab.report.claim import Evidence
+from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting
-from batchlab.science.effects import counted, interval_effect, paired_effect, slopes
-from batchlab.science.pairing import Outcome, Paired, paired
-from batchlab.science.uncertainty import Interval
-from batchlab.science.verdicts import Effect
+from batchlab.science.statistics.effects import counted, interval_effect, paired_effect, slopes
+from batchlab.science.statistics.pairing import Outcome, Paired, paired
+from batchlab.science.statistics.uncertainty import Interval
+from batchlab.science.statistics.verdicts import Effect
 
 EXAMPLES, STEPS, TIME = "equal examples", "equal steps", "equal time"
 LOSS, WEIGHTS, NOTHING = "matched loss", "same weights", "nothing to hold"

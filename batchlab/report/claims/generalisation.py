@@ -13,12 +13,12 @@ from batchlab.records.quantities import (
     VALIDATION_LOSS,
     WORST_CLASS_ACCURACY,
 )
-from batchlab.report.claim import Evidence
+from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, over_batch_sizes
 from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.values import at_level, common_level, last, log, lowest, sharpness_level
-from batchlab.report.groups import column
+from batchlab.report.tables.groups import column
 
 FULL = ("instruments=full",)
 SHARPNESS = ("lambda_max", "trace", "sam", "asam")  # the last is scale-invariant

@@ -6,16 +6,16 @@ import numpy as np
 import pandas as pd
 
 from batchlab.records.quantities import PEAK_ALLOCATED, PEAK_GROWTH, SAVED_FOR_BACKWARD, VALIDATION_LOSS
-from batchlab.report.claim import Evidence
+from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.claims.values import last, log, lowest
-from batchlab.report.found import Search, searches
-from batchlab.report.groups import alone, by, column, device_models
-from batchlab.science import memory_model
+from batchlab.report.tables.found import Search, searches
+from batchlab.report.tables.groups import alone, by, column, device_models
+from batchlab.science.memory import memory_model
 
 SAVED = SAVED_FOR_BACKWARD.name  # counted: the same for every seed, and on every device of one kind
 ALLOCATED = PEAK_ALLOCATED.name  # of a CUDA device

@@ -8,7 +8,7 @@ import pandas as pd
 
 from batchlab.printable import counted, printable
 from batchlab.records.quantities import VALIDATION_LOSS, WINDOW_LOSS
-from batchlab.report.claim import Evidence
+from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import (
     EXAMPLES,
@@ -21,10 +21,10 @@ from batchlab.report.claims.evidence import (
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.values import common_level, finite, last, log, lowest, sharpness_level
-from batchlab.report.groups import column
-from batchlab.science.critical_batch import critical_batch
-from batchlab.science.effects import share_effect
-from batchlab.science.steps_curve import StepsToTarget
+from batchlab.report.tables.groups import column
+from batchlab.science.scaling.critical_batch import critical_batch
+from batchlab.science.scaling.steps_curve import StepsToTarget
+from batchlab.science.statistics.effects import share_effect
 
 VAL = VALIDATION_LOSS.name
 WINDOWS = 12  # of a training loss curve, at least: of fewer the spread of second differences says nothing

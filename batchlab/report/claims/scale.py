@@ -7,16 +7,16 @@ import numpy as np
 import pandas as pd
 
 from batchlab.records.quantities import VALIDATION_LOSS
-from batchlab.report.claim import Evidence
+from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, Findings, evidence
 from batchlab.report.claims.progress import arrivals
 from batchlab.report.claims.rates import vertex
 from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.values import log, lowest
-from batchlab.report.groups import by as by_number
-from batchlab.report.groups import column
-from batchlab.science.steps_curve import fit_steps
+from batchlab.report.tables.groups import by as by_number
+from batchlab.report.tables.groups import column
+from batchlab.science.scaling.steps_curve import fit_steps
 
 TEXT = re.compile(r"text|lang|char|token|word|corpus|wiki|shakespeare", re.IGNORECASE)
 MODEL = ("model.width", "model.depth")

@@ -8,9 +8,9 @@ import pandas as pd
 from batchlab.config.option_row import ALL_OF_A_RUN
 from batchlab.config.options import that_move
 from batchlab.printable import printable
-from batchlab.report.groups import POINT, Group, column, names
-from batchlab.report.to_target import to_target
-from batchlab.report.tournament import best_rates, rates_tried, tournament
+from batchlab.report.fits.to_target import to_target
+from batchlab.report.fits.tournament import best_rates, rates_tried, tournament
+from batchlab.report.tables.groups import POINT, Group, column, names
 
 TUNED_FROM = 3  # rates at a batch size: of two, the better one is at the grid's edge always
 # A trend over two batch sizes says little beside one over five: settings with fewer than this share are left out.

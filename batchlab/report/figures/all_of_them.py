@@ -10,8 +10,8 @@ from batchlab.report.figures.gradient import noise_over_training
 from batchlab.report.figures.rates import tournament
 from batchlab.report.figures.shown import shown
 from batchlab.report.figures.target import seconds, steps_and_examples
-from batchlab.report.fits import Fits
-from batchlab.report.study import Study
+from batchlab.report.fits.fits import Fits
+from batchlab.report.tables.study import Study
 
 NO_RUNS = "The study has no runs."
 

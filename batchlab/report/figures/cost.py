@@ -8,7 +8,6 @@ from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
-from batchlab.report.costs import Measured
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -24,10 +23,11 @@ from batchlab.report.figures.drawing import (
     plain_log,
     points,
 )
-from batchlab.report.fits import GroupFits
-from batchlab.science.knee import Knee
-from batchlab.science.line import Line
-from batchlab.science.uncertainty import Interval
+from batchlab.report.fits.costs import Measured
+from batchlab.report.fits.fits import GroupFits
+from batchlab.science.scaling.knee import Knee
+from batchlab.science.statistics.line import Line
+from batchlab.science.statistics.uncertainty import Interval
 
 MIB = 2**20
 THROUGHPUT = ("throughput", "Examples per second by batch size")

@@ -10,8 +10,8 @@ from batchlab.printable import counted
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
-from batchlab.report.groups import device_models
-from batchlab.report.study import Study
+from batchlab.report.tables.groups import device_models
+from batchlab.report.tables.study import Study
 
 LOSS = VALIDATION_LOSS.name
 AXES = {

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from batchlab.science.uncertainty import Interval, t_interval
+from batchlab.science.statistics.uncertainty import Interval, t_interval
 
 # Small, so that on a phone of 390 pixels a figure shrinks by a fifth only and its text stays readable.
 SIZE = (4.9, 3.7)  # inches

@@ -25,7 +25,7 @@ from batchlab.report.figures.drawing import (
     points,
 )
 from batchlab.report.figures.shown import Shown
-from batchlab.report.study import Study
+from batchlab.report.tables.study import Study
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
 AT_THE_END, AT_LOSS = "final.sharpness/", re.compile(r"final\.sharpness_at_loss_([\d.e-]+)/lambda_max")

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from batchlab.records.quantities import NOISE, SIGNAL
 from batchlab.report.figures.drawing import MARKS, Drawing, at_most, colour_of, draw, missing, plain_log, thousands
 from batchlab.report.figures.shown import Shown
-from batchlab.report.study import Study
-from batchlab.science.noise_over_training import over_training
-from batchlab.science.uncertainty import Interval
+from batchlab.report.tables.study import Study
+from batchlab.science.scaling.noise_over_training import over_training
+from batchlab.science.statistics.uncertainty import Interval
 
 
 def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:

@@ -20,7 +20,7 @@ from batchlab.report.figures.drawing import (
     missing,
     plain_log,
 )
-from batchlab.report.tournament import Cell, Tournament
+from batchlab.report.fits.tournament import Cell, Tournament
 
 MOST_CELLS = 144  # of a map; beyond, no number can be read
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.report.fits import GroupFits
-from batchlab.report.study import Study
+from batchlab.report.fits.fits import GroupFits
+from batchlab.report.tables.study import Study
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
-from batchlab.report.costs import TimeToTarget
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -23,9 +22,10 @@ from batchlab.report.figures.drawing import (
     plain_log,
     points,
 )
-from batchlab.report.to_target import SizeToTarget, ToTarget
-from batchlab.science.critical_batch import ESTIMATE, CriticalBatch
-from batchlab.science.uncertainty import Interval
+from batchlab.report.fits.costs import TimeToTarget
+from batchlab.report.fits.to_target import SizeToTarget, ToTarget
+from batchlab.science.scaling.critical_batch import ESTIMATE, CriticalBatch
+from batchlab.science.statistics.uncertainty import Interval
 
 STEPS = ("steps_to_target", "Steps to the target by batch size", "optimizer steps")
 EXAMPLES = ("examples_to_target", "Examples to the target by batch size", "training examples")

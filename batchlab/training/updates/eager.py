@@ -6,14 +6,14 @@ from collections.abc import Callable
 import torch
 
 from batchlab.task import Batch
-from batchlab.training.batches import MicroBatches, OneByOne, examples_in
+from batchlab.training.clock.pauses import pause_seconds
+from batchlab.training.data.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
 from batchlab.training.losses import Losses
-from batchlab.training.no_trace import leaving_no_trace
-from batchlab.training.pace import pause_seconds
+from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.phase import BATCH, OPTIMIZER, Phase
-from batchlab.training.rehearsal import StateLike, rehearse_update
 from batchlab.training.step import backward
+from batchlab.training.updates.rehearsal import StateLike, rehearse_update
 from batchlab.training.updates.update import Outcome
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from batchlab.task import Batch
-from batchlab.training.batches import MicroBatches
+from batchlab.training.data.batches import MicroBatches
 from batchlab.training.devices.device import Device
 
 

@@ -12,7 +12,7 @@ from smoke.tasks import configured, own_files
 @check("a label out of range, a device-side assert: the record keeps the first error, its likely cause, the steps")
 def device_side_assert(device: str) -> dict[str, Any]:
     from batchlab.records import RunIdentity
-    from batchlab.run import run
+    from batchlab.worker.execute import run
 
     with tempfile.TemporaryDirectory() as scratch:
         words = own_files(Path(scratch))

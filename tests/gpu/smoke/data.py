@@ -11,7 +11,7 @@ from smoke.tasks import configured, parts_of
 def random_numbers(device: str) -> dict[str, Any]:
     import torch
 
-    from batchlab.training.no_trace import leaving_no_trace
+    from batchlab.training.passes.no_trace import leaving_no_trace
 
     made = parts_of(device, "batch_size=64", "steps=4")
     one = made.state.device
@@ -36,7 +36,7 @@ def random_numbers(device: str) -> dict[str, Any]:
 @check("a run that is resumed from its checkpoint ends at the bits of one that was not stopped")
 def checkpoint_there_and_back(device: str) -> dict[str, Any]:
     from batchlab.training import checkpoint
-    from batchlab.training.fingerprints import weights_fingerprint
+    from batchlab.training.data.fingerprints import weights_fingerprint
 
     words = ("model.dropout=0.1", "steps=8", "precision=fp16", "deterministic=true")
     prints = []
@@ -85,13 +85,13 @@ def _rows() -> Any:
 def _streamed(one: Any, workers: int) -> Any:
     from torch.utils.data import TensorDataset
 
-    from batchlab.training.streaming import Streamed
+    from batchlab.training.data.streaming import Streamed
 
     return Streamed(TensorDataset(_rows()), one, name="train", workers=workers)
 
 
 def _on_the_host(one: Any) -> Any:
-    from batchlab.training.host_rows import HostRows
+    from batchlab.training.data.host_rows import HostRows
 
     return HostRows((_rows(),), one)
 
@@ -101,7 +101,7 @@ def _as_held(device: str, made: Callable[[Any], Any]) -> dict[str, Any]:
     import torch
 
     from batchlab.training import assembly
-    from batchlab.training.batches import Batches, tensors
+    from batchlab.training.data.batches import Batches, tensors
 
     one = assembly.prepare_process(configured(device))
     real = is_real_gpu(device)
@@ -126,7 +126,7 @@ def copies_have_a_stream(device: str) -> dict[str, Any]:
     import torch
 
     from batchlab.training import assembly
-    from batchlab.training.batches import Batches
+    from batchlab.training.data.batches import Batches
 
     one, found = assembly.prepare_process(configured(device)), {}
     for name, data in (("streamed", _streamed(one, workers=0)), ("by index", _on_the_host(one))):

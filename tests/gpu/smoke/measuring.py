@@ -20,9 +20,9 @@ def per_example_norms(device: str) -> dict[str, float]:
 def _norms_apart(device: str, *words: str) -> float:
     import torch
 
-    from batchlab.instruments.per_example import examples_at_once, freeze_statistics
-    from batchlab.instruments.per_example import per_example_norms as norms
-    from batchlab.training.batches import gather
+    from batchlab.instruments.gradient.per_example import examples_at_once, freeze_statistics
+    from batchlab.instruments.gradient.per_example import per_example_norms as norms
+    from batchlab.training.data.batches import gather
     from batchlab.training.losses import Losses
 
     found = []
@@ -48,8 +48,8 @@ def hessian_product(device: str) -> dict[str, float]:
 def _products_apart(device: str, *words: str) -> float:
     import torch
 
-    from batchlab.instruments.hessian import loss_surface
-    from batchlab.training.batches import gather
+    from batchlab.instruments.curvature.hessian import loss_surface
+    from batchlab.training.data.batches import gather
 
     found = []
     for where in ("cpu", device):
@@ -65,7 +65,7 @@ def _products_apart(device: str, *words: str) -> float:
 
 @check("a validation has the CPU's loss")
 def validation(device: str) -> dict[str, Any]:
-    from batchlab.training.evaluation import validated
+    from batchlab.training.passes.evaluation import validated
 
     seen = {where: validated(_state(where, *CNN), 1000) for where in ("cpu", device)}
     losses = {where: next(q.mean for name, q in found.items() if "loss" in name) for where, found in seen.items()}

@@ -154,7 +154,7 @@ def deterministic_gpt(device: str) -> dict[str, str]:
 
 
 def _twice(device: str, *words: str) -> dict[str, str]:
-    from batchlab.training.fingerprints import weights_fingerprint
+    from batchlab.training.data.fingerprints import weights_fingerprint
 
     prints = []
     for _ in range(2):

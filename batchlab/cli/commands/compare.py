@@ -1,0 +1,40 @@
+"""`batchlab compare`: two studies side by side."""
+
+from pathlib import Path
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.studies import RUNS_DIR, find_study
+from batchlab.cli.terminal import say
+from batchlab.errors import BadRequest
+
+EXAMPLES = """\
+What differs in their settings, what they measured at the points that both have (paired seed by seed), and what each
+says of the claims, with 95% intervals of the differences. A knob that has one value in each study, such as
+model.width=128 in one and 256 in the other, is what is compared, and parts no pair.
+
+examples:
+  batchlab compare quick quick-on-the-gpu
+  batchlab compare runs/width128 runs/width256"""
+
+
+def main(arguments: list[str]) -> int:
+    """Reads run folders only: needs neither torch nor the device they were made on."""
+    parser = Parser("compare", "Shows two studies side by side.", EXAMPLES)
+    parser.add_argument("first", metavar="A", help="a study's name or path")
+    parser.add_argument("second", metavar="B", help="another's")
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    given = parser.parse_args(arguments)
+    folders = [find_study(name, Path(given.runs_dir)) for name in (given.first, given.second)]
+    if folders[0].resolve() == folders[1].resolve():
+        raise BadRequest(f"'{given.first}' and '{given.second}' are one study: name two; `batchlab list` shows them")
+
+    # Here, for pandas takes a second to import, and a mistake should not have to wait for it.
+    from batchlab.report.claims import judge_claims
+    from batchlab.report.compare.comparison import compare
+    from batchlab.report.compare.lines import lines
+    from batchlab.report.tables.study import read_study
+
+    first, second = (read_study(folder) for folder in folders)
+    for line in lines(compare((first, second), (judge_claims(first), judge_claims(second)))):
+        say(line)
+    return 0

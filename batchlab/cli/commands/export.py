@@ -1,0 +1,64 @@
+"""`batchlab export`: the runs of a study, or their measurements, as a table for another program."""
+
+import sys
+from pathlib import Path
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.quantities_text import by_unit
+from batchlab.cli.studies import RUNS_DIR, find_study
+from batchlab.cli.terminal import complain, say
+from batchlab.errors import BadRequest, StorageError
+from batchlab.printable import counted, printable
+from batchlab.recording.disk import write_atomically
+
+EXAMPLES = f"""\
+examples:
+  batchlab export digits-mlp                                      digits-mlp-runs.csv: a row per run
+  batchlab export digits-mlp --measurements --format parquet      digits-mlp-measurements.parquet: a row for each
+  batchlab export runs/digits-mlp --format json --output -        to stdout
+
+The columns of runs are those of results.csv, which `batchlab.load_runs` describes; those of measurements are run_id,
+name, step, examples, train_seconds (measuring not charged), value, low and high (a 95% interval), n (its sample).
+The units of the measurements (`final.NAME` of a run), where 1 is none; those of an instrument of your own are in the
+`quantities` of a run's record.json:
+{by_unit()}
+
+In Python: batchlab.load_runs("runs/digits-mlp")."""
+
+FORMATS = ("csv", "parquet", "json")  # as in report.tables, which would cost pandas to read
+
+
+def main(arguments: list[str]) -> int:
+    """Writes one table and says where."""
+    parser = Parser("export", "Writes the runs of a study, or their measurements, as a table.", EXAMPLES)
+    parser.add_argument("study", metavar="STUDY", help="a study's name or path")
+    parser.add_argument("--format", choices=FORMATS, default="csv", help="of the file (%(default)s)")
+    parser.add_argument("--measurements", action="store_true", help="a row per measurement, not per run")
+    parser.add_argument("--output", metavar="FILE", help="where to (STUDY-runs.csv in this folder); - is stdout")
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    given = parser.parse_args(arguments)
+    folder = find_study(given.study, Path(given.runs_dir))
+
+    from batchlab.report.tables import files as tables
+    from batchlab.report.tables.study import read_study
+
+    study = read_study(folder)
+    rows = tables.table(study, measurements=given.measurements)
+    content = tables.FORMATS[given.format](rows)
+    for sentence in study.damaged:
+        complain(f"batchlab: {sentence}")
+    kind = "measurements" if given.measurements else "runs"
+    if given.output == "-":
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        return 0
+    path = Path(given.output or f"{study.name}-{kind}.{given.format}")
+    if path.is_dir() or not path.parent.is_dir():
+        there = "is a folder" if path.is_dir() else "lies in a folder that is not there"
+        raise BadRequest(f"--output {path} {there}: name a file, as --output {study.name}.{given.format}")
+    try:
+        write_atomically(path, content)
+    except StorageError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}; use --output FILE elsewhere") from error
+    say(f"{counted(len(rows), kind.removesuffix('s'))} of {printable(study.name)} in {printable(path)}")
+    return 0

@@ -1,0 +1,155 @@
+"""`batchlab lr-table`: what each rule of lr_scaling gives, batch size by batch size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from batchlab.cli.parser import Parser
+from batchlab.config import RunConfig
+from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.plan import scaled
+from batchlab.errors import BadRequest
+from batchlab.printable import NOTHING, aligned, number, printable
+from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+EXAMPLES = """\
+examples:
+  batchlab lr-table batch_size=8,32,256
+  batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120
+  batchlab lr-table 'batch_size=range(16,80,16)' reference_batch_size=64
+  batchlab lr-table batch_size=8,512 optimizer=adamw 'optimizer.betas=[0.9,0.95]'
+  batchlab lr-table batch_size=8,512 noise_scale=runs/digits-mlp/RUN     as a run with instruments=full measured it
+  batchlab lr-table batch_size=8,512 optimizer._target_=torch.optim.Adam
+
+Nothing is trained. Any knob may be given, of those that move the rates only batch_size several values. PyTorch, which
+takes seconds to start, is asked where an optimizer's betas and eps are not in its config."""
+
+WITHOUT_BETAS_AND_EPS = ("torch.optim.SGD",)  # as its signature says: the default need not wait for PyTorch
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What one rule gives: for each batch size, or why it gives nothing."""
+
+    name: str
+    given: tuple[tuple[int, Scaled], ...]  # batch size, and what it gets
+    noise_scale: float | None = None
+    refusal: str = ""
+
+
+def main(arguments: list[str]) -> int:
+    """Composes the grid as `sweep` would, once for each rule, and shows the rates."""
+    if "--help" in arguments or "-h" in arguments:
+        parser = Parser("lr-table", "Shows the rate, betas and eps that each rule of lr_scaling gives.", EXAMPLES)
+        parser.usage = "batchlab lr-table [KNOB=VALUE ...] batch_size=VALUE,VALUE,..."
+        parser.print_help()
+        return 0
+    for word in arguments:
+        if word.startswith("-"):
+            raise BadRequest(f"unknown option {word}: lr-table takes knobs, as in `batchlab lr-table batch_size=8,32`")
+        if word.lstrip("+~").partition("=")[0] == "lr_scaling":
+            raise BadRequest(f"{word} cannot be: the table shows every rule; leave it out")
+
+    from rich.console import Console
+
+    config, rules = each_rule(arguments)
+    show(config, rules, Console(highlight=False))
+    return 0
+
+
+def each_rule(arguments: Sequence[str]) -> tuple[RunConfig, list[Rule]]:
+    """The first point of the grid, not scaled, and every rule on all of it."""
+    from batchlab.hydra_app import grid_composer, refuse_what_is_for_runs
+
+    refuse_what_is_for_runs("lr-table", arguments)
+    with grid_composer(arguments) as composer:
+
+        def grid(rule: str) -> list[RunConfig]:
+            unused = [] if rule in NOISE_RULES else ["noise_scale=null"]
+            points, _ = composer.grid([*arguments, f"lr_scaling={rule}", *unused])
+            return _one_setting([point.config for point in points])
+
+        configs = grid("none")
+        takes = _takes(configs[0])
+        rules = [_on_a_grid("none", configs, takes)]  # what it refuses, no rule could make good
+        for name in RULE_NAMES[1:]:
+            try:
+                rules.append(_on_a_grid(name, grid(name), takes))
+            except BadRequest as refusal:
+                rules.append(Rule(name, (), refusal=str(refusal)))
+    refusals = [rule.refusal for rule in rules if rule.name in NOISE_RULES and rule.refusal]
+    asked = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in arguments)}
+    if len(refusals) == len(NOISE_RULES) and asked.get("noise_scale", "null") != "null":
+        raise BadRequest(refusals[0])  # it was asked for, so it is no footnote
+    return configs[0], rules
+
+
+def show(config: RunConfig, rules: Sequence[Rule], console: "Console") -> None:
+    """Prints what holds at the reference, a row for each rule and batch size, and why a rule gives nothing."""
+    from rich.text import Text
+
+    console.print(Text(_at_the_reference(config, rules)), soft_wrap=True)
+    console.print()
+    titles, rows = _table(rules)
+    lines = aligned(titles, rows, left=(0,))
+    heads = len(lines) - len(rows)
+    for line in lines[:heads]:
+        console.print(Text(line, style="bold"), soft_wrap=True)
+    for line, row in zip(lines[heads:], rows, strict=True):
+        console.print(Text(line, style="dim" if row[1] == NOTHING else ""), soft_wrap=True)
+    refusals = [f"{NOTHING} {printable(rule.refusal)}." for rule in rules if rule.refusal]
+    if refusals:
+        console.print()
+        console.print(Text("\n".join(refusals)), soft_wrap=True)
+
+
+def _at_the_reference(config: RunConfig, rules: Sequence[Rule]) -> str:
+    text = f"lr={config.lr:g} at reference_batch_size={config.reference_batch_size}"
+    text += f", for {printable(config.optimizer['_target_'])}"
+    scales = {rule.name: rule.noise_scale for rule in rules if rule.noise_scale is not None}
+    if len(set(scales.values())) == 1:
+        return f"{text}; noise_scale={next(iter(scales.values())):g}."
+    return "; ".join([text, *(f"noise_scale={scale:g} for {name}" for name, scale in scales.items())]) + "."
+
+
+def _table(rules: Sequence[Rule]) -> tuple[list[str], list[list[str]]]:
+    """Titles and rows; a column for betas and eps where the optimizer has them."""
+    everything = [after for rule in rules for _, after in rule.given]
+    betas = max((len(after.betas or ()) for after in everything), default=0)
+    has_eps = any(after.eps is not None for after in everything)
+    titles = ["rule", "batch\nsize", "peak\nlr", *(f"beta{i + 1}" for i in range(betas)), *(["eps"] if has_eps else [])]
+    rows = []
+    for rule in rules:
+        for batch_size, after in rule.given:
+            # 6 digits: 4 would make 0.99975 and 0.9998 one.
+            cells = [number(beta, ".6g") for beta in after.betas or ()] + ([number(after.eps)] if has_eps else [])
+            rows.append([rule.name, str(batch_size), number(after.lr), *cells])
+        if not rule.given:
+            rows.append([rule.name, *[NOTHING] * (len(titles) - 1)])
+    return titles, rows
+
+
+def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, object]) -> Rule:
+    given = tuple((config.batch_size, scaled(config, takes)) for config in configs)
+    return Rule(name, given, configs[0].noise_scale)
+
+
+def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
+    """One of `configs` for each batch size; BadRequest where another knob moves the rates too."""
+    for knob in (*PEAK_LEARNING_RATE, "optimizer"):
+        if any(getattr(config, knob) != getattr(configs[0], knob) for config in configs):
+            raise BadRequest(f"lr-table shows one setting at several batch sizes: give {knob} one value")
+    return list({config.batch_size: config for config in configs}.values())
+
+
+def _takes(config: RunConfig) -> Mapping[str, object]:
+    """What the optimizer's signature has of betas and eps, where its config does not say it all."""
+    group = config.optimizer
+    if group["_target_"] in WITHOUT_BETAS_AND_EPS or {"betas", "eps"} <= group.keys():
+        return {}
+    from batchlab.training.assembly import signature_defaults
+
+    return signature_defaults(config)

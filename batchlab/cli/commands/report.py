@@ -1,0 +1,59 @@
+"""`batchlab report`: every claim judged, one recommendation, pictures."""
+
+import sys
+from pathlib import Path
+
+from batchlab.cli.parser import Parser
+from batchlab.cli.studies import RUNS_DIR, find_study
+from batchlab.errors import BadRequest
+
+EXAMPLES = """\
+examples:
+  batchlab report digits-mlp                     the study runs/digits-mlp, into its own folder
+  batchlab report runs/digits-mlp --out /tmp/r   the same, into another folder
+  batchlab report digits-mlp --no-files          in the terminal alone, faster
+
+It reads run folders and trains nothing; it needs no GPU and no PyTorch, so a copied study can be read anywhere.
+Files: report.html (one page, with its figures, that loads nothing), report.md, report.json, figures/*.png.
+A sweep of several points makes one at its end, unless report=false."""
+
+
+def main(arguments: list[str]) -> int:
+    """Reads the study, writes the files, and says the same in the terminal."""
+    parser = Parser("report", "Judges what a study says about batch size, and recommends one.", EXAMPLES)
+    parser.add_argument("study", metavar="STUDY", help="its name or path")
+    parser.add_argument("--out", metavar="DIR", help="folder for the files (the study's own)")
+    parser.add_argument("--no-files", action="store_true", help="write nothing, draw nothing")
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    given = parser.parse_args(arguments)
+    if given.no_files and given.out is not None:
+        raise BadRequest("--no-files writes nothing, so --out has no use: give one of them")
+    folder = _study(given.study, Path(given.runs_dir))
+
+    # Not before the study is found: pandas and matplotlib take seconds.
+    from rich.console import Console
+
+    from batchlab.report.making import make, write
+    from batchlab.report.render.terminal import say_where, show
+
+    # A file has no edge, and a row of a table stays a line there.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
+    report = make(folder)
+    show(report, console)
+    if not given.no_files:
+        out = folder if given.out is None else Path(given.out)
+        drawn = write(report, out)
+        console.print()
+        say_where(out, sum(drawing.figure is not None for drawing in drawn), console)
+    return 0
+
+
+def _study(text: str, runs_dir: Path) -> Path:
+    """An existing folder is a study even where it has no run yet: the report says so, and how to begin."""
+    try:
+        return find_study(text, runs_dir)
+    except BadRequest:
+        for folder in (runs_dir / text, Path(text)):
+            if text and folder.is_dir() and folder.resolve() != runs_dir.resolve():
+                return folder
+        raise

@@ -1,0 +1,92 @@
+"""How much better the model does on what it has trained on, and how it does on the hardest of what it has not."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from batchlab.errors import BadRequest
+from batchlab.instruments.instrument import Instrument, check_count
+from batchlab.records import Measurement
+from batchlab.records import quantities as table
+from batchlab.science.statistics.samples import difference, sample_mean, sample_share, tail_mean
+from batchlab.science.statistics.uncertainty import Interval
+from batchlab.training.data.batches import length, stream_seed, subset
+from batchlab.training.passes.evaluation import ByExample, by_example, validated
+from batchlab.training.state import RunState
+
+HARDEST = 0.1
+
+
+class Generalisation(Instrument):
+    """The model on as many training as validation examples, both in eval mode and fp32, and the gap between.
+
+    `clean_train/loss` and `clean_train/<metric>`: means over a part of the training set that is as large as the
+    validation set, the same in all runs on this data. Examples whose label was made wrong are left out, or the gap
+    would be theirs: validation has none. Intervals are for the mean of the whole training set.
+
+    `gap/loss` and `gap/<metric>`: how much worse validation is, so a gap is positive for losses and accuracies alike;
+    left out of a metric of which the task does not say whether higher is better.
+
+    `val/hardest_decile_loss`: the mean over the tenth of the validation examples whose loss is largest now (of tokens:
+    whose mean over its tokens is). What is hard is the model's own say: the tail of its losses, not a fixed set.
+
+    `every` is in examples; by default at every fourth validation, whose pass it shares.
+    """
+
+    quantities = table.GENERALISATION
+
+    def __init__(self, *, eval_every: int, eval_batch_size: int, every: int | None = None) -> None:
+        check_count("generalisation.every", every)
+        self.every: int | None = every or 4 * eval_every
+        self.eval_batch_size = eval_batch_size
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        val = validated(state, self.eval_batch_size)
+        index, population = clean_examples(state)
+        trained = by_example(state, subset(state.train, index), self.eval_batch_size)
+        for name, seen in trained.items():
+            on_train = interval(seen, population)
+            yield _measured(state, f"clean_train/{name}", on_train)
+            higher = False if name == "loss" else state.task.higher_is_better.get(name)
+            if higher is not None:
+                on_val = interval(val[name])
+                gap = difference(on_train, on_val) if higher else difference(on_val, on_train)
+                yield _measured(state, f"gap/{name}", gap)
+        yield _measured(state, "val/hardest_decile_loss", tail_mean(val["loss"].means, HARDEST))
+
+
+def clean_examples(state: RunState) -> tuple[Tensor, int]:
+    """Training examples with right labels, as many as the validation set has or all there are; and of how many.
+
+    A function of the two sizes and of which labels are wrong: no seed of a run and no batch size changes it.
+    """
+    n = length(state.train)
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("clean train", n)))
+    if state.task.corrupted is not None:
+        order = order[~is_wrong(state.task.corrupted, n)[order]]
+    return order[: length(state.val)], len(order)
+
+
+def is_wrong(corrupted: Tensor, n_train: int) -> Tensor:
+    """Whether each training example was given a wrong label, (n_train,) bool on the CPU, of a task's `corrupted`.
+
+    Of 0s and 1s too: `~` of an integer is another integer, and would pick examples by it.
+    """
+    if corrupted.shape != (n_train,):
+        raise BadRequest(
+            f"the task's corrupted has shape {tuple(corrupted.shape)} for {n_train} training examples: it must be "
+            f"({n_train},)"
+        )
+    return corrupted.cpu().bool()
+
+
+def interval(seen: ByExample, population: int | None = None) -> Interval:
+    """The mean over terms with its 95% interval: exact for right and wrong answers, else Student's t."""
+    if seen.is_share:
+        return sample_share(int(seen.sums.sum()), len(seen.sums), population=population)
+    return sample_mean(seen.sums, seen.counts, population=population)
+
+
+def _measured(state: RunState, name: str, seen: Interval) -> Measurement:
+    return state.measurement(name, seen.value, low=seen.low, high=seen.high, n=seen.n)

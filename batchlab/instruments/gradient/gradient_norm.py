@@ -1,0 +1,69 @@
+"""How large the gradient is."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from batchlab.instruments.instrument import Instrument, check_count
+from batchlab.records import Measurement, StateDict
+from batchlab.records import quantities as table
+from batchlab.training.data.batches import gather, length, split, stream_seed
+from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.state import RunState
+from batchlab.training.step import backward
+
+
+class Gradient(Instrument):
+    """`train/gradient_norm`: the 2-norm of the gradient of a fresh batch of the run's own size, before clipping.
+
+    The batch is drawn without replacement by a generator of the instrument's own, and passed through in micro-batches
+    as training does, in training mode, without the fp16 scale; of the examples as they are, before a task's `augment`.
+    `every` is in examples; by default it is taken at every fourth validation, as it costs a step.
+    """
+
+    quantities = table.GRADIENT
+
+    def __init__(
+        self, *, eval_every: int, batch_size: int, micro_batch_size: int, seed: int, every: int | None = None
+    ) -> None:
+        check_count("gradient.every", every)
+        self.every: int | None = every or 4 * eval_every
+        self.batch_size = batch_size
+        self.micro_batch_size = micro_batch_size
+        self._generator = torch.Generator().manual_seed(stream_seed(seed, "gradient"))
+
+    def measure(self, state: RunState) -> Iterator[Measurement]:
+        index = torch.randperm(length(state.train), generator=self._generator)[: self.batch_size]
+        gradients = batch_gradient(state, index, self.micro_batch_size)
+        yield state.measurement("train/gradient_norm", norm(list(gradients.values())).item())
+
+    def state_dict(self) -> StateDict:
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self._generator.set_state(state["generator"])
+
+
+def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dict[nn.Parameter, Tensor]:
+    """The gradient of the mean loss over the training examples at `index`, of each parameter that gets one.
+
+    As training computes it: in training mode and the run's precision, in micro-batches, before clipping; without the
+    fp16 scale, and without a trace.
+    """
+    full, ragged = divmod(len(index), micro_batch_size)
+    sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
+    with leaving_no_trace(state.model, state.device):
+        state.model.train()
+        backward(state.losses, split(gather(state.train, index), sizes))
+        gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
+    scale = state.precision.loss_scale()
+    return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients
+
+
+def norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all numbers together, 0-d."""
+    # float64: squares of a hundred million small numbers are added
+    each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
+    total: Tensor = torch.linalg.vector_norm(each)
+    return total

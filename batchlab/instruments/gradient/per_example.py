@@ -1,0 +1,119 @@
+"""The gradient of every single example of a batch."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from batchlab.errors import BadRequest
+from batchlab.instruments.gradient.unit_gradients import Scale, UnitGradients, summed_gradient
+from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.task import Batch
+from batchlab.training.data.batches import length, rebuilt, slices, tensors
+from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.losses import Losses
+from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.state import RunState
+
+CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once, at least
+FREE_SHARE = 1 / 8  # of what a GPU has free; vmap makes as much again beside what is counted
+ADVICE = "use instruments.noise_scale.method=micro_batches"
+
+
+def per_example_norms(
+    losses: Losses, batch: Batch, parameters: Sequence[Tensor], scales: Sequence[Scale], *, chunk: int
+) -> Tensor:
+    """`UnitGradients.squared_norms` with the examples as units, `chunk` of them in memory at once."""
+    units = UnitGradients(scales)
+    for piece in slices(batch, chunk):
+        units.add(*per_example_gradients(losses, piece, parameters))
+    return units.squared_norms()
+
+
+def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
+    """The gradient of each example's summed loss, (examples, *the parameter's shape) for each parameter, and the terms
+    of one example.
+
+    By `torch.func`: each example is passed through alone, as a batch of one, with its own dropout. BadRequest where
+    the model or the loss cannot be passed through so.
+    """
+    names = {id(p): name for name, p in losses.model.named_parameters()}
+    trained = {names[id(p)]: p.detach() for p in parameters}
+    terms: list[int] = []
+
+    def summed(trained: dict[str, Tensor], example: Batch) -> Tensor:
+        one = rebuilt(example, [t.unsqueeze(0) for t in tensors(example)])
+        own = losses.at(trained, one)
+        terms.append(own.numel())
+        return own.sum()
+
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no rule for it
+            gradients = vmap(grad(summed), in_dims=(None, 0), randomness="different")(trained, batch)
+    except Exception as error:  # of many kinds: control flow on values, a missing rule, shapes made for a batch
+        if is_out_of_memory(error):
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
+        raise BadRequest(
+            f"torch.func cannot take this model's gradients example by example ({reason}): {ADVICE}"
+        ) from error
+    if losses.task.count(batch) != length(batch) * terms[0]:
+        raise BadRequest(
+            f"the examples of this task hold different numbers of terms, which per-example gradients cannot: {ADVICE}"
+        )
+    return [gradients[names[id(p)]] for p in parameters], terms[0]
+
+
+def freeze_statistics(model: nn.Module) -> None:
+    """Lets BatchNorm and its like use their running statistics: on the batch's own no example has a gradient of its
+    own. To be undone by `leaving_no_trace`."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+
+
+def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> None:
+    """BadRequest where an example's gradient depends on the examples beside it, as with a contrastive loss or a
+    BatchNorm without running statistics: taken alone it would be another, and the noise scale a wrong number.
+
+    Dropout is left out of the comparison; a model that is random beyond it cannot be compared and is believed.
+    """
+    model = losses.model
+    with leaving_no_trace(model, losses.precision.device):
+        model.train()
+        freeze_statistics(model)
+        for module in model.modules():
+            if isinstance(module, nn.modules.dropout._DropoutNd):
+                module.eval()
+        together, again = (_flat(summed_gradient(losses, batch, parameters)[0]) for _ in range(2))
+        each = per_example_gradients(losses, batch, parameters)[0]
+        alone = _flat([g.sum(0) for g in each])
+        # Of the examples' lengths, not of the batch's: where they cancel, that is rounding alone.
+        tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()
+        is_random = (together - again).norm() > tolerance
+        if not is_random and (together - alone).norm() > tolerance:
+            raise BadRequest(
+                "an example's gradient depends on the other examples of its batch here (a loss or a layer that sees "
+                f"them all?), so no example has one of its own: {ADVICE}"
+            )
+
+
+def examples_at_once(state: RunState, two: Batch) -> int:
+    """How many examples' gradients and activations fit in the memory for them, at least 1; `two` is a batch to try.
+
+    That is `CHUNK_BYTES`, or on a GPU a share of what is free: of a large model one example at a time would leave it
+    idle between the launches of thousands of passes. A power of two, so that a little more or less that is free, as in
+    a run that is resumed, does not cut the batch otherwise: dropout would draw other numbers.
+    """
+    weights = sum(p.nbytes for p in state.model.parameters() if p.requires_grad)
+    with sdpa_kernel(SDPBackend.MATH):
+        activations = saved_for_backward_bytes(state, two) // length(two)
+    share = int((state.device.free_bytes() or 0) * FREE_SHARE)
+    room: int = max(CHUNK_BYTES, 2 ** share.bit_length() // 2)
+    return max(1, room // (weights + activations))
+
+
+def _flat(gradients: Sequence[Tensor]) -> Tensor:
+    return torch.cat([g.flatten().double() for g in gradients])

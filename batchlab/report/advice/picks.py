@@ -1,0 +1,94 @@
+"""Which batch size is best at one thing, and which others cannot be told from it."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.records.quantities import VALIDATION_LOSS
+from batchlab.report.fits.costs import TimeToTarget
+from batchlab.report.fits.fits import GroupFits
+from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.groups import column, over_seeds
+from batchlab.report.tables.study import Study
+from batchlab.science.statistics.uncertainty import Interval
+
+
+@dataclass(frozen=True)
+class Pick:
+    """One batch size, chosen for one thing."""
+
+    batch_size: int
+    value: Interval  # of what it was chosen for, over seeds
+    as_good: tuple[int, ...]  # other batch sizes that cannot be told from it
+
+
+def shown_runs(study: Study, main: GroupFits) -> dict[int, pd.DataFrame]:
+    """The completed runs of each batch size at the rate it is shown at."""
+    shown = runs_at_rates(study, main)
+    done = {size: shown[size][shown[size]["status"] == "completed"] for size, _ in main.rates}
+    return {size: runs for size, runs in done.items() if len(runs)}
+
+
+def runs_at_rates(study: Study, main: GroupFits) -> dict[int, pd.DataFrame]:
+    """The runs of each batch size at the rate it is shown at, however they ended; all of a size that has none."""
+    runs = study.runs.loc[list(main.runs)]
+    # A run without a rate of its own is grouped by the one after scaling.
+    rate = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
+    rates = dict(main.rates)
+    chosen = {}
+    for size in main.batch_sizes:
+        of_it = runs["batch_size"] == size
+        chosen[size] = runs[of_it & (rate == rates[size])] if size in rates else runs[of_it]
+    return chosen
+
+
+def fastest_of(main: GroupFits) -> Pick | None:
+    times = main.time_to_target
+    if not isinstance(times, TimeToTarget):
+        return None
+    return Pick(times.fastest, dict(times.sizes)[times.fastest], times.as_fast)
+
+
+def cheapest_of(main: GroupFits) -> Pick | None:
+    if not isinstance(main.to_target, ToTarget):
+        return None
+    return _least({s.batch_size: s.examples for s in main.to_target.sizes if s.examples is not None})
+
+
+def best_loss_of(study: Study, main: GroupFits, rates: Mapping[int, pd.DataFrame]) -> Pick | None:
+    """None where runs end at the target: all of them then end with about the same loss."""
+    runs = study.runs.loc[list(main.runs)]
+    if "stop_at_target" in runs and runs["stop_at_target"].eq(True).any():
+        return None
+    losses = {
+        size: column(of_it, VALIDATION_LOSS.best).fillna(column(of_it, VALIDATION_LOSS.final))
+        for size, of_it in rates.items()
+    }
+    by_size = {size: mean for size, values in losses.items() if (mean := over_seeds(values))}
+    return _least(by_size)
+
+
+def quickest_of(main: GroupFits, loss: Pick | None) -> Pick | None:
+    """Of the sizes whose loss cannot be told from the best, the one that trained soonest; the best where no time is."""
+    if loss is None or isinstance(main.pareto, str) or loss.value.low is None:
+        return loss
+    seconds = {choice.batch_size: choice.seconds for choice in main.pareto if not math.isnan(choice.seconds)}
+    alike = [size for size in (loss.batch_size, *loss.as_good) if size in seconds]
+    return Pick(min(alike, key=lambda size: seconds[size]), loss.value, ()) if alike else loss
+
+
+def _least(by_size: Mapping[int, Interval]) -> Pick | None:
+    if not by_size:
+        return None
+    best = min(by_size, key=lambda size: by_size[size].value)
+    other = tuple(size for size in by_size if size != best and _overlap(by_size[size], by_size[best]))
+    return Pick(best, by_size[best], other)
+
+
+def _overlap(first: Interval, second: Interval) -> bool:
+    """Whether two cannot be told apart; without intervals they cannot."""
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return True
+    return first.low <= second.high and second.low <= first.high

@@ -1,0 +1,148 @@
+"""Which batch size to use, in one paragraph that can be acted on, and how sure that is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.printable import counted, printable
+from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
+from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
+from batchlab.report.claims.claim import Claim
+from batchlab.report.fits.fits import Fits, GroupFits
+from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.command import command_of
+from batchlab.report.tables.found import Search, searches, settings
+from batchlab.report.tables.groups import column, device_models
+from batchlab.report.tables.study import Study
+from batchlab.science.statistics.uncertainty import Interval
+from batchlab.science.statistics.verdicts import Verdict
+
+FEW = 3  # seeds: below this an interval is too wide to choose by, or there is none
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What to do, how sure that is, and the command that does it; the picks are None where the study cannot say."""
+
+    text: str
+    sure: str
+    command: str  # one more run of it, with a seed that the study has not seen; empty where nothing is recommended
+    but: str = ""  # of `sure` what speaks most against taking it as it is: one seed, a rate at the grid's edge
+    batch_size: int | None = None
+    lr: float | None = None  # peak rate, after scaling
+    fastest: Pick | None = None  # seconds of training to the target
+    cheapest: Pick | None = None  # examples to the target
+    best_loss: Pick | None = None  # best validation loss, at equal examples
+    critical: Interval | None = None  # B_crit, examples
+    largest_fit: int | None = None  # micro-batch, from `batchlab find`
+
+
+def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendation:
+    """The batch size that is fastest to the target; with none, of those of the best validation loss the fastest.
+
+    All of it is of the group with the most batch sizes, and says so where there are others.
+    """
+    main = fits.main
+    if main is None:
+        return Recommendation("No batch size can be recommended: the study has no runs.", _damaged(study), "")
+    rates = shown_runs(study, main)
+    if not rates:
+        return Recommendation(_nothing(main), _sure(study, fits, main, claims), "")
+    fastest, cheapest = fastest_of(main), cheapest_of(main)
+    loss = best_loss_of(study, main, rates)
+    chosen = fastest or cheapest or quickest_of(main, loss)
+    if chosen is None:
+        text = (
+            f"No batch size can be recommended{of_group(main)}: no run that was completed measured a validation loss."
+        )
+        return Recommendation(text, _sure(study, fits, main, claims), "")
+    size = chosen.batch_size
+    runs = rates[size]
+    lr = float(column(runs, "lr_scaled").fillna(column(runs, "lr")).iloc[0])
+    damaged: list[str] = []
+    fit = _search(study, runs, searches(study.folder, damaged))
+    sentences = [
+        use(main, size, lr, fastest, cheapest, loss),
+        *got_worse(runs),
+        *other_picks(main, size, fastest, cheapest, loss),
+        *critical(main),
+        *fit_sentences(main, fit),
+        limits(main, size, fit),
+    ]
+    bend = main.to_target.critical if isinstance(main.to_target, ToTarget) else None
+    return Recommendation(
+        text=" ".join(sentences),
+        sure=" ".join([_sure(study, fits, main, claims, size), *damaged]),
+        command=command_of(study, runs),
+        but=" ".join(filter(None, [_few_seeds(main), _at_edge(main, size)])),
+        batch_size=size,
+        lr=lr,
+        fastest=fastest,
+        cheapest=cheapest,
+        best_loss=loss,
+        critical=bend.batch_size if bend else None,
+        largest_fit=fit.largest if fit else None,
+    )
+
+
+def _search(study: Study, runs: pd.DataFrame, found: Sequence[Search]) -> Search | None:
+    """The last search of runs like these that came to a size; else the last of them."""
+    asked = study.asked.loc[runs.index[0]].to_dict() if runs.index[0] in study.asked.index else {}
+    here, model = settings(asked), device_models(runs).iloc[0]
+    alike = [search for search in found if search.settings == here]
+    like = [search for search in alike if not (model and search.device_model) or search.device_model == model]
+    return next((search for search in reversed(like) if search.largest), like[-1] if like else None)
+
+
+def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], size: int | None = None) -> str:
+    """How sure it is: what it rests on, and what was not tested."""
+    seeds = len(main.seeds)
+    sizes = counted(len(main.batch_sizes), "batch size")
+    parts = [f"It rests on {counted(seeds, 'seed')} and {sizes}, the rate {printable(main.rate)}."]
+    parts.append(_few_seeds(main) or "In brackets are 95% intervals over seeds.")
+    if size is not None and (edge := _at_edge(main, size)):
+        parts.append(edge)
+    elif main.rate.startswith(("fixed", "scaled")):
+        parts.append("The rate was not tuned at each size: another may be best where each has its best rate.")
+    ended = Counter(status for _, status, count in main.ended for _ in range(count))
+    if bad := [f"{n} {printable(status)}" for status, n in ended.items() if status != "completed"]:
+        parts.append(f"Of its {len(main.runs)} runs {listed(bad)}.")
+    if others := len(fits.groups) - 1:
+        parts.append(
+            f"{counted(others, 'other group')} of runs, with other settings, is not in it."
+            if others == 1
+            else f"{others} other groups of runs, with other settings, are not in it."
+        )
+    if untested := [claim.id for claim in claims if claim.verdict is Verdict.NOT_TESTED]:
+        parts.append(f"Not tested: {listed(map(printable, untested))}.")
+    parts.append("Another model, data set or device may well have another answer.")
+    return " ".join(filter(None, [*parts, _damaged(study)]))
+
+
+def _few_seeds(main: GroupFits) -> str:
+    seeds = len(main.seeds)
+    if seeds < 2:
+        return "One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4."
+    return "Two seeds give intervals too wide to choose by: run seed=0,1,2,3,4." if seeds < FEW else ""
+
+
+def _at_edge(main: GroupFits, size: int) -> str:
+    tuned = [] if isinstance(main.to_target, str) else [s for s in main.to_target.sizes if s.reached]
+    played = [] if isinstance(main.tournament, str) else main.tournament.best
+    # As in `fits`: where the way to the target was tuned, that is the rate it is shown at.
+    edges = {best.batch_size: best.at_edge for best in played} | {s.batch_size: s.at_edge for s in tuned}
+    if not edges.get(size):
+        return ""
+    return "Its rate is the smallest or largest that was tried there: a better one may lie beyond."
+
+
+def _nothing(main: GroupFits) -> str:
+    ended = Counter(status for _, status, count in main.ended for _ in range(count))
+    told = listed(f"{count} {printable(status)}" for status, count in ended.items())
+    return f"No batch size can be recommended{of_group(main)}: no run was completed ({told})."
+
+
+def _damaged(study: Study) -> str:
+    return f"{counted(len(study.damaged), 'thing')} could not be read." if study.damaged else ""

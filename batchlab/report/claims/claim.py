@@ -1,0 +1,31 @@
+"""What the report says of one statement about batch size, and the comparisons it rests on."""
+
+from dataclasses import dataclass
+
+from batchlab.science.statistics.verdicts import Effect, Verdict
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One comparison, and what makes it fair or not."""
+
+    what: str  # "log training seconds per epoch: slope on log batch size"
+    held_equal: str  # "equal examples", "equal steps", "equal time", "matched loss", "same weights", "nothing to hold"
+    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    effect: Effect
+    unit: str
+    seeds: int
+    runs: tuple[str, ...]  # run ids it rests on
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, its verdict, and why."""
+
+    id: str
+    statement: str
+    verdict: Verdict
+    evidence: tuple[Evidence, ...]
+    why: str  # one sentence: what decided it, or what is missing
+    command: str  # for `not tested`: the exact command that would test it; empty else
+    seeds_needed: int | None  # for the effect seen, at 80% power; None where that cannot be said

@@ -1,0 +1,1 @@
+"""A study beside another one, and beside what others published."""

@@ -1,0 +1,1 @@
+"""What a study says in numbers before any claim is judged."""

@@ -1,0 +1,178 @@
+"""What a batch size costs: seconds, bytes, and the choices that nothing beats."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED, VALIDATION_LOSS
+from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.groups import LARGEST, Group, alone, by, column, flag, over_seeds
+from batchlab.science.scaling.critical_batch import best_batch_for_time
+from batchlab.science.scaling.knee import Knee, throughput_knee
+from batchlab.science.statistics.line import Line, fit_line
+from batchlab.science.statistics.pareto import pareto_front
+from batchlab.science.statistics.uncertainty import Interval
+
+RAN = ("completed", "diverged")  # a run that diverged was as fast as any
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One number at each size, means over its runs."""
+
+    name: str  # the measurement
+    sizes: tuple[tuple[int, Interval], ...]
+    line: Line | None  # through them; None where there is one size
+    shared: int  # runs left out, for they shared the machine
+    runs: tuple[str, ...]
+    elsewhere: int = 0  # runs left out, for they were made on another model of device than most
+
+
+@dataclass(frozen=True)
+class TimeToTarget:
+    """T(B) = S(B) t(B), and where it is least."""
+
+    sizes: tuple[tuple[int, Interval], ...]  # measured seconds to the target
+    modelled: tuple[tuple[int, float], ...]  # (S_min + E_min/B)(a + bB) at the same and the group's other sizes
+    fastest: int  # of the sizes measured
+    as_fast: tuple[int, ...]  # those whose intervals overlap the fastest's: they cannot be told from it
+    best: Interval | None  # sqrt(B_crit a / b), in examples; None where a fit is missing or shows no such size
+    within: bool  # `best` lies among the sizes measured
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One batch size at its best rate, with what it costs; less is better in all four."""
+
+    batch_size: int
+    lr: float
+    seconds: float  # of training: to the target where all of them reached it, else to the end
+    device_seconds: float  # times the devices, which is one
+    memory_bytes: float
+    val_loss: float  # best of the run, mean over seeds
+    on_front: bool  # no other choice is as good in all and better in one
+    runs: tuple[str, ...]
+
+
+def seconds_per_step(group: Group) -> Measured | str:
+    """t(B) = a + b B: `per_unit` are seconds that an example adds, `at_zero` what a step costs without any."""
+    runs = group.runs[group.runs["status"].isin(RAN)]
+    seconds = column(runs, STEP_TIME.final)
+    # Of a run too short for a window of its own; the clock of training says the same, the first steps included.
+    seconds = seconds.fillna(column(runs, "train_seconds") / column(runs, "steps"))
+    return _measured(STEP_TIME.name, runs, "batch_size", seconds, relative=True)
+
+
+def examples_per_second(group: Group) -> Measured | str:
+    """Speed at each batch size; it lies on no line."""
+    runs = group.runs[group.runs["status"].isin(RAN)]
+    speed = column(runs, TRAINING_SPEED.final)
+    speed = speed.fillna(column(runs, "examples") / column(runs, "train_seconds"))
+    return _measured(TRAINING_SPEED.name, runs, "batch_size", speed, relative=None)
+
+
+def peak_bytes(group: Group) -> Measured | str:
+    """m(B) = m0 + m1 B, B here being the largest micro-batch: more than one forward pass at a time is never held."""
+    runs = group.runs[group.runs["status"].isin(RAN)]
+    name = peak_name(runs)
+    if name is None:
+        return "no run measured its memory"
+    return _measured(name, runs, "micro_batch_size", column(runs, f"final.{name}"), relative=False)
+
+
+def peak_name(runs: pd.DataFrame) -> str | None:
+    """The kind of peak that compares most of the runs, the newest kind first: two kinds are never in one comparison."""
+    counts = {peak.name: int(column(runs, peak.final).notna().sum()) for peak in PEAKS}
+    most = max(counts, key=lambda name: counts[name])  # the first of those that are equal
+    return most if counts[most] else None
+
+
+def knee(speeds: Measured) -> Knee | str:
+    """The smallest batch size within 10% of the best speed."""
+    if len(speeds.sizes) < 2:
+        return "one batch size has no knee"
+    return throughput_knee(dict(speeds.sizes))
+
+
+def busy_shares(runs: pd.DataFrame) -> dict[int, float]:
+    """The share of time that the GPU is busy at each batch size, mean over runs; empty where none measured it."""
+    known = runs.assign(share=column(runs, BUSY.final))
+    known = known[known["share"].between(0, 1)]
+    return {int(size): float(of_it["share"].mean()) for size, of_it in by(known, "batch_size").items()}
+
+
+def time_to_target(target: ToTarget, per_step: Measured | str) -> TimeToTarget | str:
+    """T(B) as it was measured, and the B at which the two fits put its least."""
+    measured = tuple((size.batch_size, size.seconds) for size in target.sizes if size.seconds is not None)
+    if not measured:
+        return "no batch size reached the target with the machine to itself"
+    fastest, least = min(measured, key=lambda entry: entry[1].value)
+    as_fast = tuple(size for size, seconds in measured if size != fastest and _overlap(seconds, least))
+    line = per_step.line if isinstance(per_step, Measured) else None
+    modelled: tuple[tuple[int, float], ...] = ()
+    best = None
+    if line is not None and target.critical is not None:
+        steps, examples = target.critical.steps_min.value, target.critical.examples_min.value
+        modelled = tuple(
+            (size.batch_size, (steps + examples / size.batch_size) * line.at(size.batch_size)) for size in target.sizes
+        )
+        critical = target.critical.batch_size
+        if line.at_zero.value > 0 and line.per_unit.value > 0 and 0 < critical.value < math.inf:
+            best = best_batch_for_time(critical, line.at_zero, line.per_unit)
+    sizes = [size.batch_size for size in target.sizes]
+    within = best is not None and min(sizes) <= best.value <= max(sizes)
+    return TimeToTarget(measured, modelled, fastest, as_fast, best, within)
+
+
+def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tuple[Choice, ...] | str:
+    """Every batch size at its rate of `rates`, and which of them nothing beats; shared machines do not compare."""
+    reached = {size.batch_size: size.seconds for size in target.sizes} if target else {}
+    to_the_target = bool(reached) and all(reached.get(size) is not None for size in rates)
+    table = []
+    peak = peak_name(group.runs)
+    for size, lr in rates.items():
+        runs = group.runs[(group.runs["batch_size"] == size) & (group.runs["lr"] == lr)]
+        runs = alone(runs[runs["status"] == "completed"])
+        peaks = None if peak is None else column(runs, f"final.{peak}")
+        seconds = column(runs, "target.train_seconds" if to_the_target else "train_seconds").mean()
+        loss = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final)).mean()
+        costs = (float(seconds), float(seconds), math.nan if peaks is None else float(peaks.mean()), float(loss))
+        if len(runs) and not all(map(math.isnan, costs)):
+            table.append((size, lr, costs, tuple(map(str, runs.index))))
+    if len(table) < 2:
+        return "fewer than two batch sizes finished with the machine to themselves"
+    # A cost that was not measured for all is left out for all.
+    known = [i for i in range(4) if not any(math.isnan(costs[i]) for _, _, costs, _ in table)]
+    front = pareto_front([[costs[i] for i in known] for _, _, costs, _ in table])
+    return tuple(Choice(size, lr, *costs, on, runs) for (size, lr, costs, runs), on in zip(table, front, strict=True))
+
+
+def _measured(
+    name: str, runs: pd.DataFrame, size: str, values: "pd.Series[float]", *, relative: bool | None
+) -> Measured | str:
+    """Means over the runs at each size, and the line through them (`relative` is None: none is wanted)."""
+    known = runs.assign(value=values, **{size: column(runs, size)})
+    known = known[(known["value"] > 1 / LARGEST) & (known["value"] < LARGEST) & known[size].between(1, LARGEST)]
+    quiet = alone(known)
+    if quiet.empty:
+        shared = "every run that measured it shared the machine: run them alone, with jobs=1 and --force"
+        return shared if len(known) else f"no run measured {name}"
+    sizes = []
+    for at, of_size in by(quiet, size).items():
+        mean = over_seeds(of_size["value"])
+        assert mean is not None  # the values are finite
+        sizes.append((int(at), mean))
+    line = None
+    if relative is not None and len(sizes) >= 2:
+        line = fit_line([at for at, _ in sizes], [mean.value for _, mean in sizes], relative=relative)
+    shared_by = int(flag(known, "shared_machine").sum())
+    elsewhere = len(known) - len(quiet) - shared_by
+    return Measured(name, tuple(sizes), line, shared_by, tuple(map(str, quiet.index)), elsewhere)
+
+
+def _overlap(first: Interval, second: Interval) -> bool:
+    """Whether two estimates cannot be told apart; without intervals they can not either."""
+    if first.low is None or first.high is None or second.low is None or second.high is None:
+        return True
+    return first.low <= second.high and second.low <= first.high

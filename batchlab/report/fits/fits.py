@@ -1,0 +1,105 @@
+"""Everything that a study says in numbers before any claim is judged, group by group.
+
+A part is a value of its own type, or the sentence that says why the study cannot tell.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from batchlab.report.fits.budgets import Budget, budgets
+from batchlab.report.fits.costs import (
+    Choice,
+    Measured,
+    TimeToTarget,
+    busy_shares,
+    examples_per_second,
+    knee,
+    pareto,
+    peak_bytes,
+    seconds_per_step,
+    time_to_target,
+)
+from batchlab.report.fits.to_target import ToTarget, to_target
+from batchlab.report.fits.tournament import Tournament, best_rates, rates_tried, tournament
+from batchlab.report.tables.groups import Group, alone, groups
+from batchlab.report.tables.noise import NoiseScale, noise_scales, resolved
+from batchlab.report.tables.study import Study
+from batchlab.science.scaling.knee import Knee
+
+
+@dataclass(frozen=True)
+class GroupFits:
+    """What the runs say that differ in nothing but batch size, seed and rate."""
+
+    name: str  # the knobs that tell it from the study's other groups; "" where it is the only one
+    batch_sizes: tuple[int, ...]
+    seeds: tuple[int, ...]
+    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    runs: tuple[str, ...]
+    ended: tuple[tuple[int, str, int], ...]  # batch size, status, runs
+    rates: tuple[tuple[int, float], ...]  # batch size and the rate, as asked, at which it is shown: its best
+    to_target: ToTarget | str  # S(B), E(B), B_crit
+    seconds_per_step: Measured | str  # t(B) = a + b B
+    examples_per_second: Measured | str
+    knee: Knee | str
+    busy: tuple[tuple[int, float], ...]  # batch size and the share of time that the GPU is busy, where it is known
+    peak_bytes: Measured | str  # m(B) = m0 + m1 B over micro-batches
+    time_to_target: TimeToTarget | str  # T(B)
+    pareto: tuple[Choice, ...] | str
+    tournament: Tournament | str
+    budgets: tuple[Budget, ...] | str
+    noise_scales: tuple[NoiseScale, ...] | str
+
+
+@dataclass(frozen=True)
+class Fits:
+    """A study's groups, those with the most batch sizes first; none where it has no runs."""
+
+    groups: tuple[GroupFits, ...]
+
+    @property
+    def main(self) -> GroupFits | None:
+        """The group with the most batch sizes, then runs: what is shown where there is place for one."""
+        return self.groups[0] if self.groups else None
+
+    def of_most(self, runs: Collection[str]) -> "Fits":
+        """The same, the group with most of `runs` first."""
+        asked = set(runs)
+        return Fits(tuple(sorted(self.groups, key=lambda group: -len(asked.intersection(group.runs)))))
+
+
+def fits(study: Study) -> Fits:
+    """All that the study's numbers say, or why they do not; never fails for what a run came to."""
+    return Fits(tuple(_of_group(study, group) for group in groups(study)))
+
+
+def _of_group(study: Study, group: Group) -> GroupFits:
+    target = to_target(group)
+    per_step, speed = seconds_per_step(group), examples_per_second(group)
+    tried = rates_tried(group)
+    rates = best_rates(tried)
+    if isinstance(target, ToTarget):
+        # Where the way to the target was tuned, that is what the other costs stand beside.
+        rates |= {size.batch_size: size.lr for size in target.sizes if size.reached}
+    scales = noise_scales(study, group)
+    ended = group.runs.groupby(["batch_size", "status"]).size().reset_index(name="runs")
+    return GroupFits(
+        name=group.name,
+        batch_sizes=group.batch_sizes,
+        seeds=tuple(sorted({int(seed) for seed in group.runs["seed"]})),
+        rate=group.rate,
+        runs=tuple(map(str, group.runs.index)),
+        ended=tuple((int(size), str(status), int(count)) for size, status, count in ended.itertuples(index=False)),
+        rates=tuple(rates.items()),
+        to_target=target,
+        seconds_per_step=per_step,
+        examples_per_second=speed,
+        knee=knee(speed) if isinstance(speed, Measured) else speed,
+        busy=tuple(busy_shares(alone(group.runs)).items()),
+        peak_bytes=peak_bytes(group),
+        time_to_target=time_to_target(target, per_step) if isinstance(target, ToTarget) else target,
+        pareto=pareto(group, rates, target if isinstance(target, ToTarget) else None),
+        tournament=tournament(group, tried, None if isinstance(scales, str) else resolved(scales)),
+        budgets=budgets(study, group, rates),
+        noise_scales=scales,
+    )

@@ -1,0 +1,1 @@
+"""A report as words and pages: terminal, Markdown, HTML, JSON."""

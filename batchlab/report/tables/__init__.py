@@ -1,0 +1,1 @@
+"""A study as tables: its runs, what may be compared among them, and what others published."""

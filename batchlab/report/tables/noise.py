@@ -1,0 +1,81 @@
+"""The noise scale that the runs of a group measured while they trained."""
+
+import math
+from dataclasses import dataclass
+
+import pandas as pd
+
+from batchlab.records.quantities import NOISE, SIGNAL
+from batchlab.report.tables.groups import Group, column
+from batchlab.report.tables.study import Study, each_run
+from batchlab.science.scaling.noise_over_training import over_training
+from batchlab.science.statistics.fieller import ratio_interval
+from batchlab.science.statistics.uncertainty import Interval
+
+
+@dataclass(frozen=True)
+class NoiseScale:
+    """B_simple over the whole of one run's training: sum of tr(Sigma) over sum of |G|^2."""
+
+    batch_size: int
+    run: str
+    examples: Interval  # infinite where the noise hides the gradient
+
+
+def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
+    """One for each completed run that measured it, by batch size; or why there is none."""
+    completed = group.runs[group.runs["status"] == "completed"]
+    taken = study.measurements[study.measurements["run_id"].isin(completed.index)]
+    noises, sizes = dict(each_run(taken, NOISE.name)), column(completed, "batch_size")
+    found = []
+    for run, signal in each_run(taken, SIGNAL.name):
+        signals, noise = _parts(signal), _parts(noises.get(run, signal.iloc[:0]))
+        both = [at for at in signals if at in noise]
+        if both:
+            scale = over_training([signals[at] for at in both], [noise[at] for at in both])
+            found.append(NoiseScale(int(sizes[run]), run, scale))
+    if not found:
+        return "no run measured its noise scale: instruments=full does"
+    return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
+
+
+def at_the_start(study: Study, runs: pd.DataFrame) -> Interval | None:
+    """B_simple where `runs` began: the mean of tr(Sigma) over seeds, divided by that of |G|^2; Fieller's interval.
+
+    Runs of one seed begin with the same weights whatever their batch size, and are one value. Of one seed alone the
+    interval is that over its draws. None where none measured it.
+    """
+    taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
+    noises = {run: _parts(curve.iloc[:1]) for run, curve in each_run(taken, NOISE.name)}
+    pairs: dict[int, tuple[Interval, Interval]] = {}  # by seed
+    for run, curve in each_run(taken, SIGNAL.name):
+        for at, signal in _parts(curve.iloc[:1]).items():
+            if noise := noises.get(run, {}).get(at):
+                pairs.setdefault(int(runs["seed"][run]), (signal, noise))
+    if not pairs:
+        return None
+    if len(pairs) == 1:
+        signal, noise = next(iter(pairs.values()))
+        return over_training([signal], [noise])
+    above, below = [noise.value for _, noise in pairs.values()], [signal.value for signal, _ in pairs.values()]
+    low, high = ratio_interval(above, below)
+    value = max(0.0, sum(above) / sum(below)) if math.isfinite(high) else high
+    return Interval(value, low, high, len(pairs))
+
+
+def resolved(scales: tuple[NoiseScale, ...]) -> float | None:
+    """One number for the rules that need one: the geometric mean of those that are resolved; None where none is."""
+    values = [scale.examples.value for scale in scales if 0 < scale.examples.value < math.inf]
+    return math.exp(sum(map(math.log, values)) / len(values)) if values else None
+
+
+def _parts(curve: pd.DataFrame) -> dict[float, Interval]:
+    """What is finite of a curve, by the examples at which it was measured."""
+    parts = {}
+    columns = (curve[name].tolist() for name in ("examples", "value", "low", "high", "n"))
+    for at, value, low, high, n in zip(*columns, strict=True):
+        if math.isfinite(value):
+            bounded = math.isfinite(low) and math.isfinite(high)
+            count = 0 if math.isnan(n) else int(n)
+            parts[at] = Interval(value, low if bounded else None, high if bounded else None, count)
+    return parts

@@ -1,0 +1,239 @@
+"""The largest micro-batch that fits: predicted from small probes, closed in on, and run twice.
+
+Pure: what a probe is, is the caller's. Sizes are tried on a fixed grid, so that two searches that meet the same limit
+end at the same size: every size up to 63, then those with six significant bits, 1.6 to 3.1% apart (64, 66, ... 126,
+128, 132, ...).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from batchlab.science.memory.memory_model import MemoryModel, Prediction, fit
+from batchlab.science.statistics.uncertainty import Interval, median_interval
+
+SIGNIFICANT_BITS = 6
+FIRST = 2  # examples of the first probe: BatchNorm cannot train on one
+GROWTH = 8  # each small probe is so many times the one before,
+REACH = 16  # until the line through them meets the limit within so many times the last
+
+
+class Outcome(StrEnum):
+    """What a probe came to."""
+
+    FITS = "fits"
+    OOM = "oom"
+    RETRIES = "retries"  # it ran, after the allocator had emptied its cache to find room: at the limit, and slow
+    KERNEL_LIMIT = "kernel_limit"  # too large for a kernel, whatever the memory
+    UNCLEAR = "unclear"  # a library found no way to compute: for want of memory, where a smaller size works
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One micro-batch tried: three steps or more and a validation of `size` examples."""
+
+    size: int
+    outcome: Outcome
+    accumulate: int = 1
+    phase: str = ""  # in which it ended, where it did not fit
+    reason: str = ""
+    allowed_bytes: int | None = None  # what it could use: the limit less the headroom
+    peak_bytes: int | None = None
+    peaks: dict[str, int] | None = None  # each kind of memory that was counted
+    step_seconds: tuple[float, ...] = ()  # of the steps after the first
+    busy_share: float | None = None  # of the time that the GPU is busy with the passes; None: not known, or a CPU
+    n_train: int | None = None  # examples in the data; where they are fewer than a batch, they are repeated
+    n_val: int | None = None
+    shared_machine: bool = False
+
+    @property
+    def fits(self) -> bool:
+        """Whether it ran whole, with headroom, and without a retry of the allocator."""
+        return self.outcome is Outcome.FITS
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search came to."""
+
+    probes: tuple[Probe, ...]
+    largest: int | None  # ran twice, each time whole; None: nothing did
+    larger: Probe | None  # the next size that did not; None: the bound of the search was reached
+    predicted: Prediction | None  # from the small probes alone; None: they told nothing
+    predicted_from: tuple[int, ...]
+    fault: Probe | None  # what ended the search, and was neither memory nor a kernel's limit
+
+    @property
+    def error(self) -> float | None:
+        """The prediction over what was found, less 1; None where there is one of them only, or a bound came first."""
+        if self.predicted is None or not self.largest or self.larger is None:
+            return None
+        return self.predicted.size / self.largest - 1
+
+    @property
+    def unsteady(self) -> tuple[int, ...]:
+        """Sizes that fitted at one time and not at another."""
+        fitted = {probe.size for probe in self.probes if probe.fits}
+        return tuple(sorted(fitted & {probe.size for probe in self.probes if not probe.fits}))
+
+
+def out_of_order(probes: Sequence[Probe]) -> tuple[int, ...]:
+    """Sizes that never fitted although a larger one did: memory does not rise steadily."""
+    fitted = {probe.size for probe in probes if probe.fits}
+    not_fitted = {probe.size for probe in probes if not probe.fits and probe.outcome is not Outcome.FAILED}
+    return tuple(sorted(size for size in not_fitted - fitted if size < max(fitted, default=0)))
+
+
+def size_at(index: int) -> int:
+    """The size at a place on the grid; 0 at 0, where nothing fits."""
+    half = 1 << (SIGNIFICANT_BITS - 1)
+    if index < 2 * half:
+        return index
+    shift, mantissa = divmod(index - half, half)
+    return (half + mantissa) << shift
+
+
+def index_of(size: int) -> int:
+    """The place of the largest size on the grid that is not above `size`."""
+    shift = max(0, size.bit_length() - SIGNIFICANT_BITS)
+    return (shift << (SIGNIFICANT_BITS - 1)) + (size >> shift)
+
+
+def line_through(probes: Sequence[Probe]) -> MemoryModel | None:
+    """The memory model of the probes that fitted; None where they are of fewer than two sizes."""
+    known = [(p.size, p.peak_bytes) for p in probes if p.fits and p.peak_bytes is not None]
+    if len({size for size, _ in known}) < 2:
+        return None
+    return fit([size for size, _ in known], [peak for _, peak in known])
+
+
+def largest_fit(
+    try_size: Callable[[int], Probe], *, at_most: int, watch: Callable[[Probe], None] = lambda probe: None
+) -> Found:
+    """The largest size on the grid, up to `at_most`, that ran twice; `watch` hears of every probe.
+
+    Small probes predict it; from the prediction the search goes on in doubling strides until a size fits and a larger
+    one does not, and halves what is between. The last size runs a second time. One that ran and then did not is never
+    given: the search steps down, in doubling strides, to one that runs twice. For an oracle that is monotone this is
+    the largest on the grid; it takes at most 2 log2(at_most) + 6 probes.
+    """
+    search = _Search(try_size, watch, index_of(at_most))
+    predicted, small = search.grow()
+    search.close_in(predicted)
+    largest = search.confirm()
+    above = [p for p in search.probes if not p.fits and p.size > (largest or 0) and p is not search.fault]
+    return Found(
+        probes=tuple(search.probes),
+        largest=largest,
+        larger=min(above, key=lambda probe: probe.size, default=None),
+        predicted=predicted,
+        predicted_from=small,
+        fault=search.fault,
+    )
+
+
+class _Search:
+    """Between `low`, the place of the largest size that ran, and `high`, that of the smallest which did not."""
+
+    def __init__(self, try_size: Callable[[int], Probe], watch: Callable[[Probe], None], top: int) -> None:
+        self.try_size, self.watch, self.top = try_size, watch, top
+        self.probes: list[Probe] = []
+        self.low, self.high = 0, top + 1
+        self.fault: Probe | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a size left to try."""
+        return self.fault is None and self.high - self.low > 1
+
+    def ask(self, index: int) -> bool:
+        """Whether the size at `index` fits; what else it came to is taken note of."""
+        probe = judged(self.try_size(size_at(index)), self.probes)
+        self.probes.append(probe)
+        self.watch(probe)
+        if probe.outcome is Outcome.FAILED:
+            self.fault = probe
+        elif probe.fits:
+            self.low = index
+        else:
+            self.high = index
+        return probe.fits
+
+    def grow(self) -> tuple[Prediction | None, tuple[int, ...]]:
+        """Small probes until the line through them meets the limit near by: what it says, and from which sizes."""
+        predicted: Prediction | None = None
+        small: tuple[int, ...] = ()
+        self.ask(min(index_of(FIRST), self.top))
+        while self.is_open and self.low and self.high > self.top:
+            size = size_at(self.low)
+            predicted, small = self._predicted(), tuple(p.size for p in self.probes)
+            if predicted is not None and predicted.size <= REACH * size:
+                break
+            self.ask(min(index_of(GROWTH * size), self.top))
+        return predicted, small if predicted is not None else ()
+
+    def close_in(self, predicted: Prediction | None) -> None:
+        """Outwards from the prediction in doubling strides until it is passed, then by halves."""
+        at = None if predicted is None else min(index_of(predicted.size), self.top)
+        halving = at is None or at >= self.high
+        went, stride, index = set(), 1, at or 0
+        while self.is_open:
+            if halving:
+                index = (self.low + self.high) // 2
+            fitted = self.ask(min(max(index, self.low + 1), self.high - 1))
+            went.add(fitted)
+            halving = halving or len(went) == 2
+            index, stride = (self.low + stride if fitted else self.high - stride), 2 * stride
+
+    def confirm(self) -> int | None:
+        """The largest size that ran twice, downwards from `low`; None where nothing did."""
+        stride = 1
+        while self.low and self.fault is None:
+            size = size_at(self.low)
+            if self._ran(size) >= 2:
+                return size
+            if not self.ask(self.low):
+                self.low, stride = (max(1, self.high - stride) if self.high > 1 else 0), 2 * stride
+        return None
+
+    def _ran(self, size: int) -> int:
+        return sum(probe.fits for probe in self.probes if probe.size == size)
+
+    def _predicted(self) -> Prediction | None:
+        line, allowed = line_through(self.probes), self.probes[-1].allowed_bytes
+        if line is None or allowed is None or line.per_example <= 0:
+            return None
+        return line.largest(allowed)
+
+
+def judged(probe: Probe, before: Sequence[Probe]) -> Probe:
+    """`probe` with what only the probes before it can tell.
+
+    A library that finds no way to compute, or a kernel that is asked for too much, is about the size only where a
+    smaller one ran. Otherwise it is a fault.
+    """
+    if probe.outcome not in (Outcome.UNCLEAR, Outcome.KERNEL_LIMIT):
+        return probe
+    if not any(other.fits and other.size < probe.size for other in before):
+        return replace(probe, outcome=Outcome.FAILED)
+    return replace(probe, outcome=Outcome.OOM) if probe.outcome is Outcome.UNCLEAR else probe
+
+
+def busy_shares(probes: Sequence[Probe]) -> dict[int, float]:
+    """The share of time that the GPU is busy at each size that fits; of two probes the later."""
+    return {probe.size: probe.busy_share for probe in probes if probe.fits and probe.busy_share is not None}
+
+
+def speeds(probes: Sequence[Probe]) -> dict[int, Interval]:
+    """Examples per second of each size that fits, by the median step after the first; of two probes the longer."""
+    found: dict[int, Interval] = {}
+    for probe in probes:
+        if not probe.fits or not probe.step_seconds:
+            continue
+        step, examples = median_interval(probe.step_seconds), probe.size * probe.accumulate
+        if probe.size not in found or step.n > found[probe.size].n:
+            low = examples / step.high if step.high else None
+            high = examples / step.low if step.low else None
+            found[probe.size] = Interval(examples / step.value, low, high, step.n)
+    return found

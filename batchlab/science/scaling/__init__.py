@@ -1,0 +1,1 @@
+"""How learning rates, steps and speed go with the batch size."""

@@ -1,0 +1,1 @@
+"""Error bars, effects and verdicts."""

@@ -1,0 +1,1 @@
+"""`batchlab find`: the search for the largest micro-batch that fits."""

@@ -1,0 +1,113 @@
+"""One search for the largest micro-batch: what is searched, what is known of it, and what is kept on the disk."""
+
+import functools
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from batchlab.config import RunConfig, to_dict
+from batchlab.config.options import SOUGHT
+from batchlab.recording import disk
+from batchlab.recording.environment import environment
+from batchlab.recording.files import now_utc, to_json
+from batchlab.recording.masking import masked, masked_overrides
+from batchlab.science.memory.largest_fit import Found, Probe, line_through
+from batchlab.science.memory.memory_model import Account
+from batchlab.science.scaling.knee import Knee
+from batchlab.sweep.identity import digest, identity, study_folder
+from batchlab.worker.probing import HEADROOM
+
+FOLDER = "find"  # of a study: a file and a log for each search, no run among them
+SCHEMA_VERSION = 1
+
+
+@dataclass
+class Search:
+    """One combination of knobs, searched for itself."""
+
+    config: RunConfig
+    label: str  # what tells it from the others; empty where there are none
+    overrides: tuple[str, ...]  # as they were typed
+    limit: int | None  # bytes; None: what is free on the CUDA device
+    limit_given: bool
+    room: int | None  # bytes that the host has for a run
+    at_most: int  # examples
+    status: str = "running"  # found, nothing fits, failed, interrupted
+    probes: list[Probe] = field(default_factory=list)
+    timings: list[Probe] = field(default_factory=list)  # of sizes that fit, for their speed
+    found: Found | None = None
+    knee: Knee | None = None
+    account: Account | None = None
+    environment: dict[str, object] = field(default_factory=environment)
+    started_at: str = field(default_factory=now_utc)
+
+    @property
+    def accumulate(self) -> int:
+        """Micro-batches per step."""
+        return len(self.config.micro_batch_sizes)
+
+    @property
+    def exact(self) -> bool:
+        """Whether the probes count what training holds, and not what the host's C library keeps for the next step.
+
+        So where the limit is of another machine; where it is this one's, a run must fit as it is.
+        """
+        return self.limit_given and self.config.device == "cpu"
+
+    @property
+    def as_runs(self) -> list[Probe]:
+        """The probes that had memory as a run has it: their speeds are a run's."""
+        return self.timings if self.exact else [*self.probes, *self.timings]
+
+    @property
+    def alone(self) -> bool:
+        """Whether those had the machine to themselves, so that their speeds may be compared."""
+        return not any(probe.shared_machine for probe in self.as_runs)
+
+    @property
+    def allowed(self) -> int | None:
+        """Bytes that a probe could use; None before one has told."""
+        return next((p.allowed_bytes for p in self.probes if p.allowed_bytes is not None), None)
+
+    @property
+    def n_train(self) -> int | None:
+        """Training examples in the data."""
+        return next((p.n_train for p in self.probes if p.n_train is not None), None)
+
+    @functools.cached_property
+    def file(self) -> Path:
+        """Where it is kept: named by what it is about, so that the same command writes the same file again."""
+        limit = self.limit if self.limit_given else None
+        what = {**identity(self.config), "memory_limit": limit, "at_most": self.at_most}
+        name = f"{self.config.precision}-x{self.accumulate}-{digest(what)}.json"
+        return study_folder(self.config) / FOLDER / name
+
+    def keep(self) -> None:
+        """Writes all that is known; StorageError where the disk refuses."""
+        config = {key: value for key, value in to_dict(self.config).items() if key not in SOUGHT}  # no meaning
+        line, found = line_through(self.probes), self.found
+        content = {
+            "schema_version": SCHEMA_VERSION,
+            "status": self.status,
+            "config": masked(config),
+            "overrides": masked_overrides(self.overrides),
+            "environment": self.environment,
+            "memory_limit_bytes": self.limit,
+            "memory_limit_given": self.limit_given,
+            "headroom": HEADROOM,
+            "at_most": self.at_most,
+            "largest": found.largest if found else None,
+            "larger": asdict(found.larger) if found and found.larger else None,
+            "predicted": asdict(found.predicted) if found and found.predicted else None,
+            "predicted_from": found.predicted_from if found else (),
+            "prediction_error": found.error if found else None,
+            "unsteady": found.unsteady if found else (),
+            "memory_model_bytes": asdict(line) if line else None,
+            "account_bytes": asdict(self.account) if self.account else None,
+            "knee": asdict(self.knee) if self.knee else None,
+            "exact": self.exact,
+            "probes": [asdict(probe) for probe in self.probes],
+            "timings": [asdict(probe) for probe in self.timings],
+            "started_at": self.started_at,
+            "written_at": now_utc(),
+        }
+        disk.write_atomically(self.file, to_json(content, indent=2) + "\n")

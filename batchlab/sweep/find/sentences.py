@@ -1,0 +1,173 @@
+"""What `batchlab find` found, in sentences: the size, the prediction, the memory, the knee, and what to type next."""
+
+import math
+import shlex
+from collections.abc import Iterator
+
+from batchlab.printable import NOTHING, counted, number, printable
+from batchlab.recording.masking import masked_overrides
+from batchlab.science.memory.largest_fit import Found, Outcome, busy_shares, line_through, out_of_order
+from batchlab.science.memory.memory_model import Account, MemoryModel
+from batchlab.science.scaling.knee import LAUNCH_BOUND, Knee, launch_bound
+from batchlab.sweep.find.searches import Search
+from batchlab.worker.probing import HEADROOM
+
+KIB, MIB = 2**10, 2**20
+SAYS = {
+    Outcome.FITS: "fits",
+    Outcome.OOM: "out of memory",
+    Outcome.RETRIES: "at the limit",
+    Outcome.KERNEL_LIMIT: "kernel limit",
+    Outcome.UNCLEAR: "unclear",
+    Outcome.FAILED: "failed",
+}
+NOT_ALONE = "Throughput knee: not resolved, as other points used the machine meanwhile."
+
+
+def sentences(search: Search) -> Iterator[str]:
+    """What a finished search came to, a line for each fact."""
+    found = search.found
+    if found is None:
+        return
+    yield _of_the_limit(search)
+    if search.exact:
+        yield "What was freed counted as free. A run on this CPU keeps it for speed, and can take twice as much."
+    if found.fault is not None:
+        yield f"The search ended at {found.fault.size:,}, and not for want of memory: {printable(found.fault.reason)}"
+    elif found.largest is None:
+        yield _nothing_fits(found)
+    else:
+        yield from _of_what_fits(search, found, found.largest)
+    yield f"Kept in {printable(search.file)}."
+    if search.status == "found":
+        yield f"Next: {_next(search)}"
+
+
+def mib(size: float | None) -> str:
+    """Bytes in MiB, without the unit."""
+    return NOTHING if size is None else number(size / MIB, ",.1f" if size < 1000 * MIB else ",.0f")
+
+
+def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
+    yield _of_the_largest(search, found, largest)
+    yield _of_the_prediction(search, found)
+    if (line := line_through(search.probes)) is not None:
+        yield _of_the_line(line)
+    if search.account is not None:
+        yield _of_the_account(search.account)
+        most = search.account.at_most(search.allowed or math.inf, accumulate=search.accumulate)
+        if math.isfinite(most):
+            yield f"So more than {most:,.0f} cannot fit: what is held for a moment only comes on top of that count."
+    if search.knee is not None:
+        yield _of_the_knee(search.knee) if search.alone else NOT_ALONE
+        yield from _of_the_launches(search)
+    if search.n_train is not None and search.n_train < largest * search.accumulate:
+        yield f"The data has {search.n_train:,} training examples: larger batches were filled by repeating them."
+    if found.unsteady:
+        yield f"At the limit it is not the same each time: {_listed(found.unsteady)} ran once and once did not."
+    if holes := out_of_order(search.probes if search.exact else search.as_runs):
+        yield f"Memory does not rise steadily: {_listed(holes)} did not fit, although larger sizes did."
+
+
+def _of_the_limit(search: Search) -> str:
+    if search.limit_given:
+        limit = f"memory_limit is {mib(search.limit)} MiB"
+    elif search.config.device == "cpu":
+        limit = f"This machine can give {mib(search.limit)} MiB now"
+    else:
+        limit = "No memory_limit was given, so it is what the device has free"
+    had = f"{HEADROOM:.0%} of it was left: each probe had {mib(search.allowed)} MiB on {search.config.device}."
+    if search.limit is not None and search.allowed is not None and search.config.device != "cpu":
+        taken = int(search.limit * (1 - HEADROOM)) - search.allowed
+        had += f" CUDA and its libraries take {mib(taken)} MiB beside that." if taken > 0 else ""
+    return f"{limit}. {had}"
+
+
+def _nothing_fits(found: Found) -> str:
+    if any(probe.fits for probe in found.probes):
+        return "Nothing fits: no size ran twice."
+    smallest = min(found.probes, key=lambda probe: probe.size)
+    where = f"in {smallest.phase}: " if smallest.phase else ""
+    text = f"Nothing fits: not even a micro-batch of {counted(smallest.size, 'example')}"
+    return f"{text} ({where}{printable(smallest.reason)})."
+
+
+def _of_the_largest(search: Search, found: Found, largest: int) -> str:
+    batch = f" (batch_size={largest * search.accumulate})" if search.accumulate > 1 else ""
+    text = f"Largest micro-batch: {largest:,}{batch}. It ran twice, three steps and a validation each; "
+    larger = found.larger
+    if larger is None:
+        return text + f"nothing above at_most={search.at_most} was tried."
+    return text + f"{larger.size:,} did not ({SAYS[larger.outcome]}{f' in {larger.phase}' if larger.phase else ''})."
+
+
+def _of_the_prediction(search: Search, found: Found) -> str:
+    predicted, error = found.predicted, found.error
+    if predicted is None and found.larger is None:
+        return f"Nothing was predicted: the sizes that were tried reach at_most={search.at_most}, and all of them fit."
+    if predicted is None:
+        return "The small probes predicted nothing: their bytes did not grow with the micro-batch."
+    doubt = "two probes give no interval"
+    if predicted.low is not None and predicted.high is not None:
+        high = "not resolved above" if math.isinf(predicted.high) else f"{predicted.high:,.0f}"
+        doubt = f"95%: {predicted.low:,.0f} to {high}"
+    text = (
+        f"Predicted before it was tried, from probes of {_listed(found.predicted_from)}: {predicted.size:,} ({doubt})"
+    )
+    if error is None:
+        return text + "."
+    return f"{text}, {abs(error):.1%} too {'high' if error > 0 else 'low'}."
+
+
+def _of_the_line(line: MemoryModel) -> str:
+    scatter = "" if line.scatter is None else f", a probe lies {mib(line.scatter)} MiB off that line (SD)"
+    fitted = f"fitted to {counted(line.probes, 'probe')}{scatter}"
+    return f"Memory: {mib(line.fixed)} MiB + {line.per_example / KIB:,.1f} KiB x micro-batch ({fitted})."
+
+
+def _of_the_account(account: Account) -> str:
+    held = {
+        "weights": account.weights,
+        "gradients": account.gradients,
+        "optimizer state": account.optimizer_state,
+        "buffers": account.buffers,
+        "data": account.data,
+    }
+    told = ", ".join(f"{name} {number(size / MIB, '.3g')}" for name, size in held.items())
+    saved = number(account.saved.per_example / KIB, ",.4g")
+    return f"Counted from the tensors, in MiB: {told}; saved for backward {saved} KiB per example."
+
+
+def _of_the_knee(knee: Knee) -> str:
+    doubt = "not resolved by the steps that were timed"
+    if knee.low is not None and knee.high is not None:
+        doubt = f"95%: {knee.low:,} to {knee.high:,}" if knee.low < knee.high else "95%: this one, of those tried"
+    best = f"{knee.best_speed:,.0f} examples/s at {knee.best_size:,}"
+    return f"Throughput knee: {knee.size:,} ({doubt}), the smallest size tried within 10% of the best, {best}."
+
+
+def _of_the_launches(search: Search) -> Iterator[str]:
+    bound = launch_bound(busy_shares(search.as_runs))
+    if bound:
+        sizes = ", ".join(f"{size:,} ({share:.0%})" for size, share in bound.items())
+        yield (
+            f"Launch-bound, the device busy for less than {LAUNCH_BOUND:.0%} of the time: {sizes}. There the host sets "
+            "the speed, which launches the kernels: a larger micro-batch needs fewer of them for each example, and its "
+            "gain says nothing of the device."
+        )
+
+
+def _next(search: Search) -> str:
+    """The sweep over what fits, as it is to be typed."""
+    largest = (search.found.largest if search.found else None) or 1
+    most = min(largest * search.accumulate, search.n_train or largest)
+    top = most.bit_length() - 1
+    powers = [2**exponent for exponent in range(top % 2, top + 1, 2)][-4:]  # 4 apart: a look at the whole range
+    sizes = [size for size in powers if size >= 2 * search.accumulate] or [most]
+    typed = [word.lstrip("+") for word in masked_overrides(search.overrides)]
+    words = [f"batch_size={','.join(map(str, sizes))}", *typed]
+    return shlex.join(["batchlab", "sweep", *words])
+
+
+def _listed(sizes: tuple[int, ...]) -> str:
+    return ", ".join(f"{size:,}" for size in sizes)

@@ -1,0 +1,1 @@
+"""The processes of a sweep: the server they are forked from, and who starts and ends them."""

@@ -1,0 +1,31 @@
+"""How busy the device is with a run as it is now."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from batchlab.training.clock.pauses import busy_share
+from batchlab.training.data.batches import gather, length
+from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.state import RunState
+from batchlab.training.step import backward
+
+
+def busy_share_of(
+    state: RunState, micro_batch_size: int, clock: Callable[[], float] = time.perf_counter
+) -> float | None:
+    """`pace.busy_share` of the forward and backward pass of a micro-batch, without a trace; None on the CPU."""
+    if state.device.settles():
+        return None
+    losses = state.losses
+    batch = gather(state.train, torch.arange(micro_batch_size) % length(state.train))
+
+    def passes() -> None:
+        for p in state.model.parameters():
+            p.grad = None
+        backward(losses, [batch])
+
+    with leaving_no_trace(state.model, state.device):
+        state.model.train()
+        return busy_share(passes, state.device, clock)

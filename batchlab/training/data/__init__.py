@@ -1,0 +1,1 @@
+"""The order of the examples, and how they come to where they are trained on."""

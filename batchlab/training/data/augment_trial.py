@@ -1,0 +1,55 @@
+"""Whether a task's `augment` keeps its word: what it makes of an example is told by the example and its draw alone."""
+
+import torch
+from torch import Tensor
+
+from batchlab.errors import BadRequest
+from batchlab.task import Batch
+from batchlab.training.data.batches import Augment, augmented, length, rebuilt, split, tensors
+from batchlab.training.data.reading import random_states, same_bits
+from batchlab.training.devices.device import Device
+
+
+def augmented_twice(batch: Batch, augment: Augment, seed: int, device: Device) -> Batch:
+    """`batch` as `augment` makes it at the start of the row; itself it is left as it is.
+
+    BadRequest where `augment` draws random numbers of its own, makes something else of the same draws when it is called
+    again, or of a batch in two parts: the run could not be resumed, and would depend on the size of its batches.
+    """
+    before = _states(device)
+    made = augmented(_copy(batch), augment, seed, 0)
+    drew = _states(device) != before
+    if drew or not same_bits(made, augmented(_copy(batch), augment, seed, 0)):
+        raise BadRequest(
+            "the task's augment draws random numbers of its own, so that no run could be resumed: make them of the "
+            "draws that it is handed, with batchlab.uniform(draws, 'a name'), which are told by the seed and the place"
+        )
+    half = length(batch) // 2
+    sizes = [half, length(batch) - half]
+    parts = split(_copy(batch), sizes) if half else ()
+    for part, start, whole in zip(parts, (0, half), split(made, sizes), strict=False):
+        if not all(map(_alike, tensors(augmented(part, augment, seed, start)), tensors(whole))):
+            raise BadRequest(
+                "the task's augment makes something else of an example when other examples stand in its batch, so that "
+                "batch sizes would not see the same data: let it change each example by itself"
+            )
+    return made
+
+
+def _states(device: Device) -> tuple[object, ...]:
+    own = device.random_state()
+    return random_states(), None if own is None else bytes(own.numpy())
+
+
+def _copy(batch: Batch) -> Batch:
+    return rebuilt(batch, [t.clone() for t in tensors(batch)])
+
+
+def _alike(one: Tensor, other: Tensor) -> bool:
+    """But for rounding: of another number of examples a kernel may add up in another order."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if not one.is_floating_point():
+        return torch.equal(one, other)
+    largest = float(other.abs().max()) if other.numel() else 0.0
+    return torch.allclose(one, other, rtol=0, atol=torch.finfo(one.dtype).eps ** 0.5 * largest, equal_nan=True)

@@ -1,0 +1,159 @@
+"""Bringing a set to where it is trained on: small ones live on the device, others stream to it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from batchlab.errors import BadRequest
+from batchlab.training.data.batches import Stream, example_bytes, held, rebuilt, tensors
+from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.open_files import moved, positions
+from batchlab.training.data.reading import (
+    Reader,
+    ReadingError,
+    Unreadable,
+    apart,
+    own_random_numbers,
+    random_states,
+    same_bits,
+    seed_all,
+)
+from batchlab.training.data.streaming import Streamed
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.devices.device import Device
+
+RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
+DEVICE_SHARE = 0.5  # of a CUDA device's memory, that a run's sets may take together
+LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
+
+
+def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+    """`data` as a set for training or validation: what `as_read` makes of it, and its tensors on `device`."""
+    return on_device(as_read(data, device, name=name, workers=workers, beside=beside), device)
+
+
+def on_device(read: Any, device: Device) -> Any:
+    """What `as_read` gave, as it is to be trained on."""
+    if isinstance(read, Stream):
+        return read
+    return rebuilt(read, [t.to(device.torch_device) for t in tensors(read)])
+
+
+def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+    """A tuple or dict of tensors, or a map-style Dataset of examples, as a set that is yet to be moved to `device`.
+
+    Tensors, wherever they are, that have room on it. Or a `HostRows`: tensors that together with `beside`, the set that
+    came before it, take more than `DEVICE_SHARE` of a CUDA device. Or a `Streamed` that `workers` processes read: a
+    Dataset that does so, or has more than `RESIDENT_BYTES`, or is a training set whose examples are made with random
+    numbers (augmentation). Of other sets an example with random numbers is drawn once and for all. `name` is `train` or
+    `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an
+    example cannot be read, or it is another one when it is read again with the same random numbers; and where workers
+    would share an open file.
+    """
+    if isinstance(data, Mapping | tuple | list):
+        _refuse_what_is_no_set(data, name)
+        coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
+        if coming and _has_no_room(device, coming, beside):
+            return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may lie there already
+        return data
+    n = _examples_in(data, name)
+    before = positions()
+    size, is_random = looked_at(data, name)
+    if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
+        if workers and (file := moved(before)):
+            raise BadRequest(
+                f"the task's {name} reads {file} through one open file, which workers={workers} processes would share: "
+                "each would move the place where the others read. Open it at the first reading, in __getitem__, and "
+                "not in __init__ or __len__; or say workers=0"
+            )
+        return Streamed(data, device, name=name, workers=workers)
+    if is_random:
+        return Streamed(data, CpuDevice(), name=name).gather(torch.arange(n))
+    return _read(Reader(data, name), list(range(n)), [])
+
+
+def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
+    """The bytes of all examples of a Dataset, and whether reading them draws random numbers that a seed decides.
+
+    BadRequest, as `brought` raises it, where they cannot be trained on.
+    """
+    n = _examples_in(dataset, name)
+    reader = Reader(apart(dataset), name)
+    with own_random_numbers():
+        first = _read(reader, [0], [0])
+    _refuse_what_is_no_batch(first, name)
+    return example_bytes(first) * n, _has_random_numbers(reader, n)
+
+
+def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
+    total = device.total_bytes()
+    if total is None:
+        return False
+    free = device.free_bytes()
+    room = total if free is None else min(total, free)  # others may hold some of it
+    there = sum(t.nbytes for t in held(beside))  # or will be there
+    return there + coming > DEVICE_SHARE * room
+
+
+def _refuse_what_is_no_set(data: Any, name: str) -> None:
+    parts = tensors(data)
+    if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
+        kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
+        raise BadRequest(f"the task's {name} holds {kinds}: it must be tensors whose first axis is the example")
+    sizes = {len(t) for t in parts}
+    if sizes == {0} or len(sizes) > 1:
+        raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: they must agree, and be above 0")
+
+
+def _examples_in(dataset: Any, name: str) -> int:
+    if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
+        raise BadRequest(
+            f"the task's {name} is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
+            "(one with __getitem__ and __len__), whose examples a seed can put in order"
+        )
+    n = len(dataset)
+    if n == 0:
+        raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it must hold examples")
+    return n
+
+
+def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
+    read = reader[which, seeds]
+    if isinstance(read, Unreadable):
+        raise BadRequest(read.reason) from ReadingError(read.trace)
+    return read
+
+
+def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
+    if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
+        raise BadRequest(
+            f"the task's {name} gives examples that are no tuple or dict: give each as (input, label), or as a dict"
+        )
+    bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
+    if bad:
+        raise BadRequest(
+            f"the task's {name} gives examples that hold other things than tensors and numbers (stacked: {bad[0]}): "
+            "they must hold tensors or numbers"
+        )
+
+
+def _has_random_numbers(reader: Reader, n: int) -> bool:
+    """Whether reading draws random numbers that a seed decides; BadRequest where it draws others."""
+    drawn = False
+    with own_random_numbers():
+        for index in sorted({n * i // LOOKED_AT for i in range(LOOKED_AT)}):
+            seed_all(index)
+            before = random_states()
+            first = _read(reader, [index], [])
+            drawn = drawn or random_states() != before
+            seed_all(index)
+            if not same_bits(first, _read(reader, [index], [])):
+                raise BadRequest(
+                    f"example {index} of the task's {reader.name} is another one when it is read again, with the same "
+                    "seed of Python's, NumPy's and PyTorch's random numbers: draw them from random, np.random or "
+                    "torch, and from no generator of its own, or the order of reading would change the data"
+                )
+    return drawn

@@ -1,0 +1,150 @@
+"""What the model makes of a set, example by example: exact, in eval mode, without a trace."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from batchlab.errors import BadRequest
+from batchlab.printable import counted
+from batchlab.task import Batch, Task
+from batchlab.training.data.batches import length, slices
+from batchlab.training.losses import Losses
+from batchlab.training.passes.contract import LOSS_SHAPE, METRIC_SHAPE
+from batchlab.training.passes.halving import halved
+from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.state import RunState
+
+SHARED_SUM = 2**15  # numbers from which PyTorch's threads share the sum of a tensor of its own, and not that of a row
+
+
+@dataclass(frozen=True)
+class ByExample:
+    """The loss or a metric of a whole set: of each example the sum over its terms, and how many they are."""
+
+    sums: NDArray[np.float64]  # (examples,)
+    counts: NDArray[np.int64]  # (examples,)
+
+    @property
+    def mean(self) -> float:
+        """Over all terms, the ragged last batch counted for what it holds."""
+        return float(self.sums.sum() / self.counts.sum())
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """(examples with terms,) the mean of each example's own terms."""
+        seen = self.counts > 0
+        return np.asarray(self.sums[seen] / self.counts[seen], dtype=np.float64)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is one 0 or 1 for each example, as a right or wrong answer is."""
+        return bool((self.counts == 1).all() and np.isin(self.sums, (0.0, 1.0)).all())
+
+
+def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
+    """`by_example` of the validation set: one pass through it, however many instruments ask at this step."""
+    # The step alone would do in the loop; whoever moves the weights between two steps moves their versions.
+    now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
+    if state.validated is None or state.validated[0] != now:
+        state.validated = (now, by_example(state, state.val, eval_batch_size))
+    seen: Mapping[str, ByExample] = state.validated[1]
+    return seen
+
+
+def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
+    """The loss and each metric of every example in the set `data`, by name; `eval_batch_size` examples at once, or as
+    many as fit: how they are cut changes nothing but rounding.
+
+    BadRequest where the task's loss or a metric gives other than one value per term, or one per example. Where memory
+    runs out with one example, that error.
+    """
+    size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
+    seen, fits = halved(lambda size: _passed(state, data, size), size, of=length(data), device=state.device)
+    if fits < size:
+        first, state.eval_at_most = state.eval_at_most is None, fits
+        if first:
+            state.note(
+                f"eval_batch_size={eval_batch_size} does not fit the memory that is left beside training: "
+                f"evaluated at most {counted(fits, 'example')} at a time"
+            )
+    return seen
+
+
+@torch.no_grad()
+def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
+    sums: dict[str, list[Tensor]] = {}
+    counts: dict[str, list[int]] = {}
+    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision) as precision:
+        losses = Losses(state.model, state.task, precision)
+        state.model.eval()
+        size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
+        for batch in slices(data, size):
+            terms = _terms_of(state.task, batch)
+            for name, quantity in losses.quantities(batch).items():
+                values = _flat(quantity)
+                if len(values) not in (sum(terms), len(terms)):
+                    raise _uneven(name, tuple(quantity.shape), len(terms), sum(terms))
+                own = terms if len(values) == sum(terms) else [1] * len(terms)
+                sums.setdefault(name, []).append(_summed(values, own))
+                counts.setdefault(name, []).extend(own)
+    return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
+
+
+def _flat(quantity: Tensor) -> Tensor:
+    # float64, or the mean of a million terms would depend on how they were cut
+    return quantity.flatten().double()
+
+
+def _uneven(name: str, shape: tuple[int, ...], examples: int, count: int) -> BadRequest:
+    if name == "loss":
+        return BadRequest(LOSS_SHAPE.worded(shape=shape, examples=examples, count=count).sentence)
+    kind = f"of shape {shape}"
+    return BadRequest(METRIC_SHAPE.worded(name=name, kind=kind, examples=examples, count=count).sentence)
+
+
+def _terms_of(task: Task, batch: Batch) -> list[int]:
+    """How many terms each example has."""
+    if task.count is Task.count:  # the default: a term is an example
+        return [1] * length(batch)
+    return [task.count(one) for one in slices(batch, 1)]
+
+
+def _summed(values: Tensor, terms: list[int]) -> Tensor:
+    """(examples,) of (terms,)."""
+    alike = set(terms)
+    if alike == {1}:
+        return values
+    # One operation in place of one for each example, with the same bits: a row is added up as a tensor of its own is.
+    if len(alike) == 1 and terms[0] < SHARED_SUM:
+        return values.view(len(terms), -1).sum(1)
+    return torch.stack([part.sum() for part in torch.split(values, terms)])
+
+
+def _in_order(losses: Losses, data: Batch) -> bool:
+    """Whether the terms of two examples passed together are those of the one, then those of the other.
+
+    Where time comes first they are not, and terms could not be told apart but by passing each example alone.
+    """
+    if losses.task.count is Task.count:
+        return True
+    pair = next(slices(data, 2))
+    together = _flat(losses.quantities(pair)["loss"])
+    apart = torch.cat([_flat(losses.quantities(one)["loss"]) for one in slices(pair, 1)])
+    return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
+
+
+def right_answers(seen: Mapping[str, ByExample]) -> NDArray[np.float64]:
+    """(examples,) 1 where the metric `accuracy` says the answer is right, else 0; BadRequest where it says neither."""
+    accuracy = seen.get("accuracy")
+    if accuracy is None or not accuracy.is_share:
+        raise BadRequest(
+            "worst-class accuracy and memorisation need a metric 'accuracy' of one 0 or 1 for each example, and this "
+            "task's metrics give another or none: give it one, or leave the instrument out, such as with "
+            "~instruments.worst_class"
+        )
+    return accuracy.sums

@@ -1,0 +1,151 @@
+"""How a model behaves: what it draws and keeps, what mixes examples, where the gradient goes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from batchlab.config import RunConfig
+from batchlab.printable import printable
+from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, first_breach, listed, one_example
+from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two
+from batchlab.training.passes.observing import copies, first_difference
+from batchlab.training.user_errors import in_the_users_words
+from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
+from batchlab.worker.check.passes import Passes, agree, changes, kept
+
+TOGETHER = 1e-3  # an example's output beside others and alone, in fp32: other kernels, other rounding
+FEW = 8  # examples of a micro-batch below which BatchNorm's statistics are mostly noise
+
+
+def randomness(passes: Passes) -> Iterator[Finding]:
+    """Whether equal passes are equal, in both modes, and eval mode draws nothing."""
+    passes.results(training=False, seed=0)  # what is made once, at the first pass, is made now
+    for training in (False, True):
+        mode = "training" if training else "eval"
+        before = kept(passes.model)
+        first = passes.results(training=training, seed=0)
+        between = changes(before, kept(passes.model))
+        again = passes.results(training=training, seed=0)
+        if agree(first, again, passes.rounding):
+            continue
+        if between:
+            yield wrong(
+                "state",
+                f"forward gives another result each time, in {mode} mode too: {listed(between)}",
+                "forward must be a function of its inputs, the weights and the buffers; keep what must last in a "
+                "buffer (register_buffer), which checkpoints hold, or leave it out",
+            )
+        else:
+            yield wrong(
+                "random",
+                f"two equal passes in {mode} mode differ although every seed is the same: something draws from a "
+                "generator that nobody seeds, or reads the clock or a global variable",
+                "draw from PyTorch's global stream (torch.rand, nn.Dropout), which batchlab seeds and checkpoints",
+            )
+        return
+    one, other = (passes.results(training=False, seed=seed) for seed in (0, 1))
+    if not agree(one, other, passes.rounding):
+        yield wrong(
+            "random",
+            "eval mode draws random numbers: a validation would give another value each time",
+            "draw only `if self.training:`; nn.Dropout does so by itself, F.dropout needs training=self.training",
+        )
+        return
+    before = kept(passes.model)
+    passes.results(training=True, seed=0)
+    if between := changes(before, kept(passes.model)):
+        yield better(
+            "state",
+            f"forward changes what no checkpoint holds: {listed(between)}; a run that goes on starts with it anew",
+            "make it a buffer (register_buffer) if it matters to training",
+        )
+    yield ok("random", "equal passes are equal, and eval mode draws nothing")
+
+
+def independence(passes: Passes) -> Iterator[Finding]:
+    """Whether an example gets the same output and the same loss alone as beside others, in eval mode."""
+    ones = passes.one_by_one()
+    try:
+        together = passes.outputs(passes.batch)
+        alone = [passes.outputs(one) for one in ones]
+        (whole,) = copies(passes.losses.terms(together, passes.batch))
+        apart = copies([passes.losses.terms(out, one) for out, one in zip(alone, ones, strict=True)])
+    except (Exception, SystemExit) as error:
+        yield wrong(
+            "alone",
+            f"in eval mode an example does not pass alone: {in_the_users_words(error)}",
+            "forward must take any number of examples: no squeeze() that drops the first axis, no fixed batch size, no "
+            "BatchNorm with track_running_stats=False",
+        )
+        return
+    if (axes := _lost_axis(copies(together), copies(alone[0]))) is not None:
+        yield wrong(
+            "alone",
+            f"an example alone gives outputs of shape {axes[0]}, and of {axes[1]} beside others: an axis is lost",
+            "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) in place of squeeze()",
+        )
+        return
+    parts = Parts(whole, apart, TOGETHER)
+    if (breach := first_breach([ADDS_UP], parts)) is not None:
+        yield finding_of(breach)
+        return
+    if agree([torch.cat([part.flatten() for part in apart]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
+        yield ok("alone", "in eval mode an example has the same loss alone as beside others")
+        return
+    difference = first_difference(passes.calls(passes.batch), [passes.calls(one) for one in ones], TOGETHER)
+    if difference is not None:
+        call, _ = difference
+        where = f"{type(call.module).__name__} '{printable(call.path)}'" if call.path else "the model's own forward"
+        yield wrong(
+            "alone",
+            f"in eval mode the output of an example depends on the examples beside it: {where}",
+            "a mean, a softmax or a normalisation over the first axis mixes examples; BatchNorm needs "
+            "track_running_stats=True, and training=self.training where it is called as a function",
+        )
+        return
+    if _same_outputs(together, alone):
+        yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
+        return
+    yield wrong("alone", "an example has another loss alone than beside others, in eval mode", "look at task.forward")
+
+
+def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shapes of the first output that has fewer axes for one example than for several."""
+    shapes = [(tuple(one.shape), tuple(many.shape)) for one, many in zip(alone, together, strict=False)]
+    return next(((one, many) for one, many in shapes if len(one) < len(many)), None)
+
+
+def _same_outputs(together: Any, alone: list[Any]) -> bool:
+    whole = copies(together)
+    parts = [copies(one) for one in alone]
+    if any(len(part) != len(whole) for part in parts):
+        return False
+    joined = [torch.cat(list(pieces)) for pieces in zip(*parts, strict=True)]
+    return agree(joined, whole, TOGETHER)
+
+
+def gradient(passes: Passes) -> Iterator[Finding]:
+    """Whether a gradient reaches the weights."""
+    seen = passes.seen.completed()
+    breach = first_breach(GRADIENT, seen)
+    yield finding_of(breach) if breach else ok("gradient", f"it reaches all {len(seen.gradients)} parameters")
+
+
+def batch_norm(passes: Passes, config: RunConfig) -> Iterator[Finding]:
+    """Whether BatchNorm has enough examples for its statistics in the micro-batches that were asked for."""
+    norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in passes.model.modules())
+    smallest = min(config.micro_batch_sizes)
+    if not norms:
+        yield ok("BatchNorm", "there is none")
+    elif smallest == 1 and (layer := batch_norm_that_needs_two(passes.losses, passes.batch)) is not None:
+        yield finding_of(one_example(config, layer))
+    elif smallest < FEW:
+        yield better(
+            "BatchNorm",
+            f"its statistics are those of {smallest} examples, and mostly noise",
+            "use micro-batches of 16 and more, or GroupNorm or LayerNorm in its place",
+        )
+    else:
+        yield ok("BatchNorm", f"{norms} layers, with {smallest} examples each at least")

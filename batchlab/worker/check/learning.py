@@ -1,0 +1,43 @@
+"""Whether the model learns anything at all at the rate that it is to be trained at."""
+
+import math
+import time
+from collections.abc import Iterator
+
+from batchlab.config import RunConfig
+from batchlab.training import assembly
+from batchlab.training.data.batches import length
+from batchlab.training.passes.no_trace import seed_everything
+from batchlab.training.updates.eager import Eager
+from batchlab.worker.check.findings import Finding, better, ok
+from batchlab.worker.check.passes import Passes
+from batchlab.worker.check.samples import Sample
+
+STEPS = 50
+SECONDS = 2.0
+FALLS = 0.999  # of the loss that it began with: any fall will do, and rounding is none
+
+
+def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
+    """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
+    optimizer = assembly.build_optimizer(config, passes.model)
+    step = Eager(passes.losses, optimizer, config.clip_norm)
+    seed_everything(0, passes.losses.precision.device)
+    passes.model.train()
+    losses: list[float] = []
+    start = time.perf_counter()
+    while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
+        outcome = step([sample.train])
+        losses.append(outcome.loss_sum.item() / outcome.count.item())
+    rate = f"a rate of {assembly.peak_rate(config):.3g}"
+    course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {rate}"
+    if not all(map(math.isfinite, losses)):
+        yield better("learns", f"the loss of {length(sample.train)} examples goes {course}", "a smaller lr=...")
+    elif min(losses[-3:]) > FALLS * losses[0]:
+        yield better(
+            "learns",
+            f"the loss of {length(sample.train)} examples does not fall when they are learnt alone: {course}",
+            "another lr=..., smaller or larger; else look at the labels and the initial weights",
+        )
+    else:
+        yield ok("learns", f"the loss of {length(sample.train)} examples falls {course}")

@@ -1,0 +1,110 @@
+"""Passes of a few examples through a user's model: what comes out, what it draws, what it keeps."""
+
+import contextlib
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchlab.task import Batch
+from batchlab.training.data.batches import slices
+from batchlab.training.losses import Losses
+from batchlab.training.passes.contract_passes import TrainingPass, training_pass
+from batchlab.training.passes.no_trace import passing
+from batchlab.training.passes.observing import Call, close, copies, observed
+
+OF_A_MODULE = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
+MOST_ENTRIES = 50  # of a list that are looked at
+
+
+@dataclass(frozen=True)
+class Passes:
+    """A model at its initial weights, and the examples that are passed through it; no pass leaves a trace."""
+
+    losses: Losses
+    batch: Batch
+    seen: TrainingPass  # of the batch: most of the trials read it
+
+    @property
+    def model(self) -> nn.Module:
+        return self.losses.model
+
+    def outputs(self, batch: Batch) -> Any:
+        """What the task's forward gives in eval mode."""
+        with self._evaluating():
+            return self.losses.outputs(batch)
+
+    def results(self, *, training: bool, seed: int) -> list[Tensor]:
+        """The outputs, the losses and in training the gradients of one pass, on the CPU."""
+        if training:
+            seen = training_pass(self.losses, self.batch, seed).completed()
+            return copies((seen.outputs, seen.terms, list(seen.gradients.values())))
+        with self._evaluating(seed):
+            outputs = self.losses.outputs(self.batch)
+            return copies((outputs, self.losses.terms(outputs, self.batch)))
+
+    @property
+    def rounding(self) -> float:
+        """By which two equal passes may differ, relative to the largest number."""
+        return self.losses.precision.device.rounding
+
+    def one_by_one(self) -> list[Batch]:
+        return list(slices(self.batch, 1))
+
+    def calls(self, batch: Batch) -> list[Call]:
+        """What passes through each module in eval mode."""
+        with self._evaluating(), observed(self.model) as calls:
+            self.losses.outputs(batch)
+        return calls
+
+    @contextlib.contextmanager
+    def _evaluating(self, seed: int = 0) -> Iterator[None]:
+        with passing(self.model, self.losses.precision, training=False, seed=seed), torch.no_grad():
+            yield
+
+
+def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> bool:
+    """Whether two lists of tensors are the same to `tolerance`, relative to the largest number of each."""
+    first, second = list(one), list(other)
+    return len(first) == len(second) and all(
+        a.shape == b.shape and close(a, b, tolerance) for a, b in zip(first, second, strict=True)
+    )
+
+
+def kept(model: nn.Module) -> dict[str, Any]:
+    """What the modules keep in attributes of Python that no checkpoint holds, by `path.attribute`."""
+    return {
+        f"{path}.{name}" if path else name: _plain(value)
+        for path, module in model.named_modules()
+        for name, value in vars(module).items()
+        if name not in OF_A_MODULE
+    }
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`steps went from 3 to 4`, for each attribute that another pass changed."""
+    found = []
+    for name, value in after.items():
+        if before.get(name) == value:
+            continue
+        numbers = all(isinstance(v, bool | int | float) for v in (before.get(name), value))
+        found.append(f"{name} went from {before[name]} to {value}" if numbers else f"{name} is another one afterwards")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """A stand-in for `value` that is equal where the value is."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Tensor):
+        wide = value.detach().double() if not value.is_complex() else torch.view_as_real(value.detach()).double()
+        return tuple(value.shape), repr(wide.sum().item()), repr(wide.abs().sum().item())
+    if isinstance(value, Mapping):
+        entries = itertools.islice(value.items(), MOST_ENTRIES)
+        return len(value), tuple((str(key), _plain(entry)) for key, entry in entries)
+    if isinstance(value, list | tuple):
+        return len(value), tuple(_plain(entry) for entry in value[:MOST_ENTRIES])
+    return type(value).__name__

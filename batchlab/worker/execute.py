@@ -1,0 +1,50 @@
+"""One run, config -> record: opens its log, assembles it, brings it to where it was, and trains it to its end."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from batchlab.config import RunConfig, SweepConfig
+from batchlab.instruments.panel import build_instruments
+from batchlab.records import RunIdentity, RunRecord
+from batchlab.training import assembly
+from batchlab.training.phase import DATA, Phase
+from batchlab.worker.run_log import Listener, run_log
+
+
+def run(
+    config: RunConfig,
+    folder: Path,
+    identity: RunIdentity,
+    *,
+    sweep: SweepConfig | None = None,
+    listener: Listener | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+    shared: Callable[[], bool] = lambda: False,
+) -> RunRecord:
+    """Trains one point in this process, from its newest checkpoint, and leaves its folder complete, however it ends.
+
+    A point that does not fit or diverges is a result, and so is an error of the user's code: all are recorded, with
+    the traceback of an error on stderr. With `force` of its `sweep` it starts from its first step. `stopping` is asked
+    between steps, `shared` at the end: whether another point used the machine meanwhile. Raises RunIsHeld where another
+    process holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
+    """
+    with run_log(folder, config, identity, sweep=sweep, listener=listener or Listener()) as log:
+        if log.is_final:
+            return log.record
+        phase = Phase()
+        with log.until_it_ends(phase, shared):
+            device = assembly.prepare_process(config)
+            phase.name = DATA
+            data = assembly.build_known_data(config, device)
+            session = assembly.assemble(config, data, build_instruments, phase=phase, note=log.note)
+            log.restore(session)
+
+            def enough() -> bool:
+                return config.stop_at_target and log.target_reached
+
+            with log.counting(session):
+                for measurement in session.train(log.checkpoints(session), stopping=stopping, enough=enough):
+                    log.take(measurement)
+                if session.state.examples < session.plan.examples and not enough():
+                    log.interrupt(session)
+        return log.record

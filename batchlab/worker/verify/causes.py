@@ -1,0 +1,122 @@
+"""Why the two gradients differ, by experiment: one suspect after the other is taken out, and what is left measured."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import nn
+
+from batchlab.training.passes.contract_passes import Parts
+from batchlab.training.passes.observing import Call, by_micro_batch, first_difference
+from batchlab.worker.verify.findings import ROUNDING, Cause, Kind
+from batchlab.worker.verify.trial import Trial
+
+
+def find_causes(trial: Trial, difference: float) -> list[Cause]:
+    """The causes of `difference`, in the order in which they were found; each stays taken out of `trial`.
+
+    It ends where only rounding is left, where a cause cannot be taken out, and where no more is found.
+    """
+    bound = ROUNDING[trial.number_format]
+    found: list[Cause] = []
+    remains: float | None = difference
+    while remains is not None and remains > bound:
+        cause = _next_cause(trial, bound)
+        if cause is None or any((cause.kind, cause.what) == (other.kind, other.what) for other in found):
+            break
+        found.append(cause)
+        remains = cause.remains
+    return found
+
+
+def _next_cause(trial: Trial, tolerance: float) -> Cause | None:
+    # Random numbers before the rest: with them, no two passes agree on anything.
+    return _count(trial) or _random(trial, tolerance) or _mixing(trial, tolerance)
+
+
+def _count(trial: Trial) -> Cause | None:
+    for batch in trial.batches:
+        counts = trial.counts(batch)
+        if counts[0] != sum(counts[1:]):
+            trial.count_examples()
+            return Cause(Kind.COUNT, "count", remains=_left(trial), counts=counts)
+    return None
+
+
+def _random(trial: Trial, tolerance: float) -> Cause | None:
+    def found() -> Call | None:
+        """What gives other outputs in a pass that has other random numbers and is otherwise the same."""
+        drawn = first_difference(trial.calls_of_whole(), [trial.calls_of_whole(trial.seed + 1)], tolerance)
+        return drawn[0] if drawn is not None else None
+
+    call = found()
+    if call is None:
+        return None
+    cause, group = _named(Kind.RANDOM, trial.model, call)
+    cause = replace(cause, redrawn=trial.redrawn().worst)
+    trial.frozen += group
+    again = found()
+    if call.module is None or (again is not None and again.module in group):
+        return cause  # eval mode does not stop it
+    return replace(cause, frozen=True, remains=_left(trial))
+
+
+def _mixing(trial: Trial, tolerance: float) -> Cause | None:
+    def found() -> tuple[Call, list[Call]] | None:
+        """What gives the same examples another output in micro-batches than in the whole batch."""
+        return first_difference(trial.calls_of_whole(), trial.calls_of_micro_batches(), tolerance)
+
+    first = found()
+    if first is None:
+        return None
+    call, parts = first
+    cause, group = _named(Kind.MIXES, trial.model, call)
+    if call.module is None:
+        function = by_micro_batch(getattr(trial.task, call.path), call, parts)
+        trial.task_in_pieces = {**trial.task_in_pieces, call.path: function}
+        divides = call.path == "loss" and _of_batch(call, parts, tolerance).divided
+        return replace(cause, remains=_left(trial), divides=divides)
+    trial.frozen += group
+    again = found()
+    if again is None or again[0].module not in group:
+        return replace(cause, frozen=True, remains=_left(trial))
+    trial.frozen = [module for module in trial.frozen if module not in group]
+    _take_apart(trial, group)
+    return replace(cause, remains=_left(trial))
+
+
+def _take_apart(trial: Trial, group: Sequence[nn.Module]) -> None:
+    """Lets the modules of `group` see, in the pass of the whole batch too, one micro-batch after the other."""
+    passes = trial.calls_of_micro_batches()
+    for call in trial.calls_of_whole():
+        module = call.module
+        if module is None or module not in group or module in trial.in_pieces:
+            continue
+        parts = [part for calls in passes for part in [_first_of(module, calls)] if part is not None]
+        if len(parts) == len(passes):
+            trial.in_pieces[module] = by_micro_batch(module.forward, call, parts)
+
+
+def _first_of(module: nn.Module, calls: Sequence[Call]) -> Call | None:
+    return next((call for call in calls if call.module is module), None)
+
+
+def _left(trial: Trial) -> float | None:
+    """The difference without what was taken out so far; None where the passes do not bear its absence."""
+    try:
+        return trial.difference().worst
+    except (RuntimeError, ValueError, StopIteration):  # shapes that fit no more
+        return None
+
+
+def _named(kind: Kind, model: nn.Module, call: Call) -> tuple[Cause, list[nn.Module]]:
+    """A cause in its words, and the modules of its class: 50 layers of BatchNorm are one cause."""
+    if call.module is None:
+        return Cause(kind, call.path), []
+    group = {path: module for path, module in model.named_modules() if type(module) is type(call.module)}
+    is_batch_norm = isinstance(call.module, nn.modules.batchnorm._BatchNorm)
+    cause = Cause(kind, type(call.module).__name__, paths=tuple(group), is_batch_norm=is_batch_norm)
+    return cause, list(group.values())
+
+
+def _of_batch(loss: Call, parts: Sequence[Call], tolerance: float) -> Parts:
+    return Parts(loss.outputs[0], [part.outputs[0] for part in parts], tolerance)

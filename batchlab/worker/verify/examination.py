@@ -1,0 +1,92 @@
+"""`batchlab verify`, in the process that has the model: both gradients in every number format, and why they differ."""
+
+import math
+
+import torch
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.instruments.memory import saved_for_backward_bytes
+from batchlab.task import Batch, Task
+from batchlab.training import assembly
+from batchlab.training.data.batches import Batches, gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.devices.device import Device
+from batchlab.training.devices.precision import Precision
+from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, listed, refuse
+from batchlab.training.passes.contract_passes import training_pass
+from batchlab.worker.verify.causes import find_causes
+from batchlab.worker.verify.findings import Findings
+from batchlab.worker.verify.trial import Trial
+
+BATCHES = 5  # the run's first ones
+EXAMPLES = 8  # that are passed before anything is compared
+
+
+def examine(config: RunConfig) -> Findings:
+    """Compares the gradients of the run's first batches, whole and in its micro-batches, at its initial weights.
+
+    In fp32 and float64, and in the run's own precision where that is another. Why they differ is looked for in
+    float64, where a difference that is not rounding stands alone; in fp32 where float64 cannot be had.
+    """
+    device = assembly.prepare_process(config)
+    state = assembly.assemble(config, assembly.build_data(config, device)).state
+    task, train = state.task, state.train
+    seen = training_pass(state.losses, gather(train, torch.arange(min(EXAMPLES, length(train))))).completed()
+    refuse(ONE_PER_TERM, seen)
+    refuse(GRADIENT, seen)
+    del seen  # it holds gradients and a graph
+    batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
+    saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
+    total = BATCHES * batch_size
+    row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=total, device=device)
+    batches = [whole for (whole,) in row]
+
+    judge = _trial(config, task, batches, device, "fp32")
+    differences, failed = [judge.difference()], ""
+    if config.precision != "fp32":
+        differences.append(_trial(config, task, batches, device, config.precision).difference())
+    try:
+        wide = _trial(config, task, batches, device, "float64")
+        differences.append(wide.difference())
+        judge = wide
+    except (RuntimeError, TypeError) as error:  # a number of the model, the data or the loss that is fp32 for good
+        failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+        judge = _trial(config, task, batches, device, "fp32")
+    decided = next(d for d in differences if d.number_format == judge.number_format)
+    if any(math.isnan(value) for value in decided.each):
+        raise _not_a_number(judge)
+    return Findings(
+        micro_batch_sizes=config.micro_batch_sizes,
+        differences=tuple(differences),
+        float64_failed=failed,
+        causes=tuple(find_causes(judge, decided.worst)),
+        saved_bytes=(saved[0], saved[1]),
+    )
+
+
+def _trial(config: RunConfig, task: Task, batches: list[Batch], device: Device, number_format: str) -> Trial:
+    model = assembly.build_model(config, task, device)
+    is_wide = number_format == "float64"
+    return Trial(
+        model=model.double() if is_wide else model,
+        task=task,
+        precision=Precision("fp32" if is_wide else number_format, device),
+        batches=[_in_float64(batch) for batch in batches] if is_wide else batches,
+        micro_batch_sizes=config.micro_batch_sizes,
+        number_format=number_format,
+        seed=stream_seed(config.seed, "verify"),
+    )
+
+
+def _in_float64(batch: Batch) -> Batch:
+    return rebuilt(batch, [t.double() if t.is_floating_point() else t for t in tensors(batch)])
+
+
+def _not_a_number(judge: Trial) -> BadRequest:
+    """Which of the two gradients is none."""
+    for accumulated, whole in judge.gradients():
+        for gradient, what in ((whole, "the whole batch"), (accumulated, "its micro-batches, not that of the whole,")):
+            if names := [name for name, tensor in gradient.items() if not bool(tensor.isfinite().all())]:
+                told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=listed(names))
+                return BadRequest(told.sentence)
+    raise AssertionError("a difference is nan, and no gradient is")
