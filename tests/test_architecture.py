@@ -36,6 +36,19 @@ GLOBAL_RANDOM_STATE = re.compile(
 )
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "core", "base", "manager", "misc"}
 LONGEST_MODULE = 300
+LARGEST_ROOM = 15
+SAME_IDEA = {
+    "examination": {"worker.check", "worker.verify"},
+    "findings": {"worker.check", "worker.verify"},
+    "learning_rates": {"report.claims", "report.figures"},
+    "memory": {"instruments", "report.claims"},
+    "noise_scale": {"instruments.gradient", "science.scaling"},
+    "probing": {"sweep.find", "worker"},
+    "published": {"config", "report.compare"},
+    "report": {"cli.commands", "report"},
+    "sharpness": {"instruments.curvature", "science.curvature"},
+    "sweep": {"cli.commands", "config"},
+}
 
 Rule = Callable[[Path], Iterator[str]]
 
@@ -203,6 +216,53 @@ def modules_are_short(root: Path) -> Iterator[str]:
             yield f"{module} has {lines} lines, more than {LONGEST_MODULE}"
 
 
+def nobody_imports_in_a_circle(root: Path) -> Iterator[str]:
+    """Neither modules, nor the rooms of one package; what lies beside the rooms may be below some and above others."""
+    known = modules(root)
+    among_modules = {module: imports(root, module) & known.keys() for module in known}
+    yield from (f"in a circle: {', '.join(circle)}" for circle in circles(among_modules))
+    packages = {module.rsplit(".", depth)[0] for module in known for depth in range(1, module.count("."))}
+    for package in sorted(packages):
+        inside = {module: re.match(rf"{re.escape(package)}\.(\w+)\.", module) for module in known}
+        rooms: dict[str, set[str]] = {}
+        for module, found in among_modules.items():
+            if here := inside[module]:
+                there = {match[1] for other in found if (match := inside[other])}
+                rooms.setdefault(here[1], set()).update(there - {here[1]})
+        yield from (f"the rooms of {package} in a circle: {', '.join(circle)}" for circle in circles(rooms))
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """What is left when all that nothing depends on, or that depends on nothing, is taken away; else nothing."""
+    left = {node: set(there) - {node} for node, there in graph.items()}
+    while True:
+        wanted = set().union(*left.values()) if left else set()
+        ends = {node for node, there in left.items() if not there & left.keys() or node not in wanted}
+        if not ends:
+            return [sorted(left)] if left else []
+        left = {node: there - ends for node, there in left.items() if node not in ends}
+
+
+def rooms_are_small(root: Path) -> Iterator[str]:
+    folders: dict[Path, int] = {}
+    for path in modules(root).values():
+        folders[path.parent] = folders.get(path.parent, 0) + (path.name != "__init__.py")
+    for folder, count in folders.items():
+        if count > LARGEST_ROOM:
+            yield f"{folder.relative_to(root)} has {count} modules, more than {LARGEST_ROOM}: it is two rooms"
+
+
+def one_idea_has_one_name(root: Path) -> Iterator[str]:
+    """Where two modules share a name, they are the same idea in two rooms, and `SAME_IDEA` says so."""
+    homes: dict[str, set[str]] = {}
+    for module, path in modules(root).items():
+        if path.name != "__init__.py":
+            homes.setdefault(path.stem, set()).add(module.rpartition(".")[0].removeprefix("batchlab."))
+    for name, rooms in homes.items():
+        if len(rooms) > 1 and SAME_IDEA.get(name) != rooms:
+            yield f"{name} is the name of modules in {', '.join(sorted(rooms))}"
+
+
 def names_say_something(root: Path) -> Iterator[str]:
     for folder in ("batchlab", "configs", "scripts", "tests"):
         for path in (root / folder).rglob("*"):
@@ -292,11 +352,17 @@ LISTED = {
         "batchlab.worker.probe",
         ("data", "model", "optimizer"),
     ): "the type of what each group makes; a group that it lacks is a KeyError",
-    ("batchlab.recording.knobs", ("batch_size", "seed")): "fields of a record, which hold where its config is damaged",
-    ("batchlab.report.claims.command", ("data", "model")): "the task that a claim is tested on",
-    ("batchlab.report.claims.command", ("batch_size", "seed")): "what a claim varies, with the values that it needs",
-    ("batchlab.report.claims.command", ("runs_dir", "study")): "the end of a command: where it writes",
-    ("batchlab.report.tables.command", ("grids", "study")): "what is typed anew for another run of the same",
+    (
+        "batchlab.recording.flat_options",
+        ("batch_size", "seed"),
+    ): "fields of a record, which hold where its config is damaged",
+    ("batchlab.report.claims.next_command", ("data", "model")): "the task that a claim is tested on",
+    (
+        "batchlab.report.claims.next_command",
+        ("batch_size", "seed"),
+    ): "what a claim varies, with the values that it needs",
+    ("batchlab.report.claims.next_command", ("runs_dir", "study")): "the end of a command: where it writes",
+    ("batchlab.report.tables.run_again", ("grids", "study")): "what is typed anew for another run of the same",
     ("batchlab.report.render.content", ("batch_size", "seed")): "fields of a record, as the label of a run",
     ("batchlab.report.render.machine_readable", ("published", "study")): "keys of report.json",
     ("batchlab.report.compare.published", ("batch_size", "seed")): "axes of a table of runs",
@@ -351,8 +417,8 @@ def quantities_are_named_by_their_table(root: Path) -> Iterator[str]:
 
 WRITERS = {  # of the fields of a `RunState`, which says so too; nobody assigns to the others
     **dict.fromkeys(("learning_rate", "step", "examples"), ("loop", "checkpoint")),
-    "validated": ("evaluation",),
-    "eval_at_most": ("evaluation", "checkpoint"),
+    "validated": ("passes.evaluation",),
+    "eval_at_most": ("passes.evaluation", "checkpoint"),
 }
 
 
@@ -450,6 +516,23 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     ),
     (the_command_line_starts_light, {"cli/__init__.py": "import hydra", "cli/train.py": ""}, "hydra"),
     (modules_are_short, {"worker/execute.py": "x = 1\n" * 301}, "301 lines"),
+    (
+        nobody_imports_in_a_circle,
+        {"task.py": "import batchlab.targets", "targets.py": "import batchlab.task"},
+        "circle",
+    ),
+    (
+        nobody_imports_in_a_circle,
+        {
+            "report/fits/a.py": "from batchlab.report.claims import b",
+            "report/claims/b.py": "",
+            "report/claims/c.py": "if TYPE_CHECKING:\n    from batchlab.report.fits import d",
+            "report/fits/d.py": "",
+        },
+        "the rooms of batchlab.report in a circle: claims, fits",
+    ),
+    (rooms_are_small, {f"science/a{n}.py": "" for n in range(LARGEST_ROOM + 1)}, "it is two rooms"),
+    (one_idea_has_one_name, {"host/memory.py": "", "instruments/memory.py": ""}, "memory is the name of modules in"),
     (names_say_something, {"training/utils.py": ""}, "training/utils.py"),
     (names_say_something, {"base/loop.py": ""}, "batchlab/base"),
     (names_say_something, {"worker_helpers.py": ""}, "worker_helpers.py"),
@@ -551,13 +634,13 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "science/pareto.py": "import numpy as np\nrng = np.random.default_rng(0)",
         "cli/train.py": "from batchlab import config\ndef run():\n    import torch\n    from batchlab import hydra_app",
         "hydra_app.py": "import hydra",
-        "training/evaluation.py": "state.validated = state.phase.name = 1",
-        "worker/execute.py": "try:\n    f()\nexcept OSError:\n    pass",
+        "training/passes/evaluation.py": "state.validated = state.phase.name = 1",
         "report/words.py": "x = 'log best val/loss'",
         "training/losses.py": "def f(self, x):\n    return self.task.loss(self.task.forward(self.model, x), x)",
         "models/net.py": "def forward(self, x):\n    return self.model(x)",
         "worker/check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
-        "worker/preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')\nz = (data.device, model.lr)",
+        "worker/preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')",
+        "worker/execute.py": "try:\n    f()\nexcept OSError:\n    z = (data.device, model.lr)",
     }
     for name, text in allowed.items():
         path = tmp_path / "batchlab" / name

@@ -14,7 +14,7 @@ from batchlab.config import RunConfig
 from batchlab.hydra_app import compose
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cpu import CpuDevice
-from batchlab.worker.check import samples
+from batchlab.worker.check import data_sample as samples
 from batchlab.worker.check.examination import examine
 from batchlab.worker.check.findings import Checkup, Level, better, lines, ok, wrong
 

@@ -11,7 +11,7 @@ from sweep_runs import Lab
 
 from batchlab.config import to_dict
 from batchlab.hydra_app import grid_composer
-from batchlab.recording.knobs import flat
+from batchlab.recording.flat_options import flat
 from batchlab.recording.run_folder import read_records
 from batchlab.report.compare.published import FOUND
 from batchlab.report.making import make

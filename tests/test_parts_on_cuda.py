@@ -9,7 +9,7 @@ from simulated_device import simulated_cuda
 from still_state import state_of
 from torture.tiny import ADAMW, folder_of, stop_at, tiny, train
 
-from batchlab.cli import probe as doctor
+from batchlab.cli import torch_probe as doctor
 from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
 from batchlab.science.memory.largest_fit import Outcome

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from batchlab.cli import main as words
-from batchlab.cli.knobs import default_options
+from batchlab.cli.option_help import default_options
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.config.options import OPTIONS, RETRIED, option_names
 from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from batchlab.cli.knobs import blocks, default_options, groups, knobs, read_defaults, written
+from batchlab.cli.option_help import blocks, default_options, groups, knobs, read_defaults, written
 from batchlab.config.options import OPTIONS, RUN, STUDY, SWEEP
 from batchlab.config_folder import config_folder
 

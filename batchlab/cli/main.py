@@ -8,8 +8,8 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from batchlab.cli.output import complain, say
 from batchlab.cli.parser import Parser
-from batchlab.cli.terminal import complain, say
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, did_you_mean
 from batchlab.printable import printable
 

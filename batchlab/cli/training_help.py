@@ -1,7 +1,7 @@
 """What the helps of `train` and `sweep` have in common: the knobs, and what is Hydra's."""
 
-from batchlab.cli.knobs import knob_rows
-from batchlab.cli.terminal import definitions, say
+from batchlab.cli.option_help import knob_rows
+from batchlab.cli.output import definitions, say
 
 HYDRA = """\
 --config-dir DIR adds configs of your own, which hold over the shipped ones of the same name.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from batchlab.config.checking import check_value
+from batchlab.config.bounds import check_value
 from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
 from batchlab.config.hidden_keys import hidden_keys
 from batchlab.config.options import GROUPS, OPTIONS, RUN, SWEEP, option_names

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchlab.recording import disk
 from batchlab.recording.files import number_or_word
-from batchlab.recording.knobs import flat, knobs
+from batchlab.recording.flat_options import flat, knobs
 from batchlab.recording.run_folder import RESULTS, hold_study, read_records
 from batchlab.records import RunRecord
 

@@ -11,7 +11,7 @@ from batchlab.config.option_row import ALL_OF_A_RUN, Role
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, OPTIONS, of_role
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
-from batchlab.recording.knobs import flat, knobs
+from batchlab.recording.flat_options import flat, knobs
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.declared import Quantities, declared_by
 from batchlab.tensorboard.event_file import tag_of

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from batchlab.recording import disk
-from batchlab.recording.knobs import knobs
+from batchlab.recording.flat_options import knobs
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.records.declared import Quantities
 from batchlab.records.quantity import Quantity

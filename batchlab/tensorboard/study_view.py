@@ -8,8 +8,8 @@ from pathlib import Path
 
 from batchlab.config.options import FIRST, GROUPS
 from batchlab.recording import disk
+from batchlab.recording.flat_options import knobs
 from batchlab.recording.journal import read_journal
-from batchlab.recording.knobs import knobs
 from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
 from batchlab.records.declared import Quantities, declared_by

@@ -8,9 +8,9 @@ import yaml
 
 from batchlab import config_folder as module
 from batchlab.cli.commands.config import describe
-from batchlab.cli.knobs import blocks, groups, knob_rows, knobs
+from batchlab.cli.option_help import blocks, groups, knob_rows, knobs
+from batchlab.cli.output import definitions
 from batchlab.cli.studies import RUNS_DIR
-from batchlab.cli.terminal import definitions
 from batchlab.config import option_names
 from batchlab.config_folder import config_folder
 

@@ -11,8 +11,8 @@ from fabricated_runs import batchlab, environment
 from test_cli_words import LIGHT
 
 from batchlab.cli.commands import lr_table
-from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import main
+from batchlab.cli.option_help import groups, knobs
 from batchlab.hydra_app import compose
 from batchlab.training.assembly import build_optimizer
 

@@ -12,8 +12,8 @@ import pytest
 from fabricated_runs import batchlab, environment, record
 
 from batchlab.cli.commands import check, sweep, train, verify
-from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
+from batchlab.cli.option_help import groups, knobs
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
 from batchlab.recording.run_folder import write_record
 

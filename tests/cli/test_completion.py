@@ -11,8 +11,8 @@ import pytest
 from batchlab.cli.candidates import candidates
 from batchlab.cli.commands import init
 from batchlab.cli.commands.completion import SCRIPTS
-from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import WORDS, main
+from batchlab.cli.option_help import groups, knobs
 
 
 @pytest.fixture(autouse=True)

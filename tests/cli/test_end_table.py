@@ -11,7 +11,7 @@ from rich.console import Console
 
 from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.records import RunRecord, RunStatus
-from batchlab.sweep.summary import notes as table_notes
+from batchlab.sweep.summary import table_notes
 from batchlab.sweep.summary.table import show
 
 STUDY = Path("runs/digits-mlp")

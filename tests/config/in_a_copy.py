@@ -15,7 +15,7 @@ from rich.console import Console
 
 from batchlab.cli.candidates import candidates
 from batchlab.cli.config_page import page
-from batchlab.cli.knobs import knob_rows
+from batchlab.cli.option_help import knob_rows
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose

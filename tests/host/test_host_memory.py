@@ -5,7 +5,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from batchlab.host.memory import available_bytes
+from batchlab.host.free_memory import available_bytes
 
 
 def cgroup(root: Path, folder: str, **files: str) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from batchlab.recording.flat_options import knobs
 from batchlab.recording.journal import Journal
-from batchlab.recording.knobs import knobs
 from batchlab.recording.run_folder import METRICS, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.tensorboard.events import RunEvents

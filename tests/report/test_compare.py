@@ -10,8 +10,8 @@ from scipy import stats
 from batchlab.cli.commands.compare import main
 from batchlab.errors import BadRequest
 from batchlab.report.claims.claim import Claim, Evidence
+from batchlab.report.compare.compare_table import lines
 from batchlab.report.compare.comparison import compare
-from batchlab.report.compare.lines import lines
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Effect, Verdict

@@ -10,14 +10,14 @@ import psutil
 import pytest
 
 from batchlab.cli.commands.find import HELP, parse_bytes
-from batchlab.cli.knobs import groups, knobs
 from batchlab.cli.main import main
+from batchlab.cli.option_help import groups, knobs
 from batchlab.errors import BadRequest
 from batchlab.science.memory.largest_fit import Outcome, Probe, largest_fit, speeds
 from batchlab.science.scaling.knee import Knee
-from batchlab.sweep.find.lines import comparison
+from batchlab.sweep.find.find_sentences import sentences
+from batchlab.sweep.find.find_table import comparison
 from batchlab.sweep.find.searches import Search
-from batchlab.sweep.find.sentences import sentences
 
 MIB = 2**20
 NETS = """

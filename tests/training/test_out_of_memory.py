@@ -15,7 +15,7 @@ from batchlab.instruments import Instrument
 from batchlab.records import RunRecord, RunStatus
 from batchlab.task import Task
 from batchlab.training.devices.process_memory import status_bytes
-from batchlab.training.ending import how_it_ended
+from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import TRAINING
 from batchlab.worker.run_log import Listener
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from batchlab.cli.output import say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import RUNS_DIR, find_study
-from batchlab.cli.terminal import say
 from batchlab.errors import BadRequest
 
 EXAMPLES = """\
@@ -30,8 +30,8 @@ def main(arguments: list[str]) -> int:
 
     # Here, for pandas takes a second to import, and a mistake should not have to wait for it.
     from batchlab.report.claims import judge_claims
+    from batchlab.report.compare.compare_table import lines
     from batchlab.report.compare.comparison import compare
-    from batchlab.report.compare.lines import lines
     from batchlab.report.tables.study import read_study
 
     first, second = (read_study(folder) for folder in folders)

@@ -2,8 +2,8 @@
 
 import argparse
 
+from batchlab.cli.output import say
 from batchlab.cli.parser import Parser
-from batchlab.cli.terminal import say
 from batchlab.errors import BadRequest
 
 EXAMPLES = """\

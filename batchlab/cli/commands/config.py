@@ -2,9 +2,18 @@
 
 from collections.abc import Iterator
 
-from batchlab.cli.knobs import blocks, default_options, first_comment, groups, keys_of, knobs, read_defaults, written
+from batchlab.cli.option_help import (
+    blocks,
+    default_options,
+    first_comment,
+    groups,
+    keys_of,
+    knobs,
+    read_defaults,
+    written,
+)
+from batchlab.cli.output import LONGEST_WORD, definitions, say
 from batchlab.cli.parser import Parser
-from batchlab.cli.terminal import LONGEST_WORD, definitions, say
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.printable import printable

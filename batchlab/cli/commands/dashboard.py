@@ -5,9 +5,9 @@ import socket
 import sys
 from pathlib import Path
 
+from batchlab.cli.output import say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, find_study, last_written
-from batchlab.cli.terminal import say
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording.run_folder import studies

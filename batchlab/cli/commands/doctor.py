@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchlab.cli.machine import Findings, read_machine, read_nvidia, read_software
+from batchlab.cli.output import definitions, say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import RUNS_DIR
-from batchlab.cli.terminal import definitions, say
 from batchlab.host.device_choice import Lack, what_cuda_lacks
 from batchlab.host.nvml import read_driver
 from batchlab.host.torch_build import installed_build
@@ -20,7 +20,7 @@ from batchlab.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
-PROBE = ("-m", "batchlab.cli.probe")
+PROBE = ("-m", "batchlab.cli.torch_probe")
 PROBE_SECONDS = 300  # a cold import from a network disk takes a minute
 
 EXAMPLES = """\

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
+from batchlab.cli.output import complain, say
 from batchlab.cli.parser import Parser
 from batchlab.cli.quantities_text import by_unit
 from batchlab.cli.studies import RUNS_DIR, find_study
-from batchlab.cli.terminal import complain, say
 from batchlab.errors import BadRequest, StorageError
 from batchlab.printable import counted, printable
 from batchlab.recording.disk import write_atomically
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     folder = find_study(given.study, Path(given.runs_dir))
 
-    from batchlab.report.tables import files as tables
+    from batchlab.report.tables import exports as tables
     from batchlab.report.tables.study import read_study
 
     study = read_study(folder)

@@ -4,8 +4,8 @@ import shlex
 from importlib.resources import files
 from pathlib import Path
 
+from batchlab.cli.output import definitions, say
 from batchlab.cli.parser import Parser
-from batchlab.cli.terminal import definitions, say
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording import disk

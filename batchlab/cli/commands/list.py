@@ -4,9 +4,9 @@ import math
 from collections import Counter
 from pathlib import Path
 
+from batchlab.cli.output import complain, say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import HOW_TO_START, RUNS_DIR, Study, find_study, read_study
-from batchlab.cli.terminal import complain, say
 from batchlab.config.options import LISTED, RUN
 from batchlab.printable import aligned, number, printable
 from batchlab.recording.device_models import measured_on

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlab.printable import counted, signed
-from batchlab.report.claims import generalisation, memory, noise, progress, rates, scale, speed
+from batchlab.report.claims import generalisation, memory, noise, scale, speed
+from batchlab.report.claims import learning_rates as rates
+from batchlab.report.claims import training_progress as progress
 from batchlab.report.claims.claim import Claim, Evidence
-from batchlab.report.claims.command import command, unknown_keys, usual
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import Findings
+from batchlab.report.claims.next_command import command, unknown_keys, usual
+from batchlab.report.claims.runs import Curves
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.verdicts import Judgement, Verdict, judge_study, seeds_needed
 

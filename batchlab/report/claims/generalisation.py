@@ -14,10 +14,10 @@ from batchlab.records.quantities import (
     WORST_CLASS_ACCURACY,
 )
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, over_batch_sizes
+from batchlab.report.claims.run_values import at_level, common_level, last, log, lowest, sharpness_level
+from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
-from batchlab.report.claims.values import at_level, common_level, last, log, lowest, sharpness_level
 from batchlab.report.tables.groups import column
 
 FULL = ("instruments=full",)

@@ -7,12 +7,12 @@ import pandas as pd
 
 from batchlab.records.quantities import PEAK_ALLOCATED, PEAK_GROWTH, SAVED_FOR_BACKWARD, VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
 from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.run_values import last, log, lowest
+from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting, rate_of
 from batchlab.report.claims.speed import SPEED
-from batchlab.report.claims.values import last, log, lowest
 from batchlab.report.tables.found import Search, searches
 from batchlab.report.tables.groups import alone, by, column, device_models
 from batchlab.science.memory import memory_model

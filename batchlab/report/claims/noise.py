@@ -4,10 +4,10 @@ import numpy as np
 
 from batchlab.records.quantities import GRADIENT_VARIANCE
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import WEIGHTS, Findings, evidence, table_of, within
 from batchlab.report.claims.margins import MARGINS
-from batchlab.report.claims.values import first, log
+from batchlab.report.claims.run_values import first, log
+from batchlab.report.claims.runs import Curves
 from batchlab.report.tables.groups import column
 from batchlab.science.statistics.pairing import Paired
 

@@ -8,12 +8,12 @@ import pandas as pd
 
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, LOSS, Findings, evidence
-from batchlab.report.claims.progress import arrivals
-from batchlab.report.claims.rates import vertex
+from batchlab.report.claims.learning_rates import vertex
+from batchlab.report.claims.run_values import log, lowest
+from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting, rate_of
-from batchlab.report.claims.values import log, lowest
+from batchlab.report.claims.training_progress import arrivals
 from batchlab.report.tables.groups import by as by_number
 from batchlab.report.tables.groups import column
 from batchlab.science.scaling.steps_curve import fit_steps

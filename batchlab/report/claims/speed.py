@@ -6,9 +6,9 @@ import pandas as pd
 from batchlab.printable import counted
 from batchlab.records.quantities import TRAINING_SPEED
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_batch_sizes, table_of
-from batchlab.report.claims.values import finite, last, log
+from batchlab.report.claims.run_values import finite, last, log
+from batchlab.report.claims.runs import Curves
 from batchlab.report.fits.costs import busy_shares
 from batchlab.report.tables.groups import alone, column, on_one_model
 from batchlab.science.scaling.knee import launch_bound, throughput_knee

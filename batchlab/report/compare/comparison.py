@@ -12,7 +12,7 @@ from batchlab.config.key import results_of
 from batchlab.printable import counted, printable
 from batchlab.records.declared import Quantities
 from batchlab.report.claims.claim import Claim, Evidence
-from batchlab.report.compare.quantities_compared import compared
+from batchlab.report.compare.compared_quantities import compared
 from batchlab.report.tables.groups import POINT, device_models
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.samples import difference

@@ -12,8 +12,8 @@ from batchlab.records import RunStatus
 from batchlab.report.advice.picks import best_loss_of, runs_at_rates, shown_runs
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
+from batchlab.report.tables.group_noise_scale import at_the_start
 from batchlab.report.tables.groups import LARGEST, column, over_seeds
-from batchlab.report.tables.noise import at_the_start
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.statistics.uncertainty import Interval
 

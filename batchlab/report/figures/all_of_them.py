@@ -3,11 +3,11 @@
 import pandas as pd
 
 from batchlab.report.figures.cost import MEMORY, PER_STEP, THROUGHPUT, cost
-from batchlab.report.figures.curves import loss_curves
 from batchlab.report.figures.drawing import Drawing, missing
 from batchlab.report.figures.endings import endings
 from batchlab.report.figures.gradient import noise_over_training
-from batchlab.report.figures.rates import tournament
+from batchlab.report.figures.learning_rates import tournament
+from batchlab.report.figures.loss_curves import loss_curves
 from batchlab.report.figures.shown import shown
 from batchlab.report.figures.target import seconds, steps_and_examples
 from batchlab.report.fits.fits import Fits

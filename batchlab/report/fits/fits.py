@@ -21,8 +21,8 @@ from batchlab.report.fits.costs import (
 )
 from batchlab.report.fits.to_target import ToTarget, to_target
 from batchlab.report.fits.tournament import Tournament, best_rates, rates_tried, tournament
+from batchlab.report.tables.group_noise_scale import NoiseScale, noise_scales, resolved
 from batchlab.report.tables.groups import Group, alone, groups
-from batchlab.report.tables.noise import NoiseScale, noise_scales, resolved
 from batchlab.report.tables.study import Study
 from batchlab.science.scaling.knee import Knee
 

@@ -11,7 +11,7 @@ from batchlab.config.option_row import MEMORY, SPEED
 from batchlab.config.options import MEASURING, MICRO_BATCHES, option_of, that_move
 from batchlab.printable import printable
 from batchlab.recording.files import read_json
-from batchlab.recording.knobs import flat
+from batchlab.recording.flat_options import flat
 from batchlab.science.memory.largest_fit import Outcome, Probe, speeds
 from batchlab.science.statistics.uncertainty import Interval
 

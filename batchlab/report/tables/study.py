@@ -16,8 +16,8 @@ from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.recording.files import encodable
+from batchlab.recording.flat_options import flat
 from batchlab.recording.journal import read_journal
-from batchlab.recording.knobs import flat
 from batchlab.recording.results import row
 from batchlab.recording.run_folder import METRICS, read_record, run_folders
 from batchlab.recording.study_file import read_published

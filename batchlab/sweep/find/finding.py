@@ -6,14 +6,14 @@ from dataclasses import replace
 from batchlab.config import RunConfig
 from batchlab.config.options import SOUGHT
 from batchlab.errors import BadRequest
-from batchlab.host.memory import SHARE, available_bytes
+from batchlab.host.free_memory import SHARE, available_bytes
 from batchlab.printable import counted
 from batchlab.recording import disk
 from batchlab.science.memory.largest_fit import Probe, judged, largest_fit, speeds
 from batchlab.science.scaling.knee import throughput_knee
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.sweep.checks import check_grid, or_on_cpu
-from batchlab.sweep.find.lines import Watcher, comparison, summary
+from batchlab.sweep.find.find_table import Watcher, comparison, summary
 from batchlab.sweep.find.probing import Prober
 from batchlab.sweep.find.searches import Search
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates

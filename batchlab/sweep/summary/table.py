@@ -12,10 +12,10 @@ from batchlab.config.option_row import SPEED
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, TRAINING_SPEED, VALIDATION_LOSS
-from batchlab.sweep.summary.notes import next_step, notes
-from batchlab.sweep.summary.precisions import against_fp32
-from batchlab.sweep.summary.quantities_shown import in_tables, measured
-from batchlab.sweep.summary.settings import Setting, arranged
+from batchlab.sweep.summary.precision_table import against_fp32
+from batchlab.sweep.summary.table_columns import Setting, arranged
+from batchlab.sweep.summary.table_notes import next_step, notes
+from batchlab.sweep.summary.table_quantities import in_tables, measured
 
 if TYPE_CHECKING:
     from rich.console import Console

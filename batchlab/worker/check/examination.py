@@ -10,9 +10,9 @@ from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.check import behaviour, fitting, learning, pace
+from batchlab.worker.check.data_sample import Sample, sampled
 from batchlab.worker.check.findings import Checkup, Finding, is_wrong, ok, wrong
 from batchlab.worker.check.passes import Passes
-from batchlab.worker.check.samples import Sample, sampled
 
 EXAMPLES = 8  # that are passed through together, and alone
 

@@ -11,9 +11,9 @@ from batchlab.training.data.batches import slices
 from batchlab.training.passes.contract import METRICS, NUMBER_FORMATS, ONE_PER_TERM, first_breach
 from batchlab.training.passes.contract_passes import validation_pass
 from batchlab.training.user_errors import in_the_users_words
+from batchlab.worker.check.data_sample import Sample, described, shapes
 from batchlab.worker.check.findings import Finding, finding_of, ok, wrong
 from batchlab.worker.check.passes import Passes
-from batchlab.worker.check.samples import Sample, described, shapes
 
 
 def number_formats(passes: Passes) -> Iterator[Finding]:

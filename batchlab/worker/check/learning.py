@@ -9,9 +9,9 @@ from batchlab.training import assembly
 from batchlab.training.data.batches import length
 from batchlab.training.passes.no_trace import seed_everything
 from batchlab.training.updates.eager import Eager
+from batchlab.worker.check.data_sample import Sample
 from batchlab.worker.check.findings import Finding, better, ok
 from batchlab.worker.check.passes import Passes
-from batchlab.worker.check.samples import Sample
 
 STEPS = 50
 SECONDS = 2.0

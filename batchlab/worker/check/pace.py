@@ -8,9 +8,9 @@ from batchlab.training.data.batches import example_bytes, length
 from batchlab.training.data.residence import RESIDENT_BYTES
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
+from batchlab.worker.check.data_sample import SLOW_SECONDS, Sample
 from batchlab.worker.check.findings import Finding, better, ok
 from batchlab.worker.check.passes import Passes
-from batchlab.worker.check.samples import SLOW_SECONDS, Sample
 
 ROUNDS = 5
 LONG_SECONDS = 0.05  # for a pass of few examples: then more of them tell no more

@@ -9,7 +9,6 @@ import pandas as pd
 from batchlab.printable import counted, printable
 from batchlab.records.quantities import VALIDATION_LOSS, WINDOW_LOSS
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import (
     EXAMPLES,
     LOSS,
@@ -19,8 +18,9 @@ from batchlab.report.claims.evidence import (
     table_of,
 )
 from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.run_values import common_level, finite, last, log, lowest, sharpness_level
+from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
-from batchlab.report.claims.values import common_level, finite, last, log, lowest, sharpness_level
 from batchlab.report.tables.groups import column
 from batchlab.science.scaling.critical_batch import critical_batch
 from batchlab.science.scaling.steps_curve import StepsToTarget

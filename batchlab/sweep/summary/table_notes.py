@@ -11,7 +11,7 @@ from batchlab.printable import printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
-from batchlab.sweep.summary.settings import Setting
+from batchlab.sweep.summary.table_columns import Setting
 
 MOST_NAMED = 4  # points named in one note
 

@@ -11,8 +11,8 @@ from batchlab.printable import NOTHING, aligned, counted, printable
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD, TRAINING_SPEED
 from batchlab.records.quantity import RATIO, Quantity
-from batchlab.sweep.summary.quantities_shown import in_tables, measured
-from batchlab.sweep.summary.settings import Setting
+from batchlab.sweep.summary.table_columns import Setting
+from batchlab.sweep.summary.table_quantities import in_tables, measured
 
 REFERENCE = "fp32"
 NOT_PAIRED = ("precision", *of_role(Role.REPEATED))

@@ -8,11 +8,11 @@ import pandas as pd
 
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
-from batchlab.report.claims.curves import Curves
 from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
 from batchlab.report.claims.margins import MARGINS
+from batchlab.report.claims.run_values import log, lowest
+from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting, rate_of
-from batchlab.report.claims.values import log, lowest
 from batchlab.report.tables.groups import by, column
 from batchlab.science.statistics.effects import against, interval_effect
 from batchlab.science.statistics.verdicts import Effect

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.science.memory.largest_fit import Outcome, Probe, line_through
+from batchlab.sweep.find.find_sentences import KIB, SAYS, mib, sentences
 from batchlab.sweep.find.searches import Search
-from batchlab.sweep.find.sentences import KIB, SAYS, mib, sentences
 from batchlab.sweep.summary.progress import UnreadConsole
 
 STYLES = {Outcome.FITS: "green", Outcome.FAILED: "red"}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from batchlab.report.claims.curves import Curves
+from batchlab.report.claims.runs import Curves
 
 # Of the batch sizes, that come to the level at which they are matched: one that has hardly learnt does not decide it.
 MATCHED = 0.6

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from batchlab.config import BUDGET_UNITS
-from batchlab.config.checking import allowed
+from batchlab.config.bounds import allowed
 from batchlab.config.goals import WHOLE
 from batchlab.config.option_row import Moves, Option
 from batchlab.config.options import OPTIONS

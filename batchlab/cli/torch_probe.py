@@ -1,4 +1,4 @@
-"""What PyTorch can do here, asked in processes of their own: `python -m batchlab.cli.probe [cuda|cuda:N]`.
+"""What PyTorch can do here, asked in processes of their own: `python -m batchlab.cli.torch_probe [cuda|cuda:N]`.
 
 Without a device the CPU is tried and the GPUs are counted. Each GPU has its own process: one that fails takes no other
 with it, and none is left with a context on every GPU of a machine that others use too.
@@ -14,7 +14,7 @@ import statistics
 import time
 from typing import TYPE_CHECKING
 
-from batchlab.cli.terminal import say
+from batchlab.cli.output import say
 from batchlab.config.options import PRECISIONS
 from batchlab.config_folder import config_folder
 from batchlab.errors import BadRequest
