@@ -156,7 +156,10 @@ BAD: list[tuple[str, str]] = [
     ("sweep precision=fp8", "precision=fp8 cannot be: precision is one of fp32, tf32, bf16, fp16$"),
     ("sweep precision=fp32,fp8", "precision=fp8 cannot be"),
     ("sweep device=gpu", "device=gpu cannot be: device is auto, cpu, cuda or cuda:N$"),
-    ("sweep device=mps", "device=mps cannot be: device is auto, cpu, cuda or cuda:N$"),
+    (
+        "sweep device=mps",
+        r"device=mps cannot be: batchlab trains on the CPU and on GPUs .*, not on Apple's: use device=cpu$",
+    ),
     ("sweep device=cuda:x", "device=cuda:x cannot be: device is auto, cpu, cuda or cuda:N$"),
     ("sweep deterministic=1", "deterministic=1 cannot be: deterministic is true or false$"),
     ("sweep stop_at_target=yes", "stop_at_target='yes' cannot be: stop_at_target is true or false$"),
@@ -191,14 +194,14 @@ BAD: list[tuple[str, str]] = [
     ("sweep 'batch_size=${batch_size}'", "Recursive interpolation"),
     ("sweep 'batch_size=${oc.env:NO_SUCH_VARIABLE_HERE}'", "Environment variable 'NO_SUCH_VARIABLE_HERE' not found"),
     # options of groups
-    ("sweep model=lenet", "unknown model 'lenet': it is one of cnn, .*mlp, .*$"),
+    ("sweep model=lenet", "unknown model 'lenet': did you mean 'resnet8'\\?$"),
     ("sweep model=", "unknown model ''"),
     ("sweep model=null", "model=null cannot be: model is the name of an option"),
     ("sweep model=3", "model=3 cannot be: model is the name of an option"),
     ("sweep model=mlp,3", "model=mlp,3 cannot be: model is the name of an option"),
     ("sweep model=own", "Missing mandatory value: _target_"),
     ("sweep optimizer=adam", "unknown optimizer 'adam': did you mean 'adamw'\\?$"),
-    ("sweep data=imagenet", "unknown data 'imagenet': it is one of .*digits, .*synthetic.*$"),
+    ("sweep data=imagenet", "unknown data 'imagenet': did you mean 'image_folder'\\?$"),
     ("sweep experiment=smok", "unknown experiment 'smok': did you mean 'smoke'\\?$"),
     ("sweep experiment=null", "experiment=null cannot be: experiment is the name of an option"),
     ("sweep model._target_=Net", "model._target_='Net' names nothing: write it as module.name"),
@@ -291,9 +294,10 @@ BAD: list[tuple[str, str]] = [
     ("doctor x", "unrecognized arguments: x"),
 ]
 # Where there is no CUDA.
+INSTEAD = "(: use device=cpu, or device=auto|: unset CUDA_VISIBLE_DEVICES, or use device=cpu$)"
 WITHOUT_CUDA = [
-    ("sweep device=cuda", "device=cuda was asked for, and .*: use device=cpu, or device=auto"),
-    ("sweep device=cpu,cuda:0", "device=cuda:0 was asked for, and .*: use device=cpu, or device=auto"),
+    ("sweep device=cuda", f"device=cuda was asked for, and .*{INSTEAD}"),
+    ("sweep device=cpu,cuda:0", f"device=cuda:0 was asked for, and .*{INSTEAD}"),
 ]
 # A grid of no points is told from a typo by its exit code: 4.
 EMPTY = [

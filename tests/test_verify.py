@@ -511,6 +511,13 @@ class Spread(nn.Linear):
         return super().forward(x) / ((x - x.mean(0)).square().sum() / (len(x) - 1)).sqrt()
 
 
+class Huge(NotANumber):
+    """Its gradient is a number in float64, and the square of it is none."""
+
+    def forward(self, x):
+        return self.layer(x.flatten(1)) * 1e200
+
+
 @pytest.mark.parametrize(
     ("model", "changes", "said"),
     [
@@ -526,6 +533,13 @@ class Spread(nn.Linear):
 def test_a_gradient_that_is_none_is_refused_and_it_is_said_which(model, changes, said):
     with pytest.raises(BadRequest, match=f"{said}.*: look for a division by zero"):
         examine(config_of(**changes, model={"_target_": f"{__name__}.{model.__name__}"}))
+
+
+def test_a_gradient_whose_square_is_no_number_is_refused():
+    with pytest.raises(
+        BadRequest, match=r"^in float64 the gradient is so large that its squares are inf, at the initial"
+    ):
+        examine(config_of(accumulate=4, model={"_target_": f"{__name__}.Huge"}))
 
 
 # The words

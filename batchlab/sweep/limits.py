@@ -1,10 +1,15 @@
 """What did not fit once is not tried again, and nothing larger."""
 
-from batchlab.config import key
-from batchlab.config.option_row import MEMORY
-from batchlab.config.options import MICRO_BATCHES
+from batchlab.config import key, to_dict
+from batchlab.config.key import requested
+from batchlab.config.option_row import IDENTITY, MEMORY, Role
+from batchlab.config.options import MICRO_BATCHES, of_role
+from batchlab.recording.knobs import flat
+from batchlab.recording.masking import masked
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.points import Point
+
+AXIS = of_role(Role.AXIS)
 
 
 class Limits:
@@ -32,7 +37,7 @@ class Limits:
         limit = self._smallest.get(_kind(point))
         if limit is None or _size(point) < _size(limit) or point.folder == limit.folder:
             return None
-        return point.new_record(RunStatus.OOM, f"not run: {_named(limit)} did not fit", attempts=0)
+        return point.new_record(RunStatus.OOM, f"not run: {_named(limit, point)} did not fit", attempts=0)
 
 
 def _kind(point: Point) -> str:
@@ -44,7 +49,7 @@ def _size(point: Point) -> tuple[int, bool]:
     return point.config.largest_micro_batch, len(point.config.micro_batch_sizes) > 1
 
 
-def _named(point: Point) -> str:
-    largest, several = _size(point)
-    pieces = f" in micro-batches of {largest}" if several else ""
-    return f"batch_size={point.config.batch_size} lr={point.config.lr:g}{pieces}"
+def _named(limit: Point, point: Point) -> str:
+    """The point that did not fit, by its batch size and all options that tell it from `point`."""
+    given, other = (flat(requested(masked(to_dict(each.config)), IDENTITY)) for each in (limit, point))
+    return " ".join(f"{name}={value}" for name, value in given.items() if name in AXIS or value != other.get(name))

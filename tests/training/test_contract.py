@@ -188,6 +188,7 @@ def test_a_loss_that_is_divided_by_its_number_is_told_from_one_that_compares_its
     each = torch.tensor([1.0, 2.0, 3.0, 4.0])
     for whole, parts, expected in (
         (each / 4, [each[:2] / 2, each[2:] / 2], DIVIDED),
+        (each.mean().expand(4), [each[:1], each[1:].mean().expand(3)], DIVIDED),
         (each + 1, [each[:2], each[2:]], BY_ITSELF),
         (each, [each[:2], each[2:3]], ADDS_UP),
     ):

@@ -71,17 +71,17 @@ def by_steps(group: Group) -> Chosen:
     return rates, [size.batch_size for size in found.sizes if size.at_edge]
 
 
-def alike_but(runs: pd.DataFrame, written: pd.DataFrame, knobs: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
-    """Runs in parts that are equal in all but batch size, seed, and these knobs, with what tells each part apart.
+def alike_but(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Runs in parts that are equal in all but batch size, seed, and these options, with what tells each part apart.
 
-    `written` is what each was asked, as text. The largest part comes first.
+    `written` is what each was given, as text. The largest part comes first.
     """
     if runs.empty:
         return []
-    asked = written[that_move(map(str, written), ALL_OF_A_RUN, without=(*POINT, *knobs))]
-    asked = asked[[name for name in asked if asked[name].nunique() > 1]]
-    keys = asked.apply(tuple, axis=1) if len(asked.columns) else pd.Series([()] * len(asked), index=asked.index)
-    named = names([str(name) for name in asked], list(dict.fromkeys(keys)))
+    given = written[that_move(map(str, written), ALL_OF_A_RUN, without=(*POINT, *options))]
+    given = given[[name for name in given if given[name].nunique() > 1]]
+    keys = given.apply(tuple, axis=1) if len(given.columns) else pd.Series([()] * len(given), index=given.index)
+    named = names([str(name) for name in given], list(dict.fromkeys(keys)))
     parts = [(printable(named[key]), runs.loc[members.index]) for key, members in keys.groupby(keys, sort=False)]
     return sorted(parts, key=lambda part: len(part[1]), reverse=True)
 

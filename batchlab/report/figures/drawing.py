@@ -93,7 +93,6 @@ def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend
             columns = 4 if max(map(len, labels)) < 12 else 2 if max(map(len, labels)) < 32 else 1
             where: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "title": legend}
             figure.legend(handles, labels, handlelength=1.8, **where)
-        FigureCanvasAgg(figure)
         engine = figure.get_layout_engine()
         assert engine is not None
         engine.execute(figure)

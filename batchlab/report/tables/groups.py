@@ -66,23 +66,23 @@ def groups(study: Study) -> tuple[Group, ...]:
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
 
 
-def names(knobs: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """What tells each of `keys`, values as JSON text of `knobs`, from the others: `lr_scaling=sqrt warmup=0.1`.
+def names(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
+    """What tells each of `keys`, values as JSON text of `options`, from the others: `lr_scaling=sqrt warmup=0.1`.
 
-    An instrument's many knobs, and the batch size that a rule scales from, are named only where the others do not tell.
-    Of more than a few knobs each key is named by those in which it is not like most of them.
+    An instrument's options, and the batch size that a rule scales from, are named only where the others do not tell.
+    Of more than a few options each key is named by those in which it is not like most of them.
     """
-    last = {knob: SAID_LAST.get(knob.partition(".")[0], 1 if knob == METRIC else 0) for knob in knobs}
+    last = {option: SAID_LAST.get(option.partition(".")[0], 1 if option == METRIC else 0) for option in options}
     for said in (0, 1, max(last.values(), default=0)):
-        plain = [i for i, knob in enumerate(knobs) if last[knob] <= said]
+        plain = [i for i, option in enumerate(options) if last[option] <= said]
         if len({tuple(key[i] for i in plain) for key in keys}) == len(keys):
             break
     usual = [Counter(values).most_common(1)[0][0] for values in zip(*keys, strict=True)]
     found = {}
     for key in keys:
-        unusual = [i for i in plain if knobs[i] in ALWAYS_NAMED or key[i] != usual[i]]
+        unusual = [i for i in plain if options[i] in ALWAYS_NAMED or key[i] != usual[i]]
         shown = unusual if unusual and len(plain) > FEW else plain
-        found[key] = " ".join(f"{knobs[i]}={key[i].strip(chr(34))}" for i in shown)
+        found[key] = " ".join(f"{options[i]}={key[i].strip(chr(34))}" for i in shown)
     return found
 
 

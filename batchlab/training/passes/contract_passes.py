@@ -155,8 +155,10 @@ class Parts:
 
     @property
     def divided(self) -> bool:
-        """Whether the terms are a sum's that was divided by their number."""
+        """Whether the terms are divided by their number, or are their mean, once for each of them."""
         if self.of_whole.dim() != 1 or self.whole != self.together:
             return False
         rescaled = [part.flatten() * (part.numel() / self.whole) for part in self.of_parts]
-        return close(self.of_whole, torch.cat(rescaled), self.tolerance)
+        mean = torch.cat([part.flatten() for part in self.of_parts]).mean()
+        divided, repeated = torch.cat(rescaled), mean.expand(self.whole)
+        return any(close(self.of_whole, averaged, self.tolerance) for averaged in (divided, repeated))

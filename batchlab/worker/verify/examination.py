@@ -89,4 +89,7 @@ def _not_a_number(judge: Trial) -> BadRequest:
             if names := [name for name, tensor in gradient.items() if not bool(tensor.isfinite().all())]:
                 told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=listed(names))
                 return BadRequest(told.sentence)
-    raise AssertionError("a difference is nan, and no gradient is")
+    return BadRequest(
+        f"in {judge.number_format} the gradient is so large that its squares are inf, at the initial weights: look at "
+        "the scale of the inputs and of the loss"
+    )
