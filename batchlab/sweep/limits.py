@@ -4,7 +4,7 @@ from batchlab.config import key, to_dict
 from batchlab.config.key import requested
 from batchlab.config.option_row import IDENTITY, MEMORY, Role
 from batchlab.config.options import MICRO_BATCHES, of_role
-from batchlab.recording.knobs import flat
+from batchlab.recording.flat_options import flat
 from batchlab.recording.masking import masked
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.points import Point
