@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from batchlab.config.moved_targets import current
 from batchlab.errors import BadRequest
 from batchlab.recording import disk
 from batchlab.recording.files import now_utc, number, read_json, to_json
@@ -191,6 +192,8 @@ def _record(values: Any) -> RunRecord:
         if not isinstance(values[name], kind):
             raise ValueError(f"its {name} is {values[name]!r}")
     values = dict(values)
+    if "instruments" in values["config"]:
+        values["config"] = {**values["config"], "instruments": current(values["config"]["instruments"])}
     for name in _NUMBERS:
         if name in values:
             values[name] = number(values[name])
