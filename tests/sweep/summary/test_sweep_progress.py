@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from fabricated_runs import record
+from invented.records import record
 from rich.console import Console
 
 from batchlab.records import RunStatus

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import scipy.stats
+from invented.folders import MISSED, reached, write_run
 
 from batchlab.report.fits.fits import fits
 from batchlab.report.fits.tournament import EXAMPLES, LOSS, Tournament
 from batchlab.report.tables.study import read_study
-from tests.report.planted import MISSED, reached, write_run
 
 SIZES = (8, 32, 128, 512)
 RATES = tuple(0.0125 * 2**i for i in range(11))

@@ -8,8 +8,9 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+from invented.tables import N_TRAIN, missed, reached, run, study
+
 from batchlab.report.tables.study import Study
-from tests.report.fabricated import N_TRAIN, missed, reached, run, study
 
 SIZES, SEEDS = (8, 32, 128, 512), range(8)
 Plant = Callable[[int], Study]

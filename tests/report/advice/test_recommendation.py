@@ -4,7 +4,7 @@ import json
 import shlex
 
 import pytest
-from planted import MISSED, reached, write_run
+from invented.folders import MISSED, reached, write_run
 
 from batchlab.report.advice.recommendation import recommend
 from batchlab.report.claims.claim import Claim

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fabricated_runs import record
+from invented.records import record
 from rich.console import Console
 
 from batchlab.records import RunRecord, RunStatus

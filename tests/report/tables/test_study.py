@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from invented.folders import MISSED, line, reached, write_run
 
 import batchlab
 from batchlab.recording.journal import read_journal
 from batchlab.report.tables.groups import groups
 from batchlab.report.tables.study import each_run, read_study
-from tests.report.planted import MISSED, line, reached, write_run
 
 CURVE = [("val/loss", 0, 0.0, 2.0), ("val/loss", 10, 0.5, 1.0), ("train/loss", 10, 0.5, 0.9)]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pandas
 import pytest
+from invented.folders import MISSED, reached, write_run
 
 from batchlab.report.fits.fits import GroupFits, fits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
 from batchlab.report.tables.study import read_study
-from tests.report.planted import MISSED, reached, write_run
 
 STEPS_MIN, EXAMPLES_MIN = 50, 2000  # B_crit is 40
 A, B = 1e-3, 2e-5  # seconds per step

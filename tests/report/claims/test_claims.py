@@ -6,14 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from invented.claims import PLANTS, wiggle
+from invented.tables import N_TRAIN, missed, reached, run, study
 
 from batchlab.hydra_app import grid_composer
 from batchlab.report.claims import CLAIMS, judge_claims
 from batchlab.report.claims.claim import Claim
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.verdicts import Verdict
-from tests.report.fabricated import N_TRAIN, missed, reached, run, study
-from tests.report.planted_claims import PLANTS, wiggle
 
 SGD = "torch.optim.SGD"
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from fabricated import config, record
+from invented.written import config, record
 
 from batchlab.tensorboard import by_batch_size
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from planted import CONFIG, reached, write_run
+from invented.folders import CONFIG, reached, write_run
 from scipy import stats
 
 from batchlab.cli.commands.compare import main

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planted import reached, write_run
+from invented.folders import reached, write_run
 from rich.console import Console
 
 from batchlab.report.claims import judge_claims

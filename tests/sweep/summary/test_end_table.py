@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fabricated_runs import CNN, MLP, record
+from invented.records import CNN, MLP, record
 from rich.console import Console
 
 from batchlab.config.options import PEAK_LEARNING_RATE

@@ -6,7 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
-from fabricated import STARTED, config, points, record, write_run
+from invented.written import STARTED, config, points, record, write_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard_http import Dashboard, eventually, number_of, tensorboard_process
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from invented.folders import write_run
 
 from batchlab.printable import signed
 from batchlab.report.advice.recommendation import Recommendation
@@ -17,7 +18,6 @@ from batchlab.report.tables.found import searches
 from batchlab.report.tables.groups import groups, names
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.verdicts import Verdict
-from tests.report.planted import write_run
 
 
 def probe(size: int, step_seconds: list[float], **more: object) -> dict[str, object]:

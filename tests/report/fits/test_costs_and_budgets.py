@@ -9,13 +9,13 @@ from typing import Any
 import pandas
 import pytest
 import scipy.stats
+from invented.folders import reached, write_run
 
 from batchlab.report.fits.costs import Measured
 from batchlab.report.fits.fits import GroupFits, fits
 from batchlab.report.render.fits_in_words import fits_in_words
 from batchlab.report.tables.study import read_study
 from batchlab.science.scaling.knee import Knee
-from tests.report.planted import reached, write_run
 
 
 def only_group(study: Path) -> GroupFits:

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from invented_study import E_MIN, S_MIN, completed, write_run, write_study
+from invented.formulas import E_MIN, S_MIN, completed, write_run, write_study
 from rich.console import Console
 
 from batchlab.config.published import Published, published

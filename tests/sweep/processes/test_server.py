@@ -30,7 +30,7 @@ def test_a_server_that_ends_is_one_sentence_that_says_how_it_ended(tmp_path: Pat
     for name, text in MODULES.items():
         (tmp_path / f"{name}.py").write_text(text)
 
-    ours = str(Path(__file__).resolve().parents[2])
+    ours = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((ours, str(tmp_path)))}
     command = [sys.executable, "-c", SCRIPT]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
