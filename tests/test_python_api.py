@@ -212,7 +212,7 @@ def test_a_notebook_is_shown_lines(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 UNGUARDED = """
 import os, sys
 import batchlab
-from batchlab.sweep import server
+from batchlab.sweep.processes import server
 with open("ran.txt", "a") as ran:
     ran.write("once\\n")
 records = batchlab.run_study({"device": "cpu", "default_epochs": 1}, over={"batch_size": [128, 256]})

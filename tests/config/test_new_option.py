@@ -36,7 +36,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         assert text.count(before) == 1
         file.write_text(text.replace(before, added + before), encoding="utf-8")
     found = subprocess.run(
-        [sys.executable, TESTS / "config/in_a_copy.py"],
+        [sys.executable, TESTS / "in_a_copy.py"],
         cwd=copy,
         env=os.environ | {"PYTHONPATH": f"{copy}:{TESTS}", "COLUMNS": "200"},
         capture_output=True,

@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator
 
 import pytest
+from instrument_catalogue import CATALOGUE, trained
 from still_life import classified
-from test_no_trace import CATALOGUE, trained
 
 from batchlab.errors import BadRequest
 from batchlab.instruments import Instrument, Quantity

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from instrument_catalogue import trained
 from plain_defaults import configured
 from still_life import standing
 from sweep_runs import Lab
-from test_no_trace import trained
 from torch import nn
 
 from batchlab import Task

@@ -27,6 +27,7 @@ RECORD = RunRecord(
     run_id=ID, study="s", status=RunStatus.OOM, config={"retry": ("oom",), "trust": []}, seed=0, batch_size=8
 )
 SENT: list[Any] = [
+    POINT.assignment,
     Planned(ID, 640),
     Progress(ID, 64, 0.5, None),
     Notice(ID, "resumes at step 3"),
@@ -81,7 +82,7 @@ def test_every_message_about_a_run_names_it_first() -> None:
 def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connection]) -> None:
     heard, theirs = attempt
     spectator = Told()
-    for message in SENT[:6]:
+    for message in SENT[1:7]:
         theirs.send(message)
         heard.hear(spectator)
 

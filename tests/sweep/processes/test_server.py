@@ -9,7 +9,7 @@ from batchlab.sweep.processes import server as serving
 
 SCRIPT = """
 from batchlab.errors import BadRequest
-from batchlab.sweep import server
+from batchlab.sweep.processes import server
 
 with server.WarmServer() as warm:
     for name in ("broken", "killed", "leaves"):

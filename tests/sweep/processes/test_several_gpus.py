@@ -21,6 +21,8 @@ from sweep_runs import Silent
 from batchlab.errors import BadRequest
 from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
+from batchlab.recording.files import now_utc
+from batchlab.recording.new_record import new_record
 from batchlab.recording.run_folder import hold, read_record
 from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.sweep import conduct as conducting
@@ -32,7 +34,7 @@ from batchlab.sweep.processes.jobs import Job
 from batchlab.sweep.processes.server import ended
 from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.worker.entry import gpu_of
-from batchlab.worker.messages import Ended
+from batchlab.worker.messages import Assignment, Ended
 
 GPUS = tuple(Gpu(f"GPU-{letter}", "NVIDIA H200") for letter in "abcd")
 
@@ -78,11 +80,11 @@ class Server:
         self.devices = devices
         return self
 
-    def start(self, target: object, job: Job, sweep: object) -> tuple[Any, Connection]:
+    def start(self, target: object, assigned: Assignment, sweep: object) -> tuple[Any, Connection]:
         ours, theirs = Pipe()
         process = Process()
-        self.given.append((job.point.config.device, *self.devices))
-        record = job.point.new_record(RunStatus.COMPLETED, "")
+        self.given.append((assigned.config.device, *self.devices))
+        record = new_record(assigned.config, assigned.identity, RunStatus.COMPLETED, reason="", ended_at=now_utc())
         self.running.append((process, theirs, record))
         self.left -= 1
         self.patience.cancel()
