@@ -77,9 +77,22 @@ def dispatch(arguments: list[str]) -> int:
     """The exit code of the word that `arguments` start with; everything after it is the word's own."""
     if not arguments or arguments[0] not in WORDS:
         return _without_a_word(arguments)
-    module = importlib.import_module(f"batchlab.cli.commands.{arguments[0].replace('-', '_')}")
+    from batchlab.config.commands import COMMANDS  # what needs no command should not wait for the table of options
+
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is not None and {"--help", "-h"} & {*rest}:
+        from batchlab.cli.option_help import help_text
+
+        say(help_text(name))
+        return 0
+    if command is not None and command.launched:
+        from batchlab.hydra_app import launch
+
+        return launch(name, rest)
+    module = importlib.import_module(f"batchlab.cli.commands.{name.replace('-', '_')}")
     try:
-        code: int = module.main(arguments[1:])
+        code: int = module.main(rest)
     except SystemExit as end:  # argparse ends so after --help
         return end.code if isinstance(end.code, int) else 0
     return code
