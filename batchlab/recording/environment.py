@@ -40,8 +40,8 @@ def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = 
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "cpu": _cpu_name(),
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
+        "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_bytes": _memory_bytes(),
         "variables": masked({name: _hashed(value) for name, value in sorted(os.environ.items()) if _is_allowed(name)}),
@@ -62,14 +62,16 @@ def _is_allowed(variable: str) -> bool:
     return any(fnmatch.fnmatchcase(variable, pattern) for pattern in VARIABLES)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """A distribution's version, read from its metadata and not by importing it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str | None:
+    """The processor's model, or its architecture where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
