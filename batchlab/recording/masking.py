@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from batchlab.config.values import leaves
+
 MASK = "***"
 SECRET_WORDS = re.compile(
     r"key|token|secrets?|pass|passw.*|passphrase|pwd|credentials?|auth|authorization|bearer|cookie"
@@ -28,10 +30,7 @@ def masked(config: Mapping[str, object]) -> dict[str, object]:
     Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
     Of the keys in `config["hidden"]` nothing stays.
     """
-    is_hidden = _hidden(config)
-    copy: dict[str, object] = _with_leaves(
-        config, "", lambda key, value: MASK if is_hidden(key) else _masked_leaf(key, value)
-    )
+    copy: dict[str, object] = _masked(config, "", _hidden(config))
     return copy
 
 
@@ -42,8 +41,8 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
 
 def concealed(text: str, config: Mapping[str, object]) -> str:
     """`text`, an error's say, without what `config`, unmasked, hides: user code likes to tell what it was given."""
-    is_hidden, values = _hidden(config), set[str]()
-    _with_leaves(config, "", lambda key, value: values.add(str(value)) if is_hidden(key) else None)
+    is_hidden = _hidden(config)
+    values = {str(value) for key, value in leaves(config) if is_hidden(key)}
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, MASK) if len(value) >= 4 else text  # a shorter one is in every text, and no secret
     return text
@@ -64,16 +63,13 @@ def _hidden(config: Mapping[str, object]) -> Callable[[str], bool]:
     return lambda key: f"{key}.".startswith(names)
 
 
-def _with_leaves(value: Any, key: str, shown: Callable[[str, Any], Any]) -> Any:
-    """A plain copy with `shown` of each single value and its dotted key; those of a list have the key of the list."""
+def _masked(value: Any, key: str, is_hidden: Callable[[str], bool]) -> Any:
     if isinstance(value, Mapping):
-        return {str(name): _with_leaves(entry, f"{key}.{name}".lstrip("."), shown) for name, entry in value.items()}
+        return {str(name): _masked(entry, f"{key}.{name}".lstrip("."), is_hidden) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_with_leaves(entry, key, shown) for entry in value]
-    return shown(key, value)
-
-
-def _masked_leaf(key: str, value: Any) -> Any:
+        return [_masked(entry, key, is_hidden) for entry in value]
+    if is_hidden(key):
+        return MASK
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int | float):
