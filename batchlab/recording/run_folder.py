@@ -122,7 +122,7 @@ def hold(folder: Path) -> Iterator[None]:
                 f"{folder} cannot be locked ({error.strerror}), and without a lock two processes could write one run: "
                 "use runs_dir=... on a file system that has locks"
             ) from error
-        me = {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id(), "started_at": now_utc()}
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": now_utc()}
         disk.cut(descriptor, 0, folder / LOCK)
         disk.append(descriptor, to_json(me).encode(), folder / LOCK)
         try:
@@ -156,12 +156,6 @@ def _holder(content: bytes) -> str:
         return f"is being run by pid {who['pid']} on host {who['host']} since {who['started_at']}"
     except (ValueError, TypeError, KeyError):  # it has the lock and has not said yet who it is
         return "is being run by another process"
-
-
-def _boot_id() -> str | None:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None
 
 
 def _folders(parent: Path) -> list[Path]:
