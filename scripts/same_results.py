@@ -4,11 +4,15 @@ import fnmatch
 import itertools
 import json
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from small_runs import Configuration
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from batchlab.config.moved_targets import MOVED
 
 
 class DifferenceError(Exception):
@@ -55,7 +59,8 @@ def digits(path: Path) -> Any:
 def same_records(where: str, old: Path, new: Path) -> set[str]:
     """Compares two records; the keys that the new one adds."""
     before, after = (
-        {k: v for k, v in flat(digits(folder / "record.json")).items() if is_compared(k)} for folder in (old, new)
+        {k: MOVED.get(str(v), v) for k, v in flat(digits(folder / "record.json")).items() if is_compared(k)}
+        for folder in (old, new)
     )
     for key in before:
         same(f"{where}/record.json: {key}", before[key], after.get(key, "nothing"))

@@ -84,7 +84,10 @@ from pathlib import Path
 
 import batchlab
 from batchlab.cli.main import main
-from batchlab.sweep.processes.server import WarmServer
+try:
+    from batchlab.sweep.processes.server import WarmServer
+except ModuleNotFoundError:  # a checkout from before `sweep` had rooms
+    from batchlab.sweep.server import WarmServer
 
 assert Path(batchlab.__file__).is_relative_to(sys.argv[1]), f"{batchlab.__file__} is not of {sys.argv[1]}"
 with WarmServer() as server:  # or each command would import torch for itself

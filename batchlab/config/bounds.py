@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchlab.config.goals import target_of
+from batchlab.config.moved_targets import current
 from batchlab.config.option_row import Option
 from batchlab.config.published import published
 from batchlab.config.values import Group, is_finite, is_plain, shown
@@ -19,7 +20,7 @@ def check_value(option: Option, value: Any) -> Any:
     if option.is_group:
         return _group(name, value)
     if name == "instruments":
-        return {key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()}
+        return current({key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()})
     if name == "target":
         return target_of(value)
     if name == "published":

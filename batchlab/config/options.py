@@ -11,6 +11,7 @@ from typing import Any
 
 from batchlab.config.alike import before_added_keys, device_kind, which_data
 from batchlab.config.goals import Budget, Target
+from batchlab.config.moved_targets import first
 from batchlab.config.option_row import (
     ANYTHING,
     EXECUTION,
@@ -106,7 +107,7 @@ class RunOptions:
     data: Group = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
     model: Group = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
     optimizer: Group = option("what updates the weights", EXECUTION, is_group=True)
-    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=2)
+    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first)
     seed: int = option(
         "of initial weights and of the order of the data",
         WEIGHTS,

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from batchlab.config.moved_targets import current
 from batchlab.errors import BadRequest
 from batchlab.host import locks
 from batchlab.recording import disk
@@ -172,6 +173,8 @@ def _record(values: Any) -> RunRecord:
         if not isinstance(values[name], kind):
             raise ValueError(f"its {name} is {values[name]!r}")
     values = dict(values)
+    if "instruments" in values["config"]:
+        values["config"] = {**values["config"], "instruments": current(values["config"]["instruments"])}
     for name in _NUMBERS:
         if name in values:
             values[name] = number(values[name])
