@@ -31,9 +31,7 @@ def candidates(line: str) -> list[str]:
     if len(typed) == 1:
         return _beginning(current, (word + NEXT for word in (*words.WORDS, "--help", "--version")))
     word, arguments = typed[1], typed[2:]
-    if word not in words.WORDS:
-        return []
-    if arguments[-1:] == ["--config-dir"]:
+    if word not in words.WORDS or arguments[-1:] == ["--config-dir"]:
         return []
     if arguments[-1:] == ["--retry"]:
         return _beginning(current, RETRIED)

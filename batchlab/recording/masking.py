@@ -30,8 +30,7 @@ def masked(config: Mapping[str, object]) -> dict[str, object]:
     Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
     Of the keys in `config["hidden"]` nothing stays.
     """
-    copy: dict[str, object] = _masked(config, "", _hidden(config))
-    return copy
+    return dict(_masked(config, "", _hidden(config)))
 
 
 def masked_overrides(overrides: Iterable[str]) -> list[str]:
