@@ -47,7 +47,6 @@ SAME_IDEA = {
     "published": {"config", "report.compare"},
     "report": {"cli.commands", "report"},
     "sharpness": {"instruments.curvature", "science.curvature"},
-    "sweep": {"cli.commands", "config"},
 }
 
 Rule = Callable[[Path], Iterator[str]]

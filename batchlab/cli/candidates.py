@@ -10,6 +10,7 @@ from typing import Any
 from batchlab.cli import main as words
 from batchlab.cli.option_help import default_options
 from batchlab.cli.studies import RUNS_DIR
+from batchlab.config.commands import COMMANDS
 from batchlab.config.options import OPTIONS, RETRIED, option_names
 from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
@@ -17,7 +18,6 @@ from batchlab.recording.run_folder import studies
 from batchlab.records.quantities import VALIDATION
 
 OF_STUDIES = ("list", "report", "dashboard", "compare", "export")
-OF_KNOBS = ("train", "sweep", "find", "verify", "check", "config", "lr-table")
 TARGET = {"target.metric": tuple(metric.name for metric in VALIDATION if not metric.is_family), "target.value": ()}
 NEXT = " "  # behind what is complete: the shell goes on to the next word
 
@@ -31,15 +31,13 @@ def candidates(line: str) -> list[str]:
     if len(typed) == 1:
         return _beginning(current, (word + NEXT for word in (*words.WORDS, "--help", "--version")))
     word, arguments = typed[1], typed[2:]
-    if word not in words.WORDS:
-        return []
-    if arguments[-1:] == ["--config-dir"]:
+    if word not in words.WORDS or arguments[-1:] == ["--config-dir"]:
         return []
     if arguments[-1:] == ["--retry"]:
         return _beginning(current, RETRIED)
     if current.startswith("-"):
         return _beginning(current, (option + NEXT for option in _options(word)))
-    if word in OF_KNOBS:
+    if word in COMMANDS:
         return _knobs(current, arguments)
     if word in OF_STUDIES:
         return _beginning(current, (folder.name + NEXT for folder in studies(Path(RUNS_DIR))))

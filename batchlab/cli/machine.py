@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 from batchlab.config_folder import config_folder
 from batchlab.host.nvml import Driver, Gpu
 from batchlab.printable import counted
+from batchlab.recording.environment import cpu_name, installed_version
 
 GIB = 2**30
 LEAST_DISK = 100 * 2**20  # bytes; a study of small runs takes a few MiB, its checkpoints more
@@ -74,14 +74,6 @@ def check_requirements(lines: Iterable[str]) -> list[tuple[bool, str]]:
     return problems
 
 
-def installed_version(name: str) -> str | None:
-    """A distribution's version, read from its metadata and not by importing it."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def read_machine(found: Findings, runs_dir: Path) -> None:
     """CPU, memory and disk."""
     import psutil
@@ -89,7 +81,7 @@ def read_machine(found: Findings, runs_dir: Path) -> None:
     memory = psutil.virtual_memory()
     usable, cores = len(os.sched_getaffinity(0)), psutil.cpu_count(logical=False)
     found.fact("Machine", "system", platform.platform())
-    found.fact("Machine", "CPU", _cpu_name())
+    found.fact("Machine", "CPU", cpu_name() or "unknown")
     found.fact(
         "Machine",
         "CPU threads",
@@ -148,15 +140,6 @@ def _gpu(gpu: Gpu) -> str:
     if gpu.mig:
         parts.append(f"divided by MIG into {counted(len(gpu.instances), 'instance')}")
     return ", ".join(parts)
-
-
-def _cpu_name() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    name = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return name[1] if name else platform.machine()
 
 
 def _quota() -> str:

@@ -1,6 +1,5 @@
 """`batchlab WORD ARGUMENTS...`: finds the word's module and tells how it ended."""
 
-import argparse
 import errno
 import importlib
 import os
@@ -9,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 from batchlab.cli.output import complain, say
-from batchlab.cli.parser import Parser
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, did_you_mean
 from batchlab.printable import printable
 
@@ -30,6 +28,14 @@ WORDS = {
     "export": "the runs of a study, or their measurements, as CSV, Parquet or JSON",
     "completion": "tab completion for bash, zsh or fish",
 }
+USAGE = """\
+usage: batchlab [--help] [--version] WORD [ARGUMENTS...]
+
+How does the batch size affect training, and which one should I use?
+
+options:
+  -h, --help  show this help message and exit
+  --version   the version, and nothing else"""
 EXAMPLES = """\
 examples:
   batchlab sweep batch_size=8,32,256
@@ -77,22 +83,34 @@ def dispatch(arguments: list[str]) -> int:
     """The exit code of the word that `arguments` start with; everything after it is the word's own."""
     if not arguments or arguments[0] not in WORDS:
         return _without_a_word(arguments)
-    module = importlib.import_module(f"batchlab.cli.commands.{arguments[0].replace('-', '_')}")
+    from batchlab.config.commands import COMMANDS  # what needs no command should not wait for the table of options
+
+    name, *rest = arguments
+    command = COMMANDS.get(name)
+    if command is not None and {"--help", "-h"} & {*rest}:
+        from batchlab.cli.option_help import help_text
+
+        say(help_text(name))
+        return 0
+    if command is not None and command.launched:
+        from batchlab.hydra_app import launch
+
+        return launch(name, rest)
+    module = importlib.import_module(f"batchlab.cli.commands.{name.replace('-', '_')}")
     try:
-        code: int = module.main(arguments[1:])
+        code: int = module.main(rest)
     except SystemExit as end:  # argparse ends so after --help
         return end.code if isinstance(end.code, int) else 0
     return code
 
 
 def _without_a_word(arguments: list[str]) -> int:
-    parser = _parser()
     if not arguments:
-        parser.print_help(sys.stderr)
+        complain(_help())
         return 2
     first = arguments[0]
     if first in ("-h", "--help"):
-        parser.print_help()
+        say(_help())
         return 0
     if first == "--version":
         from batchlab import __version__
@@ -112,16 +130,9 @@ def _no_word(first: str, arguments: list[str]) -> str:
     return f"unknown word '{first}'{near}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _help() -> str:
     words = "\n".join(f"  {word:<11}{meaning}" for word, meaning in WORDS.items())
-    parser = Parser(
-        "",
-        "How does the batch size affect training, and which one should I use?",
-        f"words:\n{words}\n\n{EXAMPLES}",
-    )
-    parser.usage = "batchlab [--help] [--version] WORD [ARGUMENTS...]"
-    parser.add_argument("--version", action="store_true", help="the version, and nothing else")
-    return parser
+    return f"{USAGE}\n\nwords:\n{words}\n\n{EXAMPLES}"
 
 
 def _ended(text: object, code: int) -> int:

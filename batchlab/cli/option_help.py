@@ -5,12 +5,20 @@ from pathlib import Path
 
 import yaml
 
+from batchlab.cli.output import definitions
 from batchlab.config import BUDGET_UNITS
 from batchlab.config.bounds import allowed
+from batchlab.config.commands import COMMANDS
 from batchlab.config.goals import WHOLE
 from batchlab.config.option_row import Moves, Option
-from batchlab.config.options import OPTIONS
+from batchlab.config.options import OPTIONS, SWEEP
 from batchlab.config_folder import config_folder
+
+HYDRA = """\
+--config-dir DIR adds configs of your own, which hold over the shipped ones of the same name.
+Hydra's options pass through: --cfg job, --info, --package, ... (--hydra-help lists them);
+so do its grammar (range, choice, glob), +key=value for keys of data, model, optimizer and instruments,
+and hydra/launcher=... for other places to run."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,18 @@ def first_comment(file: Path) -> str:
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").rstrip()
     return ""
+
+
+def help_text(name: str) -> str:
+    """The help of a command that takes options of the configuration."""
+    command = COMMANDS[name]
+    parts = [f"usage: batchlab {name} {command.takes}" + " [HYDRA OPTIONS]" * command.hydra, command.about]
+    if command.makes_runs:
+        flags = [(row.flag + " STATUSES" * bool(row.items), row.meaning) for row in SWEEP.values() if row.flag]
+        parts.append(f"options:\n{definitions(flags)}")
+    parts.append(f"examples:\n{command.examples}")
+    parts.append(f"knobs (`batchlab config` shows their defaults):\n{definitions(knob_rows())}")
+    return "\n\n".join(parts + [HYDRA] * command.hydra)
 
 
 def knob_rows() -> list[tuple[str, str]]:

@@ -29,28 +29,28 @@ GAIN_WORTH_TELLING = 1.1  # below it the ratio of two timings on a machine in us
 
 def main(device: str | None = None) -> None:
     """Asks one thing after the other; the last `doing` names what a crash interrupted."""
-    _doing("importing torch")
+    _tell(doing="importing torch")
     import torch
 
     from batchlab.training.devices.named import device_named, visible_devices
 
     if device is not None:
-        _doing(f"using {device}")
+        _tell(doing=f"using {device}")
         _gpu(device)
         return
     _fact("PyTorch", "torch", f"{torch.__version__}, {_build(torch.version.cuda, torch.version.hip)}")
     torch.set_num_threads(1)  # as a run does unless told otherwise
-    _doing("training a step on the CPU")
+    _tell(doing="training a step on the CPU")
     _precisions(device_named("cpu"))
-    _doing("timing CPU threads")
+    _tell(doing="timing CPU threads")
     _threads(len(os.sched_getaffinity(0)))
-    _doing("asking for CUDA devices")
+    _tell(doing="asking for CUDA devices")
     count = visible_devices()
     built = torch.version.cuda is not None or torch.version.hip is not None
     _tell(cuda_build=built, cuda_available=count > 0, cuda_devices=count)
-    _doing("importing torchvision")
+    _tell(doing="importing torchvision")
     _torchvision()
-    _doing("")
+    _tell(doing="")
 
 
 def _torchvision() -> None:
@@ -184,10 +184,6 @@ def _build(cuda: str | None, hip: str | None) -> str:
 
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _doing(what: str) -> None:
-    _tell(doing=what)
 
 
 def _fact(section: str, name: str, value: str) -> None:

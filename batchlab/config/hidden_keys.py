@@ -1,8 +1,9 @@
 """Which values of a config the environment gave: they may be secrets, whatever their keys are called."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+
+from batchlab.config.values import leaves
 
 _FROM_ENVIRONMENT = re.compile(r"\benv\s*:")  # ${oc.env:TOKEN}, also inside another resolver
 
@@ -15,12 +16,12 @@ def hidden_keys(
     Only those `within` these root keys: other knobs are numbers, choices, and names that folders have. The elements
     of a list have the list's key. A `_target_` is the name of code, and no secret.
     """
-    written = {key: text for key, text in _leaves(as_written) if isinstance(text, str) and "${" in text}
+    written = {key: text for key, text in leaves(as_written) if isinstance(text, str) and "${" in text}
     asked = {key for key, text in written.items() if _FROM_ENVIRONMENT.search(text)}
     if not asked:
         return ()
     values: dict[str, set[str]] = {}
-    for key, leaf in _leaves(resolved):
+    for key, leaf in leaves(resolved):
         values.setdefault(key, set()).add(str(leaf))
     secrets = {text for key in values if _lies_below(key, asked) for text in values[key] if text}
     given = {
@@ -33,14 +34,3 @@ def hidden_keys(
 
 def _lies_below(key: str, others: Collection[str]) -> bool:
     return any(key == other or key.startswith(f"{other}.") for other in others)
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping):
-        for name, entry in value.items():
-            yield from _leaves(entry, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _leaves(entry, key)
-    else:
-        yield key, value

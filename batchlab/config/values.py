@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and the keys that it is given
@@ -21,3 +21,15 @@ def is_plain(value: Any) -> bool:
 def shown(value: Any) -> str:
     """`value` on one line as it would be typed; a text in quotes, so that '8' is seen not to be 8."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The single values in `value`, each with its dotted key; the elements of a list have the list's key."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from leaves(entry, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from leaves(entry, key)
+    else:
+        yield key, value

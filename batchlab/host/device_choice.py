@@ -1,5 +1,6 @@
 """Which device a run gets, decided in a parent that touches none: the child has the last word, and asks PyTorch."""
 
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -16,8 +17,6 @@ AMD_DRIVER = Path("/dev/kfd")
 HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", VISIBLE)  # AMD's, in the order they are asked
 
 ELSE = "use device=cpu, or device=auto to take CUDA where there is one"
-
-_said: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def resolve_device(
     lack = what_cuda_lacks(asked, environ, build or installed_build(), driver)
     if asked == "auto":
         if lack is not None and lack.surprising:
-            _say_once(f"device=auto uses the CPU: {lack.what}; {lack.instead}")
+            say_once(f"device=auto uses the CPU: {lack.what}; {lack.instead}")
         return "cpu" if lack else "cuda"
     if lack is not None:
         instead = f"{lack.instead}, or use device=cpu" if lack.instead else ELSE
@@ -124,7 +123,7 @@ def _lack_of_amd(environ: Mapping[str, str]) -> Lack | None:
     return None
 
 
-def _say_once(text: str) -> None:
-    if text not in _said:
-        _said.add(text)
-        sys.stderr.write(text + "\n")
+@functools.cache
+def say_once(text: str) -> None:
+    """`text` on stderr, unless this process said it before."""
+    sys.stderr.write(text + "\n")

@@ -12,12 +12,12 @@ import contextlib
 import os
 import re
 import secrets
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from batchlab.errors import BadRequest
 from batchlab.host import locks
+from batchlab.host.device_choice import say_once
 from batchlab.host.neighbours import Neighbours
 from batchlab.host.nvml import read_driver
 from batchlab.host.visible import VISIBLE, entries, visible
@@ -25,8 +25,6 @@ from batchlab.host.visible import VISIBLE, entries, visible
 LEASE, MET = ".lease", ".met"  # a holder's file, and the mark that others leave for it
 GATE = "gate"  # one at a time may come, go, or take the whole device
 TAKEN = "taken"  # held by whoever has the whole device
-
-_said: set[str] = set()
 
 
 class Lease:
@@ -92,9 +90,7 @@ class Lease:
 
     def _note(self, text: str) -> None:
         self.unknown = self.unknown or text
-        if text not in _said:
-            _said.add(text)
-            sys.stderr.write(text + "\n")
+        say_once(text)
 
 
 @contextlib.contextmanager

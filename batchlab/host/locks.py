@@ -45,10 +45,10 @@ def open_to_lock(path: Path) -> int:
     return os.open(path, _LOCKED, 0o600)
 
 
-def lock(descriptor: int) -> bool:
+def lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Locks the file, unless another holds it."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -56,7 +56,8 @@ def lock(descriptor: int) -> bool:
 
 def release(descriptor: int) -> None:
     """Unlocks and closes; a child of a fork may have the descriptor too, and closing alone would leave it the lock."""
-    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    with contextlib.suppress(OSError):  # of a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
 
@@ -64,7 +65,7 @@ def is_held(path: Path) -> bool:
     """Whether a living process has the file locked."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return not lock(descriptor)
+        return not lock(descriptor, fcntl.LOCK_SH)  # so that two who look do not take each other for its holder
     finally:
         os.close(descriptor)
 

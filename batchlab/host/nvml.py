@@ -45,7 +45,7 @@ def read_driver(api: Api | None = None) -> Driver | str:
     except api.NVMLError as error:
         return str(error)
     # A GPU that a batch system keeps from this job is counted and refused; CUDA does not count it.
-    handles = [_asked(api, lambda i=i: api.nvmlDeviceGetHandleByIndex(i)) for i in range(count)]  # type: ignore[misc]
+    handles = [_asked(api, api.nvmlDeviceGetHandleByIndex, i) for i in range(count)]
     found = [_gpu(api, handle) for handle in handles if handle is not None]
     version = _asked(api, api.nvmlSystemGetDriverVersion)
     return Driver(str(version or "unknown"), _newest_cuda(api), tuple(gpu for gpu in found if gpu is not None))
@@ -66,7 +66,7 @@ def used_bytes(uuid: str, api: Api | None = None) -> int | None:
     """
     api = api or _pynvml()
     handle = _handle(api, uuid)
-    memory = None if handle is None else _asked(api, lambda: api.nvmlDeviceGetMemoryInfo(handle))
+    memory = None if handle is None else _asked(api, api.nvmlDeviceGetMemoryInfo, handle)
     return None if memory is None else int(memory.used)
 
 
@@ -77,7 +77,7 @@ def process_bytes(uuid: str, pid: int, api: Api | None = None) -> int | None:
     """
     api = api or _pynvml()
     handle = _handle(api, uuid)
-    listed = [] if handle is None else _asked(api, lambda: api.nvmlDeviceGetComputeRunningProcesses(handle)) or []
+    listed = [] if handle is None else _asked(api, api.nvmlDeviceGetComputeRunningProcesses, handle) or []
     meant = [process for process in listed if int(process.pid) == pid or len(listed) == 1]
     used = getattr(meant[0], "usedGpuMemory", None) if meant else None
     return None if used is None else int(used)
@@ -87,7 +87,7 @@ def full_uuid(uuid: str, api: Api | None = None) -> str:
     """`uuid` of PyTorch as NVML knows it: it calls a MIG instance `MIG-...`; as it is where the driver knows none."""
     api = api or _pynvml()
     handle = _handle(api, uuid.removeprefix("GPU-"))
-    return str((None if handle is None else _asked(api, lambda: api.nvmlDeviceGetUUID(handle))) or uuid)
+    return str((None if handle is None else _asked(api, api.nvmlDeviceGetUUID, handle)) or uuid)
 
 
 def _pynvml() -> Api:
@@ -100,22 +100,22 @@ def _handle(api: Api, uuid: str) -> Any:
     names = [uuid] if uuid.startswith(("GPU-", "MIG-")) else [f"GPU-{uuid}", f"MIG-{uuid}"]
     if _asked(api, lambda: (api.nvmlInit(), True)) is None:
         return None
-    handles = (_asked(api, lambda name=name: api.nvmlDeviceGetHandleByUUID(name)) for name in names)  # type: ignore[misc]
+    handles = (_asked(api, api.nvmlDeviceGetHandleByUUID, name) for name in names)
     return next((handle for handle in handles if handle is not None), None)
 
 
 def _gpu(api: Api, handle: Any, mode: str | None = None) -> Gpu | None:
     """None where it does not even say which it is: a GPU that fell off the bus, or another job's."""
-    uuid = _asked(api, lambda: api.nvmlDeviceGetUUID(handle))
+    uuid = _asked(api, api.nvmlDeviceGetUUID, handle)
     if uuid is None:
         return None
-    memory = _asked(api, lambda: api.nvmlDeviceGetMemoryInfo(handle))
+    memory = _asked(api, api.nvmlDeviceGetMemoryInfo, handle)
     processes = _processes(api, handle)
-    mode = mode or MODES.get(_asked(api, lambda: api.nvmlDeviceGetComputeMode(handle)) or 0, "default")
-    divided = bool((_asked(api, lambda: api.nvmlDeviceGetMigMode(handle)) or [0])[0])
+    mode = mode or MODES.get(_asked(api, api.nvmlDeviceGetComputeMode, handle) or 0, "default")
+    divided = bool((_asked(api, api.nvmlDeviceGetMigMode, handle) or [0])[0])
     return Gpu(
         uuid=str(uuid),
-        name=str(_asked(api, lambda: api.nvmlDeviceGetName(handle)) or "an NVIDIA GPU"),
+        name=str(_asked(api, api.nvmlDeviceGetName, handle) or "an NVIDIA GPU"),
         total_bytes=None if memory is None else int(memory.total),
         used_bytes=None if memory is None else int(memory.used),
         mode=mode,
@@ -126,17 +126,14 @@ def _gpu(api: Api, handle: Any, mode: str | None = None) -> Gpu | None:
 
 
 def _instances(api: Api, parent: Any, mode: str) -> tuple[Gpu, ...]:
-    most = _asked(api, lambda: api.nvmlDeviceGetMaxMigDeviceCount(parent)) or 0
-    handles = [
-        _asked(api, lambda i=i: api.nvmlDeviceGetMigDeviceHandleByIndex(parent, i))  # type: ignore[misc]
-        for i in range(int(most))
-    ]
+    most = _asked(api, api.nvmlDeviceGetMaxMigDeviceCount, parent) or 0
+    handles = [_asked(api, api.nvmlDeviceGetMigDeviceHandleByIndex, parent, i) for i in range(int(most))]
     found = [_gpu(api, handle, mode) for handle in handles if handle is not None]
     return tuple(gpu for gpu in found if gpu is not None)
 
 
 def _processes(api: Api, handle: Any) -> frozenset[int] | None:
-    listed = _asked(api, lambda: api.nvmlDeviceGetComputeRunningProcesses(handle))
+    listed = _asked(api, api.nvmlDeviceGetComputeRunningProcesses, handle)
     return None if listed is None else frozenset(int(process.pid) for process in listed)
 
 
@@ -150,9 +147,9 @@ def _newest_cuda(api: Api) -> tuple[int, int] | None:
     return (newest // 1000, newest % 1000 // 10) if newest else None
 
 
-def _asked(api: Api, question: Callable[[], Any]) -> Any:
+def _asked(api: Api, question: Callable[..., Any], *about: Any) -> Any:
     """The answer, or None: every question may be refused, by an old driver, a container, WSL or a batch system."""
     try:
-        return question()
+        return question(*about)
     except api.NVMLError:
         return None

@@ -1,21 +1,22 @@
-"""The words of a command line: our options, Hydra's options, and the overrides, each apart."""
+"""The arguments of a command line: our options, Hydra's options, and the overrides, each apart."""
 
 import argparse
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
 from batchlab.config import option_names
+from batchlab.config.commands import COMMANDS
 from batchlab.config.options import GROUPS, RETRIED, SWEEP
 from batchlab.errors import BadRequest, did_you_mean
 
 RETRY = SWEEP["retry"].flag
+NOTHING_TO_RETRY = f"{RETRY} needs what to run again: write {RETRY} failed,timeout"
 FLAGS = {row.flag: f"{name}=true" for name, row in SWEEP.items() if row.flag and row.type == "bool"}
-CONFIG_DIR = ("--config-dir", "-cd")
-SHOWING = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
 # Options of Hydra that would replace what batchlab is; what to use in their place.
 REFUSED = {
     ("--experimental-rerun",): "it runs what a pickle says; write the overrides again",
@@ -26,48 +27,36 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was typed behind the word."""
+    """What was typed behind the command."""
 
-    options: tuple[str, ...]  # Hydra's, with their values
     overrides: tuple[str, ...]  # those that our options stand for come last
-    shows_config: bool  # --cfg
+    hydra: argparse.Namespace  # its options, as its parser reads them
     config_dir: str | None = None  # --config-dir
 
     @property
     def only_shows(self) -> bool:
         """Whether the user wants to see a config and run nothing."""
-        return any(option.partition("=")[0] in SHOWING for option in self.options)
+        given = self.hydra
+        return bool(given.cfg or given.info or given.hydra_help or given.shell_completion)
 
 
 def read_arguments(arguments: Sequence[str]) -> Arguments:
     """Takes a command line apart; its options may stand anywhere. BadRequest for an option that is none."""
-    others, ours = _ours([word for word in arguments if word != "--"])
-    parser = get_args_parser()
-    parser.allow_abbrev = False
-    parser.error = _refuse  # type: ignore[method-assign]
-    for names, instead in REFUSED.items():
-        for word in others:
+    for word in arguments:
+        for names, instead in REFUSED.items():
             if word.partition("=")[0] in names:
                 raise BadRequest(f"{word} cannot be: {instead}")
-    given = _parsed(parser, others)
+    given = _parser().parse_intermixed_args([word for word in arguments if word != "--"])
     for option, value in (("--resolve", given.resolve), ("--package", given.package)):
         if value and not given.cfg:
             raise BadRequest(f"{option} goes with --cfg job, which shows the config: add it, or leave {option} out")
-    # Hydra's own call takes no override behind an option's value, so they are told apart here.
-    overrides = list(given.overrides)
-    options, left = [], list(overrides)
-    for word in others:
-        if left and word == left[0]:
-            left.pop(0)
-        else:
-            options.append(word)
-    kept = tuple(_without_config_dir(options))
-    return Arguments(kept, (*overrides, *ours), shows_config=given.cfg is not None, config_dir=given.config_dir)
+    config_dir, given.config_dir = given.config_dir, None  # Hydra would put it behind the shipped one
+    return Arguments((*given.overrides, *given.ours), given, config_dir)
 
 
 def refuse_what_is_for_runs(command: str, overrides: Sequence[str]) -> None:
     """BadRequest where a command that makes no run is told how a sweep is to be conducted."""
-    for line in overrides:
+    for line in () if COMMANDS[command].makes_runs else overrides:
         name = line.partition("=")[0].lstrip("+~")
         if name in SWEEP:
             raise BadRequest(f"{name} is for runs, and `batchlab {command}` makes none: leave it out")
@@ -98,64 +87,45 @@ def own_targets(overrides: Sequence[str]) -> list[str]:
     return rewritten
 
 
-def _ours(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What is not ours of `arguments`, and the overrides that ours stand for."""
-    others, overrides, left = [], [], list(arguments)
-    while left:
-        word = left.pop(0)
-        name, equals, value = word.partition("=")
-        if name in FLAGS and equals:
-            raise BadRequest(f"{word} cannot be: {name} takes no value; write {name}, or leave it out")
-        if name in FLAGS:
-            overrides.append(FLAGS[name])
-        elif name == RETRY:
-            if not equals:
-                value = left.pop(0) if left and not left[0].startswith("-") and "=" not in left[0] else ""
-            overrides.append(f"retry=[{','.join(_statuses(value))}]")
-        else:
-            others.append(word)
-    return others, overrides
+def _parser() -> argparse.ArgumentParser:
+    """Hydra's own, with our options; those leave the overrides that they stand for in `ours`."""
+    parser = get_args_parser()
+    parser.allow_abbrev = False
+    parser.error = functools.partial(_refuse, parser)  # type: ignore[method-assign]
+    for flag, override in FLAGS.items():
+        parser.add_argument(flag, dest="ours", action="append_const", const=override, default=[])
+    parser.add_argument(RETRY, dest="ours", action="append", type=_retried)
+    return parser
 
 
-def _without_config_dir(options: Sequence[str]) -> Iterator[str]:
-    """Hydra would put the folder behind the shipped one, which would then hold over it: it is ours to put in place."""
-    left = iter(options)
-    for word in left:
-        if word in CONFIG_DIR:
-            next(left)
-        elif word.partition("=")[0] not in CONFIG_DIR:
-            yield word
-
-
-def _statuses(text: str) -> list[str]:
-    """`failed,timeout` as a list; BadRequest where it names nothing that can be run again."""
+def _retried(text: str) -> str:
+    """The override for `failed,timeout`; BadRequest where it names nothing that can be run again."""
     statuses = [status.strip() for status in text.strip("[]").split(",")]
-    if statuses == [""]:
-        raise BadRequest(f"{RETRY} needs what to run again: write {RETRY} failed,timeout")
+    if statuses == [""] or "=" in text:
+        raise BadRequest(NOTHING_TO_RETRY)
     for status in statuses:
         if status not in RETRIED:
             near = did_you_mean(status, RETRIED)
             raise BadRequest(f"{RETRY} {text} cannot be: it takes {', '.join(RETRIED)}, with commas between{near}")
-    return statuses
+    return f"retry=[{','.join(statuses)}]"
 
 
-def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
-    if "--version" in arguments:  # the parser would print it and end
-        arguments = [word for word in arguments if word != "--version"]
-    return parser.parse_intermixed_args(list(arguments))
-
-
-def _refuse(message: str) -> NoReturn:
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """One line for what argparse has to say, with what to type instead."""
+    if message == f"argument {RETRY}: expected one argument":
+        raise BadRequest(NOTHING_TO_RETRY)
+    if given := re.fullmatch(r"argument (?:.*/)?(--[\w-]+)(?:/.*)?: ignored explicit argument '(.*)'", message):
+        flag, value = given.groups()
+        raise BadRequest(f"{flag}={value} cannot be: {flag} takes no value; write {flag}, or leave it out")
     unknown = re.match(r"unrecognized arguments: (-+)([^\s=]*)", message)
     if unknown is None:
         raise BadRequest(f"{message}; `batchlab sweep --help` shows what it takes")
     option, name = unknown[1] + unknown[2], unknown[2].replace("-", "_")
     if name.partition(".")[0] in option_names():
         raise BadRequest(f"unknown option {option}: a knob is written without dashes, {name}=...")
-    known = [*FLAGS, RETRY, *(o for o in get_args_parser()._option_string_actions if o.startswith("--"))]
     refused = {word for names in REFUSED for word in names}
+    known = [o for o in parser._option_string_actions if o.startswith("--") and o not in refused]
     # Without the dashes, or every option would be near every other.
-    near = did_you_mean(unknown[2], [word.lstrip("-") for word in known if word not in refused]).replace("'", "'--", 1)
+    near = did_you_mean(unknown[2], [word.lstrip("-") for word in known]).replace("'", "'--", 1)
     near = near or did_you_mean(name, option_names()).replace("'?", "=...'?")
     raise BadRequest(f"unknown option {option}{near or ': `batchlab sweep --help` shows what there is'}")

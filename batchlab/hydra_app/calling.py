@@ -12,7 +12,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from batchlab.config import SweepConfig
 from batchlab.config.options import GROUPS
 from batchlab.errors import BadRequest, EmptyGrid
-from batchlab.hydra_app.arguments import read_arguments
+from batchlab.hydra_app.arguments import FLAGS, RETRY, read_arguments
 from batchlab.hydra_app.front import grid_composer
 from batchlab.printable import printable
 from batchlab.recording.run_folder import read_record
@@ -67,7 +67,8 @@ def words(asked: Asked) -> list[str]:
 def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], SweepConfig]:
     given = read_arguments(typed)
     elsewhere = [word for word in given.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
-    for word in (*given.options, *elsewhere, *(["--config-dir"] if given.config_dir is not None else [])):
+    options = [word for word in typed if word.startswith("-") and word.partition("=")[0] not in (RETRY, *FLAGS, "--")]
+    for word in (*options, *elsewhere):
         raise BadRequest(f"{word} is for the command line: leave it out; configs of your own are config_dir='...'")
     with grid_composer(given.overrides, config_dir) as composer:
         return composer.grid(given.overrides)

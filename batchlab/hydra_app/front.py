@@ -8,12 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import hydra
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.utils import _run_hydra, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode
+from hydra.version import setbase
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -29,10 +31,8 @@ from batchlab.sweep.points import Point
 from batchlab.sweep.processes.elsewhere import run_in_job
 
 INTERRUPTED = (130, 143)
-MAKE_RUNS = ("train", "sweep")  # of the commands
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="config")
 def point_task(cfg: DictConfig) -> int:
     """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
     request = from_hydra(cfg, with_number)
@@ -45,23 +45,24 @@ def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | No
     `settings` are those of `find`, and mean that word. Raises BadRequest (nothing was started) and EmptyGrid.
     """
     asked = read_arguments(arguments)
-    if word not in MAKE_RUNS:
-        refuse_what_is_for_runs(word, asked.overrides)
+    refuse_what_is_for_runs(word, asked.overrides)
     register_plugins(asked.config_dir)
     sweeper = {"word": word} if settings is None else settings
     own = [] if settings is None else ["hydra/sweeper=find"]
     own += [f"hydra.sweeper.{name}={value}" for name, value in sweeper.items()]
-    mode = [] if asked.only_shows else ["--multirun", *own]
+    setbase("1.3")
     with _in_our_words():
         overrides = _checked(asked.overrides)
-        if asked.shows_config:
+        if asked.hydra.cfg:
             overrides = _first_point(overrides)
             run = _composed(overrides).run  # what would be refused is not shown as if it were none
             if run.noise_scale is not None:  # as a number, where it was named by a run
                 overrides = [*overrides, f"noise_scale={run.noise_scale}"]
-        with _as_hydra_expects([f"batchlab {word}", *overrides, *mode[1:], *asked.options, *mode[:1]]):
+        asked.hydra.multirun = not asked.only_shows
+        asked.hydra.overrides = overrides if asked.only_shows else [*overrides, *own]
+        with _errors_raised():
             try:
-                point_task()
+                _run_hydra(asked.hydra, get_args_parser(), point_task, config_path=None, config_name="config")
             except SystemExit as end:
                 if end.code in INTERRUPTED and settings is None:
                     left = to_continue(arguments)
@@ -131,15 +132,13 @@ def _in_our_words() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_hydra_expects(argv: list[str]) -> Iterator[None]:
-    """Hydra reads `sys.argv`, and raises its errors, instead of printing them and ending, only if this is set."""
-    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv, os.environ["HYDRA_FULL_ERROR"] = argv, "1"
+def _errors_raised() -> Iterator[None]:
+    """Hydra raises its errors, instead of printing them and ending, only if this is set."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         yield
     finally:
-        sys.argv = before
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
+        del os.environ["HYDRA_FULL_ERROR"]
+        if before is not None:
+            os.environ["HYDRA_FULL_ERROR"] = before

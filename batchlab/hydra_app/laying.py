@@ -12,6 +12,8 @@ from typing import Any
 from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import AnyNode, DictConfig, ListConfig, OmegaConf
 
+from batchlab.config.values import leaves
+
 _KEY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 _NUMBER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(-?(?:0|[1-9][0-9]*)(\.[0-9]+)?)")
 _MISSING = "???"
@@ -40,12 +42,9 @@ def plain_config(composed: DictConfig) -> PlainConfig | None:
     if not all(_is_untyped(node) for node in _nodes(composed)):
         return None
     values: Any = OmegaConf.to_container(composed, resolve=False)
-    leaves = dict(_leaves(values))
-    if any(isinstance(value, str) and "${" in value for value in leaves.values()):
+    if any(isinstance(value, str) and "${" in value for _, value in leaves(values)):
         return None
-    missing = frozenset(key for key, value in leaves.items() if value == _MISSING)
-    # In a list nothing can be given by its key.
-    return None if any("[" in key for key in missing) else PlainConfig(values, missing)
+    return PlainConfig(values, frozenset(key for key, value in leaves(values) if value == _MISSING))
 
 
 def plain_value(override: Override) -> PlainValue | None:
@@ -118,14 +117,3 @@ def _is_untyped(node: Any) -> bool:
         data = node._metadata
         return data.object_type in (None, dict, list) and data.ref_type in (Any, None) and data.element_type is Any
     return type(node) is AnyNode
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, entry in value.items():
-            yield from _leaves(entry, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for position, entry in enumerate(value):
-            yield from _leaves(entry, f"{key}[{position}]")
-    else:
-        yield key, value

@@ -15,6 +15,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from batchlab.config.commands import COMMANDS
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.host.device_choice import left_to_the_job, resolve_device
@@ -26,12 +27,6 @@ from batchlab.sweep.find.finding import STANDING_IN, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.verifying import verify
 
-# The words that take no grid, and what is to be said of one.
-ONE_POINT = {
-    "train": "runs one: use `batchlab sweep ...`",
-    "verify": "looks at one: give each knob one value",
-    "check": "looks at one: give each knob one value",
-}
 # The launchers whose jobs run where they are submitted; all others are taken to be for other machines.
 ON_THIS_MACHINE = ("PointLauncher", "BasicLauncher", "JoblibLauncher", "LocalLauncher")
 LOOKING = {"verify": verify, "check": check}  # they make no run
@@ -50,8 +45,7 @@ class GridSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        runs = self.word not in LOOKING and self.word != "find"
-        self.remote = runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
+        self.remote = COMMANDS[self.word].makes_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
         named = str(config.hydra.runtime.choices["hydra/launcher"])
         device = functools.partial(left_to_the_job, launcher=named) if self.remote else resolve_device
         self.composer = Composer(hydra_context, config, device)
@@ -59,8 +53,7 @@ class GridSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
         points, sweep = self.composer.grid(arguments)
-        if self.word in ONE_POINT and len(points) != 1:
-            said = ONE_POINT[self.word]
+        if (said := COMMANDS[self.word].one_point) and len(points) != 1:
             raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.word}` {said}")
         elsewhere = self._elsewhere()
         look = LOOKING.get(self.word)

@@ -15,6 +15,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from batchlab.recording.masking import masked
 
 PACKAGES = ("batchlab", "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "tensorboard")
@@ -40,10 +42,10 @@ def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = 
     facts = {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_bytes": _memory_bytes(),
+        "packages": {name: version for name in PACKAGES if (version := installed_version(name))},
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_bytes": int(psutil.virtual_memory().total),
         "variables": masked({name: _hashed(value) for name, value in sorted(os.environ.items()) if _is_allowed(name)}),
         "git_commit": _git_commit(code) if code else None,
     }
@@ -62,27 +64,22 @@ def _is_allowed(variable: str) -> bool:
     return any(fnmatch.fnmatchcase(variable, pattern) for pattern in VARIABLES)
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """A distribution's version, read from its metadata and not by importing it."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
 
 
-def _cpu_name() -> str | None:
+def cpu_name() -> str | None:
+    """The processor's model, or its architecture where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
         return platform.processor() or None
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine() or None)
-
-
-def _memory_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -4,8 +4,10 @@ A secret is what an environment variable gave (`config.hidden` names the keys), 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+from batchlab.config.values import leaves
 
 MASK = "***"
 SECRET_WORDS = re.compile(
@@ -22,26 +24,13 @@ _INLINE = re.compile(r"""([\w.-]+)(\s*:\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|(?!//)[^,
 _NUMBERS = re.compile(r"[-+\d.,eE_\s]*")
 
 
-def is_secret(key: str) -> bool:
-    """Whether one of the words of a dotted key is a word for a secret: `data.api_key`, `HF_TOKEN`, `accessToken`.
-
-    Whole words only, and plurals of key and token are counts: `num_memory_tokens`, `keys`, `monkey` are not.
-    """
-    return _has_word(key, SECRET_WORDS)
-
-
-def _has_word(key: str, words: re.Pattern[str]) -> bool:
-    return any(words.fullmatch(word.lower()) for word in _WORD.findall(key))
-
-
 def masked(config: Mapping[str, object]) -> dict[str, object]:
     """A plain copy of `config` that may be shown: every text below a secret key is `***`, URLs lose their user.
 
     Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
     Of the keys in `config["hidden"]` nothing stays.
     """
-    hidden = _hidden(config)
-    return {str(key): _masked(entry, str(key), hidden) for key, entry in config.items()}
+    return dict(_masked(config, "", _hidden(config)))
 
 
 def masked_overrides(overrides: Iterable[str]) -> list[str]:
@@ -51,12 +40,51 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
 
 def concealed(text: str, config: Mapping[str, object]) -> str:
     """`text`, an error's say, without what `config`, unmasked, hides: user code likes to tell what it was given."""
-    for value in sorted(_hidden_texts(config, "", _hidden(config)), key=len, reverse=True):
-        text = text.replace(value, MASK)
+    is_hidden = _hidden(config)
+    values = {str(value) for key, value in leaves(config) if is_hidden(key)}
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, MASK) if len(value) >= 4 else text  # a shorter one is in every text, and no secret
     return text
 
 
-def masked_text(text: str) -> str:
+def _is_secret(key: str, words: re.Pattern[str] = SECRET_WORDS) -> bool:
+    """Whether one of the words of a dotted key is a word for a secret: `data.api_key`, `HF_TOKEN`, `accessToken`.
+
+    Whole words only, and plurals of key and token are counts: `num_memory_tokens`, `keys`, `monkey` are not.
+    """
+    return any(words.fullmatch(word.lower()) for word in _WORD.findall(key))
+
+
+def _hidden(config: Mapping[str, object]) -> Callable[[str], bool]:
+    """Whether a dotted key is one that `config` says is hidden, or below one."""
+    keys = config.get("hidden", ())
+    names = tuple(f"{key}." for key in keys) if isinstance(keys, list | tuple) else ()
+    return lambda key: f"{key}.".startswith(names)
+
+
+def _masked(value: Any, key: str, is_hidden: Callable[[str], bool]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _masked(entry, f"{key}.{name}".lstrip("."), is_hidden) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_masked(entry, key, is_hidden) for entry in value]
+    if is_hidden(key):
+        return MASK
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return MASK if _is_secret(key, PASSWORD_WORDS) else value
+    return MASK if str(value) and _is_secret(key) else _masked_text(str(value))
+
+
+def _masked_override(override: str) -> str:
+    key, equals, value = override.partition("=")
+    shown = _shown(key, value)
+    if shown == value and "{" in value:
+        shown = _INLINE.sub(lambda found: found[1] + found[2] + _shown(found[1], found[3]), value)
+    return key + equals + _masked_text(shown) if equals else _masked_text(key)
+
+
+def _masked_text(text: str) -> str:
     """`text` with the user of every URL removed, and the secrets in its query."""
     without_user = _USER_INFO.sub(r"\1", text)
     if "://" not in without_user:
@@ -64,55 +92,8 @@ def masked_text(text: str) -> str:
     return _QUERY.sub(lambda found: f"{found[1]}{found[2]}={_shown(found[2], found[3])}", without_user)
 
 
-def _hidden(config: Mapping[str, object]) -> tuple[str, ...]:
-    """The dotted keys that `config` says are hidden."""
-    keys = config.get("hidden", ())
-    return tuple(str(key) for key in keys) if isinstance(keys, list | tuple) else ()
-
-
-def _is_hidden(key: str, hidden: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in hidden)
-
-
-def _hidden_texts(value: Any, key: str, hidden: tuple[str, ...]) -> set[str]:
-    """What stands below the hidden keys; what is shorter than four letters is in every text, and no secret."""
-    if isinstance(value, Mapping):
-        inner = ((f"{key}.{name}" if key else str(name), entry) for name, entry in value.items())
-        return set().union(*(_hidden_texts(entry, name, hidden) for name, entry in inner))
-    if isinstance(value, list | tuple):
-        return set().union(*(_hidden_texts(entry, key, hidden) for entry in value))
-    return {str(value)} if _is_hidden(key, hidden) and len(str(value)) >= 4 else set()
-
-
-def _masked(value: Any, key: str, hidden: tuple[str, ...] = ()) -> Any:
-    if isinstance(value, Mapping):
-        return {str(inner): _masked(entry, f"{key}.{inner}", hidden) for inner, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_masked(entry, key, hidden) for entry in value]
-    if _is_hidden(key, hidden):
-        return MASK
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int | float):
-        return MASK if _has_word(key, PASSWORD_WORDS) else value
-    text = str(value)
-    return MASK if text and is_secret(key) else masked_text(text)
-
-
-def _masked_override(override: str) -> str:
-    key, equals, value = override.partition("=")
-    if not equals:
-        return masked_text(override)
-    shown = _shown(key, value)
-    if shown == value and "{" in value:
-        shown = _INLINE.sub(lambda found: found[1] + found[2] + _shown(found[1], found[3]), value)
-    return key + equals + masked_text(shown)
-
-
 def _shown(key: str, value: str) -> str:
     """`value`, as it was typed, or the mask; the same answer as for what the config makes of it."""
-    if not is_secret(key) or value.strip().lower() in ("", "true", "false", "null"):
-        return value
-    if _NUMBERS.fullmatch(value) and not _has_word(key, PASSWORD_WORDS):
-        return value
-    return MASK
+    plain = value.strip().lower() in ("", "true", "false", "null")
+    is_number = _NUMBERS.fullmatch(value) is not None
+    return value if plain or not _is_secret(key, PASSWORD_WORDS if is_number else SECRET_WORDS) else MASK

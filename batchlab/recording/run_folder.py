@@ -1,7 +1,6 @@
 """A run's folder: the names in it, its record and config, and who holds it."""
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -13,6 +12,7 @@ import yaml
 
 from batchlab.config.moved_targets import current
 from batchlab.errors import BadRequest
+from batchlab.host import locks
 from batchlab.recording import disk
 from batchlab.recording.files import now_utc, number, read_json, to_json
 from batchlab.recording.masking import masked, masked_overrides
@@ -116,15 +116,14 @@ def hold(folder: Path) -> Iterator[None]:
     descriptor = disk.open_to_lock(folder / LOCK)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunIsHeld(folder, _holder(os.pread(descriptor, 4096, 0))) from None
+            if not locks.lock(descriptor):
+                raise RunIsHeld(folder, _holder(os.pread(descriptor, 4096, 0)))
         except OSError as error:
             raise BadRequest(
                 f"{folder} cannot be locked ({error.strerror}), and without a lock two processes could write one run: "
                 "use runs_dir=... on a file system that has locks"
             ) from error
-        me = {"pid": os.getpid(), "host": socket.gethostname(), "boot_id": _boot_id(), "started_at": now_utc()}
+        me = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": now_utc()}
         disk.cut(descriptor, 0, folder / LOCK)
         disk.append(descriptor, to_json(me).encode(), folder / LOCK)
         try:
@@ -132,10 +131,8 @@ def hold(folder: Path) -> Iterator[None]:
         finally:
             with contextlib.suppress(OSError):  # who had it is of no more use
                 disk.cut(descriptor, 0, folder / LOCK)
-            # Not left to close: a child of a fork may have the descriptor too, and would keep the lock.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
-        os.close(descriptor)
+        locks.release(descriptor)
 
 
 @contextlib.contextmanager
@@ -148,20 +145,10 @@ def hold_study(study_dir: Path) -> Iterator[None]:
 
 def holder(folder: Path) -> str | None:
     """Who is writing this run just now, as a part of a sentence; None where nobody is."""
-    try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _holder(os.pread(descriptor, 4096, 0))
-    except OSError:
-        return None
-    else:
-        return None
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        if locks.is_held(folder / LOCK):
+            return _holder((folder / LOCK).read_bytes())
+    return None
 
 
 def _holder(content: bytes) -> str:
@@ -170,12 +157,6 @@ def _holder(content: bytes) -> str:
         return f"is being run by pid {who['pid']} on host {who['host']} since {who['started_at']}"
     except (ValueError, TypeError, KeyError):  # it has the lock and has not said yet who it is
         return "is being run by another process"
-
-
-def _boot_id() -> str | None:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return None
 
 
 def _folders(parent: Path) -> list[Path]:

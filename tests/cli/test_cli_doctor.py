@@ -13,9 +13,10 @@ from rich.console import Console
 
 from batchlab.cli import machine
 from batchlab.cli.commands.doctor import ask_gpus, ask_pytorch, judge_cuda, show
-from batchlab.cli.machine import Findings, check_requirements, installed_version, read_disk, read_nvidia, requirements
+from batchlab.cli.machine import Findings, check_requirements, read_disk, read_nvidia, requirements
 from batchlab.host.device_choice import Lack
 from batchlab.host.nvml import read_driver
+from batchlab.recording.environment import installed_version
 
 
 @pytest.mark.slow  # the README's does

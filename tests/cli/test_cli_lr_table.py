@@ -13,6 +13,7 @@ from test_cli_words import LIGHT
 from batchlab.cli.commands import lr_table
 from batchlab.cli.main import main
 from batchlab.cli.option_help import groups, knobs
+from batchlab.config.commands import COMMANDS
 from batchlab.hydra_app import compose
 from batchlab.training.assembly import build_optimizer
 
@@ -170,7 +171,11 @@ def test_the_titles_stand_out_in_a_terminal(tmp_path: Path) -> None:
 
 
 def test_examples_of_the_help_name_knobs_and_options_that_exist() -> None:
-    examples = [line.split("    ")[0].split()[2:] for line in lr_table.EXAMPLES.splitlines() if "batchlab lr" in line]
+    examples = [
+        line.split("    ")[0].split()[2:]
+        for line in COMMANDS["lr-table"].examples.splitlines()
+        if "batchlab lr" in line
+    ]
     assert len(examples) >= 5
     options = groups()
     for argument in (argument.strip("'") for example in examples for argument in example):

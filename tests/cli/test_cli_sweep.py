@@ -84,7 +84,7 @@ def test_the_line_to_continue_with_is_the_last_one(conducted: Conducted, capsys:
 def test_the_options_of_hydra_and_the_overrides_are_told_apart() -> None:
     asked = read_arguments(shlex.split("a=1 --cfg job b=2 -p model c=3 --dry-run --config-dir there d=4"))
 
-    assert asked.options == ("--cfg", "job", "-p", "model")
+    assert (asked.hydra.cfg, asked.hydra.package) == ("job", "model")
     assert asked.config_dir == "there"
     assert asked.overrides == ("a=1", "b=2", "c=3", "d=4", "dry_run=true")
     assert asked.only_shows

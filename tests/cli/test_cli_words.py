@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from invented.records import batchlab, environment, record
 
-from batchlab.cli.commands import check, sweep, train, verify
 from batchlab.cli.main import WORDS, main
 from batchlab.cli.option_help import groups, knobs
+from batchlab.config.commands import COMMANDS
+from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
 from batchlab.recording.run_folder import write_record
 
@@ -78,10 +79,20 @@ def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFi
     assert re.search(rf"^  batchlab {word}\b", said.partition("examples:")[2], re.MULTILINE)
 
 
-@pytest.mark.parametrize("text", [train.HELP, sweep.HELP, verify.HELP, check.HELP])
-def test_examples_of_the_help_name_knobs_and_options_that_exist(text: str) -> None:
-    options = groups()
-    examples = [line.split("    ")[0].split()[2:] for line in text.splitlines() if line.startswith("  batchlab ")]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_names_the_options_that_the_command_takes(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "-h"]) == 0
+
+    said = capsys.readouterr().out
+    listed = re.findall(r"^  (--[\w-]+)", said, re.MULTILINE)
+    assert listed == [row.flag for row in SWEEP.values() if row.flag] * (command in ("train", "sweep"))
+    assert ("[HYDRA OPTIONS]" in said, "--hydra-help" in said) == (command != "lr-table",) * 2
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "verify", "check"])
+def test_examples_of_the_help_name_knobs_and_options_that_exist(command: str) -> None:
+    options, lines = groups(), COMMANDS[command].examples.splitlines()
+    examples = [line.split("    ")[0].split()[2:] for line in lines]
     assert len(examples) >= 5
     for argument in (argument.strip("'") for example in examples for argument in example if "=" in argument):
         key, _, value = argument.partition("=")

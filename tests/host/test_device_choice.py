@@ -16,8 +16,8 @@ ABSENT = FakeNvml(starts=False)
 
 
 @pytest.fixture(autouse=True)
-def nothing_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_choice, "_said", set())
+def nothing_said() -> None:
+    device_choice.say_once.cache_clear()
 
 
 def resolved(asked: str, api: FakeNvml, build: Build = CUDA, **environ: str) -> str:

@@ -18,8 +18,8 @@ from batchlab.recording import disk
 ALLOWED = {
     "recording/disk.py": "it is the door",
     "host/locks.py": "locks between running programs, outside of every run and below the floor of the door",
-    "sweep/elsewhere.py: folder.mkdir": "another launcher's own files, private from their first moment",
-    "sweep/elsewhere.py: folder.parent.mkdir": "the way to them",
+    "sweep/processes/elsewhere.py: folder.mkdir": "another launcher's own files, private from their first moment",
+    "sweep/processes/elsewhere.py: folder.parent.mkdir": "the way to them",
     "training/devices/process_memory.py: Path('/proc/self/clear_refs').write_text": "the kernel's mark, and no file",
 }
 CHANGES = {

@@ -1,5 +1,6 @@
 """A run's folder: what is written comes back, and one process writes it."""
 
+import fcntl
 import json
 import math
 import os
@@ -12,7 +13,7 @@ from invented.written import config, record
 
 from batchlab.errors import BadRequest
 from batchlab.recording import run_folder
-from batchlab.recording.run_folder import hold, read_record, read_records, write_config, write_record
+from batchlab.recording.run_folder import hold, holder, read_record, read_records, write_config, write_record
 from batchlab.records import RunStatus
 
 HOLDER = """
@@ -175,6 +176,16 @@ def test_a_run_that_was_let_go_can_be_held_by_another_process_even_from_a_child_
         os.close(descriptor)
 
     assert answer.stdout == "holding\n", answer.stderr
+
+
+def test_two_who_look_at_once_take_neither_for_the_one_that_runs_it(tmp_path):
+    assert holder(tmp_path) is None  # nobody ever held it
+    with hold(tmp_path):
+        assert f"by pid {os.getpid()} on host" in holder(tmp_path)
+
+    with (tmp_path / "lock").open("rb") as another:
+        fcntl.flock(another, fcntl.LOCK_SH)
+        assert holder(tmp_path) is None
 
 
 def test_an_error_inside_lets_the_run_go(tmp_path):

@@ -13,26 +13,13 @@ from batchlab.cli.option_help import (
     written,
 )
 from batchlab.cli.output import LONGEST_WORD, definitions, say
-from batchlab.cli.parser import Parser
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 
-EXAMPLES = """\
-examples:
-  batchlab config                              every knob, with its default and what it takes
-  batchlab config batch_size=8 model=cnn       the config that train would use, as YAML
-  batchlab config experiment=smoke
-  batchlab config --markdown                   every knob and key as a page, which is docs/configuration.md"""
-
 
 def main(arguments: list[str]) -> int:
     """Without arguments the knobs, read from the code and from `configs/`; with arguments Hydra composes."""
-    if "--help" in arguments or "-h" in arguments:
-        parser = Parser("config", "Shows every knob, or the config that a command would use.", EXAMPLES)
-        parser.usage = "batchlab config [KNOB=VALUE ...] [HYDRA OPTIONS]"
-        parser.print_help()
-        return 0
     if "--markdown" in arguments:
         if len(arguments) > 1:
             raise BadRequest("--markdown is a page of every knob: leave the others out")

@@ -4,43 +4,14 @@ import math
 import re
 from collections.abc import Mapping
 
-from batchlab.cli.training_help import asks_for_help, show_help
 from batchlab.config.options import SOUGHT
 from batchlab.errors import BadRequest
-
-HELP = """\
-usage: batchlab find [memory_limit=SIZE] [at_most=EXAMPLES] [KNOB=VALUE,... ...] [HYDRA OPTIONS]
-
-Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and closes in. Each probe
-is a process of its own that trains three steps and validates once at exactly that size. A size is given only if it ran
-so twice, with 5% of the memory left. Sizes are tried on a grid: all up to 63, then 1.6 to 3.1% apart. Data of fewer
-examples is repeated. Each combination of knobs that are given several values is searched for itself. What was found
-is kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
-
-settings of find:
-  memory_limit=SIZE  what training may use: data, weights, gradients, optimizer, activations. On a GPU the memory of a
-                     card of that size, of which CUDA takes some; on the CPU what comes beyond the process with its
-                     libraries loaded. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is free on
-                     the CUDA device; on the CPU nine tenths of what is available now
-  at_most=EXAMPLES   try no larger micro-batch (65,536 without it)
-
-exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something else than memory ended the search;
-  74 the disk refused; 130, 143 interrupted
-
-examples:
-  batchlab find
-  batchlab find device=cpu memory_limit=600MiB model=cnn
-  batchlab find precision=fp32,bf16 accumulate=1,4 memory_limit=8GiB
-  batchlab find model=cnn optimizer=adamw model.width=16,64 at_most=4096
-  batchlab find model._target_=my_net.Net data._target_=my_net.load"""
 
 UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 
 
 def main(arguments: list[str]) -> int:
     """Takes its own settings out; everything else goes to `hydra_app`."""
-    if asks_for_help(arguments):
-        return show_help(HELP)
     settings, others = own_settings(arguments)
     from batchlab.hydra_app import launch
 

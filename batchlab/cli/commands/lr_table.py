@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchlab.cli.parser import Parser
 from batchlab.config import RunConfig
 from batchlab.config.options import PEAK_LEARNING_RATE
 from batchlab.config.plan import scaled
@@ -14,18 +13,6 @@ from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-EXAMPLES = """\
-examples:
-  batchlab lr-table batch_size=8,32,256
-  batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120
-  batchlab lr-table 'batch_size=range(16,80,16)' reference_batch_size=64
-  batchlab lr-table batch_size=8,512 optimizer=adamw 'optimizer.betas=[0.9,0.95]'
-  batchlab lr-table batch_size=8,512 noise_scale=runs/digits-mlp/RUN     as a run with instruments=full measured it
-  batchlab lr-table batch_size=8,512 optimizer._target_=torch.optim.Adam
-
-Nothing is trained. Any knob may be given, of those that move the rates only batch_size several values. PyTorch, which
-takes seconds to start, is asked where an optimizer's betas and eps are not in its config."""
 
 WITHOUT_BETAS_AND_EPS = ("torch.optim.SGD",)  # as its signature says: the default need not wait for PyTorch
 
@@ -42,11 +29,6 @@ class Rule:
 
 def main(arguments: list[str]) -> int:
     """Composes the grid as `sweep` would, once for each rule, and shows the rates."""
-    if "--help" in arguments or "-h" in arguments:
-        parser = Parser("lr-table", "Shows the rate, betas and eps that each rule of lr_scaling gives.", EXAMPLES)
-        parser.usage = "batchlab lr-table [KNOB=VALUE ...] batch_size=VALUE,VALUE,..."
-        parser.print_help()
-        return 0
     for word in arguments:
         if word.startswith("-"):
             raise BadRequest(f"unknown option {word}: lr-table takes knobs, as in `batchlab lr-table batch_size=8,32`")

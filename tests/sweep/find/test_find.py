@@ -9,9 +9,10 @@ from dataclasses import replace
 import psutil
 import pytest
 
-from batchlab.cli.commands.find import HELP, parse_bytes
+from batchlab.cli.commands.find import parse_bytes
 from batchlab.cli.main import main
 from batchlab.cli.option_help import groups, knobs
+from batchlab.config.commands import COMMANDS
 from batchlab.errors import BadRequest
 from batchlab.science.memory.largest_fit import Outcome, Probe, largest_fit, speeds
 from batchlab.science.scaling.knee import Knee
@@ -209,7 +210,7 @@ def test_a_bad_request_is_one_line_and_nothing_is_tried(line, said, lab, tmp_pat
 
 
 def test_the_examples_of_the_help_name_what_there_is():
-    options, examples = groups(), [line.split()[2:] for line in HELP.splitlines() if line.startswith("  batchlab find")]
+    options, examples = groups(), [line.split()[2:] for line in COMMANDS["find"].examples.splitlines()]
     assert len(examples) >= 5
     for argument in (argument for example in examples for argument in example):
         key, _, value = argument.partition("=")

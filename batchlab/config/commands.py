@@ -1,0 +1,145 @@
+"""The one table of the commands that take options of the configuration: parsing, help, errors and completion read it.
+
+The command line's own options are in the table of options: those with a `flag`, which a command that makes runs takes.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """One command: what it takes, and what its help says beside the options."""
+
+    takes: str  # of the command line, before Hydra's options
+    about: str
+    examples: str
+    makes_runs: bool = False
+    one_point: str = ""  # what a grid is answered; empty where it takes one
+    hydra: bool = True  # whether it takes Hydra's options
+    launched: bool = True  # as it was typed; the others have a module in `cli.commands`
+
+
+COMMANDS = {
+    "train": Command(
+        takes="[KNOB=VALUE ...]",
+        makes_runs=True,
+        one_point="runs one: use `batchlab sweep ...`",
+        about="""\
+Trains one point and records it in runs/<study>/. A point that has its answer already is not trained again, an
+unfinished one goes on from its checkpoint, and one that failed or timed out stands as it is until --retry.""",
+        examples="""\
+  batchlab train
+  batchlab train batch_size=64 model=cnn epochs=5
+  batchlab train batch_size=64 --retry failed
+  batchlab train optimizer=adamw lr=0.001 batch_size=128 accumulate=4
+  batchlab train target.metric=val/accuracy target.value=0.95 stop_at_target=true
+  batchlab train batch_size=64 --cfg job          shows the config and trains nothing""",
+    ),
+    "sweep": Command(
+        takes="[KNOB=VALUE,VALUE,... ...]",
+        makes_runs=True,
+        about="""\
+Trains every point of a grid, each in a process of its own, and compares them.
+The whole grid is checked before the first point starts. The same command again continues: a point that has its
+answer (completed, oom, diverged) is not trained again, an unfinished one goes on from its checkpoint, a new one
+is run. A point that failed or took longer than timeout=... stands as it is until --retry names it.""",
+        examples="""\
+  batchlab sweep batch_size=8,32,256
+  batchlab sweep 'batch_size=range(16,80,16)' seed=0,1,2
+  batchlab sweep batch_size=64 accumulate=1,4 precision=fp32,bf16 lr_scaling=linear,sqrt
+  batchlab sweep batch_size=8,32,256 --dry-run
+  batchlab sweep batch_size=8,32,256 --retry failed,timeout
+  batchlab sweep experiment=smoke
+  batchlab sweep model._target_=my_net.Net data._target_=my_net.load batch_size=8,64
+  batchlab sweep batch_size=8,32 --cfg job        shows the config and trains nothing""",
+    ),
+    "find": Command(
+        takes="[memory_limit=SIZE] [at_most=EXAMPLES] [KNOB=VALUE,... ...]",
+        launched=False,
+        about="""\
+Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and closes in. Each probe
+is a process of its own that trains three steps and validates once at exactly that size. A size is given only if it ran
+so twice, with 5% of the memory left. Sizes are tried on a grid: all up to 63, then 1.6 to 3.1% apart. Data of fewer
+examples is repeated. Each combination of knobs that are given several values is searched for itself. What was found
+is kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
+
+settings of find:
+  memory_limit=SIZE  what training may use: data, weights, gradients, optimizer, activations. On a GPU the memory of a
+                     card of that size, of which CUDA takes some; on the CPU what comes beyond the process with its
+                     libraries loaded. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is free on
+                     the CUDA device; on the CPU nine tenths of what is available now
+  at_most=EXAMPLES   try no larger micro-batch (65,536 without it)
+
+exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something else than memory ended the search;
+  74 the disk refused; 130, 143 interrupted""",
+        examples="""\
+  batchlab find
+  batchlab find device=cpu memory_limit=600MiB model=cnn
+  batchlab find precision=fp32,bf16 accumulate=1,4 memory_limit=8GiB
+  batchlab find model=cnn optimizer=adamw model.width=16,64 at_most=4096
+  batchlab find model._target_=my_net.Net data._target_=my_net.load""",
+    ),
+    "check": Command(
+        takes="[KNOB=VALUE ...]",
+        one_point="looks at one: give each knob one value",
+        about="""\
+Passes a few examples of the data through the model, at its initial weights, and says in plain words what is wrong and
+how to mend it: what the data holds and whether it is the same when it is made again, labels, number formats, shapes,
+one loss per example, random numbers and state in forward, whether an example gets the same loss alone as beside others,
+the gradient, BatchNorm, metrics, the speed of the data, whether a few steps on a few examples bring their loss down,
+whether accumulating is the large batch. It writes nothing; user code runs in a process of its own.
+
+exit codes: 0 nothing is wrong; 1 something is; 2 bad request""",
+        examples="""\
+  batchlab check                                  in a folder that `batchlab init` made
+  batchlab check model._target_=my_net.Net data._target_=my_net.load
+  batchlab check model=cnn batch_size=1
+  batchlab check data=digits model=mlp
+  batchlab check batch_size=32 micro_batch_size=8""",
+    ),
+    "verify": Command(
+        takes="accumulate=N [KNOB=VALUE ...]",
+        one_point="looks at one: give each knob one value",
+        about="""\
+Compares the gradient of a whole batch with the one accumulated over its micro-batches, for this model and data at
+their initial weights: |accumulated - whole| / |whole|, in fp32 and float64. Where it is more than rounding, it takes
+out one suspect after the other (BatchNorm, dropout, a loss that is no mean, any module that mixes examples), names
+what made the difference, and says what to type. It trains nothing and writes nothing.
+
+exit codes: 0 the same gradient, to rounding and to the random numbers that every pass draws anew; 1 another one;
+  2 bad request""",
+        examples="""\
+  batchlab verify model=mlp accumulate=4
+  batchlab verify model=cnn accumulate=4
+  batchlab verify model=cnn accumulate=4 model.ghost_batch=8
+  batchlab verify batch_size=50 micro_batch_size=16       the last micro-batch holds 2
+  batchlab verify accumulate=4 precision=bf16
+  batchlab verify model._target_=my_net.Net data._target_=my_net.load accumulate=2""",
+    ),
+    "config": Command(
+        takes="[KNOB=VALUE ...]",
+        launched=False,
+        about="Shows every knob, or the config that a command would use.",
+        examples="""\
+  batchlab config                              every knob, with its default and what it takes
+  batchlab config batch_size=8 model=cnn       the config that train would use, as YAML
+  batchlab config experiment=smoke
+  batchlab config --markdown                   every knob and key as a page, which is docs/configuration.md""",
+    ),
+    "lr-table": Command(
+        takes="[KNOB=VALUE ...] batch_size=VALUE,VALUE,...",
+        hydra=False,
+        launched=False,
+        about="""\
+Shows the rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any knob may be given, of those
+that move the rates only batch_size several values. PyTorch, which takes seconds to start, is asked where an optimizer's
+betas and eps are not in its config.""",
+        examples="""\
+  batchlab lr-table batch_size=8,32,256
+  batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120
+  batchlab lr-table 'batch_size=range(16,80,16)' reference_batch_size=64
+  batchlab lr-table batch_size=8,512 optimizer=adamw 'optimizer.betas=[0.9,0.95]'
+  batchlab lr-table batch_size=8,512 noise_scale=runs/digits-mlp/RUN     as a run with instruments=full measured it
+  batchlab lr-table batch_size=8,512 optimizer._target_=torch.optim.Adam""",
+    ),
+}
