@@ -25,7 +25,7 @@ from plain_defaults import CONFIGS, configured, read
 
 from batchlab import BadRequest, Task, targets
 from batchlab.data import cifar10, cifar100, cifar_files, fake, fashion_mnist, idx_files, mnist, svhn
-from batchlab.data.on_disk import fetch_if_asked
+from batchlab.data.images.on_disk import fetch_if_asked
 from batchlab.sweep.identity import run_id
 
 N, N_VAL = 40, 12

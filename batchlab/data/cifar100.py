@@ -2,7 +2,7 @@
 
 from batchlab import Task
 from batchlab.data.cifar_files import Published, read_sets
-from batchlab.data.images import image_task
+from batchlab.data.images.image_task import image_task
 
 PUBLISHED = Published(
     name="cifar100",

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from batchlab.data.cifar_pickle import ByteArray, unpickled
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
+from batchlab.data.images.on_disk import (
+    check_published,
+    damaged,
+    fetch_if_asked,
+    in_a_line,
+    located,
+    missing,
+    read_bytes,
+)
 
 PIXELS = 3 * 32 * 32  # of an image, in this order
 

@@ -10,7 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
+from batchlab.data.images.on_disk import (
+    check_published,
+    damaged,
+    fetch_if_asked,
+    in_a_line,
+    located,
+    missing,
+    read_bytes,
+)
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PUBLISHED_EXAMPLES = {"train": 60_000, "t10k": 10_000}

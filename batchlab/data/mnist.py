@@ -2,7 +2,7 @@
 
 from batchlab import Task
 from batchlab.data.idx_files import CLASSES, read_sets
-from batchlab.data.images import image_task
+from batchlab.data.images.image_task import image_task
 
 # Of the files unzipped, as they have been passed on since.
 MD5 = {

@@ -9,8 +9,16 @@ import torch
 from torch import Tensor
 
 from batchlab import Task
-from batchlab.data.images import image_task
-from batchlab.data.on_disk import check_published, damaged, fetch_if_asked, in_a_line, located, missing, read_bytes
+from batchlab.data.images.image_task import image_task
+from batchlab.data.images.on_disk import (
+    check_published,
+    damaged,
+    fetch_if_asked,
+    in_a_line,
+    located,
+    missing,
+    read_bytes,
+)
 
 # File -> MD5 and examples of the published one.
 FILES = {
