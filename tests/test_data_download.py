@@ -15,9 +15,6 @@ from image_files import some_images, vouch_for, write_cifar, write_mnist, write_
 from batchlab import BadRequest
 from batchlab.data import cifar10, cifar100, fashion_mnist, mnist, svhn
 
-# Importing torchvision takes 6 s.
-pytestmark = pytest.mark.slow
-
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:

@@ -1,7 +1,4 @@
-"""A user's own pictures: a folder for each class. Read as they are needed, so there may be more than memory holds.
-
-torchvision's ImageFolder reads the same folders; importing it costs every run 6 s, and this much does without.
-"""
+"""A user's own pictures: a folder for each class. Read as they are needed, so there may be more than memory holds."""
 
 import os
 from collections.abc import Sequence
