@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from fabricated_runs import environment, record
+from invented.records import environment, record
 
 from batchlab.cli.commands.dashboard import choose_study, free_port, tensorboard_arguments
 from batchlab.cli.main import main

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fabricated_runs import batchlab
 from fake_nvml import divided, four
+from invented.records import batchlab
 from rich.console import Console
 
 from batchlab.cli import machine

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas
 import pytest
-from fabricated_runs import batchlab
+from invented.folders import line, reached, write_run
+from invented.records import batchlab
 
 from batchlab.cli.main import main
-from tests.report.planted import line, reached, write_run
 
 
 @pytest.fixture

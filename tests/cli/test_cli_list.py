@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from fabricated_runs import record
+from invented.records import record
 
 from batchlab.cli.main import main
 from batchlab.recording.run_folder import write_record

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fabricated_runs import batchlab, environment
+from invented.records import batchlab, environment
 from test_cli_words import LIGHT
 
 from batchlab.cli.commands import lr_table

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fabricated_runs import batchlab, environment, record
+from invented.records import batchlab, environment, record
 
 from batchlab.cli.commands import check, sweep, train, verify
 from batchlab.cli.main import WORDS, main

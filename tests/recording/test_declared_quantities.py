@@ -3,7 +3,7 @@
 import io
 from dataclasses import replace
 
-from fabricated import points, record, write_run
+from invented.written import points, record, write_run
 from rich.console import Console
 from tensorboard_http import Dashboard
 

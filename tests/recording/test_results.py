@@ -4,7 +4,7 @@ import csv
 import math
 
 import pytest
-from fabricated import config, record
+from invented.written import config, record
 
 from batchlab.recording.results import row, rows, write_results
 from batchlab.recording.run_folder import write_record

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from fabricated import config, record
+from invented.written import config, record
 
 from batchlab.errors import BadRequest
 from batchlab.recording import run_folder

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from invented_study import E_MIN, S_MIN, SEEDS, SIZES, completed, write_run, write_study
+from invented.formulas import E_MIN, S_MIN, SEEDS, SIZES, completed, write_run, write_study
 from rich.console import Console
 
 from batchlab.recording.files import to_json
