@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from image_files import some_images, write_cifar, write_mnist
+from image_files import some_images, write_cifar_binary, write_mnist
 from sweep_runs import Lab
 
 from batchlab.config import to_dict
@@ -99,7 +99,7 @@ def data(tmp_path: Path) -> Path:
     train, val = grey
     write_mnist(folder, train, val)
     write_mnist(folder, train, val, name="FashionMNIST", zipped=True)
-    write_cifar(folder, *colour, fine=False)
+    write_cifar_binary(folder, *colour, fine=False)
     return folder
 
 

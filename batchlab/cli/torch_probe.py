@@ -61,7 +61,8 @@ def _torchvision() -> None:
     except Exception as error:
         # Whatever a mismatched build raises: ImportError, RuntimeError (no operator torchvision::nms), OSError.
         _fact("PyTorch", "torchvision", "does not import")
-        _problem(False, f"torchvision does not import, so models of torchvision cannot be trained: {_line(error)}")
+        lost = "models of torchvision, MNIST, Fashion-MNIST, CIFAR and SVHN cannot be used"
+        _problem(False, f"torchvision does not import, so {lost}: {_line(error)}")
 
 
 def _gpu(asked: str) -> None:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from batchlab import BadRequest, Task
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 
 PATTERN_SEED, TRAIN_SEED, VAL_SEED = 20251103, 20251104, 20251105
 PATTERN_SIDE = 4  # a pattern is so many random values a side, drawn smoothly to the image's size

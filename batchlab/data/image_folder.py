@@ -1,7 +1,4 @@
-"""A user's own pictures: a folder for each class. Read as they are needed, so there may be more than memory holds.
-
-torchvision's ImageFolder reads the same folders; importing it costs every run 6 s, and this much does without.
-"""
+"""A user's own pictures: a folder for each class. Read as they are needed, so there may be more than memory holds."""
 
 import os
 from collections.abc import Sequence
@@ -13,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from batchlab import BadRequest, Task
-from batchlab.data.augment import augmentation
-from batchlab.data.images import NOISE_SEED, chosen
+from batchlab.data.images.augment import augmentation
+from batchlab.data.images.image_task import NOISE_SEED, chosen
+from batchlab.data.images.on_disk import in_a_line
 from batchlab.data.label_noise import with_wrong_labels
-from batchlab.data.on_disk import in_a_line
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 VAL_FOLDERS = ("val", "valid", "validation", "test")

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from batchlab import BadRequest
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 
 
 def images(n: int, channels: int = 2, rows: int = 6, columns: int = 5) -> Tensor:

@@ -10,13 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from image_files import some_images, write_cifar, write_mnist, write_svhn
+from image_files import some_images, vouch_for, write_cifar, write_mnist, write_svhn
 
 from batchlab import BadRequest
 from batchlab.data import cifar10, cifar100, fashion_mnist, mnist, svhn
-
-# Importing torchvision takes 6 s.
-pytestmark = pytest.mark.slow
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -53,6 +50,7 @@ def test_all_five_are_fetched_once_and_read(served, tmp_path, monkeypatch):
         monkeypatch.setattr(known, "resources", [(path.name, md5(path)) for path in sorted(raw.iterdir())])
     for fine, known in ((False, datasets.CIFAR10), (True, datasets.CIFAR100)):
         home = write_cifar(folder, *colour, fine=fine)
+        vouch_for(home, monkeypatch)
         with tarfile.open(folder / known.filename, "w:gz") as archive:
             archive.add(home, home.name)
         monkeypatch.setattr(known, "url", address + known.filename)

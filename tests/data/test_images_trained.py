@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from image_files import some_images, write_cifar, write_mnist, write_pictures
+from image_files import some_images, write_cifar_binary, write_mnist, write_pictures
 from sweep_runs import Lab, lines_of
 
 from batchlab import BadRequest
@@ -20,7 +20,7 @@ def cifar(lab: Lab, *overrides: str) -> dict[str, list[float]]:
 
 
 def test_augmentation_changes_training_and_not_validation_and_micro_batches_change_nothing_of_it(lab: Lab) -> None:
-    write_cifar(Path("data"), some_images(40, (3, 32, 32)), some_images(12, (3, 32, 32), seed=1), fine=False)
+    write_cifar_binary(Path("data"), some_images(40, (3, 32, 32)), some_images(12, (3, 32, 32), seed=1), fine=False)
     asked = ("data.crop=4", "data.flip=true", "data.cutout=8")
 
     plain, augmented, accumulated = cifar(lab), cifar(lab, *asked), cifar(lab, *asked, "accumulate=3")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from batchlab import uniform
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [

@@ -6,7 +6,7 @@ from aten_ops import Operations
 from simulated_device import simulated_cuda
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 from batchlab.training.data.batches import Batches, permutation
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice

@@ -9,7 +9,7 @@ from fake_tensors import GPU, fake_gpu, moved, of_task
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from batchlab import Task
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 from batchlab.instruments.health import Health
 from batchlab.instruments.training_loss import FOLD, TrainingLoss
 from batchlab.models.cnn import CNN

@@ -8,7 +8,7 @@ from still_state import state_of
 from torture.tiny import tiny
 
 from batchlab import Task
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 from batchlab.instruments.health import Health
 from batchlab.instruments.training_loss import TrainingLoss
 from batchlab.models.cnn import CNN

@@ -1,10 +1,14 @@
-"""Published data sets as files: where they lie, how they come there, and whether they are what was published."""
+"""Files of published image sets: where they lie, how they come there, and what is said where they are wrong."""
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from torch import Tensor
+
 from batchlab import BadRequest
+
+Images = tuple[Tensor, Tensor]  # (examples, channels, height, width) uint8 and their labels (examples,) int64
 
 
 def located(folder: str) -> Path:
@@ -38,12 +42,39 @@ def missing(name: str, path: Path, files: Sequence[str], source: str) -> BadRequ
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """All of a file; BadRequest where the system refuses."""
+@contextmanager
+def reading(path: Path, kind: str) -> Iterator[None]:
+    """Around a library that reads `path`: whatever it raises is one line that names the file."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror or error}") from None
+        yield
+    except BadRequest:
+        raise
+    # Libraries fail at whatever the bytes of a damaged file lead to, with all kinds of errors.
+    except Exception as error:
+        if isinstance(error, OSError) and error.strerror:
+            raise BadRequest(f"{path} cannot be read: {error.strerror}") from None
+        raise damaged(path, f"cannot be read as {kind} ({in_a_line(error)})") from None
+
+
+def checked(path: Path, images: Tensor, labels: Tensor, classes: int) -> Images:
+    """Both, where there is a label for each image and all are of the `classes`; `path` is the labels' file."""
+    if not len(labels) or len(images) != len(labels):
+        raise damaged(path, f"has {len(labels)} labels for {len(images)} images")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        said = f"has labels {int(labels.min())} to {int(labels.max())}, and they are 0 to {classes - 1}"
+        raise damaged(path, said)
+    return images, labels
+
+
+def check_published(path: Path, md5: str, unzipped: Path | None = None) -> None:
+    """BadRequest where a file, `unzipped` or as it is, is not byte for byte what was published.
+
+    MD5 because that is what was published with these sets: against accidents, not against an adversary.
+    """
+    from torchvision.datasets.utils import check_integrity
+
+    if not check_integrity(unzipped or path, md5):
+        raise damaged(path, "has as many examples as the published file, and not its checksum")
 
 
 def damaged(path: Path, why: str) -> BadRequest:
@@ -52,15 +83,6 @@ def damaged(path: Path, why: str) -> BadRequest:
         f"{path} {why}: it was cut off, changed, or is another file; delete it, and fetch it again "
         "(data.download=true does where there is a network)"
     )
-
-
-def check_published(path: Path, content: bytes, md5: str) -> None:
-    """BadRequest where `content` is not byte for byte what was published.
-
-    MD5 because that is what was published with these sets: against accidents, not against an adversary.
-    """
-    if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-        raise damaged(path, "has the size of the published file and not its checksum")
 
 
 def in_a_line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from batchlab import BadRequest, Task
-from batchlab.data.augment import augmentation
+from batchlab.data.images.augment import augmentation
 from batchlab.data.label_noise import with_wrong_labels
 
 ORDER_SEED = 20251101  # of which examples a smaller training set keeps: a run's seed changes nothing of it

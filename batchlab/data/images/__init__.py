@@ -1,0 +1,1 @@
+"""Images: read from files, made into a task, augmented."""
