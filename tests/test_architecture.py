@@ -5,28 +5,16 @@ this repository, where it must be silent, and on a fabricated bad tree, where it
 """
 
 import ast
-import functools
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from rooms import FLOORS, each_import, imports, modules, room
 
 from batchlab.config import BUDGET_UNITS, option_names
 from batchlab.records.quantities import TABLE as QUANTITIES
 
-FLOORS = {
-    **dict.fromkeys(("errors", "printable"), 0),
-    **dict.fromkeys(("records", "science", "config_folder"), 1),
-    **dict.fromkeys(("config", "task", "targets"), 2),
-    **dict.fromkeys(("training", "host", "data", "models"), 3),
-    **dict.fromkeys(("instruments", "recording"), 4),
-    "tensorboard": 5,
-    **dict.fromkeys(("worker", "report"), 6),
-    "sweep": 7,
-    "hydra_app": 9,
-    "cli": 10,
-}
 SCIENCE_MAY_IMPORT = {
     *("abc", "bisect", "collections", "dataclasses", "enum", "fractions", "functools", "heapq", "itertools", "math"),
     *("numbers", "operator", "statistics", "typing", "warnings", "numpy", "scipy", "torch", "batchlab"),
@@ -50,73 +38,6 @@ SAME_IDEA = {
 }
 
 Rule = Callable[[Path], Iterator[str]]
-
-
-@functools.cache
-def modules(root: Path) -> dict[str, Path]:
-    """Dotted name of each module of the package, `batchlab.config` -> its file; a package is its `__init__.py`."""
-    found = {}
-    for path in sorted((root / "batchlab").rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
-        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
-
-
-def room(module: str) -> str:
-    """`config` for `batchlab.config`, `science` for `batchlab.science.memory.knee`, nothing for `batchlab` itself."""
-    return (*module.split("."), "")[1]
-
-
-def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
-    """The statements that run when a module is imported: none in functions, none under TYPE_CHECKING."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        for node in ast.iter_child_nodes(waiting.pop()):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
-                continue
-            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-                waiting.extend(node.orelse)
-                continue
-            if isinstance(node, ast.stmt):
-                yield node
-            waiting.append(node)
-
-
-@functools.cache
-def imports(root: Path, module: str, *, only_at_import: bool = False) -> set[str]:
-    """What a module imports, dotted: `from batchlab import config` is `batchlab.config`, `import Task` is its home."""
-    known = modules(root)
-    path = known[module]
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    found = set()
-    for node in at_import(tree) if only_at_import else ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            origin = [*package[: len(package) - node.level + 1], *([node.module] if node.module else [])]
-            home = ".".join(origin) if node.level else str(node.module)
-            for alias in node.names:
-                inner = f"{home}.{alias.name}"
-                found.add(inner if inner in known or home == "batchlab" else home)
-    return {_home(root, name) if name.count(".") == 1 and name not in known else name for name in found}
-
-
-def _home(root: Path, name: str) -> str:
-    """`batchlab.errors` for `batchlab.BadRequest`, which `batchlab/__init__.py` only hands on."""
-    package, _, public = name.partition(".")
-    if package != "batchlab" or public.startswith("__"):
-        return name
-    for node in ast.walk(ast.parse((root / "batchlab/__init__.py").read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and public in {alias.asname or alias.name for alias in node.names}:
-            return ("batchlab." if node.level else "") + str(node.module)
-    return name
-
-
-def each_import(root: Path) -> Iterator[tuple[str, str]]:
-    for module in modules(root):
-        for imported in sorted(imports(root, module)):
-            yield module, imported
 
 
 def imports_point_down(root: Path) -> Iterator[str]:

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from tensorboard_http import Dashboard, eventually, number_of
 
+from batchlab.report.claims import CLAIMS
+from batchlab.science.scaling.lr_scaling import RULE_NAMES
+
 SIZES = (8, 32, 256)
 BUDGET = ("default_epochs=3", "device=cpu")
 # Not under `if __name__ == "__main__"`: neither the warm server nor a worker may run it again.
@@ -68,7 +71,7 @@ def test_it_ends_in_the_report_of_its_study(swept):
     folder, done = swept
     assert "Claims: " in done.stdout
     assert "runs/digits-mlp/{report.html, report.md, report.json, figures/" in done.stdout
-    assert len(json.loads((folder / "runs" / "digits-mlp" / "report.json").read_text())["claims"]) == 22
+    assert len(json.loads((folder / "runs" / "digits-mlp" / "report.json").read_text())["claims"]) == len(CLAIMS)
 
 
 def test_every_point_left_a_whole_run_folder(swept):
@@ -186,7 +189,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
     [
         (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size is an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
-        (["lr_scaling=cubic"], 2, "lr_scaling is one of none, linear, sqrt, adam_sqrt, adam_half_life"),
+        (["lr_scaling=cubic"], 2, f"lr_scaling is one of {', '.join(RULE_NAMES)}"),
         (["precision=fp8"], 2, "precision is one of fp32, tf32, bf16, fp16"),
         (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 are two budgets"),
         (["model=cmn"], 2, "unknown model 'cmn': did you mean 'cnn'?"),

@@ -15,12 +15,10 @@ from batchlab.recording.journal import read_journal
 from batchlab.recording.run_folder import METRICS, RECORD, read_record, run_folders
 from batchlab.records import Measurement, RunStatus
 from batchlab.records.quantities import ADAM_NOISE_SCALE, NOISE, SIGNAL
-from batchlab.science.scaling.lr_scaling import RULE_NAMES, check_noise_scale
+from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, check_noise_scale
 
 if TYPE_CHECKING:
     from batchlab.science.statistics.uncertainty import Interval
-
-HOW = {"noise": "instruments=full", "surge": "optimizer=adamw instruments=full"}
 
 Reader = Callable[[str, str, str], "Interval"]
 
@@ -41,9 +39,9 @@ def with_number(values: Mapping[str, object], read: Reader | None = None) -> Map
 def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
     """What a finished run measured for `rule`, in examples; `named` is its folder, or `STUDY/RUN` in `runs_dir`.
 
-    For `noise` the run's one noise scale (`over_training`); for `surge` the median over training of Adam's, of which
-    the journal has no parts to average. BadRequest where there is no such run, or it measured none or none that is
-    resolved.
+    The run's one noise scale (`over_training`), or, for a rule that follows Adam's, the median over training of that:
+    the journal has no parts of it to average. BadRequest where there is no such run, or it measured none or none that
+    is resolved.
     """
     folder = _run_folder(named, runs_dir)
     unreadable: list[str] = []
@@ -56,12 +54,13 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
             "a completed one; name another, or give a number of examples"
         )
     taken = read_journal(folder / METRICS)
-    found = _over_training(taken) if rule == "noise" else _of_adam(taken)
+    of_adam = NOISE_RULES[rule].of_adam
+    found = _of_adam(taken) if of_adam else _over_training(taken)
     if found is None:
-        sought = NOISE if rule == "noise" else ADAM_NOISE_SCALE
+        sought, how = (ADAM_NOISE_SCALE, "optimizer=adamw instruments=full") if of_adam else (NOISE, "instruments=full")
         raise BadRequest(
             f"noise_scale={printable(named)} cannot be: that run measured no {sought.name}; "
-            f"train it again with {HOW[rule]}, or give a number of examples"
+            f"train it again with {how}, or give a number of examples"
         )
     if not (math.isfinite(found.value) and found.value > 0):
         raise BadRequest(
@@ -75,7 +74,7 @@ def told(named: str, rule: str, runs_dir: str) -> "Interval":
     """`noise_scale_of`, with a line on stderr about what was found."""
     found = noise_scale_of(named, rule, runs_dir)
     bounds = "" if found.low is None else f" (95% interval {found.low:.4g} to {found.high:.4g})"
-    how = "from" if rule == "noise" else "the median of"
+    how = "the median of" if NOISE_RULES[rule].of_adam else "from"
     sys.stderr.write(
         f"lr_scaling={rule}: noise_scale={found.value:.4g} examples{bounds}, {how} {found.n} measurements "
         f"of {printable(named)}\n"

@@ -15,6 +15,7 @@ from batchlab import config
 from batchlab.config import Budget, RunConfig, SweepConfig, from_dict, to_dict
 from batchlab.config.options import GROUPS, OPTIONS, RUN, STUDY, SWEEP
 from batchlab.errors import BadRequest
+from batchlab.science.scaling.lr_scaling import RULE_NAMES
 
 nan, inf = math.nan, math.inf
 BUDGET_KEYS = {"epochs", "examples", "steps", "default_epochs"}
@@ -176,7 +177,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"lr": "1e-3"}, "lr='1e-3'", "a number above 0"),
     ({"lr": False}, "lr=false", "a number above 0"),
     ({"lr": None}, "lr=null", "a number above 0"),
-    ({"lr_scaling": "cubic"}, "lr_scaling=cubic", "one of none, linear, sqrt, adam_sqrt, adam_half_life"),
+    ({"lr_scaling": "cubic"}, "lr_scaling=cubic", f"one of {', '.join(RULE_NAMES)}"),
     ({"lr_scaling": "Linear"}, "lr_scaling=Linear", "did you mean 'linear'"),
     ({"lr_scaling": None}, "lr_scaling=null", "one of none, linear"),
     ({"lr_scaling": 1}, "lr_scaling=1", "one of none, linear"),

@@ -13,6 +13,7 @@ from invented.formulas import E_MIN, S_MIN, SEEDS, SIZES, completed, write_run, 
 from rich.console import Console
 
 from batchlab.recording.files import to_json
+from batchlab.report.claims import CLAIMS
 from batchlab.report.making import make, write
 from batchlab.report.render.terminal import show
 
@@ -121,7 +122,7 @@ def test_the_pictures_are_files_and_images_in_tensorboard(study: Path) -> None:
 def test_the_json_holds_every_claim_every_run_and_the_critical_batch_size(study: Path) -> None:
     said = json.loads((study / "report.json").read_text(encoding="utf-8"))
 
-    assert len(said["claims"]) == 22
+    assert len(said["claims"]) == len(CLAIMS)
     assert len(said["runs"]) == len(SIZES) * len(SEEDS) + 1
     critical = said["fits"]["groups"][0]["to_target"]["critical"]["batch_size"]
     assert critical["value"] == pytest.approx(E_MIN / S_MIN, rel=0.05)  # as planted; steps are whole

@@ -1,4 +1,4 @@
-"""The 22 claims of SCIENCE 1, each judged on the runs of a study."""
+"""The claims that articles make about the batch size, each judged on the runs of a study."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -9,13 +9,11 @@ import pandas as pd
 
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, over_seeds
-from batchlab.science.scaling.lr_scaling import NOISE_RULES, Scaled, scaled
+from batchlab.science.scaling.lr_scaling import NOISE_RULES, PLAIN_RULES, Scaled, scaled
 from batchlab.science.statistics.line import fit_power
 from batchlab.science.statistics.uncertainty import Interval
 
 EXAMPLES, LOSS = "examples to the target", "best val/loss"
-# Rules that move the rate alone: a grid of rates holds no run of one that moves betas or eps too.
-OF_THE_RATE = ("none", "linear", "sqrt")
 
 
 @dataclass(frozen=True)
@@ -194,9 +192,10 @@ def _regrets(
     base = next((one.peak_lr for one in best if one.batch_size == reference), None)
     if reference is None or base is None or base <= 0:
         return ()
-    rules: dict[str, float | None] = dict.fromkeys(OF_THE_RATE)
+    # Of the rules that move the learning rate alone: a grid of learning rates holds no run at other betas or eps.
+    rules: dict[str, float | None] = dict.fromkeys(PLAIN_RULES)
     if noise_scale is not None:
-        rules["noise"] = noise_scale
+        rules |= {name: noise_scale for name, rule in NOISE_RULES.items() if not rule.of_adam}
     found = []
     for rule, scale in rules.items():
         assert (rule in NOISE_RULES) == (scale is not None)

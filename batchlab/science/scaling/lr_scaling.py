@@ -90,15 +90,26 @@ def _betas(rule: str, base: Scaled) -> tuple[float, float]:
     return base.betas[0], base.betas[1]
 
 
-RULES: dict[str, Callable[[float, Scaled], Scaled]] = {
+@dataclass(frozen=True)
+class NoiseRule:
+    """A rule that follows a noise scale."""
+
+    scale: Callable[[float, Scaled, float], Scaled]  # the last number is the noise scale over the reference batch size
+    of_adam: bool = False  # whether it follows that of Adam's own update, or tr(Sigma) / |G|^2
+
+
+# A rule is one row here: the option, its help and its documentation, `lr-table` and the report take it from these.
+PLAIN_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # they move the learning rate alone
     "none": none,
     "linear": linear,
     "sqrt": square_root,
+}
+ADAM_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # they move betas or eps too
     "adam_sqrt": adam_square_root,
     "adam_half_life": adam_half_life,
 }
-NOISE_RULES: dict[str, Callable[[float, Scaled, float], Scaled]] = {"noise": noise, "surge": surge}
-RULE_NAMES = (*RULES, *NOISE_RULES)
+NOISE_RULES: dict[str, NoiseRule] = {"noise": NoiseRule(noise), "surge": NoiseRule(surge, of_adam=True)}
+RULE_NAMES = (*PLAIN_RULES, *ADAM_RULES, *NOISE_RULES)
 
 
 def scaled(
@@ -108,8 +119,8 @@ def scaled(
     check_noise_scale(rule, noise_scale)
     ratio = batch_size / reference_batch_size
     if noise_scale is None:
-        return RULES[rule](ratio, base)
-    return NOISE_RULES[rule](ratio, base, noise_scale / reference_batch_size)
+        return (PLAIN_RULES | ADAM_RULES)[rule](ratio, base)
+    return NOISE_RULES[rule].scale(ratio, base, noise_scale / reference_batch_size)
 
 
 def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
