@@ -9,6 +9,7 @@ import pytest
 
 from batchlab.report.fits.fits import GroupFits, fits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
+from batchlab.report.tables.groups import Way
 from batchlab.report.tables.study import read_study
 from tests.report.planted import MISSED, reached, write_run
 
@@ -56,7 +57,7 @@ def test_the_planted_hyperbola_and_its_critical_batch_are_found(hyperbola: Path)
     assert isinstance(group.to_target, ToTarget)
     critical = group.to_target.critical
     assert critical is not None
-    assert group.rate == "tuned over 3 rates"
+    assert (group.rate.way, str(group.rate)) == (Way.TUNED, "tuned over 3 rates")
     assert critical.verdict == "estimate"
     assert critical.runs == 32
     for interval, truth in (

@@ -101,7 +101,7 @@ def test_a_rate_that_diverged_does_not_enter_and_is_no_edge(tmp_path: Path) -> N
 
     assert [(one.lr, one.at_edge) for one in found.best] == [(0.1, False)] * 4
     (cell,) = [c for c in found.cells if (c.batch_size, c.lr) == (8, 0.2)]
-    assert (cell.enters, cell.result, cell.ended) == (False, None, "1 completed, 1 diverged")
+    assert (cell.enters, cell.result, str(cell.ended)) == (False, None, "1 completed, 1 diverged")
     (linear,) = [r for r in found.regrets if (r.rule, r.batch_size) == ("linear", 128)]
     assert linear.regret is None
     assert linear.why == "the rule asks for 0.4, and 0.05 to 0.2 were tried"

@@ -13,7 +13,7 @@ from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import ToTarget
 from batchlab.report.tables.found import Search, searches, settings
-from batchlab.report.tables.groups import column, device_models
+from batchlab.report.tables.groups import Way, column, device_models
 from batchlab.report.tables.run_again import command_of
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval
@@ -104,7 +104,7 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
     parts.append(_few_seeds(main) or "In brackets are 95% intervals over seeds.")
     if size is not None and (edge := _at_edge(main, size)):
         parts.append(edge)
-    elif main.rate.startswith(("fixed", "scaled")):
+    elif main.rate.way in (Way.FIXED, Way.SCALED):
         parts.append("The rate was not tuned at each size: another may be best where each has its best rate.")
     ended = Counter(status for _, status, count in main.ended for _ in range(count))
     if bad := [f"{n} {printable(status)}" for status, n in ended.items() if status != "completed"]:

@@ -12,8 +12,8 @@ from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import log, lowest
 from batchlab.report.claims.runs import Curves
-from batchlab.report.claims.settings import Setting, rate_of
-from batchlab.report.tables.groups import by, column
+from batchlab.report.claims.settings import Setting
+from batchlab.report.tables.groups import by, column, rate_of
 from batchlab.science.statistics.effects import against, interval_effect
 from batchlab.science.statistics.verdicts import Effect
 

@@ -11,10 +11,10 @@ from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidenc
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import last, log, lowest
 from batchlab.report.claims.runs import Curves
-from batchlab.report.claims.settings import Setting, rate_of
+from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.tables.found import Search, searches
-from batchlab.report.tables.groups import alone, by, column, device_models
+from batchlab.report.tables.groups import alone, by, column, device_models, rate_of
 from batchlab.science.memory import memory_model
 
 SAVED = SAVED_FOR_BACKWARD.name  # counted: the same for every seed, and on every device of one kind

@@ -13,7 +13,7 @@ from batchlab.printable import counted, printable
 from batchlab.records.declared import Quantities
 from batchlab.report.claims.claim import Claim, Evidence
 from batchlab.report.compare.compared_quantities import compared
-from batchlab.report.tables.groups import POINT, device_models
+from batchlab.report.tables.groups import POINT, Tuning, device_models
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.samples import difference
 from batchlab.science.statistics.uncertainty import Interval, t_interval
@@ -61,7 +61,7 @@ class Between:
 
     what: str
     held_equal: str
-    rates: tuple[str, str]
+    rates: tuple[Tuning, Tuning]
     unit: str
     first: Interval
     second: Interval
@@ -254,8 +254,8 @@ def _between(first: Sequence[Evidence], second: Sequence[Evidence]) -> Iterator[
         alike = [o for o in left if (o.what, o.held_equal, o.unit) == (one.what, one.held_equal, one.unit)]
         if not alike:
             continue
-        other = max(alike, key=lambda o: (o.rate == one.rate, o.rate.split(" ")[0] == one.rate.split(" ")[0]))
-        if len(alike) > 1 and other.rate.split(" ")[0] != one.rate.split(" ")[0]:
+        other = max(alike, key=lambda o: (o.rate == one.rate, o.rate.way is one.rate.way))
+        if len(alike) > 1 and other.rate.way is not one.rate.way:
             continue
         left.remove(other)
         a, b = one.effect.interval, other.effect.interval

@@ -22,7 +22,7 @@ from batchlab.report.fits.costs import (
 from batchlab.report.fits.to_target import ToTarget, to_target
 from batchlab.report.fits.tournament import Tournament, best_rates, rates_tried, tournament
 from batchlab.report.tables.group_noise_scale import NoiseScale, noise_scales, resolved
-from batchlab.report.tables.groups import Group, alone, groups
+from batchlab.report.tables.groups import Group, Tuning, alone, groups
 from batchlab.report.tables.study import Study
 from batchlab.science.scaling.knee import Knee
 
@@ -34,7 +34,7 @@ class GroupFits:
     name: str  # the knobs that tell it from the study's other groups; "" where it is the only one
     batch_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
     runs: tuple[str, ...]
     ended: tuple[tuple[int, str, int], ...]  # batch size, status, runs
     rates: tuple[tuple[int, float], ...]  # batch size and the rate, as asked, at which it is shown: its best

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pandas as pd
 
+from batchlab.records import RunStatus
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, over_seeds
 from batchlab.science.scaling.lr_scaling import NOISE_RULES, Scaled, scaled
@@ -16,6 +17,13 @@ from batchlab.science.statistics.uncertainty import Interval
 EXAMPLES, LOSS = "examples to the target", "best val/loss"
 # Rules that move the rate alone: a grid of rates holds no run of one that moves betas or eps too.
 OF_THE_RATE = ("none", "linear", "sqrt")
+
+
+class Ended(Counter[str]):
+    """How many runs ended with each status; as text `2 completed, 1 diverged`."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {status}" for status, count in self.most_common())
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,7 @@ class Cell:
     result: Interval | None  # mean over seeds; None where it does not enter
     enters: bool  # every seed has an answer, did not diverge, and reached the target where that is what counts
     by_seed: tuple[tuple[int, float], ...]  # seed and result of each run that has one
-    ended: str  # "2 completed, 1 diverged"
+    ended: Ended
     runs: tuple[str, ...]
 
 
@@ -84,12 +92,10 @@ def rates_tried(group: Group) -> tuple[Cell, ...]:
             kept = results.notna()
             by_seed = tuple(zip(runs["seed"][kept].astype(int).tolist(), results[kept].tolist(), strict=True))
             enters = len(by_seed) == len(runs)
-            ended = Counter(runs["status"])
             peak = column(runs, "lr_scaled").where(lambda rates: rates < LARGEST).fillna(lr).iloc[0]
             result = over_seeds(results) if enters else None
-            said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
             ids = tuple(map(str, runs.index))
-            cells.append(Cell(int(size), lr, float(peak), result, enters, by_seed, said, ids))
+            cells.append(Cell(int(size), lr, float(peak), result, enters, by_seed, Ended(runs["status"]), ids))
     return tuple(cells)
 
 
@@ -119,7 +125,9 @@ def best_rates(cells: tuple[Cell, ...]) -> dict[int, float]:
         of_size = [cell for cell in cells if cell.batch_size == size]
         entering = [cell for cell in of_size if cell.result is not None]
         # Where none enters, the one that most seeds survived: it is shown as what it is.
-        rates[size] = (min(entering, key=_value) if entering else max(of_size, key=lambda cell: _survived(cell))).lr
+        rates[size] = (
+            min(entering, key=_value) if entering else max(of_size, key=lambda cell: cell.ended[RunStatus.COMPLETED])
+        ).lr
     return rates
 
 
@@ -217,7 +225,7 @@ def _regret(rule: str, asks: float, cells: list[Cell], best: Best, resolution: f
         return Regret(rule, best.batch_size, asks, None, None, why)
     if near.result is None:
         lost = Interval(math.inf, None, None, len(near.runs))
-        return Regret(rule, best.batch_size, asks, near.peak_lr, lost, near.ended)
+        return Regret(rule, best.batch_size, asks, near.peak_lr, lost, str(near.ended))
     winner = next(cell for cell in cells if cell.lr == best.lr)
     regret = _paired(near, winner)
     return Regret(rule, best.batch_size, asks, near.peak_lr, regret, "" if regret else "they share no seed")
@@ -225,7 +233,3 @@ def _regret(rule: str, asks: float, cells: list[Cell], best: Best, resolution: f
 
 def _value(cell: Cell) -> float:
     return math.inf if cell.result is None else cell.result.value
-
-
-def _survived(cell: Cell) -> int:
-    return sum(int(part.split()[0]) for part in cell.ended.split(", ") if part.endswith("completed"))

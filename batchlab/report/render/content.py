@@ -70,7 +70,7 @@ def _claim_row(claim: Claim) -> tuple[str, ...]:
         ends(evidence.effect.interval),
         str(evidence.seeds),
         evidence.held_equal + more,
-        evidence.rate,
+        str(evidence.rate),
     )
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -31,6 +32,26 @@ FITTED = (
 )
 
 
+class Way(StrEnum):
+    """How the learning rate of a batch size came about."""
+
+    FIXED = "fixed"
+    SCALED = "scaled"
+    TUNED = "tuned"
+    CHOSEN = "chosen"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the learning rates of runs were set; as text `fixed`, `scaled by linear`, `tuned over 5 rates`."""
+
+    way: Way
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.way} {self.detail}".rstrip()
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that are equal in all but batch size, seed and rate.
@@ -40,7 +61,7 @@ class Group:
 
     name: str  # the knobs that tell it from the study's other groups, `lr_scaling=linear precision=bf16`; "" for one
     runs: pd.DataFrame  # its rows of `Study.runs`, and of the columns those that fits read
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -86,15 +107,22 @@ def names(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple
     return found
 
 
-def _rate(runs: pd.DataFrame) -> str:
+def rate_of(runs: pd.DataFrame) -> Tuning:
+    """How the learning rate was set of runs that are compared one to one."""
+    rules = sorted(set(runs["lr_scaling"].dropna().astype(str))) if "lr_scaling" in runs else []
+    scaled = [rule for rule in rules if rule != "none"]
+    return Tuning(Way.SCALED, f"by {' and '.join(scaled)}") if scaled else Tuning(Way.FIXED)
+
+
+def _rate(runs: pd.DataFrame) -> Tuning:
     rates = runs.groupby("batch_size")["lr"].nunique()
     if rates.max() > 1:
         least, most = rates.min(), rates.max()
-        return f"tuned over {most} rates" if least == most else f"tuned over {least} to {most} rates"
-    rule = str(runs["lr_scaling"].iloc[0]) if "lr_scaling" in runs else "none"
-    if rule != "none":
-        return f"scaled by {rule}"
-    return "fixed" if runs["lr"].nunique() == 1 else "chosen for each batch size"
+        return Tuning(Way.TUNED, f"over {most} rates" if least == most else f"over {least} to {most} rates")
+    set_by_rule = rate_of(runs)
+    if set_by_rule.way is Way.FIXED and runs["lr"].nunique() > 1:
+        return Tuning(Way.CHOSEN, "for each batch size")
+    return set_by_rule
 
 
 def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
