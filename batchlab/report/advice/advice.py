@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from batchlab.printable import printable
+from batchlab.records import RunStatus
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.advice.picks import Pick
 from batchlab.report.fits.fits import GroupFits
@@ -84,11 +85,11 @@ def critical(main: GroupFits) -> Iterator[str]:
 
 
 def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
-    oom = sorted({size for size, status, _ in main.ended if status == "oom"})
+    oom = sorted({size for size, status, _ in main.ended if status is RunStatus.OOM})
     if oom:
         yield f"Out of memory: {listed(map(str, oom))}."
     if fit is None:
-        ran = max((size for size, status, _ in main.ended if status == "completed"), default=None)
+        ran = max((size for size, status, _ in main.ended if status is RunStatus.COMPLETED), default=None)
         more = "" if ran is None else f" ({ran} ran)"
         yield f"The largest batch that fits was not looked for{more}: batchlab find."
     elif fit.largest is None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import counted, printable
+from batchlab.records import RunStatus
 from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
 from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
 from batchlab.report.claims.claim import Claim
@@ -107,7 +108,7 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
     elif main.rate.way in (Way.FIXED, Way.SCALED):
         parts.append("The rate was not tuned at each size: another may be best where each has its best rate.")
     ended = Counter(status for _, status, count in main.ended for _ in range(count))
-    if bad := [f"{n} {printable(status)}" for status, n in ended.items() if status != "completed"]:
+    if bad := [f"{n} {status}" for status, n in ended.items() if status is not RunStatus.COMPLETED]:
         parts.append(f"Of its {len(main.runs)} runs {listed(bad)}.")
     if others := len(fits.groups) - 1:
         parts.append(
@@ -140,7 +141,7 @@ def _at_edge(main: GroupFits, size: int) -> str:
 
 def _nothing(main: GroupFits) -> str:
     ended = Counter(status for _, status, count in main.ended for _ in range(count))
-    told = listed(f"{count} {printable(status)}" for status, count in ended.items())
+    told = listed(f"{count} {status}" for status, count in ended.items())
     return f"No batch size can be recommended{of_group(main)}: no run was completed ({told})."
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from batchlab.records import RunStatus
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
@@ -33,7 +34,7 @@ def warmup(study: Curves) -> Findings:
     found: list[Evidence] = []
     for label, part in study.alike_but("warmup"):
         wait = column(part, "warmup").fillna(0.0)
-        values = log(lowest(study, part[part["status"] != "oom"], VALIDATION_LOSS.name))
+        values = log(lowest(study, part[part["status"] != RunStatus.OOM], VALIDATION_LOSS.name))
         for amount in sorted({float(w) for w in wait if w > 0}):
             gains = {int(size): _gains(of_size, values, amount) for size, of_size in by(part, "batch_size").items()}
             gains = {size: gain for size, gain in gains.items() if gain}

@@ -33,10 +33,6 @@ class Setting:
         return sorted({int(size) for size in self.runs["batch_size"]})
 
     @property
-    def completed(self) -> pd.DataFrame:
-        return self.runs[self.runs["status"] == "completed"]
-
-    @property
     def plain(self) -> bool:
         """Whether its rate at a step does not depend on how long it was going to train."""
         schedules = set(self.runs["schedule"].dropna().astype(str)) if "schedule" in self.runs else set()

@@ -10,6 +10,7 @@ import pandas as pd
 
 from batchlab.config.key import results_of
 from batchlab.printable import counted, printable
+from batchlab.records import RunStatus
 from batchlab.records.declared import Quantities
 from batchlab.report.claims.claim import Claim, Evidence
 from batchlab.report.compare.compared_quantities import compared
@@ -215,7 +216,7 @@ def _models_differ(one: object, other: object) -> bool:
 
 def _value(run: Mapping[Any, Any], column: str) -> float | None:
     """A completed run's finite number; of a target, where it was reached."""
-    if run["status"] != "completed" or (column == "target.examples" and run.get("target.reached") is not True):
+    if run["status"] != RunStatus.COMPLETED or (column == "target.examples" and run.get("target.reached") is not True):
         return None
     try:
         value = float(run.get(column, math.nan))
@@ -268,7 +269,7 @@ def _missing(studies: tuple[Study, Study]) -> Iterator[str]:
             yield f"{name} has no run that could be read."
             continue
         ended = Counter(str(status) for status in study.runs["status"])
-        if set(ended) != {"completed"}:
+        if set(ended) != {RunStatus.COMPLETED}:
             yield f"{name}: {', '.join(f'{n} {printable(status)}' for status, n in ended.most_common())}."
         if shared := int(study.runs["shared_machine"].eq(True).sum()):
             yield f"{name}: {counted(shared, 'run')} shared the machine, and are in no comparison of speed or memory."

@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
+from batchlab.records import RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
 from batchlab.report.figures.drawing import (
     BLUE,
@@ -38,7 +39,7 @@ LABELS = {peak.name: peak.meaning for peak in PEAKS}
 
 def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
     """Throughput, seconds per step and memory of one group, whose `runs` are shown."""
-    did_not_fit = sorted({size for size, status, _ in group.ended if status == "oom"})
+    did_not_fit = sorted({size for size, status, _ in group.ended if status is RunStatus.OOM})
     yield _throughput(group.examples_per_second, group.knee, did_not_fit)
     yield _per_step(group.seconds_per_step)
     yield _memory(group.peak_bytes, over_seeds(runs, SAVED_FOR_BACKWARD.final), did_not_fit)

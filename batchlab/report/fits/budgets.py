@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from batchlab.records.quantities import CLEAN_LOSS, OF_VALIDATION, WINDOW_LOSS
-from batchlab.report.tables.groups import Group, alone, by, over_seeds
+from batchlab.report.tables.groups import Group, alone, by, completed, over_seeds
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.statistics.uncertainty import Interval
 
@@ -54,7 +54,7 @@ def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget
 
     At equal time stand only runs that had the machine to themselves. A size that diverged or did not fit is missing.
     """
-    runs = group.runs[group.runs["status"] == "completed"]
+    runs = completed(group.runs)
     runs = runs[[rates.get(size) == lr for size, lr in zip(runs["batch_size"], runs["lr"], strict=True)]]
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
     found: list[Budget] = []

@@ -5,16 +5,25 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED, VALIDATION_LOSS
+from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED
 from batchlab.report.fits.to_target import ToTarget
-from batchlab.report.tables.groups import LARGEST, Group, alone, by, column, flag, over_seeds
+from batchlab.report.tables.groups import (
+    LARGEST,
+    Group,
+    alone,
+    by,
+    column,
+    completed,
+    flag,
+    lowest_loss,
+    over_seeds,
+    trained,
+)
 from batchlab.science.scaling.critical_batch import best_batch_for_time
 from batchlab.science.scaling.knee import Knee, throughput_knee
 from batchlab.science.statistics.line import Line, fit_line
 from batchlab.science.statistics.pareto import pareto_front
 from batchlab.science.statistics.uncertainty import Interval
-
-RAN = ("completed", "diverged")  # a run that diverged was as fast as any
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class Choice:
 
 def seconds_per_step(group: Group) -> Measured | str:
     """t(B) = a + b B: `per_unit` are seconds that an example adds, `at_zero` what a step costs without any."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     seconds = column(runs, STEP_TIME.final)
     # Of a run too short for a window of its own; the clock of training says the same, the first steps included.
     seconds = seconds.fillna(column(runs, "train_seconds") / column(runs, "steps"))
@@ -66,7 +75,7 @@ def seconds_per_step(group: Group) -> Measured | str:
 
 def examples_per_second(group: Group) -> Measured | str:
     """Speed at each batch size; it lies on no line."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     speed = column(runs, TRAINING_SPEED.final)
     speed = speed.fillna(column(runs, "examples") / column(runs, "train_seconds"))
     return _measured(TRAINING_SPEED.name, runs, "batch_size", speed, relative=None)
@@ -74,7 +83,7 @@ def examples_per_second(group: Group) -> Measured | str:
 
 def peak_bytes(group: Group) -> Measured | str:
     """m(B) = m0 + m1 B, B here being the largest micro-batch: more than one forward pass at a time is never held."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     name = peak_name(runs)
     if name is None:
         return "no run measured its memory"
@@ -133,10 +142,10 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
     peak = peak_name(group.runs)
     for size, lr in rates.items():
         runs = group.runs[(group.runs["batch_size"] == size) & (group.runs["lr"] == lr)]
-        runs = alone(runs[runs["status"] == "completed"])
+        runs = alone(completed(runs))
         peaks = None if peak is None else column(runs, f"final.{peak}")
         seconds = column(runs, "target.train_seconds" if to_the_target else "train_seconds").mean()
-        loss = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final)).mean()
+        loss = lowest_loss(runs).mean()
         costs = (float(seconds), float(seconds), math.nan if peaks is None else float(peaks.mean()), float(loss))
         if len(runs) and not all(map(math.isnan, costs)):
             table.append((size, lr, costs, tuple(map(str, runs.index))))

@@ -6,6 +6,7 @@ A part is a value of its own type, or the sentence that says why the study canno
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from batchlab.records import RunStatus
 from batchlab.report.fits.budgets import Budget, budgets
 from batchlab.report.fits.costs import (
     Choice,
@@ -36,7 +37,7 @@ class GroupFits:
     seeds: tuple[int, ...]
     rate: Tuning
     runs: tuple[str, ...]
-    ended: tuple[tuple[int, str, int], ...]  # batch size, status, runs
+    ended: tuple[tuple[int, RunStatus, int], ...]  # batch size, status, runs
     rates: tuple[tuple[int, float], ...]  # batch size and the rate, as asked, at which it is shown: its best
     to_target: ToTarget | str  # S(B), E(B), B_crit
     seconds_per_step: Measured | str  # t(B) = a + b B
@@ -89,7 +90,9 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         seeds=tuple(sorted({int(seed) for seed in group.runs["seed"]})),
         rate=group.rate,
         runs=tuple(map(str, group.runs.index)),
-        ended=tuple((int(size), str(status), int(count)) for size, status, count in ended.itertuples(index=False)),
+        ended=tuple(
+            (int(size), RunStatus(status), int(count)) for size, status, count in ended.itertuples(index=False)
+        ),
         rates=tuple(rates.items()),
         to_target=target,
         seconds_per_step=per_step,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.report.tables.groups import Group, alone, by, column, flag, on_one_model, over_seeds
+from batchlab.report.tables.groups import Group, alone, by, column, flag, on_one_model, over_seeds, trained
 from batchlab.science.scaling.critical_batch import CriticalBatch, critical_batch
 from batchlab.science.scaling.steps_curve import StepsToTarget
 from batchlab.science.statistics.uncertainty import Interval
@@ -58,9 +58,8 @@ def to_target(group: Group) -> ToTarget | str:
     A run that diverged did not reach the target in its budget; one that did not fit, or that has no answer yet, says
     nothing of it and is left out.
     """
-    asked = group.runs[
-        column(group.runs, "target.value").notna() & group.runs["status"].isin(("completed", "diverged"))
-    ]
+    ran = trained(group.runs)
+    asked = ran[column(ran, "target.value").notna()]
     if asked.empty:
         return "no finished run had a target: give one, such as target.value=0.15"
     metrics = asked["target.metric"].astype(str)
@@ -94,7 +93,8 @@ def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
     """The best rate at one batch size; None where all its runs ended before a step was made."""
     rates = by(runs, "lr")
     # Planned but without an answer: until it has one the rate is not tried.
-    waiting = group.runs[(group.runs["batch_size"] == size) & ~group.runs["status"].isin(("completed", "diverged"))]
+    of_size = group.runs[group.runs["batch_size"] == size]
+    waiting = of_size.drop(trained(of_size).index)
     all_reached = [lr for lr, of_rate in rates.items() if _reached(of_rate).all() and not (waiting["lr"] == lr).any()]
     if all_reached:
         lr = min(all_reached, key=lambda rate: column(rates[rate], "target.step").mean())

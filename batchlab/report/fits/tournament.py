@@ -8,8 +8,7 @@ from itertools import pairwise
 import pandas as pd
 
 from batchlab.records import RunStatus
-from batchlab.records.quantities import VALIDATION_LOSS
-from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, over_seeds
+from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, lowest_loss, over_seeds, trained
 from batchlab.science.scaling.lr_scaling import NOISE_RULES, Scaled, scaled
 from batchlab.science.statistics.line import fit_power
 from batchlab.science.statistics.uncertainty import Interval
@@ -86,7 +85,7 @@ def rates_tried(group: Group) -> tuple[Cell, ...]:
     cells = []
     for size, of_size in by(group.runs, "batch_size").items():
         for lr, runs in by(of_size, "lr").items():
-            if not runs["status"].isin(("completed", "diverged")).any():
+            if trained(runs).empty:
                 continue
             results = _results(runs, judged_by)
             kept = results.notna()
@@ -142,8 +141,8 @@ def _results(runs: pd.DataFrame, judged_by: str) -> "pd.Series[float]":
     if judged_by == EXAMPLES:
         found = column(runs, "target.examples").where(flag(runs, "target.reached"))
     else:
-        found = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final))
-    return found.where((runs["status"] == "completed") & (found.abs() < LARGEST))
+        found = lowest_loss(runs)
+    return found.where((runs["status"] == RunStatus.COMPLETED) & (found.abs() < LARGEST))
 
 
 def _best(cells: list[Cell]) -> Best | None:

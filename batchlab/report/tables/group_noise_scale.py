@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.records.quantities import NOISE, SIGNAL
-from batchlab.report.tables.groups import Group, column
+from batchlab.report.tables.groups import Group, column, completed
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.scaling.noise_over_training import over_training
 from batchlab.science.statistics.fieller import ratio_interval
@@ -24,9 +24,9 @@ class NoiseScale:
 
 def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
     """One for each completed run that measured it, by batch size; or why there is none."""
-    completed = group.runs[group.runs["status"] == "completed"]
-    taken = study.measurements[study.measurements["run_id"].isin(completed.index)]
-    noises, sizes = dict(each_run(taken, NOISE.name)), column(completed, "batch_size")
+    done = completed(group.runs)
+    taken = study.measurements[study.measurements["run_id"].isin(done.index)]
+    noises, sizes = dict(each_run(taken, NOISE.name)), column(done, "batch_size")
     found = []
     for run, signal in each_run(taken, SIGNAL.name):
         signals, noise = _parts(signal), _parts(noises.get(run, signal.iloc[:0]))

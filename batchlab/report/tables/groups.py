@@ -13,6 +13,7 @@ from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, S
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
+from batchlab.records import RunStatus
 from batchlab.records.quantities import PEAKS, THROUGHPUT, VALIDATION_LOSS
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval, mean_interval
@@ -128,6 +129,21 @@ def _rate(runs: pd.DataFrame) -> Tuning:
 def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
     """The runs at each batch size or rate, in its order; a row for each seed, in theirs."""
     return {float(value): runs[runs[name] == value].sort_values("seed") for value in sorted(runs[name].unique())}
+
+
+def completed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that used up their budget, or reached the target that they stop at."""
+    return runs[runs["status"] == RunStatus.COMPLETED]
+
+
+def trained(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that were completed or diverged: the latter were as fast as any, and did not reach their target."""
+    return runs[runs["status"].isin((RunStatus.COMPLETED, RunStatus.DIVERGED))]
+
+
+def lowest_loss(runs: pd.DataFrame) -> "pd.Series[float]":
+    """The lowest validation loss of each run; of one without a record of it the last, nan where none was measured."""
+    return column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final))
 
 
 def alone(runs: pd.DataFrame) -> pd.DataFrame:
