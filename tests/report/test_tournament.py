@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import scipy.stats
 
+from batchlab.records import Unknown
 from batchlab.report.fits.fits import fits
 from batchlab.report.fits.tournament import EXAMPLES, LOSS, Tournament
 from batchlab.report.tables.study import read_study
@@ -185,7 +186,7 @@ def test_the_noise_rule_takes_the_scale_that_the_study_measured(tmp_path: Path) 
 
     (group,) = fits(read_study(tmp_path)).groups
 
-    assert not isinstance(group.noise_scales, str)
+    assert not isinstance(group.noise_scales, Unknown)
     ((scale,),) = [group.noise_scales]
     assert (scale.run, scale.batch_size, scale.examples.value) == (run, 128, pytest.approx(96))
     assert isinstance(group.tournament, Tournament)
@@ -200,5 +201,5 @@ def test_one_rate_or_one_size_is_no_tournament(tmp_path: Path) -> None:
 
     (group,) = fits(read_study(tmp_path)).groups
 
-    assert isinstance(group.tournament, str)
-    assert group.tournament.startswith("several rates were tried at 1 batch size, and two are needed")
+    assert isinstance(group.tournament, Unknown)
+    assert group.tournament.why.startswith("several rates were tried at 1 batch size, and two are needed")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records import Unknown
 from batchlab.report.fits.costs import TimeToTarget
 from batchlab.report.fits.fits import GroupFits
 from batchlab.report.fits.to_target import ToTarget
@@ -66,7 +67,7 @@ def best_loss_of(study: Study, main: GroupFits, rates: Mapping[int, pd.DataFrame
 
 def quickest_of(main: GroupFits, loss: Pick | None) -> Pick | None:
     """Of the sizes whose loss cannot be told from the best, the one that trained soonest; the best where no time is."""
-    if loss is None or isinstance(main.pareto, str) or loss.value.low is None:
+    if loss is None or isinstance(main.pareto, Unknown) or loss.value.low is None:
         return loss
     seconds = {choice.batch_size: choice.seconds for choice in main.pareto if not math.isnan(choice.seconds)}
     alike = [size for size in (loss.batch_size, *loss.as_good) if size in seconds]

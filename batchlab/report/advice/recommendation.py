@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import counted, printable
-from batchlab.records import RunStatus
+from batchlab.records import RunStatus, Unknown
 from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
 from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
 from batchlab.report.claims.claim import Claim
@@ -130,8 +130,8 @@ def _few_seeds(main: GroupFits) -> str:
 
 
 def _at_edge(main: GroupFits, size: int) -> str:
-    tuned = [] if isinstance(main.to_target, str) else [s for s in main.to_target.sizes if s.reached]
-    played = [] if isinstance(main.tournament, str) else main.tournament.best
+    tuned = [] if isinstance(main.to_target, Unknown) else [s for s in main.to_target.sizes if s.reached]
+    played = [] if isinstance(main.tournament, Unknown) else main.tournament.best
     # As in `fits`: where the way to the target was tuned, that is the rate it is shown at.
     edges = {best.batch_size: best.at_edge for best in played} | {s.batch_size: s.at_edge for s in tuned}
     if not edges.get(size):

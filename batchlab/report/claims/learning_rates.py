@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from batchlab.records import RunStatus
+from batchlab.records import RunStatus, Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
@@ -61,7 +61,7 @@ def _slope(study: Curves, look: Callable[[Effect], Effect], what: str) -> Findin
     found: list[Evidence] = []
     whys: list[str] = []
     for group, played in study.tournaments:
-        if isinstance(played, str):
+        if isinstance(played, Unknown):
             continue
         if played.slope is None:
             whys.append(played.why_no_slope)

@@ -8,6 +8,7 @@ import pandas as pd
 from batchlab.config.option_row import ALL_OF_A_RUN
 from batchlab.config.options import that_move
 from batchlab.printable import printable
+from batchlab.records import Unknown
 from batchlab.report.fits.to_target import to_target
 from batchlab.report.fits.tournament import best_rates, rates_tried, tournament
 from batchlab.report.tables.groups import POINT, Group, Tuning, Way, column, names, rate_of
@@ -54,14 +55,14 @@ def by_result(group: Group) -> Chosen:
     """The rate with the best result by the tournament, by the mean over seeds."""
     cells = rates_tried(group)
     played = tournament(group, cells)
-    edges = [] if isinstance(played, str) else [best.batch_size for best in played.best if best.at_edge]
+    edges = [] if isinstance(played, Unknown) else [best.batch_size for best in played.best if best.at_edge]
     return best_rates(cells), edges
 
 
 def by_steps(group: Group) -> Chosen:
     """The rate with which the target is reached in the fewest steps, by the mean over seeds; else `by_result`."""
     found = to_target(group)
-    if isinstance(found, str):
+    if isinstance(found, Unknown):
         return by_result(group)
     rates = {size.batch_size: size.lr for size in found.sizes}
     return rates, [size.batch_size for size in found.sizes if size.at_edge]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from batchlab.records import Unknown
 from batchlab.report.tables.groups import Group, alone, by, column, flag, on_one_model, over_seeds, trained
 from batchlab.science.scaling.critical_batch import CriticalBatch, critical_batch
 from batchlab.science.scaling.steps_curve import StepsToTarget
@@ -52,7 +53,7 @@ class ToTarget:
         return next((size for size in self.sizes if size.reached), None)
 
 
-def to_target(group: Group) -> ToTarget | str:
+def to_target(group: Group) -> ToTarget | Unknown:
     """Steps and examples to the target of a group's runs, or why there are none.
 
     A run that diverged did not reach the target in its budget; one that did not fit, or that has no answer yet, says
@@ -61,14 +62,14 @@ def to_target(group: Group) -> ToTarget | str:
     ran = trained(group.runs)
     asked = ran[column(ran, "target.value").notna()]
     if asked.empty:
-        return "no finished run had a target: give one, such as target.value=0.15"
+        return Unknown("no finished run had a target: give one, such as target.value=0.15")
     metrics = asked["target.metric"].astype(str)
     targets = pd.DataFrame({"metric": metrics, "value": column(asked, "target.value")}).drop_duplicates()
     if len(targets) > 1:
-        return f"its runs have {len(targets)} different targets"
+        return Unknown(f"its runs have {len(targets)} different targets")
     reached = _reached(asked)
     if (column(asked[reached], "target.step") < 1).any():
-        return "the target was met before the first step: choose a harder one"
+        return Unknown("the target was met before the first step: choose a harder one")
     chosen = [_size(group, size, runs) for size, runs in by(asked, "batch_size").items()]
     critical, why_not = _critical(group, [size for size in chosen if size is not None])
     return ToTarget(

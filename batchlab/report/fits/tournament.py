@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pandas as pd
 
-from batchlab.records import RunStatus
+from batchlab.records import RunStatus, Unknown
 from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, lowest_loss, over_seeds, trained
 from batchlab.science.scaling.lr_scaling import NOISE_RULES, Scaled, scaled
 from batchlab.science.statistics.line import fit_power
@@ -98,7 +98,7 @@ def rates_tried(group: Group) -> tuple[Cell, ...]:
     return tuple(cells)
 
 
-def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None = None) -> Tournament | str:
+def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None = None) -> Tournament | Unknown:
     """The tournament of a group's `rates_tried`, or why there is none.
 
     `noise_scale`, in examples, is for the rules that need one. The best rate was picked for looking best, so regrets
@@ -108,7 +108,7 @@ def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None 
     several = {size: of_size for size, of_size in tried.items() if len(of_size) > 1}
     if len(several) < 2:
         at = "1 batch size, and two are needed" if several else "no batch size"
-        return f"several rates were tried at {at}: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1 would tell"
+        return Unknown(f"several rates were tried at {at}: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1 would tell")
     best = tuple(found for of_size in several.values() if (found := _best(of_size)))
     resolution = _resolution(several)
     slope, sizes, why = _slope(best, resolution)

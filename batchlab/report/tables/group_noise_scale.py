@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records import Unknown
 from batchlab.records.quantities import NOISE, SIGNAL
 from batchlab.report.tables.groups import Group, column, completed
 from batchlab.report.tables.study import Study, each_run
@@ -22,7 +23,7 @@ class NoiseScale:
     examples: Interval  # infinite where the noise hides the gradient
 
 
-def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
+def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | Unknown:
     """One for each completed run that measured it, by batch size; or why there is none."""
     done = completed(group.runs)
     taken = study.measurements[study.measurements["run_id"].isin(done.index)]
@@ -35,7 +36,7 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
             scale = over_training([signals[at] for at in both], [noise[at] for at in both])
             found.append(NoiseScale(int(sizes[run]), run, scale))
     if not found:
-        return "no run measured its noise scale: instruments=full does"
+        return Unknown("no run measured its noise scale: instruments=full does")
     return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
 
 
