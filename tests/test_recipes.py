@@ -106,7 +106,7 @@ def test_the_norm_is_that_of_the_weights():
             ),
         ),
         "docs/measuring.md": (("## Gradient\n", "\n`toy/weight_norm` is the norm of all weights.\n"),),
-        "tests/instruments/test_no_trace.py": (
+        "tests/instrument_catalogue.py": (
             (
                 "from batchlab.instruments.gradient.noise_scale import GradientNoiseScale\n",
                 "from batchlab.instruments.gradient.toy_weights import ToyWeights\n",
@@ -120,7 +120,8 @@ def test_the_norm_is_that_of_the_weights():
         *("tests/instruments/test_what_they_declare.py", "tests/test_docs.py", "tests/test_architecture.py"),
         *(
             "-k",
-            "toy or every_name or every_quantity or configuration_page or page_on_measuring or keeps_its_rule and table",
+            "toy or every_name or every_quantity or configuration_page or page_on_measuring"
+            " or keeps_its_rule and table",
         ),
     ),
     runs="""
@@ -169,7 +170,7 @@ RULE = Toy(
             ),
             ('    "sqrt": square_root,\n', '    "toy_root": toy_root,\n'),
         ),
-        "tests/science/test_lr_scaling.py": (
+        "tests/science/scaling/test_lr_scaling.py": (
             (
                 "BY_HAND = [\n",
                 '    ("toy_root", 8, 0.2, (0.9, 0.95), 1e-8),\n    ("toy_root", 0.125, 0.05, (0.9, 0.95), 1e-8),\n',
@@ -187,7 +188,8 @@ RULE = Toy(
         **RELEASE_NOTE,
     },
     tests=(
-        *("tests/science/test_lr_scaling.py", "tests/cli/test_cli_lr_table.py", "tests/report/test_tournament.py"),
+        *("tests/science/scaling/test_lr_scaling.py", "tests/cli/test_cli_lr_table.py"),
+        "tests/report/fits/test_tournament.py",
         *("tests/config/test_border.py", "tests/test_docs.py"),
         *("-k", "toy or by_hand or done_by_hand or below_the_table or exponent or cubic or configuration_page"),
     ),
@@ -245,7 +247,7 @@ CLAIM = Toy(
                 "The logarithm of the last `train/loss`, over the batch size.\n",
             ),
         ),
-        "tests/report/planted_claims.py": (
+        "tests/invented/claims.py": (
             (
                 "    return everywhere(lambda b, s: run(b, s, train_seconds=10 * power(truth, b, s, -0.5)))\n",
                 "\n\ndef toy_loss(truth: int) -> Study:\n"
@@ -256,7 +258,11 @@ CLAIM = Toy(
         **RELEASE_NOTE,
     },
     tests=(
-        *("tests/report/test_claims.py", "tests/report/test_report_files.py", "tests/sweep/test_reporting.py"),
+        *(
+            "tests/report/claims/test_claims.py",
+            "tests/report/test_report_files.py",
+            "tests/sweep/summary/test_reporting.py",
+        ),
         *("tests/test_docs.py", "tests/test_architecture.py"),
         *(
             "-k",

@@ -46,6 +46,16 @@ class Measurement:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """Why something cannot be told, in words that `as_sentence` makes a sentence of; its text."""
+
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
+@dataclass(frozen=True)
 class RunIdentity:
     """Which run this is, and how it was requested."""
 

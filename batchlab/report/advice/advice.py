@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import pandas as pd
 
 from batchlab.printable import printable
+from batchlab.records import RunStatus, Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.advice.picks import Pick
 from batchlab.report.fits.fits import GroupFits
@@ -51,8 +52,8 @@ def other_picks(
         examples = f"{_interval(cheapest.value, ',.0f')} examples to the target"
         same = "It is also the cheapest" if cheapest.batch_size == size else f"The cheapest is {cheapest.batch_size}"
         yield f"{same}, with {examples}{_not_told(cheapest)}."
-    if isinstance(target, str):
-        yield f"How fast each is to a given quality is not known: {_sentence(target)}"
+    if isinstance(target, Unknown):
+        yield f"How fast each is to a given quality is not known: {_sentence(target.why)}"
     elif missed := [str(s.batch_size) for s in target.sizes if not s.reached]:
         yield f"Not every seed reached the target at {listed(missed)}."
     if loss is None and isinstance(target, ToTarget):
@@ -65,7 +66,7 @@ def other_picks(
 
 def critical(main: GroupFits) -> Iterator[str]:
     target = main.to_target
-    if isinstance(target, str):
+    if isinstance(target, Unknown):
         return
     found = target.critical
     if found is None:
@@ -84,11 +85,11 @@ def critical(main: GroupFits) -> Iterator[str]:
 
 
 def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
-    oom = sorted({size for size, status, _ in main.ended if status == "oom"})
+    oom = sorted({size for size, status, _ in main.ended if status is RunStatus.OOM})
     if oom:
         yield f"Out of memory: {listed(map(str, oom))}."
     if fit is None:
-        ran = max((size for size, status, _ in main.ended if status == "completed"), default=None)
+        ran = max((size for size, status, _ in main.ended if status is RunStatus.COMPLETED), default=None)
         more = "" if ran is None else f" ({ran} ran)"
         yield f"The largest batch that fits was not looked for{more}: batchlab find."
     elif fit.largest is None:
@@ -165,7 +166,7 @@ def _interval(value: Interval, spec: str) -> str:
 
 
 def _why(part: object) -> str:
-    return printable(part) if isinstance(part, str) else "they were not measured"
+    return printable(part) if isinstance(part, Unknown) else "they were not measured"
 
 
 def _sentence(text: str) -> str:

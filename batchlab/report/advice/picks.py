@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.records.quantities import VALIDATION_LOSS
+from batchlab.records import Unknown
 from batchlab.report.fits.costs import TimeToTarget
 from batchlab.report.fits.fits import GroupFits
 from batchlab.report.fits.to_target import ToTarget
-from batchlab.report.tables.groups import column, over_seeds
+from batchlab.report.tables.groups import column, completed, lowest_loss, over_seeds
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval
 
@@ -27,7 +27,7 @@ class Pick:
 def shown_runs(study: Study, main: GroupFits) -> dict[int, pd.DataFrame]:
     """The completed runs of each batch size at the rate it is shown at."""
     shown = runs_at_rates(study, main)
-    done = {size: shown[size][shown[size]["status"] == "completed"] for size, _ in main.rates}
+    done = {size: completed(shown[size]) for size, _ in main.rates}
     return {size: runs for size, runs in done.items() if len(runs)}
 
 
@@ -62,17 +62,12 @@ def best_loss_of(study: Study, main: GroupFits, rates: Mapping[int, pd.DataFrame
     runs = study.runs.loc[list(main.runs)]
     if "stop_at_target" in runs and runs["stop_at_target"].eq(True).any():
         return None
-    losses = {
-        size: column(of_it, VALIDATION_LOSS.best).fillna(column(of_it, VALIDATION_LOSS.final))
-        for size, of_it in rates.items()
-    }
-    by_size = {size: mean for size, values in losses.items() if (mean := over_seeds(values))}
-    return _least(by_size)
+    return _least({size: mean for size, of_it in rates.items() if (mean := over_seeds(lowest_loss(of_it)))})
 
 
 def quickest_of(main: GroupFits, loss: Pick | None) -> Pick | None:
     """Of the sizes whose loss cannot be told from the best, the one that trained soonest; the best where no time is."""
-    if loss is None or isinstance(main.pareto, str) or loss.value.low is None:
+    if loss is None or isinstance(main.pareto, Unknown) or loss.value.low is None:
         return loss
     seconds = {choice.batch_size: choice.seconds for choice in main.pareto if not math.isnan(choice.seconds)}
     alike = [size for size in (loss.batch_size, *loss.as_good) if size in seconds]

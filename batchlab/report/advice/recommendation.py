@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.printable import counted, printable
+from batchlab.records import RunStatus, Unknown
 from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
 from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
 from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import ToTarget
 from batchlab.report.tables.found import Search, searches, settings
-from batchlab.report.tables.groups import column, device_models
+from batchlab.report.tables.groups import Way, column, device_models
 from batchlab.report.tables.run_again import command_of
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval
@@ -104,10 +105,10 @@ def _sure(study: Study, fits: Fits, main: GroupFits, claims: Sequence[Claim], si
     parts.append(_few_seeds(main) or "In brackets are 95% intervals over seeds.")
     if size is not None and (edge := _at_edge(main, size)):
         parts.append(edge)
-    elif main.rate.startswith(("fixed", "scaled")):
+    elif main.rate.way in (Way.FIXED, Way.SCALED):
         parts.append("The rate was not tuned at each size: another may be best where each has its best rate.")
     ended = Counter(status for _, status, count in main.ended for _ in range(count))
-    if bad := [f"{n} {printable(status)}" for status, n in ended.items() if status != "completed"]:
+    if bad := [f"{n} {status}" for status, n in ended.items() if status is not RunStatus.COMPLETED]:
         parts.append(f"Of its {len(main.runs)} runs {listed(bad)}.")
     if others := len(fits.groups) - 1:
         parts.append(
@@ -129,8 +130,8 @@ def _few_seeds(main: GroupFits) -> str:
 
 
 def _at_edge(main: GroupFits, size: int) -> str:
-    tuned = [] if isinstance(main.to_target, str) else [s for s in main.to_target.sizes if s.reached]
-    played = [] if isinstance(main.tournament, str) else main.tournament.best
+    tuned = [] if isinstance(main.to_target, Unknown) else [s for s in main.to_target.sizes if s.reached]
+    played = [] if isinstance(main.tournament, Unknown) else main.tournament.best
     # As in `fits`: where the way to the target was tuned, that is the rate it is shown at.
     edges = {best.batch_size: best.at_edge for best in played} | {s.batch_size: s.at_edge for s in tuned}
     if not edges.get(size):
@@ -140,7 +141,7 @@ def _at_edge(main: GroupFits, size: int) -> str:
 
 def _nothing(main: GroupFits) -> str:
     ended = Counter(status for _, status, count in main.ended for _ in range(count))
-    told = listed(f"{count} {printable(status)}" for status, count in ended.items())
+    told = listed(f"{count} {status}" for status, count in ended.items())
     return f"No batch size can be recommended{of_group(main)}: no run was completed ({told})."
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from batchlab.report.tables.groups import Tuning
 from batchlab.science.statistics.verdicts import Effect, Verdict
 
 
@@ -11,7 +12,7 @@ class Evidence:
 
     what: str  # "log training seconds per epoch: slope on log batch size"
     held_equal: str  # "equal examples", "equal steps", "equal time", "matched loss", "same weights", "nothing to hold"
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
     effect: Effect
     unit: str
     seeds: int

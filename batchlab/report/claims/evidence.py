@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from batchlab.records import RunStatus
 from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.settings import Setting
@@ -101,8 +102,8 @@ def within(changes: ArrayLike, bound: float) -> Effect:
 def table_of(runs: pd.DataFrame, values: "pd.Series[float]") -> Paired:
     """`values` as a table of seeds by batch sizes, with nothing missing in it."""
     outcomes = [
-        Outcome(int(size), int(seed), "completed" if run_id in values.index else str(status), values.get(run_id))
-        for run_id, size, seed, status in zip(runs.index, runs["batch_size"], runs["seed"], runs["status"], strict=True)
+        Outcome(int(size), int(seed), RunStatus.COMPLETED if run in values.index else str(status), values.get(run))
+        for run, size, seed, status in zip(runs.index, runs["batch_size"], runs["seed"], runs["status"], strict=True)
     ]
     unique = {(outcome.batch_size, outcome.seed): outcome for outcome in outcomes}
     return paired(unique.values())

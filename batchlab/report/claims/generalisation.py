@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pandas as pd
 
+from batchlab.records import RunStatus
 from batchlab.records.quantities import (
     CLEAN_LOSS,
     CORRUPTED_ACCURACY,
@@ -18,7 +19,7 @@ from batchlab.report.claims.evidence import EXAMPLES, LOSS, STEPS, Findings, ove
 from batchlab.report.claims.run_values import at_level, common_level, last, log, lowest, sharpness_level
 from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
-from batchlab.report.tables.groups import column
+from batchlab.report.tables.groups import column, completed
 
 FULL = ("instruments=full",)
 SHARPNESS = ("lambda_max", "trace", "sam", "asam")  # the last is scale-invariant
@@ -28,7 +29,7 @@ def generalisation(study: Curves) -> Findings:
     """The best validation loss and the gap, at equal examples, equal steps and matched training loss."""
     found: list[Evidence] = []
     for setting in study.settings:
-        runs = setting.runs[setting.runs["status"] != "oom"]
+        runs = setting.runs[setting.runs["status"] != RunStatus.OOM]
         if _equal(runs, "examples"):
             found += _trend(
                 setting, log(lowest(study, runs, VALIDATION_LOSS.name)), "log best val/loss", EXAMPLES, "loss"
@@ -50,7 +51,7 @@ def sharpness(study: Curves) -> Findings:
     """lambda_max, trace, SAM and ASAM, at the end and at matched training loss."""
     found: list[Evidence] = []
     for setting in study.settings:
-        runs = setting.runs[setting.runs["status"] == "completed"]
+        runs = completed(setting.runs)
         places = [("sharpness", EXAMPLES, "at the end")] if _equal(runs, "examples") else []
         level = sharpness_level(study, runs)
         if level:
@@ -133,16 +134,16 @@ def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
 
 def _matched(study: Curves, runs: pd.DataFrame) -> list[tuple[float, "pd.Series[float]"]]:
     """A training loss that the runs come to, and the validation loss of each there."""
-    completed = runs[runs["status"] == "completed"]
-    level = common_level(completed, lowest(study, completed, CLEAN_LOSS.name))
+    done = completed(runs)
+    level = common_level(done, lowest(study, done, CLEAN_LOSS.name))
     if math.isnan(level):
         return []
-    return [(level, at_level(study, completed, CLEAN_LOSS.name, VALIDATION_LOSS.name, level))]
+    return [(level, at_level(study, done, CLEAN_LOSS.name, VALIDATION_LOSS.name, level))]
 
 
 def _equal(runs: pd.DataFrame, name: str) -> bool:
     """Whether the completed runs had the same budget of examples, but for what makes no whole step."""
-    done = runs[runs["status"] == "completed"]
+    done = completed(runs)
     if not len(done):
         return False
     budget = column(done, name) + column(done, "remainder").fillna(0.0)
@@ -150,5 +151,5 @@ def _equal(runs: pd.DataFrame, name: str) -> bool:
 
 
 def _diverged(study: Curves) -> str:
-    diverged = int((study.runs["status"] == "diverged").sum()) if len(study.runs) else 0
+    diverged = int((study.runs["status"] == RunStatus.DIVERGED).sum()) if len(study.runs) else 0
     return f"a run that diverged counts with the best it came to before ({diverged} of them)" if diverged else ""

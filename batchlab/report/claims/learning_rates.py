@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
+from batchlab.records import RunStatus, Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.evidence import EXAMPLES, Findings, evidence
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import log, lowest
 from batchlab.report.claims.runs import Curves
-from batchlab.report.claims.settings import Setting, rate_of
-from batchlab.report.tables.groups import by, column
+from batchlab.report.claims.settings import Setting
+from batchlab.report.tables.groups import by, column, rate_of
 from batchlab.science.statistics.effects import against, interval_effect
 from batchlab.science.statistics.verdicts import Effect
 
@@ -33,7 +34,7 @@ def warmup(study: Curves) -> Findings:
     found: list[Evidence] = []
     for label, part in study.alike_but("warmup"):
         wait = column(part, "warmup").fillna(0.0)
-        values = log(lowest(study, part[part["status"] != "oom"], VALIDATION_LOSS.name))
+        values = log(lowest(study, part[part["status"] != RunStatus.OOM], VALIDATION_LOSS.name))
         for amount in sorted({float(w) for w in wait if w > 0}):
             gains = {int(size): _gains(of_size, values, amount) for size, of_size in by(part, "batch_size").items()}
             gains = {size: gain for size, gain in gains.items() if gain}
@@ -60,7 +61,7 @@ def _slope(study: Curves, look: Callable[[Effect], Effect], what: str) -> Findin
     found: list[Evidence] = []
     whys: list[str] = []
     for group, played in study.tournaments:
-        if isinstance(played, str):
+        if isinstance(played, Unknown):
             continue
         if played.slope is None:
             whys.append(played.why_no_slope)

@@ -5,16 +5,17 @@ import math
 import numpy as np
 import pandas as pd
 
+from batchlab.records import RunStatus
 from batchlab.records.quantities import PEAK_ALLOCATED, PEAK_GROWTH, SAVED_FOR_BACKWARD, VALIDATION_LOSS
 from batchlab.report.claims.claim import Evidence
 from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, evidence, over_batch_sizes, table_of, within
 from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import last, log, lowest
 from batchlab.report.claims.runs import Curves
-from batchlab.report.claims.settings import Setting, rate_of
+from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.speed import SPEED
 from batchlab.report.tables.found import Search, searches
-from batchlab.report.tables.groups import alone, by, column, device_models
+from batchlab.report.tables.groups import alone, by, column, device_models, rate_of
 from batchlab.science.memory import memory_model
 
 SAVED = SAVED_FOR_BACKWARD.name  # counted: the same for every seed, and on every device of one kind
@@ -104,7 +105,7 @@ def largest_fit(study: Curves) -> Findings:
     for setting in study.settings:
         n_train = column(setting.runs, "n_train").max()
         # A batch does not hold an example twice: where twice its size is more than the data, the data are the limit.
-        if not (setting.runs["status"] == "oom").any() and not 2 * setting.sizes[-1] > n_train:
+        if not (setting.runs["status"] == RunStatus.OOM).any() and not 2 * setting.sizes[-1] > n_train:
             continue  # how much would have fitted is not known
         runs = alone(setting.runs)
         table = table_of(runs, log(last(study, runs, SPEED)))
@@ -178,7 +179,9 @@ class _Pair:
         return found
 
     def same_loss(self, study: Curves) -> list[Evidence]:
-        changes = self.changes(log(lowest(study, self.runs[self.runs["status"] != "oom"], VALIDATION_LOSS.name)))
+        changes = self.changes(
+            log(lowest(study, self.runs[self.runs["status"] != RunStatus.OOM], VALIDATION_LOSS.name))
+        )
         if not changes:
             return []
         bound = MARGINS["loss"]

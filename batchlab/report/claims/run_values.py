@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.report.claims.runs import Curves
+from batchlab.report.tables.groups import completed
 
 # Of the batch sizes, that come to the level at which they are matched: one that has hardly learnt does not decide it.
 MATCHED = 0.6
@@ -16,7 +17,7 @@ LEVEL = re.compile(r"sharpness_at_loss_([0-9.]+(?:e[+-]?[0-9]+)?)/lambda_max")
 
 def last(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
     """The last value of a measurement in each completed run that has one."""
-    return _of_runs(study.ends, name, runs.index[runs["status"] == "completed"])
+    return _of_runs(study.ends, name, completed(runs).index)
 
 
 def first(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
@@ -44,7 +45,7 @@ def at_level(study: Curves, runs: pd.DataFrame, of: str, name: str, level: float
 def common_level(runs: pd.DataFrame, lows: "pd.Series[float]") -> float:
     """The lowest level that all runs come to at 60% of the batch sizes or more, two at least; nan where none is."""
     sizes = runs["batch_size"]
-    known = lows.reindex(runs.index[runs["status"] == "completed"])
+    known = lows.reindex(completed(runs).index)
     worst = sorted(float(v) for v in known.groupby(sizes[known.index]).max(numeric_only=True) if math.isfinite(v))
     need = max(2, math.ceil(MATCHED * sizes.nunique()))
     return worst[need - 1] if len(worst) >= need else math.nan

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.recording.files import to_json
+from batchlab.records import Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
 from batchlab.report.fits.tournament import Tournament, rates_tried, tournament
@@ -51,7 +52,7 @@ class Curves(Study):
         return [replace(g, runs=self.runs.loc[g.runs.index].assign(**g.runs[own])) for g in groups(self)]
 
     @functools.cached_property
-    def tournaments(self) -> list[tuple[Group, Tournament | str]]:
+    def tournaments(self) -> list[tuple[Group, Tournament | Unknown]]:
         """What the rates of each group came to, or why they say nothing."""
         return [(group, tournament(group, rates_tried(group))) for group in self.groups]
 

@@ -12,10 +12,10 @@ from batchlab.report.claims.evidence import EXAMPLES, LOSS, Findings, evidence
 from batchlab.report.claims.learning_rates import vertex
 from batchlab.report.claims.run_values import log, lowest
 from batchlab.report.claims.runs import Curves
-from batchlab.report.claims.settings import Setting, rate_of
+from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.training_progress import arrivals
 from batchlab.report.tables.groups import by as by_number
-from batchlab.report.tables.groups import column
+from batchlab.report.tables.groups import column, completed, rate_of
 from batchlab.science.scaling.steps_curve import fit_steps
 
 TEXT = re.compile(r"text|lang|char|token|word|corpus|wiki|shakespeare", re.IGNORECASE)
@@ -74,7 +74,7 @@ def _best_over(study: Curves, knobs: tuple[str, ...], by: str, sign: int, of: st
     """The slope of log best batch size on log `by`, seed by seed; best: of the lowest validation loss."""
     found = []
     for label, part in study.alike_but(*knobs):
-        values = log(lowest(study, part[part["status"] == "completed"], VALIDATION_LOSS.name))
+        values = log(lowest(study, completed(part), VALIDATION_LOSS.name))
         runs = part.loc[values.index]
         runs = runs[column(runs, by).notna()]
         slopes = []

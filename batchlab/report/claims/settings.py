@@ -1,16 +1,17 @@
 """Which runs may be compared: those that differ in batch size and seed alone, and how their rate was set."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from batchlab.config.option_row import ALL_OF_A_RUN
 from batchlab.config.options import that_move
 from batchlab.printable import printable
+from batchlab.records import Unknown
 from batchlab.report.fits.to_target import to_target
 from batchlab.report.fits.tournament import best_rates, rates_tried, tournament
-from batchlab.report.tables.groups import POINT, Group, column, names
+from batchlab.report.tables.groups import POINT, Group, Tuning, Way, column, names, rate_of
 
 TUNED_FROM = 3  # rates at a batch size: of two, the better one is at the grid's edge always
 # A trend over two batch sizes says little beside one over five: settings with fewer than this share are left out.
@@ -24,17 +25,13 @@ class Setting:
     """Runs that differ in batch size and seed, and in the rate where it was tuned."""
 
     label: str  # what tells it from the study's other settings; empty where there are none
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
     runs: pd.DataFrame  # rows of Study.runs, one at most for each batch size and seed
 
     @property
     def sizes(self) -> list[int]:
         """Its batch sizes, in order."""
         return sorted({int(size) for size in self.runs["batch_size"]})
-
-    @property
-    def completed(self) -> pd.DataFrame:
-        return self.runs[self.runs["status"] == "completed"]
 
     @property
     def plain(self) -> bool:
@@ -58,14 +55,14 @@ def by_result(group: Group) -> Chosen:
     """The rate with the best result by the tournament, by the mean over seeds."""
     cells = rates_tried(group)
     played = tournament(group, cells)
-    edges = [] if isinstance(played, str) else [best.batch_size for best in played.best if best.at_edge]
+    edges = [] if isinstance(played, Unknown) else [best.batch_size for best in played.best if best.at_edge]
     return best_rates(cells), edges
 
 
 def by_steps(group: Group) -> Chosen:
     """The rate with which the target is reached in the fewest steps, by the mean over seeds; else `by_result`."""
     found = to_target(group)
-    if isinstance(found, str):
+    if isinstance(found, Unknown):
         return by_result(group)
     rates = {size.batch_size: size.lr for size in found.sizes}
     return rates, [size.batch_size for size in found.sizes if size.at_edge]
@@ -86,13 +83,6 @@ def alike_but(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[str
     return sorted(parts, key=lambda part: len(part[1]), reverse=True)
 
 
-def rate_of(runs: pd.DataFrame) -> str:
-    """How the rate was set of runs that are compared one to one."""
-    rules = sorted(set(runs["lr_scaling"].dropna().astype(str))) if "lr_scaling" in runs else []
-    scaled = [rule for rule in rules if rule != "none"]
-    return f"scaled by {' and '.join(scaled)}" if scaled else "fixed"
-
-
 def _of_group(group: Group, chosen: Callable[[Group], Chosen]) -> Iterator[Setting]:
     counts = group.runs.groupby("batch_size")["lr"].nunique()
     if counts.max() == 1:
@@ -104,9 +94,9 @@ def _of_group(group: Group, chosen: Callable[[Group], Chosen]) -> Iterator[Setti
             [rates.get(int(b)) == lr for b, lr in zip(group.runs["batch_size"], group.runs["lr"], strict=True)]
         ]
         at = f" (the best at the grid's edge at batch size {', '.join(map(str, edges))})" if edges else ""
-        yield Setting(group.name, f"{group.rate}{at}", runs)
+        yield Setting(group.name, replace(group.rate, detail=f"{group.rate.detail}{at}"), runs)
         return
     rule = rate_of(group.runs)
     for lr in sorted(set(group.runs["lr"])):
-        name = f"{rule} at {lr:g}" if rule == "fixed" else f"{rule} from {lr:g}"
-        yield Setting(group.name, name, group.runs[group.runs["lr"] == lr])
+        detail = f"at {lr:g}" if rule.way is Way.FIXED else f"{rule.detail} from {lr:g}"
+        yield Setting(group.name, replace(rule, detail=detail), group.runs[group.runs["lr"] == lr])

@@ -10,7 +10,7 @@ from batchlab.report.claims.evidence import EXAMPLES, NOTHING, Findings, over_ba
 from batchlab.report.claims.run_values import finite, last, log
 from batchlab.report.claims.runs import Curves
 from batchlab.report.fits.costs import busy_shares
-from batchlab.report.tables.groups import alone, column, on_one_model
+from batchlab.report.tables.groups import alone, column, completed, on_one_model
 from batchlab.science.scaling.knee import launch_bound, throughput_knee
 from batchlab.science.statistics.uncertainty import t_interval
 
@@ -22,7 +22,7 @@ def epoch_time(study: Curves) -> Findings:
     found, fits = [], []
     for setting in study.settings:
         runs = alone(setting.runs)
-        done = runs[runs["status"] == "completed"]
+        done = completed(runs)
         seconds = column(done, "train_seconds") / column(done, "epochs")
         found += over_batch_sizes(
             setting,
@@ -45,7 +45,7 @@ def updates(study: Curves) -> Findings:
     """Updates per epoch, counted: N / B."""
     found, off = [], 0
     for setting in study.settings:
-        runs = setting.completed
+        runs = completed(setting.runs)
         per_epoch = finite(column(runs, "steps") / (column(runs, "examples") / column(runs, "n_train")))
         expected = column(runs, "n_train") / column(runs, "batch_size")
         off += int((np.abs(per_epoch / expected.reindex(per_epoch.index) - 1) > 1e-9).sum())

@@ -21,7 +21,7 @@ from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import common_level, finite, last, log, lowest, sharpness_level
 from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
-from batchlab.report.tables.groups import column
+from batchlab.report.tables.groups import column, completed, trained
 from batchlab.science.scaling.critical_batch import critical_batch
 from batchlab.science.scaling.steps_curve import StepsToTarget
 from batchlab.science.statistics.effects import share_effect
@@ -137,7 +137,7 @@ def escape(study: Curves) -> Findings:
     found = []
     for setting in study.settings:
         found += _never_reached(setting)
-        level = sharpness_level(study, setting.completed)
+        level = sharpness_level(study, completed(setting.runs))
         places = [("sharpness", EXAMPLES, "at the end")]
         places += [(f"sharpness_at_loss_{level}", LOSS, f"at training loss {level}")] if level else []
         for group, held, where in places:
@@ -161,7 +161,7 @@ def arrivals(study: Curves, setting: Setting) -> Arrivals | None:
 
     A study without a target has the lowest validation loss to which all runs come at most of its batch sizes.
     """
-    runs = setting.runs[setting.runs["status"].isin(("completed", "diverged"))]
+    runs = trained(setting.runs)
     asked = column(runs, "target.value").dropna()
     if len(asked):
         reached = runs["target.reached"].fillna(False).astype(bool)
@@ -186,7 +186,7 @@ def roughness(study: Curves, runs: pd.DataFrame) -> "pd.Series[float]":
     """SD of the second differences of log train/loss, in windows that are as long for all these runs."""
     curves = {
         str(run_id): (curve["examples"].to_numpy(dtype=float), curve["value"].to_numpy(dtype=float))
-        for run_id, curve in study.measured(WINDOW_LOSS.name, runs[runs["status"] == "completed"]).groupby("run_id")
+        for run_id, curve in study.measured(WINDOW_LOSS.name, completed(runs)).groupby("run_id")
         if len(curve) > WINDOWS and np.isfinite(curve["value"]).all()
     }
     # A window of a large batch holds one step at least.
@@ -227,7 +227,7 @@ def _critical(seen: Arrivals) -> str:
 
 def _never_reached(setting: Setting) -> list[Evidence]:
     """The share that never reached the target among the larger batch sizes, less that among the smaller."""
-    runs = setting.runs[setting.runs["status"].isin(("completed", "diverged"))]
+    runs = trained(setting.runs)
     runs = runs[column(runs, "target.value").notna()]
     if not len(runs):
         return []
@@ -247,7 +247,7 @@ def _to_ask(study: Curves) -> tuple[str, ...]:
     runs = study.runs
     if column(runs, "target.value").notna().any():
         return ()
-    best = lowest(study, runs[runs["status"] == "completed"], VAL) if len(runs) else pd.Series(dtype=float)
+    best = lowest(study, completed(runs), VAL) if len(runs) else pd.Series(dtype=float)
     # What the worst run came to, and a little more: to be reached at every batch size.
     return (f"target.value={best.max() * 1.05:.2g}",) if len(best) else ("target.value=0.3",)
 

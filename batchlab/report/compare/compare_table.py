@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from batchlab.printable import NOTHING, aligned, counted, printable
 from batchlab.report.compare.comparison import ClaimPair, Comparison, Measured, Setting
 from batchlab.science.statistics.uncertainty import Interval
+from batchlab.science.statistics.verdicts import Verdict
 
 MOST_VALUES = 6  # of a setting in one cell
 LONGEST = 60  # characters of a name or a value
@@ -69,7 +70,7 @@ def _claims(claims: Sequence[ClaimPair]) -> list[str]:
     cells = [
         [
             _short(pair.id),
-            _short(f"{between.what} ({between.held_equal}; {' and '.join(dict.fromkeys(between.rates))})"),
+            _short(f"{between.what} ({between.held_equal}; {' and '.join(dict.fromkeys(map(str, between.rates)))})"),
             _difference(between.first, sign=""),
             _difference(between.second, sign=""),
             f"{_difference(between.change)} {printable(between.unit)}".rstrip(),
@@ -82,7 +83,7 @@ def _claims(claims: Sequence[ClaimPair]) -> list[str]:
 
 
 def _agree(pair: ClaimPair) -> str:
-    if "not tested" in pair.verdicts:
+    if Verdict.NOT_TESTED in pair.verdicts:
         return ""
     return "the same" if pair.verdicts[0] == pair.verdicts[1] else "another verdict"
 

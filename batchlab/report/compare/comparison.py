@@ -10,10 +10,11 @@ import pandas as pd
 
 from batchlab.config.key import results_of
 from batchlab.printable import counted, printable
+from batchlab.records import RunStatus
 from batchlab.records.declared import Quantities
 from batchlab.report.claims.claim import Claim, Evidence
 from batchlab.report.compare.compared_quantities import compared
-from batchlab.report.tables.groups import POINT, device_models
+from batchlab.report.tables.groups import POINT, Tuning, device_models
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.samples import difference
 from batchlab.science.statistics.uncertainty import Interval, t_interval
@@ -61,7 +62,7 @@ class Between:
 
     what: str
     held_equal: str
-    rates: tuple[str, str]
+    rates: tuple[Tuning, Tuning]
     unit: str
     first: Interval
     second: Interval
@@ -215,7 +216,7 @@ def _models_differ(one: object, other: object) -> bool:
 
 def _value(run: Mapping[Any, Any], column: str) -> float | None:
     """A completed run's finite number; of a target, where it was reached."""
-    if run["status"] != "completed" or (column == "target.examples" and run.get("target.reached") is not True):
+    if run["status"] != RunStatus.COMPLETED or (column == "target.examples" and run.get("target.reached") is not True):
         return None
     try:
         value = float(run.get(column, math.nan))
@@ -254,8 +255,8 @@ def _between(first: Sequence[Evidence], second: Sequence[Evidence]) -> Iterator[
         alike = [o for o in left if (o.what, o.held_equal, o.unit) == (one.what, one.held_equal, one.unit)]
         if not alike:
             continue
-        other = max(alike, key=lambda o: (o.rate == one.rate, o.rate.split(" ")[0] == one.rate.split(" ")[0]))
-        if len(alike) > 1 and other.rate.split(" ")[0] != one.rate.split(" ")[0]:
+        other = max(alike, key=lambda o: (o.rate == one.rate, o.rate.way is one.rate.way))
+        if len(alike) > 1 and other.rate.way is not one.rate.way:
             continue
         left.remove(other)
         a, b = one.effect.interval, other.effect.interval
@@ -268,7 +269,7 @@ def _missing(studies: tuple[Study, Study]) -> Iterator[str]:
             yield f"{name} has no run that could be read."
             continue
         ended = Counter(str(status) for status in study.runs["status"])
-        if set(ended) != {"completed"}:
+        if set(ended) != {RunStatus.COMPLETED}:
             yield f"{name}: {', '.join(f'{n} {printable(status)}' for status, n in ended.most_common())}."
         if shared := int(study.runs["shared_machine"].eq(True).sum()):
             yield f"{name}: {counted(shared, 'run')} shared the machine, and are in no comparison of speed or memory."

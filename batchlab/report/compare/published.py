@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.config import Published
-from batchlab.records import RunStatus
+from batchlab.records import RunStatus, Unknown
 from batchlab.report.advice.picks import best_loss_of, runs_at_rates, shown_runs
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
@@ -126,7 +126,7 @@ def _critical(study: Study, group: GroupFits, size: int | None) -> Interval | No
 
 def _noise_scale(study: Study, group: GroupFits, size: int | None) -> Interval | None:
     """Over the training of the first run that measured it, at the batch size or the smallest there is."""
-    if isinstance(group.noise_scales, str):
+    if isinstance(group.noise_scales, Unknown):
         return None
     return next((scale.examples for scale in group.noise_scales if size in (None, scale.batch_size)), None)
 

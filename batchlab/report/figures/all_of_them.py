@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from batchlab.records import Unknown
 from batchlab.report.figures.cost import MEMORY, PER_STEP, THROUGHPUT, cost
 from batchlab.report.figures.drawing import Drawing, missing
 from batchlab.report.figures.endings import endings
@@ -27,11 +28,11 @@ def draw_all(study: Study, fits: Fits) -> Figures:
     if group is None:
         return (*drawn, *(missing(*name, NO_RUNS) for name in (THROUGHPUT, PER_STEP, MEMORY)))
     # The target's figures come from another group where the main one had none.
-    target = next((one for one in fits.groups if not isinstance(one.to_target, str)), group)
+    target = next((one for one in fits.groups if not isinstance(one.to_target, Unknown)), group)
     drawn += steps_and_examples(target.to_target)
     drawn.append(seconds(target.time_to_target))
     drawn += cost(group, empty if runs is None else runs.runs)
-    raced = next((one for one in fits.groups if not isinstance(one.tournament, str)), group)
+    raced = next((one for one in fits.groups if not isinstance(one.tournament, Unknown)), group)
     drawn += tournament(raced.tournament)
     drawn += noise_over_training(study, runs)
     drawn += endings(study, runs)

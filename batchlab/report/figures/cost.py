@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
+from batchlab.records import RunStatus, Unknown
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
 from batchlab.report.figures.drawing import (
     BLUE,
@@ -38,15 +39,15 @@ LABELS = {peak.name: peak.meaning for peak in PEAKS}
 
 def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
     """Throughput, seconds per step and memory of one group, whose `runs` are shown."""
-    did_not_fit = sorted({size for size, status, _ in group.ended if status == "oom"})
+    did_not_fit = sorted({size for size, status, _ in group.ended if status is RunStatus.OOM})
     yield _throughput(group.examples_per_second, group.knee, did_not_fit)
     yield _per_step(group.seconds_per_step)
     yield _memory(group.peak_bytes, over_seeds(runs, SAVED_FOR_BACKWARD.final), did_not_fit)
 
 
-def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int]) -> Drawing:
-    if isinstance(found, str):
-        return missing(*THROUGHPUT, as_sentence(found))
+def _throughput(found: Measured | Unknown, knee: Knee | Unknown, did_not_fit: list[int]) -> Drawing:
+    if isinstance(found, Unknown):
+        return missing(*THROUGHPUT, as_sentence(found.why))
     speeds = dict(found.sizes)
     says = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
     if isinstance(knee, Knee):
@@ -69,9 +70,9 @@ def _throughput(found: Measured | str, knee: Knee | str, did_not_fit: list[int])
     return draw(*THROUGHPUT, says, paint)
 
 
-def _per_step(found: Measured | str) -> Drawing:
-    if isinstance(found, str):
-        return missing(*PER_STEP, as_sentence(found))
+def _per_step(found: Measured | Unknown) -> Drawing:
+    if isinstance(found, Unknown):
+        return missing(*PER_STEP, as_sentence(found.why))
     values = {size: _scaled(interval, 1000) for size, interval in found.sizes}
     line = found.line
     says = f"Milliseconds per optimizer step, mean of {counted_seeds(values, 'run')} with 95% intervals."
@@ -91,12 +92,12 @@ def _per_step(found: Measured | str) -> Drawing:
     return draw(*PER_STEP, says, paint)
 
 
-def _memory(peaks: Measured | str, saved: dict[int, Interval], did_not_fit: list[int]) -> Drawing:
-    if isinstance(peaks, str) and not saved:
-        return missing(*MEMORY, as_sentence(peaks))
+def _memory(peaks: Measured | Unknown, saved: dict[int, Interval], did_not_fit: list[int]) -> Drawing:
+    if isinstance(peaks, Unknown) and not saved:
+        return missing(*MEMORY, as_sentence(peaks.why))
     says, text = "", ""
     series: list[tuple[dict[int, Interval], str, str, str]] = []
-    if isinstance(peaks, str):
+    if isinstance(peaks, Unknown):
         says += f"No peak is shown: {peaks}. "
     else:
         label = LABELS[peaks.name]

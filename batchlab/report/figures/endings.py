@@ -25,6 +25,7 @@ from batchlab.report.figures.drawing import (
     points,
 )
 from batchlab.report.figures.shown import Shown
+from batchlab.report.tables.groups import completed
 from batchlab.report.tables.study import Study
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE)
@@ -35,10 +36,10 @@ def endings(study: Study, shown: Shown | None) -> Iterator[Drawing]:
     """Sharpness and generalisation over batch size, of one configuration."""
     del study
     runs = shown.runs if shown is not None else pd.DataFrame({"batch_size": [], "status": []})
-    completed = runs[runs["status"] == "completed"]
-    yield _sharpness(completed)
-    yield _gap(completed)
-    yield _best(completed)
+    done = completed(runs)
+    yield _sharpness(done)
+    yield _gap(done)
+    yield _best(done)
 
 
 def _sharpness(runs: pd.DataFrame) -> Drawing:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
+from batchlab.records import Unknown
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -25,12 +26,12 @@ from batchlab.report.fits.tournament import Cell, Tournament
 MOST_CELLS = 144  # of a map; beyond, no number can be read
 
 
-def tournament(found: Tournament | str) -> Iterator[Drawing]:
+def tournament(found: Tournament | Unknown) -> Iterator[Drawing]:
     """The best rate over batch size with its slope, and the map of results."""
     slope = ("best_rate", "Best learning rate by batch size")
     heat = ("rate_map", "Every learning rate at every batch size")
-    if isinstance(found, str):
-        yield from (missing(*slope, as_sentence(found)), missing(*heat, as_sentence(found)))
+    if isinstance(found, Unknown):
+        yield from (missing(*slope, as_sentence(found.why)), missing(*heat, as_sentence(found.why)))
         return
     yield _slope(found, *slope) if found.best else missing(*slope, "At no batch size did a rate reach the end.")
     few = len(found.cells) <= MOST_CELLS

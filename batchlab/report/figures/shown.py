@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from batchlab.report.fits.fits import GroupFits
+from batchlab.report.tables.groups import Way
 from batchlab.report.tables.study import Study
 
 
@@ -26,5 +27,5 @@ def shown(study: Study, group: GroupFits | None, groups: int) -> Shown | None:
     if "lr" in runs:
         runs = runs[best.isna() | (pd.to_numeric(runs["lr"], errors="coerce") == best)]
     name = group.name if groups > 1 else ""
-    chosen = f"{group.rate}: the best of each batch size" if group.rate.startswith("tuned") else ""
+    chosen = f"{group.rate}: the best of each batch size" if group.rate.way is Way.TUNED else ""
     return Shown(", ".join(filter(None, (name, chosen))), runs)

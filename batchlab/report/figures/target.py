@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from batchlab.printable import as_sentence
+from batchlab.records import Unknown
 from batchlab.report.figures.drawing import (
     BLUE,
     GREEN,
@@ -32,11 +33,11 @@ EXAMPLES = ("examples_to_target", "Examples to the target by batch size", "train
 SECONDS = ("seconds_to_target", "Training time to the target by batch size", "training seconds")
 
 
-def steps_and_examples(found: ToTarget | str) -> Iterator[Drawing]:
+def steps_and_examples(found: ToTarget | Unknown) -> Iterator[Drawing]:
     """Two figures: S(B) = S_min + E_min / B and E(B) = B S(B), with B_crit; those that never got there on top."""
     for name, title, label in (STEPS, EXAMPLES):
-        if isinstance(found, str):
-            yield missing(name, title, as_sentence(found))
+        if isinstance(found, Unknown):
+            yield missing(name, title, as_sentence(found.why))
             continue
         reached = [size for size in found.sizes if size.reached]
         censored = [size for size in found.sizes if not size.reached]
@@ -111,11 +112,11 @@ def _curve_said(critical: CriticalBatch) -> str:
     return f"{said} The runs lie {critical.rms:.0%} about the curve."
 
 
-def seconds(found: TimeToTarget | str) -> Drawing:
+def seconds(found: TimeToTarget | Unknown) -> Drawing:
     """T(B): the seconds measured, those that S(B) t(B) gives, and where they are least."""
     name, title, label = SECONDS
-    if isinstance(found, str):
-        return missing(name, title, as_sentence(found))
+    if isinstance(found, Unknown):
+        return missing(name, title, as_sentence(found.why))
     if not found.sizes:
         return missing(name, title, "No batch size has its seconds to the target.")
     values = {size: _clipped(interval) for size, interval in found.sizes}

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from batchlab.records import Unknown
 from batchlab.records.quantities import CLEAN_LOSS, OF_VALIDATION, WINDOW_LOSS
-from batchlab.report.tables.groups import Group, alone, by, over_seeds
+from batchlab.report.tables.groups import Group, alone, by, completed, over_seeds
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.statistics.uncertainty import Interval
 
@@ -49,12 +50,12 @@ class Budget:
     sizes: tuple[Standing, ...]
 
 
-def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget, ...] | str:
+def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget, ...] | Unknown:
     """Each validation metric of the completed runs at `rates` (batch size to rate), at each common budget.
 
     At equal time stand only runs that had the machine to themselves. A size that diverged or did not fit is missing.
     """
-    runs = group.runs[group.runs["status"] == "completed"]
+    runs = completed(group.runs)
     runs = runs[[rates.get(size) == lr for size, lr in zip(runs["batch_size"], runs["lr"], strict=True)]]
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
     found: list[Budget] = []
@@ -71,7 +72,7 @@ def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget
             loss, level, limits = matched
             sizes = _standings(measured, curves, "examples", limits)
             found.append(Budget("matched loss", level, f"of {loss}", metric, sizes))
-    return tuple(found) or "fewer than two batch sizes were completed and validated"
+    return tuple(found) or Unknown("fewer than two batch sizes were completed and validated")
 
 
 def _matched(taken: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, float, dict[str, float]] | None:

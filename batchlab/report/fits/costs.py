@@ -5,16 +5,26 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED, VALIDATION_LOSS
+from batchlab.records import Unknown
+from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED
 from batchlab.report.fits.to_target import ToTarget
-from batchlab.report.tables.groups import LARGEST, Group, alone, by, column, flag, over_seeds
+from batchlab.report.tables.groups import (
+    LARGEST,
+    Group,
+    alone,
+    by,
+    column,
+    completed,
+    flag,
+    lowest_loss,
+    over_seeds,
+    trained,
+)
 from batchlab.science.scaling.critical_batch import best_batch_for_time
 from batchlab.science.scaling.knee import Knee, throughput_knee
 from batchlab.science.statistics.line import Line, fit_line
 from batchlab.science.statistics.pareto import pareto_front
 from batchlab.science.statistics.uncertainty import Interval
-
-RAN = ("completed", "diverged")  # a run that diverged was as fast as any
 
 
 @dataclass(frozen=True)
@@ -55,29 +65,29 @@ class Choice:
     runs: tuple[str, ...]
 
 
-def seconds_per_step(group: Group) -> Measured | str:
+def seconds_per_step(group: Group) -> Measured | Unknown:
     """t(B) = a + b B: `per_unit` are seconds that an example adds, `at_zero` what a step costs without any."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     seconds = column(runs, STEP_TIME.final)
     # Of a run too short for a window of its own; the clock of training says the same, the first steps included.
     seconds = seconds.fillna(column(runs, "train_seconds") / column(runs, "steps"))
     return _measured(STEP_TIME.name, runs, "batch_size", seconds, relative=True)
 
 
-def examples_per_second(group: Group) -> Measured | str:
+def examples_per_second(group: Group) -> Measured | Unknown:
     """Speed at each batch size; it lies on no line."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     speed = column(runs, TRAINING_SPEED.final)
     speed = speed.fillna(column(runs, "examples") / column(runs, "train_seconds"))
     return _measured(TRAINING_SPEED.name, runs, "batch_size", speed, relative=None)
 
 
-def peak_bytes(group: Group) -> Measured | str:
+def peak_bytes(group: Group) -> Measured | Unknown:
     """m(B) = m0 + m1 B, B here being the largest micro-batch: more than one forward pass at a time is never held."""
-    runs = group.runs[group.runs["status"].isin(RAN)]
+    runs = trained(group.runs)
     name = peak_name(runs)
     if name is None:
-        return "no run measured its memory"
+        return Unknown("no run measured its memory")
     return _measured(name, runs, "micro_batch_size", column(runs, f"final.{name}"), relative=False)
 
 
@@ -88,10 +98,10 @@ def peak_name(runs: pd.DataFrame) -> str | None:
     return most if counts[most] else None
 
 
-def knee(speeds: Measured) -> Knee | str:
+def knee(speeds: Measured) -> Knee | Unknown:
     """The smallest batch size within 10% of the best speed."""
     if len(speeds.sizes) < 2:
-        return "one batch size has no knee"
+        return Unknown("one batch size has no knee")
     return throughput_knee(dict(speeds.sizes))
 
 
@@ -102,11 +112,11 @@ def busy_shares(runs: pd.DataFrame) -> dict[int, float]:
     return {int(size): float(of_it["share"].mean()) for size, of_it in by(known, "batch_size").items()}
 
 
-def time_to_target(target: ToTarget, per_step: Measured | str) -> TimeToTarget | str:
+def time_to_target(target: ToTarget, per_step: Measured | Unknown) -> TimeToTarget | Unknown:
     """T(B) as it was measured, and the B at which the two fits put its least."""
     measured = tuple((size.batch_size, size.seconds) for size in target.sizes if size.seconds is not None)
     if not measured:
-        return "no batch size reached the target with the machine to itself"
+        return Unknown("no batch size reached the target with the machine to itself")
     fastest, least = min(measured, key=lambda entry: entry[1].value)
     as_fast = tuple(size for size, seconds in measured if size != fastest and _overlap(seconds, least))
     line = per_step.line if isinstance(per_step, Measured) else None
@@ -125,7 +135,7 @@ def time_to_target(target: ToTarget, per_step: Measured | str) -> TimeToTarget |
     return TimeToTarget(measured, modelled, fastest, as_fast, best, within)
 
 
-def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tuple[Choice, ...] | str:
+def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tuple[Choice, ...] | Unknown:
     """Every batch size at its rate of `rates`, and which of them nothing beats; shared machines do not compare."""
     reached = {size.batch_size: size.seconds for size in target.sizes} if target else {}
     to_the_target = bool(reached) and all(reached.get(size) is not None for size in rates)
@@ -133,15 +143,15 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
     peak = peak_name(group.runs)
     for size, lr in rates.items():
         runs = group.runs[(group.runs["batch_size"] == size) & (group.runs["lr"] == lr)]
-        runs = alone(runs[runs["status"] == "completed"])
+        runs = alone(completed(runs))
         peaks = None if peak is None else column(runs, f"final.{peak}")
         seconds = column(runs, "target.train_seconds" if to_the_target else "train_seconds").mean()
-        loss = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final)).mean()
+        loss = lowest_loss(runs).mean()
         costs = (float(seconds), float(seconds), math.nan if peaks is None else float(peaks.mean()), float(loss))
         if len(runs) and not all(map(math.isnan, costs)):
             table.append((size, lr, costs, tuple(map(str, runs.index))))
     if len(table) < 2:
-        return "fewer than two batch sizes finished with the machine to themselves"
+        return Unknown("fewer than two batch sizes finished with the machine to themselves")
     # A cost that was not measured for all is left out for all.
     known = [i for i in range(4) if not any(math.isnan(costs[i]) for _, _, costs, _ in table)]
     front = pareto_front([[costs[i] for i in known] for _, _, costs, _ in table])
@@ -150,14 +160,14 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
 
 def _measured(
     name: str, runs: pd.DataFrame, size: str, values: "pd.Series[float]", *, relative: bool | None
-) -> Measured | str:
+) -> Measured | Unknown:
     """Means over the runs at each size, and the line through them (`relative` is None: none is wanted)."""
     known = runs.assign(value=values, **{size: column(runs, size)})
     known = known[(known["value"] > 1 / LARGEST) & (known["value"] < LARGEST) & known[size].between(1, LARGEST)]
     quiet = alone(known)
     if quiet.empty:
         shared = "every run that measured it shared the machine: run them alone, with jobs=1 and --force"
-        return shared if len(known) else f"no run measured {name}"
+        return Unknown(shared if len(known) else f"no run measured {name}")
     sizes = []
     for at, of_size in by(quiet, size).items():
         mean = over_seeds(of_size["value"])

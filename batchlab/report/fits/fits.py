@@ -1,11 +1,12 @@
 """Everything that a study says in numbers before any claim is judged, group by group.
 
-A part is a value of its own type, or the sentence that says why the study cannot tell.
+A part is a value of its own type, or an `Unknown` that says why the study cannot tell.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from batchlab.records import RunStatus, Unknown
 from batchlab.report.fits.budgets import Budget, budgets
 from batchlab.report.fits.costs import (
     Choice,
@@ -22,7 +23,7 @@ from batchlab.report.fits.costs import (
 from batchlab.report.fits.to_target import ToTarget, to_target
 from batchlab.report.fits.tournament import Tournament, best_rates, rates_tried, tournament
 from batchlab.report.tables.group_noise_scale import NoiseScale, noise_scales, resolved
-from batchlab.report.tables.groups import Group, alone, groups
+from batchlab.report.tables.groups import Group, Tuning, alone, groups
 from batchlab.report.tables.study import Study
 from batchlab.science.scaling.knee import Knee
 
@@ -34,21 +35,21 @@ class GroupFits:
     name: str  # the knobs that tell it from the study's other groups; "" where it is the only one
     batch_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
     runs: tuple[str, ...]
-    ended: tuple[tuple[int, str, int], ...]  # batch size, status, runs
+    ended: tuple[tuple[int, RunStatus, int], ...]  # batch size, status, runs
     rates: tuple[tuple[int, float], ...]  # batch size and the rate, as asked, at which it is shown: its best
-    to_target: ToTarget | str  # S(B), E(B), B_crit
-    seconds_per_step: Measured | str  # t(B) = a + b B
-    examples_per_second: Measured | str
-    knee: Knee | str
+    to_target: ToTarget | Unknown  # S(B), E(B), B_crit
+    seconds_per_step: Measured | Unknown  # t(B) = a + b B
+    examples_per_second: Measured | Unknown
+    knee: Knee | Unknown
     busy: tuple[tuple[int, float], ...]  # batch size and the share of time that the GPU is busy, where it is known
-    peak_bytes: Measured | str  # m(B) = m0 + m1 B over micro-batches
-    time_to_target: TimeToTarget | str  # T(B)
-    pareto: tuple[Choice, ...] | str
-    tournament: Tournament | str
-    budgets: tuple[Budget, ...] | str
-    noise_scales: tuple[NoiseScale, ...] | str
+    peak_bytes: Measured | Unknown  # m(B) = m0 + m1 B over micro-batches
+    time_to_target: TimeToTarget | Unknown  # T(B)
+    pareto: tuple[Choice, ...] | Unknown
+    tournament: Tournament | Unknown
+    budgets: tuple[Budget, ...] | Unknown
+    noise_scales: tuple[NoiseScale, ...] | Unknown
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         seeds=tuple(sorted({int(seed) for seed in group.runs["seed"]})),
         rate=group.rate,
         runs=tuple(map(str, group.runs.index)),
-        ended=tuple((int(size), str(status), int(count)) for size, status, count in ended.itertuples(index=False)),
+        ended=tuple(
+            (int(size), RunStatus(status), int(count)) for size, status, count in ended.itertuples(index=False)
+        ),
         rates=tuple(rates.items()),
         to_target=target,
         seconds_per_step=per_step,
@@ -99,7 +102,7 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         peak_bytes=peak_bytes(group),
         time_to_target=time_to_target(target, per_step) if isinstance(target, ToTarget) else target,
         pareto=pareto(group, rates, target if isinstance(target, ToTarget) else None),
-        tournament=tournament(group, tried, None if isinstance(scales, str) else resolved(scales)),
+        tournament=tournament(group, tried, None if isinstance(scales, Unknown) else resolved(scales)),
         budgets=budgets(study, group, rates),
         noise_scales=scales,
     )

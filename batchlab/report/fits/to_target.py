@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from batchlab.report.tables.groups import Group, alone, by, column, flag, on_one_model, over_seeds
+from batchlab.records import Unknown
+from batchlab.report.tables.groups import Group, alone, by, column, flag, on_one_model, over_seeds, trained
 from batchlab.science.scaling.critical_batch import CriticalBatch, critical_batch
 from batchlab.science.scaling.steps_curve import StepsToTarget
 from batchlab.science.statistics.uncertainty import Interval
@@ -52,24 +53,23 @@ class ToTarget:
         return next((size for size in self.sizes if size.reached), None)
 
 
-def to_target(group: Group) -> ToTarget | str:
+def to_target(group: Group) -> ToTarget | Unknown:
     """Steps and examples to the target of a group's runs, or why there are none.
 
     A run that diverged did not reach the target in its budget; one that did not fit, or that has no answer yet, says
     nothing of it and is left out.
     """
-    asked = group.runs[
-        column(group.runs, "target.value").notna() & group.runs["status"].isin(("completed", "diverged"))
-    ]
+    ran = trained(group.runs)
+    asked = ran[column(ran, "target.value").notna()]
     if asked.empty:
-        return "no finished run had a target: give one, such as target.value=0.15"
+        return Unknown("no finished run had a target: give one, such as target.value=0.15")
     metrics = asked["target.metric"].astype(str)
     targets = pd.DataFrame({"metric": metrics, "value": column(asked, "target.value")}).drop_duplicates()
     if len(targets) > 1:
-        return f"its runs have {len(targets)} different targets"
+        return Unknown(f"its runs have {len(targets)} different targets")
     reached = _reached(asked)
     if (column(asked[reached], "target.step") < 1).any():
-        return "the target was met before the first step: choose a harder one"
+        return Unknown("the target was met before the first step: choose a harder one")
     chosen = [_size(group, size, runs) for size, runs in by(asked, "batch_size").items()]
     critical, why_not = _critical(group, [size for size in chosen if size is not None])
     return ToTarget(
@@ -94,7 +94,8 @@ def _size(group: Group, size: float, runs: pd.DataFrame) -> SizeToTarget | None:
     """The best rate at one batch size; None where all its runs ended before a step was made."""
     rates = by(runs, "lr")
     # Planned but without an answer: until it has one the rate is not tried.
-    waiting = group.runs[(group.runs["batch_size"] == size) & ~group.runs["status"].isin(("completed", "diverged"))]
+    of_size = group.runs[group.runs["batch_size"] == size]
+    waiting = of_size.drop(trained(of_size).index)
     all_reached = [lr for lr, of_rate in rates.items() if _reached(of_rate).all() and not (waiting["lr"] == lr).any()]
     if all_reached:
         lr = min(all_reached, key=lambda rate: column(rates[rate], "target.step").mean())

@@ -7,13 +7,20 @@ from itertools import pairwise
 
 import pandas as pd
 
-from batchlab.records.quantities import VALIDATION_LOSS
-from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, over_seeds
+from batchlab.records import RunStatus, Unknown
+from batchlab.report.tables.groups import LARGEST, Group, by, column, flag, lowest_loss, over_seeds, trained
 from batchlab.science.scaling.lr_scaling import NOISE_RULES, PLAIN_RULES, Scaled, scaled
 from batchlab.science.statistics.line import fit_power
 from batchlab.science.statistics.uncertainty import Interval
 
 EXAMPLES, LOSS = "examples to the target", "best val/loss"
+
+
+class Ended(Counter[str]):
+    """How many runs ended with each status; as text `2 completed, 1 diverged`."""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {status}" for status, count in self.most_common())
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Cell:
     result: Interval | None  # mean over seeds; None where it does not enter
     enters: bool  # every seed has an answer, did not diverge, and reached the target where that is what counts
     by_seed: tuple[tuple[int, float], ...]  # seed and result of each run that has one
-    ended: str  # "2 completed, 1 diverged"
+    ended: Ended
     runs: tuple[str, ...]
 
 
@@ -76,22 +83,20 @@ def rates_tried(group: Group) -> tuple[Cell, ...]:
     cells = []
     for size, of_size in by(group.runs, "batch_size").items():
         for lr, runs in by(of_size, "lr").items():
-            if not runs["status"].isin(("completed", "diverged")).any():
+            if trained(runs).empty:
                 continue
             results = _results(runs, judged_by)
             kept = results.notna()
             by_seed = tuple(zip(runs["seed"][kept].astype(int).tolist(), results[kept].tolist(), strict=True))
             enters = len(by_seed) == len(runs)
-            ended = Counter(runs["status"])
             peak = column(runs, "lr_scaled").where(lambda rates: rates < LARGEST).fillna(lr).iloc[0]
             result = over_seeds(results) if enters else None
-            said = ", ".join(f"{count} {status}" for status, count in ended.most_common())
             ids = tuple(map(str, runs.index))
-            cells.append(Cell(int(size), lr, float(peak), result, enters, by_seed, said, ids))
+            cells.append(Cell(int(size), lr, float(peak), result, enters, by_seed, Ended(runs["status"]), ids))
     return tuple(cells)
 
 
-def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None = None) -> Tournament | str:
+def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None = None) -> Tournament | Unknown:
     """The tournament of a group's `rates_tried`, or why there is none.
 
     `noise_scale`, in examples, is for the rules that need one. The best rate was picked for looking best, so regrets
@@ -101,7 +106,7 @@ def tournament(group: Group, cells: tuple[Cell, ...], noise_scale: float | None 
     several = {size: of_size for size, of_size in tried.items() if len(of_size) > 1}
     if len(several) < 2:
         at = "1 batch size, and two are needed" if several else "no batch size"
-        return f"several rates were tried at {at}: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1 would tell"
+        return Unknown(f"several rates were tried at {at}: batch_size=8,32,128 lr=0.01,0.02,0.05,0.1 would tell")
     best = tuple(found for of_size in several.values() if (found := _best(of_size)))
     resolution = _resolution(several)
     slope, sizes, why = _slope(best, resolution)
@@ -117,7 +122,9 @@ def best_rates(cells: tuple[Cell, ...]) -> dict[int, float]:
         of_size = [cell for cell in cells if cell.batch_size == size]
         entering = [cell for cell in of_size if cell.result is not None]
         # Where none enters, the one that most seeds survived: it is shown as what it is.
-        rates[size] = (min(entering, key=_value) if entering else max(of_size, key=lambda cell: _survived(cell))).lr
+        rates[size] = (
+            min(entering, key=_value) if entering else max(of_size, key=lambda cell: cell.ended[RunStatus.COMPLETED])
+        ).lr
     return rates
 
 
@@ -132,8 +139,8 @@ def _results(runs: pd.DataFrame, judged_by: str) -> "pd.Series[float]":
     if judged_by == EXAMPLES:
         found = column(runs, "target.examples").where(flag(runs, "target.reached"))
     else:
-        found = column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final))
-    return found.where((runs["status"] == "completed") & (found.abs() < LARGEST))
+        found = lowest_loss(runs)
+    return found.where((runs["status"] == RunStatus.COMPLETED) & (found.abs() < LARGEST))
 
 
 def _best(cells: list[Cell]) -> Best | None:
@@ -216,7 +223,7 @@ def _regret(rule: str, asks: float, cells: list[Cell], best: Best, resolution: f
         return Regret(rule, best.batch_size, asks, None, None, why)
     if near.result is None:
         lost = Interval(math.inf, None, None, len(near.runs))
-        return Regret(rule, best.batch_size, asks, near.peak_lr, lost, near.ended)
+        return Regret(rule, best.batch_size, asks, near.peak_lr, lost, str(near.ended))
     winner = next(cell for cell in cells if cell.lr == best.lr)
     regret = _paired(near, winner)
     return Regret(rule, best.batch_size, asks, near.peak_lr, regret, "" if regret else "they share no seed")
@@ -224,7 +231,3 @@ def _regret(rule: str, asks: float, cells: list[Cell], best: Best, resolution: f
 
 def _value(cell: Cell) -> float:
     return math.inf if cell.result is None else cell.result.value
-
-
-def _survived(cell: Cell) -> int:
-    return sum(int(part.split()[0]) for part in cell.ended.split(", ") if part.endswith("completed"))

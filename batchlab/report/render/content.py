@@ -70,7 +70,7 @@ def _claim_row(claim: Claim) -> tuple[str, ...]:
         ends(evidence.effect.interval),
         str(evidence.seeds),
         evidence.held_equal + more,
-        evidence.rate,
+        str(evidence.rate),
     )
 
 
@@ -145,7 +145,7 @@ def what_is_missing(report: "Report") -> Iterator[Missing]:
         yield Missing(printable(damage))
     ended: dict[tuple[str, str], list[str]] = {}
     for run_id, run in study.runs.iterrows():
-        if run["status"] != "completed":
+        if run["status"] != RunStatus.COMPLETED:
             ended.setdefault((str(run["status"]), printable(run["reason"] or "")), []).append(printable(run_id))
     for (status, reason), ids in ended.items():
         named = ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batchlab.printable import NOTHING, as_sentence, printable
+from batchlab.records import Unknown
 from batchlab.records.quantities import VALIDATION
 from batchlab.report.fits.budgets import Budget
 from batchlab.report.fits.costs import Choice, Measured, TimeToTarget
@@ -52,7 +53,7 @@ def fits_in_words(fits: Fits) -> Iterator[Line]:
 
 def _parts(group: GroupFits) -> Iterator[tuple[str, str]]:
     yield "Steps to the target", _to_target(group.to_target)
-    if not isinstance(group.to_target, str):
+    if not isinstance(group.to_target, Unknown):
         yield "Time to the target", _time(group.time_to_target)
     yield "Seconds per step", _line(group.seconds_per_step, 1000, "ms", 1000, "ms")
     yield "Throughput knee", _knee(group.knee) + _launch_bound(group)
@@ -61,9 +62,9 @@ def _parts(group: GroupFits) -> Iterator[tuple[str, str]]:
     yield "Noise scale", _noise(group)
 
 
-def _to_target(found: ToTarget | str) -> str:
-    if isinstance(found, str):
-        return as_sentence(found)
+def _to_target(found: ToTarget | Unknown) -> str:
+    if isinstance(found, Unknown):
+        return as_sentence(found.why)
     said = [f"{found.metric} {found.value:g}"]
     critical = found.critical
     if critical is None:
@@ -76,9 +77,9 @@ def _to_target(found: ToTarget | str) -> str:
     return f"{'; '.join(said)}; the runs lie {critical.rms:.1%} about S_min + E_min/B."
 
 
-def _time(found: TimeToTarget | str) -> str:
-    if isinstance(found, str):
-        return as_sentence(found)
+def _time(found: TimeToTarget | Unknown) -> str:
+    if isinstance(found, Unknown):
+        return as_sentence(found.why)
     others = [f"{size:,}" for size in found.as_fast if size != found.fastest]
     told = f", not to be told from {', '.join(others)}" if others else ""
     by_fit = ""
@@ -88,9 +89,9 @@ def _time(found: TimeToTarget | str) -> str:
     return f"batch size {found.fastest:,} is the fastest{told}{by_fit}."
 
 
-def _line(found: Measured | str, start: float, start_unit: str, slope: float, slope_unit: str) -> str:
-    if isinstance(found, str):
-        return as_sentence(found)
+def _line(found: Measured | Unknown, start: float, start_unit: str, slope: float, slope_unit: str) -> str:
+    if isinstance(found, Unknown):
+        return as_sentence(found.why)
     if found.line is None:
         return "one size makes no line."
     zero, each = found.line.at_zero, found.line.per_unit
@@ -102,9 +103,9 @@ def _line(found: Measured | str, start: float, start_unit: str, slope: float, sl
     return text + (f"; {found.elsewhere} left out, for they ran on another device." if found.elsewhere else ".")
 
 
-def _knee(found: Knee | str) -> str:
-    if isinstance(found, str):
-        return as_sentence(found)
+def _knee(found: Knee | Unknown) -> str:
+    if isinstance(found, Unknown):
+        return as_sentence(found.why)
     span = "" if found.low is None else f" ({found.low:,} to {'more' if found.high is None else f'{found.high:,}'})"
     return f"{found.size:,}{span}; the fastest is {found.best_size:,}, {found.best_speed:,.0f} examples per second."
 
@@ -117,9 +118,9 @@ def _launch_bound(group: GroupFits) -> str:
     return f" Launch-bound, so that a larger batch gains on the host and not on the GPU: {sizes}."
 
 
-def _rate(found: Tournament | str) -> str:
-    if isinstance(found, str):
-        return as_sentence(found)
+def _rate(found: Tournament | Unknown) -> str:
+    if isinstance(found, Unknown):
+        return as_sentence(found.why)
     best = ", ".join(f"{one.peak_lr:.3g} at {one.batch_size:,}{' (edge)' if one.at_edge else ''}" for one in found.best)
     if found.slope is None:
         return f"{best}; no slope: {found.why_no_slope}."
@@ -127,8 +128,8 @@ def _rate(found: Tournament | str) -> str:
 
 
 def _noise(group: GroupFits) -> str:
-    if isinstance(group.noise_scales, str):
-        return as_sentence(group.noise_scales)
+    if isinstance(group.noise_scales, Unknown):
+        return as_sentence(group.noise_scales.why)
     by_size = {scale.batch_size: scale.examples for scale in reversed(group.noise_scales)}
     said = ", ".join(f"{size:,}: {by_size[size].value:,.3g} ({ends(by_size[size])})" for size in sorted(by_size))
     return f"over the training of the first seed, examples by batch size: {said}."

@@ -7,8 +7,11 @@ import numpy as np
 import pandas as pd
 
 from batchlab.recording.files import to_json
+from batchlab.records import Unknown
 from batchlab.report.figures.drawing import Drawing
+from batchlab.report.fits.tournament import Ended
 from batchlab.report.render.content import devices
+from batchlab.report.tables.groups import Tuning
 
 if TYPE_CHECKING:
     from batchlab.report.report import Report
@@ -46,6 +49,8 @@ def _plain(value: Any) -> Any:
     """Dataclasses, tables and numbers of numpy in the types of JSON."""
     if isinstance(value, pd.DataFrame):
         return [{str(key): _plain(cell) for key, cell in row.items()} for row in value.to_dict("records")]
+    if isinstance(value, Tuning | Ended | Unknown):
+        return str(value)
     if is_dataclass(value) and not isinstance(value, type):
         return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.records import Unknown
 from batchlab.records.quantities import NOISE, SIGNAL
-from batchlab.report.tables.groups import Group, column
+from batchlab.report.tables.groups import Group, column, completed
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.scaling.noise_over_training import over_training
 from batchlab.science.statistics.fieller import ratio_interval
@@ -22,11 +23,11 @@ class NoiseScale:
     examples: Interval  # infinite where the noise hides the gradient
 
 
-def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
+def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | Unknown:
     """One for each completed run that measured it, by batch size; or why there is none."""
-    completed = group.runs[group.runs["status"] == "completed"]
-    taken = study.measurements[study.measurements["run_id"].isin(completed.index)]
-    noises, sizes = dict(each_run(taken, NOISE.name)), column(completed, "batch_size")
+    done = completed(group.runs)
+    taken = study.measurements[study.measurements["run_id"].isin(done.index)]
+    noises, sizes = dict(each_run(taken, NOISE.name)), column(done, "batch_size")
     found = []
     for run, signal in each_run(taken, SIGNAL.name):
         signals, noise = _parts(signal), _parts(noises.get(run, signal.iloc[:0]))
@@ -35,7 +36,7 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | str:
             scale = over_training([signals[at] for at in both], [noise[at] for at in both])
             found.append(NoiseScale(int(sizes[run]), run, scale))
     if not found:
-        return "no run measured its noise scale: instruments=full does"
+        return Unknown("no run measured its noise scale: instruments=full does")
     return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, S
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
+from batchlab.records import RunStatus
 from batchlab.records.quantities import PEAKS, THROUGHPUT, VALIDATION_LOSS
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval, mean_interval
@@ -31,6 +33,26 @@ FITTED = (
 )
 
 
+class Way(StrEnum):
+    """How the learning rate of a batch size came about."""
+
+    FIXED = "fixed"
+    SCALED = "scaled"
+    TUNED = "tuned"
+    CHOSEN = "chosen"
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How the learning rates of runs were set; as text `fixed`, `scaled by linear`, `tuned over 5 rates`."""
+
+    way: Way
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.way} {self.detail}".rstrip()
+
+
 @dataclass(frozen=True)
 class Group:
     """Runs that are equal in all but batch size, seed and rate.
@@ -40,7 +62,7 @@ class Group:
 
     name: str  # the knobs that tell it from the study's other groups, `lr_scaling=linear precision=bf16`; "" for one
     runs: pd.DataFrame  # its rows of `Study.runs`, and of the columns those that fits read
-    rate: str  # "fixed", "scaled by linear", "tuned over 5 rates"
+    rate: Tuning
 
     @property
     def batch_sizes(self) -> tuple[int, ...]:
@@ -86,20 +108,42 @@ def names(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple
     return found
 
 
-def _rate(runs: pd.DataFrame) -> str:
+def rate_of(runs: pd.DataFrame) -> Tuning:
+    """How the learning rate was set of runs that are compared one to one."""
+    rules = sorted(set(runs["lr_scaling"].dropna().astype(str))) if "lr_scaling" in runs else []
+    scaled = [rule for rule in rules if rule != "none"]
+    return Tuning(Way.SCALED, f"by {' and '.join(scaled)}") if scaled else Tuning(Way.FIXED)
+
+
+def _rate(runs: pd.DataFrame) -> Tuning:
     rates = runs.groupby("batch_size")["lr"].nunique()
     if rates.max() > 1:
         least, most = rates.min(), rates.max()
-        return f"tuned over {most} rates" if least == most else f"tuned over {least} to {most} rates"
-    rule = str(runs["lr_scaling"].iloc[0]) if "lr_scaling" in runs else "none"
-    if rule != "none":
-        return f"scaled by {rule}"
-    return "fixed" if runs["lr"].nunique() == 1 else "chosen for each batch size"
+        return Tuning(Way.TUNED, f"over {most} rates" if least == most else f"over {least} to {most} rates")
+    set_by_rule = rate_of(runs)
+    if set_by_rule.way is Way.FIXED and runs["lr"].nunique() > 1:
+        return Tuning(Way.CHOSEN, "for each batch size")
+    return set_by_rule
 
 
 def by(runs: pd.DataFrame, name: str) -> dict[float, pd.DataFrame]:
     """The runs at each batch size or rate, in its order; a row for each seed, in theirs."""
     return {float(value): runs[runs[name] == value].sort_values("seed") for value in sorted(runs[name].unique())}
+
+
+def completed(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that used up their budget, or reached the target that they stop at."""
+    return runs[runs["status"] == RunStatus.COMPLETED]
+
+
+def trained(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that were completed or diverged: the latter were as fast as any, and did not reach their target."""
+    return runs[runs["status"].isin((RunStatus.COMPLETED, RunStatus.DIVERGED))]
+
+
+def lowest_loss(runs: pd.DataFrame) -> "pd.Series[float]":
+    """The lowest validation loss of each run; of one without a record of it the last, nan where none was measured."""
+    return column(runs, VALIDATION_LOSS.best).fillna(column(runs, VALIDATION_LOSS.final))
 
 
 def alone(runs: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,5 @@
 """The command that runs a point of a study once more."""
 
-import re
 import shlex
 
 import pandas as pd
@@ -11,13 +10,12 @@ from batchlab.report.tables.groups import column
 from batchlab.report.tables.study import Study
 
 CHANGED = (*of_role(Role.REPEATED), "study", "grids")
-NEW_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@]*=")
 
 
 def command_of(study: Study, runs: pd.DataFrame) -> str:
     """What to type for another run like `runs`, which differ in their seed alone: as they were typed, with a seed that
     the study has not seen, so that it is no run that stands already."""
-    typed = words(str(runs["overrides"].iloc[0] or ""))
+    typed = study.overrides.get(str(runs.index[0]), ())
     kept = [word for word in typed if word.partition("=")[0].lstrip("+~") not in CHANGED]
     seeds = column(study.runs, "seed").dropna()
     kept.append(f"seed={int(seeds.max()) + 1 if len(seeds) else 0}")
@@ -25,14 +23,3 @@ def command_of(study: Study, runs: pd.DataFrame) -> str:
         kept.append("grids=[]")  # the experiment's other settings, and not all of its points
     kept.append(f"study={study.name}")
     return shlex.join(["batchlab", "train", *kept])
-
-
-def words(joined: str) -> list[str]:
-    """Overrides as they were given, of their text with blanks between: what begins no override belongs to the last."""
-    found: list[str] = []
-    for part in joined.split(" "):
-        if NEW_OVERRIDE.match(part) or not found:
-            found.append(part)
-        else:
-            found[-1] += f" {part}"
-    return [word for word in found if word]

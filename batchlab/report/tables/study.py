@@ -44,6 +44,7 @@ class Study:
     # A row per run: its options as they were given, dotted, None where not set. In `runs` the sizes of micro-batches
     # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
     asked: pd.DataFrame = field(default_factory=pd.DataFrame)
+    overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run, as they were typed
     declared: tuple[Quantity, ...] = ()  # of what the runs measured, besides the table of quantities
     published: tuple[Published, ...] = ()  # figures of others, each once, that its runs were made to stand beside
 
@@ -58,6 +59,7 @@ def read_study(folder: Path) -> Study:
     damaged: list[str] = []
     rows: dict[str, dict[str, object]] = {}
     asked: dict[str, dict[str, object]] = {}
+    overrides: dict[str, tuple[str, ...]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
     figures = list(read_published(folder, damaged))
     declared: dict[Quantity, None] = {}
@@ -78,6 +80,7 @@ def read_study(folder: Path) -> Study:
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
+        overrides[run_id] = tuple(map(encodable, record.overrides))
         journals.append((run_id, _journal(run, damaged)))
         declared |= dict.fromkeys(record.quantities)
         figures += (figure for figure in _published(run, record, damaged) if figure not in figures)
@@ -87,7 +90,7 @@ def read_study(folder: Path) -> Study:
     said = tuple(map(printable, damaged))
     measurements = _measurements(journals)
     name = folder.resolve().name
-    return Study(name, folder, runs, measurements, said, settings, tuple(declared), tuple(figures))
+    return Study(name, folder, runs, measurements, said, settings, overrides, tuple(declared), tuple(figures))
 
 
 def _asked(config: Mapping[str, object]) -> dict[str, object]:

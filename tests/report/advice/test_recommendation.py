@@ -11,7 +11,6 @@ from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import fits
 from batchlab.report.making import make
 from batchlab.report.tables.found import searches
-from batchlab.report.tables.run_again import words
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.verdicts import Verdict
 
@@ -132,9 +131,10 @@ def test_the_command_of_an_experiment_trains_one_point_and_not_its_grids(tmp_pat
     assert shlex.split(command)[2:] == ["batch_size=8", "experiment=quick", "seed=4", "grids=[]", "study=quick"]
 
 
-def test_typed_words_with_blanks_and_signs_come_back_whole():
-    given = ["batch_size=8", "+data.name=two words; rm -rf /", "model.x=[1, 2]", "~a=1", "data.s='a=b'"]
-    assert words(" ".join(given)) == given
+def test_typed_words_with_blanks_and_signs_come_back_whole(tmp_path):
+    given = ["batch_size=8", "+data.name=two a=words; rm -rf /", "model.x=[1, 2]", "~a=1", "data.s='a=b'"]
+    with_loss(tmp_path / "s", {8: 0.2}, overrides=given)
+    assert shlex.split(recommended(tmp_path / "s").command)[2:-2] == given
 
 
 def test_a_hostile_override_is_one_quoted_word_of_the_command(tmp_path):

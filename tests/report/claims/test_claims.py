@@ -180,7 +180,7 @@ def test_evidence_names_the_runs_it_rests_on_and_how_their_rate_was_set() -> Non
     claim = judged(mine, "generalisation")
 
     (end, *_) = claim.evidence
-    assert end.rate == "tuned over 3 rates"
+    assert str(end.rate) == "tuned over 3 rates"
     assert end.held_equal == "equal examples"
     assert len(end.runs) == 9
     assert set(mine.runs.loc[list(end.runs), "lr"]) == {0.02}

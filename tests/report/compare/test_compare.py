@@ -12,11 +12,13 @@ from batchlab.errors import BadRequest
 from batchlab.report.claims.claim import Claim, Evidence
 from batchlab.report.compare.compare_table import lines
 from batchlab.report.compare.comparison import compare
+from batchlab.report.tables.groups import Tuning, Way
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Effect, Verdict
 
 SEEDS = range(5)
+FIXED = Tuning(Way.FIXED)
 NOISE = np.random.default_rng(7).normal(0, 0.05, 5)  # of a seed, in both studies
 APART = np.random.default_rng(8).normal(0, 0.01, 5)  # of the second one's alone
 WIDE = {"model": CONFIG["model"] | {"width": 256}}
@@ -121,7 +123,7 @@ def test_examples_to_two_different_targets_are_not_compared(tmp_path):
     assert not any(row.quantity == "examples to target" for row in compared(first, second).measured)
 
 
-def claim(value, verdict, what="loss at 8 less that at 32", rate="fixed", name="generalisation"):
+def claim(value, verdict, what="loss at 8 less that at 32", rate=FIXED, name="generalisation"):
     effect = Effect(Interval(value, value - 0.3, value + 0.4, 5), 0.01, 0.01)
     return Claim(
         name, "it is so", verdict, (Evidence(what, "equal examples", rate, effect, "nats", 5, ()),), "", "", None

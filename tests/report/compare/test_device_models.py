@@ -9,6 +9,7 @@ import pytest
 from invented.folders import reached, write_run
 from rich.console import Console
 
+from batchlab.records import Unknown
 from batchlab.report.claims import judge_claims
 from batchlab.report.compare.comparison import compare
 from batchlab.report.fits.costs import Measured, TimeToTarget
@@ -74,7 +75,7 @@ def test_seconds_and_bytes_are_of_the_model_that_has_most_of_the_group(tmp_path:
         assert (found.shared, found.elsewhere) == (0, 2)
     assert isinstance(group.examples_per_second, Measured)
     assert dict(group.examples_per_second.sizes)[128].value == 12_800.0
-    assert not isinstance(group.pareto, str)
+    assert not isinstance(group.pareto, Unknown)
     assert [choice.batch_size for choice in group.pareto] == [8, 32, 128]
     assert group.batch_sizes == (8, 32, 128, 512)  # what has no clock in it is of all
 

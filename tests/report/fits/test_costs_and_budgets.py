@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from invented.folders import reached, write_run
 
+from batchlab.records import Unknown
 from batchlab.report.fits.costs import Measured
 from batchlab.report.fits.fits import GroupFits, fits
 from batchlab.report.render.fits_in_words import fits_in_words
@@ -123,10 +124,10 @@ def test_where_all_shared_the_machine_it_says_so(tmp_path: Path) -> None:
 
     group = only_group(tmp_path)
 
-    assert isinstance(group.seconds_per_step, str)
-    assert "shared the machine" in group.seconds_per_step
-    assert isinstance(group.time_to_target, str)
-    assert isinstance(group.pareto, str)
+    assert isinstance(group.seconds_per_step, Unknown)
+    assert "shared the machine" in group.seconds_per_step.why
+    assert isinstance(group.time_to_target, Unknown)
+    assert isinstance(group.pareto, Unknown)
 
 
 def test_the_memory_is_that_of_the_micro_batch(tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_the_front_leaves_out_what_another_size_beats_in_all(tmp_path: Path) -> 
 
     choices = only_group(tmp_path).pareto
 
-    assert not isinstance(choices, str)
+    assert not isinstance(choices, Unknown)
     assert [(c.batch_size, c.on_front) for c in choices] == [(8, True), (16, True), (32, False), (64, True)]
     first = choices[0]
     assert (first.seconds, first.device_seconds, first.memory_bytes) == (9.0, 9.0, 10)
@@ -214,7 +215,7 @@ def test_the_budgets_are_what_pandas_reads_off_the_journals(tmp_path: Path) -> N
 
     found = only_group(tmp_path).budgets
 
-    assert not isinstance(found, str)
+    assert not isinstance(found, Unknown)
     named = {budget.held_equal: budget for budget in found}
     assert list(named) == ["equal examples", "equal steps", "equal time", "matched loss"]
     assert (named["equal examples"].amount, named["equal steps"].amount) == (2048, 4)
@@ -241,7 +242,7 @@ def test_the_loss_to_match_is_measured_in_eval_mode_where_every_run_did(tmp_path
 
     found = only_group(tmp_path).budgets
 
-    assert not isinstance(found, str)
+    assert not isinstance(found, Unknown)
     (matched,) = [budget for budget in found if budget.held_equal == "matched loss"]
     assert matched.unit == "of clean_train/loss"
 
@@ -256,7 +257,7 @@ def test_budgets_hold_completed_runs_at_the_best_rate_and_clock_only_quiet_ones(
 
     found = only_group(tmp_path).budgets
 
-    assert not isinstance(found, str)
+    assert not isinstance(found, Unknown)
     assert [budget.held_equal for budget in found] == ["equal examples", "equal steps", "matched loss"]
     assert {standing.lr for budget in found for standing in budget.sizes} == {0.1}
     assert {standing.value.n for budget in found for standing in budget.sizes} == {1}
@@ -271,7 +272,7 @@ def test_a_seed_that_diverged_stands_at_no_budget(tmp_path: Path) -> None:
 
     found = only_group(tmp_path).budgets
 
-    assert not isinstance(found, str)
+    assert not isinstance(found, Unknown)
     assert found[0].amount == 2048  # not what the lost one had
     assert [(standing.batch_size, standing.value.n) for standing in found[0].sizes] == [(8, 3), (64, 2)]
 
@@ -285,10 +286,10 @@ def test_groups_are_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
 
     found = fits(read_study(tmp_path)).groups
 
-    named = {group.name: (group.batch_sizes, group.rate) for group in found}
+    named = {group.name: (group.batch_sizes, str(group.rate)) for group in found}
     # reference_batch_size is of consequence where a rule scales by it
     assert sorted(sizes for sizes, _ in named.values()) == [(8,), (8,), (8, 16, 32), (16,), (32,)]
-    assert found[0].rate == "fixed"
+    assert str(found[0].rate) == "fixed"
     assert sum("lr_scaling=linear" in name for name in named) == 3
     assert {rate for name, (_, rate) in named.items() if "linear" in name} == {"scaled by linear"}
 
@@ -344,10 +345,10 @@ def test_a_study_that_says_little_says_why(tmp_path: Path, kind: str) -> None:
         return
     (group,) = found.groups
     assert group is found.main
-    assert isinstance(group.tournament, str)
-    assert isinstance(group.budgets, str)
+    assert isinstance(group.tournament, Unknown)
+    assert isinstance(group.budgets, Unknown)
     for part in (group.to_target, group.time_to_target, group.pareto, group.knee, group.noise_scales):
-        assert not isinstance(part, str) or len(part) > 10
+        assert not isinstance(part, Unknown) or len(part.why) > 10
 
 
 def test_fits_can_be_written_as_json(tmp_path: Path) -> None:

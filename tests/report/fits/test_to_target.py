@@ -8,8 +8,10 @@ import pandas
 import pytest
 from invented.folders import MISSED, reached, write_run
 
+from batchlab.records import Unknown
 from batchlab.report.fits.fits import GroupFits, fits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
+from batchlab.report.tables.groups import Way
 from batchlab.report.tables.study import read_study
 
 STEPS_MIN, EXAMPLES_MIN = 50, 2000  # B_crit is 40
@@ -56,7 +58,7 @@ def test_the_planted_hyperbola_and_its_critical_batch_are_found(hyperbola: Path)
     assert isinstance(group.to_target, ToTarget)
     critical = group.to_target.critical
     assert critical is not None
-    assert group.rate == "tuned over 3 rates"
+    assert (group.rate.way, str(group.rate)) == (Way.TUNED, "tuned over 3 rates")
     assert critical.verdict == "estimate"
     assert critical.runs == 32
     for interval, truth in (
@@ -94,8 +96,8 @@ def test_the_time_to_target_is_least_where_the_two_fits_say(hyperbola: Path) -> 
     group = only_group(hyperbola)
 
     time = group.time_to_target
-    assert not isinstance(time, str)
-    assert not isinstance(group.seconds_per_step, str)
+    assert not isinstance(time, Unknown)
+    assert not isinstance(group.seconds_per_step, Unknown)
     truth = math.sqrt(EXAMPLES_MIN / STEPS_MIN * A / B)  # 44.7
     assert time.best is not None
     assert time.best.low is not None
@@ -226,8 +228,8 @@ def test_what_has_no_answer_says_why(tmp_path: Path, targets: list[dict[str, obj
 
     group = only_group(tmp_path)
 
-    assert isinstance(group.to_target, str)
-    assert said in group.to_target
+    assert isinstance(group.to_target, Unknown)
+    assert said in group.to_target.why
     assert group.time_to_target == group.to_target
 
 

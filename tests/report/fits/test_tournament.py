@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 from invented.folders import MISSED, reached, write_run
 
+from batchlab.records import Unknown
 from batchlab.report.fits.fits import fits
 from batchlab.report.fits.tournament import EXAMPLES, LOSS, Tournament
 from batchlab.report.tables.study import read_study
@@ -102,7 +103,7 @@ def test_a_rate_that_diverged_does_not_enter_and_is_no_edge(tmp_path: Path) -> N
 
     assert [(one.lr, one.at_edge) for one in found.best] == [(0.1, False)] * 4
     (cell,) = [c for c in found.cells if (c.batch_size, c.lr) == (8, 0.2)]
-    assert (cell.enters, cell.result, cell.ended) == (False, None, "1 completed, 1 diverged")
+    assert (cell.enters, cell.result, str(cell.ended)) == (False, None, "1 completed, 1 diverged")
     (linear,) = [r for r in found.regrets if (r.rule, r.batch_size) == ("linear", 128)]
     assert linear.regret is None
     assert linear.why == "the rule asks for 0.4, and 0.05 to 0.2 were tried"
@@ -186,7 +187,7 @@ def test_the_noise_rule_takes_the_scale_that_the_study_measured(tmp_path: Path) 
 
     (group,) = fits(read_study(tmp_path)).groups
 
-    assert not isinstance(group.noise_scales, str)
+    assert not isinstance(group.noise_scales, Unknown)
     ((scale,),) = [group.noise_scales]
     assert (scale.run, scale.batch_size, scale.examples.value) == (run, 128, pytest.approx(96))
     assert isinstance(group.tournament, Tournament)
@@ -201,5 +202,5 @@ def test_one_rate_or_one_size_is_no_tournament(tmp_path: Path) -> None:
 
     (group,) = fits(read_study(tmp_path)).groups
 
-    assert isinstance(group.tournament, str)
-    assert group.tournament.startswith("several rates were tried at 1 batch size, and two are needed")
+    assert isinstance(group.tournament, Unknown)
+    assert group.tournament.why.startswith("several rates were tried at 1 batch size, and two are needed")
