@@ -413,7 +413,7 @@ def run_all() -> tuple[int, list[str]]:
 def _nothing_runs() -> Iterator[None]:
     from batchlab.hydra_app import plugins
 
-    with mock.patch.object(plugins, "conduct", side_effect=NothingRefusedIt):
+    with mock.patch.object(plugins, "run_sweep", side_effect=NothingRefusedIt):
         yield
 
 

@@ -9,11 +9,11 @@ from batchlab.hydra_app.composing import pinned
 from batchlab.recording.journal import read_journal
 from batchlab.records import Measurement, RunRecord
 from batchlab.sweep.checks import check_grid
-from batchlab.sweep.conduct import conduct
 from batchlab.sweep.identity import run_folder
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.processes.supervisor import run_grid
+from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.standing import Standing, standing
 
 
@@ -63,8 +63,8 @@ class Lab:
     def standing(self, point: Point) -> Standing:
         return standing(point, self.sweep(point))
 
-    def conduct(self, *points: Point) -> int:
-        return conduct(points, self.sweep(*points))
+    def run_sweep(self, *points: Point) -> int:
+        return run_sweep(points, self.sweep(*points))
 
     def _request(self, overrides: tuple[str, ...]) -> Request:
         if overrides not in self._requests:

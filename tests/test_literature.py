@@ -112,7 +112,7 @@ def test_a_reduced_form_runs_and_its_report_shows_both(name: str, lab: Lab, data
     chosen = points(*arguments, "eval_every=100", *budget, *where, *reductions)
     distinct = list({str(to_dict(point.config)): point for point in chosen}.values())
 
-    assert lab.conduct(*distinct) == 0
+    assert lab.run_sweep(*distinct) == 0
 
     records = read_records(lab.runs_dir / name)
     assert len(distinct) == count

@@ -19,11 +19,18 @@ from omegaconf.errors import OmegaConfBaseException
 from batchlab.config import Request, RunConfig, SweepConfig, from_dict, from_hydra, one_sweep
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.host.device_choice import resolve_device
+from batchlab.hydra_app.allowed_hydra_options import check_overrides
 from batchlab.hydra_app.arguments import own_targets
 from batchlab.hydra_app.explaining import translated
-from batchlab.hydra_app.laying import PlainConfig, PlainValue, laid_over, parsed_number, plain_config, plain_value
-from batchlab.hydra_app.measured import told, with_number
-from batchlab.hydra_app.permitted import check_overrides
+from batchlab.hydra_app.measured_noise_scale import told, with_number
+from batchlab.hydra_app.plain_overrides import (
+    PlainConfig,
+    PlainValue,
+    laid_over,
+    parsed_number,
+    plain_config,
+    plain_value,
+)
 from batchlab.sweep.points import Point
 
 MOST_POINTS = 100_000

@@ -21,11 +21,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from batchlab.config import Request, RunConfig, from_hydra
 from batchlab.errors import BadRequest
+from batchlab.hydra_app.allowed_hydra_options import check_overrides
 from batchlab.hydra_app.arguments import own_targets, read_arguments, refuse_what_is_for_runs, to_continue
 from batchlab.hydra_app.composing import Composer, count_of, pinned
 from batchlab.hydra_app.explaining import translated
-from batchlab.hydra_app.measured import with_number
-from batchlab.hydra_app.permitted import check_overrides
+from batchlab.hydra_app.measured_noise_scale import with_number
 from batchlab.hydra_app.plugins import register_plugins
 from batchlab.sweep.points import Point
 from batchlab.sweep.processes.elsewhere import run_in_job

@@ -19,12 +19,12 @@ from batchlab.config.commands import COMMANDS
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.host.device_choice import left_to_the_job, resolve_device
+from batchlab.hydra_app.allowed_hydra_options import PACKAGED, confine_sources
 from batchlab.hydra_app.composing import Composer
-from batchlab.hydra_app.permitted import PACKAGED, confine_sources
 from batchlab.sweep.checking import check
-from batchlab.sweep.conduct import conduct
 from batchlab.sweep.find.finding import STANDING_IN, find
 from batchlab.sweep.points import Point
+from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.verifying import verify
 
 # The launchers whose jobs run where they are submitted; all others are taken to be for other machines.
@@ -59,7 +59,7 @@ class GridSweeper(Sweeper):
         look = LOOKING.get(self.word)
         if look is not None and elsewhere is not None:
             raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.word}` makes none: leave it out")
-        code = conduct(points, sweep, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
+        code = run_sweep(points, sweep, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
         if code:
             raise SystemExit(code)
 

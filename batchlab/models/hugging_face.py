@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import image, outputs
+from batchlab.models.checked_arguments import image, outputs
 
 
 def build(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import check_count, check_dropout, outputs
+from batchlab.models.checked_arguments import check_count, check_dropout, outputs
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "tanh": nn.Tanh}
 

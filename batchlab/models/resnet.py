@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import check_count, image, outputs
+from batchlab.models.checked_arguments import check_count, image, outputs
 from batchlab.models.norms import check_norm, norm_layer
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import image, outputs
+from batchlab.models.checked_arguments import image, outputs
 from batchlab.models.norms import check_norm, replace_batch_norm
 
 RGB = 3

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import check_count, check_dropout
+from batchlab.models.checked_arguments import check_count, check_dropout
 
 
 class Block(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from batchlab import BadRequest
-from batchlab.models.asked import check_count, image, outputs
+from batchlab.models.checked_arguments import check_count, image, outputs
 from batchlab.models.transformer import blocks, start_small
 
 

@@ -11,7 +11,7 @@ from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import UnreadConsole
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
-from batchlab.worker.verify.telling import lines
+from batchlab.worker.verify.wording import lines
 
 
 def verify(point: Point) -> int:

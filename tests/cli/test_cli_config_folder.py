@@ -16,7 +16,7 @@ from batchlab.config import RunConfig, to_dict
 from batchlab.config.hidden_keys import hidden_keys
 from batchlab.config_folder import config_folder
 from batchlab.hydra_app import compose, grid_composer, plugins
-from batchlab.hydra_app.permitted import stays_inside
+from batchlab.hydra_app.allowed_hydra_options import stays_inside
 from batchlab.recording.masking import concealed, masked, masked_overrides
 from batchlab.sweep.identity import run_id
 
@@ -27,7 +27,7 @@ opened = []
 sys.addaudithook(lambda event, arguments: opened.append(str(arguments[0])) if event == "open" else None)
 from batchlab.cli.main import main
 from batchlab.hydra_app import plugins
-plugins.conduct = lambda points, sweep, **_: 0
+plugins.run_sweep = lambda points, sweep, **_: 0
 if sys.argv[1] == "unconfined":
     plugins.confine_sources = lambda: None
 for line in sys.stdin.read().splitlines():
@@ -143,7 +143,7 @@ def test_a_file_sets_nothing_that_an_override_may_not(
 ) -> None:
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "hostile.yaml").write_text(text)
-    monkeypatch.setattr(plugins, "conduct", lambda *_, **__: pytest.fail("was run"))
+    monkeypatch.setattr(plugins, "run_sweep", lambda *_, **__: pytest.fail("was run"))
 
     assert main(["sweep", "--config-dir", str(tmp_path), "experiment=hostile", "device=cpu"]) == 2
 
@@ -156,7 +156,7 @@ def test_a_file_may_choose_and_set_a_launcher(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "experiment").mkdir()
     text = "# @package _global_\ndefaults:\n  - override /hydra/launcher: basic\nhydra: {launcher: {}}\nbatch_size: 8\n"
     (tmp_path / "experiment" / "mine.yaml").write_text(text)
-    monkeypatch.setattr(plugins, "conduct", lambda points, sweep, **_: points[0].config.batch_size)
+    monkeypatch.setattr(plugins, "run_sweep", lambda points, sweep, **_: points[0].config.batch_size)
 
     assert main(["sweep", "--config-dir", str(tmp_path), "experiment=mine", "device=cpu"]) == 8
 
@@ -186,7 +186,7 @@ def secretive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     monkeypatch.setenv("LAB_SECRET", SECRET)
     monkeypatch.setenv("LAB_NUMBER", "31415926")
     found: list[RunConfig] = []
-    monkeypatch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
+    monkeypatch.setattr(plugins, "run_sweep", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
     line = (
         "data=secretive seed=7 '+model.key_of_none=${oc.env:LAB_SECRET}' device=cpu 'runs_dir=${oc.env:LAB_SECRET}/r'"
     )
@@ -246,7 +246,7 @@ def test_an_error_that_tells_the_value_does_not(secretive: RunConfig) -> None:
 
 def test_a_config_without_the_environment_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[RunConfig] = []
-    monkeypatch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
+    monkeypatch.setattr(plugins, "run_sweep", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
 
     assert main(["sweep", "device=cpu", "reference_batch_size=${batch_size}", "batch_size=8,16"]) == 0
 
@@ -261,7 +261,7 @@ def composed(folder: Path, *words: str) -> RunConfig:
     """What the command line composes with `--config-dir`."""
     found: list[RunConfig] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plugins, "conduct", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
+        patch.setattr(plugins, "run_sweep", lambda points, *_, **__: found.extend(p.config for p in points) or 0)
         assert main(["sweep", "device=cpu", "--config-dir", str(folder), *words]) == 0
     (config,) = found
     return config
@@ -300,7 +300,7 @@ def test_the_defaults_are_not_replaced_as_a_whole(
     shadowing: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (shadowing / "config.yaml").write_text("batch_size: 8\n")
-    monkeypatch.setattr(plugins, "conduct", lambda *_, **__: pytest.fail("was run"))
+    monkeypatch.setattr(plugins, "run_sweep", lambda *_, **__: pytest.fail("was run"))
 
     assert main(["sweep", "device=cpu", "--config-dir", str(shadowing)]) == 2
 

@@ -22,11 +22,11 @@ def conducted(monkeypatch: pytest.MonkeyPatch) -> Conducted:
     """The grids that would have been run; each ends as if Ctrl-C had come."""
     grids: Conducted = []
 
-    def conduct(points: Sequence[Point], sweep: SweepConfig, **_: object) -> int:
+    def run_sweep(points: Sequence[Point], sweep: SweepConfig, **_: object) -> int:
         grids.append(([point.config for point in points], sweep))
         return 130
 
-    monkeypatch.setattr(plugins, "conduct", conduct)
+    monkeypatch.setattr(plugins, "run_sweep", run_sweep)
     return grids
 
 

@@ -22,7 +22,7 @@ from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import composing
 from batchlab.hydra_app.composing import Composer, pinned
 from batchlab.hydra_app.explaining import translated
-from batchlab.hydra_app.laying import parsed_number, plain_config
+from batchlab.hydra_app.plain_overrides import parsed_number, plain_config
 from batchlab.hydra_app.plugins import register_plugins
 
 OF_THE_USER = {

@@ -17,8 +17,8 @@ from batchlab.training.devices.precision import Precision
 from batchlab.worker.verify.causes import find_causes
 from batchlab.worker.verify.examination import examine
 from batchlab.worker.verify.findings import Cause, Difference, Findings, Kind
-from batchlab.worker.verify.telling import lines
 from batchlab.worker.verify.trial import Trial
+from batchlab.worker.verify.wording import lines
 
 CPU = CpuDevice()
 ROUNDING = 1e-12

@@ -20,7 +20,7 @@ from batchlab.host.exit_status import signal_name
 ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
 AFTER_A_KILL = 5.0  # seconds
 Arguments = TypeVarTuple("Arguments")
-PRELOAD = ["batchlab.sweep.processes.deaf", "batchlab.sweep.processes.preload"]
+PRELOAD = ["batchlab.sweep.processes.ignored_signals", "batchlab.sweep.processes.preload"]
 
 
 class WarmServer:

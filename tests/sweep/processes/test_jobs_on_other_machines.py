@@ -75,7 +75,7 @@ def test_the_run_of_a_job_has_the_id_that_it_was_given_here(monkeypatch: pytest.
     """On the machine that has the GPU, `cuda` is what it is here."""
     points: list[str] = []
     monkeypatch.setattr(
-        "batchlab.hydra_app.plugins.conduct", lambda given, *_, **__: points.extend(point.run_id for point in given)
+        "batchlab.hydra_app.plugins.run_sweep", lambda given, *_, **__: points.extend(point.run_id for point in given)
     )
     typed(SlurmLauncher(), "device=cuda", "batch_size=64", monkeypatch=monkeypatch)
     monkeypatch.setattr("batchlab.hydra_app.front.pinned", lambda config: config)
@@ -92,7 +92,7 @@ def test_auto_is_refused_for_jobs_on_other_machines(monkeypatch: pytest.MonkeyPa
 def test_jobs_on_this_machine_have_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[str] = []
     monkeypatch.setattr(
-        "batchlab.hydra_app.plugins.conduct",
+        "batchlab.hydra_app.plugins.run_sweep",
         lambda given, *_, **__: found.extend(point.config.device for point in given),
     )
     typed(LocalLauncher(), "device=auto", monkeypatch=monkeypatch)

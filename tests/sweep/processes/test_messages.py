@@ -93,7 +93,7 @@ def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connecti
     assert not heard.finished
 
 
-@pytest.mark.parametrize("message", SENT[:6], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", SENT[1:7], ids=lambda message: type(message).__name__)
 def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_this_ones(
     message: Any, attempt: tuple[Attempt, Connection]
 ) -> None:

@@ -25,7 +25,7 @@ from batchlab.recording.files import now_utc
 from batchlab.recording.new_record import new_record
 from batchlab.recording.run_folder import hold, read_record
 from batchlab.records import Facts, RunRecord, RunStatus
-from batchlab.sweep import conduct as conducting
+from batchlab.sweep import run_sweep as sweeping
 from batchlab.sweep.checks import DeviceUnusable
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.processes import server as serving
@@ -278,9 +278,9 @@ def tried(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[str]]]:
     def ran(points: Sequence[Point], *_: object) -> SweepOutcome:
         return SweepOutcome((), 0, 130)
 
-    monkeypatch.setattr(conducting, "WarmServer", Cold)
-    monkeypatch.setattr(conducting, "check_grid", check)
-    monkeypatch.setattr(conducting, "run_grid", ran)
+    monkeypatch.setattr(sweeping, "WarmServer", Cold)
+    monkeypatch.setattr(sweeping, "check_grid", check)
+    monkeypatch.setattr(sweeping, "run_grid", ran)
     return grids
 
 
@@ -290,7 +290,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     (chosen,) = points(1, study="here")
     config = configured(device="cuda", study="here")
 
-    _, final = conducting.conducted([Point(config, auto=True)], conducted())
+    _, final = sweeping.conducted([Point(config, auto=True)], conducted())
 
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
@@ -302,7 +302,7 @@ def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[lis
     config = configured(device="cuda")
 
     with pytest.raises(BadRequest, match="device=cuda cannot be used: its memory is full; wait, or use device=cpu"):
-        conducting.conduct([Point(config), Point(configured(device="cuda", seed=1), auto=True)], conducted())
+        sweeping.run_sweep([Point(config), Point(configured(device="cuda", seed=1), auto=True)], conducted())
     assert tried == [["cuda", "cuda"]]
 
 
@@ -312,21 +312,21 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
     """The first may be full of somebody else's tensors, and the others free."""
     given: list[tuple[str, ...]] = []
     monkeypatch.setattr(serving.WarmServer, "warm_up", lambda self: None)
-    monkeypatch.setattr(conducting, "WarmServer", serving.WarmServer)
+    monkeypatch.setattr(sweeping, "WarmServer", serving.WarmServer)
 
     def check(left: Sequence[Point], server: serving.WarmServer) -> list[Facts]:
         given.append(server.devices)
         return []
 
-    monkeypatch.setattr(conducting, "gpus_of", lambda points, jobs: GPUS)
-    monkeypatch.setattr(conducting, "check_grid", check)
-    monkeypatch.setattr(conducting, "check_unchanged", lambda left, found, sweep: None)
+    monkeypatch.setattr(sweeping, "gpus_of", lambda points, jobs: GPUS)
+    monkeypatch.setattr(sweeping, "check_grid", check)
+    monkeypatch.setattr(sweeping, "check_unchanged", lambda left, found, sweep: None)
     for in_use in (GPUS[:1], GPUS):
         foreign = {gpu.uuid: frozenset({2**22 + 1}) for gpu in in_use}
         monkeypatch.setattr(
-            conducting, "without_other_programs", lambda gpus, there=foreign: [g for g in gpus if g.uuid not in there]
+            sweeping, "without_other_programs", lambda gpus, there=foreign: [g for g in gpus if g.uuid not in there]
         )
-        conducting.conduct(points(2), conducted(jobs=4))
+        sweeping.run_sweep(points(2), conducted(jobs=4))
 
     assert given == [("GPU-b",), ("GPU-a",)]
 

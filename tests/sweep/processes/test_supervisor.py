@@ -214,9 +214,9 @@ def test_points_at_once_are_marked_where_leases_cannot_tell(tmp_path):
 def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     with pytest.raises(BadRequest, match=r"jobs=3 points at once with threads=1 need 3 cores.*has 2: use jobs=2"):
-        lab.conduct(lab.point("jobs=3"))
+        lab.run_sweep(lab.point("jobs=3"))
     with pytest.raises(BadRequest, match="need 4 cores"):
-        lab.conduct(lab.point("jobs=2", "threads=2"))
+        lab.run_sweep(lab.point("jobs=2", "threads=2"))
 
 
 def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
@@ -234,7 +234,7 @@ def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_path):
     lab.run(lab.point(*BASE))
     before = sorted(path for path in tmp_path.rglob("*"))
-    assert lab.conduct(lab.point(*BASE, "dry_run=true"), lab.point(*BASE, "seed=1", "dry_run=true")) == 0
+    assert lab.run_sweep(lab.point(*BASE, "dry_run=true"), lab.point(*BASE, "seed=1", "dry_run=true")) == 0
     assert capsys.readouterr().out.splitlines() == [
         "skip   batch_size=64  (completed)",
         "run    seed=1  (new)",
@@ -245,16 +245,16 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_pat
 
 def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(lab, tmp_path):
     asked = (*BASE, "model._target_=nets.Net")
-    assert lab.conduct(lab.point(*asked)) == 0
+    assert lab.run_sweep(lab.point(*asked)) == 0
     (tmp_path / "nets.py").write_text(NETS + "\n# changed\n")
     with pytest.raises(BadRequest, match=r"nets\.py changed since") as refusal:
-        lab.conduct(lab.point(*asked), lab.point(*asked, "seed=1"))
+        lab.run_sweep(lab.point(*asked), lab.point(*asked, "seed=1"))
     assert "accept_changed=true" in str(refusal.value)
-    assert lab.conduct(lab.point(*asked)) == 0  # nothing is to be run: the answer stands
+    assert lab.run_sweep(lab.point(*asked)) == 0  # nothing is to be run: the answer stands
     assert (
-        lab.conduct(lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")) == 0
+        lab.run_sweep(lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")) == 0
     )
-    assert lab.conduct(lab.point(*asked, "seed=2")) == 0  # accepted once is accepted
+    assert lab.run_sweep(lab.point(*asked, "seed=2")) == 0  # accepted once is accepted
     record = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())
     assert record["changes_accepted"] is True
     assert {*SWEEP}.isdisjoint(record["config"])
@@ -336,5 +336,5 @@ def test_results_that_cannot_be_written_are_no_success(lab, capsys):
     point = lab.point(*BASE)
     (point.study_folder / "results.csv").mkdir(parents=True)
     with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and kept"):
-        lab.conduct(point)
+        lab.run_sweep(point)
     assert "completed" in capsys.readouterr().out  # the table is shown all the same

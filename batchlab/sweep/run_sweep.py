@@ -34,7 +34,7 @@ from batchlab.tensorboard.study_view import rebuild
 MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
 
 
-def conduct(
+def run_sweep(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> int:
     """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
@@ -43,17 +43,17 @@ def conduct(
     this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
     it only says what it would do.
     """
-    return conducted(points, sweep, elsewhere=elsewhere, remote=remote)[0]
+    return ran_sweep(points, sweep, elsewhere=elsewhere, remote=remote)[0]
 
 
-def conducted(
+def ran_sweep(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> tuple[int, Sequence[Point]]:
-    """As `conduct`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
-    return or_on_cpu(points, lambda chosen: _conduct(chosen, sweep, elsewhere, remote=remote))
+    """As `run_sweep`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
+    return or_on_cpu(points, lambda chosen: _run(chosen, sweep, elsewhere, remote=remote))
 
 
-def _conduct(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | None, *, remote: bool) -> int:
+def _run(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | None, *, remote: bool) -> int:
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
     gpus = gpus_of(distinct, sweep.jobs) if elsewhere is None else ()
