@@ -95,7 +95,7 @@ def test_a_point_that_fails_is_a_record_and_no_exception(here: Path) -> None:
 
 
 def test_an_interrupted_study_is_a_keyboard_interrupt(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("batchlab.hydra_app.calling.conducted", lambda points, sweep: (130, points))
+    monkeypatch.setattr("batchlab.hydra_app.calling.run_sweep_and_points", lambda points, sweep: (130, points))
 
     with pytest.raises(KeyboardInterrupt):
         batchlab.run_study(SHORT)
@@ -185,7 +185,7 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(of_main, "__module__", "__main__")
-    monkeypatch.setattr("batchlab.hydra_app.calling.conducted", lambda points: pytest.fail("was run"))
+    monkeypatch.setattr("batchlab.hydra_app.calling.run_sweep_and_points", lambda points: pytest.fail("was run"))
 
     with pytest.raises(BadRequest, match=said) as raised:
         call(own_net)

@@ -19,7 +19,7 @@ from batchlab.recording.run_folder import read_record
 from batchlab.records import RunRecord
 from batchlab.sweep.points import Point, without_duplicates
 from batchlab.sweep.processes.server import keep_warm
-from batchlab.sweep.run_sweep import ran_sweep
+from batchlab.sweep.run_sweep import run_sweep_and_points
 from batchlab.sweep.standing import Action, standing
 
 Asked = str | Mapping[str, object] | Sequence[str]
@@ -77,7 +77,7 @@ def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], Sw
 def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
     if any(standing(p, sweep).action is not Action.SKIP for p in points):
         keep_warm()
-    code, points = ran_sweep(points, sweep)
+    code, points = run_sweep_and_points(points, sweep)
     if code == 130:
         raise KeyboardInterrupt
     if code > 128:  # another signal, whose sender wants this program's end

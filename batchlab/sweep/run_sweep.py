@@ -43,17 +43,17 @@ def run_sweep(
     this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
     it only says what it would do.
     """
-    return ran_sweep(points, sweep, elsewhere=elsewhere, remote=remote)[0]
+    return run_sweep_and_points(points, sweep, elsewhere=elsewhere, remote=remote)[0]
 
 
-def ran_sweep(
+def run_sweep_and_points(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> tuple[int, Sequence[Point]]:
     """As `run_sweep`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
-    return or_on_cpu(points, lambda chosen: _run(chosen, sweep, elsewhere, remote=remote))
+    return or_on_cpu(points, lambda chosen: _run_all(chosen, sweep, elsewhere, remote=remote))
 
 
-def _run(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | None, *, remote: bool) -> int:
+def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | None, *, remote: bool) -> int:
     distinct = without_duplicates(points)
     removed = len(points) - len(distinct)
     gpus = gpus_of(distinct, sweep.jobs) if elsewhere is None else ()

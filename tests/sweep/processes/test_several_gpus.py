@@ -290,7 +290,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     (chosen,) = points(1, study="here")
     config = configured(device="cuda", study="here")
 
-    _, final = sweeping.conducted([Point(config, auto=True)], conducted())
+    _, final = sweeping.run_sweep_and_points([Point(config, auto=True)], conducted())
 
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
