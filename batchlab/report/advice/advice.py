@@ -12,8 +12,8 @@ from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.advice.picks import Pick
 from batchlab.report.fits.fits import GroupFits
 from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.find_results import Search
 from batchlab.report.tables.groups import column, over_seeds
-from batchlab.report.tables.searches import Search
 from batchlab.science.scaling.critical_batch import ESTIMATE, LOWER, UPPER
 from batchlab.science.scaling.knee import Knee
 from batchlab.science.statistics.uncertainty import Interval
