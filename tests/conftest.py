@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import atexit
 import gc
 import os
 import random
@@ -47,6 +48,7 @@ def pytest_collection() -> Iterator[None]:
         return (yield)
     finally:
         gc.freeze()
+        atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
         gc.enable()
 
 

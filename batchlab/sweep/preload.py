@@ -9,6 +9,7 @@ A quarter of that was the search for rubbish among the million objects that impo
 they are no matter of a child's collector either, which would copy each page that it looks at.
 """
 
+import atexit
 import gc
 
 gc.disable()
@@ -23,4 +24,5 @@ try:
     import batchlab.run
 finally:  # also where an import fails, which the point's own tells better
     gc.freeze()
+    atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
     gc.enable()
