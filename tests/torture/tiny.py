@@ -117,7 +117,7 @@ def warmed_up() -> None:
     """
     import torch._dynamo  # noqa: F401
 
-    import batchlab.instruments.throughput  # noqa: F401 - SciPy
+    import batchlab.instruments.throughput
     import batchlab.recording.study_view  # noqa: F401
 
     gc.freeze()
