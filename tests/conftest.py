@@ -1,5 +1,7 @@
 """What every test may ask for."""
 
+import atexit
+import gc
 import os
 import random
 import sys
@@ -36,6 +38,18 @@ LONGEST_FILES = (
     "test_report_files.py",
     "test_memory_of_a_simulated_gpu.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Imports keep what they make: the search for rubbish in it waits, and is afterwards for what the tests make."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -201,15 +201,18 @@ def test_a_real_refusal_of_the_allocator_is_out_of_memory():
 
 def test_a_child_begins_with_everything_slow_imported_and_no_device_touched(lab, tmp_path):
     (tmp_path / "nosy.py").write_text(
-        "import sys, torch\n"
+        "import gc, sys, torch\n"
         "class Net(torch.nn.Linear):\n"
         "    def __init__(self):\n"
         "        super().__init__(64, 10)\n"
         "        slow = ['torch._dynamo', 'sklearn.datasets', 'torch.fx.experimental.symbolic_shapes']\n"
         "        print('MISSING', [name for name in slow if name not in sys.modules], torch.cuda.is_initialized())\n"
+        "        print('COLLECTS', gc.isenabled(), 'FROZEN', gc.get_freeze_count() > len(gc.get_objects()))\n"
         "    def forward(self, x):\n"
         "        return super().forward(x.flatten(1))\n"
     )
     point = lab.point(*BASE, "model._target_=nosy.Net")
     lab.run(point)
-    assert "MISSING [] False" in (run_folder(point.config) / "worker.log").read_text()
+    said = (run_folder(point.config) / "worker.log").read_text()
+    assert "MISSING [] False" in said
+    assert "COLLECTS True FROZEN True" in said

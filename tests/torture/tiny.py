@@ -1,6 +1,8 @@
 """A point that trains in a few milliseconds and has everything that a checkpoint must hold."""
 
+import atexit
 import functools
+import gc
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,7 +111,14 @@ def stop_at(step: int) -> Callable[[], bool]:
 
 @functools.cache
 def warmed_up() -> None:
-    """What the first optimizer and the first use of everything import, once and before any fork."""
+    """What the first optimizer and the first use of everything import, once and before any fork.
+
+    Frozen, for a child whose collector looks at it copies its pages, and there are thousands of children.
+    """
     import torch._dynamo  # noqa: F401
 
+    import batchlab.instruments.throughput
     import batchlab.tensorboard.study_view  # noqa: F401
+
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
