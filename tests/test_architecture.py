@@ -536,6 +536,10 @@ def test_a_rule_goes_red(rule: Rule, files: dict[str, str], word: str, tmp_path:
     assert any(word in sentence for sentence in said), said
 
 
+def test_every_floor_is_that_of_a_room(repository: Path) -> None:
+    assert {*FLOORS} == {room(module) for module in modules(repository)} - {""}
+
+
 def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:
     assert {*LISTED} == {(module, names) for module, _, names in _lists_of_options(repository)}
 
