@@ -78,7 +78,7 @@ class ToyWeights(Instrument):
 import math
 
 import torch
-from test_no_trace import Noisy, trained
+from instrument_catalogue import Noisy, trained
 
 from batchlab.instruments.gradient.toy_weights import ToyWeights
 
