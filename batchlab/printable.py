@@ -1,6 +1,6 @@
 """How names and numbers are printed: one line each, without control characters, in columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 NOTHING = "-"  # in a cell: there is none
 
@@ -46,6 +46,14 @@ def number(value: object, spec: str = ".4g") -> str:
 def counted(number: int, noun: str) -> str:
     """`1 point`, `2 points`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def listed(names: Iterable[object], most: int | None = None, *, separator: str = ", ", last: str = " and ") -> str:
+    """`a, b and c`; `a and 2 more` where there are more than the `most` that are named."""
+    given = list(map(str, names))
+    if most is not None and len(given) > most:
+        given[most:], last = [f"{len(given) - most:,} more"], " and "
+    return last.join([separator.join(given[:-1]), *given[-1:]] if len(given) > 1 else given)
 
 
 def as_sentence(reason: str) -> str:

@@ -1,13 +1,13 @@
 """The options as a page of Markdown, `docs/configuration.md`: made from their table and `configs/`, never by hand."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import yaml
 
 from batchlab.cli.option_help import blocks, default_options, groups, knobs, read_defaults, written
 from batchlab.config.options import OPTIONS, RUN, STUDY, SWEEP
+from batchlab.config.values import leaves
 from batchlab.config_folder import config_folder
 
 COMMAND = "batchlab config --markdown"
@@ -67,17 +67,9 @@ def _keys(group: str, option: str) -> list[tuple[str, str, str]]:
     comments = dict(_comments(text))
     return [
         (f"`{group}.{key}`", f"`{written(value)}`", comments.get(key, ""))
-        for key, value in _flat(yaml.safe_load(text) or {})
+        for key, value in leaves(yaml.safe_load(text) or {})
         if key.split(".")[-1] not in ("_target_", "defaults")
     ]
-
-
-def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _comments(text: str) -> Iterator[tuple[str, str]]:

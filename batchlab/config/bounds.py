@@ -26,7 +26,7 @@ def check_value(option: Option, value: Any) -> Any:
     if name == "published":
         return published(value)
     if kind.startswith("tuple"):
-        return _listed(option, value)
+        return _texts(option, value)
     if not _fits(option, value):
         raise _refused(option, value)
     return float(value) if kind.startswith("float") else value
@@ -44,7 +44,7 @@ def allowed(option: Option) -> str:
     return text + (", or null" if "None" in option.type else "")
 
 
-def _listed(option: Option, value: Any) -> tuple[str, ...]:
+def _texts(option: Option, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise BadRequest(
             f"{option.name}={shown(value)} is not a list of {option.items}; write {option.name}=[{option.such_as}]"

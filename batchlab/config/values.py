@@ -8,6 +8,15 @@ from typing import Any
 Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and the keys that it is given
 
 
+def leaves(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by dotted name; an empty mapping has no name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def is_finite(value: Any) -> bool:
     """Whether `value` is a number that a float can hold: no truth value, nan or infinity, and not 10**400."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

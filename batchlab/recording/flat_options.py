@@ -6,6 +6,7 @@ from batchlab.config import target_name
 from batchlab.config.alike import device_kind
 from batchlab.config.option_row import IDENTITY
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
+from batchlab.config.values import leaves
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
 
@@ -31,13 +32,6 @@ def knobs(record: RunRecord) -> dict[str, object]:
     return {**shown, **{name: value for name, value in flat(config).items() if name not in shown}}
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+def flat(values: Mapping[str, object]) -> dict[str, object]:
     """Nested mappings as dotted names, lists as JSON text; an empty mapping has no name."""
-    row: dict[str, object] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            row |= flat(value, f"{name}.")
-        else:
-            row[name] = to_json(value) if isinstance(value, list | tuple) else value
-    return row
+    return {name: to_json(value) if isinstance(value, list | tuple) else value for name, value in leaves(values)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchlab.config.alike import which_data
 from batchlab.errors import BadRequest
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.files import plain
 from batchlab.recording.masking import MASK, masked
@@ -66,7 +66,7 @@ def stale(records: Sequence[RunRecord], here: Path) -> list[str]:
         return []
     answers = "these answers were" if concerned == len(records) else f"{concerned} of these {len(records)} answers were"
     have = "has" if len(changed) == 1 else "have"
-    return [f"{_listed(changed)} {have} changed since {answers} measured; --force runs them again"]
+    return [f"{_few(changed)} {have} changed since {answers} measured; --force runs them again"]
 
 
 def _of_code(existing: Sequence[RunRecord], code: Mapping[str, str]) -> list[str]:
@@ -77,7 +77,7 @@ def _of_code(existing: Sequence[RunRecord], code: Mapping[str, str]) -> list[str
     files: dict[tuple[str, ...], list[str]] = {}  # those that changed under the same points make one sentence
     for file in sorted(points):
         files.setdefault(tuple(record.run_id for record in points[file]), []).append(file)
-    return [f"{_listed(names)} changed {_since(points[names[0]])}" for names in files.values()]
+    return [f"{_few(names)} changed {_since(points[names[0]])}" for names in files.values()]
 
 
 def _changed_files(record: RunRecord, code: Mapping[str, str]) -> list[str]:
@@ -137,12 +137,8 @@ def _torch(record: RunRecord) -> Any:
 def _since(records: Sequence[RunRecord]) -> str:
     """`since 3 points of this study were run (bs8-..., bs32-... and 1 more)`."""
     points = "1 point of this study was" if len(records) == 1 else f"{len(records):,} points of this study were"
-    return f"since {points} run ({_listed(record.run_id for record in records)})"
+    return f"since {points} run ({_few(record.run_id for record in records)})"
 
 
-def _listed(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and 3 more`."""
-    shown = [printable(name) for name in names]
-    named, more = shown[:MOST_NAMED], len(shown) - MOST_NAMED
-    parts = [*named, f"{more:,} more"] if more > 0 else named
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+def _few(names: Iterable[str]) -> str:
+    return listed(map(printable, names), MOST_NAMED)

@@ -1,7 +1,7 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +21,7 @@ from batchlab.science.statistics.uncertainty import Interval, mean_interval
 LARGEST = 1e150  # whose square is a number: a loss beyond it is none that was meant
 POINT = (*of_role(Role.AXIS), *of_role(Role.REPEATED))
 FREE = (*POINT, *of_role(Role.TUNED))
+Mean = Callable[[Sequence[float]], Interval]
 FEW = 3  # knobs that all stand in a group's name
 METRIC = "target.metric"  # in a group's name where the target's value does not tell
 ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # where they vary
@@ -176,11 +177,15 @@ def flag(runs: pd.DataFrame, name: str) -> "pd.Series[bool]":
     return runs[name].isin([True]) if name in runs else pd.Series(False, index=runs.index)
 
 
-def over_seeds(values: Iterable[float]) -> Interval | None:
+def _mean(values: Sequence[float]) -> Interval:
+    # A generator of its own, always at the same place: a report says the same of the same runs.
+    return mean_interval(values, np.random.default_rng(0))
+
+
+def over_seeds(values: Iterable[float], mean: Mean = _mean) -> Interval | None:
     """The mean of one value per seed, with its interval; None where there is none that is finite."""
     finite = [float(value) for value in values if abs(value) < LARGEST]
-    # A generator of its own, always at the same place: a report says the same of the same runs.
-    return mean_interval(finite, np.random.default_rng(0)) if finite else None
+    return mean(finite) if finite else None
 
 
 def column(runs: pd.DataFrame, name: str) -> "pd.Series[float]":

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from batchlab.printable import NOTHING, counted, number, printable
 from batchlab.recording.masking import masked_overrides
@@ -64,9 +64,9 @@ def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
     if search.n_train is not None and search.n_train < largest * search.accumulate:
         yield f"The data has {search.n_train:,} training examples: larger batches were filled by repeating them."
     if found.unsteady:
-        yield f"At the limit it is not the same each time: {_listed(found.unsteady)} ran once and once did not."
+        yield f"At the limit it is not the same each time: {_sizes(found.unsteady)} ran once and once did not."
     if holes := out_of_order(search.probes if search.exact else search.as_runs):
-        yield f"Memory does not rise steadily: {_listed(holes)} did not fit, although larger sizes did."
+        yield f"Memory does not rise steadily: {_sizes(holes)} did not fit, although larger sizes did."
 
 
 def _of_the_limit(search: Search) -> str:
@@ -111,9 +111,7 @@ def _of_the_prediction(search: Search, found: Found) -> str:
     if predicted.low is not None and predicted.high is not None:
         high = "not resolved above" if math.isinf(predicted.high) else f"{predicted.high:,.0f}"
         doubt = f"95%: {predicted.low:,.0f} to {high}"
-    text = (
-        f"Predicted before it was tried, from probes of {_listed(found.predicted_from)}: {predicted.size:,} ({doubt})"
-    )
+    text = f"Predicted before it was tried, from probes of {_sizes(found.predicted_from)}: {predicted.size:,} ({doubt})"
     if error is None:
         return text + "."
     return f"{text}, {abs(error):.1%} too {'high' if error > 0 else 'low'}."
@@ -169,5 +167,5 @@ def _next(search: Search) -> str:
     return shlex.join(["batchlab", "sweep", *words])
 
 
-def _listed(sizes: tuple[int, ...]) -> str:
+def _sizes(sizes: Iterable[int]) -> str:
     return ", ".join(f"{size:,}" for size in sizes)

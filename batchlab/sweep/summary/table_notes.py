@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchlab.config.options import PEAK_LEARNING_RATE
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
@@ -73,7 +73,7 @@ def _left_over(records: Sequence[RunRecord]) -> list[str]:
                 at.append(record.batch_size)
     if not sizes:
         return []
-    parts = [f"{left:,} at batch size {_listed(map(str, at))}" for left, at in sizes.items()]
+    parts = [f"{left:,} at batch size {_few(at, ', ')}" for left, at in sizes.items()]
     return [f"Examples of the budget left over, as steps are whole: {'; '.join(parts)}."]
 
 
@@ -98,7 +98,7 @@ def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
 def _skipped(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
     found = [record for record in records if record.steps_skipped]
     parts = [f"{r.steps_skipped:,} of {r.steps:,} at {labels[r.run_id]}" for r in found]
-    return [f"Updates that the fp16 scaler skipped: {_listed(parts, '; ')}."] if found else []
+    return [f"Updates that the fp16 scaler skipped: {_few(parts)}."] if found else []
 
 
 def _shared(records: Sequence[RunRecord]) -> list[str]:
@@ -124,7 +124,7 @@ def _noted(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
     for record in (record for record in records if record.status is not RunStatus.OOM):
         for note in record.notes:
             noted.setdefault(printable(note), []).append(labels[record.run_id])
-    return [f"note: {_listed(of, '; ')}: {note}" for note, of in noted.items()]
+    return [f"note: {_few(of)}: {note}" for note, of in noted.items()]
 
 
 def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir: Path) -> list[str]:
@@ -135,7 +135,7 @@ def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir
             reasons.setdefault((record.status, printable(record.reason)), []).append(record)
     found = []
     for (status, reason), ended in reasons.items():
-        note = f"{status}: {_listed((labels[record.run_id] for record in ended), '; ')}"
+        note = f"{status}: {_few(labels[record.run_id] for record in ended)}"
         note += f": {reason}" if reason else ""
         if not status.is_answer:
             note += f" (log: {printable(_from_here(study_dir / ended[0].run_id / 'worker.log'))})"
@@ -143,10 +143,8 @@ def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir
     return found
 
 
-def _listed(parts: Iterable[str], separator: str = ", ") -> str:
-    named = list(parts)
-    more = len(named) - MOST_NAMED
-    return separator.join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _few(points: Iterable[object], separator: str = "; ") -> str:
+    return listed(points, MOST_NAMED, separator=separator, last=separator)
 
 
 def _from_here(path: Path) -> str:

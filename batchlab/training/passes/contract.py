@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 
 if TYPE_CHECKING:
     from batchlab.training.passes.contract_passes import Parts, TrainingPass, ValidationPass
@@ -73,12 +73,9 @@ def refuse(clauses: Iterable[Clause[T]], seen: T) -> None:
         raise BadRequest(breach.sentence)
 
 
-def listed(names: Iterable[str]) -> str:
+def few(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
-    every = [printable(name) for name in names]
-    more = len(every) - MOST_NAMED
-    shown = ", ".join(every[:MOST_NAMED])
-    return f"{shown} and {more} more" if more > 0 else shown
+    return listed(map(printable, names), MOST_NAMED, last=", ")
 
 
 # The loss: one value per term.
@@ -147,7 +144,7 @@ NOT_FINITE: "Clause[TrainingPass]" = Clause(
     Severity.WRONG,
     "{what} is nan or inf at {names}, at the initial weights",
     "look for a division by zero, a log or a square root of 0, and at the scale of the inputs",
-    lambda seen: {"what": "the gradient", "names": listed(names)} if (names := _not_finite(seen)) else None,
+    lambda seen: {"what": "the gradient", "names": few(names)} if (names := _not_finite(seen)) else None,
 )
 GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
     Clause(
@@ -178,7 +175,7 @@ GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
         "no gradient reaches {names}: {without} of {all} parameters are never trained",
         f"use them in forward, leave them out, or requires_grad_(False); else {CUT}",
         lambda seen: (
-            {"names": listed(names), "without": len(names), "all": len(seen.gradients)}
+            {"names": few(names), "without": len(names), "all": len(seen.gradients)}
             if (names := _without(seen))
             else None
         ),

@@ -8,7 +8,7 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.printable import printable
-from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, first_breach, listed, one_example
+from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two
 from batchlab.training.passes.observing import copies, first_difference
 from batchlab.training.user_errors import in_the_users_words
@@ -33,7 +33,7 @@ def randomness(passes: Passes) -> Iterator[Finding]:
         if between:
             yield wrong(
                 "state",
-                f"forward gives another result each time, in {mode} mode too: {listed(between)}",
+                f"forward gives another result each time, in {mode} mode too: {few(between)}",
                 "forward must be a function of its inputs, the weights and the buffers; keep what must last in a "
                 "buffer (register_buffer), which checkpoints hold, or leave it out",
             )
@@ -58,7 +58,7 @@ def randomness(passes: Passes) -> Iterator[Finding]:
     if between := changes(before, kept(passes.model)):
         yield better(
             "state",
-            f"forward changes what no checkpoint holds: {listed(between)}; a run that goes on starts with it anew",
+            f"forward changes what no checkpoint holds: {few(between)}; a run that goes on starts with it anew",
             "make it a buffer (register_buffer) if it matters to training",
         )
     yield ok("random", "equal passes are equal, and eval mode draws nothing")

@@ -12,7 +12,7 @@ from batchlab.training import assembly
 from batchlab.training.data.batches import Batches, gather, length, rebuilt, stream_seed, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
-from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, listed, refuse
+from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, few, refuse
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.worker.verify.causes import find_causes
 from batchlab.worker.verify.findings import Findings
@@ -87,7 +87,7 @@ def _not_a_number(judge: Trial) -> BadRequest:
     for accumulated, whole in judge.gradients():
         for gradient, what in ((whole, "the whole batch"), (accumulated, "its micro-batches, not that of the whole,")):
             if names := [name for name, tensor in gradient.items() if not bool(tensor.isfinite().all())]:
-                told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=listed(names))
+                told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=few(names))
                 return BadRequest(told.sentence)
     return BadRequest(
         f"in {judge.number_format} the gradient is so large that its squares are inf, at the initial weights: look at "

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from batchlab.config import RunConfig, target_name
-from batchlab.printable import aligned, number, printable
+from batchlab.printable import aligned, listed, number, printable
 from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED
 from batchlab.worker.verify.findings import Cause, Findings, Kind
 
@@ -140,9 +140,7 @@ def _where(cause: Cause) -> str:
     if not cause.paths:
         return f"the task's {cause.what}"
     paths = [printable(path) or "the model itself" for path in cause.paths]
-    named, more = paths[:MOST_NAMED], len(paths) - MOST_NAMED
-    parts = [*named, f"{more} more"] if more > 0 else named
-    return f"{printable(cause.what)} ({_listed(parts)})"
+    return f"{printable(cause.what)} ({listed(paths, MOST_NAMED)})"
 
 
 def _without(cause: Cause) -> str:
@@ -160,7 +158,3 @@ def _left(cause: Cause, without: str) -> str:
 def _micro_batches(sizes: Sequence[int]) -> str:
     last = f", the last of {sizes[-1]}" if sizes[-1] != sizes[0] else ""
     return f"{len(sizes)} micro-batches of {sizes[0]}{last}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

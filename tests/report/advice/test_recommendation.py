@@ -8,6 +8,7 @@ from invented.folders import MISSED, reached, write_run
 
 from batchlab.report.advice.recommendation import recommend
 from batchlab.report.claims.claim import Claim
+from batchlab.report.figures.shown import shown
 from batchlab.report.fits.fits import fits
 from batchlab.report.making import make
 from batchlab.report.tables.find_results import searches
@@ -115,6 +116,18 @@ def test_a_best_rate_at_the_edge_of_the_grid_is_said(tmp_path, best, at_edge):
     advice = recommended(tmp_path)
     assert advice.lr == best
     assert ("Its rate is the smallest or largest that was tried there" in advice.sure) is at_edge
+
+
+@pytest.mark.parametrize(
+    ("rates", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "tuned over 3 rates: the best of each")]
+)
+def test_a_rate_that_was_not_tuned_is_said_and_the_choice_of_one_that_was(tmp_path, rates, label):
+    for lr in rates:
+        with_target(tmp_path, seeds=range(3), slower=1 if lr == 0.05 else 2, lr=lr)
+    study = read_study(tmp_path)
+
+    assert ("The rate was not tuned at each size" in recommended(tmp_path).sure) is (label == "")
+    assert shown(study, fits(study).main, 1).label == (f"{label} batch size" if label else "")
 
 
 def test_the_command_is_what_was_typed_with_a_seed_that_the_study_has_not_seen(tmp_path):
