@@ -112,7 +112,7 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: Swee
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
             studies[study] = [
-                r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(study, r))
+                r for r in read_records(study) if r.attempts and (r.status.is_final or _goes_on(study, r))
             ]
         existing = [record for record in studies[study] if made_with(record.config) == kind]
         if not existing:

@@ -25,7 +25,7 @@ class Point:
     overrides: tuple[str, ...] = ()
     auto: bool = False  # whether its device came of device=auto: then the CPU will do where the GPU does not
     published: tuple[Published, ...] = ()  # figures of others that its study shows beside its runs
-    answered_at: str | None = None  # `ended_at` of the final result that is measured again; None: there is none
+    previous_ended_at: str | None = None  # `ended_at` of the final result that is measured again; None: there is none
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -44,7 +44,7 @@ class Point:
     def run_identity(self) -> RunIdentity:
         """What its run is called, for the process that trains it."""
         group = identity.group_id(self.config)
-        return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, self.answered_at)
+        return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, self.previous_ended_at)
 
     @property
     def assignment(self) -> Assignment:
@@ -124,4 +124,4 @@ def exit_code(records: Sequence[RunRecord], interrupted: int | None = None) -> i
     """0 every point has an answer, 3 some have none, 130 or 143 interrupted."""
     if interrupted is not None:
         return interrupted
-    return 0 if all(record.status.is_answer for record in records) else 3
+    return 0 if all(record.status.is_final for record in records) else 3

@@ -63,7 +63,7 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
     if sweep.dry_run:
         return _say_plan(list(plan_lines(standings)), removed)
     left = [found.point for found in standings if found.action is not Action.SKIP]
-    answered = sum(found.action is Action.SKIP and found.answered_at is not None for found in standings)
+    answered = sum(found.action is Action.SKIP and found.previous_ended_at is not None for found in standings)
     try:
         # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
@@ -207,11 +207,11 @@ def _give_up(interruption: Interruption) -> None:
 
 
 def _of_before(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return [record for record in records if record.status.is_answer]
+    return [record for record in records if record.status.is_final]
 
 
 def _kept(outcome: SweepOutcome, points: Sequence[Point]) -> str:
-    done = sum(record.status.is_answer for record in outcome.records)
+    done = sum(record.status.is_final for record in outcome.records)
     return f"{done} of {counted(len(points), 'point')} done and kept"
 
 

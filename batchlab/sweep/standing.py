@@ -33,9 +33,9 @@ class Standing:
     record: RunRecord | None = None
 
     @property
-    def answered_at(self) -> str | None:
+    def previous_ended_at(self) -> str | None:
         """When the answer was given that is to be measured again; None where none stands."""
-        return self.record.ended_at if self.record is not None and self.record.status.is_answer else None
+        return self.record.ended_at if self.record is not None and self.record.status.is_final else None
 
 
 def standing(point: Point, sweep: SweepConfig) -> Standing:
@@ -48,9 +48,9 @@ def standing(point: Point, sweep: SweepConfig) -> Standing:
         return Standing(point, Action.RUN, f"again (force), was {record.status}", record)
     if record.attempts == 0 and not sweep.skip_larger:
         return Standing(point, Action.RUN, "not tried before", record)
-    if record.status in sweep.retry and record.status.is_answer:
+    if record.status in sweep.retry and record.status.is_final:
         return Standing(point, Action.RUN, f"again (retry), was {record.status}", record)
-    stands = record.status.is_answer or record.status in STANDS_UNTIL_RETRIED
+    stands = record.status.is_final or record.status in STANDS_UNTIL_RETRIED
     if stands and record.status not in sweep.retry:
         return Standing(point, Action.SKIP, str(record.status), record)
     step = newest_step(point.folder)
@@ -71,7 +71,7 @@ def plan_lines(standings: Sequence[Standing]) -> Iterator[str]:
 
 def stands_failed(standings: Sequence[Standing]) -> str | None:
     """What to say of points that are left alone although they have no answer."""
-    left = [s for s in standings if s.action is Action.SKIP and s.record and not s.record.status.is_answer]
+    left = [s for s in standings if s.action is Action.SKIP and s.record and not s.record.status.is_final]
     if not left:
         return None
     statuses = ",".join(sorted({str(s.record.status) for s in left if s.record}))

@@ -11,7 +11,7 @@ from batchlab.config.option_row import ALL_OF_A_RUN, Role
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, OPTIONS, of_role
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
-from batchlab.recording.flat_options import flat, knobs
+from batchlab.recording.flat_options import flat, flat_options
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.declared import Quantities, declared_by
 from batchlab.tensorboard.event_file import tag_of
@@ -44,7 +44,7 @@ def curves(records: Iterable[RunRecord]) -> dict[str, Curves]:
 def _configuration(record: RunRecord) -> dict[str, object]:
     """What is held fixed along a curve, as it was asked for: of `micro_batch_size=8` the accumulation varies."""
     values = flat(requested(record.config, ALL_OF_A_RUN, without=ALONG))
-    named = knobs(record)
+    named = flat_options(record)
     short = {group: named[group] for group in GROUPS if group in named}
     return short | dict(sorted(values.items()))
 

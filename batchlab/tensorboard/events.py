@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from batchlab.recording import disk
-from batchlab.recording.flat_options import knobs
+from batchlab.recording.flat_options import flat_options
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.records.declared import Quantities
 from batchlab.records.quantity import Quantity
@@ -19,7 +19,7 @@ MOST_POINTS = 2000  # of a curve; the journal has them all
 
 
 class RunEvents:
-    """Writes a run's measurements and knobs to a new event file in its folder, in place of any that were there.
+    """Writes a run's measurements and options to a new event file in its folder, in place of any that were there.
 
     The axis is examples seen; TensorBoard's "relative" is training seconds. The ends of an interval are curves too,
     `<name>_low` and `<name>_high`. No method raises: when the disk takes
@@ -60,7 +60,7 @@ class RunEvents:
             folder,
             run_id=record.run_id,
             group=group,
-            hparams=knobs(record),
+            hparams=flat_options(record),
             started=time.time(),
             budget=budget,
             declared=record.quantities,

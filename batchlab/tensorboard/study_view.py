@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchlab.config.options import FIRST, GROUPS
 from batchlab.recording import disk
-from batchlab.recording.flat_options import knobs
+from batchlab.recording.flat_options import flat_options
 from batchlab.recording.journal import read_journal
 from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
@@ -38,7 +38,7 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
 
 def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
     now = time.time()
-    rows = [knobs(record) for record in records]
+    rows = [flat_options(record) for record in records]
     quantities = declared_by(records)
     headlines = [quantity.name for quantity in quantities if quantity.headline]
     names = _metric_names(records, study_dir, quantities, headlines)

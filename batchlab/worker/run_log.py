@@ -95,12 +95,12 @@ class RunLog:
         self._flush: Callable[[], object] = nothing  # puts on the disk what was measured
         before = read_record(folder)
         # Another sweep may have brought it there meanwhile.
-        self.is_final = before is not None and before.status.is_answer and before.ended_at != identity.answered_at
+        self.is_final = before is not None and before.status.is_final and before.ended_at != identity.previous_ended_at
         self.record = before if before is not None and self.is_final else self._begun(sweep, before)
 
     def _begun(self, sweep: SweepConfig | None, before: RunRecord | None) -> RunRecord:
         disk.sweep(self._folder)
-        if self._afresh or (before is not None and before.status.is_answer):
+        if self._afresh or (before is not None and before.status.is_final):
             remove_checkpoints(self._folder)
             before = None if before is None else replace(before, resumed_at=(), wall_seconds=0.0, shared_machine=False)
         config = self._config
@@ -287,5 +287,5 @@ class RunLog:
         together = self.record.shared_machine or shared()
         self._flush()  # before the record: a loss of power could leave half of it
         self._keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
-        if status.is_answer:
+        if status.is_final:
             remove_checkpoints(self._folder)

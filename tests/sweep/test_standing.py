@@ -45,13 +45,13 @@ def test_what_is_unfinished_goes_on(lab, status):
     )
     found = lab.standing(left(point, status, step=1200))
     assert (found.action, found.why) == (Action.RESUME, f"from step 1,200, was {status}")
-    assert found.answered_at is None
+    assert found.previous_ended_at is None
 
 
 def test_an_answer_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(lab):
     found = lab.standing(left(lab.point("retry=[oom]"), "oom"))
     assert found.action is Action.RUN
-    assert found.answered_at == found.record.ended_at
+    assert found.previous_ended_at == found.record.ended_at
 
 
 def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted_or_it_is_retried(lab):

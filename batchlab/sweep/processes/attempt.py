@@ -184,7 +184,7 @@ def keep(
     """
     with lock or hold(point.folder):
         left = read_record(point.folder)
-        if left is not None and left.status.is_answer and left.ended_at != point.answered_at:
+        if left is not None and left.status.is_final and left.ended_at != point.previous_ended_at:
             return left
         found = ended(left or point.new_record(RunStatus.RUNNING, ""))
         write_record(point.folder, found)

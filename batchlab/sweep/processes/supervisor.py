@@ -104,7 +104,7 @@ class _Sweep:
         while self.waiting and len(self.running) < self.sweep.jobs and not self.stopping:
             point = self.waiting.popleft()
             found = standing(point, self.sweep)
-            point = replace(point, answered_at=found.answered_at)
+            point = replace(point, previous_ended_at=found.previous_ended_at)
             if found.action is Action.SKIP and found.record is not None:
                 self.limits.learn(point, found.record)
                 if point.run_id in self._others:

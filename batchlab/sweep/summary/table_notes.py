@@ -137,7 +137,7 @@ def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir
     for (status, reason), ended in reasons.items():
         note = f"{status}: {_listed((labels[record.run_id] for record in ended), '; ')}"
         note += f": {reason}" if reason else ""
-        if not status.is_answer:
+        if not status.is_final:
             note += f" (log: {printable(_from_here(study_dir / ended[0].run_id / 'worker.log'))})"
         found.append(note)
     return found
