@@ -22,7 +22,7 @@ from batchlab.host.device_choice import device_of_remote_jobs, resolve_device
 from batchlab.hydra_app.allowed_hydra_options import PACKAGED, confine_sources
 from batchlab.hydra_app.composing import Composer
 from batchlab.sweep.checking import check
-from batchlab.sweep.find.finding import STANDING_IN, find
+from batchlab.sweep.find.finding import PLACEHOLDER_SIZE, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.verifying import verify
@@ -92,7 +92,7 @@ class FindSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """As of `GridSweeper`; a batch size that is given is refused before it comes here."""
-        points, _ = self.composer.grid([*arguments, *STANDING_IN])
+        points, _ = self.composer.grid([*arguments, *PLACEHOLDER_SIZE])
         if self._elsewhere() is not None:
             raise BadRequest("hydra/launcher=... is for runs, and find is about this machine: leave it out")
         code = find(points, memory_limit=self.memory_limit, at_most=self.at_most)

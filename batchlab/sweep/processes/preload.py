@@ -1,15 +1,15 @@
 # ruff: noqa: F401 - imported for the children that are forked from here
-"""What the warm server imports before it forks: everything slow, and nothing that touches a device.
+"""The imports of the warm server before it forks: everything slow, and nothing that uses a device.
 
-No tensor operation and no CUDA query may run here: a fork of a process that has asked whether there is CUDA
-may not be able to use CUDA. `torch._dynamo` is what the first optimizer of a process imports (6 s); scikit-learn's
-data sets cost 6 s more.
+No tensor operation and no CUDA query may run here: after a query whether CUDA is available, forked children may not
+be able to use CUDA. The first optimizer of a process imports `torch._dynamo` (6 s); scikit-learn's data sets take 6 s
+more.
 """
 
 import sklearn.datasets
 import torch
 import torch._dynamo
-import torch.fx.experimental.symbolic_shapes  # what a backward pass with a given gradient imports
+import torch.fx.experimental.symbolic_shapes  # imported by a backward pass with a given gradient
 import torch.utils.data
 
 import batchlab.worker.execute
