@@ -10,11 +10,11 @@ from batchlab.recording.journal import read_journal
 from batchlab.records import Measurement, RunRecord
 from batchlab.sweep.checks import check_grid
 from batchlab.sweep.identity import run_folder
+from batchlab.sweep.planning import PointPlan, plan_point
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.sweep.run_sweep import run_sweep
-from batchlab.sweep.standing import Standing, standing
 
 
 class Silent:
@@ -60,8 +60,8 @@ class Lab:
         """How `points` are asked to be run."""
         return one_sweep([self._request(point.overrides).sweep for point in points])
 
-    def standing(self, point: Point) -> Standing:
-        return standing(point, self.sweep(point))
+    def plan(self, point: Point) -> PointPlan:
+        return plan_point(point, self.sweep(point))
 
     def run_sweep(self, *points: Point) -> int:
         return run_sweep(points, self.sweep(*points))

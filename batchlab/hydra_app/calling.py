@@ -17,10 +17,10 @@ from batchlab.hydra_app.front import grid_composer
 from batchlab.printable import printable
 from batchlab.recording.run_folder import read_record
 from batchlab.records import RunRecord
+from batchlab.sweep.planning import Action, plan_point
 from batchlab.sweep.points import Point, without_duplicates
 from batchlab.sweep.processes.server import keep_warm
 from batchlab.sweep.run_sweep import run_sweep_and_points
-from batchlab.sweep.standing import Action, standing
 
 Asked = str | Mapping[str, object] | Sequence[str]
 
@@ -75,7 +75,7 @@ def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], Sw
 
 
 def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
-    if any(standing(p, sweep).action is not Action.SKIP for p in points):
+    if any(plan_point(p, sweep).action is not Action.SKIP for p in points):
         keep_warm()
     code, points = run_sweep_and_points(points, sweep)
     if code == 130:

@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 from batchlab.config.commands import COMMANDS
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
-from batchlab.host.device_choice import left_to_the_job, resolve_device
+from batchlab.host.device_choice import device_of_remote_jobs, resolve_device
 from batchlab.hydra_app.allowed_hydra_options import PACKAGED, confine_sources
 from batchlab.hydra_app.composing import Composer
 from batchlab.sweep.checking import check
-from batchlab.sweep.find.finding import STANDING_IN, find
+from batchlab.sweep.find.finding import PLACEHOLDER_SIZE, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.verifying import verify
@@ -47,7 +47,7 @@ class GridSweeper(Sweeper):
         )
         self.remote = COMMANDS[self.word].makes_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
         named = str(config.hydra.runtime.choices["hydra/launcher"])
-        device = functools.partial(left_to_the_job, launcher=named) if self.remote else resolve_device
+        device = functools.partial(device_of_remote_jobs, launcher=named) if self.remote else resolve_device
         self.composer = Composer(hydra_context, config, device)
 
     def sweep(self, arguments: list[str]) -> None:
@@ -92,7 +92,7 @@ class FindSweeper(GridSweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """As of `GridSweeper`; a batch size that is given is refused before it comes here."""
-        points, _ = self.composer.grid([*arguments, *STANDING_IN])
+        points, _ = self.composer.grid([*arguments, *PLACEHOLDER_SIZE])
         if self._elsewhere() is not None:
             raise BadRequest("hydra/launcher=... is for runs, and find is about this machine: leave it out")
         code = find(points, memory_limit=self.memory_limit, at_most=self.at_most)

@@ -14,7 +14,7 @@ from rich.console import Console
 from batchlab.cli import machine
 from batchlab.cli.commands.doctor import ask_gpus, ask_pytorch, judge_cuda, show
 from batchlab.cli.machine import Findings, check_requirements, read_disk, read_nvidia, requirements
-from batchlab.host.device_choice import Lack
+from batchlab.host.device_choice import NoCuda
 from batchlab.host.nvml import read_driver
 from batchlab.recording.environment import installed_version
 
@@ -152,7 +152,7 @@ def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expec
 
 def test_the_driver_says_what_is_wrong_with_a_gpu_that_pytorch_cannot_use() -> None:
     found = Findings()
-    lack = Lack("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
+    lack = NoCuda("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
 
     judge_cuda(found, 1, {"cuda_build": True, "cuda_available": False}, lack)
 

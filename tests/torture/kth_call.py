@@ -135,7 +135,7 @@ def recovers(place: Path, reference: Expected) -> str | None:
     """The same command again, without a fault."""
     folder = folder_of(tiny(place))
     before = read_record(folder)
-    kept = (folder / "record.json").read_bytes() if before is not None and before.status.is_answer else None
+    kept = (folder / "record.json").read_bytes() if before is not None and before.status.is_final else None
     ending = in_a_child(lambda: whole(place))
     if ending.code != 0 or ending.said["storage"] is not None or ending.said["status"] != "completed":
         return f"it cannot go on: {ending}"

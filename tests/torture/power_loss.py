@@ -65,7 +65,7 @@ def survives(at: int, variant: str, seed: int, run: Recorded, reference: Expecte
         image(disk.top, place, variant, random.Random(f"{seed} {at}"))
         if at >= run.done_at:
             record = read_record(folder_of(tiny(place)))
-            if record is None or not record.status.is_answer:
+            if record is None or not record.status.is_final:
                 return f"after change {at}, {variant}: it was done, and its answer is lost"
         wrong = recovers(place, reference)
         return f"after change {at} ({run.log[at - 1][:2] if at else 'none'}), {variant}: {wrong}" if wrong else None

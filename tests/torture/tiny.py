@@ -96,10 +96,10 @@ def train(
     name: str = RUN_ID,
     stopping: Callable[[], bool] = lambda: False,
     listener: Listener | None = None,
-    answered_at: str | None = None,
+    previous_ended_at: str | None = None,
 ) -> RunRecord:
     """The point, in this process."""
-    identity = RunIdentity(name, str(config.study), "group", answered_at=answered_at)
+    identity = RunIdentity(name, str(config.study), "group", previous_ended_at=previous_ended_at)
     return run(config, folder_of(config, name), identity, stopping=stopping, listener=listener)
 
 

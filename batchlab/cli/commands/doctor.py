@@ -12,7 +12,7 @@ from batchlab.cli.machine import Findings, read_machine, read_nvidia, read_softw
 from batchlab.cli.output import definitions, say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import RUNS_DIR
-from batchlab.host.device_choice import Lack, what_cuda_lacks
+from batchlab.host.device_choice import NoCuda, why_no_cuda
 from batchlab.host.nvml import read_driver
 from batchlab.host.torch_build import installed_build
 from batchlab.printable import printable
@@ -59,7 +59,7 @@ def examine(runs_dir: Path) -> Findings:
     answers = ask_pytorch(found, probe)
     driver = read_driver()
     gpus = read_nvidia(found, driver)
-    judge_cuda(found, gpus, answers, what_cuda_lacks("cuda", os.environ, installed_build(), driver))
+    judge_cuda(found, gpus, answers, why_no_cuda("cuda", os.environ, installed_build(), driver))
     ask_gpus(found, int(str(answers.get("cuda_devices", 0))), probe)
     return found
 
@@ -103,7 +103,7 @@ def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
     return answers
 
 
-def judge_cuda(found: Findings, gpus: int, answers: dict[str, object], lack: Lack | None = None) -> None:
+def judge_cuda(found: Findings, gpus: int, answers: dict[str, object], lack: NoCuda | None = None) -> None:
     """Whether PyTorch can use the GPUs that the driver shows; `lack` is what they lack, as far as it is known."""
     if not gpus or answers.get("cuda_available", True):
         return

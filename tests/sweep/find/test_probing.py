@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from batchlab.science.memory.largest_fit import Outcome
-from batchlab.sweep.find.finding import STANDING_IN
+from batchlab.sweep.find.finding import PLACEHOLDER_SIZE
 from batchlab.sweep.find.probing import Prober
 from batchlab.training.devices.out_of_memory import is_ambiguous, is_kernel_limit, is_out_of_memory
 from batchlab.worker.probing import HEADROOM
@@ -158,7 +158,7 @@ def probe(lab, tmp_path):
 
     def probe(size: int, *overrides: str, limit: float = 200.0, seconds: float = 0.0):
         prober = Prober(
-            lab.point(*STANDING_IN, *overrides).config,
+            lab.point(*PLACEHOLDER_SIZE, *overrides).config,
             lab.server,
             limit=int(limit * MIB),
             exact=True,

@@ -16,8 +16,8 @@ from sweep_runs import Lab, Silent
 from batchlab.recording.disk import make_folder
 from batchlab.recording.run_folder import holder, read_record, write_record
 from batchlab.records import RunStatus
-from batchlab.sweep.processes.elsewhere import gist, keep_private, last_word, not_forced_twice, run_elsewhere
-from batchlab.sweep.processes.interruption import SIGNALS, Interruption, listening, watching_signals
+from batchlab.sweep.processes.elsewhere import exit_code_of_job, gist, keep_private, not_forced_twice, run_elsewhere
+from batchlab.sweep.processes.interruption import SIGNALS, Interruption, other_handlers, watching_signals
 
 
 @pytest.fixture(autouse=True)
@@ -131,11 +131,11 @@ def test_outside_the_main_thread_nothing_is_watched() -> None:
 def test_who_listens_besides_python() -> None:
     def requeue(number: int, frame: object) -> None: ...
 
-    assert listening() == {}
+    assert other_handlers() == {}
 
     signal.signal(signal.SIGUSR2, requeue)
 
-    assert listening() == {signal.SIGUSR2: requeue}
+    assert other_handlers() == {signal.SIGUSR2: requeue}
 
 
 def test_a_watch_around_another_is_not_told_once_more() -> None:
@@ -151,13 +151,13 @@ def test_a_watch_around_another_is_not_told_once_more() -> None:
 
 
 def test_a_job_returns_no_result_where_its_launcher_leaves_the_end_to_slurm() -> None:
-    assert [last_word(code) for code in (0, 3, 130, 143)] == [0, 3, 130, 143]
+    assert [exit_code_of_job(code) for code in (0, 3, 130, 143)] == [0, 3, 130, 143]
 
     signal.signal(signal.SIGTERM, lambda number, frame: None)
 
-    assert [last_word(code) for code in (0, 3)] == [0, 3]
+    assert [exit_code_of_job(code) for code in (0, 3)] == [0, 3]
     with pytest.raises(SystemExit) as end:
-        last_word(143)
+        exit_code_of_job(143)
     assert end.value.code == 143
 
 

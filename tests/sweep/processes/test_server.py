@@ -48,7 +48,7 @@ def test_a_server_that_ends_is_one_sentence_that_says_how_it_ended(tmp_path: Pat
 def test_a_server_of_which_no_end_was_seen_is_said_to_have_none(monkeypatch) -> None:
     monkeypatch.setattr(serving, "_server_pid", lambda: None)
 
-    assert "started none (reset by peer), and did not end" in serving._why_it_starts_none(OSError("reset by peer"))
+    assert "did not start one (reset by peer)" in serving._why_no_child(OSError("reset by peer"))
 
 
 def test_children_see_the_devices_of_the_handle_that_starts_them(monkeypatch) -> None:

@@ -221,14 +221,14 @@ def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
     process: Any = attempt.process
 
     attempt.end_now()
-    attempt.watch_the_clock()
+    attempt.enforce_timeouts()
     assert not attempt.finished  # 20 s are not long for a process with much memory to give back
-    attempt.watch_the_clock()
+    attempt.enforce_timeouts()
     assert attempt.finished
     attempt.close()
     with hold(attempt.job.point.folder):  # as the process does to the end of its days
         (run,) = attempt.runs.values()
-        record = attempt.concluded(run)
+        record = attempt.final_record(run)
 
     assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
     assert read_record(attempt.job.point.folder) == record
