@@ -9,17 +9,17 @@ Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and 
 
 
 def is_finite(value: Any) -> bool:
-    """Whether `value` is a number that a float can hold: no truth value, nan or infinity, and not 10**400."""
+    """Whether `value` is a number that a float can hold: not a bool, nan or infinity, and not 10**400."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is a text of one line, with something to read in it."""
+    """Whether `value` is a text of one line that is not blank."""
     return isinstance(value, str) and value.strip() != "" and value.isprintable()
 
 
 def shown(value: Any) -> str:
-    """`value` on one line as it would be typed; a text in quotes, so that '8' is seen not to be 8."""
+    """`value` on one line as it would be typed; a text in quotes, to distinguish '8' from 8."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
