@@ -203,7 +203,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(types, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size is an integer of at least 1"),
+        (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size must be an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
         (["lr_scaling=cubic"], 2, f"lr_scaling is one of {', '.join(RULE_NAMES)}"),
         (["precision=fp8"], 2, "precision is one of fp32, tf32, bf16, fp16"),

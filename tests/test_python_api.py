@@ -156,11 +156,11 @@ def of_main() -> None:
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),
-        (lambda net: batchlab.train("a='b"), "a='b cannot be read: No closing quotation, as a shell would say"),
-        (lambda net: batchlab.train(8), "8 is no configuration: give a dict of knobs"),
-        (lambda net: batchlab.train([8]), r"\[8\] is no configuration"),
-        (lambda net: batchlab.train({"batch size": 8}), "'batch size' is no knob's name"),
-        (lambda net: batchlab.train({8: 8}), "8 is no knob's name"),
+        (lambda net: batchlab.train("a='b"), "a='b cannot be read: No closing quotation, as in a shell"),
+        (lambda net: batchlab.train(8), "8 is not a config: give a dict of options"),
+        (lambda net: batchlab.train([8]), r"\[8\] is not a config"),
+        (lambda net: batchlab.train({"batch size": 8}), "'batch size' is not the name of an option"),
+        (lambda net: batchlab.train({8: 8}), "8 is not the name of an option"),
         (
             lambda net: batchlab.train({"lr": object()}),
             "lr=.* cannot be: a value of type object cannot be written into a config",
@@ -173,7 +173,7 @@ def of_main() -> None:
         (lambda net: batchlab.train({}, config_dir="nowhere"), "--config-dir nowhere: there is no such folder"),
         (lambda net: batchlab.run_study(over={"batch_size": 8}), "over={'batch_size': 8} cannot be: give the values"),
         (lambda net: batchlab.run_study(over={"model": "mlp"}), "over={'model': 'mlp'} cannot be: give the values"),
-        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: it is a dict"),
+        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: give a dict"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(

@@ -1,4 +1,4 @@
-"""One value against its option: the type and the bounds it must have, and what is said where it has not."""
+"""Checks one value against its option: its type, its bounds, and the message where it does not fit."""
 
 import math
 from collections.abc import Mapping
@@ -33,11 +33,11 @@ def check_value(option: Option, value: Any) -> Any:
 
 
 def allowed(option: Option) -> str:
-    """What an option takes, in words: `an integer of at least 1`, `one of none, linear, ...`."""
+    """What an option takes, as text: `an integer of at least 1`, `one of none, linear, ...`."""
     if option.choices:
         return "one of " + ", ".join(option.choices)
-    words = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
-    text = next((word for start, word in words.items() if option.type.startswith(start)), "a mapping")
+    kinds = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
+    text = next((kind for start, kind in kinds.items() if option.type.startswith(start)), "a mapping")
     bounds = ((option.at_least, "of at least"), (option.above, "above"), (option.at_most, "and at most"))
     for bound, phrase in bounds:
         text += "" if bound is None else f" {phrase} {str(bound).removesuffix('.0')}"
@@ -52,7 +52,7 @@ def _texts(option: Option, value: Any) -> tuple[str, ...]:
     for item in value:
         if option.choices and item not in option.choices:
             near = did_you_mean(item, option.choices)
-            raise BadRequest(f"{option.name} holds {item!r}, and takes {', '.join(option.choices)}{near}")
+            raise BadRequest(f"{option.name} holds {item!r}, but takes only {', '.join(option.choices)}{near}")
     return tuple(value)
 
 
@@ -72,7 +72,7 @@ def _fits(option: Option, value: Any) -> bool:
 def _refused(option: Option, value: Any) -> BadRequest:
     typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
     near = did_you_mean(str(value), option.choices)
-    return BadRequest(f"{option.name}={typed} cannot be: {option.name} is {allowed(option)}{near}")
+    return BadRequest(f"{option.name}={typed} cannot be: {option.name} must be {allowed(option)}{near}")
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, object]:
@@ -84,5 +84,5 @@ def _mapping(name: str, value: Any) -> Mapping[str, object]:
 def _group(name: str, value: Any) -> Group:
     target = _mapping(name, value).get("_target_")
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise BadRequest(f"{name}._target_={shown(target)} names nothing: write it as module.name, such as my_net.Net")
+        raise BadRequest(f"{name}._target_={shown(target)} cannot be: write module.name, such as my_net.Net")
     return {str(key): entry for key, entry in value.items()}

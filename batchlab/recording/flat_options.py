@@ -6,7 +6,7 @@ from batchlab.config import target_name
 from batchlab.config.alike import device_kind
 from batchlab.config.option_row import IDENTITY
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
-from batchlab.config.values import leaves
+from batchlab.config.values import flattened
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
 
@@ -34,4 +34,4 @@ def flat_options(record: RunRecord) -> dict[str, object]:
 
 def flat(values: Mapping[str, object]) -> dict[str, object]:
     """Nested mappings as dotted names, lists as JSON text; empty mappings are left out."""
-    return {name: to_json(value) if isinstance(value, list | tuple) else value for name, value in leaves(values)}
+    return {name: to_json(value) if isinstance(value, list | tuple) else value for name, value in flattened(values)}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, rate_at
+from batchlab.config.plan import Plan, learning_rate_at
 from batchlab.records import Measurement
 from batchlab.training import loop
 from batchlab.training.data.batches import Batches
@@ -48,7 +48,7 @@ class Session:
             self.batches(),
             self.update,
             [*self.instruments.values(), *more],
-            learning_rate=lambda examples: rate_at(self.config, self.plan, self.peak_learning_rate, examples),
+            learning_rate=lambda examples: learning_rate_at(self.config, self.plan, self.peak_learning_rate, examples),
             stopping=stopping,
             enough=enough,
         )

@@ -78,7 +78,7 @@ def test_a_port_in_use_is_passed_over() -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_that_is_none_is_refused(port: int) -> None:
-    with pytest.raises(BadRequest, match="a port is a number from 1 to 65535"):
+    with pytest.raises(BadRequest, match="a port must be a number from 1 to 65535"):
         free_port(port)
 
 

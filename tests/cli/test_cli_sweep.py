@@ -77,7 +77,7 @@ def test_the_line_to_continue_with_is_the_last_one(conducted: Conducted, capsys:
 
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "continue with: batchlab sweep batch_size=8,32 device=cpu study=a accept_changed=true"
-    assert said[-2] == "points that were not begun keep their old answers: --force runs all again"
+    assert said[-2] == "points that were not started keep their results: --force runs all again"
     assert len(conducted) == 1
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from invented.records import batchlab, environment, record
 
-from batchlab.cli.main import WORDS, main
-from batchlab.cli.option_help import groups, knobs
+from batchlab.cli.main import ALL_COMMANDS, main
+from batchlab.cli.option_help import described_options, groups
 from batchlab.config.commands import COMMANDS
 from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
@@ -49,7 +49,7 @@ def _replace_launch(monkeypatch: pytest.MonkeyPatch, launch: Callable[[str, list
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "list", "list digits-mlp", "config", *(f"{word} --help" for word in WORDS)],
+    ["--help", "--version", "list", "list digits-mlp", "config", *(f"{word} --help" for word in ALL_COMMANDS)],
 )
 def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "digits-mlp" / "b8-0"
@@ -70,7 +70,7 @@ def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> No
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("word", ALL_COMMANDS)
 def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word, "--help"]) == 0
 
@@ -97,22 +97,22 @@ def test_examples_of_the_help_name_knobs_and_options_that_exist(command: str) ->
     for argument in (argument.strip("'") for example in examples for argument in example if "=" in argument):
         key, _, value = argument.partition("=")
         root = key.partition(".")[0]
-        assert root in knobs() or root == "experiment", argument
+        assert root in described_options() or root == "experiment", argument
         assert key not in options or set(value.split(",")) <= set(options[key]), argument
 
 
 def test_no_word_at_all_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "words:" in capsys.readouterr().err
+    assert "commands:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swep"], "unknown word 'swep': did you mean 'sweep'?"),
-        (["xyz"], f"unknown word 'xyz': the words are {', '.join(WORDS)}"),
+        (["swep"], "unknown command 'swep': did you mean 'sweep'?"),
+        (["xyz"], f"unknown command 'xyz': the commands are {', '.join(ALL_COMMANDS)}"),
         (["batch_size=8,32", "model=cnn"], "write `batchlab sweep batch_size=8,32 model=cnn`"),
-        (["--cfg", "job"], "unknown option --cfg: the word comes first"),
+        (["--cfg", "job"], "unknown flag --cfg: the command comes first"),
         (["list", "--jsn"], "unrecognized arguments: --jsn; `batchlab list --help` shows what it takes"),
         (["dashboard", "--port", "x"], "argument --port: invalid int value: 'x'"),
     ],

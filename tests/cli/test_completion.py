@@ -11,8 +11,8 @@ import pytest
 from batchlab.cli.candidates import candidates
 from batchlab.cli.commands import init
 from batchlab.cli.commands.completion import SCRIPTS
-from batchlab.cli.main import WORDS, main
-from batchlab.cli.option_help import groups, knobs
+from batchlab.cli.main import ALL_COMMANDS, main
+from batchlab.cli.option_help import described_options, groups
 
 
 @pytest.fixture(autouse=True)
@@ -54,9 +54,9 @@ def test_what_may_stand_there(line: str, found: list[str]) -> None:
 
 
 def test_every_word_every_knob_and_every_option_of_a_group_is_there() -> None:
-    assert {word.strip() for word in candidates("batchlab ")} == {*WORDS, "--help", "--version"}
+    assert {word.strip() for word in candidates("batchlab ")} == {*ALL_COMMANDS, "--help", "--version"}
     offered = candidates("batchlab sweep ")
-    assert {f"{name}=" for name in knobs() if name != "target"} <= set(offered)
+    assert {f"{name}=" for name in described_options() if name != "target"} <= set(offered)
     for group, options in groups().items():
         assert {o.partition("=")[2] for o in candidates(f"batchlab train {group}=")} >= set(options) - {"own"}
 
@@ -134,4 +134,7 @@ def test_the_script_is_printed_and_its_shell_reads_it(
 
 def test_no_shell_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion"]) == 2
-    assert capsys.readouterr().err == "batchlab: for which shell? `batchlab completion` takes one of bash, zsh, fish\n"
+    assert (
+        capsys.readouterr().err
+        == "batchlab: the name of a shell is missing: `batchlab completion` takes one of bash, zsh, fish\n"
+    )

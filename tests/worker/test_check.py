@@ -399,7 +399,7 @@ def test_the_word_says_it_and_its_exit_code_tells(
     assert "Not tried: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
 
     assert main(["check", "batch_size=8,16"]) == 2
-    assert "a grid of 2 points, and `batchlab check` looks at one" in capfd.readouterr().err
+    assert "a grid of 2 points, and `batchlab check` takes one point" in capfd.readouterr().err
     assert main(["check", "--force"]) == 2
     assert "force is for runs, and `batchlab check` makes none" in capfd.readouterr().err
 

@@ -11,7 +11,7 @@ import pytest
 
 from batchlab.cli.commands.find import parse_bytes
 from batchlab.cli.main import main
-from batchlab.cli.option_help import groups, knobs
+from batchlab.cli.option_help import described_options, groups
 from batchlab.config.commands import COMMANDS
 from batchlab.errors import BadRequest
 from batchlab.science.memory.largest_fit import Outcome, Probe, largest_fit, speeds
@@ -177,26 +177,26 @@ def test_the_cnn_in_600_mib_twice(find):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("memory_limit=8", "memory_limit=8 cannot be: it is one number with its unit, such as memory_limit=600MiB"),
+        ("memory_limit=8", "memory_limit=8 cannot be: give one number with its unit, such as memory_limit=600MiB"),
         ("memory_limit=", "memory_limit= cannot be"),
         ("memory_limit=GiB", "memory_limit=GiB cannot be"),
         ("memory_limit=8Gib/s", "memory_limit=8Gib/s cannot be"),
         ("memory_limit=-1GiB", "memory_limit=-1GiB cannot be"),
         ("memory_limit=nanGiB", "memory_limit=nanGiB cannot be"),
         ("memory_limit=1e3MiB", "memory_limit=1e3MiB cannot be"),
-        ("memory_limit=4GiB,8GiB", "memory_limit=4GiB,8GiB cannot be: it is one number"),
+        ("memory_limit=4GiB,8GiB", "memory_limit=4GiB,8GiB cannot be: give one number"),
         ("memory_limit=100kB", "nothing trains in less than 1MiB"),
         ("memory_limit=2000TiB", "no machine has that"),
         ("memory_limit=1000TiB", "memory_limit is more than this machine can give now"),
         ("memory_limit=1GiB memory_limit=2GiB", "memory_limit is given twice"),
-        ("at_most=0", "at_most=0 cannot be: it is an integer of at least 1"),
+        ("at_most=0", "at_most=0 cannot be: give an integer of at least 1"),
         ("at_most=1.5", "at_most=1.5 cannot be"),
-        ("batch_size=8", "batch_size=8 cannot be: the batch size is what find looks for"),
-        ("++micro_batch_size=8", "the batch size is what find looks for"),
+        ("batch_size=8", "batch_size=8 cannot be: find searches for the batch size"),
+        ("++micro_batch_size=8", "find searches for the batch size"),
         ("jobs=2", "jobs is for runs, and `batchlab find` makes none: leave it out"),
         ("--dry-run", "dry_run is for runs, and `batchlab find` makes none"),
         ("memry_limit=8GiB", "unknown key 'memry_limit'"),
-        ("hydra/launcher=joblib", "hydra/launcher=... is for runs, and find is about this machine"),
+        ("hydra/launcher=joblib", "hydra/launcher=... is for runs, but find searches on this machine"),
     ],
 )
 def test_a_bad_request_is_one_line_and_nothing_is_tried(line, said, lab, tmp_path, capsys):
@@ -215,7 +215,7 @@ def test_the_examples_of_the_help_name_what_there_is():
     for argument in (argument for example in examples for argument in example):
         key, _, value = argument.partition("=")
         root = key.partition(".")[0]
-        assert root in {*knobs(), "memory_limit", "at_most"}, argument
+        assert root in {*described_options(), "memory_limit", "at_most"}, argument
         assert key not in options or set(value.split(",")) <= set(options[key]), argument
 
 
