@@ -150,8 +150,8 @@ BAD: list[tuple[str, str]] = [
     # choices
     ("sweep lr_scaling=cubic", "lr_scaling=cubic cannot be: lr_scaling must be one of none, linear, sqrt"),
     ("sweep lr_scaling=linear,noise", "lr_scaling=noise needs a noise scale: measure one with `batchlab train"),
-    ("sweep lr_scaling=linear,noise noise_scale=9", "lr_scaling=linear has no use for noise_scale=9: leave it out"),
-    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: give a number of examples above"),
+    ("sweep lr_scaling=linear,noise noise_scale=9", "lr_scaling=linear does not use noise_scale=9: leave it out"),
+    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: it is a number of examples above"),
     ("sweep schedule=cosin", "schedule=cosin cannot be: .*: did you mean 'cosine'\\?$"),
     ("sweep precision=fp8", "precision=fp8 cannot be: precision must be one of fp32, tf32, bf16, fp16$"),
     ("sweep precision=fp32,fp8", "precision=fp8 cannot be"),

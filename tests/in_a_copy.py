@@ -121,7 +121,7 @@ sys.stdout.write(
             "curves": [sorted(curves(each)) for each in (of_three, at_two_speeds)],
             "tables": [table(each) for each in (of_three, at_two_speeds)],
             "compared": [compared(one, other), compared(fast, slow)],
-            "find": [settings(fast.asked.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
+            "find": [settings(fast.requested.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
             "built": {name: built([values(**{name: value}) for value in pair]) for name, pair in PAIRS.items()},
             "page": page(),
             "help": dict(knob_rows())["toy"],

@@ -213,7 +213,7 @@ CLAIM = Toy(
                 "    found: list[Evidence] = []\n"
                 "    for setting in study.settings:\n"
                 "        values = log(last(study, setting.runs, WINDOW_LOSS.name))\n"
-                '        what = "log training loss at the end, largest less smallest batch size"\n'
+                '        what = "log training loss at the end, largest minus smallest batch size"\n'
                 "        found += over_batch_sizes(\n"
                 '            setting, values, what, EXAMPLES, sign=1, margin="loss", unit="log ratio"\n'
                 "        )\n"

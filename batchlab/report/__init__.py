@@ -1,1 +1,1 @@
-"""Journals -> tables, fits, claims, recommendation, pictures: reads run folders anywhere, without torch or a GPU."""
+"""Journals -> tables, fits, claims, recommendation, figures: reads run folders anywhere, without torch or a GPU."""

@@ -1,4 +1,4 @@
-"""The report at the end of a sweep, in a process of its own: files, and a few lines of what is in them."""
+"""The report at the end of a sweep, in a separate process: writes the files and prints a short summary."""
 
 import sys
 from collections.abc import Collection
@@ -15,9 +15,9 @@ from batchlab.report.render.terminal import say_where
 
 
 def main(folder: Path, *, width: int | None, about: Collection[str] = ()) -> int:
-    """Makes and writes the report of a study, and says what it recommends of the runs `about`.
+    """Makes and writes the report of a study, and prints what it recommends for the runs `about`.
 
-    1 where it cannot, with one line on stderr.
+    Returns 1 if it cannot, with one line on stderr.
     """
     try:
         report = make(folder, about)

@@ -1,4 +1,4 @@
-"""The report of a study: made from its run folders, written beside them."""
+"""The report of a study: made from its run folders, written next to them."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def make(folder: Path, about: Collection[str] = ()) -> Report:
-    """Reads the run folders of a study and judges them; BadRequest where there is no such folder.
+    """Reads the run folders of a study and judges them; BadRequest if there is no such folder.
 
-    What is shown where there is place for one group, the recommendation among it, is of the group that has most of
-    the runs `about`; of the one with the most batch sizes where none are given.
+    Parts with room for one group, such as the recommendation, show the group with most of the runs `about`, or the
+    one with the most batch sizes if none are given.
     """
     study = read_study(folder)
     fitted = fits(study).of_most(about)
@@ -32,10 +32,10 @@ def make(folder: Path, about: Collection[str] = ()) -> Report:
 def write(report: Report, folder: Path) -> "Figures":
     """Puts report.md, report.html, report.json and figures/*.png into `folder`, and returns the figures.
 
-    Each file is written aside and moved, so that a reader finds the old one or the new. StorageError where the disk
-    refuses.
+    Each file is written aside and moved, so that a reader finds the old one or the new one. StorageError if the disk
+    fails.
     """
-    # Only here: matplotlib, jinja2 and tensorboard take a second, and the terminal alone needs none of them.
+    # Imported here: matplotlib, jinja2 and tensorboard take a second to load, and the terminal needs none of them.
     from batchlab.report.figures.all_of_them import draw_all
     from batchlab.report.render.html import as_html
     from batchlab.report.render.machine_readable import as_json
@@ -49,11 +49,11 @@ def write(report: Report, folder: Path) -> "Figures":
         for drawing in drawn:
             path = folder / FIGURES / f"{drawing.name}.png"
             if drawing.figure is None:
-                disk.remove(path)  # one of an earlier report would be taken for this one's
+                disk.remove(path)  # one of an earlier report would look like part of this one
             else:
                 disk.write_atomically(path, drawing.png())
         disk.write_atomically(folder / JSON, as_json(report, drawn))
         disk.write_atomically(folder / MARKDOWN, as_markdown(report, drawn))
         disk.write_atomically(folder / HTML, as_html(report, drawn))
-    rebuild(folder)  # a study's view shows the figures too; another folder has no runs, and gets none
+    rebuild(folder)  # a study's TensorBoard view shows the figures too; another folder has no runs, so no view
     return drawn

@@ -1,4 +1,4 @@
-"""Everything that is said of a study, before it becomes words or pages."""
+"""The content of a study's report, before it becomes text or pages."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ MARKDOWN, HTML, JSON = "report.md", "report.html", "report.json"
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that is said of a study."""
+    """The content of a study's report."""
 
     study: Study
     claims: tuple[Claim, ...]
     fits: Fits
     recommendation: Recommendation
-    published: tuple[Beside, ...] = ()  # what others published of the same, with ours
+    published: tuple[Beside, ...] = ()  # published figures, with ours

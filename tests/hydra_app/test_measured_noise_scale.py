@@ -190,7 +190,7 @@ def test_a_run_that_has_none_is_refused_in_one_line(rule: str, named: str, says:
 
 
 def test_a_rule_without_use_for_it_does_not_go_looking(here: Path) -> None:
-    with pytest.raises(BadRequest, match=r"^lr_scaling=linear has no use for noise_scale=runs/digits/absent: leave it"):
+    with pytest.raises(BadRequest, match=r"^lr_scaling=linear does not use noise_scale=runs/digits/absent: leave it"):
         asked("lr_scaling=linear", "noise_scale=runs/digits/absent")
 
 

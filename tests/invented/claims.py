@@ -1,6 +1,6 @@
-"""For each claim a study in which it is true (1), in which the opposite is (-1), and in which nothing can be told (0).
+"""For each claim a study in which it is true (1), in which the opposite is (-1), and in which nothing can be shown (0).
 
-Written from SCIENCE 1 alone: formulas for what a run would have measured, and a wiggle of its seed.
+Written only from SCIENCE 1: formulas for what a run would have measured, with noise from its seed.
 """
 
 import math
@@ -17,7 +17,7 @@ Plant = Callable[[int], Study]
 
 
 def wiggle(truth: int, *seed: object) -> float:
-    """A factor: of 3% where there is something to see, and of so much that nothing is where there is not."""
+    """A noise factor: of 3% if there is something to see, otherwise so large that nothing is."""
     return math.exp(random.Random(repr(seed)).gauss(0, 0.03 if truth else 0.8))
 
 
@@ -125,7 +125,7 @@ def memory(truth: int) -> Study:
 
 
 def lr_scaling(truth: int) -> Study:
-    rates = [0.0125 * 2.0**i for i in range(9)] if truth else [0.02]
+    lrs = [0.0125 * 2.0**i for i in range(9)] if truth else [0.02]
 
     def loss(b: int, lr: float) -> float:
         return 0.3 + 0.02 * math.log2(lr / (0.2 * (b / 64) ** (0.5 * truth))) ** 2
@@ -136,11 +136,11 @@ def lr_scaling(truth: int) -> Study:
                 b,
                 s,
                 {"val/loss": loss(b, lr)},
-                asked={"lr": lr},
+                requested={"lr": lr},
             )
             for b in SIZES
             for s in range(3)
-            for lr in rates
+            for lr in lrs
         ]
     )
 
@@ -151,7 +151,7 @@ def warmup(truth: int) -> Study:
 
     return study(
         [
-            run(b, s, {"val/loss": loss(b, s, w)}, asked={"warmup": w})
+            run(b, s, {"val/loss": loss(b, s, w)}, requested={"warmup": w})
             for b in (32, 512)
             for s in SEEDS
             for w in (0.0, 0.1)
@@ -164,7 +164,9 @@ def accumulation(truth: int) -> Study:
         worse = 1.3 if truth < 0 and count else 1.0
         saved = 4e6 if not count else 1e6 if truth >= 0 else 8e6
         loss = 0.2 * worse * (math.exp(random.Random(f"{s} {count}").gauss(0, 0.005 if truth else 0.8)))
-        return run(512, s, {"val/loss": loss, "memory/saved_for_backward_bytes": saved}, asked={"accumulate": count})
+        return run(
+            512, s, {"val/loss": loss, "memory/saved_for_backward_bytes": saved}, requested={"accumulate": count}
+        )
 
     return study([of(s, count) for s in SEEDS for count in (None, 4)])
 
@@ -178,7 +180,9 @@ def mixed_precision(truth: int) -> Study:
             * (1.3 if truth < 0 and low else 1)
             * math.exp(random.Random(f"{s} {precision}").gauss(0, 0.005 if truth else 0.8))
         )
-        return run(128, s, {"val/loss": loss, "memory/saved_for_backward_bytes": saved}, asked={"precision": precision})
+        return run(
+            128, s, {"val/loss": loss, "memory/saved_for_backward_bytes": saved}, requested={"precision": precision}
+        )
 
     return study([of(s, precision) for s in SEEDS for precision in ("fp32", "bf16")])
 
@@ -188,7 +192,7 @@ def largest_fit(truth: int) -> Study:
     return study([*runs, run(1024, 0, status="oom", steps=0, examples=0, epochs=0.0, train_seconds=0.0)])
 
 
-def best_batch(p: float, by: str, knob: str, truth: int) -> Study:
+def best_batch(p: float, by: str, option: str, truth: int) -> Study:
     sizes = (8, 16, 32, 64, 128, 256, 512)
     return study(
         [
@@ -199,7 +203,7 @@ def best_batch(p: float, by: str, knob: str, truth: int) -> Study:
                     "val/loss": (0.3 + 0.02 * math.log2(b / (64 * (amount / 720) ** (p * truth))) ** 2)
                     * (1 + 0.01 * math.log(wiggle(1, b, s, amount)) if truth else wiggle(0, b, s, amount))
                 },
-                asked={knob: amount},
+                requested={option: amount},
                 **{by: amount},
             )
             for b in sizes
@@ -219,7 +223,7 @@ def model_size(truth: int) -> Study:
 
 def domain(truth: int) -> Study:
     def steps(b: int, s: int, text: bool) -> float:
-        # Where nothing is to be told, in one seed in two the text's is the larger one.
+        # If there is nothing to see, the text task has the larger one in every other seed.
         larger = (truth > 0) == text if truth else (s % 2 == 0) == text
         return 100 * (1 + (200 if larger else 40) / b) * (1 + 0.01 * math.log(wiggle(1, b, s, text)))
 
@@ -228,7 +232,7 @@ def domain(truth: int) -> Study:
             run(
                 b,
                 s,
-                asked={"data._target_": f"my_{task}.load"},
+                requested={"data._target_": f"my_{task}.load"},
                 **reached(steps(b, s, task == "text"), b),
             )
             for b in SIZES

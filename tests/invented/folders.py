@@ -1,4 +1,4 @@
-"""Studies with known answers, written as run folders by plain json: no writer of the product has a hand in them."""
+"""Studies with known answers, written as run folders with plain json, without the product's own writers."""
 
 import json
 import zlib
@@ -40,13 +40,13 @@ def write_run(
     **fields: Any,
 ) -> str:
     """One run folder; returns its run id."""
-    asked = CONFIG | {"batch_size": batch_size, "seed": seed, "lr": lr} | dict(config or {})
-    run_id = fields.pop("run_id", f"b{batch_size}-lr{lr:g}-s{seed}-{zlib.crc32(json.dumps(asked).encode())}")
+    options = CONFIG | {"batch_size": batch_size, "seed": seed, "lr": lr} | dict(config or {})
+    run_id = fields.pop("run_id", f"b{batch_size}-lr{lr:g}-s{seed}-{zlib.crc32(json.dumps(options).encode())}")
     record = {
         "run_id": run_id,
         "study": study.name,
         "status": "completed",
-        "config": asked,
+        "config": options,
         "seed": seed,
         "batch_size": batch_size,
         "micro_batch_sizes": [batch_size],

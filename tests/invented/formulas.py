@@ -1,4 +1,4 @@
-"""A study that nobody trained: losses, speeds and rates by formula, written as runs leave them."""
+"""A study without training: losses, speeds and learning rates by formula, written as runs write them."""
 
 import json
 import math
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from batchlab.recording.files import to_json
 
-SIZES, SEEDS, RATES = (8, 32, 128, 512), (0, 1, 2), (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+SIZES, SEEDS, LRS = (8, 32, 128, 512), (0, 1, 2), (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 BUDGET = 28_672  # examples
 S_MIN, E_MIN = 50.0, 3200.0  # of the steps to the target
 
@@ -40,7 +40,7 @@ def write_run(study: Path, run_id: str, record: dict, measurements: list[dict]) 
 
 
 def completed(size: int, seed: int, lr: float = 0.02, *, points: int = 40, **changes) -> tuple[dict, list[dict]]:
-    """A run whose best rate is 0.02 sqrt(B/8), whose S(B) is S_MIN + E_MIN/B, and whose steps take 1 ms + 4 us B."""
+    """A run with the best learning rate 0.02 sqrt(B/8), S(B) = S_MIN + E_MIN/B, and steps of 1 ms + 4 us B."""
     wiggle = 1 + 0.02 * math.sin(7.0 * seed + size)
     off = math.log(lr / (0.02 * math.sqrt(size / 8))) ** 2
     steps, per_step = BUDGET // size, (1e-3 + 4e-6 * size) * wiggle
@@ -104,11 +104,11 @@ def completed(size: int, seed: int, lr: float = 0.02, *, points: int = 40, **cha
     return record, measured
 
 
-def write_study(study: Path, sizes=SIZES, seeds=SEEDS, rates=None, **changes) -> Path:
-    """Completed runs of every combination (each size's best rate alone without `rates`), and one that did not fit."""
+def write_study(study: Path, sizes=SIZES, seeds=SEEDS, lrs=None, **changes) -> Path:
+    """Completed runs of every combination (without `lrs` only each size's best one), and one that did not fit."""
     for size in sizes:
         for seed in seeds:
-            for lr in rates or (0.02 * math.sqrt(size / 8),):
+            for lr in lrs or (0.02 * math.sqrt(size / 8),):
                 write_run(study, f"bs{size}-lr{lr:g}-s{seed}", *completed(size, seed, lr, **changes))
     too_large = 2 * max(sizes)
     record, _ = completed(too_large, 0)

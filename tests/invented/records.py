@@ -53,13 +53,13 @@ def record(batch_size: int, config: dict[str, Any] | None = None, **fields: Any)
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process's, with the checkout on the path and no terminal's habits."""
+    """The environment of this process, with the checkout on the path and without terminal settings."""
     quiet = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR", "CI")}
     return quiet | {"PYTHONPATH": str(REPOSITORY), "COLUMNS": "100"} | changes
 
 
 def batchlab(*arguments: str, folder: Path, **changes: str) -> "subprocess.CompletedProcess[str]":
-    """`batchlab ARGUMENTS...` as a process of its own, in `folder`."""
+    """`batchlab ARGUMENTS...` as a separate process, in `folder`."""
     return subprocess.run(
         [sys.executable, "-m", "batchlab.cli.main", *arguments],
         cwd=folder,

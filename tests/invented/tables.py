@@ -1,4 +1,4 @@
-"""Studies made of tables alone, no disk: runs of given batch sizes and seeds, and what was measured of them."""
+"""Studies made only of tables, without a disk: runs of given batch sizes and seeds, and their measurements."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ def run(
     measured: dict[str, float] | None = None,
     *,
     curve: dict[str, list[tuple[int, float]]] | None = None,
-    asked: dict[str, Any] | None = None,
+    requested: dict[str, Any] | None = None,
     **fields: Any,
 ) -> dict[str, Any]:
     """One run: `measured` at its start (names that begin with `start:`) or its end, `curve` as (step, value) pairs."""
@@ -41,7 +41,7 @@ def run(
         "data.label_noise": 0.0,
         "model._target_": MODEL,
         "model.width": 128,
-        **(asked or {}),
+        **(requested or {}),
     }
     row = {
         **{name: value for name, value in config.items() if name not in ("epochs", "micro_batch_size")},
@@ -71,11 +71,11 @@ def run(
         points.append((name.removeprefix("start:"), 0 if name.startswith("start:") else row["steps"], value))
     losses = [value for name, step, value in points if name == "val/loss" and step > 0]
     row["best.val/loss.value"] = min(losses, default=None)
-    return {"row": row, "asked": config, "points": points, "batch_size": batch_size}
+    return {"row": row, "requested": config, "points": points, "batch_size": batch_size}
 
 
 def reached(steps: float, batch_size: int, value: float = 0.25) -> dict[str, Any]:
-    """The fields of a run that came to its target after so many steps."""
+    """The fields of a run that reached its target after so many steps."""
     return {
         "target.value": value,
         "target.reached": True,
@@ -85,7 +85,7 @@ def reached(steps: float, batch_size: int, value: float = 0.25) -> dict[str, Any
 
 
 def missed(value: float = 0.25) -> dict[str, Any]:
-    """The fields of a run that did not."""
+    """The fields of a run that did not reach it."""
     return {"target.value": value, "target.reached": False}
 
 
@@ -97,9 +97,9 @@ def study(runs: list[dict[str, Any]], name: str = "fabricated") -> Study:
         for run_id, entry in zip(ids, runs, strict=True)
         for name, step, value in entry["points"]
     ]
-    rows, asked = (
+    rows, requested = (
         pd.DataFrame([entry[part] for entry in runs], index=pd.Index(ids, name="run_id", dtype=object), dtype=kind)
-        for part, kind in (("row", None), ("asked", object))
+        for part, kind in (("row", None), ("requested", object))
     )
     table = pd.DataFrame(lines, columns=list(MEASUREMENT)).astype(dict.fromkeys(MEASUREMENT[2:], float))
-    return Study(name, Path("runs") / name, rows, table, (), asked.where(asked.notna(), None))
+    return Study(name, Path("runs") / name, rows, table, (), requested.where(requested.notna(), None))

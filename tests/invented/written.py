@@ -1,4 +1,4 @@
-"""Runs that nobody trained: made by the writers under test, with numbers a test can work out in its head."""
+"""Runs without training: made by the writers under test, with numbers that are easy to compute."""
 
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def points(batch_size: int, last_loss: float) -> list[Measurement]:
 
 
 def write_run(study: Path, made: RunRecord, measurements: list[Measurement]) -> RunRecord:
-    """A complete run folder, as `run` leaves it."""
+    """A complete run folder, as `run` writes it."""
     folder = study / made.run_id
     folder.mkdir(parents=True)
     events = RunEvents(

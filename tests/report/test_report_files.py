@@ -78,7 +78,7 @@ def shown(folder: Path, width: int = 120) -> str:
     return console.file.getvalue()
 
 
-def test_the_page_runs_nothing_and_asks_nobody(page: Page) -> None:
+def test_the_page_has_no_scripts_and_makes_no_requests(page: Page) -> None:
     tags = {tag for tag, _ in page.elements}
     addresses = [
         value for _, attributes in page.elements for key, value in attributes.items() if key in ("src", "href")
@@ -92,7 +92,7 @@ def test_the_page_runs_nothing_and_asks_nobody(page: Page) -> None:
     assert not [key for _, attributes in page.elements for key in attributes if key == "style" or key.startswith("on")]
 
 
-def test_every_picture_of_the_page_says_what_it_shows_and_no_id_stands_twice(page: Page) -> None:
+def test_every_picture_of_the_page_is_described_and_ids_are_unique(page: Page) -> None:
     pictures, ids = page.all("svg"), [a["id"] for _, a in page.elements if "id" in a]
     references = [a["href"][1:] for _, a in page.elements if (a.get("href") or "").startswith("#")]
 
@@ -120,28 +120,28 @@ def test_the_pictures_are_files_and_images_in_tensorboard(study: Path) -> None:
 
 
 def test_the_json_holds_every_claim_every_run_and_the_critical_batch_size(study: Path) -> None:
-    said = json.loads((study / "report.json").read_text(encoding="utf-8"))
+    content = json.loads((study / "report.json").read_text(encoding="utf-8"))
 
-    assert len(said["claims"]) == len(CLAIMS)
-    assert len(said["runs"]) == len(SIZES) * len(SEEDS) + 1
-    critical = said["fits"]["groups"][0]["to_target"]["critical"]["batch_size"]
+    assert len(content["claims"]) == len(CLAIMS)
+    assert len(content["runs"]) == len(SIZES) * len(SEEDS) + 1
+    critical = content["fits"]["groups"][0]["to_target"]["critical"]["batch_size"]
     assert critical["value"] == pytest.approx(E_MIN / S_MIN, rel=0.05)  # as planted; steps are whole
     assert critical["low"] < critical["value"] < critical["high"]
-    files = {figure["file"] for figure in said["figures"] if figure["file"]}
+    files = {figure["file"] for figure in content["figures"] if figure["file"]}
     assert files == {f"figures/{path.name}" for path in (study / "figures").iterdir()}
 
 
 def test_the_recommendation_comes_first_and_every_claim_has_a_row(study: Path) -> None:
-    said = shown(study)
+    terminal = shown(study)
     markdown = (study / "report.md").read_text(encoding="utf-8")
     ids = [claim["id"] for claim in json.loads((study / "report.json").read_text())["claims"]]
 
-    for text, head in ((said, ""), (markdown, "## ")):
+    for text, head in ((terminal, ""), (markdown, "## ")):
         places = [text.index(f"{head}{title}") for title in ("Recommendation", "Claims", "Fits")]
         assert places == sorted(places)
-    assert all(re.search(rf"^{re.escape(name)} +\S", said, re.MULTILINE) for name in ids)
-    assert "did not fit" not in said.split("Claims")[0] or "1,024" in said
-    assert "CUDA out of memory" in said
+    assert all(re.search(rf"^{re.escape(name)} +\S", terminal, re.MULTILINE) for name in ids)
+    assert "did not fit" not in terminal.split("Claims")[0] or "1,024" in terminal
+    assert "CUDA out of memory" in terminal
 
 
 def test_hostile_names_and_errors_come_out_as_text(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_hostile_names_and_errors_come_out_as_text(tmp_path: Path) -> None:
     "folder",
     ["empty", "half_finished", "all_failed", "one_size", "one_seed_and_damaged"],
 )
-def test_a_poor_study_is_told_what_it_lacks(folder: str, tmp_path: Path) -> None:
+def test_the_report_of_a_poor_study_says_what_is_missing(folder: str, tmp_path: Path) -> None:
     study = tmp_path / folder
     study.mkdir()
     if folder == "one_seed_and_damaged":
@@ -197,18 +197,18 @@ def test_a_poor_study_is_told_what_it_lacks(folder: str, tmp_path: Path) -> None
 
     drawn = write(make(study), study)
 
-    said = shown(study)
+    terminal = shown(study)
     assert not stale.exists() or stale.read_bytes() != b"old"
-    assert len(said) > 200
+    assert len(terminal) > 200
     assert (study / "report.html").exists()
     assert len(list((study / "figures").iterdir())) == sum(drawing.figure is not None for drawing in drawn)
     assert all(drawing.says for drawing in drawn)
     expected = {"empty": "No runs", "half_finished": "running", "all_failed": "it broke"}
     expected["one_seed_and_damaged"] = "cannot be read"
-    assert expected.get(folder, "not tested") in said
+    assert expected.get(folder, "not tested") in terminal
 
 
-def test_the_word_reads_a_study_without_torch_and_refuses_one_that_is_not_there(tmp_path: Path) -> None:
+def test_the_command_reads_a_study_without_torch_and_refuses_a_missing_one(tmp_path: Path) -> None:
     record, _ = completed(32, 0)
     write_run(tmp_path / "runs" / "invented", "run", record | {"status": "failed", "final": {}, "best": {}}, [])
     program = (

@@ -1,4 +1,4 @@
-"""Numbers that are a function of a counter: the ones published, even, unrelated, and the same in any order."""
+"""Counter-based random numbers: as published, uniform, independent, and the same in any order."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def test_numbers_are_those_of_the_generator_begun_at_a_mix_of_draw_and_name(stre
     assert torch.equal(uniform(torch.tensor(draws), stream), found[:, 0, 0])
 
 
-def test_neighbouring_draws_names_and_places_give_even_and_unrelated_numbers():
+def test_neighbouring_draws_names_and_places_give_uniform_and_independent_numbers():
     draws = torch.arange(20_000)
     rows = torch.cat([uniform(draws, "crop", (2,)), uniform(draws, "flip", (2,)), uniform(draws + 1, "crop", (1,))], 1)
     columns = rows.double().numpy().T
@@ -58,13 +58,13 @@ def test_neighbouring_draws_names_and_places_give_even_and_unrelated_numbers():
         assert stats.kstest(column, "uniform").pvalue > 1e-4
         counts = np.bincount((column * 64).astype(int), minlength=64)
         assert stats.chisquare(counts).pvalue > 1e-4
-    related = np.corrcoef(columns[:4])[np.triu_indices(4, 1)]
-    assert np.abs(related).max() < 4.5 / np.sqrt(len(draws))  # of 6 pairs
+    correlations = np.corrcoef(columns[:4])[np.triu_indices(4, 1)]
+    assert np.abs(correlations).max() < 4.5 / np.sqrt(len(draws))  # of 6 pairs
     assert np.abs(np.corrcoef(columns[0][:-1], columns[0][1:])[0, 1]) < 4.5 / np.sqrt(len(draws))
-    assert np.array_equal(columns[0][1:], columns[4][:-1])  # the draw alone counts, not its place in the batch
+    assert np.array_equal(columns[0][1:], columns[4][:-1])  # only the draw matters, not its place in the batch
 
 
-def test_the_largest_number_is_below_one_and_makes_no_index_too_many():
+def test_the_largest_number_is_below_one_and_never_gives_an_index_out_of_range():
     largest = torch.tensor(1 - 2.0**-24)
 
     assert all(int((largest * n).long()) == n - 1 for n in range(1, 5000))
@@ -94,7 +94,7 @@ def test_several_streams_at_once_have_the_numbers_of_each_alone():
     assert uniforms(draws, {}) == {}
 
 
-def test_no_generator_is_drawn_from():
+def test_global_generators_do_not_advance():
     state = torch.get_rng_state()
 
     uniform(torch.arange(10), "crop", (4,))

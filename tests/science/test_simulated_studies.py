@@ -1,4 +1,4 @@
-"""A share of the simulated studies, each of 22 claims; all 2,000 of each kind: scripts/torture."""
+"""Some of the simulated studies of 22 claims each; scripts/torture runs all 2,000 of each kind."""
 
 import pytest
 from torture.simulated_studies import CASES, found

@@ -1,4 +1,4 @@
-"""The sentences of a recommendation: what to use and why, what else is best at something, what limits it."""
+"""The sentences of a recommendation: what to use and why, what is best by other criteria, what limits it."""
 
 import math
 import re
@@ -20,7 +20,7 @@ from batchlab.science.statistics.uncertainty import Interval
 
 MIB = 2**20
 INSTRUMENTS = re.compile(r"(?:^|\s)instruments\.[^\s=]+=(?:\[[^\]]*\]|\S*)")
-WORSE = 1.25  # times its best: a loss that ends above has been better before
+WORSE = 1.25  # times its best loss: if the final loss is above this, it was better before
 LONGEST = 100  # characters of a group's name
 
 
@@ -31,17 +31,15 @@ def use(main: GroupFits, size: int, lr: float, fastest: Pick | None, cheapest: P
     if isinstance(target, ToTarget) and fastest is not None:
         seconds = _interval(fastest.value, ".3g")
         why = f"it was the fastest to {printable(target.metric)} {target.value:g}, {seconds} seconds of training"
-        return f"{start} {why}{_not_told(fastest)}."
+        return f"{start} {why}{_ties(fastest)}."
     if isinstance(target, ToTarget) and cheapest is not None:
-        why = f"it took the fewest examples to {printable(target.metric)} {target.value:g}{_not_told(cheapest)}"
-        return f"{start} {why}; no times can be compared ({_why(main.time_to_target)})."
-    assert loss is not None  # or nothing was chosen
+        why = f"it took the fewest examples to {printable(target.metric)} {target.value:g}{_ties(cheapest)}"
+        return f"{start} {why}; times cannot be compared ({_why(main.time_to_target)})."
+    assert loss is not None  # otherwise nothing was chosen
     if size == loss.batch_size:
-        return (
-            f"{start} at its best it had the lowest validation loss, {_interval(loss.value, '.4g')}{_not_told(loss)}."
-        )
+        return f"{start} it reached the lowest validation loss, {_interval(loss.value, '.4g')}{_ties(loss)}."
     best = f"the lowest, {_interval(loss.value, '.4g')} at {loss.batch_size}"
-    return f"{start} its validation loss cannot be told from {best}, and of those it trained in the least time."
+    return f"{start} its validation loss is not shown to differ from {best}, and of these sizes it trained fastest."
 
 
 def other_picks(
@@ -51,17 +49,16 @@ def other_picks(
     if cheapest is not None and fastest is not None:
         examples = f"{_interval(cheapest.value, ',.0f')} examples to the target"
         same = "It is also the cheapest" if cheapest.batch_size == size else f"The cheapest is {cheapest.batch_size}"
-        yield f"{same}, with {examples}{_not_told(cheapest)}."
+        yield f"{same}, with {examples}{_ties(cheapest)}."
     if isinstance(target, Unknown):
-        yield f"How fast each is to a given quality is not known: {_sentence(target.why)}"
+        yield f"The time to a given quality is not known: {_sentence(target.why)}"
     elif missed := [str(s.batch_size) for s in target.sizes if not s.reached]:
         yield f"Not every seed reached the target at {listed(missed)}."
     if loss is None and isinstance(target, ToTarget):
-        yield "The best validation loss is not known: runs ended at the target, or measured none."
+        yield "The best validation loss is not known: runs stopped at the target, or measured none."
     elif loss is not None and fastest is not None:
-        same = "It also had the lowest validation loss" if loss.batch_size == size else "The lowest validation loss"
-        at = "" if loss.batch_size == size else f" at {loss.batch_size}"
-        yield f"{same}, {_interval(loss.value, '.4g')}{at}{_not_told(loss)}."
+        which = "It also" if loss.batch_size == size else f"Batch size {loss.batch_size}"
+        yield f"{which} had the lowest validation loss, {_interval(loss.value, '.4g')}{_ties(loss)}."
 
 
 def critical(main: GroupFits) -> Iterator[str]:
@@ -74,14 +71,14 @@ def critical(main: GroupFits) -> Iterator[str]:
         return
     at = found.batch_size
     if found.verdict == ESTIMATE:
-        told = f"is {_interval(at, '.3g')}: well below it a larger batch saves steps in proportion, well above it none"
+        text = f"is {_interval(at, '.3g')}: well below it a larger batch saves steps in proportion, well above it none"
     elif found.verdict == LOWER:
-        told = f"is above {at.low or 0:.3g}: within these sizes a larger batch still saves steps, so try larger ones"
+        text = f"is above {at.low or 0:.3g}: within these sizes a larger batch still saves steps, so try larger ones"
     elif found.verdict == UPPER:
-        told = f"is below {at.high or 0:.3g}: larger batches save few steps here, so try smaller ones"
+        text = f"is below {at.high or 0:.3g}: larger batches save few steps here, so try smaller ones"
     else:
-        told = "is not resolved by these runs: more seeds, or sizes further apart, would tell"
-    yield f"The critical batch size {told}."
+        text = "cannot be estimated from these runs: try more seeds, or sizes further apart"
+    yield f"The critical batch size {text}."
 
 
 def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
@@ -91,11 +88,11 @@ def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
     if fit is None:
         ran = max((size for size, status, _ in main.ended if status is RunStatus.COMPLETED), default=None)
         more = "" if ran is None else f" ({ran} ran)"
-        yield f"The largest batch that fits was not looked for{more}: batchlab find."
+        yield f"The largest batch that fits was not searched for{more}: run batchlab find."
     elif fit.largest is None:
-        yield f"batchlab find came to no size that fits ({printable(fit.status)})."
+        yield f"batchlab find found no size that fits ({printable(fit.status)})."
     else:
-        limit = "what the device had free" if fit.limit_bytes is None else f"{fit.limit_bytes / MIB:,.0f} MiB"
+        limit = "the free memory of the device" if fit.limit_bytes is None else f"{fit.limit_bytes / MIB:,.0f} MiB"
         next_one = (
             f"; {fit.larger:,} did not ({printable(fit.outcome)})" if fit.larger else "; nothing larger was tried"
         )
@@ -104,59 +101,59 @@ def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
 
 
 def limits(main: GroupFits, size: int, fit: Search | None) -> str:
-    """What keeps the recommended size from being larger, and from being smaller."""
+    """What limits the recommended size from above and from below."""
     sizes = main.batch_sizes
     if len(sizes) < 2:
-        return "Nothing says what limits it: one batch size was tried."
+        return "What limits it is not known: only one batch size was tried."
     parts = []
     if size == max(sizes):
-        parts.append("it is the largest tried, and a larger one may do better")
+        parts.append("it is the largest tried, and a larger one may be better")
     elif size == min(sizes):
-        parts.append("it is the smallest tried, and a smaller one may do better")
+        parts.append("it is the smallest tried, and a smaller one may be better")
     if isinstance(main.knee, Knee):
         edge = main.knee.size
         if edge == max(sizes):
-            parts.append(f"examples per second rise up to the largest size tried, {edge}")
+            parts.append(f"examples per second increase up to the largest size tried, {edge}")
         else:
-            parts.append(f"from {edge} on examples per second rise by less than 10%: there the device is the limit")
+            parts.append(f"above {edge}, examples per second increase by less than 10%: there the device is the limit")
     target = main.to_target
     if isinstance(target, ToTarget) and target.critical is not None and target.critical.verdict == ESTIMATE:
         crit = target.critical.batch_size
         if crit.high is not None and size > crit.high:
-            parts.append("it lies above the critical batch size, so it buys time with examples")
+            parts.append("it is above the critical batch size, so it saves time but needs more examples")
         elif crit.low is not None and size < crit.low:
-            parts.append("it lies below the critical batch size, so the gradient's noise does not limit it yet")
+            parts.append("it is below the critical batch size, so gradient noise does not limit it yet")
     if fit is not None and fit.largest is not None and fit.largest * fit.accumulate < max(sizes):
-        parts.append(f"memory limits what is tried above {fit.largest * fit.accumulate:,}: accumulate beyond")
-    return f"What limits it: {'; '.join(parts)}." if parts else "What limits it was not resolved."
+        parts.append(f"memory limits sizes above {fit.largest * fit.accumulate:,}: use accumulate for them")
+    return f"What limits it: {'; '.join(parts)}." if parts else "What limits it is not known."
 
 
 def of_group(main: GroupFits) -> str:
-    """The knobs that tell the group from the study's others, without the many of its instruments."""
+    """The options that distinguish the group from the study's others, without those of its instruments."""
     name = printable(INSTRUMENTS.sub("", main.name))
     return f" (with {name if len(name) <= LONGEST else name[: LONGEST - 3] + '...'})" if name else ""
 
 
-def _not_told(pick: Pick) -> str:
+def _ties(pick: Pick) -> str:
     if not pick.as_good:
         return ""
     others = listed(pick.as_good)
-    return f", and one seed cannot tell it from {others}" if pick.value.n < 2 else f", and cannot be told from {others}"
+    return f", but is not shown to differ from {others}{' (one seed)' if pick.value.n < 2 else ''}"
 
 
 def got_worse(runs: pd.DataFrame) -> Iterator[str]:
-    """Where the recommended runs ended far above their best: the number that was chosen by is none they end at."""
+    """A sentence if the recommended runs ended far above their best loss, by which they were chosen."""
     best, final = (column(runs, name) for name in (VALIDATION_LOSS.best, VALIDATION_LOSS.final))
     was, ended = over_seeds(best), over_seeds(final)
     if was is not None and ended is not None and ended.value > WORSE * was.value > 0:
-        yield f"It did not stay there: at the end its validation loss was {ended.value:.4g}, so train for less."
+        yield f"It got worse later: its final validation loss was {ended.value:.4g}, so train for fewer examples."
 
 
 def _interval(value: Interval, spec: str) -> str:
     text = format(value.value, spec)
     if value.low is None or value.high is None:
         return text
-    high = "no upper end" if math.isinf(value.high) else format(value.high, spec)
+    high = "no upper limit" if math.isinf(value.high) else format(value.high, spec)
     return f"{text} [{format(value.low, spec)}, {high}]"
 
 

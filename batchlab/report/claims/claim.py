@@ -1,4 +1,4 @@
-"""What the report says of one statement about batch size, and the comparisons it rests on."""
+"""What the report says about one statement on batch size, and the comparisons it is based on."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ class Evidence:
     """One comparison, and what makes it fair or not."""
 
     what: str  # "log training seconds per epoch: slope on log batch size"
-    held_equal: str  # "equal examples", "equal steps", "equal time", "matched loss", "same weights", "nothing to hold"
+    held_equal: str  # "equal examples", "equal steps", ...: the constants of evidence.py
     rate: Tuning
     effect: Effect
     unit: str
     seeds: int
-    runs: tuple[str, ...]  # run ids it rests on
+    runs: tuple[str, ...]  # run ids it is based on
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ class Claim:
     verdict: Verdict
     evidence: tuple[Evidence, ...]
     why: str  # one sentence: what decided it, or what is missing
-    command: str  # for `not tested`: the exact command that would test it; empty else
-    seeds_needed: int | None  # for the effect seen, at 80% power; None where that cannot be said
+    command: str  # for `not tested`: the exact command that would test it; otherwise empty
+    seeds_needed: int | None  # for the effect seen, at 80% power; None if unknown

@@ -1,4 +1,4 @@
-"""From one number per run to the evidence of a comparison, paired by seed."""
+"""Turns one number per run into the evidence of a comparison, paired by seed."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Effect
 
 EXAMPLES, STEPS, TIME = "equal examples", "equal steps", "equal time"
-LOSS, WEIGHTS, NOTHING = "matched loss", "same weights", "nothing to hold"
+LOSS, WEIGHTS, NOTHING = "matched loss", "same weights", "nothing held equal"
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a study has to say of one claim."""
+    """What a study says about one claim."""
 
     evidence: list[Evidence] = field(default_factory=list)
-    missing: str = ""  # what would have to be there, where there is no evidence
-    ask: tuple[str, ...] = ()  # what a sweep that tests it adds to the study's settings
-    note: str = ""  # what explains the numbers: a fit, what was left out
-    second: list[Evidence] | None = None  # of a claim that says two things, the evidence for the second
+    missing: str = ""  # what the study lacks, if there is no evidence
+    overrides: tuple[str, ...] = ()  # what a sweep that tests it adds to the study's settings
+    note: str = ""  # explains the numbers: a fit, or what was left out
+    second: list[Evidence] | None = None  # evidence for the second part of a two-part claim
 
     @property
     def all(self) -> list[Evidence]:
@@ -53,9 +53,9 @@ def over_batch_sizes(
 ) -> list[Evidence]:
     """The trend of `values` (by run id) with log batch size, as the change from the smallest to the largest.
 
-    Each seed's slope is fitted over all its batch sizes, and the interval is that of the slopes' mean. `sign` is -1
-    where a fall speaks for the claim. `exact`: counted, so that one seed says it all. `among` are the setting's runs
-    that could have a value, where not all could.
+    A slope is fitted to all batch sizes of each seed; the interval is that of the mean slope. `sign` is -1 if a
+    decrease supports the claim. `exact`: counted without noise, so that one seed is enough. `among`: the setting's
+    runs that can have a value, if not all can.
     """
     runs = setting.runs if among is None else among
     table = table_of(runs, values)
@@ -81,16 +81,16 @@ def evidence(
     unit: str,
     exact: bool = False,
 ) -> Evidence:
-    """`changes` are one per seed, in the claim's direction."""
+    """A comparison from `changes`, one per seed, which are positive in the claim's direction."""
     of = f" ({setting.label})" if setting.label else ""
     seen = np.asarray(changes, dtype=float)
     same = exact and float(np.ptp(seen)) <= 1e-9 * float(np.abs(seen).max())
     found = counted(float(seen.mean()), MARGINS[margin], len(seen)) if same else paired_effect(seen, MARGINS[margin])
-    return Evidence(f"{what}{of}", held_equal, setting.rate, found, unit, len(seen), tuple(map(str, runs)))
+    return Evidence(f"{what}{of}", held_equal, setting.tuning, found, unit, len(seen), tuple(map(str, runs)))
 
 
 def within(changes: ArrayLike, bound: float) -> Effect:
-    """How surely the mean change is within `bound` either way: beyond 0 where it is (two one-sided tests)."""
+    """Whether the mean change lies within +-`bound`: an effect above 0 if it does (two one-sided tests)."""
     seen = paired_effect(changes).interval
     value = bound - abs(seen.value)
     if seen.low is None or seen.high is None:
@@ -100,7 +100,7 @@ def within(changes: ArrayLike, bound: float) -> Effect:
 
 
 def table_of(runs: pd.DataFrame, values: "pd.Series[float]") -> Paired:
-    """`values` as a table of seeds by batch sizes, with nothing missing in it."""
+    """`values` as a table of seeds by batch sizes, without gaps."""
     outcomes = [
         Outcome(int(size), int(seed), RunStatus.COMPLETED if run in values.index else str(status), values.get(run))
         for run, size, seed, status in zip(runs.index, runs["batch_size"], runs["seed"], runs["status"], strict=True)

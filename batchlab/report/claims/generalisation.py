@@ -1,4 +1,4 @@
-"""How well it does on what it has not seen, how sharp its minimum is, and what it knows by heart."""
+"""Generalisation, sharpness of the minimum, and memorisation."""
 
 import math
 
@@ -36,13 +36,13 @@ def generalisation(study: Curves) -> Findings:
             )
             found += _relative_gap(study, setting, EXAMPLES)
         steps = float(runs["steps"].astype(float).min())
-        # Of a schedule that falls to its end, the start of a long run is no short run.
+        # With a decaying schedule the start of a long run is not a short run.
         if setting.plain or runs["steps"].nunique() == 1:
             at = log(lowest(study, runs, VALIDATION_LOSS.name, until_step=steps))
             found += _trend(setting, at, f"log best val/loss within {steps:g} steps", STEPS, "loss")
         for level, seen in _matched(study, runs):
             found += _trend(
-                setting, log(seen), f"log val/loss where the training loss comes to {level:.2g}", LOSS, "loss"
+                setting, log(seen), f"log val/loss where the training loss reaches {level:.2g}", LOSS, "loss"
             )
     return Findings(found, "it needs validation losses at two batch sizes or more", FULL, _diverged(study))
 
@@ -64,7 +64,7 @@ def sharpness(study: Curves) -> Findings:
 
 
 def memorisation(study: Curves) -> Findings:
-    """The gap, and with wrong labels the share of them learnt by heart."""
+    """The generalisation gap and, with label noise, the share of wrong labels that were memorised."""
     found: list[Evidence] = []
     for setting in study.settings:
         if not _equal(setting.runs, "examples"):
@@ -73,15 +73,15 @@ def memorisation(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             learnt,
-            "training accuracy on the wrong labels, largest less smallest batch size",
+            "training accuracy on the wrong labels, largest minus smallest batch size",
             EXAMPLES,
             sign=1,
             margin="accuracy",
             unit="share",
         )
         found += _relative_gap(study, setting, EXAMPLES)
-    ask = ("instruments=full", "data.label_noise=0.1")
-    return Findings(found, "it needs the gap, or wrong labels, that instruments=full measures", ask)
+    missing = "it needs the generalisation gap, or accuracy on wrong labels, which instruments=full measures"
+    return Findings(found, missing, ("instruments=full", "data.label_noise=0.1"))
 
 
 def nuance(study: Curves) -> Findings:
@@ -95,7 +95,7 @@ def nuance(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             last(study, setting.runs, WORST_CLASS_ACCURACY.name),
-            "accuracy on the worst class, smallest less largest batch size",
+            "accuracy on the worst class, smallest minus largest batch size",
             EXAMPLES,
             sign=-1,
             margin="accuracy",
@@ -108,7 +108,7 @@ def _trend(setting: Setting, values: "pd.Series[float]", what: str, held: str, m
     return over_batch_sizes(
         setting,
         values,
-        f"{what}, largest less smallest batch size",
+        f"{what}, largest minus smallest batch size",
         held,
         sign=1,
         margin=margin,
@@ -124,7 +124,7 @@ def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
     return over_batch_sizes(
         setting,
         gap / scale,
-        "gap between validation and training loss over the mean validation loss, largest less smallest batch size",
+        "gap between validation and training loss over the mean validation loss, largest minus smallest batch size",
         held,
         sign=1,
         margin="gap",
@@ -133,7 +133,7 @@ def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
 
 
 def _matched(study: Curves, runs: pd.DataFrame) -> list[tuple[float, "pd.Series[float]"]]:
-    """A training loss that the runs come to, and the validation loss of each there."""
+    """A training loss that the runs reach, and the validation loss of each run at that point."""
     done = completed(runs)
     level = common_level(done, lowest(study, done, CLEAN_LOSS.name))
     if math.isnan(level):
@@ -142,7 +142,7 @@ def _matched(study: Curves, runs: pd.DataFrame) -> list[tuple[float, "pd.Series[
 
 
 def _equal(runs: pd.DataFrame, name: str) -> bool:
-    """Whether the completed runs had the same budget of examples, but for what makes no whole step."""
+    """Whether the completed runs had the same budget of examples, except for a rest below one step."""
     done = completed(runs)
     if not len(done):
         return False
@@ -152,4 +152,4 @@ def _equal(runs: pd.DataFrame, name: str) -> bool:
 
 def _diverged(study: Curves) -> str:
     diverged = int((study.runs["status"] == RunStatus.DIVERGED).sum()) if len(study.runs) else 0
-    return f"a run that diverged counts with the best it came to before ({diverged} of them)" if diverged else ""
+    return f"{diverged} diverged, and count with their best value before that" if diverged else ""

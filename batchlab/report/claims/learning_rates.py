@@ -1,4 +1,4 @@
-"""How the learning rate goes with the batch size."""
+"""How the best learning rate depends on the batch size."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,25 +14,25 @@ from batchlab.report.claims.margins import MARGINS
 from batchlab.report.claims.run_values import log, lowest
 from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
-from batchlab.report.tables.groups import by, column, rate_of
+from batchlab.report.tables.groups import by, column, tuning_of
 from batchlab.science.statistics.effects import against, interval_effect
 from batchlab.science.statistics.verdicts import Effect
 
 
 def lr_scaling(study: Curves) -> Findings:
-    """The slope of log best rate on log B: 1 is linear, 1/2 the square root, 0 none."""
-    return _slope(study, lambda effect: effect, "slope of log best rate on log batch size")
+    """The slope of log best learning rate on log B: 1 is linear, 1/2 the square root, 0 none."""
+    return _slope(study, lambda effect: effect, "slope of log best learning rate on log batch size")
 
 
 def small_lr(study: Curves) -> Findings:
-    """The same slope, for the claim that it falls."""
-    return _slope(study, against, "slope of log best rate on log batch size, downwards")
+    """The same slope with the opposite sign, for the claim that it is negative."""
+    return _slope(study, against, "minus the slope of log best learning rate on log batch size")
 
 
 def warmup(study: Curves) -> Findings:
-    """Without less with warm-up, seed by seed, at the largest batch size; and how much more than at the smallest."""
+    """Loss without minus with warm-up, by seed, at the largest batch size; and how much more than at the smallest."""
     found: list[Evidence] = []
-    for label, part in study.alike_but("warmup"):
+    for label, part in study.equal_except("warmup"):
         wait = column(part, "warmup").fillna(0.0)
         values = log(lowest(study, part[part["status"] != RunStatus.OOM], VALIDATION_LOSS.name))
         for amount in sorted({float(w) for w in wait if w > 0}):
@@ -42,54 +42,54 @@ def warmup(study: Curves) -> Findings:
                 continue
             small, large = min(gains), max(gains)
             runs = part[part["batch_size"].isin((small, large)) & ((wait == 0) | (wait == amount))]
-            setting = Setting(label, rate_of(runs), runs)
-            what = f"log best val/loss without less with warmup={amount:g}"
+            setting = Setting(label, tuning_of(runs), runs)
+            what = f"log best val/loss without minus with warmup={amount:g}"
             at_large = list(gains[large].values())
             both = sorted(set(gains[small]) & set(gains[large]))
             if large == small or not both:
                 continue
             more = [gains[large][seed] - gains[small][seed] for seed in both]
-            for seen, where in ((at_large, f"at batch size {large}"), (more, f"at batch size {large} less at {small}")):
+            for seen, where in ((at_large, f"at batch size {large}"), (more, f"at {large} minus at {small}")):
                 found.append(
                     evidence(setting, runs.index, f"{what}, {where}", EXAMPLES, seen, margin="loss", unit="log ratio")
                 )
-    missing = "it needs runs that differ in warmup alone, at two batch sizes or more"
+    missing = "it needs runs that differ only in warmup, at two batch sizes or more"
     return Findings(found, missing, ("warmup=0,0.1", "lr_scaling=linear"))
 
 
-def _slope(study: Curves, look: Callable[[Effect], Effect], what: str) -> Findings:
+def _slope(study: Curves, oriented: Callable[[Effect], Effect], what: str) -> Findings:
     found: list[Evidence] = []
-    whys: list[str] = []
+    reasons: list[str] = []
     for group, played in study.tournaments:
         if isinstance(played, Unknown):
             continue
         if played.slope is None:
-            whys.append(played.why_no_slope)
+            reasons.append(played.why_no_slope)
             continue
-        seen = look(interval_effect(played.slope, MARGINS["rate slope"]))
+        seen = oriented(interval_effect(played.slope, MARGINS["learning rate slope"]))
         of = f" ({group.name})" if group.name else ""
         sizes = f"{what}, over {', '.join(map(str, played.slope_sizes))}, by the {played.by}"
         seeds = int(group.runs["seed"].nunique())
         ids = tuple(map(str, group.runs.index))
-        found.append(Evidence(f"{sizes}{of}", EXAMPLES, group.rate, seen, "slope", seeds, ids))
-    base = _base_rate(study)
-    rates = ",".join(f"{base * 4.0**i:g}" for i in range(-2, 4))
-    missing = whys[0] if whys else "it needs three rates or more at each of three batch sizes"
-    return Findings(found, missing, (f"lr={rates}", "lr_scaling=none", "warmup=0"))
+        found.append(Evidence(f"{sizes}{of}", EXAMPLES, group.tuning, seen, "slope", seeds, ids))
+    base = _base_lr(study)
+    lrs = ",".join(f"{base * 4.0**i:g}" for i in range(-2, 4))
+    missing = reasons[0] if reasons else "it needs three learning rates or more at each of three batch sizes"
+    return Findings(found, missing, (f"lr={lrs}", "lr_scaling=none", "warmup=0"))
 
 
 def vertex(x: Sequence[float], y: Sequence[float]) -> tuple[float, bool]:
-    """Where the parabola through the lowest point and its neighbours is lowest; and whether that point has but one."""
+    """The minimum of the parabola through the lowest point and its neighbours, and whether that point is at an edge."""
     at = int(np.argmin(y))
     if at in (0, len(x) - 1):
         return x[at], True
-    # In units of the spacing, about the lowest point; it cannot lie outside its neighbours.
+    # In units of the spacing, about the lowest point; the minimum cannot lie outside its neighbours.
     a, b, _ = np.polyfit(np.array(x[at - 1 : at + 2]) - x[at], y[at - 1 : at + 2], 2)
     return float(np.clip(x[at] - b / (2 * a), x[at - 1], x[at + 1])) if a > 0 else x[at], False
 
 
 def _gains(runs: pd.DataFrame, values: "pd.Series[float]", amount: float) -> dict[int, float]:
-    """Without less with warm-up, by seed."""
+    """Loss without minus with warm-up, by seed."""
     known = runs[runs.index.isin(values.index)]
     wait = column(known, "warmup").fillna(0.0)
     without, with_it = (
@@ -99,6 +99,6 @@ def _gains(runs: pd.DataFrame, values: "pd.Series[float]", amount: float) -> dic
     return {seed: without[seed] - with_it[seed] for seed in sorted(set(without) & set(with_it))}
 
 
-def _base_rate(study: Curves) -> float:
-    rates = column(study.runs, "lr").dropna() if len(study.runs) else pd.Series(dtype=float)
-    return float(rates.median()) if len(rates) and math.isfinite(rates.median()) else 0.02
+def _base_lr(study: Curves) -> float:
+    lrs = column(study.runs, "lr").dropna() if len(study.runs) else pd.Series(dtype=float)
+    return float(lrs.median()) if len(lrs) and math.isfinite(lrs.median()) else 0.02

@@ -1,4 +1,4 @@
-"""The command that would test a claim: the study's own settings, and what the claim needs beside them."""
+"""The command that would test a claim: the study's own settings, with what the claim needs."""
 
 import functools
 import json
@@ -21,18 +21,18 @@ from batchlab.report.tables.study import Study
 from batchlab.science.scaling.lr_scaling import NOISE_RULES
 
 SIZES = (8, 32, 128, 512)
-SEEDS = 5  # of three a t interval is so wide that only effects of three times their spread show
-PLAIN_TASK = {"data": "digits", "model": "mlp"}  # what a claim is tested on where the study's own lack a knob for it
+SEEDS = 5  # with three a t interval is so wide that only effects of three standard deviations show
+PLAIN_TASK = {"data": "digits", "model": "mlp"}  # tests a claim if the study's own task lacks an option for it
 PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
 
 
-def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> str:
-    """`batchlab sweep ...` into the same study; `ask` are the overrides that the claim needs, and hold over others.
+def command(study: Study, settings: Mapping[str, str], overrides: Sequence[str]) -> str:
+    """`batchlab sweep ...` into the same study; the claim's `overrides` take precedence.
 
-    `settings` are the study's own, `usual(study)`.
+    `settings` are those of the study, `usual(study)`.
     """
-    wanted = dict(line.split("=", 1) for line in ask)
-    # A user's own `data._target_` goes without a group: batchlab's `own` is taken then.
+    wanted = dict(line.split("=", 1) for line in overrides)
+    # A user's own `data._target_` needs no group: batchlab then takes `own`.
     chosen = {group: name for group, name in PLAIN_TASK.items() if f"{group}._target_" not in settings} | dict(settings)
     chosen |= {"batch_size": _sizes(study), "seed": ",".join(map(str, range(_seeds(study))))}
     if is_folder_name(study.name):
@@ -40,66 +40,66 @@ def command(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> st
         if study.folder.parent != Path("runs"):
             chosen |= {"runs_dir": written(str(study.folder.parent))}
     if any(_lacks(chosen, key) for key in wanted if key.partition(".")[0] not in wanted):
-        wanted |= PLAIN_TASK  # which has them all
+        wanted |= PLAIN_TASK  # which has all of them
     for group in GROUPS:
-        if group in wanted:  # another data set or model: the keys of the study's own are none of its
+        if group in wanted:  # another data set or model does not have the keys of the study's
             chosen = {key: value for key, value in chosen.items() if key.split(".")[0] != group}
     chosen |= wanted
     if chosen.get("lr_scaling", "none") not in NOISE_RULES:
         chosen.pop("noise_scale", None)
-    # What was masked is not known any more, and what a terminal would obey is for nobody to paste.
+    # Masked values are lost, and control characters must not be pasted into a terminal.
     chosen = {key: value for key, value in chosen.items() if MASK not in value and f"{key}{value}".isprintable()}
-    # Groups first, whatever order they came in: to a reader they say what the rest is about.
+    # Groups first, in whatever order they were typed: they tell the reader what the rest belongs to.
     order = sorted(chosen, key=lambda key: (key.split(".")[0] not in GROUPS, key in ("study", "runs_dir")))
     return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
 
 
 def _lacks(chosen: Mapping[str, str], key: str) -> bool:
-    """Whether `key` is one of a shipped data set or model that has no such key."""
+    """Whether `key` is an option that its shipped data set or model does not have."""
     group, _, name = key.partition(".")
     return group in GROUPS and bool(name) and group in chosen and name not in _defaults(f"{group}/{chosen[group]}.yaml")
 
 
-def unknown_keys(study: Study, settings: Mapping[str, str], ask: Sequence[str]) -> list[str]:
-    """What `ask` gives to a data set or model of the user's own that no run of the study gave it: it may take none."""
-    keys = [line.partition("=")[0] for line in ask]
+def unknown_keys(study: Study, settings: Mapping[str, str], overrides: Sequence[str]) -> list[str]:
+    """Options of the user's own data set or model that no run of the study set: they may not be accepted."""
+    keys = [line.partition("=")[0] for line in overrides]
     groups = {key: key.partition(".")[0] for key in keys if "." in key}
     own = [key for key, group in groups.items() if group not in keys and f"{group}._target_" in settings]
-    return [key for key in own if key not in study.asked]
+    return [key for key in own if key not in study.requested]
 
 
 def usual(study: Study) -> dict[str, str]:
-    """What most runs of the study were asked, where it is not the default."""
-    if study.asked.empty:
+    """The options of most runs of the study that are not the defaults."""
+    if study.requested.empty:
         return {}
-    asked = {str(name): _most(study.asked[name].tolist()) for name in study.asked}
+    requested = {str(name): _most(study.requested[name].tolist()) for name in study.requested}
     defaults = _defaults("config.yaml")
     kept: dict[str, str] = {}
     for group in GROUPS:
-        target = asked.get(f"{group}._target_")
+        target = requested.get(f"{group}._target_")
         if isinstance(target, str):
-            kept |= _group(group, target, asked)
-    for name, value in asked.items():
+            kept |= _group(group, target, requested)
+    for name, value in requested.items():
         if "." in name or not _is_kept(name) or value is None or value == defaults.get(name):
             continue
         if name in BUDGET_UNITS or name in defaults:
             kept[name] = written(value)
-    if asked.get("target.value") is not None:
-        kept["target.value"] = written(asked["target.value"])
-        if asked.get("target.metric") not in (None, VALIDATION_LOSS.name):
-            kept["target.metric"] = written(asked["target.metric"])
+    if requested.get("target.value") is not None:
+        kept["target.value"] = written(requested["target.value"])
+        if requested.get("target.metric") not in (None, VALIDATION_LOSS.name):
+            kept["target.metric"] = written(requested["target.metric"])
     return kept
 
 
 def _is_kept(name: str) -> bool:
-    """Whether the command says a study's own value: not of the claims' own options, nor of another machine's."""
+    """Whether the command repeats the study's value: not of options that claims set, nor of options of a machine."""
     row = option_of(name)
     claims_own = name in (*MICRO_BATCHES, "stop_at_target") or (row is not None and row.role is Role.REPEATED)
     return not claims_own and (row is None or not row.of_the_machine)
 
 
-def _group(group: str, target: str, asked: Mapping[str, object]) -> dict[str, str]:
-    keys = {name: value for name, value in asked.items() if name.startswith(f"{group}.") and name.count(".") == 1}
+def _group(group: str, target: str, requested: Mapping[str, object]) -> dict[str, str]:
+    keys = {name: value for name, value in requested.items() if name.startswith(f"{group}.") and name.count(".") == 1}
     keys.pop(f"{group}._target_", None)
     for file in sorted((config_folder() / group).glob("*.yaml")):
         shipped = _defaults(f"{group}/{file.name}")
@@ -111,7 +111,7 @@ def _group(group: str, target: str, asked: Mapping[str, object]) -> dict[str, st
 
 
 def written(value: Any) -> str:
-    """A value as an override says it; a text that Hydra would read as something else is quoted."""
+    """A value as in an override; text that Hydra would read as something else is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -125,7 +125,7 @@ def written(value: Any) -> str:
 
 
 def _is_list(text: str) -> bool:
-    """Whether it is the JSON text that a list of numbers is kept as."""
+    """Whether it is a list of numbers, stored as JSON text."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -134,7 +134,7 @@ def _is_list(text: str) -> bool:
 
 
 def _most(values: list[Any]) -> Any:
-    """The value that most runs have, the first of equals."""
+    """The most frequent value, the first one of a tie."""
     texts = [to_json(value) for value in values]
     return values[texts.index(max(dict.fromkeys(texts), key=texts.count))]
 

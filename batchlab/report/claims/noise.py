@@ -13,12 +13,12 @@ from batchlab.science.statistics.pairing import Paired
 
 
 def gradient_noise(study: Curves) -> Findings:
-    """The slope of log variance on log(1/B - 1/N), of the B-gradient at each run's start: 1 by theory."""
+    """The slope of log variance of the batch gradient on log(1/B - 1/N), at each run's start: 1 in theory."""
     found: list[Evidence] = []
     in_proportion: list[Evidence] = []
     for setting in study.settings:
         n_train = column(setting.runs, "n_train").dropna()
-        # A batch of all examples has no noise, and no logarithm.
+        # A batch of all examples has no noise, so no logarithm.
         runs = setting.runs.loc[n_train.index][setting.runs.loc[n_train.index, "batch_size"] < n_train]
         variance = log(first(study, runs, GRADIENT_VARIANCE.name))
         if not len(variance):
@@ -32,7 +32,7 @@ def gradient_noise(study: Curves) -> Findings:
         found.append(one)
         in_proportion.append(
             Evidence(
-                f"how much nearer than {MARGINS['noise slope off 1']:g} that slope is to 1",
+                f"how far within {MARGINS['noise slope off 1']:g} of 1 that slope is",
                 *(WEIGHTS, one.rate, near, "slope", one.seeds, one.runs),
             )
         )

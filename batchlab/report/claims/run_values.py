@@ -1,4 +1,4 @@
-"""One number of each run, from its record or its journal, as a Series over run ids."""
+"""One number per run, from its record or its journal, as a Series over run ids."""
 
 import math
 import re
@@ -10,7 +10,7 @@ import pandas as pd
 from batchlab.report.claims.runs import Curves
 from batchlab.report.tables.groups import completed
 
-# Of the batch sizes, that come to the level at which they are matched: one that has hardly learnt does not decide it.
+# Share of the batch sizes that must reach a level to be matched at it: one that has hardly learnt does not decide it.
 MATCHED = 0.6
 LEVEL = re.compile(r"sharpness_at_loss_([0-9.]+(?:e[+-]?[0-9]+)?)/lambda_max")
 
@@ -27,7 +27,7 @@ def first(study: Curves, runs: pd.DataFrame, name: str) -> "pd.Series[float]":
 
 
 def lowest(study: Curves, runs: pd.DataFrame, name: str, *, until_step: float = math.inf) -> "pd.Series[float]":
-    """The lowest finite value in each run, of one that diverged up to there."""
+    """The lowest finite value in each run; if it diverged, up to that point."""
     if until_step == math.inf:
         return _of_runs(study.lows, name, runs.index)
     of_it = study.measured(name, runs)
@@ -36,14 +36,14 @@ def lowest(study: Curves, runs: pd.DataFrame, name: str, *, until_step: float = 
 
 
 def at_level(study: Curves, runs: pd.DataFrame, of: str, name: str, level: float) -> "pd.Series[float]":
-    """`name` at the first look at which `of` is at or below `level`; of looks that saw both, none in between."""
+    """`name` at the first step that has both and `of` at or below `level`; nothing is interpolated."""
     both = study.measured(of, runs).merge(study.measured(name, runs), on=["run_id", "step"], suffixes=("", "_then"))
     reached = both[(both["value"] <= level) & (both["step"] > 0)]
     return finite(reached.groupby("run_id")["value_then"].first())
 
 
 def common_level(runs: pd.DataFrame, lows: "pd.Series[float]") -> float:
-    """The lowest level that all runs come to at 60% of the batch sizes or more, two at least; nan where none is."""
+    """The lowest level that all runs reach at 60% of the batch sizes or more, at least two; nan if there is none."""
     sizes = runs["batch_size"]
     known = lows.reindex(completed(runs).index)
     worst = sorted(float(v) for v in known.groupby(sizes[known.index]).max(numeric_only=True) if math.isfinite(v))
@@ -52,7 +52,7 @@ def common_level(runs: pd.DataFrame, lows: "pd.Series[float]") -> float:
 
 
 def sharpness_level(study: Curves, runs: pd.DataFrame) -> str | None:
-    """The training loss at which the sharpness was measured at most batch sizes, the lowest of such; None: at none."""
+    """The training loss at which most batch sizes have a sharpness, the lowest of several; None if there is none."""
     found: dict[str, tuple[int, float]] = {}
     for name in study.by_name:
         if match := LEVEL.fullmatch(name):
@@ -72,12 +72,12 @@ def _of_runs(table: Mapping[str, "pd.Series[float]"], name: str, run_ids: "pd.In
 
 
 def finite(values: "pd.Series[float]") -> "pd.Series[float]":
-    """Those of the values that are finite numbers."""
+    """The values that are finite numbers."""
     numbers = pd.to_numeric(values, errors="coerce").astype(float)
     return numbers[np.isfinite(numbers)]
 
 
 def log(values: "pd.Series[float]") -> "pd.Series[float]":
-    """Natural logarithms of those above 0."""
+    """Natural logarithms of the values above 0."""
     positive = values[values > 0]
     return pd.Series(np.log(positive.to_numpy(dtype=float)), index=positive.index)

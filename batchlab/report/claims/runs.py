@@ -10,18 +10,18 @@ import pandas as pd
 from batchlab.recording.files import to_json
 from batchlab.records import Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
-from batchlab.report.claims.settings import Setting, alike_but, by_result, by_steps, settings
-from batchlab.report.fits.tournament import Tournament, rates_tried, tournament
+from batchlab.report.claims.settings import Setting, by_result, by_steps, equal_except, settings
+from batchlab.report.fits.tournament import Tournament, lrs_tried, tournament
 from batchlab.report.tables.groups import Group, groups
 from batchlab.report.tables.study import Study
 
-# Columns of runs that no claim reads: they are hundreds, and would be copied whenever a few runs are picked.
+# Columns that no claim reads: there are hundreds, which would be copied whenever a few runs are selected.
 NOT_READ = ("environment.", "instruments.", "final.")
 
 
 @dataclass(frozen=True)
 class Curves(Study):
-    """A study, with what twenty claims would each work out again."""
+    """A study, with the tables that all claims share."""
 
     @classmethod
     def of(cls, study: Study) -> Self:
@@ -47,33 +47,33 @@ class Curves(Study):
 
     @functools.cached_property
     def groups(self) -> list[Group]:
-        """Runs equal in all but batch size, seed and rate, with all their columns."""
+        """Runs equal in all but batch size, seed and learning rate, with all their columns."""
         own = ["lr", "other_device"]
         return [replace(g, runs=self.runs.loc[g.runs.index].assign(**g.runs[own])) for g in groups(self)]
 
     @functools.cached_property
     def tournaments(self) -> list[tuple[Group, Tournament | Unknown]]:
-        """What the rates of each group came to, or why they say nothing."""
-        return [(group, tournament(group, rates_tried(group))) for group in self.groups]
+        """The learning-rate tournament of each group, or why it has none."""
+        return [(group, tournament(group, lrs_tried(group))) for group in self.groups]
 
     @functools.cached_property
     def settings(self) -> list[Setting]:
-        """What is compared, at the rate with the best result where several were tried."""
+        """What is compared, at the learning rate with the best result if several were tried."""
         return settings(self.groups, by_result)
 
     @functools.cached_property
     def settings_to_target(self) -> list[Setting]:
-        """What is compared on the way to the target, at the rate that gets there in the fewest steps."""
+        """What is compared on the way to the target, at the learning rate that reaches it in the fewest steps."""
         return settings(self.groups, by_steps)
 
-    def alike_but(self, *knobs: str) -> list[tuple[str, pd.DataFrame]]:
-        """Runs that are equal in all but batch size, seed and these knobs."""
-        return alike_but(self.runs, self.written, knobs)
+    def equal_except(self, *options: str) -> list[tuple[str, pd.DataFrame]]:
+        """Runs that are equal in all but batch size, seed and these options."""
+        return equal_except(self.runs, self.written, options)
 
     @functools.cached_property
     def written(self) -> pd.DataFrame:
-        """What each run was asked, as text that can be compared."""
-        return self.asked.map(to_json)
+        """The options of each run, as text that can be compared."""
+        return self.requested.map(to_json)
 
     def measured(self, name: str, runs: pd.DataFrame) -> pd.DataFrame:
         """The measurements called `name` of these runs, in their order."""

@@ -1,4 +1,4 @@
-"""Which runs may be compared: those that differ in batch size and seed alone, and how their rate was set."""
+"""Which runs may be compared: those that differ only in batch size and seed, and how their learning rate was set."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -10,22 +10,22 @@ from batchlab.config.options import that_move
 from batchlab.printable import printable
 from batchlab.records import Unknown
 from batchlab.report.fits.to_target import to_target
-from batchlab.report.fits.tournament import best_rates, rates_tried, tournament
-from batchlab.report.tables.groups import POINT, Group, Tuning, Way, column, names, rate_of
+from batchlab.report.fits.tournament import best_lrs, lrs_tried, tournament
+from batchlab.report.tables.groups import POINT, Group, Tuning, Way, column, names, tuning_of
 
-TUNED_FROM = 3  # rates at a batch size: of two, the better one is at the grid's edge always
-# A trend over two batch sizes says little beside one over five: settings with fewer than this share are left out.
+TUNED_FROM = 3  # learning rates at a batch size: of two, the better one is always at the grid's edge
+# A trend over two batch sizes says little next to one over five: settings with less than this share are left out.
 SHARE_OF_SIZES = 0.6
 
-Chosen = tuple[dict[int, float], list[int]]  # the rate at each batch size, and where it is at the grid's edge
+Chosen = tuple[dict[int, float], list[int]]  # the learning rate at each batch size, and where it is at the grid's edge
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Runs that differ in batch size and seed, and in the rate where it was tuned."""
+    """Runs that differ in batch size and seed, and in the learning rate if it was tuned."""
 
-    label: str  # what tells it from the study's other settings; empty where there are none
-    rate: Tuning
+    label: str  # distinguishes it from the study's other settings; empty if there are none
+    tuning: Tuning
     runs: pd.DataFrame  # rows of Study.runs, one at most for each batch size and seed
 
     @property
@@ -35,7 +35,7 @@ class Setting:
 
     @property
     def plain(self) -> bool:
-        """Whether its rate at a step does not depend on how long it was going to train."""
+        """Whether the learning rate at a step does not depend on the length of training."""
         schedules = set(self.runs["schedule"].dropna().astype(str)) if "schedule" in self.runs else set()
         return schedules <= {"constant"} and not (column(self.runs, "warmup").fillna(0.0) > 0).any()
 
@@ -43,8 +43,8 @@ class Setting:
 def settings(groups: Sequence[Group], chosen: Callable[[Group], Chosen]) -> list[Setting]:
     """Every setting with two batch sizes or more, the largest first.
 
-    Three rates or more become one setting, with the rate that is `chosen` at each batch size; of fewer each is a
-    setting of its own.
+    Three learning rates or more become one setting, with the one that is `chosen` at each batch size; of fewer each
+    becomes a setting.
     """
     found = [s for group in groups for s in _of_group(group, chosen) if len(s.sizes) >= 2]
     most = max((len(s.sizes) for s in found), default=0)
@@ -52,26 +52,26 @@ def settings(groups: Sequence[Group], chosen: Callable[[Group], Chosen]) -> list
 
 
 def by_result(group: Group) -> Chosen:
-    """The rate with the best result by the tournament, by the mean over seeds."""
-    cells = rates_tried(group)
+    """The learning rate with the best mean result over seeds, by the tournament."""
+    cells = lrs_tried(group)
     played = tournament(group, cells)
     edges = [] if isinstance(played, Unknown) else [best.batch_size for best in played.best if best.at_edge]
-    return best_rates(cells), edges
+    return best_lrs(cells), edges
 
 
 def by_steps(group: Group) -> Chosen:
-    """The rate with which the target is reached in the fewest steps, by the mean over seeds; else `by_result`."""
+    """The learning rate that reaches the target in the fewest steps, by the mean over seeds; else `by_result`."""
     found = to_target(group)
     if isinstance(found, Unknown):
         return by_result(group)
-    rates = {size.batch_size: size.lr for size in found.sizes}
-    return rates, [size.batch_size for size in found.sizes if size.at_edge]
+    lrs = {size.batch_size: size.lr for size in found.sizes}
+    return lrs, [size.batch_size for size in found.sizes if size.at_edge]
 
 
-def alike_but(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
-    """Runs in parts that are equal in all but batch size, seed, and these options, with what tells each part apart.
+def equal_except(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[str]) -> list[tuple[str, pd.DataFrame]]:
+    """Runs in parts that are equal in all but batch size, seed and these options, each part with its label.
 
-    `written` is what each was given, as text. The largest part comes first.
+    `written` holds the options of each run as text. The largest part comes first.
     """
     if runs.empty:
         return []
@@ -86,17 +86,17 @@ def alike_but(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[str
 def _of_group(group: Group, chosen: Callable[[Group], Chosen]) -> Iterator[Setting]:
     counts = group.runs.groupby("batch_size")["lr"].nunique()
     if counts.max() == 1:
-        yield Setting(group.name, group.rate, group.runs)
+        yield Setting(group.name, group.tuning, group.runs)
         return
     if counts.max() >= TUNED_FROM:
-        rates, edges = chosen(group)
+        lrs, edges = chosen(group)
         runs = group.runs[
-            [rates.get(int(b)) == lr for b, lr in zip(group.runs["batch_size"], group.runs["lr"], strict=True)]
+            [lrs.get(int(b)) == lr for b, lr in zip(group.runs["batch_size"], group.runs["lr"], strict=True)]
         ]
-        at = f" (the best at the grid's edge at batch size {', '.join(map(str, edges))})" if edges else ""
-        yield Setting(group.name, replace(group.rate, detail=f"{group.rate.detail}{at}"), runs)
+        at = f" (the best is at the grid's edge at batch size {', '.join(map(str, edges))})" if edges else ""
+        yield Setting(group.name, replace(group.tuning, detail=f"{group.tuning.detail}{at}"), runs)
         return
-    rule = rate_of(group.runs)
+    rule = tuning_of(group.runs)
     for lr in sorted(set(group.runs["lr"])):
         detail = f"at {lr:g}" if rule.way is Way.FIXED else f"{rule.detail} from {lr:g}"
         yield Setting(group.name, replace(rule, detail=detail), group.runs[group.runs["lr"] == lr])

@@ -27,7 +27,7 @@ def epoch_time(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             log(finite(seconds)),
-            "log training seconds per epoch, smallest less largest batch size",
+            "log training seconds per epoch, smallest minus largest batch size",
             EXAMPLES,
             sign=-1,
             margin="time",
@@ -37,7 +37,7 @@ def epoch_time(study: Curves) -> Findings:
         per_step = finite(column(done, "train_seconds") / column(done, "steps"))
         if done.loc[per_step.index, "batch_size"].nunique() >= 2:
             b, a = np.polyfit(done.loc[per_step.index, "batch_size"].astype(float), per_step, 1)
-            fits.append(f"a step takes {1e3 * a:.3g} ms and {1e6 * b:.3g} us an example")
+            fits.append(f"a step takes {1e3 * a:.3g} ms plus {1e6 * b:.3g} us per example")
     return Findings(found, _no_clock(study), _with_clock(), "; ".join(fits[:1]))
 
 
@@ -52,14 +52,14 @@ def updates(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             log(per_epoch),
-            "log updates per epoch, smallest less largest batch size",
+            "log updates per epoch, smallest minus largest batch size",
             EXAMPLES,
             sign=-1,
             margin="steps to target",
             unit="log ratio",
             exact=True,
         )
-    note = f"{counted(off, 'run')} made another number of updates per epoch than N/B" if off else "each made N/B"
+    note = f"{counted(off, 'run')} did not make N/B updates per epoch" if off else "each run made N/B"
     return Findings(found, _two_sizes(study), (), note if found else "")
 
 
@@ -73,7 +73,7 @@ def throughput(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             log(speeds),
-            "log examples per second, largest less smallest batch size",
+            "log examples per second, largest minus smallest batch size",
             NOTHING,
             sign=1,
             margin="speed",
@@ -85,19 +85,19 @@ def throughput(study: Curves) -> Findings:
             columns = zip(table.batch_sizes, table.values.T.tolist(), strict=True)
             knee = throughput_knee({size: t_interval(of_it) for size, of_it in columns})
             saturated = knee.size < table.batch_sizes[-1]
-            end = f"it saturates at batch size {knee.size}" if saturated else "no saturation is seen up to the largest"
+            end = f"it saturates at batch size {knee.size}" if saturated else "no saturation up to the largest"
             notes.append(f"{end}, the best is {knee.best_speed:,.0f} examples/s at {knee.best_size}")
             notes += _launch_bound(runs)
     return Findings(found, _no_clock(study), _with_clock(), "; ".join(notes))
 
 
 def _launch_bound(runs: pd.DataFrame) -> list[str]:
-    """A sentence of the batch sizes at which the GPU waits for Python; none where it does not, and on a CPU."""
+    """A sentence on the batch sizes at which the GPU waits for Python; none if it does not, or on a CPU."""
     bound = launch_bound(busy_shares(runs))
     if not bound:
         return []
     sizes = ", ".join(f"{size} (busy {share:.0%} of the time)" for size, share in bound.items())
-    return [f"launch-bound at batch size {sizes}: there the speed is Python's, not the device's"]
+    return [f"launch-bound at batch size {sizes}: there Python limits the speed, not the device"]
 
 
 def _with_clock() -> tuple[str, ...]:
@@ -108,10 +108,10 @@ def _no_clock(study: Curves) -> str:
     runs = study.runs
     shared = int(runs["shared_machine"].astype(bool).sum()) if len(runs) else 0
     if shared and shared == len(runs):
-        return "all its runs shared the machine with others, so their seconds are not compared"
+        return "all its runs shared the machine with others, so their times are not compared"
     elsewhere = sum(len(group.runs) - len(on_one_model(group.runs)) for group in study.groups)
-    said = _two_sizes(study) + (f"; {counted(shared, 'run')} shared the machine" if shared else "")
-    return said + (f"; {counted(elsewhere, 'run')} ran on another device" if elsewhere else "")
+    missing = _two_sizes(study) + (f"; {counted(shared, 'run')} shared the machine" if shared else "")
+    return missing + (f"; {counted(elsewhere, 'run')} ran on another device" if elsewhere else "")
 
 
 def _two_sizes(study: Curves) -> str:

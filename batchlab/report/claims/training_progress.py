@@ -1,4 +1,4 @@
-"""How far training comes for its examples and steps, how smoothly, and whether it gets there."""
+"""How fast training progresses by examples and steps, how smoothly, and whether it reaches the target."""
 
 import math
 from dataclasses import dataclass
@@ -27,34 +27,30 @@ from batchlab.science.scaling.steps_curve import StepsToTarget
 from batchlab.science.statistics.effects import share_effect
 
 VAL = VALIDATION_LOSS.name
-WINDOWS = 12  # of a training loss curve, at least: of fewer the spread of second differences says nothing
+WINDOWS = 12  # of a training loss curve, at least: with fewer the spread of second differences says nothing
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """When each run of a setting came to the target; one that never did counts with all it made."""
+    """When each run of a setting reached the target; one that never did counts with all its examples and steps."""
 
     runs: pd.DataFrame
     examples: "pd.Series[float]"
     steps: "pd.Series[float]"
     reached: "pd.Series[bool]"
-    said: str  # what the target is
+    target: str  # as text
 
-    def told(self, values: "pd.Series[float]", *, up_to: float) -> "pd.Series[float]":
-        """Without the batch sizes `up_to` one at which a run never came: of those only a bound is known."""
+    def known(self, values: "pd.Series[float]", *, up_to: float) -> "pd.Series[float]":
+        """Without the batch sizes up to `up_to` at which a run never reached it: there only a bound is known."""
         never = {int(size) for size in self.runs["batch_size"][~self.reached] if size <= up_to}
         return values[~self.runs["batch_size"].isin(never)]
 
     @property
     def never(self) -> str:
-        """At which batch sizes how many never came."""
+        """How many runs never reached it, and at which batch sizes."""
         runs = self.runs["batch_size"][~self.reached]
         sizes = ", ".join(str(size) for size in sorted(set(runs)))
-        return (
-            f"at batch size {sizes} {counted(len(runs), 'run')} never came there: a bound is all they tell"
-            if sizes
-            else ""
-        )
+        return f"{counted(len(runs), 'run')} never reached it (batch size {sizes}), a bound only" if sizes else ""
 
     @property
     def by_seed(self) -> list[StepsToTarget]:
@@ -76,43 +72,43 @@ def early_progress(study: Curves) -> Findings:
         seen = arrivals(study, setting)
         if seen is None:
             continue
-        # With all they made they count for less than they would have taken: at small sizes that would speak for it.
+        # Runs that never reached it count with too few examples: at small batch sizes that would favour the claim.
         middle = math.sqrt(setting.sizes[0] * setting.sizes[-1])
-        told = seen.told(seen.examples, up_to=middle)
+        known = seen.known(seen.examples, up_to=middle)
         found += over_batch_sizes(
             setting,
-            log(told),
-            f"log examples to {seen.said}, largest less smallest batch size",
+            log(known),
+            f"log examples to {seen.target}, largest minus smallest batch size",
             LOSS,
             sign=1,
             margin="examples to target",
             unit="log ratio",
         )
         notes.append(seen.never)
-    return Findings(found, _never(study), _to_ask(study), _first(notes))
+    return Findings(found, _never(study), _overrides(study), _first(notes))
 
 
 def steps_to_target(study: Curves) -> Findings:
-    """Steps to the target, S(B): fewer at larger B, and ever less so."""
+    """Steps to the target, S(B): fewer at larger B, with diminishing returns."""
     found, bends, notes = [], [], []
     for setting in study.settings_to_target:
         seen = arrivals(study, setting)
         if seen is None:
             continue
-        told = seen.told(seen.steps, up_to=math.inf)
+        known = seen.known(seen.steps, up_to=math.inf)
         found += over_batch_sizes(
             setting,
-            log(told),
-            f"log steps to {seen.said}, smallest less largest batch size",
+            log(known),
+            f"log steps to {seen.target}, smallest minus largest batch size",
             LOSS,
             sign=-1,
             margin="steps to target",
             unit="log ratio",
         )
-        bends += _bend(setting, log(told), seen.said)
+        bends += _bend(setting, log(known), seen.target)
         notes.append(seen.never)
         notes.append(_critical(seen))
-    return Findings(found, _never(study), _to_ask(study), _first(notes[1::2]) or _first(notes), bends)
+    return Findings(found, _never(study), _overrides(study), _first(notes[1::2]) or _first(notes), bends)
 
 
 def smoothness(study: Curves) -> Findings:
@@ -123,7 +119,7 @@ def smoothness(study: Curves) -> Findings:
         found += over_batch_sizes(
             setting,
             log(spread),
-            "log SD of second differences of log train/loss, smallest less largest batch size",
+            "log SD of second differences of log train/loss, smallest minus largest batch size",
             EXAMPLES,
             sign=-1,
             margin="smoothness",
@@ -146,50 +142,50 @@ def escape(study: Curves) -> Findings:
             found += over_batch_sizes(
                 setting,
                 downward,
-                f"most negative curvature over the largest eigenvalue {where}, largest less smallest batch size",
+                f"most negative curvature over the largest eigenvalue {where}, largest minus smallest batch size",
                 held,
                 sign=1,
                 margin="negative curvature",
                 unit="share",
             )
-    ask = (*_to_ask(study), "instruments=full")
-    return Findings(found, "it needs a target, or the curvature that instruments=full measures", ask)
+    overrides = (*_overrides(study), "instruments=full")
+    return Findings(found, "it needs a target, or the curvature that instruments=full measures", overrides)
 
 
 def arrivals(study: Curves, setting: Setting) -> Arrivals | None:
-    """When the runs came to the study's target; None where they did at fewer than two batch sizes.
+    """When the runs reached the study's target; None if they did at fewer than two batch sizes.
 
-    A study without a target has the lowest validation loss to which all runs come at most of its batch sizes.
+    Without a target it is the lowest validation loss that all runs reach at most batch sizes.
     """
     runs = trained(setting.runs)
-    asked = column(runs, "target.value").dropna()
-    if len(asked):
+    values = column(runs, "target.value").dropna()
+    if len(values):
         reached = runs["target.reached"].fillna(False).astype(bool)
         examples, steps = column(runs, "target.examples"), column(runs, "target.step")
-        said = printable(f"{runs.loc[asked.index, 'target.metric'].iloc[0]} {asked.iloc[0]:g}")
+        target = printable(f"{runs.loc[values.index, 'target.metric'].iloc[0]} {values.iloc[0]:g}")
     else:
         level = common_level(runs, lowest(study, runs, VAL))
         seen = study.measured(VAL, runs)
         first = seen[(seen["value"] <= level) & (seen["step"] > 0)].groupby("run_id").first()
         examples, steps = first["examples"].reindex(runs.index), first["step"].reindex(runs.index)
         reached = examples.notna()
-        said = f"{VAL} {level:.3g}, which most batch sizes came to"
+        target = f"{VAL} {level:.3g}, which most batch sizes reach"
     if runs["batch_size"][reached].nunique() < 2:
         return None
     examples = finite(examples.where(reached, column(runs, "examples")))
     steps = finite(steps.where(reached, column(runs, "steps")))
     kept = runs.index[runs.index.isin(examples.index[examples > 0]) & runs.index.isin(steps.index[steps > 0])]
-    return Arrivals(runs.loc[kept], examples[kept], steps[kept], reached[kept], said)
+    return Arrivals(runs.loc[kept], examples[kept], steps[kept], reached[kept], target)
 
 
 def roughness(study: Curves, runs: pd.DataFrame) -> "pd.Series[float]":
-    """SD of the second differences of log train/loss, in windows that are as long for all these runs."""
+    """SD of the second differences of log train/loss, in windows of one length for all these runs."""
     curves = {
         str(run_id): (curve["examples"].to_numpy(dtype=float), curve["value"].to_numpy(dtype=float))
         for run_id, curve in study.measured(WINDOW_LOSS.name, completed(runs)).groupby("run_id")
         if len(curve) > WINDOWS and np.isfinite(curve["value"]).all()
     }
-    # A window of a large batch holds one step at least.
+    # A window holds at least one step of the largest batch.
     width = max((float(np.max(np.diff(examples))) for examples, _ in curves.values()), default=0.0)
     end = min((float(examples[-1]) for examples, _ in curves.values()), default=0.0)
     spreads = {}
@@ -203,7 +199,7 @@ def roughness(study: Curves, runs: pd.DataFrame) -> "pd.Series[float]":
     return pd.Series(spreads, dtype=float)
 
 
-def _bend(setting: Setting, log_steps: "pd.Series[float]", said: str) -> list[Evidence]:
+def _bend(setting: Setting, log_steps: "pd.Series[float]", target: str) -> list[Evidence]:
     """Diminishing returns: the local slope of log S on log B is larger (nearer to 0) at the largest batch size."""
     table = table_of(setting.runs, log_steps)
     if len(table.batch_sizes) < 3:
@@ -211,7 +207,7 @@ def _bend(setting: Setting, log_steps: "pd.Series[float]", said: str) -> list[Ev
     x = np.log(table.batch_sizes)
     bends = [float(2 * np.polyfit(x, row, 2)[0] * (x[-1] - x[0])) for row in table.values]
     runs = log_steps.index.intersection(setting.runs.index)
-    what = f"slope of log steps to {said} on log batch size, at the largest less at the smallest"
+    what = f"slope of log steps to {target} on log batch size, at the largest minus at the smallest"
     return [evidence(setting, runs, what, LOSS, bends, margin="bend", unit="slope")]
 
 
@@ -226,7 +222,7 @@ def _critical(seen: Arrivals) -> str:
 
 
 def _never_reached(setting: Setting) -> list[Evidence]:
-    """The share that never reached the target among the larger batch sizes, less that among the smaller."""
+    """The share that never reached the target among the larger batch sizes, minus that among the smaller."""
     runs = trained(setting.runs)
     runs = runs[column(runs, "target.value").notna()]
     if not len(runs):
@@ -238,17 +234,17 @@ def _never_reached(setting: Setting) -> list[Evidence]:
         return []
     seen = share_effect(int(large.sum()), len(large), int(small.sum()), len(small), MARGINS["share of runs"])
     of = f" ({setting.label})" if setting.label else ""
-    what = f"share of runs that never reach the target, above batch size {middle:.3g} less below{of}"
+    what = f"share of runs that never reach the target, above batch size {middle:.3g} minus below{of}"
     seeds = int(runs["seed"].nunique())
-    return [Evidence(what, EXAMPLES, setting.rate, seen, "share", seeds, tuple(map(str, runs.index)))]
+    return [Evidence(what, EXAMPLES, setting.tuning, seen, "share", seeds, tuple(map(str, runs.index)))]
 
 
-def _to_ask(study: Curves) -> tuple[str, ...]:
+def _overrides(study: Curves) -> tuple[str, ...]:
     runs = study.runs
     if column(runs, "target.value").notna().any():
         return ()
     best = lowest(study, completed(runs), VAL) if len(runs) else pd.Series(dtype=float)
-    # What the worst run came to, and a little more: to be reached at every batch size.
+    # A little above what the worst run reached, so that every batch size can reach it.
     return (f"target.value={best.max() * 1.05:.2g}",) if len(best) else ("target.value=0.3",)
 
 

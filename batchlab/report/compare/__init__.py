@@ -1,1 +1,1 @@
-"""A study beside another one, and beside what others published."""
+"""A study compared with another one, and with published figures."""

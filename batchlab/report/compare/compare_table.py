@@ -13,7 +13,7 @@ LONGEST = 60  # characters of a name or a value
 
 
 def lines(comparison: Comparison) -> list[str]:
-    """Settings that differ, the points that both have, the claims, and what the numbers do not say."""
+    """Settings that differ, the points that both have, the claims, and what the numbers do not show."""
     first, second = comparison.names
     return [
         f"A is {first}, B is {second}.",
@@ -32,12 +32,12 @@ def _settings(settings: Sequence[Setting]) -> list[str]:
     if not settings:
         return ["No setting differs, as far as it was recorded."]
     rows = [[_short(setting.name), _values(setting.first), _values(setting.second)] for setting in settings]
-    return ["What differs in their settings:", *aligned(["", "A", "B"], rows, left=(0, 1, 2))]
+    return ["Settings that differ:", *aligned(["", "A", "B"], rows, left=(0, 1, 2))]
 
 
 def _measured(measured: Sequence[Measured]) -> list[str]:
     if not measured:
-        return ["No number was measured at equal points of both."]
+        return ["No quantity was measured at the same points in both."]
     rows = [
         [
             row.quantity,
@@ -50,9 +50,9 @@ def _measured(measured: Sequence[Measured]) -> list[str]:
         ]
         for row in measured
     ]
-    titles = ["", "batch\nsize", "A", "B", "B less A,\nor B over A", "", "seeds"]
+    titles = ["", "batch\nsize", "A", "B", "B minus A,\nor B over A", "", "seeds"]
     return [
-        "The same points in both, paired seed by seed (in brackets: 95% intervals, from two seeds on):",
+        "The same points in both, paired by seed (in brackets: 95% intervals, from two seeds on):",
         *aligned(titles, rows, left=(0, 4, 5)),
         *_by_chance([(row.change, 1.0 if row.relative else 0.0) for row in measured]),
     ]
@@ -66,11 +66,11 @@ def _claims(claims: Sequence[ClaimPair]) -> list[str]:
     compared = [(pair, between) for pair in claims for between in pair.between]
     if not compared:
         return [*found, "", "No comparison of a claim was made in both studies."]
-    found += ["", "Effects, positive where they speak for the claim; the studies count as drawn apart:"]
+    found += ["", "Effects, positive if they support the claim; the studies count as independent samples:"]
     cells = [
         [
             _short(pair.id),
-            _short(f"{between.what} ({between.held_equal}; {' and '.join(dict.fromkeys(map(str, between.rates)))})"),
+            _short(f"{between.what} ({between.held_equal}; lr {' and '.join(dict.fromkeys(map(str, between.rates)))})"),
             _difference(between.first, sign=""),
             _difference(between.second, sign=""),
             f"{_difference(between.change)} {printable(between.unit)}".rstrip(),
@@ -78,31 +78,31 @@ def _claims(claims: Sequence[ClaimPair]) -> list[str]:
         ]
         for pair, between in compared
     ]
-    found += aligned(["", "comparison", "A", "B", "B less A", ""], cells, left=(0, 1, 2, 3, 4, 5))
+    found += aligned(["", "comparison", "A", "B", "B minus A", ""], cells, left=(0, 1, 2, 3, 4, 5))
     return [*found, *_by_chance([(between.change, 0.0) for _, between in compared])]
 
 
 def _agree(pair: ClaimPair) -> str:
     if Verdict.NOT_TESTED in pair.verdicts:
         return ""
-    return "the same" if pair.verdicts[0] == pair.verdicts[1] else "another verdict"
+    return "the same" if pair.verdicts[0] == pair.verdicts[1] else "different"
 
 
 def _by_chance(changes: Sequence[tuple[Interval, float]]) -> Iterator[str]:
-    """What many intervals at 95% are worth."""
+    """How many of many 95% intervals differ, and how many would by chance."""
     known = [(change, none) for change, none in changes if change.low is not None]
-    told = sum(_resolved(change, none) == "differs" for change, none in known)
+    differ = sum(_resolved(change, none) == "differs" for change, none in known)
     if known:
         yield (
-            f"{told} of {counted(len(known), 'interval')} at 95% leave out no change; where nothing differs at all, "
-            "about one in 20 does by chance."
+            f"{differ} of {counted(len(known), '95% interval')} exclude no change; without any difference, about one "
+            "in 20 does so by chance."
         )
 
 
 def _resolved(change: Interval, none: float) -> str:
     if change.low is None or change.high is None:
-        return "one seed tells no spread" if change.n < 2 else "no interval"
-    return "differs" if change.low > none or change.high < none else "not told apart"
+        return "one seed: no error bars" if change.n < 2 else "no interval"
+    return "differs" if change.low > none or change.high < none else "not shown to differ"
 
 
 def _difference(change: Interval, sign: str = "+") -> str:

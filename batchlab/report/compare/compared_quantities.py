@@ -7,7 +7,7 @@ from batchlab.records.declared import Quantities
 from batchlab.records.quantities import TRAINING_SPEED, VALIDATION_LOSS
 from batchlab.records.quantity import RATIO
 
-# Of what runs took and no instrument measures, each after the quantity that it is read with.
+# Costs that no instrument measures, each after the quantity it belongs to.
 TAKEN = {
     VALIDATION_LOSS.name: ("target.examples", "examples to target", True, False),
     TRAINING_SPEED.name: ("train_seconds", "training seconds", True, True),
@@ -15,7 +15,7 @@ TAKEN = {
 
 
 def compared(quantities: Quantities) -> Iterator[tuple[str, str, bool, bool]]:
-    """The column of each number, its label, whether it is compared as a ratio, and whether it is clocked."""
+    """The column of each number, its label, whether it is compared as a ratio, and whether it depends on time."""
     for quantity in quantities:
         if quantity.compared:
             label, how = printable(quantity.label or quantity.name), (quantity.compared == RATIO, quantity.clocked)

@@ -1,4 +1,4 @@
-"""Two studies side by side: what differs in their settings, in the same points, and in the same claims."""
+"""Two studies side by side: differences in their settings, at the same points, and in the same claims."""
 
 import math
 from collections import Counter
@@ -20,7 +20,7 @@ from batchlab.science.statistics.samples import difference
 from batchlab.science.statistics.uncertainty import Interval, t_interval
 from batchlab.science.statistics.verdicts import Verdict
 
-# Facts beside the knobs that can make a difference.
+# Facts other than options that can make a difference.
 FACTS = (
     *("n_train", "parameters", "data_fingerprint", "code_fingerprint"),
     *("environment.cpu", "environment.device_name", "environment.device_bytes"),
@@ -31,7 +31,7 @@ NOT_OF_ONE_DEVICE = "their seconds and peaks are not compared"
 
 @dataclass(frozen=True)
 class Setting:
-    """A knob, or a fact of the machine, that is not the same in both studies; its values in each, as printed."""
+    """An option, or a fact of the machine, that differs between the studies, with its printed values in each."""
 
     name: str
     first: tuple[str, ...]
@@ -39,7 +39,7 @@ class Setting:
 
     @property
     def throughout(self) -> bool:
-        """Whether each study has one value of it: then it is what the studies differ in, not a point of a grid."""
+        """Whether each study has one value of it: then it is a difference of the studies, not an axis of a grid."""
         return len(self.first) == len(self.second) == 1
 
 
@@ -52,13 +52,13 @@ class Measured:
     first: float  # mean over the pairs
     second: float
     relative: bool  # whether `change` is second / first (a geometric mean), and not second - first
-    change: Interval  # over seeds; of a seed's points with other settings the mean counts
+    change: Interval  # over seeds; a seed's points with several settings are averaged
     pairs: int
 
 
 @dataclass(frozen=True)
 class Between:
-    """One comparison of a claim that both studies made; effects are positive where they speak for the claim."""
+    """One comparison of a claim that both studies made; effects are positive if they support the claim."""
 
     what: str
     held_equal: str
@@ -66,12 +66,12 @@ class Between:
     unit: str
     first: Interval
     second: Interval
-    change: Interval  # second - first, as of samples drawn apart
+    change: Interval  # second - first, as independent samples
 
 
 @dataclass(frozen=True)
 class ClaimPair:
-    """What both studies say of one claim."""
+    """What both studies say about one claim."""
 
     id: str
     statement: str
@@ -87,13 +87,13 @@ class Comparison:
     settings: tuple[Setting, ...]
     measured: tuple[Measured, ...]
     claims: tuple[ClaimPair, ...]
-    notes: tuple[str, ...]  # what is missing, and what the numbers do not say
+    notes: tuple[str, ...]  # what is missing, and what the numbers do not show
 
 
 def compare(studies: tuple[Study, Study], claims: tuple[Sequence[Claim], Sequence[Claim]]) -> Comparison:
-    """Pairs points that are equal in all that varies within the studies, and comparisons that are called the same.
+    """Pairs points that are equal in all options that vary within the studies, and comparisons of the same name.
 
-    A knob that has one value in each study is what they differ in and parts no pair: width 128 here and 256 there.
+    Points are paired across an option with one value in each study, such as width 128 in one and 256 in the other.
     """
     settings = tuple(_settings(*studies))
     pairs, notes = _pairs(studies, settings)
@@ -103,7 +103,7 @@ def compare(studies: tuple[Study, Study], claims: tuple[Sequence[Claim], Sequenc
 
 
 def _names(studies: tuple[Study, Study]) -> tuple[str, str]:
-    """By their names; by their folders where two are called the same."""
+    """Their names, or their folders if both have the same name."""
     first, second = (printable(study.name) for study in studies)
     return (first, second) if first != second else (printable(studies[0].folder), printable(studies[1].folder))
 
@@ -111,33 +111,33 @@ def _names(studies: tuple[Study, Study]) -> tuple[str, str]:
 def _settings(first: Study, second: Study) -> Iterator[Setting]:
     if first.runs.empty or second.runs.empty:
         return
-    measured_by = [_instruments(study.asked) for study in (first, second)]
+    measured_by = [_instruments(study.requested) for study in (first, second)]
     if set(measured_by[0]) != set(measured_by[1]):
         yield Setting("instruments", *measured_by)
-    knobs = [str(name) for name in dict.fromkeys([*first.asked, *second.asked])]
-    # Of an instrument that only one of them has the options say nothing more.
+    options = [str(name) for name in dict.fromkeys([*first.requested, *second.requested])]
+    # The options of an instrument that only one of them has add nothing.
     known = set(measured_by[0]) & set(measured_by[1])
-    knobs = [name for name in knobs if not name.startswith("instruments.") or name.split(".")[1] in known]
-    for one, other, names in ((first.asked, second.asked, knobs), (first.runs, second.runs, FACTS)):
+    options = [name for name in options if not name.startswith("instruments.") or name.split(".")[1] in known]
+    for one, other, names in ((first.requested, second.requested, options), (first.runs, second.runs, FACTS)):
         for name in names:
             a, b = _values(one, name), _values(other, name)
             if set(a) != set(b):
                 yield Setting(name, a, b)
 
 
-def _instruments(asked: pd.DataFrame) -> tuple[str, ...]:
-    """Those that a run of the study had."""
-    return tuple(sorted({str(name).split(".")[1] for name in asked if str(name).startswith("instruments.")}))
+def _instruments(requested: pd.DataFrame) -> tuple[str, ...]:
+    """The instruments that any run of the study had."""
+    return tuple(sorted({str(name).split(".")[1] for name in requested if str(name).startswith("instruments.")}))
 
 
 def _values(table: pd.DataFrame, name: str) -> tuple[str, ...]:
-    """The different values of a column, as printed, in order; a column that is not there is null throughout."""
+    """The different values of a column, as printed, in order; a missing column counts as null."""
     found = {_cell(value) for value in table[name]} if name in table else {"null"}
     return tuple(sorted(found, key=lambda text: (_number(text), text)))
 
 
 def _cell(value: Any) -> str:
-    """20 and 20.0 alike: a column with a gap is one of floats."""
+    """The same text for 20 and 20.0, since a column with a gap holds floats."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "null"
     if isinstance(value, str):
@@ -156,20 +156,20 @@ def _number(text: str) -> float:
 
 
 def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[list[tuple[str, str]], list[str]]:
-    """The run ids of points that both have, and what is to be said of those that have no such pair."""
+    """The run ids of points that both have, and notes about the points that have no pair."""
     if any(study.runs.empty for study in studies):
         return [], []
-    apart = {setting.name for setting in settings if setting.throughout}
-    names = dict.fromkeys(str(name) for study in studies for name in study.asked)
-    key = results_of(names, without=apart)
-    found = [_by_key(study.asked, [*POINT, *key]) for study in studies]
+    across = {setting.name for setting in settings if setting.throughout}
+    names = dict.fromkeys(str(name) for study in studies for name in study.requested)
+    key = results_of(names, without=across)
+    found = [_by_key(study.requested, [*POINT, *key]) for study in studies]
     shared = [at for at in found[0] if at in found[1]]
     pairs = [(found[0][at][0], found[1][at][0]) for at in shared if len(found[0][at]) == len(found[1][at]) == 1]
     notes = []
     if not pairs:
-        notes.append("No point of one study has its like in the other: nothing can be paired.")
+        notes.append("The studies have no point in common: nothing can be paired.")
     if unclear := len(shared) - len(pairs):
-        notes.append(f"{counted(unclear, 'setting')} left out: several runs of a study have it.")
+        notes.append(f"{counted(unclear, 'point')} left out: a study has several runs of it.")
     models = [device_models(study.runs).to_dict() for study in studies]
     if on_two := sum(_models_differ(models[0][one], models[1][other]) for one, other in pairs):
         notes.append(f"{counted(on_two, 'pair')} of {len(pairs)} ran on different devices: {NOT_OF_ONE_DEVICE}.")
@@ -178,12 +178,13 @@ def _pairs(studies: tuple[Study, Study], settings: Sequence[Setting]) -> tuple[l
     return pairs, notes
 
 
-def _by_key(asked: pd.DataFrame, key: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
+def _by_key(requested: pd.DataFrame, key: Sequence[str]) -> dict[tuple[str, ...], list[str]]:
     columns = [
-        [_cell(v) for v in asked[name]] if name in asked else ["null"] * len(asked) for name in dict.fromkeys(key)
+        [_cell(v) for v in requested[name]] if name in requested else ["null"] * len(requested)
+        for name in dict.fromkeys(key)
     ]
     found: dict[tuple[str, ...], list[str]] = {}
-    for run_id, *values in zip(asked.index, *columns, strict=True):
+    for run_id, *values in zip(requested.index, *columns, strict=True):
         found.setdefault(tuple(values), []).append(str(run_id))
     return found
 
@@ -198,8 +199,8 @@ def _measured(
             continue
         sizes: dict[int, dict[int, list[tuple[float, float]]]] = {}
         for one, other in matched:
-            alike = not _models_differ(one.get("device_model"), other.get("device_model"))
-            if clocked and (one["shared_machine"] or other["shared_machine"] or not alike):
+            same_model = not _models_differ(one.get("device_model"), other.get("device_model"))
+            if clocked and (one["shared_machine"] or other["shared_machine"] or not same_model):
                 continue
             a, b = _value(one, column), _value(other, column)
             if a is not None and b is not None and (not relative or min(a, b) > 0):
@@ -210,12 +211,12 @@ def _measured(
 
 
 def _models_differ(one: object, other: object) -> bool:
-    """Whether two runs were made on different models of GPU, or of processor, as far as it was recorded."""
+    """Whether two runs were made on different models of GPU, or of processor, as far as recorded."""
     return isinstance(one, str) and isinstance(other, str) and "" not in (one, other) and one != other
 
 
 def _value(run: Mapping[Any, Any], column: str) -> float | None:
-    """A completed run's finite number; of a target, where it was reached."""
+    """A finite number of a completed run; for a target only if it was reached."""
     if run["status"] != RunStatus.COMPLETED or (column == "target.examples" and run.get("target.reached") is not True):
         return None
     try:
@@ -249,14 +250,14 @@ def _claim_pairs(first: Sequence[Claim], second: Sequence[Claim]) -> Iterator[Cl
 
 
 def _between(first: Sequence[Evidence], second: Sequence[Evidence]) -> Iterator[Between]:
-    """Comparisons that are called the same; of several with other rates, those whose rate is chosen the same way."""
+    """Comparisons of the same name; if several differ in learning rate, those that set it the same way."""
     left = list(second)
     for one in first:
-        alike = [o for o in left if (o.what, o.held_equal, o.unit) == (one.what, one.held_equal, one.unit)]
-        if not alike:
+        same = [o for o in left if (o.what, o.held_equal, o.unit) == (one.what, one.held_equal, one.unit)]
+        if not same:
             continue
-        other = max(alike, key=lambda o: (o.rate == one.rate, o.rate.way is one.rate.way))
-        if len(alike) > 1 and other.rate.way is not one.rate.way:
+        other = max(same, key=lambda o: (o.rate == one.rate, o.rate.way is one.rate.way))
+        if len(same) > 1 and other.rate.way is not one.rate.way:
             continue
         left.remove(other)
         a, b = one.effect.interval, other.effect.interval
@@ -266,13 +267,13 @@ def _between(first: Sequence[Evidence], second: Sequence[Evidence]) -> Iterator[
 def _missing(studies: tuple[Study, Study]) -> Iterator[str]:
     for study, name in zip(studies, _names(studies), strict=True):
         if study.runs.empty:
-            yield f"{name} has no run that could be read."
+            yield f"{name} has no readable run."
             continue
         ended = Counter(str(status) for status in study.runs["status"])
         if set(ended) != {RunStatus.COMPLETED}:
             yield f"{name}: {', '.join(f'{n} {printable(status)}' for status, n in ended.most_common())}."
         if shared := int(study.runs["shared_machine"].eq(True).sum()):
-            yield f"{name}: {counted(shared, 'run')} shared the machine, and are in no comparison of speed or memory."
+            yield f"{name}: {counted(shared, 'run')} shared the machine, and are not compared in speed or memory."
         yield from (f"{name}: {sentence}" for sentence in study.damaged[:3])
         if len(study.damaged) > 3:
             yield f"{name}: and {len(study.damaged) - 3} more that could not be read."

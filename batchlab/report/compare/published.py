@@ -1,4 +1,4 @@
-"""What others published of the same experiment, beside what this study's runs say."""
+"""Published figures of an experiment, compared with this study's runs."""
 
 import math
 from collections import Counter
@@ -9,7 +9,7 @@ import pandas as pd
 
 from batchlab.config import Published
 from batchlab.records import RunStatus, Unknown
-from batchlab.report.advice.picks import best_loss_of, runs_at_rates, shown_runs
+from batchlab.report.advice.picks import best_loss_of, runs_at_lrs, shown_runs
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import SizeToTarget, ToTarget
 from batchlab.report.tables.group_noise_scale import at_the_start
@@ -20,12 +20,12 @@ from batchlab.science.statistics.uncertainty import Interval
 
 @dataclass(frozen=True)
 class Beside:
-    """A published figure, and ours of the same thing; or why there is none of ours."""
+    """A published figure with ours, or why we have none."""
 
     theirs: Published
     ours: Interval | None
-    why_not: str  # "" where there is one, and where nothing of a study stands beside it
-    note: str = ""  # what must be known of ours: how the other runs ended, which sizes cannot be told from the best
+    why_not: str  # "" if there is one, or if a study cannot have one
+    note: str = ""  # how the other runs ended, and which sizes are not shown to differ from the best
 
 
 def beside(study: Study, fits: Fits) -> tuple[Beside, ...]:
@@ -36,43 +36,43 @@ def beside(study: Study, fits: Fits) -> tuple[Beside, ...]:
 def _beside(study: Study, fits: Fits, figure: Published) -> Beside:
     if figure.ours is None:
         return Beside(figure, None, "")
-    alike = [group for group in fits.groups if _asked_for(study, group, figure)]
-    if not alike:
+    matching = [group for group in fits.groups if _has_options_of(study, group, figure)]
+    if not matching:
         with_it = " ".join(f"{name}={value}" for name, value in figure.where.items())
         return Beside(figure, None, f"no run with {with_it}" if with_it else "no run")
     size = figure.batch_size
-    there = [group for group in alike if size is None or size in group.batch_sizes]
+    there = [group for group in matching if size is None or size in group.batch_sizes]
     if not there:
         return Beside(figure, None, f"no run at batch size {size:,}")
     find = FOUND.get(figure.ours)
-    # The group with the most batch sizes that has an answer: groups come in that order.
+    # The first group with a result: groups are ordered by their number of batch sizes.
     for group in there:
         ours = find(study, group, size) if find else _measured(study, group, size, figure.ours)
         if ours is not None:
             return Beside(figure, ours, "", _note(study, group, figure))
-    why_not, lost = f"no completed run says its {figure.ours}", _lost(study, there[0], size)
+    why_not, lost = f"no completed run has {figure.ours}", _lost(study, there[0], size)
     return Beside(figure, None, f"{why_not}: {lost}" if lost else why_not)
 
 
-def _asked_for(study: Study, group: GroupFits, figure: Published) -> bool:
-    """Whether a group's runs have the knobs that the figure is of."""
-    asked = study.asked.loc[group.runs[0]]
-    return all(name in asked and asked[name] == value for name, value in figure.where.items())
+def _has_options_of(study: Study, group: GroupFits, figure: Published) -> bool:
+    """Whether a group's runs have the options of the figure."""
+    options = study.requested.loc[group.runs[0]]
+    return all(name in options and options[name] == value for name, value in figure.where.items())
 
 
 def _note(study: Study, group: GroupFits, figure: Published) -> str:
-    said = [_lost(study, group, figure.batch_size)]
+    notes = [_lost(study, group, figure.batch_size)]
     if figure.ours == "best_batch_size" and (best := best_loss_of(study, group, shown_runs(study, group))):
-        alike = ", ".join(f"{size:,}" for size in sorted(best.as_good))
-        said = ["by validation loss", f"not told from {alike}" if alike else "", *said]
-    return "; ".join(filter(None, said))
+        ties = ", ".join(f"{size:,}" for size in sorted(best.as_good))
+        notes = ["by validation loss", f"not shown to differ from {ties}" if ties else "", *notes]
+    return "; ".join(filter(None, notes))
 
 
 def _lost(study: Study, group: GroupFits, size: int | None) -> str:
-    """`2 of 5 diverged`: of the runs at a batch size and its best rate, those that no mean can hold; or ""."""
+    """`2 of 5 diverged`: the runs at a batch size and its best learning rate that are in no mean; or ""."""
     runs = [
         str(status)
-        for at, of_it in runs_at_rates(study, group).items()
+        for at, of_it in runs_at_lrs(study, group).items()
         if size in (None, at)
         for status in of_it["status"]
     ]
@@ -82,10 +82,10 @@ def _lost(study: Study, group: GroupFits, size: int | None) -> str:
 
 
 def _measured(study: Study, group: GroupFits, size: int | None, name: str) -> Interval | None:
-    """The mean over seeds of `final.<measurement>`, `best.<metric>` or `start.<measurement>`, at the best rate.
+    """The mean over seeds of `final.<measurement>`, `best.<metric>` or `start.<measurement>`, at the best lr.
 
-    Without a batch size it is over all of them: a seed's mean over its runs is one value, for those of one seed are
-    not independent, and at the start they are the same.
+    Without a batch size it is over all of them; a seed's mean over its runs is then one value, since runs of one seed
+    are not independent, and are equal at the start.
     """
     chosen = [runs for at, runs in shown_runs(study, group).items() if size in (None, at)]
     if not chosen:
@@ -99,10 +99,10 @@ def _measured(study: Study, group: GroupFits, size: int | None, name: str) -> In
     else:
         values = column(runs, f"{name}.value" if kind == "best" else name)
     table = runs[["seed", "batch_size"]].assign(value=values).pivot(index="seed", columns="batch_size", values="value")
-    # Beside seeds that ran every size, the mean of one that lost its hardest would be of other things.
+    # A seed that lacks a size is left out: its mean would not be comparable.
     each = (table if kind == "start" else table.dropna()).mean(axis=1)
     if (each.abs() >= LARGEST).any():
-        return Interval(math.inf, None, None, len(each))  # over_seeds would leave out those that are not resolved
+        return Interval(math.inf, None, None, len(each))  # over_seeds would leave out the unresolved ones
     return over_seeds(each)
 
 
@@ -125,14 +125,14 @@ def _critical(study: Study, group: GroupFits, size: int | None) -> Interval | No
 
 
 def _noise_scale(study: Study, group: GroupFits, size: int | None) -> Interval | None:
-    """Over the training of the first run that measured it, at the batch size or the smallest there is."""
+    """Over the training of the first run that measured it, at the batch size or the smallest one."""
     if isinstance(group.noise_scales, Unknown):
         return None
     return next((scale.examples for scale in group.noise_scales if size in (None, scale.batch_size)), None)
 
 
 def _best_size(study: Study, group: GroupFits, size: int | None) -> Interval | None:
-    """The batch size with the least validation loss; `_note` says which cannot be told from it."""
+    """The batch size with the lowest validation loss; `_note` names those not shown to differ from it."""
     best = best_loss_of(study, group, shown_runs(study, group))
     return None if best is None else Interval(best.batch_size, None, None, best.value.n)
 
@@ -142,14 +142,14 @@ def _noise_at_start(study: Study, group: GroupFits, size: int | None) -> Interva
     return at_the_start(study, pd.concat(chosen)) if chosen else None
 
 
-def _best_rate(study: Study, group: GroupFits, size: int | None) -> Interval | None:
-    """The learning rate, as asked, at which a batch size is at its best."""
+def _best_lr(study: Study, group: GroupFits, size: int | None) -> Interval | None:
+    """The learning rate, as requested, at which a batch size is best."""
     if size is None or size not in (shown := shown_runs(study, group)):
         return None
     return Interval(dict(group.rates)[size], None, None, len(shown[size]))
 
 
-# What may stand beside a figure, besides what was measured at a batch size.
+# What can be compared with a published figure, other than a measurement at one batch size.
 FOUND: dict[str, Callable[[Study, GroupFits, int | None], Interval | None]] = {
     "steps_to_target": _steps,
     "examples_to_target": _examples,
@@ -157,5 +157,5 @@ FOUND: dict[str, Callable[[Study, GroupFits, int | None], Interval | None]] = {
     "noise_scale": _noise_scale,
     "start.noise/scale_examples": _noise_at_start,
     "best_batch_size": _best_size,
-    "best_rate": _best_rate,
+    "best_rate": _best_lr,
 }

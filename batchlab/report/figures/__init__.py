@@ -1,1 +1,1 @@
-"""Pictures of a study: matplotlib figures with a text alternative each, or the reason why there is none."""
+"""Figures of a study, made with matplotlib: each has a text alternative, or the reason why it is missing."""

@@ -1,4 +1,4 @@
-"""Every figure of a report, in the order they are read."""
+"""Every figure of a report, in reading order."""
 
 import pandas as pd
 
@@ -20,14 +20,14 @@ Figures = tuple[Drawing, ...]
 
 
 def draw_all(study: Study, fits: Fits) -> Figures:
-    """The figures of the group with the most batch sizes; where the study has no data for one, why."""
+    """The figures of the group with the most batch sizes; if the study has no data for one, the reason."""
     group = fits.main
     runs = shown(study, group, len(fits.groups))
     empty = pd.DataFrame({"batch_size": [], "status": []})
     drawn = list(loss_curves(study, runs))
     if group is None:
         return (*drawn, *(missing(*name, NO_RUNS) for name in (THROUGHPUT, PER_STEP, MEMORY)))
-    # The target's figures come from another group where the main one had none.
+    # The target's figures come from another group if the main one has no target.
     target = next((one for one in fits.groups if not isinstance(one.to_target, Unknown)), group)
     drawn += steps_and_examples(target.to_target)
     drawn.append(seconds(target.time_to_target))

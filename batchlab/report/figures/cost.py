@@ -52,8 +52,8 @@ def _throughput(found: Measured | Unknown, knee: Knee | Unknown, did_not_fit: li
     says = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
     if isinstance(knee, Knee):
         says += (
-            f" The fastest is batch size {knee.best_size:,} with {knee.best_speed:,.0f}; the knee, the smallest within "
-            f"10% of it, is {knee.size:,}."
+            f" The fastest is batch size {knee.best_size:,} with {knee.best_speed:,.0f}; the knee, the smallest size "
+            f"within 10% of it, is {knee.size:,}."
         )
     says += _left_out(found) + _limit(did_not_fit)
 
@@ -110,7 +110,7 @@ def _memory(peaks: Measured | Unknown, saved: dict[int, Interval], did_not_fit: 
     if saved:
         in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in saved.items()}
         series.append((in_mib, SAVED_FOR_BACKWARD.meaning, GREEN, "s"))
-        says += "What a forward pass saves for its backward pass is counted exactly."
+        says += "The bytes that a forward pass saves for its backward pass are counted exactly."
     says = says.strip() + _limit(did_not_fit)
 
     def paint(axes: Axes) -> None:
@@ -128,15 +128,15 @@ def _memory(peaks: Measured | Unknown, saved: dict[int, Interval], did_not_fit: 
 
 
 def _draw_line(axes: Axes, line: Line, sizes: Collection[int], text: str, *, by: float) -> None:
-    """A fitted line, `by` times as high, over the batch sizes; on a logarithmic axis as far as it is above 0."""
+    """A fitted line, scaled by `by`, over the batch sizes; on a logarithmic axis only where it is above 0."""
     at = np.geomspace(min(sizes), max(sizes), 100)
     height = np.array([by * line.at(float(size)) for size in at])
     axes.plot(at[height > 0], height[height > 0], color=ORANGE, label=text, zorder=1)
 
 
 def _left_out(found: Measured) -> str:
-    shared = f" {found.shared} that shared the machine are left out." if found.shared else ""
-    return shared + (f" {found.elsewhere} on another device are left out." if found.elsewhere else "")
+    shared = f" {found.shared} runs that shared the machine are left out." if found.shared else ""
+    return shared + (f" {found.elsewhere} runs on another device are left out." if found.elsewhere else "")
 
 
 def _scaled(interval: Interval, by: float) -> Interval:

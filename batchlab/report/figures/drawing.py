@@ -1,4 +1,4 @@
-"""What every figure shares: its size, its colours, how seeds are summed up, and what it becomes as PNG."""
+"""What all figures share: size, colours, averages over seeds, and output as PNG and SVG."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocato
 from batchlab.report.tables.groups import Mean, by, column, over_seeds
 from batchlab.science.statistics.uncertainty import Interval, t_interval
 
-# Small, so that on a phone of 390 pixels a figure shrinks by a fifth only and its text stays readable.
+# Small, so that on a phone of 390 pixels a figure shrinks only by a fifth and its text stays readable.
 SIZE = (4.9, 3.7)  # inches
 STYLE: Any = {
     "font.size": 9.5,
@@ -35,25 +35,25 @@ STYLE: Any = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.6,
-    "text.parse_math": False,  # a name with a $ in it is a name
-    "svg.fonttype": "path",  # the same picture whatever fonts the reader has
+    "text.parse_math": False,  # a name may contain $
+    "svg.fonttype": "path",  # the same picture with any fonts
 }
-# Okabe and Ito (2008): told apart by every kind of colour vision.
+# Okabe and Ito (2008): distinguishable with every kind of colour vision.
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#555555"
 MARKS = "os^Dv<>pP*Xh"
-MOST_SIZES = 12  # of lines in one figure; more would be a thicket
+MOST_SIZES = 12  # lines in one figure; more would be unreadable
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure, or why there is none.
+    """A figure, or why it is missing.
 
-    Each picture is drawn once: `Figure.savefig` draws a second time, to measure what nobody asks for.
+    Each picture is drawn once: `Figure.savefig` would draw it a second time to measure it.
     """
 
-    name: str  # of its file, without an ending; letters, digits and _
+    name: str  # of its file, without the suffix; letters, digits and _
     title: str
-    says: str  # what a reader who cannot see it needs to know, in one or two sentences; why there is none
+    says: str  # a text alternative in one or two sentences, or why it is missing
     figure: Figure | None = None
 
     def png(self, dots_per_inch: int = 150) -> bytes:
@@ -94,32 +94,32 @@ def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend
         engine = figure.get_layout_engine()
         assert engine is not None
         engine.execute(figure)
-        figure.set_layout_engine("none")  # it has done its work; it would do it again for every format
+        figure.set_layout_engine("none")  # done; it would run again for every format
     return Drawing(name, title, says, figure)
 
 
 @contextlib.contextmanager
 def _style(more: Any = None) -> Iterator[None]:
     with mpl.rc_context(STYLE | (more or {})), warnings.catch_warnings():
-        # A user's name may be in a script that the font has not: a box stands for it, and the tables have the name.
+        # A user's name may be in a script that the font lacks: it shows a box, and the tables have the name.
         warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
         yield
 
 
 def missing(name: str, title: str, why: str) -> Drawing:
-    """No figure, and the sentence that stands in its place."""
+    """A missing figure, and the sentence shown instead."""
     return Drawing(name, title, why)
 
 
 def colour_of(sizes: Sequence[int]) -> dict[int, str]:
-    """A colour for each batch size, dark for small to bright for large: an order that is also one of lightness."""
+    """A colour for each batch size, from dark for small to bright for large, so that lightness shows the order too."""
     ramp = mpl.colormaps["viridis"]
     last = max(1, len(sizes) - 1)
     return {size: mpl.colors.to_hex(ramp(0.9 * i / last)) for i, size in enumerate(sorted(sizes))}
 
 
 def at_most(sizes: Iterable[int], most: int = MOST_SIZES) -> list[int]:
-    """Of many batch sizes the two ends and some between, evenly."""
+    """At most so many batch sizes: the two ends and some evenly in between."""
     known = sorted(set(sizes))
     if len(known) <= most:
         return known
@@ -151,7 +151,7 @@ def points(
     shift: float = 1.0,
     joined: bool = True,
 ) -> None:
-    """A mark for each batch size, with its interval where there is one; `shift` keeps two from hiding each other."""
+    """A mark for each batch size, with its interval if any; `shift` keeps two series from hiding each other."""
     sizes = [size * shift for size in values]
     middle = [interval.value for interval in values.values()]
     down = [0.0 if i.low is None else i.value - i.low for i in values.values()]
@@ -161,7 +161,7 @@ def points(
 
 
 def batch_size_axis(axes: Axes, sizes: Iterable[int]) -> None:
-    """The horizontal axis of every figure over batch size: logarithmic, with the sizes themselves as its marks."""
+    """The horizontal axis of every figure over batch size: logarithmic, with the sizes themselves as ticks."""
     marks = at_most(sizes, 9)
     axes.set_xscale("log")
     axes.set_xticks(marks, [f"{mark:,}" for mark in marks], rotation=0 if len(marks) < 8 else 30)
@@ -171,20 +171,20 @@ def batch_size_axis(axes: Axes, sizes: Iterable[int]) -> None:
 
 
 def plain_log(axes: Axes, axis: str = "y") -> None:
-    """A logarithmic axis whose marks are plain numbers, more of them where it spans little."""
+    """A logarithmic axis with plain numbers as ticks, more of them over a short range."""
     chosen = axes.yaxis if axis == "y" else axes.xaxis
     (axes.set_yscale if axis == "y" else axes.set_xscale)("log")
     low, high = axes.get_ylim() if axis == "y" else axes.get_xlim()
     decades = math.log10(high / low) if 0 < low < high < math.inf else 1.0
     between = (1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)
-    # Where it spans little, marks at powers and their parts would be one or two.
+    # A short range would have only one or two ticks at powers and their parts.
     chosen.set_major_locator(LogLocator(subs=between) if decades > 0.6 else MaxNLocator(5))
     chosen.set_minor_locator(NullLocator())
     chosen.set_major_formatter(_plain)
 
 
 def thousands(axes: Axes) -> None:
-    """Commas in the marks of the horizontal axis."""
+    """Thousands separators in the ticks of the horizontal axis."""
     axes.xaxis.set_major_formatter(_plain)
 
 
@@ -193,7 +193,7 @@ def _plain(value: float, _: object = None) -> str:
 
 
 def counted_seeds(values: dict[int, Interval], noun: str = "seed") -> str:
-    """`3 seeds`, or `1 to 3 seeds` where batch sizes differ in it."""
+    """`3 seeds`, or `1 to 3 seeds` if batch sizes differ."""
     counts = sorted({interval.n for interval in values.values()})
     if counts == [1]:
         return f"1 {noun}"

@@ -1,4 +1,4 @@
-"""Where training ends up: how sharp the minimum is, at the end and at equal loss, and how well it generalises."""
+"""The result of training: sharpness of the minimum, at the end and at equal loss, and generalisation."""
 
 import re
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
         lines[f"at training loss {found[1]}"] = each_size(runs, found[0], interval=factors)
     lines = {label: values for label, values in lines.items() if values}
     if not lines:
-        return missing(name, title, "No run measured sharpness: instruments=full does.")
+        return missing(name, title, "No run measured sharpness: run with instruments=full.")
     ends = lines.get("at the end", {})
     says = (
         f"Largest eigenvalue of the Hessian, geometric mean of {counted_seeds(next(iter(lines.values())))} with 95% "
@@ -58,7 +58,7 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
     )
     if ends:
         says += (
-            " At the end the training losses differ, and under cross-entropy sharpness falls with the loss: "
+            " At the end the training losses differ, and with cross-entropy sharpness decreases with the loss: "
             "compare at equal loss."
         )
 
@@ -74,17 +74,17 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
 
 
 def _gap(runs: pd.DataFrame) -> Drawing:
-    name, title = "generalisation_gap", "Validation less training loss by batch size"
+    name, title = "generalisation_gap", "Validation minus training loss by batch size"
     gaps = each_size(runs, LOSS_GAP.final)
     if not gaps:
-        return missing(name, title, "No run measured its loss on clean training data: instruments=full does.")
+        return missing(name, title, "No run measured its loss on clean training data: run with instruments=full.")
     says = (
         f"At the end of training, mean of {counted_seeds(gaps)} with 95% intervals. A run that has not learnt yet has "
-        "no gap: read it beside the loss."
+        "no gap: compare it with the loss."
     )
 
     def paint(axes: Axes) -> None:
-        points(axes, gaps, "validation less training loss, at the end", BLUE, "o")
+        points(axes, gaps, "validation minus training loss, at the end", BLUE, "o")
         axes.axhline(0, color="#999999", lw=0.8)
         batch_size_axis(axes, gaps)
         axes.set_ylabel("loss difference")

@@ -1,4 +1,4 @@
-"""The gradient noise scale while training goes on, with what is known of it."""
+"""The gradient noise scale over training, with its uncertainty."""
 
 from collections.abc import Iterator
 
@@ -15,19 +15,19 @@ from batchlab.science.statistics.uncertainty import Interval
 
 
 def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
-    """One figure: the noise scale of every batch size over examples, its seeds' signal and noise averaged apart."""
+    """One figure: the noise scale of every batch size over examples, from the seeds' mean signal and mean noise."""
     name, title = "noise_scale", "Gradient noise scale over training"
     curves = {} if shown is None else _curves(study, shown)
     if not curves:
-        why = "No run measured the noise scale: instruments=full does."
+        why = "No run measured the noise scale: run with instruments=full."
         yield missing(name, title, why)
         return
     sizes = at_most(curves, 6)
     resolved = sum(int(np.isfinite(curves[size]["value"]).sum()) for size in sizes)
     says = (
         f"Examples at which a gradient is as much signal as noise, for batch sizes {', '.join(map(str, sizes))}, with "
-        f"95% intervals; {resolved} of {sum(len(curves[size]) for size in sizes)} points are resolved, a hollow "
-        "triangle stands at the lower end of one that is not."
+        f"95% intervals; {resolved} of {sum(len(curves[size]) for size in sizes)} points are resolved; a hollow "
+        "triangle marks the lower end of one that is not."
     )
 
     def paint(axes: Axes) -> None:

@@ -1,4 +1,4 @@
-"""The learning-rate tournament: the best rate of each batch size, and the whole grid as a map."""
+"""The learning-rate tournament: the best learning rate of each batch size, and the whole grid as a map."""
 
 import math
 from collections.abc import Iterator
@@ -23,24 +23,24 @@ from batchlab.report.figures.drawing import (
 )
 from batchlab.report.fits.tournament import Cell, Tournament
 
-MOST_CELLS = 144  # of a map; beyond, no number can be read
+MOST_CELLS = 144  # of a map; with more the numbers are unreadable
 
 
 def tournament(found: Tournament | Unknown) -> Iterator[Drawing]:
-    """The best rate over batch size with its slope, and the map of results."""
+    """The best learning rate over batch size with its slope, and the map of results."""
     slope = ("best_rate", "Best learning rate by batch size")
     heat = ("rate_map", "Every learning rate at every batch size")
     if isinstance(found, Unknown):
         yield from (missing(*slope, as_sentence(found.why)), missing(*heat, as_sentence(found.why)))
         return
-    yield _slope(found, *slope) if found.best else missing(*slope, "At no batch size did a rate reach the end.")
+    yield _slope(found, *slope) if found.best else missing(*slope, "No learning rate reached the end of training.")
     few = len(found.cells) <= MOST_CELLS
-    yield _map(found, *heat) if few else missing(*heat, f"{len(found.cells)} rates are too many for a map.")
+    yield _map(found, *heat) if few else missing(*heat, f"{len(found.cells)} learning rates are too many for a map.")
 
 
 def _slope(found: Tournament, name: str, title: str) -> Drawing:
     slope = found.slope
-    says = f"The rate with the lowest {found.by} at each batch size, of a grid of {found.resolution:.3g}-fold steps. "
+    says = f"The learning rate with the lowest {found.by} at each batch size, on a {found.resolution:.3g}-fold grid. "
     if slope is None:
         says += as_sentence(found.why_no_slope)
     else:
@@ -48,15 +48,15 @@ def _slope(found: Tournament, name: str, title: str) -> Drawing:
         says += f"The slope on logarithmic axes is {slope.value:.2f}{span}: 1 is linear, 1/2 the square root, 0 none."
     edge = [one.batch_size for one in found.best if one.at_edge]
     if edge:
-        says += f" At {', '.join(f'{size:,}' for size in edge)} the best lies at the edge of the grid (hollow)."
+        says += f" At {', '.join(f'{size:,}' for size in edge)} the best is at the edge of the grid (hollow)."
 
     def paint(axes: Axes) -> None:
-        for inside, face, label in ((True, BLUE, "best rate"), (False, "none", "best, at the grid's edge")):
+        for inside, face, label in ((True, BLUE, "best learning rate"), (False, "none", "best, at the grid's edge")):
             of_it = [one for one in found.best if one.at_edge != inside]
             if of_it:
-                at, rates = [one.batch_size for one in of_it], [one.peak_lr for one in of_it]
-                axes.scatter(at, rates, facecolors=face, edgecolors=BLUE, label=label, zorder=3)
-        for one in found.best:  # what cannot be told from the best
+                at, lrs = [one.batch_size for one in of_it], [one.peak_lr for one in of_it]
+                axes.scatter(at, lrs, facecolors=face, edgecolors=BLUE, label=label, zorder=3)
+        for one in found.best:  # those not shown to differ from the best
             span = [one.peak_lr, *one.as_good]
             axes.plot([one.batch_size] * 2, [min(span), max(span)], color=BLUE, lw=1, alpha=0.5)
         sizes = np.array([one.batch_size for one in found.best], dtype=float)
@@ -73,33 +73,33 @@ def _slope(found: Tournament, name: str, title: str) -> Drawing:
 
 def _map(found: Tournament, name: str, title: str) -> Drawing:
     sizes = sorted({cell.batch_size for cell in found.cells})
-    rates = sorted({cell.peak_lr for cell in found.cells})
+    lrs = sorted({cell.peak_lr for cell in found.cells})
     values = {(cell.batch_size, cell.peak_lr): cell for cell in found.cells}
     best = {(one.batch_size, one.peak_lr) for one in found.best}
     says = (
-        f"Mean {found.by} over seeds, for {len(sizes)} batch sizes and {len(rates)} peak rates; the best of each batch "
-        "size has a frame; a cross is a rate at which a seed diverged or did not reach the target."
+        f"Mean {found.by} over seeds, for {len(sizes)} batch sizes and {len(lrs)} peak learning rates; the best of "
+        "each batch size has a frame; a cross: a seed diverged or did not reach the target."
     )
 
     def paint(axes: Axes) -> None:
-        grid = np.full((len(rates), len(sizes)), math.nan)
-        for (size, rate), cell in values.items():
+        grid = np.full((len(lrs), len(sizes)), math.nan)
+        for (size, lr), cell in values.items():
             if cell.result is not None and cell.result.value > 0:
-                grid[rates.index(rate), sizes.index(size)] = math.log(cell.result.value)
+                grid[lrs.index(lr), sizes.index(size)] = math.log(cell.result.value)
         axes.grid(visible=False)
         axes.imshow(grid, cmap="cividis_r", aspect="auto", origin="lower")
         known = grid[np.isfinite(grid)]
         middle = float((known.min() + known.max()) / 2) if known.size else 0.0
-        for (size, rate), cell in values.items():
-            row, column = rates.index(rate), sizes.index(size)
+        for (size, lr), cell in values.items():
+            row, column = lrs.index(lr), sizes.index(size)
             dark = math.isfinite(grid[row, column]) and grid[row, column] > middle
             colour = "white" if dark else "black"
             axes.text(column, row, _cell(cell), ha="center", va="center", fontsize=8, color=colour)
-            if (size, rate) in best:
+            if (size, lr) in best:
                 corner = (column - 0.47, row - 0.47)
                 axes.add_patch(mpl.patches.Rectangle(corner, 0.94, 0.94, fill=False, edgecolor=RED, linewidth=2))
         axes.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-        axes.set_yticks(range(len(rates)), [f"{rate:.3g}" for rate in rates])
+        axes.set_yticks(range(len(lrs)), [f"{lr:.3g}" for lr in lrs])
         axes.set(xlabel="batch size, examples per step", ylabel="peak learning rate")
 
     return draw(name, title, says, paint)

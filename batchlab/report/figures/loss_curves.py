@@ -1,4 +1,4 @@
-"""The loss of every batch size over examples, steps and seconds: three answers to "which is faster?"."""
+"""The loss of every batch size over examples, steps and seconds: three meanings of "faster"."""
 
 from collections.abc import Iterator
 
@@ -35,19 +35,19 @@ def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         best = min(sizes, key=lambda size: float(curves[size]["mean"].min()))
         says = (
             f"One line for each batch size, {', '.join(map(str, sizes))}{of}: the mean of at most {seeds}, "
-            f"with a band from the lowest to the highest seed. The lowest point of all is at batch size {best}, "
+            f"with a band from the lowest to the highest seed. The lowest point is at batch size {best}, "
             f"{float(curves[best]['mean'].min()):.4g}.{left_out}"
         )
         if over == "train_seconds" and bool(shown.runs["shared_machine"].any()):
-            says += " Some of these runs shared the machine with others, so their seconds are too many."
+            says += " Some of these runs shared the machine with others, so their times are too long."
         if over == "train_seconds" and len(set(device_models(shown.runs)) - {""}) > 1:
-            says += " These runs were made on several models of device, so their seconds do not compare."
+            says += " These runs were made on several models of device, so their times cannot be compared."
 
         def paint(axes: Axes, over: str = over, label: str = label, sizes: list[int] = sizes) -> None:
             colours = colour_of(sizes)
             for mark, size in zip(MARKS, sizes, strict=False):
                 curve = curves[size]
-                if over == "step":  # nothing has been trained at 0, and a logarithm has no place for it
+                if over == "step":  # step 0 does not fit on a logarithmic axis
                     curve = curve[curve["step"] > 0]
                 every = max(1, len(curve) // 5)
                 axes.plot(

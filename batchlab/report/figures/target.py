@@ -1,4 +1,4 @@
-"""What it takes to reach the target: steps, examples and seconds over batch size, with the curves through them."""
+"""Steps, examples and seconds to the target over batch size, with the curves through them."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -34,7 +34,7 @@ SECONDS = ("seconds_to_target", "Training time to the target by batch size", "tr
 
 
 def steps_and_examples(found: ToTarget | Unknown) -> Iterator[Drawing]:
-    """Two figures: S(B) = S_min + E_min / B and E(B) = B S(B), with B_crit; those that never got there on top."""
+    """Two figures: S(B) = S_min + E_min / B and E(B) = B S(B), with B_crit; also the sizes that never reached it."""
     for name, title, label in (STEPS, EXAMPLES):
         if isinstance(found, Unknown):
             yield missing(name, title, as_sentence(found.why))
@@ -60,9 +60,9 @@ def _to_target(
     critical = found.critical
     says = (
         f"{label.capitalize()} until {found.metric} was {found.value:g}, to {found.resolution:,.0f} examples; at each "
-        f"batch size the best rate tried; mean of {counted_seeds(values)} with 95% intervals. "
+        f"batch size the best learning rate tried; mean of {counted_seeds(values)} with 95% intervals. "
     )
-    says += _curve_said(critical) if critical is not None else as_sentence(found.why_not)
+    says += _curve_sentence(critical) if critical is not None else as_sentence(found.why_not)
     if censored:
         says += f" Not every seed reached it at {', '.join(f'{size.batch_size:,}' for size in censored)}."
 
@@ -92,7 +92,7 @@ def _to_target(
 
 
 def _mark(axes: Axes, critical: CriticalBatch, sizes: Sequence[int]) -> None:
-    """B_crit as a line with its interval as a band, as far as the axis goes."""
+    """B_crit as a line with its interval as a band, within the axis."""
     crit = critical.batch_size
     left, right = min(sizes) / 1.25, max(sizes) * 1.25
     low, high = max(crit.low or 0.0, left), min(math.inf if crit.high is None else crit.high, right)
@@ -103,32 +103,32 @@ def _mark(axes: Axes, critical: CriticalBatch, sizes: Sequence[int]) -> None:
     axes.set_xlim(left, right)
 
 
-def _curve_said(critical: CriticalBatch) -> str:
+def _curve_sentence(critical: CriticalBatch) -> str:
     crit = critical.batch_size
     span = f"95% interval {crit.low or 0.0:,.3g} to {math.inf if crit.high is None else crit.high:,.3g}"
-    said = f"The critical batch size is {crit.value:,.3g} ({span}; {critical.verdict})."
+    text = f"The critical batch size is {crit.value:,.3g} ({span}; {critical.verdict})."
     if critical.verdict != ESTIMATE:
-        said += " It is not read off beyond the batch sizes measured."
-    return f"{said} The runs lie {critical.rms:.0%} about the curve."
+        text += " It is not extrapolated beyond the batch sizes measured."
+    return f"{text} The runs deviate by {critical.rms:.0%} from the curve."
 
 
 def seconds(found: TimeToTarget | Unknown) -> Drawing:
-    """T(B): the seconds measured, those that S(B) t(B) gives, and where they are least."""
+    """T(B): the seconds measured, those from S(B) t(B), and their minimum."""
     name, title, label = SECONDS
     if isinstance(found, Unknown):
         return missing(name, title, as_sentence(found.why))
     if not found.sizes:
-        return missing(name, title, "No batch size has its seconds to the target.")
+        return missing(name, title, "No batch size has a time to the target.")
     values = {size: _clipped(interval) for size, interval in found.sizes}
     says = f"{label.capitalize()} to the target, mean of {counted_seeds(values)} with 95% intervals. "
     says += f"Fastest of those measured: batch size {found.fastest:,}."
     others = [size for size in found.as_fast if size != found.fastest]
     if others:
-        says += f" It cannot be told from {', '.join(f'{size:,}' for size in others)}."
+        says += f" It is not shown to differ from {', '.join(f'{size:,}' for size in others)}."
     best = found.best
     if best is not None:
         span = "" if best.low is None or best.high is None else f" ({best.low:,.3g} to {best.high:,.3g})"
-        says += f" By the fitted curves the least is at {best.value:,.3g}{span}."
+        says += f" By the fitted curves the minimum is at {best.value:,.3g}{span}."
 
     def paint(axes: Axes) -> None:
         points(axes, values, "measured", BLUE, "o", joined=False)
@@ -137,7 +137,7 @@ def seconds(found: TimeToTarget | Unknown) -> Drawing:
             axes.plot(*zip(*modelled, strict=True), color=ORANGE, label="S(B) t(B), fitted", zorder=1)
         sizes = [*values, *(size for size, _ in modelled)]
         if best is not None and min(sizes) / 1.25 < best.value < max(sizes) * 1.25:
-            axes.axvline(best.value, color=GREY, lw=1.2, ls="--", label=f"least: {best.value:,.3g}")
+            axes.axvline(best.value, color=GREY, lw=1.2, ls="--", label=f"minimum: {best.value:,.3g}")
         batch_size_axis(axes, sizes)
         plain_log(axes)
         axes.set_ylabel(label)
@@ -146,6 +146,6 @@ def seconds(found: TimeToTarget | Unknown) -> Drawing:
 
 
 def _clipped(interval: Interval | None) -> Interval:
-    """For a logarithmic axis: an interval that reaches below 0 goes down to a hundredth of its value."""
+    """For a logarithmic axis: an interval that reaches below 0 ends at a hundredth of its value."""
     assert interval is not None
     return interval if interval.low is None else replace(interval, low=max(interval.low, interval.value / 100))

@@ -1,1 +1,1 @@
-"""What a study says in numbers before any claim is judged."""
+"""The numbers of a study, before any claim is judged."""

@@ -1,6 +1,6 @@
 """The same runs at equal examples, equal steps, equal time and matched training loss, side by side.
 
-Nothing is interpolated: a run stands where its last measurement at or before the common budget says.
+Nothing is interpolated: each run counts with its last measurement at or before the common budget.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from batchlab.report.tables.groups import Group, alone, by, completed, over_seed
 from batchlab.report.tables.study import Study, each_run
 from batchlab.science.statistics.uncertainty import Interval
 
-TRAIN_LOSSES = (CLEAN_LOSS.name, WINDOW_LOSS.name)  # in eval mode on unchanged data, else the mean over a window
+TRAIN_LOSSES = (CLEAN_LOSS.name, WINDOW_LOSS.name)  # in eval mode on unchanged data, otherwise the mean over a window
 HELD_EQUAL = {
     "equal examples": ("examples", "examples"),
     "equal steps": ("step", "steps"),
@@ -27,13 +27,13 @@ Curve = dict[str, NDArray[np.float64]]  # by AXES
 
 
 @dataclass(frozen=True)
-class Standing:
+class AtBudget:
     """One batch size at the common budget."""
 
     batch_size: int
-    lr: float  # as asked
+    lr: float  # as requested
     value: Interval  # mean over seeds
-    examples: float  # at which it was read, mean over seeds: never beyond the budget
+    examples: float  # of that measurement, mean over seeds: never above the budget
     steps: float
     seconds: float
     runs: tuple[str, ...]
@@ -41,22 +41,22 @@ class Standing:
 
 @dataclass(frozen=True)
 class Budget:
-    """One metric with one thing held equal."""
+    """One metric with one quantity held equal."""
 
     held_equal: str  # "equal examples", "equal steps", "equal time", "matched loss"
     amount: float  # the most that every run had
     unit: str  # "examples", "steps", "seconds of training", "of train/loss"
     metric: str
-    sizes: tuple[Standing, ...]
+    sizes: tuple[AtBudget, ...]
 
 
-def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget, ...] | Unknown:
-    """Each validation metric of the completed runs at `rates` (batch size to rate), at each common budget.
+def budgets(study: Study, group: Group, lrs: dict[int, float]) -> tuple[Budget, ...] | Unknown:
+    """Each validation metric of the completed runs at `lrs` (learning rate by batch size), at each common budget.
 
-    At equal time stand only runs that had the machine to themselves. A size that diverged or did not fit is missing.
+    Equal time includes only runs that had the machine to themselves. Sizes that diverged or did not fit are missing.
     """
     runs = completed(group.runs)
-    runs = runs[[rates.get(size) == lr for size, lr in zip(runs["batch_size"], runs["lr"], strict=True)]]
+    runs = runs[[lrs.get(size) == lr for size, lr in zip(runs["batch_size"], runs["lr"], strict=True)]]
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
     found: list[Budget] = []
     for metric in sorted({str(name) for name in taken["name"].unique() if str(name).startswith(OF_VALIDATION)}):
@@ -67,10 +67,10 @@ def budgets(study: Study, group: Group, rates: dict[int, float]) -> tuple[Budget
             if compared["batch_size"].nunique() > 1:
                 amount = min(float(curves[run][axis].max()) for run in map(str, compared.index))
                 limits = dict.fromkeys(map(str, compared.index), amount)
-                found.append(Budget(held_equal, amount, unit, metric, _standings(compared, curves, axis, limits)))
+                found.append(Budget(held_equal, amount, unit, metric, _at_limits(compared, curves, axis, limits)))
         if measured["batch_size"].nunique() > 1 and (matched := _matched(taken, measured)):
             loss, level, limits = matched
-            sizes = _standings(measured, curves, "examples", limits)
+            sizes = _at_limits(measured, curves, "examples", limits)
             found.append(Budget("matched loss", level, f"of {loss}", metric, sizes))
     return tuple(found) or Unknown("fewer than two batch sizes were completed and validated")
 
@@ -86,11 +86,11 @@ def _matched(taken: pd.DataFrame, runs: pd.DataFrame) -> tuple[str, float, dict[
     return None
 
 
-def _standings(
+def _at_limits(
     runs: pd.DataFrame, curves: dict[str, Curve], axis: str, limits: dict[str, float]
-) -> tuple[Standing, ...]:
-    """Where the runs of each batch size stand at their limits on `axis`."""
-    standings = []
+) -> tuple[AtBudget, ...]:
+    """The runs of each batch size at their limits on `axis`."""
+    found = []
     for size, of_size in by(runs, "batch_size").items():
         read = pd.DataFrame([_last(curves[run], axis, limits[run]) for run in map(str, of_size.index)])
         value = over_seeds(read["value"])
@@ -98,8 +98,8 @@ def _standings(
             examples, steps, seconds = (float(read[name].mean()) for name in ("examples", "step", "train_seconds"))
             ids = tuple(map(str, of_size.index))
             lr = float(of_size["lr"].iloc[0])
-            standings.append(Standing(int(size), lr, value, examples, steps, seconds, ids))
-    return tuple(standings)
+            found.append(AtBudget(int(size), lr, value, examples, steps, seconds, ids))
+    return tuple(found)
 
 
 def _last(curve: Curve, axis: str, limit: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a batch size costs: seconds, bytes, and the choices that nothing beats."""
+"""What a batch size costs: seconds, bytes, and the Pareto front."""
 
 import math
 from dataclasses import dataclass
@@ -29,14 +29,14 @@ from batchlab.science.statistics.uncertainty import Interval
 
 @dataclass(frozen=True)
 class Measured:
-    """One number at each size, means over its runs."""
+    """One number at each size, the mean over its runs."""
 
     name: str  # the measurement
     sizes: tuple[tuple[int, Interval], ...]
-    line: Line | None  # through them; None where there is one size
-    shared: int  # runs left out, for they shared the machine
+    line: Line | None  # through them; None for a single size
+    shared: int  # runs left out because they shared the machine
     runs: tuple[str, ...]
-    elsewhere: int = 0  # runs left out, for they were made on another model of device than most
+    elsewhere: int = 0  # runs left out because they were made on another model of device than most
 
 
 @dataclass(frozen=True)
@@ -46,36 +46,36 @@ class TimeToTarget:
     sizes: tuple[tuple[int, Interval], ...]  # measured seconds to the target
     modelled: tuple[tuple[int, float], ...]  # (S_min + E_min/B)(a + bB) at the same and the group's other sizes
     fastest: int  # of the sizes measured
-    as_fast: tuple[int, ...]  # those whose intervals overlap the fastest's: they cannot be told from it
-    best: Interval | None  # sqrt(B_crit a / b), in examples; None where a fit is missing or shows no such size
+    as_fast: tuple[int, ...]  # sizes whose intervals overlap the fastest's: not shown to differ
+    best: Interval | None  # sqrt(B_crit a / b), in examples; None if a fit is missing or has no such size
     within: bool  # `best` lies among the sizes measured
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One batch size at its best rate, with what it costs; less is better in all four."""
+    """One batch size at its best learning rate, with four costs; less is better."""
 
     batch_size: int
     lr: float
-    seconds: float  # of training: to the target where all of them reached it, else to the end
-    device_seconds: float  # times the devices, which is one
+    seconds: float  # of training: to the target if all sizes reached it, otherwise to the end
+    device_seconds: float  # seconds times the number of devices, which is one
     memory_bytes: float
-    val_loss: float  # best of the run, mean over seeds
+    val_loss: float  # best of each run, mean over seeds
     on_front: bool  # no other choice is as good in all and better in one
     runs: tuple[str, ...]
 
 
 def seconds_per_step(group: Group) -> Measured | Unknown:
-    """t(B) = a + b B: `per_unit` are seconds that an example adds, `at_zero` what a step costs without any."""
+    """t(B) = a + b B: `per_unit` is the seconds that each example adds, `at_zero` the fixed cost of a step."""
     runs = trained(group.runs)
     seconds = column(runs, STEP_TIME.final)
-    # Of a run too short for a window of its own; the clock of training says the same, the first steps included.
+    # A run too short for a window has only its total training time, which includes the first steps.
     seconds = seconds.fillna(column(runs, "train_seconds") / column(runs, "steps"))
     return _measured(STEP_TIME.name, runs, "batch_size", seconds, relative=True)
 
 
 def examples_per_second(group: Group) -> Measured | Unknown:
-    """Speed at each batch size; it lies on no line."""
+    """Speed at each batch size; no line is fitted."""
     runs = trained(group.runs)
     speed = column(runs, TRAINING_SPEED.final)
     speed = speed.fillna(column(runs, "examples") / column(runs, "train_seconds"))
@@ -83,7 +83,7 @@ def examples_per_second(group: Group) -> Measured | Unknown:
 
 
 def peak_bytes(group: Group) -> Measured | Unknown:
-    """m(B) = m0 + m1 B, B here being the largest micro-batch: more than one forward pass at a time is never held."""
+    """m(B) = m0 + m1 B; here B is the largest micro-batch, as only one forward pass is in memory at a time."""
     runs = trained(group.runs)
     name = peak_name(runs)
     if name is None:
@@ -92,28 +92,28 @@ def peak_bytes(group: Group) -> Measured | Unknown:
 
 
 def peak_name(runs: pd.DataFrame) -> str | None:
-    """The kind of peak that compares most of the runs, the newest kind first: two kinds are never in one comparison."""
+    """The kind of peak that most runs have, the newest kind first: two kinds are never compared."""
     counts = {peak.name: int(column(runs, peak.final).notna().sum()) for peak in PEAKS}
-    most = max(counts, key=lambda name: counts[name])  # the first of those that are equal
+    most = max(counts, key=lambda name: counts[name])  # the first one of a tie
     return most if counts[most] else None
 
 
 def knee(speeds: Measured) -> Knee | Unknown:
     """The smallest batch size within 10% of the best speed."""
     if len(speeds.sizes) < 2:
-        return Unknown("one batch size has no knee")
+        return Unknown("a throughput knee needs two batch sizes")
     return throughput_knee(dict(speeds.sizes))
 
 
 def busy_shares(runs: pd.DataFrame) -> dict[int, float]:
-    """The share of time that the GPU is busy at each batch size, mean over runs; empty where none measured it."""
+    """The share of time that the GPU is busy at each batch size, mean over runs; empty if no run measured it."""
     known = runs.assign(share=column(runs, BUSY.final))
     known = known[known["share"].between(0, 1)]
     return {int(size): float(of_it["share"].mean()) for size, of_it in by(known, "batch_size").items()}
 
 
 def time_to_target(target: ToTarget, per_step: Measured | Unknown) -> TimeToTarget | Unknown:
-    """T(B) as it was measured, and the B at which the two fits put its least."""
+    """T(B) as measured, and the B at which the two fits place its minimum."""
     measured = tuple((size.batch_size, size.seconds) for size in target.sizes if size.seconds is not None)
     if not measured:
         return Unknown("no batch size reached the target with the machine to itself")
@@ -135,13 +135,13 @@ def time_to_target(target: ToTarget, per_step: Measured | Unknown) -> TimeToTarg
     return TimeToTarget(measured, modelled, fastest, as_fast, best, within)
 
 
-def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tuple[Choice, ...] | Unknown:
-    """Every batch size at its rate of `rates`, and which of them nothing beats; shared machines do not compare."""
+def pareto(group: Group, lrs: dict[int, float], target: ToTarget | None) -> tuple[Choice, ...] | Unknown:
+    """Every batch size at its learning rate in `lrs`, and whether it is on the front; without shared machines."""
     reached = {size.batch_size: size.seconds for size in target.sizes} if target else {}
-    to_the_target = bool(reached) and all(reached.get(size) is not None for size in rates)
+    to_the_target = bool(reached) and all(reached.get(size) is not None for size in lrs)
     table = []
     peak = peak_name(group.runs)
-    for size, lr in rates.items():
+    for size, lr in lrs.items():
         runs = group.runs[(group.runs["batch_size"] == size) & (group.runs["lr"] == lr)]
         runs = alone(completed(runs))
         peaks = None if peak is None else column(runs, f"final.{peak}")
@@ -152,7 +152,7 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
             table.append((size, lr, costs, tuple(map(str, runs.index))))
     if len(table) < 2:
         return Unknown("fewer than two batch sizes finished with the machine to themselves")
-    # A cost that was not measured for all is left out for all.
+    # A cost that was not measured for all sizes is left out.
     known = [i for i in range(4) if not any(math.isnan(costs[i]) for _, _, costs, _ in table)]
     front = pareto_front([[costs[i] for i in known] for _, _, costs, _ in table])
     return tuple(Choice(size, lr, *costs, on, runs) for (size, lr, costs, runs), on in zip(table, front, strict=True))
@@ -161,12 +161,12 @@ def pareto(group: Group, rates: dict[int, float], target: ToTarget | None) -> tu
 def _measured(
     name: str, runs: pd.DataFrame, size: str, values: "pd.Series[float]", *, relative: bool | None
 ) -> Measured | Unknown:
-    """Means over the runs at each size, and the line through them (`relative` is None: none is wanted)."""
+    """Means over the runs at each size, and the line through them (none if `relative` is None)."""
     known = runs.assign(value=values, **{size: column(runs, size)})
     known = known[(known["value"] > 1 / LARGEST) & (known["value"] < LARGEST) & known[size].between(1, LARGEST)]
     quiet = alone(known)
     if quiet.empty:
-        shared = "every run that measured it shared the machine: run them alone, with jobs=1 and --force"
+        shared = "every run that measured it shared the machine: repeat them with jobs=1 and --force"
         return Unknown(shared if len(known) else f"no run measured {name}")
     sizes = []
     for at, of_size in by(quiet, size).items():

@@ -1,6 +1,6 @@
-"""Everything that a study says in numbers before any claim is judged, group by group.
+"""All numbers of a study, group by group, before any claim is judged.
 
-A part is a value of its own type, or an `Unknown` that says why the study cannot tell.
+A part is a value of its type, or an `Unknown` with the reason why the study has none.
 """
 
 from collections.abc import Collection
@@ -21,7 +21,7 @@ from batchlab.report.fits.costs import (
     time_to_target,
 )
 from batchlab.report.fits.to_target import ToTarget, to_target
-from batchlab.report.fits.tournament import Tournament, best_rates, rates_tried, tournament
+from batchlab.report.fits.tournament import Tournament, best_lrs, lrs_tried, tournament
 from batchlab.report.tables.group_noise_scale import NoiseScale, noise_scales, resolved
 from batchlab.report.tables.groups import Group, Tuning, alone, groups
 from batchlab.report.tables.study import Study
@@ -30,20 +30,20 @@ from batchlab.science.scaling.knee import Knee
 
 @dataclass(frozen=True)
 class GroupFits:
-    """What the runs say that differ in nothing but batch size, seed and rate."""
+    """The fits to runs that differ only in batch size, seed and learning rate."""
 
-    name: str  # the knobs that tell it from the study's other groups; "" where it is the only one
+    name: str  # options that distinguish it from the study's other groups; "" if it is the only one
     batch_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
     rate: Tuning
     runs: tuple[str, ...]
     ended: tuple[tuple[int, RunStatus, int], ...]  # batch size, status, runs
-    rates: tuple[tuple[int, float], ...]  # batch size and the rate, as asked, at which it is shown: its best
+    rates: tuple[tuple[int, float], ...]  # batch size and its best learning rate, as requested, at which it is shown
     to_target: ToTarget | Unknown  # S(B), E(B), B_crit
     seconds_per_step: Measured | Unknown  # t(B) = a + b B
     examples_per_second: Measured | Unknown
     knee: Knee | Unknown
-    busy: tuple[tuple[int, float], ...]  # batch size and the share of time that the GPU is busy, where it is known
+    busy: tuple[tuple[int, float], ...]  # batch size and the share of time that the GPU is busy, if known
     peak_bytes: Measured | Unknown  # m(B) = m0 + m1 B over micro-batches
     time_to_target: TimeToTarget | Unknown  # T(B)
     pareto: tuple[Choice, ...] | Unknown
@@ -54,46 +54,46 @@ class GroupFits:
 
 @dataclass(frozen=True)
 class Fits:
-    """A study's groups, those with the most batch sizes first; none where it has no runs."""
+    """A study's groups, those with the most batch sizes first; empty without runs."""
 
     groups: tuple[GroupFits, ...]
 
     @property
     def main(self) -> GroupFits | None:
-        """The group with the most batch sizes, then runs: what is shown where there is place for one."""
+        """The group with the most batch sizes, then runs: it is shown where there is room for only one."""
         return self.groups[0] if self.groups else None
 
     def of_most(self, runs: Collection[str]) -> "Fits":
         """The same, the group with most of `runs` first."""
-        asked = set(runs)
-        return Fits(tuple(sorted(self.groups, key=lambda group: -len(asked.intersection(group.runs)))))
+        requested = set(runs)
+        return Fits(tuple(sorted(self.groups, key=lambda group: -len(requested.intersection(group.runs)))))
 
 
 def fits(study: Study) -> Fits:
-    """All that the study's numbers say, or why they do not; never fails for what a run came to."""
+    """All fits of a study, or why there are none; never fails, however the runs ended."""
     return Fits(tuple(_of_group(study, group) for group in groups(study)))
 
 
 def _of_group(study: Study, group: Group) -> GroupFits:
     target = to_target(group)
     per_step, speed = seconds_per_step(group), examples_per_second(group)
-    tried = rates_tried(group)
-    rates = best_rates(tried)
+    tried = lrs_tried(group)
+    lrs = best_lrs(tried)
     if isinstance(target, ToTarget):
-        # Where the way to the target was tuned, that is what the other costs stand beside.
-        rates |= {size.batch_size: size.lr for size in target.sizes if size.reached}
+        # If the steps to the target were tuned, the other costs are shown at the same learning rates.
+        lrs |= {size.batch_size: size.lr for size in target.sizes if size.reached}
     scales = noise_scales(study, group)
     ended = group.runs.groupby(["batch_size", "status"]).size().reset_index(name="runs")
     return GroupFits(
         name=group.name,
         batch_sizes=group.batch_sizes,
         seeds=tuple(sorted({int(seed) for seed in group.runs["seed"]})),
-        rate=group.rate,
+        rate=group.tuning,
         runs=tuple(map(str, group.runs.index)),
         ended=tuple(
             (int(size), RunStatus(status), int(count)) for size, status, count in ended.itertuples(index=False)
         ),
-        rates=tuple(rates.items()),
+        rates=tuple(lrs.items()),
         to_target=target,
         seconds_per_step=per_step,
         examples_per_second=speed,
@@ -101,8 +101,8 @@ def _of_group(study: Study, group: Group) -> GroupFits:
         busy=tuple(busy_shares(alone(group.runs)).items()),
         peak_bytes=peak_bytes(group),
         time_to_target=time_to_target(target, per_step) if isinstance(target, ToTarget) else target,
-        pareto=pareto(group, rates, target if isinstance(target, ToTarget) else None),
+        pareto=pareto(group, lrs, target if isinstance(target, ToTarget) else None),
         tournament=tournament(group, tried, None if isinstance(scales, Unknown) else resolved(scales)),
-        budgets=budgets(study, group, rates),
+        budgets=budgets(study, group, lrs),
         noise_scales=scales,
     )

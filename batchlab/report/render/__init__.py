@@ -1,1 +1,1 @@
-"""A report as words and pages: terminal, Markdown, HTML, JSON."""
+"""A report as text and pages: terminal, Markdown, HTML, JSON."""

@@ -1,4 +1,4 @@
-"""What a report says, as words and cells: the terminal, Markdown and HTML differ in how they show it."""
+"""The content of a report, as sentences and tables that the terminal, Markdown and HTML show in their own ways."""
 
 import math
 from collections import Counter
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from batchlab.report.compare.published import Beside
     from batchlab.report.report import Report
 
-CLAIM_TITLES = ("claim", "verdict", "effect", "95% interval", "seeds", "held equal", "rate")
+CLAIM_TITLES = ("claim", "verdict", "effect", "95% interval", "seeds", "held equal", "learning rate")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells under titles, with a sentence below where one is needed."""
+    """Cells under titles, with an optional sentence below."""
 
     titles: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -35,24 +35,24 @@ class Table:
 
 @dataclass(frozen=True)
 class Missing:
-    """What the study cannot say, and the command that would change it, where there is one."""
+    """What the study does not show, and the command that would show it, if there is one."""
 
     what: str
     command: str = ""
 
 
 def claims_table(claims: tuple[Claim, ...]) -> Table:
-    """A row for each claim, with the comparison that decided it; those not tested at the end of the sentence below."""
+    """A row for each claim, with the comparison that decided it."""
     counts = Counter(claim.verdict for claim in claims)
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
     tested = len(claims) - counts[Verdict.NOT_TESTED]
-    note = f"{said}. Effects are in the claim's direction: above 0 speaks for it"
+    note = f"{verdicts}. Effects are in the claim's direction: above 0 supports it"
     note += f"; p values are corrected for the {counted(tested, 'claim')} tested (Holm)." if tested else "."
     return Table(CLAIM_TITLES, tuple(_claim_row(claim) for claim in claims), note)
 
 
 def deciding(claim: Claim) -> Evidence | None:
-    """The comparison shown beside the verdict: the one surest to differ from nothing."""
+    """The comparison shown next to the verdict: the one with the smallest p."""
     if not claim.evidence:
         return None
     return min(claim.evidence, key=lambda evidence: 2.0 if evidence.effect.p is None else evidence.effect.p)
@@ -82,7 +82,7 @@ def effect(evidence: Evidence) -> str:
 
 
 def ends(interval: Interval) -> str:
-    """`0.02 to 0.05`; a dash where there is none."""
+    """`0.02 to 0.05`, or a dash without an interval."""
     if interval.low is None or interval.high is None:
         return NOTHING
     return f"{interval.low:.3g} to {interval.high:.3g}"
@@ -97,7 +97,7 @@ def estimate(interval: Interval | None, unit: str = "") -> str:
 
 
 def published_table(published: "tuple[Beside, ...]") -> Table:
-    """A row for each figure that others published, with ours; no rows where the study names none."""
+    """A row for each published figure, with ours; no rows if the study names none."""
     rows = []
     for figure in published:
         theirs, size = figure.theirs, figure.theirs.batch_size
@@ -109,8 +109,8 @@ def published_table(published: "tuple[Beside, ...]") -> Table:
         at = NOTHING if size is None else f"{size:,}"
         rows.append((printable(theirs.what), at, value, printable(ours), printable(theirs.source)))
     note = (
-        "Ours are means over seeds at each batch size's best rate, of the runs that completed. Where model, data or "
-        "budget are others than theirs, the experiment's file says so."
+        "Ours are means over seeds at each batch size's best learning rate, over completed runs. The experiment's file "
+        "says where model, data or budget differ from theirs."
     )
     return Table(("published", "batch size", "theirs", "ours", "source"), tuple(rows), note if rows else "")
 
@@ -121,25 +121,25 @@ def summary(study: Study) -> str:
     if runs.empty:
         return "No runs."
     counts = Counter(map(str, runs["status"]))
-    said = ", ".join(f"{counts[status]} {status}" for status in RunStatus if counts[status])
+    statuses = ", ".join(f"{counts[status]} {status}" for status in RunStatus if counts[status])
     sizes = sorted({int(size) for size in runs["batch_size"]})
     listed = ", ".join(f"{size:,}" for size in (sizes if len(sizes) <= 12 else [*sizes[:6], *sizes[-5:]]))
     seeds = int(runs["seed"].nunique())
     shown = listed if len(sizes) <= 12 else f"{len(sizes)} of them, {listed}"
     return (
-        f"{counted(len(runs), 'run')}: {said}; batch size{'s' if len(sizes) > 1 else ''} {shown}; "
+        f"{counted(len(runs), 'run')}: {statuses}; batch size{'s' if len(sizes) > 1 else ''} {shown}; "
         f"{counted(seeds, 'seed')}. {measured_on(devices(study), 'run')}".rstrip()
     )
 
 
 def devices(study: Study) -> dict[str, int]:
-    """The models of GPU, or of processor, that its runs were made on, with how many of them."""
+    """The models of GPU or processor that its runs were made on, with the number of runs."""
     ran = study.runs[study.runs["attempts"] != 0]
     return dict(Counter(model for model in device_models(ran) if model))
 
 
 def what_is_missing(report: "Report") -> Iterator[Missing]:
-    """Runs without an answer, files that could not be read, claims not tested: what there is to do about each."""
+    """Runs without a final result, unreadable files and untested claims, with what to do about each."""
     study = report.study
     for damage in study.damaged:
         yield Missing(printable(damage))
@@ -166,12 +166,12 @@ def what_is_missing(report: "Report") -> Iterator[Missing]:
 
 
 def sentence(text: str) -> str:
-    """Names may begin it, so its first letter stays; it ends as a sentence does."""
+    """`text` with a full stop; the first letter stays, as it may belong to a name."""
     return f"{printable(text).rstrip('.')}." if text else ""
 
 
 def runs_table(study: Study) -> Table:
-    """Each run with how it ended and what it reached."""
+    """Each run, with how it ended and its results."""
     titles = ("batch size", "seed", "status", VALIDATION_LOSS.label, "examples", "seconds", "run", "reason")
     rows = []
     for run_id, run in study.runs.iterrows():

@@ -1,4 +1,4 @@
-"""The fits as sentences and tables: what the curves through a study's numbers are, and how sure."""
+"""The fits as sentences and tables: the curves through a study's numbers, with their uncertainty."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ HEADLINES = tuple(metric.name for metric in VALIDATION if metric.headline)  # th
 
 @dataclass(frozen=True)
 class Line:
-    """One sentence of the fits, with a heading before it or a table after it where there is one."""
+    """One sentence of the fits, with an optional heading before it and table after it."""
 
     text: str
     title: str = ""
@@ -31,7 +31,7 @@ class Line:
 
 
 def fits_in_words(fits: Fits) -> Iterator[Line]:
-    """Every part of every group, or why there is none."""
+    """Every part of every group, or why it is missing."""
     for group in fits.groups[:MOST_GROUPS]:
         name = printable(group.name) if len(fits.groups) > 1 else ""
         sizes = ", ".join(f"{size:,}" for size in group.batch_sizes)
@@ -41,10 +41,10 @@ def fits_in_words(fits: Fits) -> Iterator[Line]:
         for label, text in _parts(group):
             yield Line(text, label=label)
         if isinstance(group.budgets, tuple) and (table := side_by_side(group.budgets)).rows:
-            yield Line("The same runs with different things held equal:", table=table)
+            yield Line("The same runs with different quantities held equal:", table=table)
         if isinstance(group.pareto, tuple):
             yield Line(
-                "What each batch size costs at its best rate; nothing beats those on the front:",
+                "What each batch size costs at its best learning rate; no other size beats those on the front:",
                 table=_pareto(group.pareto),
             )
     if len(fits.groups) > MOST_GROUPS:
@@ -58,49 +58,49 @@ def _parts(group: GroupFits) -> Iterator[tuple[str, str]]:
     yield "Seconds per step", _line(group.seconds_per_step, 1000, "ms", 1000, "ms")
     yield "Throughput knee", _knee(group.knee) + _launch_bound(group)
     yield "Peak memory", _line(group.peak_bytes, 1 / MIB, "MiB", 1 / 1024, "KiB")
-    yield "Best learning rate", _rate(group.tournament)
+    yield "Best learning rate", _learning_rate(group.tournament)
     yield "Noise scale", _noise(group)
 
 
 def _to_target(found: ToTarget | Unknown) -> str:
     if isinstance(found, Unknown):
         return as_sentence(found.why)
-    said = [f"{found.metric} {found.value:g}"]
+    parts = [f"{found.metric} {found.value:g}"]
     critical = found.critical
     if critical is None:
-        return f"{said[0]}; no critical batch size: {found.why_not}."
-    said.append(f"B_crit {estimate(critical.batch_size, 'examples')}, {critical.verdict}")
-    said.append(f"at least {estimate(critical.steps_min, 'steps')} and {estimate(critical.examples_min, 'examples')}")
+        return f"{parts[0]}; no critical batch size: {found.why_not}."
+    parts.append(f"B_crit {estimate(critical.batch_size, 'examples')}, {critical.verdict}")
+    parts.append(f"at least {estimate(critical.steps_min, 'steps')} and {estimate(critical.examples_min, 'examples')}")
     if critical.censored:
-        said.append(f"{critical.censored} of {critical.runs} runs did not reach it")
-    said.append(f"read every {found.resolution:,.0f} examples")
-    return f"{'; '.join(said)}; the runs lie {critical.rms:.1%} about S_min + E_min/B."
+        parts.append(f"{critical.censored} of {critical.runs} runs did not reach it")
+    parts.append(f"validated every {found.resolution:,.0f} examples")
+    return f"{'; '.join(parts)}; the runs deviate by {critical.rms:.1%} from S_min + E_min/B."
 
 
 def _time(found: TimeToTarget | Unknown) -> str:
     if isinstance(found, Unknown):
         return as_sentence(found.why)
     others = [f"{size:,}" for size in found.as_fast if size != found.fastest]
-    told = f", not to be told from {', '.join(others)}" if others else ""
+    ties = f", not shown to differ from {', '.join(others)}" if others else ""
     by_fit = ""
     if found.best is not None:
-        by_fit = f"; by the fits the least is at {estimate(found.best, 'examples')}"
+        by_fit = f"; by the fits the minimum is at {estimate(found.best, 'examples')}"
         by_fit += "" if found.within else ", outside the sizes measured"
-    return f"batch size {found.fastest:,} is the fastest{told}{by_fit}."
+    return f"batch size {found.fastest:,} is the fastest{ties}{by_fit}."
 
 
 def _line(found: Measured | Unknown, start: float, start_unit: str, slope: float, slope_unit: str) -> str:
     if isinstance(found, Unknown):
         return as_sentence(found.why)
     if found.line is None:
-        return "one size makes no line."
+        return "a line needs two sizes."
     zero, each = found.line.at_zero, found.line.per_unit
     text = f"{zero.value * start:.3g} {start_unit} + {each.value * slope:.3g} {slope_unit} x batch size"
     if zero.low is not None and zero.high is not None and each.low is not None and each.high is not None:
         text += f" (95%: {zero.low * start:.3g} to {zero.high * start:.3g} and {each.low * slope:.3g} to "
         text += f"{each.high * slope:.3g})"
-    text += f"; {found.shared} runs left out, for they shared the machine" if found.shared else ""
-    return text + (f"; {found.elsewhere} left out, for they ran on another device." if found.elsewhere else ".")
+    text += f"; {found.shared} runs left out, as they shared the machine" if found.shared else ""
+    return text + (f"; {found.elsewhere} left out, as they ran on another device." if found.elsewhere else ".")
 
 
 def _knee(found: Knee | Unknown) -> str:
@@ -115,10 +115,10 @@ def _launch_bound(group: GroupFits) -> str:
     if not bound:
         return ""
     sizes = ", ".join(f"{size:,} (busy {share:.0%} of the time)" for size, share in bound.items())
-    return f" Launch-bound, so that a larger batch gains on the host and not on the GPU: {sizes}."
+    return f" Launch-bound, so a larger batch saves time on the host and not on the GPU: {sizes}."
 
 
-def _rate(found: Tournament | Unknown) -> str:
+def _learning_rate(found: Tournament | Unknown) -> str:
     if isinstance(found, Unknown):
         return as_sentence(found.why)
     best = ", ".join(f"{one.peak_lr:.3g} at {one.batch_size:,}{' (edge)' if one.at_edge else ''}" for one in found.best)
@@ -131,16 +131,16 @@ def _noise(group: GroupFits) -> str:
     if isinstance(group.noise_scales, Unknown):
         return as_sentence(group.noise_scales.why)
     by_size = {scale.batch_size: scale.examples for scale in reversed(group.noise_scales)}
-    said = ", ".join(f"{size:,}: {by_size[size].value:,.3g} ({ends(by_size[size])})" for size in sorted(by_size))
-    return f"over the training of the first seed, examples by batch size: {said}."
+    scales = ", ".join(f"{size:,}: {by_size[size].value:,.3g} ({ends(by_size[size])})" for size in sorted(by_size))
+    return f"over the training of the first seed, in examples, by batch size: {scales}."
 
 
 def side_by_side(budgets: tuple[Budget, ...]) -> Table:
-    """A row for each batch size, a column for each thing held equal."""
+    """A row for each batch size, a column for each quantity held equal."""
     kept = [budget for metric in HEADLINES for budget in budgets if budget.metric == metric]
-    sizes = sorted({standing.batch_size for budget in kept for standing in budget.sizes})
+    sizes = sorted({entry.batch_size for budget in kept for entry in budget.sizes})
     titles = ["batch size", *(f"{b.metric} at {b.held_equal}: {_amount(b)} {b.unit}" for b in kept)]
-    columns = [{standing.batch_size: _with_ends(standing.value) for standing in budget.sizes} for budget in kept]
+    columns = [{entry.batch_size: _with_ends(entry.value) for entry in budget.sizes} for budget in kept]
     rows = [(f"{size:,}", *(column.get(size, NOTHING) for column in columns)) for size in sizes]
     return Table(tuple(titles), tuple(rows) if kept else ())
 
@@ -154,7 +154,7 @@ def _with_ends(interval: Interval) -> str:
 
 
 def _pareto(choices: tuple[Choice, ...]) -> Table:
-    titles = ("batch size", "rate", "seconds", "device seconds", "peak MiB", "best val loss", "on the front")
+    titles = ("batch size", "learning rate", "seconds", "device seconds", "peak MiB", "best val loss", "on the front")
     rows = [
         (
             *(f"{one.batch_size:,}", f"{one.lr:.3g}", f"{one.seconds:.3g}", f"{one.device_seconds:.3g}"),

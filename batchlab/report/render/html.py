@@ -1,4 +1,4 @@
-"""`report.html`: one page that needs nothing else, runs nothing, and asks nobody."""
+"""`report.html`: one self-contained page without scripts or network requests."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ TEMPLATE, STYLE = "report.html.j2", "report.css"
 
 
 def as_html(report: "Report", drawn: tuple[Drawing, ...]) -> str:
-    """The page. Every text is escaped; its policy allows its own stylesheet, by hash, and nothing else at all."""
+    """The page. All text is escaped; its policy allows only its own stylesheet, by hash."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
@@ -43,7 +43,7 @@ def as_html(report: "Report", drawn: tuple[Drawing, ...]) -> str:
     figures = [(drawing, Markup(inline_svg(drawing)) if drawing.figure is not None else None) for drawing in drawn]
     return environment.get_template(TEMPLATE).render(
         style=Markup(style),  # the package's own file
-        # The picture is the empty icon, without which a browser would ask the page's place for one.
+        # `img-src data:` is for the empty icon, without which a browser would request one.
         policy=f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'",
         study=report.study.name,
         summary=summary(report.study),

@@ -1,4 +1,4 @@
-"""A figure as SVG that may stand inside a page: no script, no style attribute, no name twice, its text said aloud."""
+"""A figure as SVG inside a page: no script, no style attribute, unique ids, and text for screen readers."""
 
 import re
 from xml.etree import ElementTree as ET
@@ -14,23 +14,23 @@ REFERENCE = re.compile(r"url\(#([^)]*)\)")
 def inline_svg(drawing: Drawing) -> str:
     """The `<svg>` element alone, with `<title>` and `<desc>` for readers who cannot see it.
 
-    What a style attribute says is said by attributes, so that the page needs no leave for inline styles; ids get the
-    figure's name in front, as a page has many figures.
+    Style attributes become plain attributes, so that the page need not allow inline styles; ids get the figure's name
+    as a prefix, as a page has many figures.
     """
     root = ET.fromstring(drawing.svg())  # made by matplotlib a moment ago: no foreign XML is parsed
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag not in ALLOWED:  # metadata, the stylesheet; comments never came through the parser
+            if child.tag not in ALLOWED:  # metadata, the stylesheet; the parser drops comments
                 parent.remove(child)
     for element in root.iter():
         _without_style(element)
         _renamed(element, drawing.name)
     for name in ("width", "height"):
-        root.attrib.pop(name, None)  # the page gives it the room there is
+        root.attrib.pop(name, None)  # the page sets the size
     for name, text in (("desc", drawing.says), ("title", drawing.title)):
-        said = ET.Element(f"{{{SVG}}}{name}", {"id": f"{drawing.name}-{name}"})
-        said.text = text
-        root.insert(0, said)
+        described = ET.Element(f"{{{SVG}}}{name}", {"id": f"{drawing.name}-{name}"})
+        described.text = text
+        root.insert(0, described)
     root.set("role", "img")
     root.set("aria-labelledby", f"{drawing.name}-title {drawing.name}-desc")
     ET.register_namespace("", SVG)

@@ -1,4 +1,4 @@
-"""`report.json`: everything a report says, for a program."""
+"""`report.json`: the whole report for programs."""
 
 from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def as_json(report: "Report", drawn: tuple[Drawing, ...]) -> str:
     """The claims with their evidence, the fits, the recommendation, the runs and what the figures show.
 
-    Not finite numbers are `"nan"`, `"inf"` and `"-inf"`, as in `metrics.jsonl`; what there is none of is null.
+    Numbers that are not finite are `"nan"`, `"inf"` and `"-inf"`, as in `metrics.jsonl`; missing values are null.
     """
     figures = [
         {
@@ -46,7 +46,7 @@ def as_json(report: "Report", drawn: tuple[Drawing, ...]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Dataclasses, tables and numbers of numpy in the types of JSON."""
+    """Dataclasses, tables and NumPy numbers as JSON types."""
     if isinstance(value, pd.DataFrame):
         return [{str(key): _plain(cell) for key, cell in row.items()} for row in value.to_dict("records")]
     if isinstance(value, Tuning | Ended | Unknown):

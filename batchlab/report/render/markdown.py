@@ -1,4 +1,4 @@
-"""`report.md`: the report where it is read in a repository or an editor."""
+"""`report.md`: the report for a repository or an editor."""
 
 import re
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~$-])")
 
 
 def as_markdown(report: "Report", drawn: tuple[Drawing, ...]) -> str:
-    """The whole report, its figures by relative path."""
+    """The whole report, with figures by relative path."""
     return "\n".join(_lines(report, drawn)) + "\n"
 
 
@@ -46,8 +46,8 @@ def _lines(report: "Report", drawn: tuple[Drawing, ...]) -> Iterator[str]:
         for evidence in claim.evidence:
             mark = " (shown above)" if evidence is chosen and len(claim.evidence) > 1 else ""
             interval = ends(evidence.effect.interval)
-            said = f"{evidence.what}: {effect(evidence)}, 95% {interval}, {evidence.held_equal}, rate {evidence.rate}"
-            yield f"  - {text(said)}, {len(evidence.runs)} runs{mark}"
+            how = f"95% {interval}, {evidence.held_equal}, learning rate {evidence.rate}, {len(evidence.runs)} runs"
+            yield f"  - {text(f'{evidence.what}: {effect(evidence)}, {how}')}{mark}"
     if report.published:
         yield from ("", "## Published", "", *_table(published_table(report.published)))
     for line in fits_in_words(report.fits):
@@ -73,7 +73,7 @@ def _lines(report: "Report", drawn: tuple[Drawing, ...]) -> Iterator[str]:
 
 
 def text(value: object) -> str:
-    """Anything as text that Markdown takes for text and nothing else: no tag, link, image or emphasis."""
+    """`value` as plain Markdown text, without tags, links, images or emphasis."""
     escaped = SPECIAL.sub(r"\\\1", printable(value))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

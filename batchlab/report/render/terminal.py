@@ -1,4 +1,4 @@
-"""The report in a terminal: what to do first, then what is known, then what is missing."""
+"""The report in a terminal: the recommendation first, then what is known, then what is missing."""
 
 from pathlib import Path
 
@@ -19,11 +19,11 @@ STYLES = {
     "inconclusive": "yellow",
     "not tested": "dim",
 }
-MOST_COMMANDS = 8  # of what is missing; the files have them all
+MOST_COMMANDS = 8  # under what is missing; the files have all of them
 
 
 def show(report: Report, console: Console) -> None:
-    """Prints the whole of it, figures apart."""
+    """Prints the whole report except the figures."""
     _head(console, f"Study {printable(report.study.name)}")
     _say(console, summary(report.study))
     console.print()
@@ -55,7 +55,7 @@ def show(report: Report, console: Console) -> None:
 
 
 def recommend(report: Report, console: Console) -> None:
-    """What to do, how sure that is, and the command."""
+    """What to do, how reliable that is, and the command."""
     _head(console, "Recommendation")
     _say(console, printable(report.recommendation.text))
     if report.recommendation.sure:
@@ -65,7 +65,7 @@ def recommend(report: Report, console: Console) -> None:
 
 
 def say_where(folder: Path, figures: int, console: Console) -> None:
-    """Which files there are."""
+    """Prints which files were written."""
     place = printable(folder)
     kinds = f"{HTML}, {MARKDOWN}, {JSON}" + (f", {FIGURES}/ ({figures})" if figures else "")
     console.print(Text(f"Report: {place}/{{{kinds}}}", style="bold"), soft_wrap=True)

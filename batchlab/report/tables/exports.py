@@ -32,7 +32,7 @@ def table(study: Study, *, measurements: bool) -> pd.DataFrame:
 
 
 def to_csv(rows: pd.DataFrame) -> bytes:
-    """As `results.csv`: empty is "has none", not finite is `nan` or `inf`; no text runs as a spreadsheet's formula."""
+    """As in `results.csv`: an empty cell has no value; `nan` and `inf` are written; no text can run as a formula."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([cell(str(name)) for name in rows.columns])
@@ -41,18 +41,17 @@ def to_csv(rows: pd.DataFrame) -> bytes:
 
 
 def to_json_rows(rows: pd.DataFrame) -> bytes:
-    """A list of objects, one to a line; null is "has none", not finite is `"nan"` or `"inf"`."""
+    """A list of objects, one per line; null is no value; `"nan"` and `"inf"` are not finite."""
     names = list(map(str, rows.columns))
     lines = (to_json(dict(zip(names, values, strict=True))) for values in _values(rows))
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
 def to_parquet(rows: pd.DataFrame) -> bytes:
-    """A column each, numbers as numbers; BadRequest without pyarrow, of which nothing else here has need."""
+    """The same columns, numbers as numbers; BadRequest without pyarrow, which nothing else here needs."""
     if importlib.util.find_spec("pyarrow") is None:  # pandas would name two packages, in an error of many lines
         raise BadRequest(
-            "--format parquet cannot be: it needs pyarrow, which is not installed: `pip install pyarrow`, or use "
-            "--format csv"
+            "--format parquet needs pyarrow, which is not installed: run `pip install pyarrow`, or use --format csv"
         )
     plain = rows.copy()
     for name in plain.columns:
@@ -67,23 +66,23 @@ FORMATS: dict[str, Callable[[pd.DataFrame], bytes]] = {"csv": to_csv, "parquet":
 
 
 def _values(rows: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
-    """The rows as Python's own numbers and texts, None where there is none."""
+    """The rows as Python's own numbers and texts, None for no value."""
     columns = []
     for name in rows.columns:
         values = rows[name].astype(object).tolist()
-        # A measurement has a value: nan there was measured.
+        # A measurement always has a value: a nan was measured.
         measured = name == "value"
         columns.append([None if _is_none(value) and not measured else value for value in values])
     return zip(*columns, strict=True)
 
 
 def _of_one_type(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """A column of one type, as parquet has them: true and false stay, a mixture becomes its text."""
+    """A column of one type, as parquet requires: true and false stay, mixed types become text."""
     known = [value for value in column if not _is_none(value)]
     if known and all(isinstance(value, bool) for value in known):
         return column.astype("boolean")
-    words = [None if _is_none(value) else str(value) for value in column]
-    return pd.Series(words, index=column.index, dtype=object)
+    texts = [None if _is_none(value) else str(value) for value in column]
+    return pd.Series(texts, index=column.index, dtype=object)
 
 
 def _is_none(value: Any) -> bool:

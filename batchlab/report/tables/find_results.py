@@ -1,4 +1,4 @@
-"""What `batchlab find` left in a study: the largest micro-batch that fits, search by search."""
+"""The results of `batchlab find` in a study: the largest micro-batch that fits, for each search."""
 
 import math
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ class Search:
     status: str  # found, nothing fits, failed, interrupted, running
     largest: int | None  # examples of a micro-batch that ran twice
     accumulate: int  # micro-batches per step
-    larger: int | None  # the next size, which did not fit; None: none was tried
-    outcome: str  # what that came to: oom, kernel_limit, ...
-    limit_bytes: int | None  # None: what was free on the device
+    larger: int | None  # the next size, which did not fit; None: not tried
+    outcome: str  # of that size: oom, kernel_limit, ...
+    limit_bytes: int | None  # None: all memory that was free on the device
     limit_given: bool
     knee: int | None  # smallest micro-batch within 10% of the best speed
     speeds: Mapping[int, Interval]  # examples per second of each micro-batch that fits, with memory as a run has it
-    alone: bool  # whether those had the machine to themselves
+    alone: bool  # whether these had the machine to themselves
     precision: str
-    settings: Mapping[str, object]  # dotted, of what it was about: `settings`
+    settings: Mapping[str, object]  # dotted, of what it searched for: `settings`
     device_model: str | None  # of GPU or processor; None: not recorded
     written_at: str
 
 
 def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...]:
-    """Every search of a study, the last written last; what cannot be read is said in `damaged`."""
+    """Every search of a study, the newest last; `damaged` gets a message for each one that cannot be read."""
     found = []
     for path in sorted((study / FOLDER).glob("*.json")):
         try:
@@ -50,14 +50,14 @@ def searches(study: Path, damaged: list[str] | None = None) -> tuple[Search, ...
     return tuple(sorted(found, key=lambda search: search.written_at))
 
 
-def settings(asked: Mapping[str, object]) -> dict[str, object]:
-    """Of a run's dotted settings those that decide what a search for its largest micro-batch finds, and at what speed.
+def settings(options: Mapping[str, object]) -> dict[str, object]:
+    """The dotted options of a run that decide what a search for its largest micro-batch finds, and at what speed.
 
-    The size is what is searched, how many of them make a step changes little, and a probe has no instruments.
+    The size is searched for, the number of micro-batches per step hardly matters, and probes have no instruments.
     """
     found = {}
-    for name in that_move(asked, SPEED | MEMORY, without=(*MICRO_BATCHES, *MEASURING)):
-        row, value = option_of(name), asked[name]
+    for name in that_move(options, SPEED | MEMORY, without=(*MICRO_BATCHES, *MEASURING)):
+        row, value = option_of(name), options[name]
         if row is not None and value is not None and value != row.before:
             found[name] = seen(row, value, SPEED | MEMORY)
     return found
@@ -66,8 +66,8 @@ def settings(asked: Mapping[str, object]) -> dict[str, object]:
 def _search(values: Mapping[str, Any]) -> Search:
     larger = values.get("larger") or {}
     knee = values.get("knee") or {}
-    asked = requested(values["config"], SPEED | MEMORY)
-    on_cpu, environment = asked.get("device") == "cpu", values.get("environment") or {}
+    options = requested(values["config"], SPEED | MEMORY)
+    on_cpu, environment = options.get("device") == "cpu", values.get("environment") or {}
     model = environment.get("cpu" if on_cpu else "device_name")
     as_runs = [*values.get("timings", ()), *(() if values.get("exact") else values.get("probes", ()))]
     return Search(
@@ -82,14 +82,14 @@ def _search(values: Mapping[str, Any]) -> Search:
         speeds=speeds([_probe(entry) for entry in as_runs]),
         alone=not any(entry.get("shared_machine") for entry in as_runs),
         precision=printable(str(values["config"].get("precision"))),
-        settings=settings(flat(asked)),
+        settings=settings(flat(options)),
         device_model=model if isinstance(model, str) else None,
         written_at=str(values.get("written_at", "")),
     )
 
 
 def _probe(values: Mapping[str, Any]) -> Probe:
-    """Of a probe what tells its speed."""
+    """The parts of a probe that determine its speed."""
     size, accumulate = _whole(values["size"]), _whole(values.get("accumulate")) or 1
     if not size:
         raise ValueError("a probe without a size")
@@ -104,5 +104,5 @@ def _whole(value: Any) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value

@@ -24,7 +24,7 @@ class NoiseScale:
 
 
 def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | Unknown:
-    """One for each completed run that measured it, by batch size; or why there is none."""
+    """The noise scale of each completed run that measured it, by batch size; or why there is none."""
     done = completed(group.runs)
     taken = study.measurements[study.measurements["run_id"].isin(done.index)]
     noises, sizes = dict(each_run(taken, NOISE.name)), column(done, "batch_size")
@@ -36,15 +36,15 @@ def noise_scales(study: Study, group: Group) -> tuple[NoiseScale, ...] | Unknown
             scale = over_training([signals[at] for at in both], [noise[at] for at in both])
             found.append(NoiseScale(int(sizes[run]), run, scale))
     if not found:
-        return Unknown("no run measured its noise scale: instruments=full does")
+        return Unknown("no run measured its noise scale: run with instruments=full")
     return tuple(sorted(found, key=lambda scale: (scale.batch_size, scale.run)))
 
 
 def at_the_start(study: Study, runs: pd.DataFrame) -> Interval | None:
-    """B_simple where `runs` began: the mean of tr(Sigma) over seeds, divided by that of |G|^2; Fieller's interval.
+    """B_simple at the start of `runs`: the mean of tr(Sigma) over seeds, divided by that of |G|^2; Fieller's interval.
 
-    Runs of one seed begin with the same weights whatever their batch size, and are one value. Of one seed alone the
-    interval is that over its draws. None where none measured it.
+    Runs of one seed start from the same weights at every batch size, so they are one value. With a single seed the
+    interval is over its draws. None if no run measured it.
     """
     taken = study.measurements[study.measurements["run_id"].isin(runs.index)]
     noises = {run: _parts(curve.iloc[:1]) for run, curve in each_run(taken, NOISE.name)}
@@ -65,13 +65,13 @@ def at_the_start(study: Study, runs: pd.DataFrame) -> Interval | None:
 
 
 def resolved(scales: tuple[NoiseScale, ...]) -> float | None:
-    """One number for the rules that need one: the geometric mean of those that are resolved; None where none is."""
+    """One number for the rules that need one: the geometric mean of the resolved ones; None if there are none."""
     values = [scale.examples.value for scale in scales if 0 < scale.examples.value < math.inf]
     return math.exp(sum(map(math.log, values)) / len(values)) if values else None
 
 
 def _parts(curve: pd.DataFrame) -> dict[float, Interval]:
-    """What is finite of a curve, by the examples at which it was measured."""
+    """The finite values of a curve, by the examples at which they were measured."""
     parts = {}
     columns = (curve[name].tolist() for name in ("examples", "value", "low", "high", "n"))
     for at, value, low, high, n in zip(*columns, strict=True):

@@ -13,13 +13,13 @@ CHANGED = (*of_role(Role.REPEATED), "study", "grids")
 
 
 def command_of(study: Study, runs: pd.DataFrame) -> str:
-    """What to type for another run like `runs`, which differ in their seed alone: as they were typed, with a seed that
-    the study has not seen, so that it is no run that stands already."""
+    """The command for another run like `runs`, which differ only in their seed: the same arguments, with a seed that
+    the study does not have yet, so that the run is new."""
     typed = study.overrides.get(str(runs.index[0]), ())
-    kept = [word for word in typed if word.partition("=")[0].lstrip("+~") not in CHANGED]
+    kept = [argument for argument in typed if argument.partition("=")[0].lstrip("+~") not in CHANGED]
     seeds = column(study.runs, "seed").dropna()
     kept.append(f"seed={int(seeds.max()) + 1 if len(seeds) else 0}")
-    if any(word.startswith("experiment=") for word in typed):
+    if any(argument.startswith("experiment=") for argument in typed):
         kept.append("grids=[]")  # the experiment's other settings, and not all of its points
     kept.append(f"study={study.name}")
     return shlex.join(["batchlab", "train", *kept])

@@ -26,7 +26,7 @@ from batchlab.records.quantity import Quantity
 
 NUMBERS = ("step", "examples", "train_seconds", "value", "low", "high", "n")  # of a measurement
 NEEDED = ("seq", "value", "step", "examples", "train_seconds")  # of its line
-# Columns that are there even where no run is, so that no reader has to ask: all that a row has one cell for.
+# Columns that exist even without runs, so that readers need no check: all fields that take one cell of a row.
 NO_COLUMN = ("run_id", "config", "environment", "target", "final", "best", "quantities", "changes_accepted")
 ALWAYS = tuple(f.name for f in fields(RunRecord) if f.name not in NO_COLUMN)
 TARGET = tuple(f"target.{name}" for name in ("metric", "value", "reached", "step", "examples", "train_seconds"))
@@ -38,27 +38,29 @@ class Study:
 
     name: str
     folder: Path
-    runs: pd.DataFrame  # a row per run, however it ended, by batch size and run_id, which is the index; see load_runs
-    measurements: pd.DataFrame  # run_id, name, step, examples, train_seconds, value, low, high, n; nan where none
-    damaged: tuple[str, ...]  # a sentence for each run, or line of a journal, that could not be read
-    # A row per run: its options as they were given, dotted, None where not set. In `runs` the sizes of micro-batches
-    # are what came of it, so of `micro_batch_size=8` alone the two vary together there.
-    asked: pd.DataFrame = field(default_factory=pd.DataFrame)
-    overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run, as they were typed
-    declared: tuple[Quantity, ...] = ()  # of what the runs measured, besides the table of quantities
-    published: tuple[Published, ...] = ()  # figures of others, each once, that its runs were made to stand beside
+    runs: pd.DataFrame  # a row per run, however it ended, sorted by batch size and run_id (the index); see load_runs
+    measurements: pd.DataFrame  # run_id, name, step, examples, train_seconds, value, low, high, n; nan for no value
+    damaged: tuple[str, ...]  # a message for each run, or line of a journal, that could not be read
+    # A row per run: its options as they were given, dotted, None if not set. `runs` has the resulting sizes of
+    # micro-batches instead, so with `micro_batch_size=8` alone, accumulate varies with the batch size there.
+    requested: pd.DataFrame = field(default_factory=pd.DataFrame)
+    overrides: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # of each run, as typed
+    declared: tuple[Quantity, ...] = ()  # quantities that the runs measured and the table of quantities lacks
+    published: tuple[Published, ...] = ()  # results of others to compare its runs with, each once
 
 
 def read_study(folder: Path) -> Study:
-    """Every run in `folder`; what cannot be read is left out and said, and harms nothing else.
+    """Every run in `folder`; what cannot be read is left out and reported, without affecting the rest.
 
-    BadRequest where there is no such folder; one without runs is a study without rows.
+    BadRequest if there is no such folder; a folder without runs gives a study without rows.
     """
     if not folder.is_dir():
-        raise BadRequest(f"there is no folder {folder}: name a study's, such as runs/digits-mlp; `batchlab list`")
+        raise BadRequest(
+            f"there is no folder {folder}: give a study's folder, such as runs/digits-mlp, from `batchlab list`"
+        )
     damaged: list[str] = []
     rows: dict[str, dict[str, object]] = {}
-    asked: dict[str, dict[str, object]] = {}
+    options: dict[str, dict[str, object]] = {}
     overrides: dict[str, tuple[str, ...]] = {}
     journals: list[tuple[str, pd.DataFrame]] = []
     figures = list(read_published(folder, damaged))
@@ -68,15 +70,15 @@ def read_study(folder: Path) -> Study:
         if record is None:
             continue
         if not (1 <= record.batch_size < 2**53 and abs(record.seed) < 2**63):
-            damaged.append(f"{run} cannot be: its batch_size is {record.batch_size}, its seed {record.seed}")
+            damaged.append(f"{run} is out of range: its batch_size is {record.batch_size}, its seed {record.seed}")
             continue
         if encodable(record.run_id) in rows:
-            damaged.append(f"{run} holds a copy of the run {printable(record.run_id)}: left out")
+            damaged.append(f"{run} is left out: it is a copy of the run {printable(record.run_id)}")
             continue
         try:
             run_id = encodable(record.run_id)
             rows[run_id] = _encodable(row(record))
-            asked[run_id] = _encodable(_asked(record.config))
+            options[run_id] = _encodable(_requested(record.config))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             damaged.append(f"{run} has a config that cannot be read: {error}")
             continue
@@ -85,30 +87,30 @@ def read_study(folder: Path) -> Study:
         declared |= dict.fromkeys(record.quantities)
         figures += (figure for figure in _published(run, record, damaged) if figure not in figures)
     runs = _runs(rows)
-    settings = pd.DataFrame(list(asked.values()), index=list(asked), dtype=object).reindex(runs.index)
+    settings = pd.DataFrame(list(options.values()), index=list(options), dtype=object).reindex(runs.index)
     settings = settings.where(settings.notna(), None)
-    said = tuple(map(printable, damaged))
+    messages = tuple(map(printable, damaged))
     measurements = _measurements(journals)
     name = folder.resolve().name
-    return Study(name, folder, runs, measurements, said, settings, overrides, tuple(declared), tuple(figures))
+    return Study(name, folder, runs, measurements, messages, settings, overrides, tuple(declared), tuple(figures))
 
 
-def _asked(config: Mapping[str, object]) -> dict[str, object]:
-    """What tells a run from others, dotted: two ways of asking for one thing are one.
+def _requested(config: Mapping[str, object]) -> dict[str, object]:
+    """The options that distinguish a run from others, dotted; two ways to request the same thing become one.
 
-    Neither accumulate nor micro_batch_size is accumulate=1, and a rate that is not scaled has no batch size to be
-    scaled from.
+    Without accumulate and micro_batch_size it is accumulate=1, and a learning rate that is not scaled has no reference
+    batch size.
     """
-    asked = flat(requested(config, ALL_OF_A_RUN))
-    if asked.get("accumulate") is None and asked.get("micro_batch_size") is None:
-        asked["accumulate"] = 1
-    if asked.get("lr_scaling") == "none":
-        asked["reference_batch_size"] = None
-    return asked
+    options = flat(requested(config, ALL_OF_A_RUN))
+    if options.get("accumulate") is None and options.get("micro_batch_size") is None:
+        options["accumulate"] = 1
+    if options.get("lr_scaling") == "none":
+        options["reference_batch_size"] = None
+    return options
 
 
 def _published(run: Path, record: RunRecord, damaged: list[str]) -> tuple[Published, ...]:
-    """Those that a run of an older version has in its own record."""
+    """The published figures in the record of a run, where older versions kept them."""
     try:
         return published(record.config.get("published", []))
     except BadRequest as error:
@@ -124,7 +126,7 @@ def _runs(rows: dict[str, dict[str, object]]) -> pd.DataFrame:
 
 
 def _measurements(journals: list[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
-    """All journals in one table; run ids are repeated here, for a table of each run costs more than its numbers."""
+    """All journals in one table; run ids are repeated, as a table per run would be larger than its numbers."""
     parts = [(run_id, part) for run_id, part in journals if len(part)]
     if not parts:
         return pd.DataFrame({"run_id": [], "name": []}, dtype=str).assign(
@@ -137,11 +139,11 @@ def _measurements(journals: list[tuple[str, pd.DataFrame]]) -> pd.DataFrame:
 
 
 def _journal(run: Path, damaged: list[str]) -> pd.DataFrame:
-    """A run's measurements in their order, by the rules of `read_journal`, which reads whatever is not plain."""
+    """A run's measurements in their order, by the rules of `read_journal`, which reads all lines that are not plain."""
     path = run / METRICS
     try:
         content = path.read_bytes()
-        # A torn last line is no line yet.
+        # A torn last line does not count yet.
         return _plain(content[: content.rfind(b"\n") + 1].split(b"\n")[:-1])
     except FileNotFoundError:
         return _table([], {name: [] for name in NUMBERS})
@@ -157,7 +159,7 @@ def _journal(run: Path, damaged: list[str]) -> pd.DataFrame:
 
 
 def _plain(lines: list[bytes]) -> pd.DataFrame:
-    """Lines that are all as `Journal` writes them, parsed in one go: ten times as fast; an error where one is not."""
+    """Lines as `Journal` writes them, parsed at once, ten times as fast; an error if one is different."""
     entries = json.loads((b"[" + b",".join(lines) + b"]").decode())
     if len(entries) != len(lines) or any(entry[key] is None for entry in entries for key in NEEDED):
         raise ValueError("not every line is a measurement")
@@ -165,8 +167,8 @@ def _plain(lines: list[bytes]) -> pd.DataFrame:
 
 
 def _table(names: list[str], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
-    """The columns of measurements without run_id; the words for what is not finite become numbers."""
-    # float() of "nan", "inf" and "-inf" is what `recording.files.number` makes of them.
+    """The columns of measurements without run_id; the texts for values that are not finite become numbers."""
+    # float() reads "nan", "inf" and "-inf" as `recording.files.number` does.
     numbers = {name: np.array(column, dtype=np.float64) for name, column in columns.items()}
     whole = np.concatenate([numbers["step"], numbers["examples"]])
     if any(column.ndim != 1 for column in numbers.values()) or not np.isfinite(whole).all():
@@ -176,7 +178,7 @@ def _table(names: list[str], columns: Mapping[str, list[Any]]) -> pd.DataFrame:
 
 
 def _encodable(values: dict[str, object]) -> dict[str, object]:
-    """A lone surrogate is refused by pandas where it keeps texts as Arrow does."""
+    """pandas refuses a lone surrogate if it stores texts as Arrow."""
     return {encodable(k): encodable(v) if isinstance(v, str) else v for k, v in values.items()}
 
 

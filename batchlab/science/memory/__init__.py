@@ -1,1 +1,1 @@
-"""How memory goes with the micro-batch size, and the largest that fits."""
+"""How memory depends on the micro-batch size, and the largest that fits."""

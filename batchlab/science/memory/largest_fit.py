@@ -1,7 +1,7 @@
-"""The largest micro-batch that fits: predicted from small probes, closed in on, and run twice.
+"""The largest micro-batch that fits: predicted from small probes, searched for, and run twice.
 
-Pure: what a probe is, is the caller's. Sizes are tried on a fixed grid, so that two searches that meet the same limit
-end at the same size: every size up to 63, then those with six significant bits, 1.6 to 3.1% apart (64, 66, ... 126,
+Pure: the caller runs the probes. Sizes are tried on a fixed grid, so that two searches with the same limit end at the
+same size: every size up to 63, then those with six significant bits, 1.6 to 3.1% apart (64, 66, ... 126,
 128, 132, ...).
 """
 
@@ -14,18 +14,18 @@ from batchlab.science.statistics.uncertainty import Interval, median_interval
 
 SIGNIFICANT_BITS = 6
 FIRST = 2  # examples of the first probe: BatchNorm cannot train on one
-GROWTH = 8  # each small probe is so many times the one before,
-REACH = 16  # until the line through them meets the limit within so many times the last
+GROWTH = 8  # each small probe is so many times larger than the one before,
+REACH = 16  # until the line through them reaches the limit within so many times the last
 
 
 class Outcome(StrEnum):
-    """What a probe came to."""
+    """The outcome of a probe."""
 
     FITS = "fits"
     OOM = "oom"
-    RETRIES = "retries"  # it ran, after the allocator had emptied its cache to find room: at the limit, and slow
+    RETRIES = "retries"  # it ran after the allocator emptied its cache to make room: at the limit, and slow
     KERNEL_LIMIT = "kernel_limit"  # too large for a kernel, whatever the memory
-    UNCLEAR = "unclear"  # a library found no way to compute: for want of memory, where a smaller size works
+    UNCLEAR = "unclear"  # a library found no way to compute: a lack of memory if a smaller size works
     FAILED = "failed"
 
 
@@ -36,57 +36,57 @@ class Probe:
     size: int
     outcome: Outcome
     accumulate: int = 1
-    phase: str = ""  # in which it ended, where it did not fit
+    phase: str = ""  # in which it ended, if it did not fit
     reason: str = ""
-    allowed_bytes: int | None = None  # what it could use: the limit less the headroom
+    allowed_bytes: int | None = None  # what it could use: the limit minus the headroom
     peak_bytes: int | None = None
     peaks: dict[str, int] | None = None  # each kind of memory that was counted
     step_seconds: tuple[float, ...] = ()  # of the steps after the first
-    busy_share: float | None = None  # of the time that the GPU is busy with the passes; None: not known, or a CPU
-    n_train: int | None = None  # examples in the data; where they are fewer than a batch, they are repeated
+    busy_share: float | None = None  # of time that the GPU is busy with the passes; None: not known, or a CPU
+    n_train: int | None = None  # examples in the data; if there are fewer than a batch, they are repeated
     n_val: int | None = None
     shared_machine: bool = False
 
     @property
     def fits(self) -> bool:
-        """Whether it ran whole, with headroom, and without a retry of the allocator."""
+        """Whether it ran completely, with headroom, and without a retry of the allocator."""
         return self.outcome is Outcome.FITS
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to."""
+    """The result of a search."""
 
     probes: tuple[Probe, ...]
-    largest: int | None  # ran twice, each time whole; None: nothing did
-    larger: Probe | None  # the next size that did not; None: the bound of the search was reached
-    predicted: Prediction | None  # from the small probes alone; None: they told nothing
+    largest: int | None  # ran twice completely; None: no size did
+    larger: Probe | None  # the next size, which did not; None: the search reached its bound
+    predicted: Prediction | None  # from the small probes only; None: not possible
     predicted_from: tuple[int, ...]
-    fault: Probe | None  # what ended the search, and was neither memory nor a kernel's limit
+    fault: Probe | None  # the failure that ended the search, if neither memory nor a kernel's limit
 
     @property
     def error(self) -> float | None:
-        """The prediction over what was found, less 1; None where there is one of them only, or a bound came first."""
+        """The prediction over the size found, minus 1; None if one of them is missing, or the bound came first."""
         if self.predicted is None or not self.largest or self.larger is None:
             return None
         return self.predicted.size / self.largest - 1
 
     @property
     def unsteady(self) -> tuple[int, ...]:
-        """Sizes that fitted at one time and not at another."""
+        """Sizes that fitted once and did not fit another time."""
         fitted = {probe.size for probe in self.probes if probe.fits}
         return tuple(sorted(fitted & {probe.size for probe in self.probes if not probe.fits}))
 
 
 def out_of_order(probes: Sequence[Probe]) -> tuple[int, ...]:
-    """Sizes that never fitted although a larger one did: memory does not rise steadily."""
+    """Sizes that never fitted although a larger one did: memory is not monotone."""
     fitted = {probe.size for probe in probes if probe.fits}
     not_fitted = {probe.size for probe in probes if not probe.fits and probe.outcome is not Outcome.FAILED}
     return tuple(sorted(size for size in not_fitted - fitted if size < max(fitted, default=0)))
 
 
 def size_at(index: int) -> int:
-    """The size at a place on the grid; 0 at 0, where nothing fits."""
+    """The size at an index of the grid; 0 at index 0, where nothing fits."""
     half = 1 << (SIGNIFICANT_BITS - 1)
     if index < 2 * half:
         return index
@@ -95,13 +95,13 @@ def size_at(index: int) -> int:
 
 
 def index_of(size: int) -> int:
-    """The place of the largest size on the grid that is not above `size`."""
+    """The index of the largest size on the grid that is not above `size`."""
     shift = max(0, size.bit_length() - SIGNIFICANT_BITS)
     return (shift << (SIGNIFICANT_BITS - 1)) + (size >> shift)
 
 
 def line_through(probes: Sequence[Probe]) -> MemoryModel | None:
-    """The memory model of the probes that fitted; None where they are of fewer than two sizes."""
+    """The memory model of the probes that fitted; None for fewer than two sizes."""
     known = [(p.size, p.peak_bytes) for p in probes if p.fits and p.peak_bytes is not None]
     if len({size for size, _ in known}) < 2:
         return None
@@ -111,12 +111,12 @@ def line_through(probes: Sequence[Probe]) -> MemoryModel | None:
 def largest_fit(
     try_size: Callable[[int], Probe], *, at_most: int, watch: Callable[[Probe], None] = lambda probe: None
 ) -> Found:
-    """The largest size on the grid, up to `at_most`, that ran twice; `watch` hears of every probe.
+    """The largest size on the grid, up to `at_most`, that ran twice; `watch` is called with every probe.
 
-    Small probes predict it; from the prediction the search goes on in doubling strides until a size fits and a larger
-    one does not, and halves what is between. The last size runs a second time. One that ran and then did not is never
-    given: the search steps down, in doubling strides, to one that runs twice. For an oracle that is monotone this is
-    the largest on the grid; it takes at most 2 log2(at_most) + 6 probes.
+    Small probes predict it; from the prediction the search moves in doubling strides until a size fits and a larger
+    one does not, and then bisects. The last size runs a second time. A size that ran and then did not is never
+    returned: the search steps down, in doubling strides, to one that runs twice. If memory is monotone this is the
+    largest on the grid, after at most 2 log2(at_most) + 6 probes.
     """
     search = _Search(try_size, watch, index_of(at_most))
     predicted, small = search.grow()
@@ -134,7 +134,7 @@ def largest_fit(
 
 
 class _Search:
-    """Between `low`, the place of the largest size that ran, and `high`, that of the smallest which did not."""
+    """Between `low`, the index of the largest size that ran, and `high`, that of the smallest that did not."""
 
     def __init__(self, try_size: Callable[[int], Probe], watch: Callable[[Probe], None], top: int) -> None:
         self.try_size, self.watch, self.top = try_size, watch, top
@@ -144,11 +144,11 @@ class _Search:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a size left to try."""
+        """Whether a size is left to try."""
         return self.fault is None and self.high - self.low > 1
 
-    def ask(self, index: int) -> bool:
-        """Whether the size at `index` fits; what else it came to is taken note of."""
+    def try_index(self, index: int) -> bool:
+        """Whether the size at `index` fits; the probe is recorded."""
         probe = judged(self.try_size(size_at(index)), self.probes)
         self.probes.append(probe)
         self.watch(probe)
@@ -161,39 +161,39 @@ class _Search:
         return probe.fits
 
     def grow(self) -> tuple[Prediction | None, tuple[int, ...]]:
-        """Small probes until the line through them meets the limit near by: what it says, and from which sizes."""
+        """Small probes until the line through them reaches the limit nearby: the prediction, and its sizes."""
         predicted: Prediction | None = None
         small: tuple[int, ...] = ()
-        self.ask(min(index_of(FIRST), self.top))
+        self.try_index(min(index_of(FIRST), self.top))
         while self.is_open and self.low and self.high > self.top:
             size = size_at(self.low)
             predicted, small = self._predicted(), tuple(p.size for p in self.probes)
             if predicted is not None and predicted.size <= REACH * size:
                 break
-            self.ask(min(index_of(GROWTH * size), self.top))
+            self.try_index(min(index_of(GROWTH * size), self.top))
         return predicted, small if predicted is not None else ()
 
     def close_in(self, predicted: Prediction | None) -> None:
-        """Outwards from the prediction in doubling strides until it is passed, then by halves."""
+        """From the prediction in doubling strides until the limit is passed, then by bisection."""
         at = None if predicted is None else min(index_of(predicted.size), self.top)
         halving = at is None or at >= self.high
         went, stride, index = set(), 1, at or 0
         while self.is_open:
             if halving:
                 index = (self.low + self.high) // 2
-            fitted = self.ask(min(max(index, self.low + 1), self.high - 1))
+            fitted = self.try_index(min(max(index, self.low + 1), self.high - 1))
             went.add(fitted)
             halving = halving or len(went) == 2
             index, stride = (self.low + stride if fitted else self.high - stride), 2 * stride
 
     def confirm(self) -> int | None:
-        """The largest size that ran twice, downwards from `low`; None where nothing did."""
+        """The largest size that ran twice, downwards from `low`; None if none did."""
         stride = 1
         while self.low and self.fault is None:
             size = size_at(self.low)
             if self._ran(size) >= 2:
                 return size
-            if not self.ask(self.low):
+            if not self.try_index(self.low):
                 self.low, stride = (max(1, self.high - stride) if self.high > 1 else 0), 2 * stride
         return None
 
@@ -208,10 +208,10 @@ class _Search:
 
 
 def judged(probe: Probe, before: Sequence[Probe]) -> Probe:
-    """`probe` with what only the probes before it can tell.
+    """`probe` with the outcome that follows from the probes before it.
 
-    A library that finds no way to compute, or a kernel that is asked for too much, is about the size only where a
-    smaller one ran. Otherwise it is a fault.
+    A library that finds no way to compute, or a kernel that refuses the size, is a limit on the size only if a smaller
+    one ran. Otherwise it is a failure.
     """
     if probe.outcome not in (Outcome.UNCLEAR, Outcome.KERNEL_LIMIT):
         return probe
@@ -221,12 +221,12 @@ def judged(probe: Probe, before: Sequence[Probe]) -> Probe:
 
 
 def busy_shares(probes: Sequence[Probe]) -> dict[int, float]:
-    """The share of time that the GPU is busy at each size that fits; of two probes the later."""
+    """The share of time that the GPU is busy at each size that fits; the later of two probes counts."""
     return {probe.size: probe.busy_share for probe in probes if probe.fits and probe.busy_share is not None}
 
 
 def speeds(probes: Sequence[Probe]) -> dict[int, Interval]:
-    """Examples per second of each size that fits, by the median step after the first; of two probes the longer."""
+    """Examples per second of each size that fits, by the median step after the first; the longer of two counts."""
     found: dict[int, Interval] = {}
     for probe in probes:
         if not probe.fits or not probe.step_seconds:

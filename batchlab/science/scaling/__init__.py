@@ -1,1 +1,1 @@
-"""How learning rates, steps and speed go with the batch size."""
+"""How learning rates, steps and speed depend on the batch size."""

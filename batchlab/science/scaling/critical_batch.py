@@ -1,6 +1,6 @@
-"""The critical batch size, over seeds: up to it more examples per step save steps, beyond it they are wasted.
+"""The critical batch size, over seeds: up to it a larger batch saves steps, beyond it examples are wasted.
 
-Two definitions are in use, and differ by a factor of about five: B_crit = E_min / S_min (McCandlish et al. 2018,
+Two definitions are in use, which differ by a factor of about five: B_crit = E_min / S_min (McCandlish et al. 2018,
 arXiv:1812.06162), where a run takes twice S_min steps and twice E_min examples; and the batch size that takes 20%
 more examples than a reference batch size does (Zhang et al. 2024, arXiv:2410.21676).
 """
@@ -21,19 +21,19 @@ ESTIMATE, LOWER, UPPER, UNRESOLVED = "estimate", "lower bound", "upper bound", "
 
 @dataclass(frozen=True)
 class CriticalBatch:
-    """S(B) = S_min + E_min / B and its B_crit, with 95% intervals; `n` of an interval is the seeds it rests on, or
-    the runs where it rests on their scatter about one curve."""
+    """S(B) = S_min + E_min / B and its B_crit, with 95% intervals; `n` of an interval is its number of seeds, or of
+    runs if it is based on their scatter about one curve."""
 
-    batch_size: Interval  # E_min / S_min, in examples; 0 and inf are ends that the runs do not bound
+    batch_size: Interval  # E_min / S_min, in examples; 0 and inf: the runs do not bound that end
     steps_min: Interval
     examples_min: Interval
-    verdict: str  # ESTIMATE, or what of batch_size holds: its low end alone, its high end alone, none
+    verdict: str  # ESTIMATE, or only the lower end of batch_size holds, only the upper end, or neither
     rms: float  # root mean square of the log residuals: 0.05 is 5% about the curve
     runs: int
-    censored: int  # of them did not reach the target
+    censored: int  # of these did not reach the target
 
     def overhead_batch_size(self, reference: float, overhead: float = 0.2) -> Interval:
-        """The batch size that takes `overhead` more examples to the target than `reference` does: Zhang's for 0.2."""
+        """The batch size that needs `overhead` more examples to the target than `reference`; Zhang's is 0.2."""
         crit, least = self.batch_size, (1 + overhead) * reference
         low, high = (None if end is None else overhead * end + least for end in (crit.low, crit.high))
         return Interval(overhead * crit.value + least, low, high, crit.n)
@@ -42,13 +42,13 @@ class CriticalBatch:
 def critical_batch(seeds: Sequence[StepsToTarget], rng: np.random.Generator | None = None) -> CriticalBatch:
     """B_crit from the runs of one or more seeds; `rng` draws the bootstrap, from 20 seeds.
 
-    Each seed's curve is fitted alone, and the interval is that of the mean of log B_crit over seeds: so it holds the
-    whole way from a seed to its B_crit, and a factor has the same weight up and down. Where there is one seed, or one
-    of them shows no bend, all runs are fitted together, and the interval is that of their scatter (`profile_interval`).
+    Each seed's curve is fitted separately, and the interval is that of the mean of log B_crit over seeds: it includes
+    all variation between seeds, and a factor has the same weight up and down. With one seed, or if one of them shows
+    no bend, all runs are fitted together, and the interval is that of their scatter (`profile_interval`).
 
-    B_crit is an estimate where there are runs that reached the target on both sides of it; else the verdict says which
-    end of its interval holds: it is not read off beyond the largest or below the smallest of these batch sizes.
-    ValueError where fewer than three batch sizes reached the target in all seeds together.
+    B_crit is an estimate if runs reached the target on both sides of it; otherwise the verdict says which end of the
+    interval holds: it is not extrapolated beyond the largest or below the smallest of these batch sizes.
+    ValueError if fewer than three batch sizes reached the target in all seeds together.
     """
     together = StepsToTarget(
         *(
@@ -74,13 +74,13 @@ def critical_batch(seeds: Sequence[StepsToTarget], rng: np.random.Generator | No
 
 
 def best_batch_for_time(critical: Interval, seconds_per_step: Interval, seconds_per_example: Interval) -> Interval:
-    """The batch size that reaches the target soonest: B* = sqrt(B_crit a / b), where S(B) t(B) is least.
+    """The batch size that reaches the target fastest: B* = sqrt(B_crit a / b), the minimum of S(B) t(B).
 
-    A step takes t(B) = a + b B seconds: a = `seconds_per_step` is what it costs however few its examples, b what each
-    of them adds. Holds while memory and the line do. The errors of the three are independent and add in logarithms.
+    A step takes t(B) = a + b B seconds: a = `seconds_per_step` is its fixed cost, b the cost of each example. It holds
+    as far as the memory and the line reach. The errors of the three are independent and add in logarithms.
     """
     parts = (critical, seconds_per_step, seconds_per_example)
-    # 1/b is at its least where b is at its most.
+    # 1/b is smallest where b is largest.
     lows = (critical.low, seconds_per_step.low, seconds_per_example.high)
     highs = (critical.high, seconds_per_step.high, seconds_per_example.low)
     value = math.sqrt(max(0.0, critical.value * seconds_per_step.value) / seconds_per_example.value)
@@ -93,7 +93,7 @@ def best_batch_for_time(critical: Interval, seconds_per_step: Interval, seconds_
 
 
 def _log_ratio(value: float, end: float | None) -> float:
-    """|log(value / end)|; infinite where either is 0 or infinite."""
+    """|log(value / end)|; infinite if either is 0 or infinite."""
     ends = (value, end or 0.0)
     return abs(math.log(value / ends[1])) if all(0 < x < math.inf for x in ends) else math.inf
 
@@ -106,7 +106,7 @@ def _geometric(values: Sequence[float], rng: np.random.Generator | None) -> Inte
 
 
 def _bounded(sizes: Interval, runs: StepsToTarget) -> tuple[Interval, str]:
-    """B_crit's interval and verdict, given where there are runs to read it off."""
+    """B_crit's interval and verdict, limited to the range of the runs."""
     low, high = sizes.low or 0.0, math.inf if sizes.high is None else sizes.high
     smallest, largest = runs.sizes_reached[0], runs.sizes_reached[-1]
     if sizes.value >= largest or high == math.inf:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from batchlab.science.statistics.uncertainty import Interval
 
 WITHIN = 0.9  # of the best speed
-LAUNCH_BOUND = 0.7  # share of its time that the device is busy; below it the host, which launches, sets the speed
+LAUNCH_BOUND = 0.7  # share of time that the device is busy; below it the host, which launches kernels, limits the speed
 
 
 @dataclass(frozen=True)
 class Knee:
-    """The smallest size, of those measured, within 10% of the best speed; between `low` and `high` with the speeds'
-    own doubt. `high` is None where no size is surely that fast, `low` and `high` where a speed has no interval."""
+    """The smallest size, of those measured, within 10% of the best speed; between `low` and `high` given the speeds'
+    intervals. `high` is None if no size is surely that fast; both are None if a speed has no interval."""
 
     size: int
     low: int | None
@@ -22,15 +22,15 @@ class Knee:
 
 
 def launch_bound(shares: Mapping[int, float]) -> dict[int, float]:
-    """Of the shares of time that the device is busy, by size, those with which training is launch-bound, in order: what
-    a larger size gains there it gains on the host, and says nothing of the device."""
+    """The sizes at which training is launch-bound, in order, with the share of time that the device is busy: there a
+    larger size saves time on the host, which says nothing about the device."""
     return {size: shares[size] for size in sorted(shares) if shares[size] < LAUNCH_BOUND}
 
 
 def throughput_knee(speeds: Mapping[int, Interval]) -> Knee:
-    """The knee of `speeds`, examples per second with their interval, by size; its resolution is the sizes' own.
+    """The knee of `speeds`, examples per second with their interval, by size; it is one of the sizes.
 
-    Raises ValueError where nothing was measured.
+    Raises ValueError if nothing was measured.
     """
     if not speeds:
         raise ValueError("no speed was measured")

@@ -1,7 +1,7 @@
 """How the learning rate follows the batch size: the rules the literature proposes, side by side.
 
-Each rule takes `ratio`, batch size over reference batch size, and what holds at the reference; some take the noise
-scale over the reference batch size too. At a ratio of 1 every rule changes nothing.
+Each rule takes `ratio`, batch size over reference batch size, and the values at the reference; some also take the
+noise scale over the reference batch size. At a ratio of 1 no rule changes anything.
 """
 
 import math
@@ -13,7 +13,7 @@ from batchlab.errors import BadRequest
 
 @dataclass(frozen=True)
 class Scaled:
-    """A learning rate with the constants of Adam that some rules move along with it."""
+    """A learning rate with the constants of Adam that some rules also change."""
 
     lr: float
     betas: tuple[float, ...] | None = None  # None: the optimizer has none
@@ -21,13 +21,13 @@ class Scaled:
 
 
 def none(ratio: float, base: Scaled) -> Scaled:
-    """The rate stays: what happens to whoever changes the batch size and nothing else."""
+    """The learning rate stays the same, as when only the batch size is changed."""
     del ratio
     return base
 
 
 def linear(ratio: float, base: Scaled) -> Scaled:
-    """The rule for SGD: rate proportional to batch size (Goyal et al. 2017, arXiv:1706.02677)."""
+    """The rule for SGD: learning rate proportional to batch size (Goyal et al. 2017, arXiv:1706.02677)."""
     return replace(base, lr=base.lr * ratio)
 
 
@@ -37,14 +37,14 @@ def square_root(ratio: float, base: Scaled) -> Scaled:
 
 
 def adam_square_root(ratio: float, base: Scaled) -> Scaled:
-    """The rule for Adam (Malladi et al. 2022, arXiv:2205.10287): rate, betas and eps move together.
+    """The rule for Adam (Malladi et al. 2022, arXiv:2205.10287): it changes learning rate, betas and eps.
 
-    The paper moves beta to 1 - ratio (1 - beta), which is negative for beta = 0.9 beyond a ratio of 10;
-    beta ** ratio agrees with it to first order and never is.
+    The paper sets beta to 1 - ratio (1 - beta), which is negative for beta = 0.9 beyond a ratio of 10;
+    beta ** ratio agrees with it to first order and is never negative.
     """
     beta1, beta2 = _betas("adam_sqrt", base)
     if base.eps is None:
-        raise BadRequest("lr_scaling=adam_sqrt also moves eps, and this optimizer has none: use optimizer=adamw")
+        raise BadRequest("lr_scaling=adam_sqrt also changes eps, and this optimizer has none: use optimizer=adamw")
     return Scaled(lr=base.lr * math.sqrt(ratio), betas=(beta1**ratio, beta2**ratio), eps=base.eps / math.sqrt(ratio))
 
 
@@ -58,33 +58,35 @@ def noise(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
     """Linear below the noise scale, flat above it: lr (1 + Bn/B0) / (1 + Bn/B) (McCandlish et al. 2018,
     arXiv:1812.06162, section 2.2); the gain of AdaScale (Johnson et al. 2020, arXiv:2007.05105) is the same number.
 
-    The rate that lowers a quadratic loss most is proportional to 1 / (1 + Bn/B) where its curvature is the same in
-    all directions; Bn = tr(Sigma) / |G|^2, `noise_ratio` is Bn/B0.
+    The learning rate that lowers a quadratic loss most is proportional to 1 / (1 + Bn/B) if its curvature is the same
+    in all directions; Bn = tr(Sigma) / |G|^2, `noise_ratio` is Bn/B0.
     """
     return replace(base, lr=base.lr * ratio * ((1 + noise_ratio) / (ratio + noise_ratio)))
 
 
 def surge(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
-    """Adam's best rate rises as the square root, is largest at the noise scale and falls beyond it: proportional to
+    """Adam's best learning rate rises as the square root, peaks at the noise scale and falls beyond it: proportional to
     1 / (sqrt(Bn/B) + sqrt(B/Bn)) (Li et al. 2024, arXiv:2405.14578).
 
-    Bn is the noise scale of Adam's own update, or the critical batch size E_min/S_min, and not tr(Sigma) / |G|^2;
-    `noise_ratio` is Bn/B0. For updates that depend on the gradient's sign alone, which Adam's nearly do.
+    Bn is the noise scale of Adam's own update, or the critical batch size E_min/S_min, not tr(Sigma) / |G|^2;
+    `noise_ratio` is Bn/B0. For updates that depend only on the gradient's sign, as Adam's nearly do.
     """
     if base.betas is None:
         raise BadRequest(
             "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or noise"
         )
-    # The formula above in one fraction: its square roots overflow where Bn is very small.
+    # The formula above as one fraction: its square roots would overflow for a very small Bn.
     return replace(base, lr=base.lr * math.sqrt(ratio) * ((1 + noise_ratio) / (ratio + noise_ratio)))
 
 
 def _betas(rule: str, base: Scaled) -> tuple[float, float]:
     if base.betas is None:
-        raise BadRequest(f"lr_scaling={rule} moves betas, and this optimizer has none: use optimizer=adamw, or linear")
+        raise BadRequest(
+            f"lr_scaling={rule} changes betas, and this optimizer has none: use optimizer=adamw, or linear"
+        )
     if len(base.betas) != 2 or not all(0 <= beta < 1 for beta in base.betas):
         raise BadRequest(
-            f"lr_scaling={rule} moves Adam's two betas, numbers of at least 0 and below 1, and not "
+            f"lr_scaling={rule} changes Adam's two betas, which must be at least 0 and below 1, not "
             f"[{', '.join(map(str, base.betas))}]: give two, such as optimizer.betas=[0.9,0.999]"
         )
     return base.betas[0], base.betas[1]
@@ -95,16 +97,16 @@ class NoiseRule:
     """A rule that follows a noise scale."""
 
     scale: Callable[[float, Scaled, float], Scaled]  # the last number is the noise scale over the reference batch size
-    of_adam: bool = False  # whether it follows that of Adam's own update, or tr(Sigma) / |G|^2
+    of_adam: bool = False  # whether it is the noise scale of Adam's own update or tr(Sigma) / |G|^2
 
 
-# A rule is one row here: the option, its help and its documentation, `lr-table` and the report take it from these.
-PLAIN_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # they move the learning rate alone
+# A rule is one row here; the option, its help and documentation, `lr-table` and the report read these tables.
+PLAIN_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # these change only the learning rate
     "none": none,
     "linear": linear,
     "sqrt": square_root,
 }
-ADAM_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # they move betas or eps too
+ADAM_RULES: dict[str, Callable[[float, Scaled], Scaled]] = {  # these also change betas or eps
     "adam_sqrt": adam_square_root,
     "adam_half_life": adam_half_life,
 }
@@ -115,7 +117,7 @@ RULE_NAMES = (*PLAIN_RULES, *ADAM_RULES, *NOISE_RULES)
 def scaled(
     rule: str, base: Scaled, *, batch_size: int, reference_batch_size: int, noise_scale: float | None = None
 ) -> Scaled:
-    """What `rule` makes of `base`, which holds at the reference batch size; `noise_scale` is in examples."""
+    """`base`, the values at the reference batch size, scaled by `rule`; `noise_scale` is in examples."""
     check_noise_scale(rule, noise_scale)
     ratio = batch_size / reference_batch_size
     if noise_scale is None:
@@ -124,14 +126,14 @@ def scaled(
 
 
 def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
-    """BadRequest where a rule lacks the noise scale that it needs, or is given one that it has no use for."""
+    """BadRequest if a rule lacks the noise scale that it needs, or has one that it does not use."""
     if rule in NOISE_RULES and noise_scale is None:
         raise BadRequest(
-            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and name that "
-            "run, noise_scale=runs/STUDY/RUN, or give a number of examples, noise_scale=120"
+            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and give that "
+            "run, noise_scale=runs/STUDY/RUN, or a number of examples, noise_scale=120"
         )
     if rule not in NOISE_RULES and noise_scale is not None:
         raise BadRequest(
-            f"lr_scaling={rule} has no use for noise_scale={str(noise_scale).removesuffix('.0')}: leave it out, or use "
-            f"lr_scaling={' or '.join(NOISE_RULES)}; a grid of both is two sweeps into one study"
+            f"lr_scaling={rule} does not use noise_scale={str(noise_scale).removesuffix('.0')}: leave it out, or use "
+            f"lr_scaling={' or '.join(NOISE_RULES)}; for both kinds, run two sweeps into one study"
         )

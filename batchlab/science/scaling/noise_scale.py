@@ -3,8 +3,8 @@
 McCandlish et al. 2018, arXiv:1812.06162. The gradient g_B of a batch of B examples has E|g_B|^2 = |G|^2 + tr(Sigma)/B,
 where G is the mean gradient and Sigma the covariance of one example's; B_simple = tr(Sigma)/|G|^2.
 
-All of it holds for any quadratic form g'Mg in place of the squared norm: M = diag(1/(sqrt(v) + eps))^2 gives the noise
-scale that Adam sees, and the Hessian as M gives B_noise = tr(H Sigma)/(G'HG), the paper's own.
+All of this holds for any quadratic form g'Mg instead of the squared norm: M = diag(1/(sqrt(v) + eps))^2 gives the noise
+scale of Adam's update, and the Hessian as M gives B_noise = tr(H Sigma)/(G'HG), the paper's own.
 """
 
 import math
@@ -23,10 +23,10 @@ from batchlab.science.statistics.uncertainty import Interval
 class NoiseScale:
     """B_simple = tr(Sigma) / |G|^2 with its uncertainty, over `draws` batches at the same weights."""
 
-    examples: float  # infinite where it is not resolved, nan where a gradient was not finite
+    examples: float  # infinite if it is not resolved, nan if a gradient was not finite
     low: float  # 95% interval (Fieller), in examples
-    high: float  # infinite: not resolved, the signal cannot be told from 0 and the scale may be anything above `low`
-    signal: Interval  # |G|^2, unbiased, so it may come out negative
+    high: float  # infinite: not resolved; the signal may be 0, and the scale anything above `low`
+    signal: Interval  # |G|^2, unbiased, so it may be negative
     noise: Interval  # tr(Sigma) of one example's gradient, unbiased
 
     @property
@@ -51,14 +51,14 @@ def noise_scale(
 
     A draw is a batch of `b_big` examples cut into batches of `b_small`: `big` is the squared norm of its gradient,
     `small` the mean of its parts' squared norms (parts of 1: the examples' own). Signal and noise are averaged over the
-    draws before they are divided: a mean of ratios has no mean. With examples drawn without replacement, `population`
-    is the number there are; G and Sigma are then those of the population.
+    draws before they are divided: a mean of ratios has no expectation. For examples drawn without replacement,
+    `population` is their number; G and Sigma are then those of the population.
 
-    About +-20% needs 10 draws and b_big >= B_simple / 4; with much less it is seldom resolved, and says so.
+    About +-20% needs 10 draws and b_big >= B_simple / 4; with much less it is seldom resolved, which the result shows.
     """
     signal, noise = signal_and_noise(small, big, b_small=b_small, b_big=b_big, population=population)
     low, high = ratio_interval(noise, signal)
-    # A norm is never below 0, but the Hessian's form may be, and a scale is a count of examples.
+    # A norm is never below 0, but the Hessian's form can be, and a scale is a number of examples.
     examples = max(0.0, float(noise.mean() / signal.mean())) if math.isfinite(high) else high
     return NoiseScale(examples, low, high, sample_mean(signal), sample_mean(noise))
 
@@ -68,11 +68,11 @@ def signal_and_noise(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """|G|^2 and tr(Sigma) of each draw, both unbiased (McCandlish et al. 2018, appendix A.1); any shape.
 
-    Without replacement from N the variance of a mean of B is tr(Sigma) (1/B - 1/N), Sigma with N - 1 below the line:
-    1/N cancels in the noise and not in the signal, which without it is too small by tr(Sigma)/N.
+    Without replacement from N the variance of a mean of B is tr(Sigma) (1/B - 1/N), Sigma with denominator
+    N - 1: 1/N cancels in the noise but not in the signal, which would be too small by tr(Sigma)/N without it.
     """
     if not b_small < b_big <= (population or b_big):
-        raise ValueError(f"sizes {b_small} and {b_big} out of {population} are no small and big batch")
+        raise ValueError(f"sizes {b_small} and {b_big} out of {population} are not a small and a big batch")
     at_small, at_big = np.asarray(small, dtype=np.float64), np.asarray(big, dtype=np.float64)
     noise = (at_small - at_big) / (1 / b_small - 1 / b_big)
     return at_big - noise * (1 / b_big - (1 / population if population else 0.0)), noise

@@ -1,4 +1,4 @@
-"""The learning rate over a run, as a function of the part of the budget that is done."""
+"""The learning rate over a run, as a function of the fraction of the budget that is used."""
 
 import math
 from collections.abc import Callable
@@ -11,8 +11,8 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 
 
 def learning_rate(progress: float, *, peak: float, warmup: float, start: float, schedule: str) -> float:
-    """The rate at `progress` in [0, 1]: a straight line from `start` to `peak` over the first `warmup`
-    of the budget (Goyal et al. 2017, arXiv:1706.02677, section 2.2), then the schedule over what is left.
+    """The learning rate at `progress` in [0, 1]: a straight line from `start` to `peak` over the first `warmup`
+    of the budget (Goyal et al. 2017, arXiv:1706.02677, section 2.2), then the schedule over the rest.
 
     `progress` and `warmup` are fractions of the budget; nothing here counts steps, so that every batch size
     follows the same curve over the examples.

@@ -1,7 +1,7 @@
 """Steps to a target as a function of the batch size: S(B) = S_min + E_min / B, fitted to the runs of a study.
 
 McCandlish et al. 2018 (arXiv:1812.06162), whose (S/S_min - 1)(E/E_min - 1) = 1 with E = B S is the same curve.
-S_min is the steps that no batch is large enough to save, E_min the examples that no batch is small enough to save.
+S_min is the fewest steps, with very large batches; E_min the fewest examples, with very small batches.
 """
 
 import math
@@ -14,24 +14,24 @@ from scipy.special import expit, log_ndtr, stdtrit
 
 Array = NDArray[np.float64]
 
-BEYOND = 100.0  # B_crit is looked for this far outside the batch sizes: there it changes no S(B) by more than 1%
-GRID = 400  # values of log B_crit at which the misfit is looked at
-SMALLEST_SPREAD = 1e-3  # of log S: where the reached runs lie on the curve, no run that did not gets all the weight
+BEYOND = 100.0  # B_crit is searched this far outside the batch sizes: there it changes S(B) by at most 1%
+GRID = 400  # values of log B_crit at which the misfit is computed
+SMALLEST_SPREAD = 1e-3  # of log S: runs exactly on the curve would give all weight to one that did not reach the target
 
 
 @dataclass(frozen=True)
 class StepsToTarget:
-    """The runs of one seed to one target, an entry each, with the rate tuned (or scaled) at each batch size."""
+    """The runs of one seed to one target, one entry each; the learning rate is tuned (or scaled) at each batch size."""
 
     batch_sizes: tuple[float, ...]  # examples per step
-    steps: tuple[float, ...]  # to the target; of a run that did not reach it, all that it made
+    steps: tuple[float, ...]  # to the target; all its steps for a run that did not reach it
     reached: tuple[bool, ...]
 
     def __post_init__(self) -> None:
         if not len(self.batch_sizes) == len(self.steps) == len(self.reached):
-            raise ValueError("batch_sizes, steps and reached have an entry for each run")
+            raise ValueError("batch_sizes, steps and reached must have an entry for each run")
         if not all(0 < number < math.inf for number in (*self.batch_sizes, *self.steps)):
-            raise ValueError("batch sizes and steps are finite and above 0")
+            raise ValueError("batch sizes and steps must be finite and above 0")
 
     @property
     def sizes_reached(self) -> tuple[float, ...]:
@@ -41,7 +41,7 @@ class StepsToTarget:
 
 @dataclass(frozen=True)
 class StepsCurve:
-    """S(B) = steps_min + examples_min / B; one of the two is 0 where the runs show no bend."""
+    """S(B) = steps_min + examples_min / B; one of the two is 0 if the runs show no bend."""
 
     steps_min: float
     examples_min: float
@@ -61,18 +61,16 @@ class StepsCurve:
 
 
 def fit_steps(runs: StepsToTarget) -> StepsCurve:
-    """The curve of least squares on log S: on S itself the runs at small batches would decide alone.
+    """The least-squares curve on log S: on S itself the runs at small batches would dominate.
 
-    A run that did not reach the target is right-censored: of its log S it is only known that it lies above the log of
-    the steps it made, and the likelihood of a normal residual (Tobin 1958) says what that is worth. Left out, such
-    runs would leave the lucky ones at their batch size, and the curve too low there.
+    A run that did not reach the target is right-censored: its log S is only known to exceed the log of the steps it
+    made, and enters through the likelihood of a normal residual (Tobin 1958). Without such runs only the lucky ones
+    would remain at their batch size, and the curve would be too low there.
 
-    ValueError where fewer than three batch sizes reached the target: two numbers cannot be told from two.
+    ValueError if fewer than three batch sizes reached the target: two parameters need more than two points.
     """
     if len(runs.sizes_reached) < 3:
-        raise ValueError(
-            f"the curve needs the target reached at 3 batch sizes, and there are {len(runs.sizes_reached)}"
-        )
+        raise ValueError(f"the curve needs 3 batch sizes that reached the target, and {len(runs.sizes_reached)} did")
     log_b, log_s, reached = _arrays(runs)
     grid = _grid(log_b)
     if reached.all():
@@ -93,8 +91,8 @@ def profile_interval(runs: StepsToTarget, curve: StepsCurve) -> tuple[float, flo
     """95% interval of B_crit from the scatter of the runs about their one `curve`, by profile likelihood.
 
     0 or infinite at an end that the runs do not bound: a curve that scales perfectly within them has no upper end.
-    The scatter holds what the hyperbola does not fit as well as chance; of how B_crit varies over seeds the runs of
-    one seed say nothing. Student's t, with the reached runs less two as its degrees of freedom.
+    The scatter includes the misfit of the hyperbola as well as chance; the runs of one seed do not show how B_crit
+    varies over seeds. Student's t, with the number of reached runs minus two as degrees of freedom.
     """
     log_b, log_s, reached = _arrays(runs)
     freedom = int(reached.sum()) - 2
@@ -127,7 +125,7 @@ def _bend(u: float | Array, log_b: Array) -> Array:
 
 
 def _polished(level: float, u: float, log_b: Array, log_s: Array) -> tuple[float, float]:
-    """From the grid's best to rounding."""
+    """Refines the best point of the grid to rounding."""
 
     def residuals(p: Array) -> Array:
         left: Array = p[0] + _bend(p[1], log_b) - log_s
@@ -141,7 +139,7 @@ def _polished(level: float, u: float, log_b: Array, log_s: Array) -> tuple[float
 
 
 def _censored(log_b: Array, log_s: Array, reached: NDArray[np.bool_], grid: Array) -> tuple[float, float]:
-    """The level and log B_crit of the largest likelihood, some of the runs being right-censored."""
+    """The level and log B_crit with the largest likelihood, if some runs are right-censored."""
 
     def loss(p: Array) -> tuple[float, Array]:
         level, u, log_sigma = p
@@ -155,7 +153,7 @@ def _censored(log_b: Array, log_s: Array, reached: NDArray[np.bool_], grid: Arra
 
     bounds = [(None, None), (grid[0], grid[-1]), (math.log(SMALLEST_SPREAD), None)]
     found = []
-    for kept in (reached, np.ones_like(reached)):  # without those that did not reach it, and as if they just had
+    for kept in (reached, np.ones_like(reached)):  # without the runs that did not reach it, and as if they just had
         residuals = log_s[kept] - _bend(grid[:, None], log_b[kept])
         at = int(np.argmin(residuals.var(axis=1)))
         start = (residuals[at].mean(), grid[at], math.log(max(0.05, float(residuals[at].std()))))
@@ -165,10 +163,10 @@ def _censored(log_b: Array, log_s: Array, reached: NDArray[np.bool_], grid: Arra
 
 
 def _misfit(grid: Array, log_b: Array, log_s: Array, reached: NDArray[np.bool_], sigma: float) -> Array:
-    """-2 log likelihood at each log B_crit of `grid`, with the level that suits it best and `sigma` as it is."""
+    """-2 log likelihood at each log B_crit of `grid`, with its best level and a fixed `sigma`."""
     bends = _bend(grid[:, None], log_b)
     level = (log_s - bends)[:, reached].mean(axis=1, keepdims=True)
-    for _ in range(30 if not reached.all() else 0):  # Newton, on what is convex in the level
+    for _ in range(30 if not reached.all() else 0):  # Newton's method; convex in the level
         z = (level + bends - log_s) / sigma
         hazard = _hazard(z)
         slope = np.where(reached, z, -hazard).sum(axis=1, keepdims=True)
@@ -182,7 +180,7 @@ def _misfit(grid: Array, log_b: Array, log_s: Array, reached: NDArray[np.bool_],
 
 
 def _hazard(z: Array) -> Array:
-    """The derivative of log Phi(z); from logarithms, or it would be 0/0 far below 0."""
+    """The derivative of log Phi(z); from logarithms, as it would be 0/0 far below 0."""
     hazard: Array = np.exp(-0.5 * z**2 - 0.5 * math.log(2 * math.pi) - log_ndtr(z))
     return hazard
 

@@ -1,6 +1,6 @@
-"""Effects of a batch size over seeds, each with its interval and p value, made to be judged.
+"""Effects of a batch size over seeds, each with its interval and p value.
 
-Every function takes values in the claim's direction: positive speaks for the claim. `margin` is the smallest effect
+Every function takes values in the claim's direction: positive supports the claim. `margin` is the smallest effect
 that matters, in the effect's unit.
 """
 
@@ -16,31 +16,31 @@ from batchlab.science.statistics.samples import difference, sample_share
 from batchlab.science.statistics.uncertainty import Interval, mean_interval, median_interval, t_test
 from batchlab.science.statistics.verdicts import Effect
 
-ALIKE = 1e-9  # of the largest: differences that differ by less are the same number, rounded
+ROUNDING = 1e-9  # of the largest: differences that differ by less are equal up to rounding
 
 
 def paired_effect(differences: ArrayLike, margin: float = 0.0) -> Effect:
     """The mean of one difference per seed, with the paired t test; from 20 seeds its interval is the bootstrap's.
 
-    Where all differences are the same number there is no spread to go by: values that were counted in large units (a
-    step of evaluation, one of 360 validation examples) come out alike by chance. Then the signs decide, which takes 6
-    seeds. What is alike by its nature, as bytes and counts are, is `counted`. Without a seed the effect is nan.
+    If all differences are equal, there is no spread to use: values counted in large units (the step of an evaluation,
+    one of 360 validation examples) may be equal by chance. Then the signs decide, which takes 6 seeds. For values
+    that are equal by nature, such as bytes and counts, use `counted`. Without a seed the effect is nan.
     """
     values = np.asarray(differences, dtype=np.float64).tolist()
     if not values or not all(math.isfinite(value) for value in values):
         return Effect(Interval(math.nan, None, None, len(values)), margin, None)
-    if len(values) > 1 and max(values) - min(values) <= ALIKE * max(map(abs, values)):
+    if len(values) > 1 and max(values) - min(values) <= ROUNDING * max(map(abs, values)):
         none = max(map(abs, values)) == 0
         return Effect(median_interval(values), margin, 1.0 if none else 2.0 ** (1 - len(values)))
-    # Seeded, so that the same study has the same report twice.
+    # A fixed seed, so that the same study always gives the same report.
     return Effect(mean_interval(values, np.random.default_rng(0)), margin, t_test(values))
 
 
 def trend_effect(values: ArrayLike, batch_sizes: Sequence[int], margin: float = 0.0) -> Effect:
     """The slope per doubling of the batch size, one per seed, over all batch sizes: the test of a monotone claim.
 
-    `values` (seeds, batch sizes), as `paired` makes them; logarithms (base 2) where the claim is of factors, so that
-    the slope is a power of the batch size.
+    `values` (seeds, batch sizes), as `paired` makes them; logarithms (base 2) if the claim is about factors, so
+    that the slope is a power of the batch size.
     """
     return paired_effect(slopes(values, batch_sizes), margin)
 
@@ -48,7 +48,7 @@ def trend_effect(values: ArrayLike, batch_sizes: Sequence[int], margin: float = 
 def slopes(values: ArrayLike, batch_sizes: Sequence[int]) -> NDArray[np.float64]:
     """The least-squares slope of each row of `values` (seeds, batch sizes) per doubling of the batch size, (seeds,).
 
-    Empty where there are no two batch sizes to lie on a line.
+    Empty for fewer than two batch sizes.
     """
     if len(set(batch_sizes)) < 2:
         return np.empty(0)
@@ -58,21 +58,21 @@ def slopes(values: ArrayLike, batch_sizes: Sequence[int]) -> NDArray[np.float64]
 
 
 def counted(value: float, margin: float = 0.0, n: int = 1) -> Effect:
-    """A fact without spread, that another seed cannot change: steps per epoch, bytes, whether a size fits.
+    """A fact without spread, which another seed cannot change: steps per epoch, bytes, whether a size fits.
 
-    It is judged as it stands, from one seed on; `n` is the seeds that agree on it.
+    It is judged as it is, from one seed on; `n` is the number of seeds that agree on it.
     """
     return Effect(Interval(value, value, value, n), margin, 1.0 if value == 0 else 0.0)
 
 
 def share_effect(hits: int, runs: int, other_hits: int, other_runs: int, margin: float = 0.0) -> Effect:
-    """By how much a thing happened to a larger share of `runs` than of `other_runs`, drawn apart.
+    """The share of `runs` with an event minus that of `other_runs`, two independent samples.
 
-    Newcombe's interval of exact shares; p is Fisher's, exact (1922, J. R. Stat. Soc. 85, 87-94): of all tables with
-    these sums, the share of those that are no likelier than this one. ValueError where there are no runs.
+    Newcombe's interval of exact shares; p is Fisher's exact one (1922, J. R. Stat. Soc. 85, 87-94): of all tables with
+    these sums, the share of those that are at most as likely. ValueError without runs.
     """
     if not (runs and other_runs):
-        raise ValueError("a share is of runs, and there are none")
+        raise ValueError("a share needs runs, and there are none")
     interval = difference(sample_share(hits, runs), sample_share(other_hits, other_runs))
     total = hits + other_hits
     ways = [comb(runs, k) * comb(other_runs, total - k) for k in range(total + 1)]
@@ -80,10 +80,10 @@ def share_effect(hits: int, runs: int, other_hits: int, other_runs: int, margin:
 
 
 def interval_effect(interval: Interval, margin: float = 0.0) -> Effect:
-    """An estimate that has its 95% interval from elsewhere (a fit, a ratio); its p is that of the interval.
+    """An estimate with a given 95% interval (of a fit, of a ratio); its p is that of the interval.
 
-    The arm towards 0 is taken for Student's, with n - 1 degrees of freedom, so that p is 0.05 where the interval ends
-    at 0. `interval.n` is the seeds, or whatever were drawn independently.
+    The arm towards 0 is taken as Student's, with n - 1 degrees of freedom, so that p is 0.05 if the interval ends at 0.
+    `interval.n` is the number of seeds, or of other independent draws.
     """
     value, low, high, n = interval.value, interval.low, interval.high, interval.n
     if low is None or high is None or n < 2 or not math.isfinite(value) or math.isnan(low) or math.isnan(high):
@@ -96,7 +96,7 @@ def interval_effect(interval: Interval, margin: float = 0.0) -> Effect:
 
 
 def against(effect: Effect) -> Effect:
-    """The same effect, for the claim that says the opposite."""
+    """The same effect for the opposite claim."""
     ends = effect.interval
     low, high = None if ends.high is None else -ends.high, None if ends.low is None else -ends.low
     return Effect(Interval(-ends.value, low, high, ends.n), effect.margin, effect.p)

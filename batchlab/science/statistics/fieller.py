@@ -1,4 +1,4 @@
-"""The interval of a ratio of two means, where the lower one may be lost in its noise."""
+"""The interval of a ratio of two means, whose denominator may not differ from 0."""
 
 import math
 
@@ -11,18 +11,17 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> tuple[floa
     """95% interval of E[numerator] / E[denominator], neither below 0, from two or more draws of the pair.
 
     Fieller's theorem (E. C. Fieller 1954, J. R. Stat. Soc. B 16, 175-185): exact for normal pairs, however they are
-    correlated. The upper end is infinite where the mean denominator cannot be told from 0; the lower end is then what
-    the draws still rule out below it. A ratio that is excluded from 0 to infinity, because the denominators are
-    negative beyond their error, is told as (0, inf): such draws say nothing. nan on both sides where a draw is not
-    finite.
+    correlated. The upper end is infinite if the mean denominator is not shown to differ from 0; the draws still rule
+    out ratios below the lower end. If they exclude all ratios from 0 to infinity, because the denominators are clearly
+    negative, the result is (0, inf). nan on both sides if a draw is not finite.
     """
     pairs = np.array([numerators, denominators], dtype=np.float64)
     n = pairs.shape[1]
     if n < 2:
-        raise ValueError(f"an interval needs 2 draws or more, and there are {n}")
+        raise ValueError(f"an interval needs 2 draws or more, not {n}")
     if not np.isfinite(pairs).all():
         return math.nan, math.nan
-    # In units of the largest: gradients of 1e-20 make squared norms of 1e-40, and the terms below are fourth powers.
+    # Scaled by the largest: gradients of 1e-20 have squared norms of 1e-40, and the terms below are fourth powers.
     scales = np.abs(pairs).max(axis=1)
     scales[scales == 0] = 1.0
     pairs /= scales[:, None]
@@ -34,6 +33,6 @@ def ratio_interval(numerators: ArrayLike, denominators: ArrayLike) -> tuple[floa
     unit = float(scales[0] / scales[1])
     if a > 0:
         return (max(0.0, b - root) / a * unit, max(0.0, b + root) / a * unit) if x > 0 else (0.0, math.inf)
-    if c <= 0:  # the numerator cannot be told from 0 either
+    if c <= 0:  # the numerator does not differ from 0 either
         return 0.0, math.inf
     return (c / (b + root) * unit if b + root > 0 else 0.0), math.inf

@@ -1,4 +1,4 @@
-"""A straight line through what was measured at several sizes: t(B) = a + b B, m(B) = m0 + m1 B."""
+"""A straight line through measurements at several sizes: t(B) = a + b B, m(B) = m0 + m1 B."""
 
 import math
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from batchlab.science.statistics.uncertainty import Interval
 
 @dataclass(frozen=True)
 class Line:
-    """value = at_zero + per_unit x size, with 95% t intervals; None for two sizes, which lie on any line."""
+    """value = at_zero + per_unit x size, with 95% t intervals, which are None for two sizes."""
 
     at_zero: Interval
     per_unit: Interval
-    rms: float  # root mean square of the residuals: of value, or of value over the line where `relative`
+    rms: float  # root mean square of the residuals: of value, or of value over the line if `relative`
     relative: bool
 
     def at(self, size: float) -> float:
@@ -24,21 +24,21 @@ class Line:
 
 
 def fit_line(sizes: Sequence[float], values: Sequence[float], *, relative: bool) -> Line:
-    """Least squares, of the values or, where they err in proportion (seconds), of values over the line.
+    """Least squares on the values or, if their errors are proportional (seconds), on values over the line.
 
-    One value per size, the mean over its runs: how a machine departs from a line repeats in every run of a size, and
-    runs counted one by one would hide it. `relative` weighs by 1/value, so values must be above 0.
-    ValueError where there are fewer than two sizes, a size occurs twice, or a value is not finite.
+    One value per size, the mean over its runs: a machine's deviation from the line repeats in all runs of a size, so
+    single runs would hide it. `relative` weights by 1/value, so values must be above 0.
+    ValueError if there are fewer than two sizes, a size occurs twice, or a value is not finite.
     """
     x, y = np.asarray(sizes, dtype=np.float64), np.asarray(values, dtype=np.float64)
     n = len(x)
     if n < 2 or len(set(sizes)) != n:
-        raise ValueError(f"a line needs a value at two sizes or more, one each, and these are of {list(sizes)}")
+        raise ValueError(f"a line needs two sizes or more with one value each, not {list(sizes)}")
     if not (np.isfinite(y).all() and (not relative or (y > 0).all())):
-        raise ValueError("a line needs finite values, and relative errors values above 0")
+        raise ValueError("a line needs finite values, above 0 for relative errors")
     scale = 1 / y if relative else np.ones(n)
     design = np.stack([np.ones(n), x], axis=1) * scale[:, None]
-    # Columns of one size, or the squares of 4096 beside 1 would cost half the digits.
+    # Columns of one scale: squares of 4096 next to 1 would lose half the digits.
     norms = np.linalg.norm(design, axis=0)
     solution, *_ = np.linalg.lstsq(design / norms, y * scale)
     left = y * scale - design / norms @ solution
@@ -57,12 +57,12 @@ def fit_line(sizes: Sequence[float], values: Sequence[float], *, relative: bool)
 def fit_power(sizes: Sequence[float], values: Sequence[float], *, resolution: float = 0.0) -> Interval:
     """The exponent p of value ~ size^p: the slope of log value on log size, with its 95% t interval over sizes.
 
-    `resolution` is the ratio of neighbours where values are picked from a grid (2 for powers of 2): rounding to it
-    leaves a spread of log(resolution) / sqrt(12) though all lie on a line, and the interval is never narrower.
+    `resolution` is the ratio of neighbours if values come from a grid (2 for powers of 2): rounding to it leaves a
+    spread of log(resolution) / sqrt(12) even if all lie on a line, and the interval is never narrower.
     No interval for two sizes. ValueError as in `fit_line`.
     """
     if any(not 0 < value < math.inf for value in (*sizes, *values)):
-        raise ValueError("a power needs finite sizes and values above 0")
+        raise ValueError("a power law needs finite sizes and values above 0")
     x = np.log(np.asarray(sizes, dtype=np.float64))
     line = fit_line([float(v) for v in x], [math.log(value) for value in values], relative=False)
     slope, n = line.per_unit, len(x)

@@ -1,4 +1,4 @@
-"""Runs paired by seed across batch sizes, and what is missing of them."""
+"""Runs paired by seed across batch sizes, and what is missing."""
 
 import math
 from collections import Counter, defaultdict
@@ -9,37 +9,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 NO_VALUE, NOT_RUN = "no value", "not run"
-OF_THE_BATCH_SIZE = ("oom", "diverged", NO_VALUE)  # what a run lacks for its batch size's sake, and not by chance
+OF_THE_BATCH_SIZE = ("oom", "diverged", NO_VALUE)  # a value missing because of the batch size, not by chance
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run."""
+    """The result of one run."""
 
     batch_size: int
     seed: int
     status: str  # how it ended: "completed", "diverged", "oom", "failed", ...
-    value: float | None  # what is compared; None, or not finite, where a completed run has none
+    value: float | None  # what is compared; None or not finite if a completed run has none
 
 
 @dataclass(frozen=True)
 class Paired:
-    """A table of seeds by batch sizes in which nothing is missing, cut out of a study."""
+    """A table of seeds by batch sizes without gaps, cut out of a study."""
 
     batch_sizes: tuple[int, ...]  # ascending
     seeds: tuple[int, ...]  # ascending
     values: NDArray[np.float64]  # (seeds, batch sizes)
-    left_out: tuple[str, ...]  # a sentence each: the batch sizes and seeds that are not in it, and why
+    left_out: tuple[str, ...]  # a sentence for each batch size and seed that is not in it, with the reason
 
 
 def paired(outcomes: Iterable[Outcome], *, diverged_as: float | None = None) -> Paired:
-    """Every seed at every batch size, of the batch sizes and seeds that allow it; 0 of each where none do.
+    """Every seed at every batch size, for the batch sizes and seeds that allow it; possibly none.
 
-    A batch size with a run that did not fit, or completed without a value, has none to compare with the others, and is
-    left out with all its seeds: those that came through would speak too well of it. So is one with a run that
-    diverged, unless `diverged_as` says what such a run is worth (the loss before training, say). What a run lacks by
-    chance (it failed, was killed or stopped, or was never made) costs its seed or its batch size, whichever lacks the
-    larger share, until nothing is missing. ValueError where two outcomes have the same batch size and seed.
+    A batch size with a run that did not fit, or completed without a value, is left out with all its seeds: those that
+    finished would make it look too good. So is one with a run that diverged, unless `diverged_as` gives a value for
+    such a run (the loss before training, say). For values missing by chance (the run failed, was killed or stopped, or
+    was never made) the seed or the batch size is left out, whichever lacks the larger share, until nothing is missing.
+    ValueError if two outcomes have the same batch size and seed.
     """
     runs: dict[tuple[int, int], Outcome] = {}
     for outcome in outcomes:
@@ -79,8 +79,8 @@ def paired(outcomes: Iterable[Outcome], *, diverged_as: float | None = None) -> 
 def _counted(size: int, seeds: Sequence[int], lacks: dict[tuple[int, int], str]) -> str:
     """`2 of 3 seeds diverged, 1 failed`."""
     ends = Counter(lacks[size, seed] for seed in seeds if (size, seed) in lacks)
-    told = [f"{count} {why}" for why, count in ends.most_common()]
-    return f"of {len(seeds)} seed{'s'[: len(seeds) != 1]} {', '.join(told)}"
+    counts = [f"{count} {why}" for why, count in ends.most_common()]
+    return f"of {len(seeds)} seed{'s'[: len(seeds) != 1]} {', '.join(counts)}"
 
 
 def _listed(seed: int, sizes: Sequence[int], lacks: dict[tuple[int, int], str]) -> str:

@@ -1,4 +1,4 @@
-"""What a sample of examples says of those it was taken from: means, shares, tails and differences, with intervals."""
+"""Estimates from a sample of examples: means, shares, tails and differences, with intervals."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from batchlab.science.statistics.uncertainty import Interval
 def sample_mean(sums: ArrayLike, counts: ArrayLike | None = None, *, population: int | None = None) -> Interval:
     """The mean over all terms, `sums.sum() / counts.sum()`, with its t interval over examples.
 
-    `sums` and `counts` (examples,) are the terms of each example, one where `counts` is None. Terms of one example go
-    together, so examples are the sample (the ratio estimator: Cochran 1977, Sampling Techniques, 3rd ed., 6.3).
-    Examples drawn without replacement from a `population` say more of it, and all of them say everything.
+    `sums` and `counts` (examples,) are the terms of each example, one if `counts` is None. Terms of one example are
+    correlated, so examples are the sample (the ratio estimator: Cochran 1977, Sampling Techniques, 3rd ed., 6.3).
+    Without replacement from a `population` the interval is narrower, and it is a point if all were drawn.
     """
     totals = np.asarray(sums, dtype=np.float64)
     terms = np.ones_like(totals) if counts is None else np.asarray(counts, dtype=np.float64)
@@ -29,11 +29,11 @@ def sample_mean(sums: ArrayLike, counts: ArrayLike | None = None, *, population:
 
 
 def positive_mean(values: Sequence[float]) -> Interval:
-    """The mean of skewed values, none below 0, with its t interval on the scale of logarithms.
+    """The mean of skewed values, none below 0, with its t interval on the logarithmic scale.
 
-    It holds the mean of exponential values in 93% of samples of 10 and 95% of 100, of squared normal ones in 91% and
-    94%, where the plain t interval, which may reach below 0, does in 90 and 94%, and 86 and 93%. Heavier tails it
-    holds less well: log-normal ones of sigma 1.5 in 80% and 88%.
+    It covers the mean of exponential values in 93% of samples of 10 and 95% of 100, of squared normal ones in 91% and
+    94%; the plain t interval, which may reach below 0, in 90 and 94%, and 86 and 93%. Its coverage is lower for heavier
+    tails: log-normal values of sigma 1.5 in 80% and 88%.
     """
     seen = np.asarray(values, dtype=np.float64)
     n, mean = len(seen), float(seen.mean())
@@ -48,8 +48,8 @@ def positive_mean(values: Sequence[float]) -> Interval:
 def sample_share(hits: int, n: int, *, level: float = 0.95, population: int | None = None) -> Interval:
     """The share of `hits` among `n` examples, with the exact interval of Clopper and Pearson (1934).
 
-    It holds the truth in `level` of samples or more, also where all or none were hit. Of a finite `population` its
-    arms are shortened as those of a mean are.
+    It covers the true share in at least `level` of samples, even if all or none were hit. For a finite `population` it
+    is shortened as for a mean.
     """
     share, tail = hits / n, (1 - level) / 2
     low = float(betaincinv(hits, n - hits + 1, tail)) if hits > 0 else 0.0
@@ -61,9 +61,9 @@ def sample_share(hits: int, n: int, *, level: float = 0.95, population: int | No
 def smallest_share(hits: Sequence[int] | NDArray[np.int64], totals: Sequence[int] | NDArray[np.int64]) -> Interval:
     """The smallest of several shares, each of `hits` among its `totals` (above 0); `n` is the total of that one.
 
-    The smallest was picked for being small: of ten classes that are all 90% right in 36 examples each, the interval of
-    the one that looks worst, taken alone, misses 90% in 20% of samples. This one runs from the smallest lower to the
-    smallest upper end of exact intervals that hold all shares at once in 95% of samples (Bonferroni).
+    It was selected for being small: with ten classes that are all 90% right in 36 examples each, the interval of the
+    worst class alone misses 90% in 20% of samples. This one runs from the smallest lower to the smallest upper end of
+    exact intervals that cover all shares at once in 95% of samples (Bonferroni).
     """
     level = 1 - 0.05 / len(hits)
     each = [sample_share(int(hit), int(n), level=level) for hit, n in zip(hits, totals, strict=True)]
@@ -73,10 +73,10 @@ def smallest_share(hits: Sequence[int] | NDArray[np.int64], totals: Sequence[int
 
 
 def difference(first: Interval, second: Interval) -> Interval:
-    """`first - second` of two samples drawn apart, its interval made of theirs; `n` is the smaller.
+    """`first - second` of two independent samples, with an interval combined from theirs; `n` is the smaller.
 
-    The arms of theirs are squared and added, each side with the arm that faces it (Zou and Donner 2008, Stat. Med. 27,
-    1693-1702; of shares it is Newcombe's 1998, Stat. Med. 17, 873-890): right where intervals are not symmetric.
+    On each side the facing arms are added in quadrature (Zou and Donner 2008, Stat. Med. 27, 1693-1702; for shares
+    Newcombe 1998, Stat. Med. 17, 873-890), which is right for intervals that are not symmetric.
     """
     n = min(first.n, second.n)
     value = first.value - second.value
@@ -88,12 +88,12 @@ def difference(first: Interval, second: Interval) -> Interval:
 
 
 def tail_mean(values: ArrayLike, share: float) -> Interval:
-    """The mean of the largest `share` of values, at least one, with an interval for the tail they were drawn from.
+    """The mean of the largest `share` of values, at least one, with an interval for the mean of that tail.
 
     With k of n values in the tail and q the smallest of them it is the mean of q + max(x - q, 0) n/k over all values
-    (Rockafellar and Uryasev 2000, J. Risk 2(3), 21-41), and the interval is t's of that mean, with k - 1 degrees of
-    freedom: the tail is all it rests on. `n` is k. It is too narrow for few: it holds the truth of exponential values
-    in 94% of samples at k = 36 and 90% at k = 10, of log-normal ones of sigma 1 in 91% and 86%.
+    (Rockafellar and Uryasev 2000, J. Risk 2(3), 21-41), and the interval is the t interval of that mean with k - 1
+    degrees of freedom, as only the tail informs it. `n` is k. It is too narrow for small k: it covers the tail mean of
+    exponential values in 94% of samples at k = 36 and 90% at k = 10, of log-normal ones of sigma 1 in 91% and 86%.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n = len(ordered)
@@ -108,5 +108,5 @@ def tail_mean(values: ArrayLike, share: float) -> Interval:
 
 
 def _unseen(n: int, population: int | None) -> float:
-    """The share of the population that was not drawn: what is left of a mean's variance by drawing n of N."""
+    """The share of the population that was not drawn, by which the variance of a mean shrinks."""
     return 1.0 if population is None else 1.0 - n / population

@@ -11,7 +11,7 @@ from scipy.special import stdtr, stdtrit
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its 95% interval, which is None on both sides where the sample is too small for one."""
+    """An estimate with its 95% interval, which is None on both sides if the sample is too small for one."""
 
     value: float
     low: float | None
@@ -32,7 +32,7 @@ def median_interval(values: Sequence[float]) -> Interval:
     1 - 2 P(Binomial(n, 1/2) < k) at 95% or more. Raises ValueError on an empty sample, and on a nan.
     """
     if any(math.isnan(value) for value in values):
-        raise ValueError("a nan has no place in an order, and no median")
+        raise ValueError("values with a nan have no median")
     ordered = sorted(values)
     n = len(ordered)
     median = statistics.median(ordered)
@@ -46,12 +46,12 @@ def median_interval(values: Sequence[float]) -> Interval:
 
 
 def t_interval(values: Sequence[float]) -> Interval:
-    """The mean with Student's 95% interval; for pairs hand in their differences. None where there is one value only.
+    """The mean with Student's 95% interval, None for a single value; for pairs pass their differences.
 
-    For values that are about normal; logarithms where they are factors. ValueError on an empty sample, and on a nan.
+    For roughly normal values; use logarithms for factors. ValueError on an empty sample, and on a nan.
     """
     if any(math.isnan(value) for value in values):
-        raise ValueError("a nan has no place in a mean")
+        raise ValueError("values with a nan have no mean")
     n, mean = len(values), statistics.fmean(values)
     if n < 2:
         return Interval(mean, None, None, n)
@@ -60,10 +60,10 @@ def t_interval(values: Sequence[float]) -> Interval:
 
 
 def t_test(values: Sequence[float]) -> float | None:
-    """The two-sided p value of a mean of 0, Student's; for pairs hand in their differences. None where there is one.
+    """Student's two-sided p value for a mean of 0, None for a single value; for pairs pass their differences.
 
-    It is 0.05 where `t_interval` ends at 0. Values that are all the same have p = 0, and 1 where they are 0: whether
-    that is knowledge or rounding the values do not tell. ValueError as of `t_interval`.
+    It is 0.05 if `t_interval` ends at 0. Values that are all equal have p = 0, or 1 if they are 0: the values do not
+    show whether they are exact or rounded. ValueError as for `t_interval`.
     """
     interval = t_interval(values)
     if interval.low is None:
@@ -77,7 +77,7 @@ def t_test(values: Sequence[float]) -> float | None:
 def bootstrap_interval(values: Sequence[float], rng: np.random.Generator, resamples: int = 4000) -> Interval:
     """The mean with its 95% percentile bootstrap interval (Efron 1979), for 20 values or more.
 
-    Under 20 it is too narrow: it misses the mean in 26% of samples of 3, in 10% of samples of 8.
+    With fewer it is too narrow: it misses the mean in 26% of samples of 3, in 10% of samples of 8.
     """
     sample = np.asarray(values, dtype=np.float64)
     means = sample[rng.integers(len(sample), size=(resamples, len(sample)))].mean(axis=1)
@@ -86,9 +86,9 @@ def bootstrap_interval(values: Sequence[float], rng: np.random.Generator, resamp
 
 
 def mean_interval(values: Sequence[float], rng: np.random.Generator | None = None) -> Interval:
-    """The mean with its 95% interval: Student's under 20 values, the bootstrap from there, which `rng` draws."""
+    """The mean with its 95% interval: Student's for fewer than 20 values, otherwise a bootstrap drawn with `rng`."""
     if len(values) < 20:
         return t_interval(values)
     if rng is None:
-        raise ValueError(f"{len(values)} values have a bootstrap interval, which needs a generator")
+        raise ValueError(f"the bootstrap interval of {len(values)} values needs a generator")
     return bootstrap_interval(values, rng)

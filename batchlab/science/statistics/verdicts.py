@@ -1,4 +1,4 @@
-"""From effects to verdicts: what a study's numbers say of its claims."""
+"""From effects to verdicts on the claims of a study."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +17,7 @@ MOST_SEEDS = 1000  # nobody runs more for one claim
 
 
 class Verdict(StrEnum):
-    """What a study says of a claim."""
+    """What a study says about a claim."""
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
@@ -28,11 +28,11 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Effect:
-    """One comparison's effect in the claim's direction: positive speaks for the claim."""
+    """The effect of one comparison in the claim's direction: positive supports the claim."""
 
-    interval: Interval  # 95%, over seeds; ends are None where they are too few
+    interval: Interval  # 95%, over seeds; the ends are None with too few seeds
     margin: float  # the smallest effect that matters, 0 or more, in the effect's unit
-    p: float | None  # two-sided, of no effect; None where the seeds are too few
+    p: float | None  # two-sided, of no effect; None with too few seeds
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class Judgement:
     """A claim's verdict within its study."""
 
     verdict: Verdict
-    each: tuple[Verdict, ...]  # of its comparisons, in the order they came
-    p: float | None  # the least of its comparisons', corrected for their number and for the family's
-    family: int  # claims tested beside it, itself included
+    each: tuple[Verdict, ...]  # of its comparisons, in their order
+    p: float | None  # the smallest of its comparisons, corrected for their number and for the family's
+    family: int  # number of claims tested in the study, including this one
 
 
 def judge(effect: Effect, *, p: float | None = None, level: float = 0.05) -> Verdict:
-    """One comparison's verdict; `p` is the corrected p value where it is one of several tests.
+    """The verdict of one comparison; `p` is the corrected p value if it is one of several tests.
 
-    Supported: the interval is beyond 0 in the claim's direction and the estimate is an effect that matters.
-    Contradicted: beyond 0 the other way, or wholly inside the margin, so that what there is does not matter.
-    Beyond 0 counts only where `p` is at most `level`: the correction is in p, and the interval is always 95%.
+    Supported: the interval excludes 0 in the claim's direction, and the estimate is an effect that matters.
+    Contradicted: it excludes 0 in the other direction, or lies inside the margin, so that the effect does not matter.
+    Excluding 0 counts only if `p` is at most `level`: the correction is in p, and the interval is always 95%.
     """
     low, high, margin = effect.interval.low, effect.interval.high, effect.margin
     p = effect.p if p is None else p
@@ -66,7 +66,7 @@ def judge(effect: Effect, *, p: float | None = None, level: float = 0.05) -> Ver
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """One verdict of a claim's fair comparisons: mixed where they disagree; an inconclusive one takes no side."""
+    """One verdict from a claim's fair comparisons: mixed if they disagree; inconclusive ones do not count."""
     sides = set(verdicts) - {Verdict.INCONCLUSIVE, Verdict.NOT_TESTED}
     if not sides:
         return Verdict.INCONCLUSIVE if Verdict.INCONCLUSIVE in verdicts else Verdict.NOT_TESTED
@@ -74,16 +74,16 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
 
 
 def judge_together(effects: Sequence[Effect], *, level: float = 0.05) -> Verdict:
-    """The verdict of one claim on its own, its comparisons corrected for their number; not tested where it has none."""
+    """The verdict of a single claim, its comparisons corrected for their number; not tested if it has none."""
     return judge_study({"": effects}, level=level)[""].verdict
 
 
 def judge_study(effects: Mapping[str, Sequence[Effect]], *, level: float = 0.05) -> dict[str, Judgement]:
     """The verdicts of a study's claims, each with its fair comparisons: Holm over the claims tested.
 
-    A claim's p is the least of its comparisons', corrected by Holm for their number. So a claim none of whose
-    comparisons has an effect is supported, or contradicted by an effect the other way, in no more than `level` of
-    studies, however many claims there are. That an effect lies inside the margin rests on its 95% interval alone.
+    A claim's p is the smallest of its comparisons, corrected by Holm for their number. So a claim without any effect is
+    supported, or contradicted by an effect in the other direction, in at most `level` of studies, however many claims
+    there are. Whether an effect lies inside the margin depends only on its 95% interval.
     """
     within = {claim: holm(dict(enumerate(effect.p for effect in these))) for claim, these in effects.items()}
     claims = holm({claim: min((p for p in ps.values() if p is not None), default=None) for claim, ps in within.items()})
@@ -100,9 +100,9 @@ def judge_study(effects: Mapping[str, Sequence[Effect]], *, level: float = 0.05)
 
 
 def holm(p_values: Mapping[K, float | None]) -> dict[K, float | None]:
-    """p values corrected for their number (Holm 1979, Scand. J. Stat. 6, 65-70); None is no test and stays None.
+    """p values corrected for their number (Holm 1979, Scand. J. Stat. 6, 65-70); None is not a test and remains None.
 
-    At most 0.05 is to be had in 5% of families by chance, whichever of the hypotheses are true and however dependent.
+    At most 5% of families have a value of 0.05 or less by chance, whichever hypotheses are true and however dependent.
     """
     tested = sorted(((key, p) for key, p in p_values.items() if p is not None), key=lambda pair: pair[1])
     adjusted: dict[K, float | None] = dict.fromkeys(p_values)
@@ -114,11 +114,11 @@ def holm(p_values: Mapping[K, float | None]) -> dict[K, float | None]:
 
 
 def seeds_needed(effect: Effect, power: float = 0.8, *, level: float = 0.05) -> int | None:
-    """Seeds with which a study decides as this effect points, with probability `power`, were it as large as it looks.
+    """Seeds with which a study decides in this effect's direction with probability `power`, if the estimate is true.
 
-    Decided: supported where the estimate matters, else contradicted. `level` is 0.05 over the family's size where the
-    claim is one of several. None where one seed tells no spread, or where more than 1,000 would not do either. It is
-    an estimate of an estimate: of three seeds the spread itself is known to a factor of 0.5 to 6.
+    Decided: supported if the estimate matters, otherwise contradicted. `level` is 0.05 over the family's size if the
+    claim is one of several. None with one seed, or if 1,000 are not enough. It is a rough estimate: from three seeds
+    the standard deviation is known to a factor of 0.5 to 6.
     """
     low, high, n = effect.interval.low, effect.interval.high, effect.interval.n
     if low is None or high is None or not math.isfinite(high - low):
@@ -142,9 +142,9 @@ def seeds_needed(effect: Effect, power: float = 0.8, *, level: float = 0.05) -> 
 
 
 def _decides(effect: Effect, sd: float, n: int, level: float) -> float:
-    """The probability that n seeds decide: of means that do, given the spread they show, over all it may show.
+    """The probability that n seeds decide, averaged over the standard deviations that they may show.
 
-    Without a margin it is the tail of the noncentral t, which knows of no estimate that must also be beyond one.
+    Without a margin it is the tail of the noncentral t, which cannot include a margin.
     """
     shown = sd * np.sqrt(chdtri(n - 1, (np.arange(512) + 0.5) / 512) / (n - 1) / n)  # standard errors, equally likely
     beyond, arm = stdtrit(n - 1, 1 - level / 2) * shown, stdtrit(n - 1, 0.975) * shown

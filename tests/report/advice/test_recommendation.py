@@ -1,4 +1,4 @@
-"""The recommendation says what planted studies hold, and says what it cannot say."""
+"""The recommendation for planted studies, and what it says is not known."""
 
 import json
 import shlex
@@ -72,10 +72,10 @@ def test_the_fastest_the_cheapest_and_the_critical_batch_are_those_that_were_pla
     assert advice.critical.value == pytest.approx(64, rel=0.1)
     assert advice.best_loss.batch_size == 8
     assert quickest > advice.critical.high
-    assert "it lies above the critical batch size, so it buys time with examples" in advice.text
+    assert "it is above the critical batch size, so it saves time but needs more examples" in advice.text
     assert f"Use batch size {quickest} at a learning rate of 0.05: it was the fastest to val/loss 0.15" in advice.text
     assert "The cheapest is 8" in advice.text
-    assert "The lowest validation loss, 0.1001" in advice.text
+    assert "Batch size 8 had the lowest validation loss, 0.1001" in advice.text
     assert "4 seeds and 5 batch sizes" in advice.sure
 
 
@@ -84,53 +84,53 @@ def test_where_examples_take_the_time_a_size_below_the_critical_one_is_used(tmp_
     with_target(tmp_path, sizes=(2, *ALL))
     advice = recommended(tmp_path)
     assert advice.batch_size < advice.critical.low
-    assert "it lies below the critical batch size, so the gradient's noise does not limit it yet" in advice.text
+    assert "it is below the critical batch size, so gradient noise does not limit it yet" in advice.text
 
 
 @pytest.mark.parametrize(
-    ("e_min", "sizes", "told"),
+    ("e_min", "sizes", "bound"),
     [
         (640_000, (8, 16, 32, 64), "is above {low:.3g}: within these sizes a larger batch still saves steps"),
         (320, (128, 512, 2048), "is below {high:.3g}: larger batches save few steps here"),
     ],
 )
-def test_a_critical_batch_beyond_the_sizes_tried_is_only_bounded(tmp_path, monkeypatch, e_min, sizes, told):
+def test_a_critical_batch_beyond_the_sizes_tried_is_only_bounded(tmp_path, monkeypatch, e_min, sizes, bound):
     monkeypatch.setitem(globals(), "E_MIN", e_min)
     with_target(tmp_path, sizes=sizes)
     advice = recommended(tmp_path)
     ends = {"low": advice.critical.low, "high": advice.critical.high}
-    assert f"The critical batch size {told.format(**ends)}" in advice.text
+    assert f"The critical batch size {bound.format(**ends)}" in advice.text
 
 
-def test_two_seeds_are_said_to_be_too_few(tmp_path):
+def test_two_seeds_are_reported_as_too_few(tmp_path):
     with_target(tmp_path / "two", seeds=range(2))
     with_target(tmp_path / "three", seeds=range(3))
-    assert "Two seeds give intervals too wide to choose by" in recommended(tmp_path / "two").sure
-    assert "too wide" not in recommended(tmp_path / "three").sure
+    assert "Two seeds are too few to choose between batch sizes" in recommended(tmp_path / "two").sure
+    assert "too few" not in recommended(tmp_path / "three").sure
 
 
 @pytest.mark.parametrize(("best", "at_edge"), [(0.025, True), (0.05, False), (0.1, True)])
-def test_a_best_rate_at_the_edge_of_the_grid_is_said(tmp_path, best, at_edge):
+def test_a_best_learning_rate_at_the_edge_of_the_grid_is_reported(tmp_path, best, at_edge):
     for lr in (0.025, 0.05, 0.1):
         with_target(tmp_path, seeds=range(3), slower=1 if lr == best else 2, lr=lr)
     advice = recommended(tmp_path)
     assert advice.lr == best
-    assert ("Its rate is the smallest or largest that was tried there" in advice.sure) is at_edge
+    assert ("Its learning rate is the smallest or largest one tried" in advice.sure) is at_edge
 
 
 @pytest.mark.parametrize(
-    ("rates", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "tuned over 3 rates: the best of each")]
+    ("rates", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "tuned over 3 learning rates: the best of each")]
 )
-def test_a_rate_that_was_not_tuned_is_said_and_the_choice_of_one_that_was(tmp_path, rates, label):
+def test_an_untuned_learning_rate_is_reported_and_so_is_how_a_tuned_one_was_chosen(tmp_path, rates, label):
     for lr in rates:
         with_target(tmp_path, seeds=range(3), slower=1 if lr == 0.05 else 2, lr=lr)
     study = read_study(tmp_path)
 
-    assert ("The rate was not tuned at each size" in recommended(tmp_path).sure) is (label == "")
+    assert ("The learning rate was not tuned at each size" in recommended(tmp_path).sure) is (label == "")
     assert shown(study, fits(study).main, 1).label == (f"{label} batch size" if label else "")
 
 
-def test_the_command_is_what_was_typed_with_a_seed_that_the_study_has_not_seen(tmp_path):
+def test_the_command_is_the_typed_one_with_a_new_seed(tmp_path):
     with_target(tmp_path / "quick")
     advice = recommended(tmp_path / "quick")
     given = f"batch_size={advice.batch_size} lr=0.05 model.width=64"
@@ -144,57 +144,57 @@ def test_the_command_of_an_experiment_trains_one_point_and_not_its_grids(tmp_pat
     assert shlex.split(command)[2:] == ["batch_size=8", "experiment=quick", "seed=4", "grids=[]", "study=quick"]
 
 
-def test_typed_words_with_blanks_and_signs_come_back_whole(tmp_path):
+def test_typed_arguments_with_blanks_and_signs_are_unchanged(tmp_path):
     given = ["batch_size=8", "+data.name=two a=words; rm -rf /", "model.x=[1, 2]", "~a=1", "data.s='a=b'"]
     with_loss(tmp_path / "s", {8: 0.2}, overrides=given)
     assert shlex.split(recommended(tmp_path / "s").command)[2:-2] == given
 
 
-def test_a_hostile_override_is_one_quoted_word_of_the_command(tmp_path):
+def test_a_hostile_override_is_one_quoted_argument_of_the_command(tmp_path):
     with_loss(tmp_path / "s", {8: 0.2}, overrides=["data.name=x; rm -rf / `id` $(id) '\"", "seed=0"])
     command = recommended(tmp_path / "s").command
     assert shlex.split(command)[2] == "data.name=x; rm -rf / `id` $(id) '\""
 
 
-def test_without_a_target_the_quickest_of_those_that_cannot_be_told_from_the_best_is_used(tmp_path):
+def test_without_a_target_the_fastest_of_those_not_shown_to_differ_from_the_best_is_used(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.2002, 128: 0.5})
     advice = recommended(tmp_path)
     assert advice.batch_size == 32
     assert advice.best_loss.batch_size == 8
     assert advice.best_loss.as_good == (32,)
-    assert "its validation loss cannot be told from the lowest, 0.2015" in advice.text
-    assert "How fast each is to a given quality is not known" in advice.text
+    assert "its validation loss is not shown to differ from the lowest, 0.2015" in advice.text
+    assert "The time to a given quality is not known" in advice.text
     assert advice.fastest is None
 
 
-def test_one_seed_is_said_where_it_cannot_tell_and_what_is_worst_stands_apart(tmp_path):
+def test_one_seed_is_reported_as_not_enough_and_the_main_caveat_is_separate(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.9}, seeds=range(1))
     advice = recommended(tmp_path)
-    assert "at its best it had the lowest validation loss, 0.2, and one seed cannot tell it from 32" in advice.text
-    assert advice.but == "One seed tells no spread: another may say otherwise, so run seed=0,1,2,3,4."
+    assert "it reached the lowest validation loss, 0.2, but is not shown to differ from 32 (one seed)." in advice.text
+    assert advice.but == "One seed gives no error bars, and another seed may change the choice: run seed=0,1,2,3,4."
 
 
-def test_a_loss_that_was_better_on_the_way_is_said(tmp_path):
+def test_a_loss_that_was_better_before_the_end_is_reported(tmp_path):
     for name, final in (("worse", 0.9), ("kept", 0.21)):
         with_loss(tmp_path / name, {8: 0.2, 32: 0.5}, final={"val/loss": final})
-    assert "It did not stay there: at the end its validation loss was 0.9" in recommended(tmp_path / "worse").text
-    assert "did not stay" not in recommended(tmp_path / "kept").text
+    assert "It got worse later: its final validation loss was 0.9" in recommended(tmp_path / "worse").text
+    assert "got worse" not in recommended(tmp_path / "kept").text
 
 
-def test_without_times_the_fewest_examples_are_told_with_what_cannot_be_told_from_them(tmp_path):
+def test_without_times_the_fewest_examples_are_reported_with_the_sizes_that_tie(tmp_path):
     with_target(tmp_path, sizes=(8, 9), seeds=range(3), shared_machine=True)
     text = recommended(tmp_path).text
-    assert "it took the fewest examples to val/loss 0.15, and cannot be told from 9; no times can be compared" in text
+    assert "the fewest examples to val/loss 0.15, but is not shown to differ from 9; times cannot be compared" in text
 
 
-def test_what_was_asked_for_is_what_the_answer_is_about(tmp_path):
+def test_the_recommendation_is_about_the_requested_runs(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3, 128: 0.4})
     with_loss(tmp_path, {8: 0.6, 64: 0.5}, config={"precision": "bf16"})
     study = read_study(tmp_path)
-    asked = [run_id for run_id, precision in study.asked["precision"].items() if precision == "bf16"]
+    requested = [run_id for run_id, precision in study.requested["precision"].items() if precision == "bf16"]
     assert make(tmp_path).recommendation.batch_size == 8
-    assert make(tmp_path, asked).recommendation.batch_size == 64
-    assert make(tmp_path, asked).fits.main.name == "precision=bf16"
+    assert make(tmp_path, requested).recommendation.batch_size == 64
+    assert make(tmp_path, requested).fits.main.name == "precision=bf16"
 
 
 def test_without_a_target_a_better_loss_is_not_given_up_for_speed(tmp_path):
@@ -202,36 +202,36 @@ def test_without_a_target_a_better_loss_is_not_given_up_for_speed(tmp_path):
     assert recommended(tmp_path).batch_size == 8
 
 
-def test_a_target_that_no_run_reached_is_said_and_the_loss_decides(tmp_path):
+def test_a_target_that_no_run_reached_is_reported_and_the_loss_decides(tmp_path):
     with_loss(tmp_path, {8: 0.4, 32: 0.3, 128: 0.5}, target=MISSED)
     advice = recommended(tmp_path)
     assert advice.batch_size == 32
     assert "Not every seed reached the target at 8, 32 and 128." in advice.text
 
 
-def test_runs_that_end_at_the_target_tell_no_best_loss(tmp_path):
+def test_runs_that_stop_at_the_target_give_no_best_loss(tmp_path):
     with_target(tmp_path, config={"stop_at_target": True})
     advice = recommended(tmp_path)
     assert advice.best_loss is None
     assert "The best validation loss is not known" in advice.text
 
 
-def test_an_end_of_the_range_is_said_to_be_one(tmp_path):
+def test_a_size_at_the_end_of_the_range_is_reported(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
-    assert "it is the smallest tried, and a smaller one may do better" in recommended(tmp_path).text
+    assert "it is the smallest tried, and a smaller one may be better" in recommended(tmp_path).text
 
 
-def test_one_seed_is_said_to_tell_no_spread(tmp_path):
+def test_one_seed_is_reported_to_give_no_error_bars(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3}, seeds=[0])
     advice = recommended(tmp_path)
     assert advice.batch_size == 8
-    assert "One seed tells no spread" in advice.sure
+    assert "One seed gives no error bars" in advice.sure
     assert "[" not in advice.text
 
 
-def test_one_batch_size_says_that_nothing_was_compared(tmp_path):
+def test_with_one_batch_size_nothing_was_compared(tmp_path):
     with_loss(tmp_path, {8: 0.2})
-    assert "one batch size was tried" in recommended(tmp_path).text
+    assert "only one batch size was tried" in recommended(tmp_path).text
 
 
 def test_an_empty_study_recommends_nothing(tmp_path):
@@ -245,7 +245,7 @@ def test_a_study_whose_runs_all_failed_recommends_nothing_and_says_how_they_ende
         write_run(tmp_path, 8, seed, status=status, reason="<script>\x1b[31m", train_seconds=0.0, steps=0)
     advice = recommended(tmp_path)
     assert advice.batch_size is None
-    assert "no run was completed" in advice.text
+    assert "no run completed" in advice.text
     assert "2 failed" in advice.text
     assert advice.command == ""
 
@@ -253,17 +253,17 @@ def test_a_study_whose_runs_all_failed_recommends_nothing_and_says_how_they_ende
 def test_completed_runs_without_a_loss_recommend_nothing(tmp_path):
     for seed in range(2):
         write_run(tmp_path, 8, seed)
-    assert "no run that was completed measured a validation loss" in recommended(tmp_path).text
+    assert "no completed run measured a validation loss" in recommended(tmp_path).text
 
 
-def test_what_did_not_fit_and_what_could_not_be_read_is_said(tmp_path):
+def test_what_did_not_fit_and_what_could_not_be_read_is_reported(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
     write_run(tmp_path, 4096, 0, status="oom", steps=0, train_seconds=0.0)
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "record.json").write_text("{")
     advice = recommended(tmp_path)
     assert "Out of memory: 4096." in advice.text
-    assert "Of its 9 runs 1 oom." in advice.sure
+    assert "Of its 9 runs, 1 oom." in advice.sure
     assert "1 thing could not be read." in advice.sure
 
 
@@ -277,7 +277,7 @@ def test_claims_that_were_not_tested_are_named(tmp_path):
 
 
 def find_file(study, name="fp32-x1-0", **changes):
-    """As `batchlab find` leaves it, with the settings of `planted.CONFIG`."""
+    """As `batchlab find` writes it, with the settings of `invented.folders.CONFIG`."""
     values = {
         "status": "found",
         "config": {
@@ -299,7 +299,7 @@ def find_file(study, name="fp32-x1-0", **changes):
     (study / "find" / f"{name}.json").write_text(json.dumps(values))
 
 
-def test_the_largest_that_fits_is_what_find_left(tmp_path):
+def test_the_largest_that_fits_is_the_result_of_find(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
     find_file(tmp_path)
     advice = recommended(tmp_path)
@@ -307,12 +307,12 @@ def test_the_largest_that_fits_is_what_find_left(tmp_path):
     assert "The largest micro-batch that fits into 600 MiB is 4,096; 4,224 did not (oom)." in advice.text
 
 
-def test_a_search_of_another_model_or_device_is_not_taken_for_this_ones(tmp_path):
+def test_a_search_for_another_model_or_device_is_not_used(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
     find_file(tmp_path, config={"precision": "bf16", "accumulate": None, "optimizer": {}, "data": {}, "model": {}})
     advice = recommended(tmp_path)
     assert advice.largest_fit is None
-    assert "The largest batch that fits was not looked for (32 ran): batchlab find." in advice.text
+    assert "The largest batch that fits was not searched for (32 ran): run batchlab find." in advice.text
 
 
 def test_of_two_searches_the_last_that_found_a_size_counts(tmp_path):
@@ -324,7 +324,7 @@ def test_of_two_searches_the_last_that_found_a_size_counts(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"status": 1, "largest": "<b>", "config": {}}', "\x00", "null"])
-def test_a_damaged_search_is_said_and_harms_nothing(tmp_path, text):
+def test_a_damaged_search_is_reported_and_affects_nothing_else(tmp_path, text):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
     (tmp_path / "find").mkdir()
     (tmp_path / "find" / "x.json").write_text(text)

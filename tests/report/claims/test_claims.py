@@ -1,4 +1,4 @@
-"""The claims: what they say of studies whose truth is planted, and of studies that cannot say much."""
+"""The claims on studies with a planted truth, and on studies that cannot show much."""
 
 import math
 import shlex
@@ -19,7 +19,7 @@ SGD = "torch.optim.SGD"
 
 
 def judged(study: Study, name: str) -> Claim:
-    """One claim, as if it were the only one: what Holm's correction takes is tested elsewhere."""
+    """One claim, as if it were the only one: Holm's correction is tested elsewhere."""
     (claim,) = judge_claims(study, [claim for claim in CLAIMS if claim.id == name])
     return claim
 
@@ -42,19 +42,19 @@ def test_every_claim_of_science_has_its_row_in_order() -> None:
 HELD = 2.0**30  # the data, on the device
 
 
-@pytest.mark.parametrize("counted_apart", [True, False])
-def test_bytes_that_bf16_saves_are_judged_without_the_data_that_is_held(counted_apart: bool) -> None:
+@pytest.mark.parametrize("separate", [True, False])
+def test_bytes_that_bf16_saves_are_judged_without_the_data_on_the_device(separate: bool) -> None:
     def of(precision: str, growth: float, seed: int) -> dict[str, Any]:
         measured = {"memory/peak_allocated_bytes": HELD + growth}
-        measured |= {"memory/peak_growth_bytes": growth} if counted_apart else {}
-        return run(32, seed, measured, asked={"precision": precision})
+        measured |= {"memory/peak_growth_bytes": growth} if separate else {}
+        return run(32, seed, measured, requested={"precision": precision})
 
     runs = [of(*how, seed) for how in (("fp32", 2.0**24), ("bf16", 2.0**23)) for seed in range(3)]
     (claim,) = [claim for claim in judge_claims(study(runs)) if claim.id == "mixed-precision"]
 
     whole = math.log((HELD + 2**24) / (HELD + 2**23))
     (effect,) = [evidence.effect.interval.value for evidence in claim.evidence if "peak" in evidence.what]
-    assert effect == pytest.approx(math.log(2) if counted_apart else whole)
+    assert effect == pytest.approx(math.log(2) if separate else whole)
 
 
 def one_seed() -> Study:
@@ -82,9 +82,9 @@ def not_finite() -> Study:
 
 
 @pytest.mark.parametrize("made", [one_seed, one_batch_size, all_failed, half_finished, not_finite, lambda: study([])])
-def test_a_study_that_cannot_tell_says_what_is_missing(made: Callable[[], Study]) -> None:
+def test_an_insufficient_study_says_what_is_missing(made: Callable[[], Study]) -> None:
     for claim in judge_claims(made()):
-        if claim.id in ("updates", "memory"):  # counted: one seed says it all
+        if claim.id in ("updates", "memory"):  # counted: one seed is enough
             continue
         assert claim.verdict in (Verdict.NOT_TESTED, Verdict.INCONCLUSIVE), f"{claim.id}: {claim.why}"
         assert claim.why
@@ -92,7 +92,9 @@ def test_a_study_that_cannot_tell_says_what_is_missing(made: Callable[[], Study]
 
 
 def test_every_command_that_would_test_a_claim_composes_into_the_same_study() -> None:
-    mine = study([run(32, 0, asked={"lr": 0.05, "target.value": 0.3, "model.width": 64, "optimizer._target_": SGD})])
+    mine = study(
+        [run(32, 0, requested={"lr": 0.05, "target.value": 0.3, "model.width": 64, "optimizer._target_": SGD})]
+    )
     composed = {}
 
     for claim in judge_claims(mine):
@@ -113,44 +115,44 @@ def test_every_command_that_would_test_a_claim_composes_into_the_same_study() ->
     assert texts == "batchlab.data.text.load"
 
 
-def test_a_claim_that_the_studys_task_has_no_knob_for_is_asked_of_one_that_has() -> None:
+def test_a_claim_is_tested_on_a_task_that_has_its_option_if_the_studys_task_lacks_it() -> None:
     text = {"data._target_": "batchlab.data.text.load", "data.context": 32, "model._target_": "batchlab.models.gpt.GPT"}
-    mine = study([run(32, 0, asked={**text, "data.train_size": 100, "model.width": 32})])
+    mine = study([run(32, 0, requested={**text, "data.train_size": 100, "model.width": 32})])
 
     commands = {claim.id: claim.command.split() for claim in judge_claims(mine)}
 
     assert {"data=digits", "model=mlp", "data.label_noise=0.1"} <= set(commands["memorisation"])
-    assert not [word for word in commands["memorisation"] if "context" in word]
+    assert not [argument for argument in commands["memorisation"] if "context" in argument]
     assert {"data=text", "model=gpt", "data.context=32"} <= set(commands["model-size"])
 
 
-def test_a_users_own_task_stands_in_the_command_without_a_group() -> None:
+def test_a_users_own_task_is_in_the_command_without_a_group() -> None:
     own = {"data._target_": "my_data.load", "data.n": 9, "model._target_": "my_net.Net"}
-    row = run(32, 0, asked=own)
+    row = run(32, 0, requested=own)
     mine = study([row])
-    mine.asked.drop(columns=["data.train_size", "data.label_noise"], inplace=True)
+    mine.requested.drop(columns=["data.train_size", "data.label_noise"], inplace=True)
 
     claims = {claim.id: claim for claim in judge_claims(mine)}
-    words = claims["warmup"].command.split()
+    arguments = claims["warmup"].command.split()
 
-    assert {"data._target_=my_data.load", "data.n=9", "model._target_=my_net.Net"} <= set(words)
-    assert not {word for word in words if word.startswith(("data=", "model="))}
-    assert "yours must take" not in claims["warmup"].why
-    assert "; yours must take data.label_noise for it" in claims["memorisation"].why
+    assert {"data._target_=my_data.load", "data.n=9", "model._target_=my_net.Net"} <= set(arguments)
+    assert not {argument for argument in arguments if argument.startswith(("data=", "model="))}
+    assert "must accept" not in claims["warmup"].why
+    assert "; your own data set or model must accept data.label_noise" in claims["memorisation"].why
     assert {"data=text", "data.train_size=4000", "model=gpt"} <= set(claims["domain"].command.split())
-    assert "yours must take" not in claims["domain"].why
+    assert "must accept" not in claims["domain"].why
 
 
-def test_a_hostile_name_stays_one_word_of_the_command() -> None:
+def test_a_hostile_name_stays_one_argument_of_the_command() -> None:
     hostile = "x'; rm -rf ~; echo $(id)"
-    mine = study([run(32, 0, asked={"data._target_": "my.load", "data.path": hostile})])
+    mine = study([run(32, 0, requested={"data._target_": "my.load", "data.path": hostile})])
 
-    words = shlex.split(judge_claims(mine)[0].command)
+    arguments = shlex.split(judge_claims(mine)[0].command)
 
-    assert [word for word in words if "rm" in word] == ["data.path='x\\'; rm -rf ~; echo $(id)'"]
+    assert [argument for argument in arguments if "rm" in argument] == ["data.path='x\\'; rm -rf ~; echo $(id)'"]
 
 
-def test_points_that_shared_the_machine_tell_no_time() -> None:
+def test_points_that_shared_the_machine_have_no_times() -> None:
     shared = [run(b, s, train_seconds=100.0 / b, shared_machine=True) for b in (8, 32) for s in range(5)]
 
     claim = judged(study(shared), "epoch-time")
@@ -159,18 +161,18 @@ def test_points_that_shared_the_machine_tell_no_time() -> None:
     assert "shared the machine" in claim.why
 
 
-def test_a_claim_of_two_halves_needs_both() -> None:
-    # Less memory, and a loss of which nobody can say that it is the same.
+def test_a_claim_with_two_parts_needs_both() -> None:
+    # Less memory, but a loss that is not shown to be the same.
     claim = judged(PLANTS["accumulation"](0), "accumulation")
 
     assert claim.verdict is Verdict.INCONCLUSIVE
-    assert "second half" in claim.why
+    assert "second part" in claim.why
 
 
-def test_evidence_names_the_runs_it_rests_on_and_how_their_rate_was_set() -> None:
+def test_evidence_names_its_runs_and_how_their_learning_rate_was_set() -> None:
     mine = study(
         [
-            run(b, s, {"val/loss": 0.3 + 0.01 * (lr - 0.02) ** 2 + b / 1e4 + s / 1e3}, asked={"lr": lr})
+            run(b, s, {"val/loss": 0.3 + 0.01 * (lr - 0.02) ** 2 + b / 1e4 + s / 1e3}, requested={"lr": lr})
             for b in (8, 32, 128)
             for s in range(3)
             for lr in (0.01, 0.02, 0.04)
@@ -180,16 +182,16 @@ def test_evidence_names_the_runs_it_rests_on_and_how_their_rate_was_set() -> Non
     claim = judged(mine, "generalisation")
 
     (end, *_) = claim.evidence
-    assert str(end.rate) == "tuned over 3 rates"
+    assert str(end.rate) == "tuned over 3 values"
     assert end.held_equal == "equal examples"
     assert len(end.runs) == 9
     assert set(mine.runs.loc[list(end.runs), "lr"]) == {0.02}
 
 
-def test_a_password_that_was_masked_and_a_text_that_a_terminal_obeys_are_no_part_of_a_command() -> None:
+def test_a_masked_password_and_control_characters_are_not_in_a_command() -> None:
     odd = {"data._target_": "my.load", "data.token": "***", "data.path": "\x1b[2J", "data.rows": 9}
 
-    command = judge_claims(study([run(32, 0, asked=odd)]))[0].command
+    command = judge_claims(study([run(32, 0, requested=odd)]))[0].command
 
     assert "data.rows=9" in command
     assert "token" not in command
@@ -197,7 +199,7 @@ def test_a_password_that_was_masked_and_a_text_that_a_terminal_obeys_are_no_part
 
 
 def test_fair_comparisons_that_disagree_are_mixed() -> None:
-    # After as many steps the larger batch is ahead, after as many examples the smaller one.
+    # At equal steps the larger batch is ahead, at equal examples the smaller one.
     def losses(b: int, s: int) -> list[tuple[int, float]]:
         at_twenty, at_end = 2.0 * (8 / b) ** 0.3, 0.2 * (b / 8) ** 0.2
         return [(20, at_twenty * wiggle(1, b, s)), (28_672 // b, at_end * wiggle(1, b, s))]
@@ -213,14 +215,14 @@ def test_fair_comparisons_that_disagree_are_mixed() -> None:
     }
 
 
-def test_a_run_that_never_came_to_the_target_counts_for_no_less_than_it_trained() -> None:
+def test_a_run_that_never_reached_the_target_counts_with_at_least_what_it_trained() -> None:
     runs = [run(b, s, **reached(100 + 800 / b + s, b)) for b in (8, 32, 128) for s in range(4)]
     runs += [run(512, s, **(reached(50, 512) if s else missed())) for s in range(4)]
 
     early, steps = judged(study(runs), "early-progress"), judged(study(runs), "steps-to-target")
 
     (examples,) = early.evidence
-    assert len(examples.runs) == 16  # the bound speaks against the claim's opposite alone
+    assert len(examples.runs) == 16  # the bound counts only against the opposite claim
     assert "512" in early.why
     assert "over 8, 32, 128" in steps.evidence[0].what
     for evidence in steps.evidence:

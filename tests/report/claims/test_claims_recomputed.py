@@ -1,4 +1,4 @@
-"""The effects of a real study, worked out again from `metrics.jsonl` and `record.json` with pandas alone."""
+"""The effects of a real study, recomputed from `metrics.jsonl` and `record.json` with pandas alone."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ TINY = ("data.train_size=384", "model.width=16", "default_epochs=4", "eval_every
 
 
 def read(study: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Measurements and records as they lie on the disk."""
+    """Measurements and records as they are on disk."""
     parts, records = [], []
     for folder in sorted(study.glob("*/record.json")):
         record = json.loads(folder.read_text())

@@ -1,4 +1,4 @@
-"""A study over several GPUs: which of them it was is no setting, and only runs on one model have seconds to compare."""
+"""A study over several GPUs: which GPU it was is not a setting, and only times on one model are compared."""
 
 import io
 import json
@@ -58,10 +58,10 @@ def test_runs_that_older_versions_put_on_cuda_0_to_3_are_one_group(tmp_path: Pat
     group = only_group(tmp_path)
 
     assert (group.name, group.batch_sizes, group.seeds) == ("", (8, 32, 128, 512), (0, 1))
-    assert "It rests on 2 seeds and 4 batch sizes" in make(tmp_path).recommendation.sure
+    assert "It is based on 2 seeds and 4 batch sizes" in make(tmp_path).recommendation.sure
 
 
-def test_seconds_and_bytes_are_of_the_model_that_has_most_of_the_group(tmp_path: Path) -> None:
+def test_seconds_and_bytes_are_those_of_the_model_with_most_runs_of_the_group(tmp_path: Path) -> None:
     for size in (8, 32, 128):
         plant(tmp_path, size, 0, SLOW, speed=100.0 * size)
     for size in (128, 512):
@@ -77,10 +77,10 @@ def test_seconds_and_bytes_are_of_the_model_that_has_most_of_the_group(tmp_path:
     assert dict(group.examples_per_second.sizes)[128].value == 12_800.0
     assert not isinstance(group.pareto, Unknown)
     assert [choice.batch_size for choice in group.pareto] == [8, 32, 128]
-    assert group.batch_sizes == (8, 32, 128, 512)  # what has no clock in it is of all
+    assert group.batch_sizes == (8, 32, 128, 512)  # what does not depend on time includes all
 
 
-def test_a_run_without_a_name_is_compared_as_ever(tmp_path: Path) -> None:
+def test_a_run_without_a_device_name_is_still_compared(tmp_path: Path) -> None:
     plant(tmp_path, 8, 0, None, speed=100.0)
     plant(tmp_path, 32, 0, FAST, speed=400.0)
 
@@ -126,30 +126,30 @@ def test_a_precision_is_compared_with_fp32_on_the_same_model(other: str, compare
 
     (claim,) = [claim for claim in judge_claims(study) if claim.id == "mixed-precision"]
 
-    said = " ".join(evidence.what for evidence in claim.evidence)
-    assert ("memory/peak_allocated_bytes" in said) is compared
-    assert "memory/saved_for_backward_bytes" in said
+    compared_quantities = " ".join(evidence.what for evidence in claim.evidence)
+    assert ("memory/peak_allocated_bytes" in compared_quantities) is compared
+    assert "memory/saved_for_backward_bytes" in compared_quantities
     assert ("x the speed" in claim.why) is compared
 
 
 def test_every_form_of_the_report_names_the_devices(tmp_path: Path) -> None:
     for size in (8, 32):
         plant(tmp_path, size, 0, SLOW, speed=100.0)
-    said = f"Measured on {SLOW}."
+    sentence = f"Measured on {SLOW}."
     report = make(tmp_path)
     console = Console(file=io.StringIO(), width=300)
     show(report, console)
     assert isinstance(console.file, io.StringIO)
 
-    assert said in console.file.getvalue()
-    assert said in as_markdown(report, ())
-    assert said in as_html(report, ())
+    assert sentence in console.file.getvalue()
+    assert sentence in as_markdown(report, ())
+    assert sentence in as_html(report, ())
     assert json.loads(as_json(report, ()))["measured_on"] == {SLOW: 2}
 
     plant(tmp_path, 128, 0, FAST, speed=1e6)
-    told = as_html(make(tmp_path), ())
-    assert f"Measured on {SLOW} (2 runs), {FAST} (1 run): speeds and peaks of one are not compared with" in told
-    assert "1 left out, for they ran on another device" in told
+    page = as_html(make(tmp_path), ())
+    assert f"Measured on {SLOW} (2 runs), {FAST} (1 run): speeds and peaks of one are not compared with" in page
+    assert "1 left out, as they ran on another device" in page
 
 
 @pytest.mark.parametrize(("second", "compared"), [(SLOW, True), (FAST, False)])
@@ -174,18 +174,18 @@ def test_two_studies_are_compared_by_clock_and_memory_on_one_model(second: str, 
 def test_a_search_on_another_model_of_gpu_says_nothing_of_these_runs(tmp_path: Path) -> None:
     plant(tmp_path, 8, 0, FAST, speed=100.0)
     plant(tmp_path, 32, 0, FAST, speed=200.0)
-    run = read_study(tmp_path).asked.iloc[0].to_dict()
+    run = read_study(tmp_path).requested.iloc[0].to_dict()
     config = {"device": "cuda:1", "precision": "fp32"} | {
         group: {key.partition(".")[2]: value for key, value in run.items() if key.startswith(f"{group}.")}
         for group in ("data", "model", "optimizer")
     }
     (tmp_path / "find").mkdir()
 
-    def said(model: str) -> str:
+    def recommended(model: str) -> str:
         probe = {"size": 64, "outcome": "fits", "accumulate": 1, "step_seconds": []}
         content = {"status": "found", "config": config, "environment": {"device_name": model}, "largest": 64}
         (tmp_path / "find/x.json").write_text(json.dumps(content | {"probes": [probe]}))
         return make(tmp_path).recommendation.text
 
-    assert "The largest micro-batch that fits into what the device had free is 64" in said(FAST)
-    assert "The largest batch that fits was not looked for" in said(SLOW)
+    assert "The largest micro-batch that fits into the free memory of the device is 64" in recommended(FAST)
+    assert "The largest batch that fits was not searched for" in recommended(SLOW)

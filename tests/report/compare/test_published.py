@@ -1,4 +1,4 @@
-"""Figures that others published, beside ours: what stands where, and where nothing does."""
+"""Published figures next to ours: what is compared, and why some have none of ours."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from batchlab.report.render.markdown import as_markdown
 from batchlab.report.render.terminal import show
 from batchlab.report.report import Report
 
-RATES = (0.01, 0.02, 0.04)
+LRS = (0.01, 0.02, 0.04)
 
 
 def figure(**changes):
@@ -47,13 +47,13 @@ FIGURES = [
 ]
 
 
-KEPT: dict[str, Any] = {"newer": [], "older": FIGURES}  # by the records
+KEPT: dict[str, Any] = {"newer": [], "older": FIGURES}  # in the records
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("runs") / "invented"
-    return make(write_study(folder, rates=RATES, published=FIGURES))
+    return make(write_study(folder, lrs=LRS, published=FIGURES))
 
 
 def found(report: Report, what: str) -> Beside:
@@ -84,8 +84,8 @@ def test_a_figure_in_the_study_and_in_older_records_is_shown_once(tmp_path: Path
     assert sorted(b.theirs.what for b in make(folder).published) == sorted(f["what"] for f in FIGURES[:4])
 
 
-def test_a_measurement_is_the_mean_over_seeds_at_the_best_rate(report: Report) -> None:
-    """The best rate at 8 is 0.02, and at 32 it is 0.04: the runs were made so."""
+def test_a_measurement_is_the_mean_over_seeds_at_the_best_learning_rate(report: Report) -> None:
+    """The best learning rate is planted: 0.02 at batch size 8, 0.04 at 32."""
     accuracy, loss, noise = (found(report, what).ours for what in ("accuracy", "loss", "noise at first"))
 
     assert accuracy.value == pytest.approx(mean(finals(8, 0.02, "val/accuracy")))
@@ -96,19 +96,19 @@ def test_a_measurement_is_the_mean_over_seeds_at_the_best_rate(report: Report) -
     assert noise.value == pytest.approx(mean(first))
 
 
-def test_steps_examples_and_fits_stand_beside_theirs(report: Report) -> None:
+def test_steps_examples_and_fits_are_compared_with_theirs(report: Report) -> None:
     steps = [round((S_MIN + E_MIN / 32) * (1 + 0.02 * math.sin(7.0 * seed + 32))) for seed in (0, 1, 2)]
 
     assert found(report, "steps").ours.value == pytest.approx(mean(steps))
     assert found(report, "examples").ours.value == pytest.approx(32 * mean(steps))
-    # Rates up to 0.04 are too small for 128 and 512, whose steps are more than the formula's: B_crit is smaller.
+    # Learning rates up to 0.04 are too small for 128 and 512, which take more steps than planted: B_crit is smaller.
     assert 0.5 < found(report, "B_crit").ours.value / (E_MIN / S_MIN) < 1.2
     assert 60 < found(report, "B_simple").ours.value < 360
     assert found(report, "rate").ours.value == 0.02
     best = found(report, "best size")
     assert (best.ours.value, best.ours.low, best.ours.high, best.ours.n) == (8, None, None, 3)
-    # At 128 the best of the rates costs 5%, within the seeds' error; at 512 it costs 19%.
-    assert best.note == "by validation loss; not told from 32, 128; 1 of 13 oom"
+    # At 128 the best of these learning rates costs 5%, within the error over seeds; at 512 it costs 19%.
+    assert best.note == "by validation loss; not shown to differ from 32, 128; 1 of 13 oom"
 
 
 def test_without_a_batch_size_a_seed_is_one_value_however_many_sizes_it_ran(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_without_a_batch_size_a_seed_is_one_value_however_many_sizes_it_ran(tmp_
             record["final"]["x"] = value
             line = {"name": "x", "value": 10.0 + seed, "step": 0, "examples": 0, "train_seconds": 0.0}
             write_run(tmp_path / "study", f"{size}-{seed}", record, [line, *measured])
-    lost, _ = completed(8, 3, published=entries)  # at one size alone: beside the others its mean is of another thing
+    lost, _ = completed(8, 3, published=entries)  # only at one size: its mean is not comparable
     lost["final"]["x"] = 100.0
     write_run(tmp_path / "study", "8-3", lost, [])
 
@@ -134,7 +134,7 @@ def test_without_a_batch_size_a_seed_is_one_value_however_many_sizes_it_ran(tmp_
 
 @pytest.mark.parametrize(
     ("signals", "value"),
-    # Of the second no seed can tell the signal from 0: the mean of those ratios that are finite would be 20.
+    # In the second the signal is not shown to differ from 0: the mean of the finite ratios would be 20.
     [((1.0, 1.4, 1.2), 100 / 3.6), ((-2.0, 5.0, 0.1), math.inf)],
 )
 def test_the_noise_scale_at_the_start_is_a_ratio_of_means(tmp_path: Path, signals: Any, value: float) -> None:
@@ -157,7 +157,7 @@ def test_the_noise_scale_at_the_start_is_a_ratio_of_means(tmp_path: Path, signal
     assert only.ours.n == 3
 
 
-def test_runs_that_diverged_are_counted_beside_the_mean_of_the_others(tmp_path: Path) -> None:
+def test_runs_that_diverged_are_counted_next_to_the_mean_of_the_others(tmp_path: Path) -> None:
     entries = [figure(what=f"at {size}", batch_size=size, ours="final.val/accuracy") for size in (8, 32)]
     entries += [figure(what="rate", batch_size=32, ours="best_rate"), figure(what="size", ours="best_batch_size")]
     for size, survivors in ((8, 5), (32, 3), (128, 0)):
@@ -181,13 +181,13 @@ def test_runs_that_diverged_are_counted_beside_the_mean_of_the_others(tmp_path: 
     assert found(report, "at 32").ours.n == 3
     assert found(report, "rate").note == "2 of 5 diverged"
     assert found(report, "size").note.endswith("; 7 of 16 diverged")
-    assert found(report, "all of them").why_not == "no completed run says its final.val/accuracy: 5 of 5 diverged"
+    assert found(report, "all of them").why_not == "no completed run has final.val/accuracy: 5 of 5 diverged"
     row = next(line for line in as_markdown(report, ()).splitlines() if line.startswith("| at 32 "))
     assert "; 2 of 5 diverged | Somebody" in row
     assert json.loads(as_json(report, ()))["published"][1]["note"] == "2 of 5 diverged"
 
 
-def test_a_mean_over_what_is_not_finite_is_not_that_of_the_rest(tmp_path: Path) -> None:
+def test_a_mean_over_a_value_that_is_not_finite_is_not_finite(tmp_path: Path) -> None:
     entries = [figure(batch_size=8, ours="final.x")]
     for seed, value in enumerate((1.0, "inf", 2.0)):
         record, measured = completed(8, seed, published=entries)
@@ -199,18 +199,18 @@ def test_a_mean_over_what_is_not_finite_is_not_that_of_the_rest(tmp_path: Path) 
     assert (only.ours.value, only.ours.n) == (math.inf, 3)
 
 
-def test_where_nothing_of_ours_stands_the_reason_does(report: Report) -> None:
+def test_a_figure_without_ours_has_a_reason(report: Report) -> None:
     reasons = {beside.theirs.what: beside.why_not for beside in report.published if beside.ours is None}
 
     assert reasons == {
         "the goal": "",
         "elsewhere": "no run at batch size 6,000",
-        "never measured": "no completed run says its final.sharpness/keskar",
+        "never measured": "no completed run has final.sharpness/keskar",
         "another setting": "no run with precision=bf16",
     }
 
 
-def test_a_figure_of_a_setting_stands_beside_the_runs_with_it(tmp_path: Path) -> None:
+def test_a_figure_for_a_setting_is_compared_with_runs_of_that_setting(tmp_path: Path) -> None:
     folder = tmp_path / "study"
     entries = [figure(what=rule, batch_size=8, ours="final.x", where={"lr_scaling": rule}) for rule in ("none", "sqrt")]
     for rule, value in (("none", 1.0), ("sqrt", 2.0)):
@@ -242,14 +242,14 @@ def test_a_person_and_a_program_see_both_figures_and_the_source(report: Report) 
     assert entries[0]["ours"]["value"] == found(report, "accuracy").ours.value
 
 
-def test_a_study_without_figures_says_nothing_of_them(tmp_path: Path) -> None:
+def test_a_study_without_published_figures_has_no_such_section(tmp_path: Path) -> None:
     console = Console(file=io.StringIO(), width=200, highlight=False)
     show(make(write_study(tmp_path / "plain", sizes=(8,), seeds=(0,))), console)
 
     assert "Published" not in console.file.getvalue()
 
 
-def test_a_record_whose_figures_are_none_is_said_and_its_run_stays(tmp_path: Path) -> None:
+def test_a_record_with_invalid_figures_is_reported_and_its_run_is_kept(tmp_path: Path) -> None:
     record, measured = completed(8, 0, published=[{"what": "x"}])
     write_run(tmp_path / "study", "one", record, measured)
 
@@ -257,23 +257,25 @@ def test_a_record_whose_figures_are_none_is_said_and_its_run_stays(tmp_path: Pat
 
     assert made.published == ()
     assert len(made.study.runs) == 1
-    assert any("figures that cannot be read: published[0].source=null cannot be" in said for said in made.study.damaged)
+    assert any(
+        "figures that cannot be read: published[0].source=null cannot be" in message for message in made.study.damaged
+    )
 
 
-# The knob
+# The option
 
 
 def test_figures_are_read_as_they_are_written() -> None:
-    asked = [figure(batch_size=8, spread=0.1), figure(value=[1, 2], where={"a.b": None}, ours="best_rate")]
+    written = [figure(batch_size=8, spread=0.1), figure(value=[1, 2], where={"a.b": None}, ours="best_rate")]
 
-    (one, two) = published(asked)
+    (one, two) = published(written)
 
     assert one == Published("accuracy", (0.98, 0.98), "Somebody et al. 2017, Table 2", 0.1, 8)
     assert (two.value, two.where, two.ours) == ((1.0, 2.0), {"a.b": None}, "best_rate")
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "message"),
     [
         (3, r"^published=3 is not a list of figures"),
         (["a"], r"^published\[0\]\.what=null cannot be: every figure needs one, a text"),
@@ -293,6 +295,6 @@ def test_figures_are_read_as_they_are_written() -> None:
         ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it must hold options"),
     ],
 )
-def test_a_figure_that_is_none_is_refused(value, said: str) -> None:
-    with pytest.raises(BadRequest, match=said):
+def test_an_invalid_figure_is_refused(value, message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
         published(value)

@@ -34,7 +34,7 @@ def timed(study: Path, size: int, seed: int, seconds: float, peak: float, **fiel
 
 
 def on_a_gpu(study: Path, size: int, seed: int, growth: float | None, busy: float | None = None) -> str:
-    """A run that holds 700 MiB of data; None: of before that was counted apart."""
+    """A run with 700 MiB of data on the device; None: from a version that did not count it separately."""
     held = 700 * 2.0**20
     final = {"memory/peak_allocated_bytes": held + (size * 2.0**20 if growth is None else growth)}
     final |= {} if growth is None else {"memory/peak_growth_bytes": growth}
@@ -42,7 +42,7 @@ def on_a_gpu(study: Path, size: int, seed: int, growth: float | None, busy: floa
     return write_run(study, size, seed, final=final | ({} if busy is None else {"speed/device_busy_share": busy}))
 
 
-def test_bytes_are_what_training_took_without_the_data_that_is_held(tmp_path: Path) -> None:
+def test_bytes_are_what_training_added_without_the_data(tmp_path: Path) -> None:
     for size in (8, 16, 32):
         on_a_gpu(tmp_path, size, 0, growth=size * 2.0**20)
 
@@ -53,7 +53,7 @@ def test_bytes_are_what_training_took_without_the_data_that_is_held(tmp_path: Pa
     assert {size: mean.value for size, mean in peak.sizes} == {size: size * 2.0**20 for size in (8, 16, 32)}
 
 
-def test_older_runs_beside_newer_ones_are_compared_by_what_both_counted(tmp_path: Path) -> None:
+def test_older_and_newer_runs_are_compared_by_what_both_counted(tmp_path: Path) -> None:
     for size in (8, 16, 32):
         on_a_gpu(tmp_path, size, 0, growth=None if size == 8 else size * 2.0**20)
 
@@ -64,7 +64,7 @@ def test_older_runs_beside_newer_ones_are_compared_by_what_both_counted(tmp_path
     assert {size: mean.value for size, mean in peak.sizes} == {size: (700 + size) * 2.0**20 for size in (8, 16, 32)}
 
 
-def test_sizes_at_which_the_gpu_waits_for_python_are_said_beside_the_knee(tmp_path: Path) -> None:
+def test_sizes_at_which_the_gpu_waits_for_python_are_listed_with_the_knee(tmp_path: Path) -> None:
     for size, busy in {8: 0.2, 16: 0.4, 32: 0.69, 64: 0.7, 128: 0.98}.items():
         for seed in (0, 1):
             on_a_gpu(tmp_path, size, seed, growth=1e6, busy=busy + (0.01 if seed else -0.01))
@@ -73,8 +73,8 @@ def test_sizes_at_which_the_gpu_waits_for_python_are_said_beside_the_knee(tmp_pa
 
     assert dict(group.busy) == pytest.approx({8: 0.2, 16: 0.4, 32: 0.69, 64: 0.7, 128: 0.98})
     (line,) = [line.text for line in fits_in_words(fits(read_study(tmp_path))) if line.label == "Throughput knee"]
-    said = "Launch-bound, so that a larger batch gains on the host and not on the GPU"
-    assert f"{said}: 8 (busy 20% of the time), 16 (busy 40% of the time), 32 (busy 69% of the time)." in line
+    text = "Launch-bound, so a larger batch saves time on the host and not on the GPU"
+    assert f"{text}: 8 (busy 20% of the time), 16 (busy 40% of the time), 32 (busy 69% of the time)." in line
 
 
 def test_seconds_and_bytes_are_lines_through_the_means_of_each_size(tmp_path: Path) -> None:
@@ -227,11 +227,11 @@ def test_the_budgets_are_what_pandas_reads_off_the_journals(tmp_path: Path) -> N
         "matched loss": recomputed(tmp_path, "examples", by_loss=True),
     }
     for name, oracle in oracles.items():
-        values = {standing.batch_size: standing.value.value for standing in named[name].sizes}
+        values = {entry.batch_size: entry.value.value for entry in named[name].sizes}
         assert values == pytest.approx(oracle.to_dict()), name
-        assert {standing.value.n for standing in named[name].sizes} == {3}
+        assert {entry.value.n for entry in named[name].sizes} == {3}
     assert len({tuple(round(v, 6) for v in oracle) for oracle in oracles.values()}) == 4  # four different tables
-    at = {standing.batch_size: standing.examples for standing in named["equal steps"].sizes}
+    at = {entry.batch_size: entry.examples for entry in named["equal steps"].sizes}
     assert at == {8: 0, 64: 0, 512: 2048}
 
 
@@ -247,7 +247,7 @@ def test_the_loss_to_match_is_measured_in_eval_mode_where_every_run_did(tmp_path
     assert matched.unit == "of clean_train/loss"
 
 
-def test_budgets_hold_completed_runs_at_the_best_rate_and_clock_only_quiet_ones(tmp_path: Path) -> None:
+def test_budgets_hold_completed_runs_at_the_best_learning_rate_and_time_only_quiet_ones(tmp_path: Path) -> None:
     for size in (8, 64):
         for lr, loss in ((0.1, 0.2), (0.2, 0.3)):
             best = {"val/loss": {"value": loss, "examples": 1}}
@@ -259,11 +259,11 @@ def test_budgets_hold_completed_runs_at_the_best_rate_and_clock_only_quiet_ones(
 
     assert not isinstance(found, Unknown)
     assert [budget.held_equal for budget in found] == ["equal examples", "equal steps", "matched loss"]
-    assert {standing.lr for budget in found for standing in budget.sizes} == {0.1}
-    assert {standing.value.n for budget in found for standing in budget.sizes} == {1}
+    assert {entry.lr for budget in found for entry in budget.sizes} == {0.1}
+    assert {entry.value.n for budget in found for entry in budget.sizes} == {1}
 
 
-def test_a_seed_that_diverged_stands_at_no_budget(tmp_path: Path) -> None:
+def test_a_seed_that_diverged_is_in_no_budget(tmp_path: Path) -> None:
     for size in (8, 64):
         for seed in range(3):
             lost = (size, seed) == (64, 2)
@@ -274,7 +274,7 @@ def test_a_seed_that_diverged_stands_at_no_budget(tmp_path: Path) -> None:
 
     assert not isinstance(found, Unknown)
     assert found[0].amount == 2048  # not what the lost one had
-    assert [(standing.batch_size, standing.value.n) for standing in found[0].sizes] == [(8, 3), (64, 2)]
+    assert [(entry.batch_size, entry.value.n) for entry in found[0].sizes] == [(8, 3), (64, 2)]
 
 
 def test_groups_are_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
@@ -287,14 +287,14 @@ def test_groups_are_runs_that_differ_in_nothing_else(tmp_path: Path) -> None:
     found = fits(read_study(tmp_path)).groups
 
     named = {group.name: (group.batch_sizes, str(group.rate)) for group in found}
-    # reference_batch_size is of consequence where a rule scales by it
+    # reference_batch_size matters only if a rule scales by it
     assert sorted(sizes for sizes, _ in named.values()) == [(8,), (8,), (8, 16, 32), (16,), (32,)]
     assert str(found[0].rate) == "fixed"
     assert sum("lr_scaling=linear" in name for name in named) == 3
-    assert {rate for name, (_, rate) in named.items() if "linear" in name} == {"scaled by linear"}
+    assert {tuning for name, (_, tuning) in named.items() if "linear" in name} == {"scaled by linear"}
 
 
-def test_an_accumulation_that_was_asked_for_is_one_group_whatever_came_of_it(tmp_path: Path) -> None:
+def test_a_requested_micro_batch_size_is_one_group_whatever_the_accumulation(tmp_path: Path) -> None:
     for size in (8, 16, 32):
         config = {"micro_batch_size": 8}
         write_run(tmp_path, size, config=config, micro_batch_sizes=[8] * (size // 8), accumulate=size // 8)

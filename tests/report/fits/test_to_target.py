@@ -1,4 +1,4 @@
-"""Steps to target of planted studies: the best rate, censoring, B_crit and the best batch size."""
+"""Steps to target of planted studies: the best learning rate, censoring, B_crit and the best batch size."""
 
 import math
 import random
@@ -31,7 +31,7 @@ def sizes_of(group: GroupFits) -> dict[int, SizeToTarget]:
 
 @pytest.fixture(scope="module")
 def hyperbola(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seeds of 5% about S(B) = 50 + 2000/B at the rate 0.1; at 0.05 and 0.2 it takes half as long again."""
+    """Four seeds of 5% about S(B) = 50 + 2000/B at the learning rate 0.1; 1.5 times that at 0.05 and 0.2."""
     study = tmp_path_factory.mktemp("hyperbola")
     draw = random.Random(0)
     for size in SIZES:
@@ -58,7 +58,7 @@ def test_the_planted_hyperbola_and_its_critical_batch_are_found(hyperbola: Path)
     assert isinstance(group.to_target, ToTarget)
     critical = group.to_target.critical
     assert critical is not None
-    assert (group.rate.way, str(group.rate)) == (Way.TUNED, "tuned over 3 rates")
+    assert (group.rate.way, str(group.rate)) == (Way.TUNED, "tuned over 3 values")
     assert critical.verdict == "estimate"
     assert critical.runs == 32
     for interval, truth in (
@@ -69,10 +69,10 @@ def test_the_planted_hyperbola_and_its_critical_batch_are_found(hyperbola: Path)
         assert interval.low is not None
         assert interval.high is not None
         assert interval.low < truth < interval.high
-        assert interval.high < 1.7 * interval.low  # or a bar as wide as the world would pass
+        assert interval.high < 1.7 * interval.low  # otherwise a huge error bar would pass
 
 
-def test_the_rate_is_the_least_mean_over_seeds_as_pandas_finds_it(hyperbola: Path) -> None:
+def test_the_learning_rate_has_the_least_mean_over_seeds_as_pandas_finds_it(hyperbola: Path) -> None:
     found = sizes_of(only_group(hyperbola))
 
     rows = pandas.DataFrame([pandas.read_json(path, typ="series") for path in hyperbola.glob("*/record.json")])
@@ -119,7 +119,7 @@ def test_the_time_to_target_is_least_where_the_two_fits_say(hyperbola: Path) -> 
         assert modelled == pytest.approx((STEPS_MIN + EXAMPLES_MIN / size) * (A + B * size), rel=0.1)
 
 
-def test_a_rate_with_one_unlucky_seed_does_not_enter(tmp_path: Path) -> None:
+def test_a_learning_rate_with_one_unlucky_seed_does_not_enter(tmp_path: Path) -> None:
     for seed, step in enumerate((10, 10, None)):
         write_run(tmp_path, 8, seed, 0.2, target=MISSED if step is None else reached(step, 8))
         write_run(tmp_path, 8, seed, 0.1, target=reached(50, 8))
@@ -133,7 +133,7 @@ def test_a_rate_with_one_unlucky_seed_does_not_enter(tmp_path: Path) -> None:
     assert not one.at_edge  # 0.2 was tried beyond it
 
 
-def test_the_mean_over_seeds_comes_before_the_least_rate(tmp_path: Path) -> None:
+def test_the_mean_over_seeds_decides_and_not_the_luckiest_run(tmp_path: Path) -> None:
     """The luckiest run of all is at 0.2, the best mean at 0.1, and so at the edge of what was tried."""
     for seed, lucky in enumerate((10, 200)):
         write_run(tmp_path, 8, seed, 0.1, target=reached(50, 8))
@@ -160,7 +160,7 @@ def test_a_run_that_shared_the_machine_counts_its_steps_and_not_its_seconds(tmp_
     assert found[16].seconds.value == 2.0
 
 
-def test_a_rate_that_still_runs_does_not_enter(tmp_path: Path) -> None:
+def test_a_learning_rate_that_still_runs_does_not_enter(tmp_path: Path) -> None:
     for seed in range(2):
         write_run(tmp_path, 8, seed, 0.1, target=reached(50, 8))
         done = seed == 0
@@ -169,7 +169,7 @@ def test_a_rate_that_still_runs_does_not_enter(tmp_path: Path) -> None:
     assert sizes_of(only_group(tmp_path))[8].lr == 0.1
 
 
-def test_a_size_where_no_rate_qualifies_is_censored_at_its_budget_for_every_seed(tmp_path: Path) -> None:
+def test_a_size_where_no_learning_rate_qualifies_is_censored_at_its_budget_for_every_seed(tmp_path: Path) -> None:
     for size in (8, 16, 32, 64):
         for seed in range(2):
             for lr in (0.1, 0.2):
@@ -185,10 +185,10 @@ def test_a_size_where_no_rate_qualifies_is_censored_at_its_budget_for_every_seed
     assert one.steps is None is one.seconds
     assert isinstance(group.to_target, ToTarget)
     assert group.to_target.critical is not None
-    assert group.to_target.critical.censored == 2  # though one seed did get there
+    assert group.to_target.critical.censored == 2  # although one seed reached it
 
 
-def test_with_one_rate_each_run_is_counted_as_what_it_came_to(tmp_path: Path) -> None:
+def test_with_one_learning_rate_each_run_counts_with_its_result(tmp_path: Path) -> None:
     for size in (8, 16, 32, 64):
         for seed in range(2):
             fails = size == 64 and seed == 1
@@ -215,21 +215,21 @@ def test_a_run_that_diverged_missed_the_target_and_one_that_did_not_fit_says_not
 
 
 @pytest.mark.parametrize(
-    ("targets", "said"),
+    ("targets", "reason"),
     [
         ([None, None], "no finished run had a target"),
         ([reached(5, 8), reached(5, 8) | {"value": 0.2}], "2 different targets"),
         ([reached(0, 8), reached(5, 8)], "before the first step"),
     ],
 )
-def test_what_has_no_answer_says_why(tmp_path: Path, targets: list[dict[str, object] | None], said: str) -> None:
+def test_a_missing_result_has_a_reason(tmp_path: Path, targets: list[dict[str, object] | None], reason: str) -> None:
     for size, target in zip((8, 16), targets, strict=True):
         write_run(tmp_path, size, target=target)
 
     group = only_group(tmp_path)
 
     assert isinstance(group.to_target, Unknown)
-    assert said in group.to_target.why
+    assert reason in group.to_target.why
     assert group.time_to_target == group.to_target
 
 
@@ -242,5 +242,5 @@ def test_two_sizes_that_reached_it_are_not_a_curve(tmp_path: Path) -> None:
     assert isinstance(target, ToTarget)
     assert (target.critical, target.why_not) == (
         None,
-        "the curve needs the target reached at 3 batch sizes, and it was at 2",
+        "the curve needs 3 batch sizes that reached the target, and 2 did",
     )

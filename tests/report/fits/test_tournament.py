@@ -1,4 +1,4 @@
-"""The learning-rate tournament on planted studies: best rates, slope, edges, regrets."""
+"""The learning-rate tournament on planted studies: best learning rates, slope, edges, regrets."""
 
 import math
 import random
@@ -16,7 +16,7 @@ from batchlab.report.tables.study import read_study
 from batchlab.science.scaling.lr_scaling import PLAIN_RULES
 
 SIZES = (8, 32, 128, 512)
-RATES = tuple(0.0125 * 2**i for i in range(11))
+LRS = tuple(0.0125 * 2**i for i in range(11))
 
 
 def write_cell(study: Path, size: int, lr: float, losses: tuple[float, ...], **fields: Any) -> None:
@@ -25,7 +25,7 @@ def write_cell(study: Path, size: int, lr: float, losses: tuple[float, ...], **f
 
 
 def bowl(size: int, lr: float, power: float) -> float:
-    """A loss that is least at the rate 0.1 (size/32)^power, and 0.02 worse at half or twice that."""
+    """A loss with its minimum at the learning rate 0.1 (size/32)^power, and 0.02 worse at half or twice that."""
     return 0.3 + 0.02 * math.log2(lr / (0.1 * (size / 32) ** power)) ** 2
 
 
@@ -39,7 +39,7 @@ def the_tournament(study: Path) -> Tournament:
 def test_the_planted_rule_is_the_slope_and_has_no_regret(tmp_path: Path, power: float, rule: str) -> None:
     draw = random.Random(0)
     for size in SIZES:
-        for lr in RATES:
+        for lr in LRS:
             write_cell(tmp_path, size, lr, tuple(bowl(size, lr, power) + draw.gauss(0, 1e-3) for _ in range(3)))
 
     found = the_tournament(tmp_path)
@@ -51,7 +51,7 @@ def test_the_planted_rule_is_the_slope_and_has_no_regret(tmp_path: Path, power: 
     assert not any(one.at_edge for one in found.best)
     assert found.slope is not None
     assert found.slope.value == pytest.approx(power, abs=1e-9)
-    # As a rate rounded to powers of two leaves it: the spread of log 8, 32, 128, 512 about their mean.
+    # From learning rates rounded to powers of two, and the spread of log 8, 32, 128, 512 about their mean.
     half = scipy.stats.t.ppf(0.975, 2) * math.log(2) / math.sqrt(12) / (math.log(4) * math.sqrt(5))
     assert found.slope.high == pytest.approx(power + half)
     by_rule = {(r.rule, r.batch_size): r for r in found.regrets}
@@ -59,17 +59,17 @@ def test_the_planted_rule_is_the_slope_and_has_no_regret(tmp_path: Path, power: 
     for size in SIZES:
         for name, p in (("none", 0.0), ("sqrt", 0.5), ("linear", 1.0)):
             one = by_rule[name, size]
-            asked = 0.1 * (size / 32) ** p
-            assert one.asks == pytest.approx(asked)
-            if 0.0125 * 0.7 < asked < RATES[-1] * 1.4:
+            given = 0.1 * (size / 32) ** p
+            assert one.asks == pytest.approx(given)
+            if 0.0125 * 0.7 < given < LRS[-1] * 1.4:
                 assert one.regret is not None
-                assert one.peak_lr == pytest.approx(asked)
-                assert one.regret.value == pytest.approx(bowl(size, asked, power) - 0.3, abs=3e-3)
+                assert one.peak_lr == pytest.approx(given)
+                assert one.regret.value == pytest.approx(bowl(size, given, power) - 0.3, abs=3e-3)
         assert by_rule[rule, size].regret == by_rule[rule, 32].regret  # exactly none
 
 
 def test_a_regret_is_paired_by_seed(tmp_path: Path) -> None:
-    """The seeds differ by 1, their difference between the rates by 0.01: unpaired nothing would be told."""
+    """The seeds differ by 1, their learning rates by 0.01: unpaired nothing would be significant."""
     for size in (32, 64):
         for lr, extra in ((0.05, 0.3), (0.1, 0.0), (0.2, 0.1), (0.4, 0.3)):
             write_cell(tmp_path, size, lr, tuple(seed + extra + 0.01 * seed * (lr == 0.2) for seed in range(3)))
@@ -83,7 +83,7 @@ def test_a_regret_is_paired_by_seed(tmp_path: Path) -> None:
     assert [one.as_good for one in found.best] == [(), ()]
 
 
-def test_rates_that_cannot_be_told_from_the_best_are_named(tmp_path: Path) -> None:
+def test_learning_rates_not_shown_to_differ_from_the_best_are_named(tmp_path: Path) -> None:
     for size in (32, 64):
         write_cell(tmp_path, size, 0.05, (0.30, 0.34, 0.29))
         write_cell(tmp_path, size, 0.1, (0.30, 0.30, 0.30))
@@ -92,7 +92,7 @@ def test_rates_that_cannot_be_told_from_the_best_are_named(tmp_path: Path) -> No
     assert [one.as_good for one in the_tournament(tmp_path).best] == [(0.05,), (0.05,)]
 
 
-def test_a_rate_that_diverged_does_not_enter_and_is_no_edge(tmp_path: Path) -> None:
+def test_a_learning_rate_that_diverged_does_not_enter_and_is_not_an_edge(tmp_path: Path) -> None:
     for size in SIZES:
         write_cell(tmp_path, size, 0.05, (0.5, 0.5))
         write_cell(tmp_path, size, 0.1, (0.3, 0.3))
@@ -106,10 +106,10 @@ def test_a_rate_that_diverged_does_not_enter_and_is_no_edge(tmp_path: Path) -> N
     assert (cell.enters, cell.result, str(cell.ended)) == (False, None, "1 completed, 1 diverged")
     (linear,) = [r for r in found.regrets if (r.rule, r.batch_size) == ("linear", 128)]
     assert linear.regret is None
-    assert linear.why == "the rule asks for 0.4, and 0.05 to 0.2 were tried"
+    assert linear.why == "the rule gives 0.4, and 0.05 to 0.2 were tried"
 
 
-def test_following_a_rule_into_divergence_is_regretted_without_bound(tmp_path: Path) -> None:
+def test_a_rule_that_leads_to_divergence_has_infinite_regret(tmp_path: Path) -> None:
     for size in (32, 64):
         write_cell(tmp_path, size, 0.05, (0.5, 0.5))
         write_cell(tmp_path, size, 0.1, (0.3, 0.3))
@@ -122,7 +122,7 @@ def test_following_a_rule_into_divergence_is_regretted_without_bound(tmp_path: P
     assert linear.why == "2 diverged"
 
 
-def test_a_best_rate_at_the_edge_has_no_part_in_the_slope(tmp_path: Path) -> None:
+def test_a_best_learning_rate_at_the_edge_is_not_in_the_slope(tmp_path: Path) -> None:
     for size in SIZES:
         for lr in (0.1, 0.2, 0.4, 0.8):
             write_cell(tmp_path, size, lr, (bowl(size, lr, 1.0),))
@@ -136,17 +136,19 @@ def test_a_best_rate_at_the_edge_has_no_part_in_the_slope(tmp_path: Path) -> Non
         (512, 0.8, True),
     ]
     assert (found.slope, found.slope_sizes) == (None, (128,))
-    assert found.why_no_slope.startswith("the best rate lies inside the grid at 1 of 4 batch sizes")
+    assert found.why_no_slope.startswith(
+        "two batch sizes need their best learning rate inside the grid, and 1 of 4 have it"
+    )
 
 
-def test_runs_that_stop_at_the_target_are_judged_by_the_way_there(tmp_path: Path) -> None:
+def test_runs_that_stop_at_the_target_are_judged_by_their_examples(tmp_path: Path) -> None:
     for size in (32, 64):
         for lr, step in ((0.05, 90), (0.1, 40), (0.2, 60), (0.4, None)):
             write_cell(
                 tmp_path,
                 size,
                 lr,
-                (0.14 - lr / 10, 0.14),  # which would have another winner
+                (0.14 - lr / 10, 0.14),  # by which another one would win
                 target=MISSED if step is None else reached(step, size),
                 config={"stop_at_target": True},
             )
@@ -195,7 +197,7 @@ def test_the_noise_rule_takes_the_scale_that_the_study_measured(tmp_path: Path) 
     assert noise.asks == pytest.approx(0.1 * (1 + 96 / 32) / (1 + 96 / 128))
 
 
-def test_one_rate_or_one_size_is_no_tournament(tmp_path: Path) -> None:
+def test_one_learning_rate_or_one_size_is_not_a_tournament(tmp_path: Path) -> None:
     for lr in (0.1, 0.2):
         write_cell(tmp_path, 32, lr, (0.3,))
     write_cell(tmp_path, 64, 0.1, (0.3,))
@@ -203,7 +205,7 @@ def test_one_rate_or_one_size_is_no_tournament(tmp_path: Path) -> None:
     (group,) = fits(read_study(tmp_path)).groups
 
     assert isinstance(group.tournament, Unknown)
-    assert group.tournament.why.startswith("several rates were tried at 1 batch size, and two are needed")
+    assert group.tournament.why.startswith("several learning rates were tried at 1 batch size, and two are needed")
 
 
 def test_where_every_rate_lost_a_seed_a_size_is_shown_at_the_one_that_most_seeds_survived(tmp_path: Path) -> None:

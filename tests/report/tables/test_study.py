@@ -62,9 +62,9 @@ def test_the_columns_are_those_of_results_csv(tmp_path: Path) -> None:
     assert written.loc[0, "model.width"] == runs["model.width"].iloc[0] == 128
 
 
-def test_words_for_what_is_not_finite_become_numbers_and_a_torn_line_is_none(tmp_path: Path) -> None:
+def test_texts_for_values_that_are_not_finite_become_numbers_and_a_torn_line_is_ignored(tmp_path: Path) -> None:
     run = write_run(tmp_path, 8)
-    lines = [line(i, "val/loss", word, i, 8) for i, word in enumerate(["nan", "inf", "-inf", 1])]
+    lines = [line(i, "val/loss", text, i, 8) for i, text in enumerate(["nan", "inf", "-inf", 1])]
     banded = line(4, "noise/scale_examples", 7.5, 4, 8, low=2, high="inf", n=9)
     (tmp_path / run / "metrics.jsonl").write_text("\n".join([*lines, banded, banded[:40]]))
 
@@ -95,7 +95,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("broken", BROKEN, ids=range(len(BROKEN)))
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_broken_line_is_left_out_and_said(tmp_path: Path, broken: bytes, alone: bool) -> None:
+def test_a_broken_line_is_left_out_and_reported(tmp_path: Path, broken: bytes, alone: bool) -> None:
     run = write_run(tmp_path, 8)
     good = b"" if alone else line(0, "val/loss", 1.5, 1, 8).encode() + b"\n"
     path = tmp_path / run / "metrics.jsonl"
@@ -144,7 +144,7 @@ def test_damaged_runs_are_named_and_harm_no_other(tmp_path: Path) -> None:
 
 
 def test_a_text_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
-    """pandas keeps texts as Arrow does where pyarrow is installed, and that refuses a lone surrogate."""
+    """pandas stores texts as Arrow if pyarrow is installed, which refuses a lone surrogate."""
     run = write_run(tmp_path, 8, run_id="r", reason="\ud800", config={"data": {"_target_": "\udfff.x"}, "\ud800": 1})
     (tmp_path / run / "metrics.jsonl").write_text(line(0, "val/\ud800", 1, 1, 8) + "\n")
     lone = json.loads((tmp_path / run / "record.json").read_text()) | {"run_id": "\ud800"}
@@ -153,7 +153,7 @@ def test_a_text_that_cannot_be_encoded_is_replaced(tmp_path: Path) -> None:
 
     read = read_study(tmp_path)
 
-    texts = [*read.runs.columns, *read.runs.index, *read.runs["reason"], *read.runs["data"], *read.asked.columns]
+    texts = [*read.runs.columns, *read.runs.index, *read.runs["reason"], *read.runs["data"], *read.requested.columns]
     assert "".join([*texts, *read.measurements["name"]]).encode()
     assert set(read.runs.index) == {"r", "?"}
 

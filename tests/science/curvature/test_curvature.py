@@ -99,7 +99,7 @@ def test_softmax_regression_at_zero_has_the_curvature_of_its_closed_form():
 
 
 @pytest.mark.parametrize("most_products", [1, 2, 5, 9])
-def test_stopped_early_the_residual_still_holds_an_eigenvalue_and_the_flag_is_down(most_products):
+def test_if_stopped_early_the_residual_still_bounds_an_eigenvalue_and_it_is_not_converged(most_products):
     spectrum = np.linspace(-5, 10, 200)
     found = ends_of(matrix_of(spectrum), most_products=most_products)
     for end in (found.smallest, found.largest):
@@ -109,8 +109,8 @@ def test_stopped_early_the_residual_still_holds_an_eigenvalue_and_the_flag_is_do
     assert found.largest.value < 10
 
 
-def test_the_residual_is_that_of_a_product_of_its_own():
-    # A product that drifts, as a loss that draws anew each time would give: the recursion's own residual says 0.
+def test_the_residual_comes_from_a_separate_product():
+    # A product that drifts, as with a loss that draws new numbers each time: the recursion's residual would be 0.
     matrix, drift = matrix_of([1.0, 2.0, 3.0, 9.0]), Counted(torch.eye(4).double())
     found = extreme_eigenvalues(
         lambda v: matrix @ v + (0.5 * drift(v).flip(0) if drift.products >= 4 else 0 * drift(v)),
@@ -133,7 +133,7 @@ def test_the_residual_is_that_of_a_product_of_its_own():
     ],
     ids=["zero", "a multiple of one", "one number", "two numbers", "rank one"],
 )
-def test_an_exhausted_space_is_an_exact_answer(matrix, expected):
+def test_an_exhausted_space_gives_an_exact_result(matrix, expected):
     found = ends_of(matrix, tolerance=1e-12)
     assert (found.smallest.value, found.largest.value) == pytest.approx(expected, abs=1e-12)
     assert found.smallest.converged
@@ -150,7 +150,7 @@ def test_in_float32_it_is_as_good_as_float32():
     assert found.smallest.converged
 
 
-def test_a_product_that_is_not_finite_is_no_answer():
+def test_a_product_that_is_not_finite_gives_no_result():
     found = ends_of(torch.full((5, 5), math.nan).double())
     assert math.isnan(found.largest.value)
     assert found.largest.residual == math.inf
@@ -189,7 +189,7 @@ def test_the_trace_lies_within_its_standard_errors_and_these_are_right():
 
     values = np.array([f.value for f in found])
     expected = of_one_probe / 4
-    assert all(abs(f.value - true) < 4 * expected for f in found)  # one in 16,000 lies beyond for a normal
+    assert all(abs(f.value - true) < 4 * expected for f in found)  # a normal value is beyond with probability 1/16,000
     assert abs(values.mean() - true) < 4 * expected / 20
     # 400 draws of a variance: within 4 x sqrt(2/400) = 28%
     assert values.var(ddof=1) == pytest.approx(expected**2, rel=0.28)
@@ -209,7 +209,7 @@ def test_signs_are_those_that_the_generator_draws_as_whole_numbers(dtype):
     assert all(torch.equal(v, drawn.to(dtype)) for v, drawn in zip(signs, expected, strict=True))
 
 
-def test_the_device_makes_all_products_before_anybody_waits_for_one():
+def test_all_products_are_launched_before_the_first_synchronisation():
     matrix = matrix_of(SPECTRA["a network's: few large, many near zero"])
     with Operations() as operations:
         trace_of(matrix, 16)

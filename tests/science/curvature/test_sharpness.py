@@ -1,4 +1,4 @@
-"""SAM, ASAM and Keskar's metric against closed forms, grids, and a network that is rescaled."""
+"""SAM, ASAM and Keskar's metric against closed forms, grids, and a rescaled network."""
 
 import math
 
@@ -100,7 +100,7 @@ def test_keskars_metric_is_the_maximum_over_a_grid(name):
     generator = torch.Generator().manual_seed(0)
     found = keskar(loss, CENTRE, epsilon=epsilon, iterations=10, generator=generator)
 
-    # Never above the maximum, which the grid may miss by half a step of it.
+    # Never above the maximum, which the grid may miss by half a step.
     assert found == pytest.approx(expected, rel=2e-3)
     assert all(torch.all((w - CENTRE).abs() <= box * (1 + 1e-12)) for w in seen)
     assert len(seen) <= 110
@@ -124,7 +124,7 @@ def test_keskars_metric_on_a_plain_is_zero():
     assert flat == 0.0
 
 
-def test_keskars_ascent_climbs_a_steep_valley_of_many_dimensions_almost_as_high_as_it_goes():
+def test_keskars_ascent_climbs_a_steep_valley_of_many_dimensions_almost_to_the_maximum():
     # L = w'Dw/2 at its minimum: the maximum over the box |z_i| <= e is at every corner, e^2 tr(D)/2.
     curvature = torch.from_numpy(np.geomspace(1e-3, 100, 300))
     bottom = torch.zeros(300, dtype=torch.float64)

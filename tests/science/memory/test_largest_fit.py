@@ -1,4 +1,4 @@
-"""The search contract (P13): over any oracle it ends soon, and gives no size that did not run twice."""
+"""The search contract (P13): with any oracle it ends soon, and returns no size that did not run twice."""
 
 import bisect
 import math
@@ -8,28 +8,28 @@ import pytest
 
 from batchlab.science.memory.largest_fit import Found, Outcome, Probe, largest_fit, out_of_order
 
-# The grid, counted out: whole numbers whose binary form has at most six digits before its zeros.
+# The grid, enumerated: integers whose binary form has at most six digits before its zeros.
 GRID = sorted({digits << zeros for zeros in range(20) for digits in range(1, 64) if digits << zeros <= 2**20})
 MOST_PROBES = 6  # beyond 2 log2 of the bound
 ROOM = 10**9
 
 
 def on_grid(size: float) -> int:
-    """The largest size of the grid up to `size`; 0 where there is none."""
+    """The largest size of the grid up to `size`; 0 if there is none."""
     place = bisect.bisect_right(GRID, size)
     return GRID[place - 1] if place else 0
 
 
 class Oracle:
-    """Says of each size what it is told to, and keeps what it was asked."""
+    """Returns the given outcome for each size, and records the sizes tried."""
 
     def __init__(self, outcome, bytes_of=lambda size: size):
         self.outcome, self.bytes_of = outcome, bytes_of
-        self.asked: list[tuple[int, Outcome]] = []
+        self.tried: list[tuple[int, Outcome]] = []
 
     def __call__(self, size: int) -> Probe:
         outcome = self.outcome(size)
-        self.asked.append((size, outcome))
+        self.tried.append((size, outcome))
         peak = int(self.bytes_of(size)) if outcome is Outcome.FITS else None
         return Probe(size=size, outcome=outcome, allowed_bytes=ROOM, peak_bytes=peak)
 
@@ -39,33 +39,33 @@ def up_to(limit: float):
 
 
 def test_a_bound_below_the_prediction_is_tried_at_once():
-    """A probe is a process: halving the way up to a bound that the prediction is beyond would take seven."""
+    """A probe is a process: bisecting up to a bound below the prediction would take seven."""
     oracle = Oracle(up_to(1000), bytes_of=lambda size: size * ROOM / 1200)
     found = largest_fit(oracle, at_most=512)
 
     assert found.largest == 512
-    assert [size for size, _ in oracle.asked if size > 128] == [512, 512]
+    assert [size for size, _ in oracle.tried if size > 128] == [512, 512]
 
 
 def check_contract(oracle: Oracle, found: Found, at_most: int) -> None:
     """What holds for every oracle."""
-    sizes = [size for size, _ in oracle.asked]
+    sizes = [size for size, _ in oracle.tried]
     assert all(1 <= size <= at_most for size in sizes), "a bound was passed"
     assert set(sizes) <= set(GRID)
-    assert [(p.size, p.outcome) for p in found.probes] == oracle.asked
+    assert [(p.size, p.outcome) for p in found.probes] == oracle.tried
     if found.largest is not None:
-        own = [outcome for size, outcome in oracle.asked if size == found.largest]
+        own = [outcome for size, outcome in oracle.tried if size == found.largest]
         assert own[-2:] == [Outcome.FITS] * 2, "it did not run twice"
         assert Outcome.OOM not in own, "it did not fit at one time"
-        below = [size for size, outcome in oracle.asked if outcome is Outcome.OOM and size <= found.largest]
+        below = [size for size, outcome in oracle.tried if outcome is Outcome.OOM and size <= found.largest]
         assert not below, "something smaller did not fit"
     if found.larger is not None:
-        assert (found.larger.size, found.larger.outcome) in oracle.asked
+        assert (found.larger.size, found.larger.outcome) in oracle.tried
         assert found.larger.size > (found.largest or 0)
 
 
 def lines_of(chance: random.Random, limit: float):
-    """What a probe's bytes may look like: a line, a noisy line, a curve, or nothing to do with the limit."""
+    """Possible bytes of a probe: a line, a noisy line, a curve, or values unrelated to the limit."""
     fixed = chance.choice([0.0, 0.3, 0.9]) * ROOM
     slope = (ROOM - fixed) / max(limit, 0.5)
     noise = chance.choice([0.0, 0.01, 0.2])
@@ -98,12 +98,12 @@ def test_of_5000_monotone_oracles_it_finds_the_largest_size_on_the_grid_in_few_p
             assert found.larger.size == GRID[bisect.bisect_right(GRID, best)]
         else:
             assert found.larger is None
-        assert len(oracle.asked) <= 2 * math.log2(max(2, at_most)) + MOST_PROBES, (at_most, limit, oracle.asked)
+        assert len(oracle.tried) <= 2 * math.log2(max(2, at_most)) + MOST_PROBES, (at_most, limit, oracle.tried)
         assert not found.unsteady
         assert not out_of_order(found.probes)
 
 
-def test_of_5000_oracles_that_flip_near_their_limit_or_anywhere_it_gives_no_size_that_did_not_run_twice():
+def test_of_5000_oracles_that_flip_near_their_limit_or_anywhere_it_returns_no_size_that_did_not_run_twice():
     chance = random.Random(20250303)
     given = 0
     for _ in range(5000):
@@ -123,13 +123,13 @@ def test_of_5000_oracles_that_flip_near_their_limit_or_anywhere_it_gives_no_size
 
         check_contract(oracle, found, at_most)
         assert (found.largest or 0) <= limit * (1 + band)
-        assert len(oracle.asked) <= 4 * math.log2(at_most) + 2 * MOST_PROBES, len(oracle.asked)
+        assert len(oracle.tried) <= 4 * math.log2(at_most) + 2 * MOST_PROBES, len(oracle.tried)
         given += found.largest is not None
-        # Below the band every size runs: the search steps down no further below it than the band is wide.
+        # Below the band every size runs: the search steps down at most one bandwidth below it.
         surely, never = (bisect.bisect_right(GRID, limit * factor) for factor in (1 - band, 1 + band))
         if anywhere == 0:
             assert bisect.bisect_right(GRID, found.largest or 0) >= surely - (never - surely) - 1
-    assert given > 3000  # or a search that never dares would pass
+    assert given > 3000  # otherwise a search that returns nothing would pass
 
 
 def test_an_oracle_with_holes_gets_a_size_below_the_first_hole_that_was_met():
@@ -145,15 +145,15 @@ def test_an_oracle_with_holes_gets_a_size_below_the_first_hole_that_was_met():
 
 
 def test_the_same_limit_gives_the_same_size_whatever_the_way_to_it():
-    """Probes that differ by a little noise lead to other sizes on the way; the answer stays."""
-    answers, ways = set(), set()
+    """Probes with some noise try other sizes on the way; the result is the same."""
+    results, ways = set(), set()
     for seed in range(30):
         chance = random.Random(seed)
         oracle = Oracle(up_to(15_000), lambda size, c=chance: ROOM * size / 15_000 * (1 + 0.05 * c.uniform(-1, 1)))
-        answers.add(largest_fit(oracle, at_most=2**20).largest)
-        ways.add(tuple(oracle.asked))
+        results.add(largest_fit(oracle, at_most=2**20).largest)
+        ways.add(tuple(oracle.tried))
 
-    assert answers == {14_848}  # 29 x 512; the next is 15,360
+    assert results == {14_848}  # 29 x 512; the next is 15,360
     assert len(ways) > 5
 
 
@@ -166,10 +166,10 @@ def test_a_line_is_predicted_before_anything_near_the_limit_is_tried():
     assert found.predicted.size == 10_000
     assert found.predicted_from == (2, 16, 128, 1024)
     assert found.error == pytest.approx(10_000 / 9_984 - 1)
-    assert [size for size, _ in oracle.asked] == [2, 16, 128, 1024, 9_984, 10_240, 9_984]
+    assert [size for size, _ in oracle.tried] == [2, 16, 128, 1024, 9_984, 10_240, 9_984]
 
 
-def test_where_not_even_one_example_fits_it_says_nothing():
+def test_if_not_even_one_example_fits_there_is_no_result():
     found = largest_fit(Oracle(up_to(0)), at_most=2**20)
 
     assert found.largest is None
@@ -182,7 +182,7 @@ def test_one_example_may_be_all_that_fits():
     oracle = Oracle(up_to(1))
 
     assert largest_fit(oracle, at_most=2**20).largest == 1
-    assert [size for size, _ in oracle.asked] == [2, 1, 1]
+    assert [size for size, _ in oracle.tried] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("at_most", [1, 2, 3, 63, 64, 65, 1000])
@@ -195,8 +195,8 @@ def test_the_bound_is_tried_where_all_fits_and_nothing_above_it(at_most):
     assert found.larger is None
 
 
-def test_a_size_that_ran_once_and_then_not_is_not_given():
-    """The 1,000th works the first time only."""
+def test_a_size_that_ran_once_and_then_failed_is_not_returned():
+    """1,008 works only the first time."""
     tries: list[int] = []
 
     def outcome(size: int) -> Outcome:
@@ -212,7 +212,7 @@ def test_a_size_that_ran_once_and_then_not_is_not_given():
     assert found.larger.size == 1008
 
 
-def test_where_every_size_runs_once_and_then_no_more_it_gives_up_soon():
+def test_if_every_size_runs_only_once_it_gives_up_soon():
     tries: list[int] = []
 
     def outcome(size: int) -> Outcome:
@@ -227,7 +227,7 @@ def test_where_every_size_runs_once_and_then_no_more_it_gives_up_soon():
     assert len(tries) < 40
 
 
-def test_an_error_of_another_kind_ends_the_search_at_once_and_is_no_limit():
+def test_an_error_of_another_kind_ends_the_search_at_once_and_is_not_a_limit():
     oracle = Oracle(lambda size: Outcome.FAILED if size > 100 else Outcome.FITS)
 
     found = largest_fit(oracle, at_most=2**20)
@@ -236,19 +236,19 @@ def test_an_error_of_another_kind_ends_the_search_at_once_and_is_no_limit():
     assert found.fault.size == 128
     assert found.largest is None
     assert found.larger is None
-    assert oracle.asked[-1] == (128, Outcome.FAILED)
+    assert oracle.tried[-1] == (128, Outcome.FAILED)
 
 
 @pytest.mark.parametrize(
-    ("word", "becomes"), [(Outcome.UNCLEAR, Outcome.OOM), (Outcome.KERNEL_LIMIT, Outcome.KERNEL_LIMIT)]
+    ("outcome", "becomes"), [(Outcome.UNCLEAR, Outcome.OOM), (Outcome.KERNEL_LIMIT, Outcome.KERNEL_LIMIT)]
 )
-def test_what_a_library_could_not_do_is_about_the_size_only_where_a_smaller_one_ran(word, becomes):
-    larger = largest_fit(Oracle(lambda size: word if size > 100 else Outcome.FITS), at_most=1024)
+def test_what_a_library_could_not_do_is_about_the_size_only_if_a_smaller_one_ran(outcome, becomes):
+    larger = largest_fit(Oracle(lambda size: outcome if size > 100 else Outcome.FITS), at_most=1024)
     assert larger.largest == 100
     assert larger.larger is not None
     assert (larger.larger.size, larger.larger.outcome) == (102, becomes)
 
-    always = largest_fit(Oracle(lambda size: word), at_most=1024)
+    always = largest_fit(Oracle(lambda size: outcome), at_most=1024)
     assert always.fault is not None
     assert (always.fault.size, always.fault.outcome) == (2, Outcome.FAILED)
 

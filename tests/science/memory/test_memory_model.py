@@ -1,4 +1,4 @@
-"""The line through probes: exact where it is one, in doubt as its scatter says, and silent where nothing follows."""
+"""The line through probes: exact for exact lines, uncertain by its scatter, and refused if it implies nothing."""
 
 import math
 
@@ -34,14 +34,14 @@ def test_two_small_probes_give_a_whole_number_that_is_not_one_off():
     assert model.largest(10 * MIB + 5000 * 1000 - 1).size == 4999
 
 
-def test_two_probes_leave_no_doubt_to_see_and_say_so():
+def test_two_probes_give_no_error_bars():
     model = fit([2, 16], [100.0, 240.0])
 
     assert model.scatter is None
     assert (model.largest(1000).low, model.largest(1000).high) == (None, None)
 
 
-def test_what_is_fixed_may_already_be_too_much():
+def test_the_fixed_part_may_already_be_too_much():
     assert fit([1, 2], [110, 120]).largest(99).size == 0
     assert fit([1, 2], [110, 120]).largest(110).size == 1
 
@@ -52,14 +52,14 @@ def test_memory_that_does_not_grow_predicts_nothing(peaks):
         fit([1, 2, 3], peaks).largest(1e9)
 
 
-def test_one_size_is_no_line():
-    with pytest.raises(ValueError, match=r"two sizes, and these are of \[4\]"):
+def test_one_size_is_not_a_line():
+    with pytest.raises(ValueError, match=r"two sizes, not \[4\]"):
         fit([4, 4], [1.0, 2.0])
 
 
 @pytest.mark.parametrize(("truth", "widest"), [(6000, 6000), (600, 400)])
 def test_the_interval_holds_the_size_at_which_a_noisy_probe_meets_the_limit(truth, widest):
-    """4,000 draws of five probes and of the probe at the limit: its size lies inside in 95% of them."""
+    """4,000 draws of five probes and of the probe at the limit: 95% of the intervals contain its size."""
     random = np.random.default_rng(20250301)
     sizes, fixed, per_example, noise = np.array([2, 16, 128, 512, 1024]), 50.0, 0.04, 2.0
     inside, widths = 0, []
@@ -71,7 +71,7 @@ def test_the_interval_holds_the_size_at_which_a_noisy_probe_meets_the_limit(trut
         widths.append(predicted.high - predicted.low)
 
     assert abs(inside / 4000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 4000)
-    assert np.median(widths) < widest  # or an interval from 0 to infinity would pass
+    assert np.median(widths) < widest  # otherwise an interval from 0 to infinity would pass
 
 
 def test_a_slope_that_noise_could_have_made_leaves_the_upper_end_open():
@@ -100,7 +100,7 @@ def test_a_model_that_saves_nothing_is_not_bounded_by_what_it_saves():
     assert account(saved=fit([2, 4], [0, 0])).at_most(399) == 0
 
 
-def test_what_does_not_lie_on_a_line_is_seen():
+def test_probes_off_a_line_are_detected():
     squared = MemoryModel.largest(fit([2, 4, 8], [4.0, 16.0, 64.0]), 1000)
 
     assert squared.high is not None

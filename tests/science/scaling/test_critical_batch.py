@@ -59,7 +59,7 @@ def test_the_twenty_percent_batch_takes_twenty_percent_more_examples() -> None:
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
-def test_the_interval_over_seeds_holds_the_true_one_as_often_as_it_says(seeds: int) -> None:
+def test_the_interval_over_seeds_has_its_stated_coverage(seeds: int) -> None:
     rng, draws, held, widths = np.random.default_rng(seeds), 120, 0, []
     for _ in range(draws):
         found = critical_batch(study(rng, 100, seeds))
@@ -102,7 +102,7 @@ def test_the_parts_of_the_curve_go_together() -> None:
     ],
 )
 @pytest.mark.parametrize("seeds", [1, 4])
-def test_b_crit_is_read_off_between_runs_only(sizes, critical: float, verdict: str, seeds: int) -> None:
+def test_b_crit_is_estimated_only_between_runs(sizes, critical: float, verdict: str, seeds: int) -> None:
     found = critical_batch(study(np.random.default_rng(6), critical, seeds, sizes=sizes, spread=0.02))
 
     low, high = found.batch_size.low, found.batch_size.high
@@ -120,7 +120,7 @@ def test_b_crit_is_read_off_between_runs_only(sizes, critical: float, verdict: s
         assert high / low < 2.5
 
 
-def test_steps_that_are_all_noise_resolve_nothing() -> None:
+def test_steps_that_are_all_noise_are_not_resolved() -> None:
     rng = np.random.default_rng(9)
 
     found = critical_batch([runs([8, 16, 32, 64], np.exp(rng.normal(scale=2.0, size=4)))])
@@ -143,7 +143,7 @@ def test_seeds_that_did_not_reach_the_target_are_counted_and_not_left_out() -> N
     assert found.batch_size.value == pytest.approx(without.batch_size.value, rel=0.15)
 
 
-def test_a_seed_with_too_few_answers_is_read_together_with_the_others() -> None:
+def test_a_seed_with_too_few_results_is_fitted_together_with_the_others() -> None:
     seeds = study(np.random.default_rng(7), 100, 3)
     nearly_none = StepsToTarget((8.0, 16.0), (300.0, 100.0), (True, False))
 
@@ -203,7 +203,7 @@ def test_an_end_that_is_not_known_stays_unknown(critical, step, example, low, hi
     assert (best.low, best.high) == (pytest.approx(low), pytest.approx(high))
 
 
-def test_what_a_study_says_is_frozen() -> None:
+def test_the_result_is_frozen() -> None:
     found = critical_batch([runs(SIZES, PUBLISHED["85M"][0])])
 
     assert isinstance(found, CriticalBatch)

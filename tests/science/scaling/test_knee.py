@@ -1,4 +1,4 @@
-"""The throughput knee: the smallest size within 10% of the best, as sure as the speeds are."""
+"""The throughput knee: the smallest size within 10% of the best, with the uncertainty of the speeds."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def test_the_knee_is_the_first_within_a_tenth_of_the_best_not_the_best():
     assert (knee.best_size, knee.best_speed) == (64, 1000)
 
 
-def test_speeds_in_doubt_leave_the_knee_between_two_sizes():
+def test_uncertain_speeds_leave_the_knee_between_two_sizes():
     knee = throughput_knee(speeds((8, 500, 10), (16, 880, 10), (32, 910, 40), (64, 1000, 20)))
 
-    # 16 may reach 0.9 x 980, and no more; 32 may miss 0.9 x 1020, and 64 reaches it surely.
+    # 16 may just reach 0.9 x 980; 32 may miss 0.9 x 1020, and 64 certainly reaches it.
     assert (knee.low, knee.size, knee.high) == (16, 32, 64)
 
 
-def test_a_best_speed_too_much_in_doubt_leaves_the_upper_end_open():
+def test_a_very_uncertain_best_speed_leaves_the_upper_end_open():
     assert throughput_knee(speeds((8, 500, 10), (16, 1000, 300))).high is None
 
 

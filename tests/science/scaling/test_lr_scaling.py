@@ -1,4 +1,4 @@
-"""The rules by which the learning rate follows the batch size, against sums done by hand."""
+"""The rules for scaling the learning rate with the batch size, against values computed by hand."""
 
 import math
 
@@ -35,7 +35,7 @@ BY_HAND = [
 
 
 def at(rule: str, batch_size: float, base: Scaled = ADAM, noise_scale: float = NOISE, reference: float = B0) -> Scaled:
-    """The rule, with a noise scale where it takes one; sizes need not be whole here."""
+    """The rule, with a noise scale if it takes one; sizes need not be integers here."""
     return scaled(
         rule,
         base,
@@ -51,7 +51,7 @@ def numbers(given: Scaled) -> list[float]:
     return [given.lr, *given.betas, given.eps]
 
 
-def test_every_rule_is_done_by_hand_below() -> None:
+def test_every_rule_has_values_by_hand() -> None:
     assert {name for name, *_ in BY_HAND} == set(RULE_NAMES)
 
 
@@ -64,7 +64,7 @@ def test_a_rule_gives_what_its_formula_gives_by_hand(
 
 @pytest.mark.parametrize("rule", RULE_NAMES)
 @given(lr=st.floats(1e-6, 10), beta=st.floats(0.1, 0.9999), noise_scale=st.floats(1e-300, 1e300))
-def test_at_the_reference_batch_size_nothing_moves(rule: str, lr: float, beta: float, noise_scale: float) -> None:
+def test_at_the_reference_batch_size_nothing_changes(rule: str, lr: float, beta: float, noise_scale: float) -> None:
     base = Scaled(lr=lr, betas=(beta, beta), eps=1e-8)
 
     there = at(rule, B0, base, noise_scale)
@@ -75,7 +75,7 @@ def test_at_the_reference_batch_size_nothing_moves(rule: str, lr: float, beta: f
 
 @pytest.mark.parametrize("rule", RULE_NAMES)
 @given(first=st.floats(1 / 64, 64), second=st.floats(1 / 64, 64))
-def test_going_there_in_two_strides_is_going_there_in_one(rule: str, first: float, second: float) -> None:
+def test_scaling_in_two_steps_equals_scaling_in_one(rule: str, first: float, second: float) -> None:
     in_two = at(rule, first * second * B0, at(rule, first * B0), reference=first * B0)
     in_one = at(rule, first * second * B0)
 
@@ -85,7 +85,7 @@ def test_going_there_in_two_strides_is_going_there_in_one(rule: str, first: floa
 
 
 @pytest.mark.parametrize("rule", ["none", "linear", "sqrt", "noise"])
-def test_the_plain_rules_leave_alone_what_an_optimizer_without_betas_lacks(rule: str) -> None:
+def test_the_plain_rules_work_without_betas(rule: str) -> None:
     given = at(rule, 4 * B0, Scaled(lr=0.1))
 
     assert (given.betas, given.eps) == (None, None)
@@ -99,7 +99,7 @@ def test_adam_sqrt_agrees_with_the_paper_to_first_order(ratio: float, short: flo
 
     in_the_paper = 1 - ratio * short  # Malladi et al. 2022
     assert abs(beta - in_the_paper) < (ratio * short) ** 2
-    assert abs(beta - 1) > 0.9 * ratio * short  # or a rule that leaves beta near 1 would pass
+    assert abs(beta - 1) > 0.9 * ratio * short  # otherwise a rule that leaves beta near 1 would pass
 
 
 def test_adam_sqrt_keeps_betas_where_the_paper_goes_negative() -> None:
@@ -123,8 +123,8 @@ def test_adam_half_life_keeps_the_half_life_in_examples() -> None:
 @pytest.mark.parametrize(
     ("rule", "noise_scale", "like"),
     [
-        ("noise", 1e-12, lambda k: 1),  # every gradient is exact: nothing to gain from more examples
-        ("noise", 1e300, lambda k: k),  # noise alone: linear
+        ("noise", 1e-12, lambda k: 1),  # every gradient is exact: more examples gain nothing
+        ("noise", 1e300, lambda k: k),  # only noise: linear
         ("surge", 1e300, math.sqrt),
         ("surge", 1e-12, lambda k: 1 / math.sqrt(k)),
     ],
@@ -144,33 +144,33 @@ def test_noise_is_the_gain_of_adascale(ratio: float, variance: float, squared_me
 
 
 @pytest.mark.parametrize("batch_size", [4, 32, 300, 5000])
-def test_noise_is_the_rate_that_lowers_a_quadratic_loss_most(batch_size: int) -> None:
+def test_noise_is_the_learning_rate_that_lowers_a_quadratic_loss_most(batch_size: int) -> None:
     signal, noise, curvature = 0.7, 0.7 * NOISE, 3.0  # |G|^2, tr(Sigma); the Hessian is 3 times the identity
-    rates = np.linspace(1e-4, 0.4, 400_000)
+    lrs = np.linspace(1e-4, 0.4, 400_000)
 
     def best(size: int) -> float:
-        lowered = rates * signal - 0.5 * curvature * rates**2 * (signal + noise / size)
-        return float(rates[np.argmax(lowered)])
+        lowered = lrs * signal - 0.5 * curvature * lrs**2 * (signal + noise / size)
+        return float(lrs[np.argmax(lowered)])
 
     assert at("noise", batch_size, Scaled(lr=best(B0))).lr == pytest.approx(best(batch_size), rel=1e-4)
 
 
-def test_surge_is_largest_at_the_noise_scale_and_alike_on_both_sides() -> None:
-    rates = {size: at("surge", size).lr for size in (NOISE / 8, NOISE / 1.01, NOISE, NOISE * 1.01, NOISE * 8)}
+def test_surge_peaks_at_the_noise_scale_and_is_symmetric() -> None:
+    lrs = {size: at("surge", size).lr for size in (NOISE / 8, NOISE / 1.01, NOISE, NOISE * 1.01, NOISE * 8)}
 
-    assert max(rates, key=lambda size: rates[size]) == NOISE
-    assert rates[NOISE / 8] == pytest.approx(rates[NOISE * 8], rel=1e-12)
-    assert rates[NOISE / 8] < 0.7 * rates[NOISE]
+    assert max(lrs, key=lambda size: lrs[size]) == NOISE
+    assert lrs[NOISE / 8] == pytest.approx(lrs[NOISE * 8], rel=1e-12)
+    assert lrs[NOISE / 8] < 0.7 * lrs[NOISE]
 
 
 @pytest.mark.parametrize("rule", ["adam_sqrt", "adam_half_life"])
 def test_an_adam_rule_is_refused_without_betas(rule: str) -> None:
-    with pytest.raises(BadRequest, match=rf"^lr_scaling={rule} moves betas, .*has none: use optimizer=adamw"):
+    with pytest.raises(BadRequest, match=rf"^lr_scaling={rule} changes betas, .*has none: use optimizer=adamw"):
         at(rule, 64, Scaled(lr=0.1))
 
 
 def test_adam_sqrt_is_refused_without_eps() -> None:
-    with pytest.raises(BadRequest, match=r"^lr_scaling=adam_sqrt also moves eps, .*has none: use optimizer=adamw"):
+    with pytest.raises(BadRequest, match=r"^lr_scaling=adam_sqrt also changes eps, .*has none: use optimizer=adamw"):
         at("adam_sqrt", 64, Scaled(lr=0.1, betas=(0.9, 0.999)))
 
 
@@ -180,19 +180,19 @@ def test_surge_is_refused_without_betas() -> None:
 
 
 @pytest.mark.parametrize("betas", [(0.9,), (0.9, 0.95, 0.99), (-0.5, 0.9), (0.9, 1.0), ()])
-def test_betas_that_are_not_adams_two_are_refused_where_they_would_be_moved(betas: tuple[float, ...]) -> None:
+def test_betas_that_are_not_adams_two_are_refused_if_the_rule_changes_them(betas: tuple[float, ...]) -> None:
     base = Scaled(lr=0.1, betas=betas, eps=1e-8)
 
-    with pytest.raises(BadRequest, match=r"moves Adam's two betas, .* such as optimizer.betas=\[0.9,0.999\]$"):
+    with pytest.raises(BadRequest, match=r"changes Adam's two betas, .* such as optimizer.betas=\[0.9,0.999\]$"):
         at("adam_sqrt", 16, base)
     assert at("linear", 64, base).betas == betas
 
 
 @pytest.mark.parametrize("rule", RULE_NAMES)
-def test_a_rule_without_its_noise_scale_or_with_one_it_has_no_use_for_is_refused(rule: str) -> None:
-    noise_scale, says = (None, "needs a noise scale: .*instruments=full.* noise_scale=runs/STUDY/RUN, or .*=120$")
+def test_a_rule_without_its_noise_scale_or_with_an_unused_one_is_refused(rule: str) -> None:
+    noise_scale, message = (None, "needs a noise scale: .*instruments=full.* noise_scale=runs/STUDY/RUN, or .*=120$")
     if rule not in NOISE_RULES:
-        noise_scale, says = (5.0, r"has no use for noise_scale=5: leave it out, or use lr_scaling=noise or surge;")
+        noise_scale, message = (5.0, r"does not use noise_scale=5: leave it out, or use lr_scaling=noise or surge;")
 
-    with pytest.raises(BadRequest, match=f"^lr_scaling={rule} {says}"):
+    with pytest.raises(BadRequest, match=f"^lr_scaling={rule} {message}"):
         scaled(rule, ADAM, batch_size=8, reference_batch_size=32, noise_scale=noise_scale)

@@ -1,4 +1,4 @@
-"""One noise scale for a run, against the rate that is best over all of it and against simulated measurements."""
+"""One noise scale for a run, against the learning rate that is best over all of it and simulated measurements."""
 
 import math
 
@@ -14,19 +14,19 @@ def exactly(value: float) -> Interval:
 
 
 def measured(values: np.ndarray) -> Interval:
-    """What an instrument says of one time: the mean over its 10 draws, with its t interval."""
+    """A measurement at one time: the mean over 10 draws, with its t interval."""
     mean, half = float(values.mean()), 2.262157 * float(values.std(ddof=1)) / math.sqrt(10)  # t of 9 degrees
     return Interval(mean, mean - half, mean + half, 10)
 
 
-def test_the_rate_that_is_best_over_a_run_follows_this_noise_scale() -> None:
+def test_the_best_constant_learning_rate_of_a_run_follows_this_noise_scale() -> None:
     signal, noise = [9.0, 3.0, 1.0, 0.2, 0.01], [40.0, 60.0, 50.0, 30.0, 20.0]  # |G|^2 and tr(Sigma) as it trains
-    rates = np.linspace(1e-5, 2, 400_000)
+    lrs = np.linspace(1e-5, 2, 400_000)
 
     def best(batch_size: float) -> float:
-        """The one rate for which all steps together lower the loss most; the Hessian is the identity."""
-        lowered = sum(rates * g - 0.5 * rates**2 * (g + s / batch_size) for g, s in zip(signal, noise, strict=True))
-        return float(rates[np.argmax(lowered)])
+        """The learning rate with which all steps together lower the loss most; the Hessian is the identity."""
+        lowered = sum(lrs * g - 0.5 * lrs**2 * (g + s / batch_size) for g, s in zip(signal, noise, strict=True))
+        return float(lrs[np.argmax(lowered)])
 
     found = over_training([exactly(g) for g in signal], [exactly(s) for s in noise]).value
 
@@ -34,7 +34,7 @@ def test_the_rate_that_is_best_over_a_run_follows_this_noise_scale() -> None:
         assert best(batch_size) / best(1e12) == pytest.approx(1 / (1 + found / batch_size), rel=1e-3)
 
 
-def test_the_interval_holds_the_true_one_and_is_not_endless() -> None:
+def test_the_interval_contains_the_truth_and_is_finite() -> None:
     rng, draws, held, widths = np.random.default_rng(4), 400, 0, []
     signal, noise = np.array([4.0, 2.0, 1.0]), np.array([100.0, 200.0, 300.0])
     for _ in range(draws):
@@ -50,7 +50,7 @@ def test_the_interval_holds_the_true_one_and_is_not_endless() -> None:
     assert np.median(widths) < 1.7
 
 
-def test_a_time_at_which_the_signal_was_lost_spoils_nothing() -> None:
+def test_a_time_at_which_the_signal_was_lost_does_no_harm() -> None:
     found = over_training([exactly(2.0), Interval(-0.1, -0.3, 0.1, 10)], [exactly(100.0), exactly(90.0)])
 
     assert found.value == pytest.approx(190 / 1.9)
@@ -59,14 +59,14 @@ def test_a_time_at_which_the_signal_was_lost_spoils_nothing() -> None:
     assert found.n == 2
 
 
-def test_a_signal_that_cannot_be_told_from_none_is_not_resolved() -> None:
+def test_a_signal_not_shown_to_differ_from_0_is_not_resolved() -> None:
     found = over_training([Interval(0.1, -0.2, 0.4, 10)], [Interval(50.0, 40.0, 60.0, 10)])
 
     assert (found.value, found.high) == (math.inf, math.inf)
     assert found.low == pytest.approx(40 / 0.4, rel=1e-9)
 
 
-def test_parts_without_an_interval_resolve_nothing() -> None:
+def test_parts_without_an_interval_are_not_resolved() -> None:
     found = over_training([Interval(1.0, None, None, 1)], [exactly(50.0)])
 
     assert (found.value, found.low, found.high) == (math.inf, 0.0, math.inf)

@@ -1,4 +1,4 @@
-"""The noise scale of streams whose own is known, of populations that can be counted out, and Fieller's interval."""
+"""The noise scale of streams with a known one, of populations that can be enumerated, and Fieller's interval."""
 
 import itertools
 import math
@@ -38,7 +38,7 @@ def squared_norms(rng, *, signal, noise, b_small, b_big, draws, experiments=EXPE
         (300, 64, 512, 10, (0.999, 1.0)),  # two sizes, well above B_simple / 4
         (20, 1, 32, 10, (0.999, 1.0)),  # per example
         (3000, 64, 512, 12, (0.2, 0.9)),  # below it: sometimes lost
-        (30000, 32, 256, 10, (0.0, 0.15)),  # hopeless: |G|^2 below 0 beyond its error says nothing, in 2.5% more
+        (30000, 32, 256, 10, (0.0, 0.15)),  # hopeless: a clearly negative |G|^2 gives no bound, in 2.5% more
     ],
 )
 def test_the_interval_holds_a_known_noise_scale_in_95_of_100_draws(b_simple, b_small, b_big, draws, resolved):
@@ -50,7 +50,7 @@ def test_the_interval_holds_a_known_noise_scale_in_95_of_100_draws(b_simple, b_s
     held = np.mean([scale.low <= b_simple <= scale.high for scale in scales])
     assert 0.93 <= held <= (0.97 if b_simple < 30000 else 0.99)
     assert resolved[0] <= np.mean([scale.resolved for scale in scales]) <= resolved[1]
-    if resolved[0] > 0.9:  # or an estimator with a huge error bar would pass
+    if resolved[0] > 0.9:  # otherwise an estimator with a huge error bar would pass
         assert np.median([scale.high / scale.low for scale in scales]) < 3
         assert np.median([scale.examples for scale in scales]) == pytest.approx(b_simple, rel=0.1)
 
@@ -116,7 +116,7 @@ def test_a_gradient_that_is_not_finite_has_no_noise_scale():
 
 @pytest.mark.parametrize(("b_small", "b_big", "population"), [(4, 4, None), (8, 4, None), (1, 9, 8)])
 def test_sizes_that_are_not_two_are_refused(b_small, b_big, population):
-    with pytest.raises(ValueError, match="no small and big batch"):
+    with pytest.raises(ValueError, match="not a small and a big batch"):
         signal_and_noise([1.0], [1.0], b_small=b_small, b_big=b_big, population=population)
 
 
@@ -137,15 +137,15 @@ def test_the_interval_is_what_a_t_test_does_not_rule_out(n, over, below, seed):
     kept = stats.ttest_1samp(differences, 0.0, axis=0).pvalue >= 0.05
     inside = (ratios >= low) & (ratios <= high)
     assert not (kept & ~inside).any()
-    over_told, below_told = (stats.ttest_1samp(values, 0.0).pvalue < 0.05 for values in (numerators, denominators))
+    over_clear, below_clear = (stats.ttest_1samp(values, 0.0).pvalue < 0.05 for values in (numerators, denominators))
     positive = min(numerators.mean(), denominators.mean()) > 0
-    if (below_told and positive) or (over_told and not below_told):
+    if (below_clear and positive) or (over_clear and not below_clear):
         assert (kept == inside).all()
-    else:  # more than the test allows is said only where next to nothing can be
+    else:  # the interval is wider than the test allows only if almost nothing is excluded
         assert low == 0.0
 
 
-def test_denominators_below_0_say_nothing():
+def test_denominators_below_0_give_no_bounds():
     assert ratio_interval([5.0, 5.5, 4.5, 5.2], [-2.0, -2.1, -1.9, -2.05]) == (0.0, math.inf)
 
 

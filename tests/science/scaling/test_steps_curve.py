@@ -1,4 +1,4 @@
-"""The hyperbola of steps to a target, against published curves, exact ones, and simulations with a known answer."""
+"""The hyperbola of steps to a target, against published curves, exact ones, and simulations with a known result."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_an_exact_hyperbola_is_recovered_to_rounding(critical: float, steps_min:
 
 
 def test_the_curve_has_the_least_squares_of_the_logarithm() -> None:
-    """Against every neighbour of the answer: whatever solver found it, nothing near is better."""
+    """Compared with all neighbours of the solution: none is better, whatever the solver."""
     noise = np.random.default_rng(1).normal(scale=0.2, size=12)
     sizes = np.geomspace(4, 4000, 12)
     steps = (50 + 9000 / sizes) * np.exp(noise)
@@ -84,7 +84,7 @@ def test_runs_that_stopped_before_the_curve_change_nothing_where_the_others_lie_
     sizes = [2.0**i for i in range(10)]
     steps = [10 * (1 + 50 / b) for b in sizes]
     stopped = [4.0, 500.0, 512.0]
-    made = [100.0, 10.5, 3.0]  # the curve asks for 135, 11, 10.98
+    made = [100.0, 10.5, 3.0]  # the curve gives 135, 11, 10.98
 
     curve = fit_steps(runs([*sizes, *stopped], [*steps, *made], [True] * 10 + [False] * 3))
 
@@ -92,7 +92,7 @@ def test_runs_that_stopped_before_the_curve_change_nothing_where_the_others_lie_
     assert curve.steps_min == pytest.approx(10, rel=1e-3)
 
 
-def test_a_run_that_went_on_past_the_curve_lifts_it() -> None:
+def test_a_run_that_continued_past_the_curve_lifts_it() -> None:
     sizes = [2.0**i for i in range(10)]
     steps = [10 * (1 + 50 / b) * (1.05 if i % 2 else 0.95) for i, b in enumerate(sizes)]
 
@@ -102,8 +102,8 @@ def test_a_run_that_went_on_past_the_curve_lifts_it() -> None:
     assert lifted.steps(512) > 1.05 * without.steps(512)
 
 
-def test_what_did_not_reach_the_target_is_worth_more_kept_than_dropped() -> None:
-    """Budgets equal in examples: beyond B = 300 a run that is a little unlucky does not get there."""
+def test_keeping_runs_that_did_not_reach_the_target_reduces_the_bias() -> None:
+    """Equal budgets in examples: beyond B = 300 a slightly unlucky run does not reach the target."""
     rng = np.random.default_rng(3)
     sizes = np.repeat([8, 16, 32, 64, 128, 256, 512, 1024], 2).astype(float)
     true_steps, budget = 20 * (1 + 200 / sizes), 20 * (1 + 200 / sizes) * np.where(sizes > 300, 1.02, 9.0)
@@ -121,14 +121,14 @@ def test_what_did_not_reach_the_target_is_worth_more_kept_than_dropped() -> None
 
     assert abs(bias["kept"]) < 4 * error
     assert error < 0.06
-    assert bias["dropped"] > 2 * abs(bias["kept"]) + error  # the lucky ones alone: too few steps at large batches
+    assert bias["dropped"] > 2 * abs(bias["kept"]) + error  # only the lucky ones: too few steps at large batches
 
 
 SPREAD_SIZES = np.array([8, 16, 32, 64, 128, 256, 512, 1024.0])
 
 
 def cut_study(rng: np.random.Generator, budget: float) -> StepsToTarget:
-    """One seed with B_crit = 90; beyond B = 500 a run ends at `budget` times the steps that the true curve asks for."""
+    """One seed with B_crit = 90; beyond B = 500 a run ends at `budget` times the steps of the true curve."""
     true_steps = 20 * (1 + 90 / SPREAD_SIZES)
     needed = true_steps * np.exp(rng.normal(scale=0.1, size=8))
     limit = true_steps * np.where(SPREAD_SIZES > 500, budget, 1e9)
@@ -136,7 +136,7 @@ def cut_study(rng: np.random.Generator, budget: float) -> StepsToTarget:
 
 
 @pytest.mark.parametrize("budget", [1e9, 1.05])
-def test_the_profile_interval_holds_the_true_one_as_often_as_it_says(budget: float) -> None:
+def test_the_profile_interval_has_its_stated_coverage(budget: float) -> None:
     rng, draws, held, widths = np.random.default_rng(8), 150, 0, []
     for _ in range(draws):
         observed = cut_study(rng, budget)
@@ -145,7 +145,7 @@ def test_the_profile_interval_holds_the_true_one_as_often_as_it_says(budget: flo
         widths.append(math.log(high / low))
 
     assert abs(held / draws - 0.95) < 4 * math.sqrt(0.95 * 0.05 / draws)
-    assert np.median(widths) < 1.0  # a factor of 2.7 from end to end, or an endless interval would pass
+    assert np.median(widths) < 1.0  # a factor of 2.7 from end to end; otherwise an infinite interval would pass
 
 
 @pytest.mark.parametrize("budget", [1e9, 0.97])
@@ -158,7 +158,7 @@ def test_the_interval_ends_where_the_likelihood_has_fallen_by_students_t(budget:
     sigma = curve.rms * math.sqrt(reached.sum() / freedom)
 
     def misfit(critical: float) -> float:
-        """-2 log likelihood with the level that suits it best."""
+        """-2 log likelihood with its best level."""
 
         def of(level: float) -> float:
             z = (np.log(observed.steps) - level - np.log(1 + critical / SPREAD_SIZES)) / sigma
@@ -195,7 +195,7 @@ def test_the_interval_of_an_exact_curve_is_a_point() -> None:
 
 
 def test_two_batch_sizes_make_no_curve() -> None:
-    with pytest.raises(ValueError, match="at 3 batch sizes, and there are 2"):
+    with pytest.raises(ValueError, match="3 batch sizes that reached the target, and 2 did"):
         fit_steps(runs([8, 8, 16, 32], [10, 11, 6, 9], [True, True, True, False]))
 
 
@@ -208,6 +208,6 @@ def test_two_batch_sizes_make_no_curve() -> None:
         ((8.0,), (math.nan,), (True,)),
     ],
 )
-def test_runs_that_are_none_are_refused(arguments) -> None:
+def test_invalid_runs_are_refused(arguments) -> None:
     with pytest.raises(ValueError, match=r"entry for each run|finite and above 0"):
         StepsToTarget(*arguments)

@@ -1,4 +1,4 @@
-"""Effects over seeds against SciPy's tests, against lines whose slope is known, and against shares under no effect."""
+"""Effects over seeds against SciPy's tests, against lines whose slope is known, and shares without an effect."""
 
 import math
 
@@ -62,13 +62,13 @@ def test_without_seeds_or_with_one_that_has_no_number_there_is_no_effect_to_judg
 
 
 @pytest.mark.parametrize(("n", "verdict"), [(2, "inconclusive"), (5, "inconclusive"), (6, "supported")])
-def test_differences_that_are_all_one_number_are_judged_by_their_signs(n, verdict):
-    """Two runs out of two a step of 1/360 better is no evidence, though its spread is 0; six out of six is."""
+def test_equal_differences_are_judged_by_their_signs(n, verdict):
+    """Two of two runs better by a step of 1/360 are not evidence, although the spread is 0; six of six are."""
     effect = paired_effect([1 / 360] * n)
 
     assert judge(effect) == verdict
     assert effect.p == pytest.approx(stats.binomtest(n, n).pvalue)
-    assert paired_effect([0.3, 0.1 + 0.2]).p == 0.5  # alike but for rounding
+    assert paired_effect([0.3, 0.1 + 0.2]).p == 0.5  # equal up to rounding
     assert paired_effect([0.0, 0.0]).p == 1
 
 
@@ -92,7 +92,7 @@ def test_a_trend_is_the_t_test_of_numpys_slopes_over_seeds():
 
 
 def test_a_trend_takes_all_batch_sizes_and_not_the_two_ends():
-    """The ends are equal, and all that lies between falls."""
+    """The ends are equal, and the values in between decrease."""
     sizes = (8, 16, 32, 64)
     values = np.array([[1, 0.9, 0.4, 1.0]] * 4) + np.random.default_rng(0).normal(0, 0.01, (4, 4))
 
@@ -136,7 +136,7 @@ def test_the_interval_of_shares_holds_a_known_difference():
         interval = share_effect(int(hits), 12, int(other_hits), 16).interval
         held += interval.low <= 0.5 <= interval.high
     assert held / 300 >= 0.95
-    assert interval.high - interval.low < 1  # or an interval of everything would pass
+    assert interval.high - interval.low < 1  # otherwise an interval of everything would pass
 
 
 @pytest.mark.parametrize("n", [3, 8, 40])
@@ -158,7 +158,7 @@ def test_of_an_interval_that_is_not_symmetric_the_arm_towards_0_counts():
 
 
 @pytest.mark.parametrize("ends", [(None, 1.0, 5), (0.5, 3.0, 1), (math.nan, 1.0, 5)])
-def test_an_interval_with_an_end_missing_is_no_effect_to_judge(ends):
+def test_an_interval_with_a_missing_end_is_not_judged(ends):
     effect = interval_effect(Interval(1.0, *ends))
 
     assert (effect.interval.low, effect.interval.high, effect.p) == (None, None, None)

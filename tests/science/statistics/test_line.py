@@ -1,4 +1,4 @@
-"""Lines through sizes, with intervals that hold the truth as often as they say."""
+"""Lines through sizes, with intervals of the stated coverage."""
 
 import math
 
@@ -26,8 +26,8 @@ def test_an_absolute_line_is_that_of_linear_regression() -> None:
     assert (line.at_zero.n, line.per_unit.n) == (6, 6)
 
 
-def test_relative_errors_leave_the_small_sizes_their_say() -> None:
-    """Seconds that err by 3%: the truth lies in 95% of intervals, of which an absolute fit's would be wider."""
+def test_relative_errors_give_small_sizes_their_weight() -> None:
+    """Seconds with 3% noise: 95% of intervals contain the truth, and those of an absolute fit are wider."""
     rng = np.random.default_rng(1)
     a, b, held, narrower = 1e-3, 2e-5, 0, 0
     for _ in range(1000):
@@ -53,15 +53,15 @@ def test_two_sizes_have_a_line_and_no_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sizes", "values", "said"),
-    [([8], [1.0], "two sizes"), ([8, 8], [1.0, 2.0], "one each"), ([8, 16], [0.0, 1.0], "above 0")],
+    ("sizes", "values", "message"),
+    [([8], [1.0], "two sizes"), ([8, 8], [1.0, 2.0], "one value each"), ([8, 16], [0.0, 1.0], "above 0")],
 )
-def test_what_has_no_line_is_refused(sizes: list[float], values: list[float], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_what_has_no_line_is_refused(sizes: list[float], values: list[float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         fit_line(sizes, values, relative=True)
 
 
-def test_a_power_is_read_off_and_never_finer_than_the_grid_it_was_picked_from() -> None:
+def test_a_power_is_never_more_precise_than_the_grid_of_its_values() -> None:
     exact = fit_power(SIZES, [0.01 * size**0.5 for size in SIZES])
     picked = fit_power(SIZES, [0.01 * size**0.5 for size in SIZES], resolution=2)
 
@@ -72,19 +72,19 @@ def test_a_power_is_read_off_and_never_finer_than_the_grid_it_was_picked_from() 
     assert picked.high == pytest.approx(0.5 + half)
 
 
-def test_the_power_of_rates_rounded_to_a_grid_lies_in_its_interval() -> None:
+def test_the_power_of_learning_rates_rounded_to_a_grid_lies_in_its_interval() -> None:
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(500):
         p, shift = rng.uniform(0, 1), rng.uniform(0, 1)
-        rates = [2.0 ** round(p * math.log2(size) + shift) for size in SIZES]
-        slope = fit_power(SIZES, rates, resolution=2)
+        lrs = [2.0 ** round(p * math.log2(size) + shift) for size in SIZES]
+        slope = fit_power(SIZES, lrs, resolution=2)
         assert slope.low is not None
         assert slope.high is not None
         held += slope.low <= p <= slope.high
     assert held >= 475 - 3 * 5
 
 
-def test_a_power_needs_what_has_a_logarithm() -> None:
+def test_a_power_law_needs_positive_values() -> None:
     with pytest.raises(ValueError, match="above 0"):
         fit_power([8, 16], [0.0, 1.0])

@@ -1,4 +1,4 @@
-"""Choices that nothing beats."""
+"""The Pareto front."""
 
 import math
 
@@ -14,11 +14,11 @@ def test_a_point_is_on_the_front_unless_another_is_as_good_in_all_and_better_in_
     assert pareto_front(costs) == [True, True, False, False, True, False]
 
 
-def test_equals_do_not_beat_each_other() -> None:
+def test_equal_points_do_not_dominate_each_other() -> None:
     assert pareto_front([[1, 2], [1, 2], [1, 3]]) == [True, True, False]
 
 
-def test_what_was_not_measured_is_on_no_front_and_beats_nothing() -> None:
+def test_a_point_with_a_missing_cost_is_not_on_the_front_and_dominates_nothing() -> None:
     assert pareto_front([[0, math.nan], [1, 1], [math.inf, 0], [math.inf, 2]]) == [False, True, True, False]
 
 
@@ -33,7 +33,7 @@ def test_the_front_agrees_with_the_definition_on_random_points() -> None:
     assert 0 < sum(front) < 60
 
 
-def test_no_points_have_an_empty_front_and_a_row_is_no_table() -> None:
+def test_no_points_have_an_empty_front_and_a_row_is_not_a_table() -> None:
     assert pareto_front(np.empty((0, 2))) == []
     with pytest.raises(ValueError, match="table"):
         pareto_front([1, 2])

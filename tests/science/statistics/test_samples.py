@@ -1,4 +1,4 @@
-"""What samples say of those they were taken from: against scipy, pandas, and simulations whose truth is known."""
+"""Estimates from samples, against scipy, pandas, and simulations with a known truth."""
 
 import math
 
@@ -20,7 +20,7 @@ DRAWS = 2000
 
 
 def coverage(intervals, truth):
-    """The share of intervals that hold `truth`; the standard error of a true 95% is 0.005."""
+    """The share of intervals that contain `truth`; the standard error of a true 95% is 0.005."""
     return float(np.mean([interval.low <= truth <= interval.high for interval in intervals]))
 
 
@@ -38,7 +38,7 @@ def test_a_mean_has_scipys_t_interval():
 
 
 def test_tokens_of_one_example_go_together():
-    # All tokens of an example are alike: 400 examples of 1 to 20 tokens, and a t interval over tokens would be 3 times
+    # All tokens of an example are equal: for 400 examples of 1 to 20 tokens a t interval over tokens would be 3 times
     # too narrow.
     rng = np.random.default_rng(1)
     seen = []
@@ -54,12 +54,12 @@ def test_a_mean_of_ragged_examples_is_that_of_their_terms():
     assert sample_mean([3.0, 5.0], [3, 1]).value == 2.0
 
 
-def test_that_examples_differ_in_length_alone_is_no_doubt():
+def test_examples_that_differ_only_in_length_add_no_uncertainty():
     assert sample_mean([2.0, 6.0, 14.0], [1, 3, 7]) == Interval(2.0, 2.0, 2.0, 3)
 
 
 @pytest.mark.parametrize("n", [50, 190])
-def test_a_sample_of_a_finite_set_says_more_of_it(n):
+def test_a_sample_of_a_finite_set_has_a_narrower_interval(n):
     rng = np.random.default_rng(2)
     everybody = rng.normal(0.0, 1.0, 200)
     seen = [sample_mean(rng.choice(everybody, n, replace=False), population=200) for _ in range(DRAWS)]
@@ -67,14 +67,14 @@ def test_a_sample_of_a_finite_set_says_more_of_it(n):
     assert coverage(seen, everybody.mean()) == pytest.approx(0.95, abs=0.02)
 
 
-def test_all_of_a_finite_set_say_everything():
+def test_a_whole_finite_set_has_a_point_as_interval():
     seen = sample_mean([1.0, 2.0, 6.0], population=3)
 
     assert (seen.value, seen.low, seen.high, seen.n) == (3.0, 3.0, 3.0, 3)
     assert sample_share(2, 4, population=4) == Interval(0.5, 0.5, 0.5, 4)
 
 
-def test_one_value_and_a_value_that_is_none_have_no_interval():
+def test_one_value_and_values_that_are_not_finite_have_no_interval():
     assert sample_mean([2.0]) == Interval(2.0, None, None, 1)
     for values in ([1.0, math.inf], [1.0, math.nan]):
         for interval in (sample_mean(values), positive_mean(values), tail_mean(values, 1.0)):
@@ -98,7 +98,7 @@ def test_the_mean_of_skewed_values_is_held_and_never_below_0(power, n, at_least)
     assert np.median([interval.high / interval.low for interval in seen]) < (1.6 if n == 100 else 8.0)
 
 
-def test_values_that_are_all_0_have_a_mean_of_0_beyond_doubt():
+def test_values_that_are_all_0_have_a_certain_mean_of_0():
     assert positive_mean([0.0] * 10) == Interval(0.0, 0.0, 0.0, 10)
 
 
@@ -121,11 +121,11 @@ def test_the_smallest_of_equal_shares_is_held_though_it_was_picked():
 
     assert coverage([smallest_share(h, totals) for h in hits], 0.9) >= 0.95
     alone = coverage([sample_share(int(h.min()), 36) for h in hits], 0.9)
-    assert alone == pytest.approx(0.81, abs=0.03)  # why it is not the interval of that class
+    assert alone == pytest.approx(0.81, abs=0.03)  # so it cannot be the interval of that class
     assert np.mean([s.high - s.low for s in (smallest_share(h, totals) for h in hits)]) < 0.4
 
 
-def test_the_smallest_share_is_told_with_its_own_total():
+def test_the_smallest_share_has_its_own_total():
     seen = smallest_share([9, 3, 40], [10, 4, 41])
 
     assert (seen.value, seen.n) == (0.75, 4)
@@ -182,7 +182,9 @@ def test_the_tail_of_twenty_values_by_hand():
 
     assert tail_mean(values[::-1], 0.1).value == 4.0
     assert tail_mean(values, 0.1).n == 2
-    assert tail_mean([1.0, 7.0, 2.0], 0.1) == Interval(7.0, None, None, 1)  # a tenth of three is none: the largest
+    assert tail_mean([1.0, 7.0, 2.0], 0.1) == Interval(
+        7.0, None, None, 1
+    )  # a tenth of three is less than one: the largest
 
 
 def test_the_whole_is_a_tail_whose_mean_has_the_t_interval():
@@ -193,7 +195,7 @@ def test_the_whole_is_a_tail_whose_mean_has_the_t_interval():
 
 
 def test_the_tail_of_exponential_values_is_held():
-    # The mean beyond the 0.9 quantile, log 10, of values without memory is log 10 + 1.
+    # The exponential distribution is memoryless: its mean beyond the 0.9 quantile, log 10, is log 10 + 1.
     rng = np.random.default_rng(8)
     seen = [tail_mean(rng.exponential(1.0, 360), 0.1) for _ in range(DRAWS)]
 

@@ -18,7 +18,7 @@ from batchlab.science.statistics.uncertainty import (
 
 
 def rank(n: int) -> int:
-    """k: the interval runs from the k-th smallest to the k-th largest. 0: there is none at 95%."""
+    """k: the interval runs from the k-th smallest to the k-th largest. 0: no 95% interval."""
     return max((k for k in range(n // 2 + 1) if 2 * stats.binom.cdf(k - 1, n, 0.5) <= 0.05), default=0)
 
 
@@ -43,7 +43,7 @@ def test_a_sample_under_six_has_a_median_and_no_interval(n: int) -> None:
 
 
 @pytest.mark.parametrize("n", [6, 9, 20, 51])
-def test_the_interval_holds_the_true_median_as_often_as_it_says_and_not_more(n: int) -> None:
+def test_the_interval_holds_the_true_median_with_exactly_its_coverage(n: int) -> None:
     draws = 4000
     samples = np.random.default_rng(7).exponential(size=(draws, n))  # skewed; its median is ln 2
 
@@ -89,14 +89,14 @@ def test_one_value_has_no_interval_and_a_nan_has_no_mean() -> None:
         t_interval([])
 
 
-def test_the_bootstrap_interval_holds_the_true_mean_about_as_often_as_it_says() -> None:
+def test_the_bootstrap_interval_has_about_its_stated_coverage() -> None:
     rng, draws = np.random.default_rng(5), 600
     samples = rng.normal(size=(draws, 25))
 
     intervals = [bootstrap_interval(sample.tolist(), rng, resamples=1000) for sample in samples]
 
     held = np.mean([(i.low or 0.0) <= 0 <= (i.high or 0.0) for i in intervals])
-    assert 0.90 < held < 0.97  # at 25 values the percentile bootstrap is a little narrow: 93.5%
+    assert 0.90 < held < 0.97  # with 25 values the percentile bootstrap is slightly narrow: 93.5%
     assert np.mean([(i.high or 0) - (i.low or 0) for i in intervals]) == pytest.approx(2 * 1.96 / 5, rel=0.05)
 
 
@@ -106,7 +106,7 @@ def test_the_mean_of_few_values_has_students_interval_and_of_many_the_bootstrap(
 
     assert mean_interval(few) == t_interval(few)
     assert mean_interval(many, np.random.default_rng(3)) == bootstrap_interval(many, np.random.default_rng(3))
-    with pytest.raises(ValueError, match="20 values have a bootstrap interval, which needs a generator"):
+    with pytest.raises(ValueError, match="the bootstrap interval of 20 values needs a generator"):
         mean_interval(many)
 
 

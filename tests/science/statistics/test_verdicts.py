@@ -41,8 +41,8 @@ FOR, AGAINST, NOTHING, NO_MATTER = effect(2, 4), effect(-4, -2), effect(-2, 3, p
         (-3.0, -0.1, 0.01, CONTRADICTED, "beyond 0 the other way"),
         (-0.1, 5.0, 0.06, INCONCLUSIVE, "0 is in the interval"),
         (-3.0, 0.1, 0.06, INCONCLUSIVE, "0 is in the interval"),
-        (0.5, 3.0, 0.06, INCONCLUSIVE, "corrected for many tests it is not beyond 0"),
-        (-3.0, -0.5, 0.06, INCONCLUSIVE, "nor the other way"),
+        (0.5, 3.0, 0.06, INCONCLUSIVE, "not significant after the correction for many tests"),
+        (-3.0, -0.5, 0.06, INCONCLUSIVE, "nor in the other direction"),
         (-0.1, 5.0, 0.01, INCONCLUSIVE, "0 is in the interval, a bootstrap's, whatever p says"),
         (0.5, 3.0, None, INCONCLUSIVE, "no p"),
         (-math.inf, math.inf, 1.0, INCONCLUSIVE, "not resolved"),
@@ -125,11 +125,11 @@ def test_a_claim_alone_is_supported_and_among_twenty_two_is_not():
     assert (judged["weak"].verdict, judged["weak"].p) == (INCONCLUSIVE, pytest.approx(0.21))
     assert judged["one seed"].verdict is INCONCLUSIVE
     assert (judged["never"].verdict, judged["never"].each, judged["never"].p) == (NOT_TESTED, (), None)
-    assert {judgement.family for judgement in judged.values()} == {22}  # those without a p are no tests
+    assert {judgement.family for judgement in judged.values()} == {22}  # claims without a p are not tests
 
 
 def test_a_claims_comparisons_are_corrected_for_their_number_too():
-    """Three times 0.02 is no evidence, and of a claim that passes a weak comparison is no evidence for itself."""
+    """Three times 0.02 is not evidence, and a weak comparison of a claim that passes is not evidence by itself."""
     weak, other = effect(0.5, 3.0, p=0.02), effect(-3.0, -0.5, p=0.03)
 
     assert judge_together([weak]) is SUPPORTED
@@ -139,7 +139,7 @@ def test_a_claims_comparisons_are_corrected_for_their_number_too():
     assert judgement.p == pytest.approx(3e-4)
 
 
-def test_that_nothing_matters_needs_no_p_of_an_effect():
+def test_an_effect_inside_the_margin_needs_no_p_value():
     assert judge_study({"a": [NO_MATTER], "b": [NOTHING]})["a"].verdict is CONTRADICTED
 
 
@@ -170,7 +170,7 @@ def test_seeds_needed_are_the_noncentral_ts(value, sd, level):
 
 
 @pytest.mark.parametrize(("value", "margin", "verdict"), [(1.0, 0.8, SUPPORTED), (0.3, 0.9, CONTRADICTED)])
-def test_so_many_seeds_decide_as_often_as_asked_where_a_margin_counts(value, margin, verdict):
+def test_so_many_seeds_decide_with_the_requested_power_if_there_is_a_margin(value, margin, verdict):
     needed = seeds_needed(drawn(value, 1.0, n=6, margin=margin), power=0.7)
 
     def share(n: int) -> float:
@@ -185,14 +185,14 @@ def test_so_many_seeds_decide_as_often_as_asked_where_a_margin_counts(value, mar
     assert share(needed - 1) < 0.71
 
 
-def test_the_power_that_science_states_is_what_so_many_seeds_have():
+def test_the_power_stated_in_science_is_correct():
     """d = 3 among 22: 99% at 8 seeds; d = 2: 77%, so that for 80% one more is needed."""
     assert seeds_needed(drawn(3.0, 1.0, n=8), power=0.98, level=0.05 / 22) == 8
     assert seeds_needed(drawn(2.0, 1.0, n=8), power=0.8, level=0.05 / 22) == 9
     assert seeds_needed(drawn(2.0, 1.0, n=8), power=0.76, level=0.05 / 22) == 8
 
 
-def test_how_many_seeds_it_takes_is_not_known_from_one_nor_where_none_suffice():
+def test_the_number_of_seeds_is_unknown_from_one_seed_or_if_no_number_is_enough():
     assert seeds_needed(Effect(Interval(3.0, None, None, 1), 1.0, None)) is None
     assert seeds_needed(drawn(1e-3, 1.0, n=5)) is None
     assert seeds_needed(drawn(1.0, 1.0, n=5, margin=1.0)) is None  # half of all studies show less than the margin
