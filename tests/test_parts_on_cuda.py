@@ -186,7 +186,7 @@ def test_check_examines_the_model_on_it(asked, index, cuda, tmp_path):
     checkup = checking.examine(tiny(tmp_path, device=asked))
 
     assert not is_wrong(checkup.findings), [f for f in checkup.findings if is_wrong([f])]
-    assert any(f"trainable numbers, on cuda:{index}" in finding.what for finding in checkup.findings)
+    assert any(f"trainable parameters, on cuda:{index}" in finding.what for finding in checkup.findings)
     assert only_used(cuda, index)
 
 

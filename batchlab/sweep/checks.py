@@ -92,8 +92,8 @@ def reply_of(server: WarmServer, examine: Callable[[A], Reply], argument: A, *, 
         raise
     except EOFError:
         ended(process)
-        status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
-        raise BadRequest(f"{doing} failed, and its process died ({status}: {reason})") from None
+        _, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
+        raise BadRequest(f"{doing} failed: {reason}") from None
     ended(process)
     return found
 

@@ -103,7 +103,7 @@ def test_what_the_driver_does_not_say_is_said_once(
     for _ in range(2):
         with leased("cuda") as held:
             assert not held.shared()
-        assert held.unknown.startswith("it is not known whether other programs use cuda meanwhile: the driver does not")
+        assert held.unknown.startswith("whether other programs use cuda at the same time is not known: ")
 
     assert capsys.readouterr().err.splitlines() == [held.unknown]
 

@@ -270,7 +270,7 @@ def test_a_folder_that_may_be_another_s_is_not_used_and_said_once(
 
     for _ in range(2):
         with leased("cpu") as held:
-            assert "it is not known who shares cpu" in held.unknown
+            assert "whether other points share cpu with this one is not known" in held.unknown
             assert "only you can write" in held.unknown
             assert not held.shared()
     with pytest.raises(BadRequest, match=r"use jobs=1, or set XDG_RUNTIME_DIR"), take_device(["cuda:0"]):

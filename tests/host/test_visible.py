@@ -98,4 +98,4 @@ def test_a_divided_gpu_without_an_instance_says_so() -> None:
     found = visible(read(divided()), {})
 
     assert found.devices == ()
-    assert found.why_none == "NVIDIA H200 is divided by MIG and has no instance"
+    assert found.why_none == "NVIDIA H200 is in MIG mode and has no instance"

@@ -45,7 +45,7 @@ def test_no_flipped_bit_is_taken_and_the_older_one_is(tmp_path, two):
         found, said = usable(tmp_path)
         taken += [(name, content) for name, content in found if (name, content) != (two[0].name, OLDER)]
         assert said == [
-            f"checkpoint {two[1].name} cannot be used (its content is not what its name says): "
+            f"checkpoint {two[1].name} cannot be used (its content does not match the hash in its name): "
             "moved to checkpoints/damaged/"
         ]
         assert (two[1].parent / "damaged" / two[1].name).read_bytes() == damaged
@@ -70,10 +70,8 @@ def test_when_all_are_damaged_none_is_handed_out_and_none_is_deleted(tmp_path, t
 
 
 def usable_said(paths):
-    return [
-        f"checkpoint {path.name} cannot be used (its content is not what its name says): moved to checkpoints/damaged/"
-        for path in reversed(paths)
-    ]
+    why = "its content does not match the hash in its name"
+    return [f"checkpoint {p.name} cannot be used ({why}): moved to checkpoints/damaged/" for p in reversed(paths)]
 
 
 def test_what_is_not_ours_is_left_alone_and_a_link_is_not_followed(tmp_path, two):

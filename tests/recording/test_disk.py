@@ -122,9 +122,7 @@ def test_what_is_moved_into_place_was_synced_before_and_its_name_after(tmp_path)
 def test_the_refusal_names_the_file_what_the_system_said_and_what_to_do(tmp_path):
     (tmp_path / "file").write_text("x")
 
-    with pytest.raises(
-        StorageError, match=r"file/inner cannot be made: Not a directory; mend the disk or use runs_dir"
-    ):
+    with pytest.raises(StorageError, match=r"file/inner cannot be made: Not a directory; fix the disk or use runs_dir"):
         disk.make_folder(tmp_path / "file" / "inner")
     with pytest.raises(StorageError, match=r"gone/name cannot be written: No such file or directory"):
         disk.write_atomically(tmp_path / "gone" / "name", "x")

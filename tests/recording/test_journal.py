@@ -131,7 +131,7 @@ def test_a_full_disk_ends_with_a_clear_error_and_whole_lines(tmp_path):
     try:
         with Journal(path) as journal:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 10, before[1]))
-            with pytest.raises(BatchlabError, match=r"metrics\.jsonl cannot be written: .*; make room"):
+            with pytest.raises(BatchlabError, match=r"metrics\.jsonl cannot be written: .*; free some space"):
                 journal.append(THREE[1])
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             assert path.read_bytes() == content

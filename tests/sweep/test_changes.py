@@ -186,15 +186,13 @@ def test_answers_of_files_edited_since_are_stale(tmp_path: Path) -> None:
     assert stale([], tmp_path) == []
 
     (tmp_path / "my_net.py").write_text("class Net: deeper = True\n")
-    assert stale(records, tmp_path) == [
-        "my_net.py has changed since these answers were measured; --force runs them again"
-    ]
+    assert stale(records, tmp_path) == ["my_net.py has changed since these runs were measured; --force runs them again"]
     assert stale([*records, unsure], tmp_path) == [
-        "my_net.py has changed since 2 of these 3 answers were measured; --force runs them again"
+        "my_net.py has changed since 2 of these 3 runs were measured; --force runs them again"
     ]
     (tmp_path / "my_data.py").write_text("def load(more): pass\n")
     assert stale(records, tmp_path) == [
-        "my_data.py and my_net.py have changed since these answers were measured; --force runs them again"
+        "my_data.py and my_net.py have changed since these runs were measured; --force runs them again"
     ]
 
 

@@ -174,7 +174,7 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
         ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),
         ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
-        ("target.metric=val/recall target.value=0.9", "this task gives val/loss, val/accuracy"),
+        ("target.metric=val/recall target.value=0.9", "use one of val/loss, val/accuracy"),
         ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),
         ("model._target_=nets.Absent", "has no 'Absent'"),
         ("data.train_size=5000", "data.train_size"),

@@ -80,7 +80,7 @@ def test_points_without_an_answer_that_are_left_alone_are_said(lab):
     left(points[1], "failed")
     left(points[2], "timeout")
     said = points_without_result([lab.plan(point) for point in points])
-    assert said == "2 points without an answer left as they are (failed,timeout): --retry failed,timeout runs them"
+    assert said == "skipping 2 points without a final result (failed,timeout): --retry failed,timeout runs them"
 
 
 # what did not fit

@@ -49,7 +49,7 @@ def file_too_large(folder: Path, most: int, expected: dict[str, Any], *grid: str
     """No file may have more than `most` bytes (EFBIG)."""
     folder.mkdir()
     with sweep(folder, *grid, before=limited(resource.RLIMIT_FSIZE, most)) as running:
-        wrong = refused(running.end(), running.output, "File too large", "runs", "make room")
+        wrong = refused(running.end(), running.output, "File too large", "runs", "free some space")
     return wrong or completes(folder, expected, *grid)
 
 
@@ -58,7 +58,7 @@ def disk_full(folder: Path, kib: int, expected: dict[str, Any], *grid: str) -> s
     (folder / "runs").mkdir(parents=True)
     with _mounted(folder / "runs", kib):
         with sweep(folder, *grid) as running:
-            wrong = refused(running.end(), running.output, "No space left on device", "runs", "make room")
+            wrong = refused(running.end(), running.output, "No space left on device", "runs", "free some space")
         if wrong is None:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder / "runs")], check=True)
             wrong = completes(folder, expected, *grid)

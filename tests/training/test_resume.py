@@ -90,8 +90,8 @@ def test_a_journal_that_is_not_the_checkpoints_begins_the_run_anew(tmp_path):
 
     assert record.resumed_at == ()
     assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
-    assert "of metrics.jsonl are not what they were" in said.texts[0]
-    assert said.texts[-1] == "starts again from its first step (there is no checkpoint to go on from)"
+    assert "of metrics.jsonl have changed since the checkpoint" in said.texts[0]
+    assert said.texts[-1] == "starts again from its first step (there is no checkpoint)"
 
 
 def test_an_answer_is_not_asked_again(tmp_path):

@@ -26,12 +26,12 @@ def raising(error: Exception) -> Callable[[str], None]:
     [
         (
             torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel"),
-            "no kernels for a GPU of its kind (CUDA error: no kernel image is available for execution on the device)",
-            "install a PyTorch that has",
+            "no kernels for this type of GPU (CUDA error: no kernel image is available for execution on the device)",
+            "install a PyTorch that supports it",
         ),
         (
             RuntimeError("The NVIDIA driver on your system is too old (found version 12040). Please update"),
-            "its driver is older than the CUDA that PyTorch is built for",
+            "its driver is too old for the CUDA version of this PyTorch",
             "update the driver, or install a PyTorch built for an older CUDA",
         ),
         (
@@ -45,7 +45,7 @@ def raising(error: Exception) -> Callable[[str], None]:
             "nvidia-smi lists",
         ),
         (torch.AcceleratorError("CUDA error: out of memory"), "its memory is full", "CUDA_VISIBLE_DEVICES"),
-        (RuntimeError("cudnn fell over"), "one matrix product fails on it (RuntimeError: cudnn fell over)", "doctor"),
+        (RuntimeError("cudnn fell over"), "a matrix product fails on it (RuntimeError: cudnn fell over)", "doctor"),
     ],
 )
 def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str, instead: str) -> None:
@@ -109,4 +109,4 @@ def test_a_device_that_fails_ends_the_check_of_a_grid_first() -> None:
 
     assert isinstance(found, DeviceFailed)
     assert found.device == "cuda"
-    assert found.why.startswith("this PyTorch has no kernels for a GPU of its kind")
+    assert found.why.startswith("this PyTorch has no kernels for this type of GPU")

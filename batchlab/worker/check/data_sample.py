@@ -96,9 +96,7 @@ def unfit(data: Any, name: str) -> Iterator[Finding]:
             yield wrong("data", f"{name} contains {_kind(odd) if held else 'nothing'}", arrays + accepts)
         elif len({len(part) for part in held}) > 1 or len(held[0]) == 0:
             sizes = ", ".join(str(len(part)) for part in held)
-            yield wrong(
-                "data", f"{name} has tensors of {sizes} examples", "give all the same number of examples, above 0"
-            )
+            yield wrong("data", f"{name} has tensors of {sizes} examples", "give all the same number, above 0")
     elif not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         yield wrong("data", f"{name} is {_kind(data)}, which has no length or cannot be indexed", accepts)
     elif len(data) == 0:

@@ -104,7 +104,7 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
         assert kept["account_bytes"]["saved"]["per_example"] == pytest.approx(2 * MIB, rel=0.01)
         assert [timing["size"] for timing in kept["timings"]] == [s for s in (2, 4, 8, 16, 32) if s < kept["largest"]]
         assert {"config", "environment", "headroom", "knee"} <= kept.keys()
-        assert f"Largest micro-batch: {kept['largest']}. It ran twice" in said.out
+        assert f"Largest micro-batch: {kept['largest']}. It fitted twice" in said.out
         assert f"micro-batch {kept['largest']}: fits" in said.err
 
     assert len(set(answers)) == 1
@@ -127,7 +127,7 @@ def test_an_error_of_the_users_code_ends_it_and_is_not_taken_for_want_of_memory(
     code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Buggy")
 
     assert code == 3
-    assert "The search ended at 16, and not for want of memory: ValueError: this model knows ten examples" in said.out
+    assert "The search failed at 16, not from a lack of memory: ValueError: this model knows ten examples" in said.out
     assert (kept["status"], kept["largest"]) == ("failed", None)
     (log,) = (tmp_path / "runs").glob("*/find/*.log")
     assert 'raise ValueError("this model knows ten examples at most")' in log.read_text()
@@ -187,7 +187,7 @@ def test_the_cnn_in_600_mib_twice(find):
         ("memory_limit=4GiB,8GiB", "memory_limit=4GiB,8GiB cannot be: give one number"),
         ("memory_limit=100kB", "nothing trains in less than 1MiB"),
         ("memory_limit=2000TiB", "no machine has that"),
-        ("memory_limit=1000TiB", "memory_limit is more than this machine can give now"),
+        ("memory_limit=1000TiB", "memory_limit is larger than 90% of this machine's available memory"),
         ("memory_limit=1GiB memory_limit=2GiB", "memory_limit is given twice"),
         ("at_most=0", "at_most=0 cannot be: give an integer of at least 1"),
         ("at_most=1.5", "at_most=1.5 cannot be"),
@@ -265,15 +265,15 @@ def test_the_sentences_of_a_search_on_a_gpu(lab):
     search.knee = Knee(128, 64, 256, 512, 12_345.6)
 
     assert list(sentences(search)) == [
-        "No memory_limit was given, so it is what the device has free. 5% of it was left: each probe had 950.0 MiB "
-        "on cuda.",
-        "Largest micro-batch: 896. It ran twice, three steps and a validation each; 912 did not (out of memory in "
-        "backward).",
-        "Predicted before it was tried, from probes of 2, 16, 128: 900 (95%: 900 to 900), 0.4% too high.",
-        "Memory: 50.0 MiB + 1,024.0 KiB x micro-batch (fitted to 5 probes, a probe lies 0.0 MiB off that line (SD)).",
+        "No memory_limit was given, so the limit is the free memory of the device. 5% of it was kept free: a probe "
+        "could use 950.0 MiB on cuda.",
+        "Largest micro-batch: 896. It fitted twice, each time for three steps and a validation; 912 did not (out of "
+        "memory in backward).",
+        "Predicted beforehand, from probes of 2, 16, 128: 900 (95%: 900 to 900), 0.4% too high.",
+        "Memory: 50.0 MiB + 1,024.0 KiB x micro-batch (fitted to 5 probes, residual SD 0.0 MiB).",
         "Throughput knee: 128 (95%: 64 to 256), the smallest size tried within 10% of the best, 12,346 examples/s at "
         "512.",
-        f"Kept in {search.file}.",
+        f"Saved in {search.file}.",
         "Next: batchlab sweep batch_size=8,32,128,512 model=cnn lr=0.1",
     ]
 
@@ -283,7 +283,7 @@ def test_what_data_of_fewer_examples_is_worth_is_said_and_the_next_command_does_
 
     said = list(sentences(search))
 
-    assert "The data has 100 training examples: larger batches were filled by repeating them." in said
+    assert "The data has 100 training examples: larger batches repeat them." in said
     assert said[-1].startswith("Next: batchlab sweep batch_size=4,16,64 ")
 
 
@@ -296,7 +296,7 @@ def test_a_kernel_limit_is_not_called_memory(lab):
 def test_the_bound_is_said_where_it_ended_the_search(lab):
     said = "\n".join(sentences(searched(lab, probe, at_most=64)))
 
-    assert "nothing above at_most=64 was tried." in said
+    assert "no size above at_most=64 was tried." in said
     assert "too high" not in said
 
 
@@ -309,23 +309,23 @@ def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_said(lab):
         return probe(size, Outcome.FITS if fits else Outcome.OOM)
 
     search = searched(lab, oracle)
-    assert "At the limit it is not the same each time: 896 ran once and once did not." in "\n".join(sentences(search))
+    assert "At the limit the outcome varies: 896 fitted once and failed once." in "\n".join(sentences(search))
 
     search.timings = [probe(64, Outcome.OOM)]
-    assert "Memory does not rise steadily: 64 did not fit, although larger sizes did." in list(sentences(search))
+    assert "Memory does not rise monotonically: 64 did not fit, although larger sizes did." in list(sentences(search))
 
 
 def test_where_all_sizes_fit_it_does_not_say_that_their_bytes_did_not_grow(lab):
     said = list(sentences(searched(lab, probe, at_most=4)))
 
-    assert "Nothing was predicted: the sizes that were tried reach at_most=4, and all of them fit." in said
+    assert "No prediction was made: the sizes that were tried reach at_most=4, and all of them fit." in said
     assert not [sentence for sentence in said if "did not grow" in sentence]
 
 
 def test_speeds_of_company_are_not_compared(lab):
     search = searched(lab, lambda size: probe(size, shared_machine=True), at_most=64, knee=Knee(8, 8, 8, 16, 100.0))
 
-    assert "Throughput knee: not resolved, as other points used the machine meanwhile." in list(sentences(search))
+    assert "Throughput knee: not resolved, since other points used the machine" in "\n".join(sentences(search))
     assert comparison([search])[-1].split()[-3] == "-"
 
 

@@ -198,7 +198,7 @@ def test_a_validation_that_fits_in_pieces_is_no_matter_of_the_size(probe):
         ("Buggy", Outcome.FAILED, "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("TooManyBlocks", Outcome.KERNEL_LIMIT, "RuntimeError: CUDA error: invalid configuration argument"),
         ("NoEngine", Outcome.UNCLEAR, "Unable to find a valid cuDNN algorithm"),
-        ("Dies", Outcome.FAILED, "its process died of SIGSEGV"),
+        ("Dies", Outcome.FAILED, "its process was ended by SIGSEGV"),
     ],
 )
 def test_what_is_no_lack_of_memory_is_not_taken_for_one(probe, model, outcome, said):

@@ -84,7 +84,7 @@ def test_the_run_of_a_job_has_the_id_that_it_was_given_here(monkeypatch: pytest.
 
 
 def test_auto_is_refused_for_jobs_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "device=auto is decided by the machine it is typed on, and the jobs of hydra/launcher=basic run on others: "
+    said = "device=auto looks at this machine, but the jobs of hydra/launcher=basic run on other machines: "
     with pytest.raises(BadRequest, match=said + "add device=cuda or device=cpu"):
         typed(SlurmLauncher(), "device=auto", monkeypatch=monkeypatch)
 
@@ -98,5 +98,5 @@ def test_jobs_on_this_machine_have_its_devices(monkeypatch: pytest.MonkeyPatch) 
     typed(LocalLauncher(), "device=auto", monkeypatch=monkeypatch)
 
     assert found == ["cpu"]
-    with pytest.raises(BadRequest, match="device=cuda was asked for, and no NVIDIA driver answers"):
+    with pytest.raises(BadRequest, match="device=cuda was requested, but no NVIDIA driver"):
         typed(LocalLauncher(), "device=cuda", monkeypatch=monkeypatch)

@@ -205,7 +205,7 @@ def test_a_launcher_that_gives_up_is_one_line(lab: Lab) -> None:
         raise RuntimeError("sbatch: error:\n  no such partition")
 
     assert run_elsewhere([lab.point()], launch, said.append) is None
-    assert said[-1] == "the launcher gave up: sbatch: error: no such partition; other jobs of it may go on"
+    assert said[-1] == "the launcher failed: sbatch: error: no such partition; its other jobs may continue"
 
 
 def test_of_a_jobs_traceback_its_last_error_is_said() -> None:

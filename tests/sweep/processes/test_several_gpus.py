@@ -295,7 +295,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
     assert final[0].run_id != chosen.run_id
-    assert "device=auto uses the CPU: the GPU cannot be used, as its memory is full; wait\n" in capsys.readouterr().err
+    assert "device=auto uses the CPU: the GPU cannot be used: its memory is full; wait\n" in capsys.readouterr().err
 
 
 def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[list[str]]) -> None:
@@ -356,6 +356,6 @@ def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one
     report = json.loads((tmp_path / "runs/four/report.json").read_text())
     assert len(report["fits"]["groups"]) == 1
     assert report["measured_on"] == {"NVIDIA A100": 2, "NVIDIA L4": 2}
-    several = "NVIDIA A100 (2 points), NVIDIA L4 (2 points): speeds and peaks of one are not compared with another's."
+    several = "NVIDIA A100 (2 points), NVIDIA L4 (2 points): speeds and memory peaks of different models"
     assert f"Measured on {several}" in done.stdout
     assert done.stderr.count("the GPUs of this sweep are of several models") == 1

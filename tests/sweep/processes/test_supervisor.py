@@ -213,7 +213,7 @@ def test_points_at_once_are_marked_where_leases_cannot_tell(tmp_path):
 
 def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    with pytest.raises(BadRequest, match=r"jobs=3 points at once with threads=1 need 3 cores.*has 2: use jobs=2"):
+    with pytest.raises(BadRequest, match=r"jobs=3 with threads=1 needs 3 cores.*has 2: use jobs=2"):
         lab.run_sweep(lab.point("jobs=3"))
     with pytest.raises(BadRequest, match="need 4 cores"):
         lab.run_sweep(lab.point("jobs=2", "threads=2"))
@@ -335,6 +335,6 @@ def test_a_point_that_is_measured_again_counts_its_own_seconds_alone(lab):
 def test_results_that_cannot_be_written_are_no_success(lab, capsys):
     point = lab.point(*BASE)
     (point.study_folder / "results.csv").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and kept"):
+    with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and saved"):
         lab.run_sweep(point)
     assert "completed" in capsys.readouterr().out  # the table is shown all the same

@@ -64,9 +64,9 @@ def test_the_table_of_the_headline_command() -> None:
         "  256  0.05    112   256,000    32.00x   256  0.1530    0.9545     0.11  completed\n"
         " 1024  0.05      0         -         -     -       -         -     0.00  oom\n"
         "\n"
-        "Held equal: the budget, 28,740 examples each; the rate, 0.05 and not scaled.\n"
-        "Examples of the budget left over, as steps are whole: 4 at batch size 8, 32; 68 at batch size 256.\n"
-        "Peak MiB: how much the point's process grew by training.\n"
+        "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, not scaled.\n"
+        "Examples of the budget left over, since steps are whole: 4 at batch size 8, 32; 68 at batch size 256.\n"
+        "Peak MiB: how much the point's process grew during training.\n"
         "oom: batch_size=1024: 20 GiB[1m\n"
         "Next: batchlab dashboard runs/digits-mlp\n"
     )
@@ -211,7 +211,7 @@ def test_cuda_memory_is_what_it_allocated() -> None:
     text = shown([record(8, final=final)])
 
     assert cells(text, "MiB") == ["3.0"]
-    assert "Peak MiB: what CUDA had allocated at most, the data included." in text
+    assert "Peak MiB: the most that CUDA had allocated, data included." in text
 
 
 def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> None:
@@ -219,23 +219,23 @@ def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> Non
     new = old | {"memory/peak_growth_bytes": 3 * 2.0**20}
 
     assert cells(shown([record(8, final=new)]), "MiB") == ["3.0"]
-    assert "Peak MiB: what training took on the GPU beside the data and the weights." in shown([record(8, final=new)])
+    assert "Peak MiB: GPU memory that training took in addition to the data" in shown([record(8, final=new)])
     both = shown([record(8, final=new), record(32, final=old)])
-    assert "what CUDA had allocated at most, the data included (older runs)" in both
+    assert "the most that CUDA had allocated, data included (older runs)" in both
 
 
 @pytest.mark.parametrize(
     ("records", "note"),
     [
-        ([record(8), record(32, remainder=0)], "Not held equal: the examples, 28,736 to 28,740."),
+        ([record(8), record(32, remainder=0)], "Not held equal: the number of examples, 28,736 to 28,740."),
         (
             [record(b, {"lr_scaling": "sqrt"}, lr_scaled=b / 100) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by sqrt from batch size 32.",
+            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by sqrt from batch size 32.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 118.3}) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by noise from batch size 32, "
-            "with a noise scale of 118.3.",
+            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by noise from batch size "
+            "32, with a noise scale of 118.3.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 4.0 * b}) for b in (8, 32)],
@@ -248,7 +248,7 @@ def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> Non
         ),
         (
             [record(8), record(32, shared_machine=True)],
-            "Speed and memory of 1 point are not to be compared: other points used the machine meanwhile.",
+            "Do not compare speed and memory of 1 point: other points used the machine at the same time.",
         ),
         (
             [record(8, status=RunStatus.FAILED, reason="RuntimeError: x\ny")],
@@ -299,7 +299,7 @@ def test_a_speed_is_relative_to_the_smallest_batch_size_on_the_same_model() -> N
     table = shown([on("A", 8, 100.0), on("A", 32, 300.0), on("B", 64, 9000.0), on("B", 128, 18000.0)])
 
     assert cells(table, "speed") == ["1.00x", "3.00x", "1.00x", "2.00x"]
-    assert "Measured on A (2 points), B (2 points): speeds and peaks of one are not compared with another's." in table
+    assert "Measured on A (2 points), B (2 points): speeds and memory peaks of different models" in table
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED])

@@ -204,7 +204,7 @@ def test_preflight_stops_where_the_context_broke_and_says_what_it_has_not_checke
     assert len(problems) == 2
     assert FIRST in problems[0]
     assert "CUDA_LAUNCH_BLOCKING=1" in problems[0]
-    assert "2 points after it were not checked" in problems[1]
+    assert "2 later points not checked" in problems[1]
     assert len(facts) == 4
     assert [f.data_fingerprint is None for f in facts] == [False, True, True, True]
 

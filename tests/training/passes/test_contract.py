@@ -226,7 +226,7 @@ def test_preflight_check_and_verify_say_the_same_of_what_none_of_them_can_use(da
     config = config_of(data)
 
     problems, _ = preflight.examine([config])
-    wrong = [f"{f.what}: {f.mend}" for f in check.examine(config).findings if f.level.name == "WRONG"]
+    wrong = [f"{f.what}: {f.advice}" for f in check.examine(config).findings if f.level.name == "WRONG"]
     with pytest.raises(BadRequest) as refusal:
         verify.examine(config)
 
