@@ -8,13 +8,13 @@ from batchlab.recording import disk
 from batchlab.recording.run_folder import FIGURES, hold_study
 from batchlab.report.advice.recommendation import recommend
 from batchlab.report.claims import judge_claims
-from batchlab.report.compare.published import beside
+from batchlab.report.compare.published import compare_published
 from batchlab.report.fits.fits import fits
 from batchlab.report.report import HTML, JSON, MARKDOWN, Report
 from batchlab.report.tables.study import read_study
 
 if TYPE_CHECKING:
-    from batchlab.report.figures.all_of_them import Figures
+    from batchlab.report.figures.all_figures import Figures
 
 
 def make(folder: Path, about: Collection[str] = ()) -> Report:
@@ -26,7 +26,7 @@ def make(folder: Path, about: Collection[str] = ()) -> Report:
     study = read_study(folder)
     fitted = fits(study).of_most(about)
     claims = judge_claims(study)
-    return Report(study, claims, fitted, recommend(study, fitted, claims), beside(study, fitted))
+    return Report(study, claims, fitted, recommend(study, fitted, claims), compare_published(study, fitted))
 
 
 def write(report: Report, folder: Path) -> "Figures":
@@ -36,7 +36,7 @@ def write(report: Report, folder: Path) -> "Figures":
     fails.
     """
     # Imported here: matplotlib, jinja2 and tensorboard take a second to load, and the terminal needs none of them.
-    from batchlab.report.figures.all_of_them import draw_all
+    from batchlab.report.figures.all_figures import draw_all
     from batchlab.report.render.html import as_html
     from batchlab.report.render.machine_readable import as_json
     from batchlab.report.render.markdown import as_markdown

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from batchlab.report.advice.recommendation import Recommendation
 from batchlab.report.claims.claim import Claim
-from batchlab.report.compare.published import Beside
+from batchlab.report.compare.published import ComparedFigure
 from batchlab.report.fits.fits import Fits
 from batchlab.report.tables.study import Study
 
@@ -19,4 +19,4 @@ class Report:
     claims: tuple[Claim, ...]
     fits: Fits
     recommendation: Recommendation
-    published: tuple[Beside, ...] = ()  # published figures, with ours
+    published: tuple[ComparedFigure, ...] = ()  # published figures, with ours

@@ -105,7 +105,7 @@ def completed(size: int, seed: int, lr: float = 0.02, *, points: int = 40, **cha
 
 
 def write_study(study: Path, sizes=SIZES, seeds=SEEDS, lrs=None, **changes) -> Path:
-    """Completed runs of every combination (without `lrs` only each size's best one), and one that did not fit."""
+    """Completed runs of every combination (each size's best learning rate if no `lrs`), and one that did not fit."""
     for size in sizes:
         for seed in seeds:
             for lr in lrs or (0.02 * math.sqrt(size / 8),):

@@ -202,7 +202,7 @@ def test_the_report_of_a_poor_study_says_what_is_missing(folder: str, tmp_path: 
     assert len(terminal) > 200
     assert (study / "report.html").exists()
     assert len(list((study / "figures").iterdir())) == sum(drawing.figure is not None for drawing in drawn)
-    assert all(drawing.says for drawing in drawn)
+    assert all(drawing.caption for drawing in drawn)
     expected = {"empty": "No runs", "half_finished": "running", "all_failed": "it broke"}
     expected["one_seed_and_damaged"] = "cannot be read"
     assert expected.get(folder, "not tested") in terminal

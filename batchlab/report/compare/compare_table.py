@@ -70,7 +70,9 @@ def _claims(claims: Sequence[ClaimPair]) -> list[str]:
     cells = [
         [
             _short(pair.id),
-            _short(f"{between.what} ({between.held_equal}; lr {' and '.join(dict.fromkeys(map(str, between.rates)))})"),
+            _short(
+                f"{between.what} ({between.held_equal}; lr {' and '.join(dict.fromkeys(map(str, between.set_by)))})"
+            ),
             _difference(between.first, sign=""),
             _difference(between.second, sign=""),
             f"{_difference(between.change)} {printable(between.unit)}".rstrip(),

@@ -62,7 +62,7 @@ class Between:
 
     what: str
     held_equal: str
-    rates: tuple[Tuning, Tuning]
+    set_by: tuple[Tuning, Tuning]  # how the learning rate was set
     unit: str
     first: Interval
     second: Interval

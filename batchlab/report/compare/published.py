@@ -19,7 +19,7 @@ from batchlab.science.statistics.uncertainty import Interval
 
 
 @dataclass(frozen=True)
-class Beside:
+class ComparedFigure:
     """A published figure with ours, or why we have none."""
 
     theirs: Published
@@ -28,30 +28,30 @@ class Beside:
     note: str = ""  # how the other runs ended, and which sizes are not shown to differ from the best
 
 
-def beside(study: Study, fits: Fits) -> tuple[Beside, ...]:
+def compare_published(study: Study, fits: Fits) -> tuple[ComparedFigure, ...]:
     """Every published figure of a study with ours, in their order."""
-    return tuple(_beside(study, fits, figure) for figure in study.published)
+    return tuple(_compared(study, fits, figure) for figure in study.published)
 
 
-def _beside(study: Study, fits: Fits, figure: Published) -> Beside:
+def _compared(study: Study, fits: Fits, figure: Published) -> ComparedFigure:
     if figure.ours is None:
-        return Beside(figure, None, "")
+        return ComparedFigure(figure, None, "")
     matching = [group for group in fits.groups if _has_options_of(study, group, figure)]
     if not matching:
         with_it = " ".join(f"{name}={value}" for name, value in figure.where.items())
-        return Beside(figure, None, f"no run with {with_it}" if with_it else "no run")
+        return ComparedFigure(figure, None, f"no run with {with_it}" if with_it else "no run")
     size = figure.batch_size
     there = [group for group in matching if size is None or size in group.batch_sizes]
     if not there:
-        return Beside(figure, None, f"no run at batch size {size:,}")
+        return ComparedFigure(figure, None, f"no run at batch size {size:,}")
     find = FOUND.get(figure.ours)
     # The first group with a result: groups are ordered by their number of batch sizes.
     for group in there:
         ours = find(study, group, size) if find else _measured(study, group, size, figure.ours)
         if ours is not None:
-            return Beside(figure, ours, "", _note(study, group, figure))
+            return ComparedFigure(figure, ours, "", _note(study, group, figure))
     why_not, lost = f"no completed run has {figure.ours}", _lost(study, there[0], size)
-    return Beside(figure, None, f"{why_not}: {lost}" if lost else why_not)
+    return ComparedFigure(figure, None, f"{why_not}: {lost}" if lost else why_not)
 
 
 def _has_options_of(study: Study, group: GroupFits, figure: Published) -> bool:

@@ -49,13 +49,13 @@ def _throughput(found: Measured | Unknown, knee: Knee | Unknown, did_not_fit: li
     if isinstance(found, Unknown):
         return missing(*THROUGHPUT, as_sentence(found.why))
     speeds = dict(found.sizes)
-    says = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
+    caption = f"Training examples per second, mean of {counted_seeds(speeds, 'run')} with 95% intervals."
     if isinstance(knee, Knee):
-        says += (
+        caption += (
             f" The fastest is batch size {knee.best_size:,} with {knee.best_speed:,.0f}; the knee, the smallest size "
             f"within 10% of it, is {knee.size:,}."
         )
-    says += _left_out(found) + _limit(did_not_fit)
+    caption += _left_out(found) + _limit(did_not_fit)
 
     def paint(axes: Axes) -> None:
         points(axes, speeds, "measured", BLUE, "o")
@@ -67,7 +67,7 @@ def _throughput(found: Measured | Unknown, knee: Knee | Unknown, did_not_fit: li
         plain_log(axes)
         axes.set_ylabel("training examples per second")
 
-    return draw(*THROUGHPUT, says, paint)
+    return draw(*THROUGHPUT, caption, paint)
 
 
 def _per_step(found: Measured | Unknown) -> Drawing:
@@ -75,11 +75,11 @@ def _per_step(found: Measured | Unknown) -> Drawing:
         return missing(*PER_STEP, as_sentence(found.why))
     values = {size: _scaled(interval, 1000) for size, interval in found.sizes}
     line = found.line
-    says = f"Milliseconds per optimizer step, mean of {counted_seeds(values, 'run')} with 95% intervals."
+    caption = f"Milliseconds per optimizer step, mean of {counted_seeds(values, 'run')} with 95% intervals."
     if line is not None:
         text = f"{1000 * line.at_zero.value:.3g} ms + {1000 * line.per_unit.value:.3g} ms per example"
-        says += f" The line through them is {text}."
-    says += _left_out(found)
+        caption += f" The line through them is {text}."
+    caption += _left_out(found)
 
     def paint(axes: Axes) -> None:
         points(axes, values, "measured", BLUE, "o", joined=False)
@@ -89,29 +89,29 @@ def _per_step(found: Measured | Unknown) -> Drawing:
         plain_log(axes)
         axes.set_ylabel("milliseconds per step")
 
-    return draw(*PER_STEP, says, paint)
+    return draw(*PER_STEP, caption, paint)
 
 
 def _memory(peaks: Measured | Unknown, saved: dict[int, Interval], did_not_fit: list[int]) -> Drawing:
     if isinstance(peaks, Unknown) and not saved:
         return missing(*MEMORY, as_sentence(peaks.why))
-    says, text = "", ""
+    caption, text = "", ""
     series: list[tuple[dict[int, Interval], str, str, str]] = []
     if isinstance(peaks, Unknown):
-        says += f"No peak is shown: {peaks}. "
+        caption += f"No peak is shown: {peaks}. "
     else:
         label = LABELS[peaks.name]
         in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in peaks.sizes}
         series.append((in_mib, label, BLUE, "o"))
-        says += f"Peak memory by micro-batch: {label}, mean of {counted_seeds(in_mib, 'run')} with 95% intervals. "
+        caption += f"Peak memory by micro-batch: {label}, mean of {counted_seeds(in_mib, 'run')} with 95% intervals. "
         if peaks.line is not None:
             text = f"{peaks.line.at_zero.value / MIB:.3g} MiB + {peaks.line.per_unit.value / 1024:.3g} KiB per example"
-            says += f"The line through it is {text}.{_left_out(peaks)} "
+            caption += f"The line through it is {text}.{_left_out(peaks)} "
     if saved:
         in_mib = {size: _scaled(interval, 1 / MIB) for size, interval in saved.items()}
         series.append((in_mib, SAVED_FOR_BACKWARD.meaning, GREEN, "s"))
-        says += "The bytes that a forward pass saves for its backward pass are counted exactly."
-    says = says.strip() + _limit(did_not_fit)
+        caption += "The bytes that a forward pass saves for its backward pass are counted exactly."
+    caption = caption.strip() + _limit(did_not_fit)
 
     def paint(axes: Axes) -> None:
         sizes = {size for values, *_ in series for size in values}
@@ -124,7 +124,7 @@ def _memory(peaks: Measured | Unknown, saved: dict[int, Interval], did_not_fit: 
         plain_log(axes)
         axes.set_ylabel("MiB")
 
-    return draw(*MEMORY, says, paint)
+    return draw(*MEMORY, caption, paint)
 
 
 def _draw_line(axes: Axes, line: Line, sizes: Collection[int], text: str, *, by: float) -> None:

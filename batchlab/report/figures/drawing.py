@@ -53,7 +53,7 @@ class Drawing:
 
     name: str  # of its file, without the suffix; letters, digits and _
     title: str
-    says: str  # a text alternative in one or two sentences, or why it is missing
+    caption: str  # a text alternative in one or two sentences, or why it is missing
     figure: Figure | None = None
 
     def png(self, dots_per_inch: int = 150) -> bytes:
@@ -79,7 +79,7 @@ class Drawing:
         return self.figure
 
 
-def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend: str | None = None) -> Drawing:
+def draw(name: str, title: str, caption: str, paint: Callable[[Axes], None], legend: str | None = None) -> Drawing:
     """A figure with one pair of axes, which `paint` fills; `legend` is the title of its legend."""
     with _style():
         figure = Figure(figsize=SIZE, layout="constrained", dpi=150)
@@ -95,7 +95,7 @@ def draw(name: str, title: str, says: str, paint: Callable[[Axes], None], legend
         assert engine is not None
         engine.execute(figure)
         figure.set_layout_engine("none")  # done; it would run again for every format
-    return Drawing(name, title, says, figure)
+    return Drawing(name, title, caption, figure)
 
 
 @contextlib.contextmanager

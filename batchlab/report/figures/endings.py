@@ -52,12 +52,12 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
     if not lines:
         return missing(name, title, "No run measured sharpness: run with instruments=full.")
     ends = lines.get("at the end", {})
-    says = (
+    caption = (
         f"Largest eigenvalue of the Hessian, geometric mean of {counted_seeds(next(iter(lines.values())))} with 95% "
         f"intervals: {', '.join(lines)}."
     )
     if ends:
-        says += (
+        caption += (
             " At the end the training losses differ, and with cross-entropy sharpness decreases with the loss: "
             "compare at equal loss."
         )
@@ -70,7 +70,7 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
             plain_log(axes)
         axes.set_ylabel("largest eigenvalue")
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _gap(runs: pd.DataFrame) -> Drawing:
@@ -78,7 +78,7 @@ def _gap(runs: pd.DataFrame) -> Drawing:
     gaps = each_size(runs, LOSS_GAP.final)
     if not gaps:
         return missing(name, title, "No run measured its loss on clean training data: run with instruments=full.")
-    says = (
+    caption = (
         f"At the end of training, mean of {counted_seeds(gaps)} with 95% intervals. A run that has not learnt yet has "
         "no gap: compare it with the loss."
     )
@@ -89,7 +89,7 @@ def _gap(runs: pd.DataFrame) -> Drawing:
         batch_size_axis(axes, gaps)
         axes.set_ylabel("loss difference")
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _best(runs: pd.DataFrame) -> Drawing:
@@ -99,7 +99,7 @@ def _best(runs: pd.DataFrame) -> Drawing:
         return missing(name, title, "No completed run has a validation loss.")
     budgets = sorted({int(examples) for examples in runs["examples"] + runs["remainder"]})
     budget = f"{budgets[0]:,}" if len(budgets) == 1 else f"{budgets[0]:,} to {budgets[-1]:,}"
-    says = (
+    caption = (
         f"Best and last validation loss within {budget} examples, geometric mean of {counted_seeds(best or last)} with "
         "95% intervals."
     )
@@ -111,4 +111,4 @@ def _best(runs: pd.DataFrame) -> Drawing:
         plain_log(axes)
         axes.set_ylabel("validation loss")
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)

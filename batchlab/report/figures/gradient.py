@@ -24,7 +24,7 @@ def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         return
     sizes = at_most(curves, 6)
     resolved = sum(int(np.isfinite(curves[size]["value"]).sum()) for size in sizes)
-    says = (
+    caption = (
         f"Examples at which a gradient is as much signal as noise, for batch sizes {', '.join(map(str, sizes))}, with "
         f"95% intervals; {resolved} of {sum(len(curves[size]) for size in sizes)} points are resolved; a hollow "
         "triangle marks the lower end of one that is not."
@@ -46,7 +46,7 @@ def noise_over_training(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         thousands(axes)
         axes.set(xlabel="training examples seen", ylabel="noise scale, examples")
 
-    yield draw(name, title, says, paint, legend="batch size")
+    yield draw(name, title, caption, paint, legend="batch size")
 
 
 def _curves(study: Study, shown: Shown) -> dict[int, pd.DataFrame]:

@@ -40,15 +40,17 @@ def tournament(found: Tournament | Unknown) -> Iterator[Drawing]:
 
 def _slope(found: Tournament, name: str, title: str) -> Drawing:
     slope = found.slope
-    says = f"The learning rate with the lowest {found.by} at each batch size, on a {found.resolution:.3g}-fold grid. "
+    caption = (
+        f"The learning rate with the lowest {found.by} at each batch size, of a {found.resolution:.3g}-fold grid. "
+    )
     if slope is None:
-        says += as_sentence(found.why_no_slope)
+        caption += as_sentence(found.why_no_slope)
     else:
         span = "" if slope.low is None or slope.high is None else f" ({slope.low:.2f} to {slope.high:.2f})"
-        says += f"The slope on logarithmic axes is {slope.value:.2f}{span}: 1 is linear, 1/2 the square root, 0 none."
+        caption += f"The slope on log-log axes is {slope.value:.2f}{span}: 1 is linear, 1/2 the square root, 0 none."
     edge = [one.batch_size for one in found.best if one.at_edge]
     if edge:
-        says += f" At {', '.join(f'{size:,}' for size in edge)} the best is at the edge of the grid (hollow)."
+        caption += f" At {', '.join(f'{size:,}' for size in edge)} the best is at the edge of the grid (hollow)."
 
     def paint(axes: Axes) -> None:
         for inside, face, label in ((True, BLUE, "best learning rate"), (False, "none", "best, at the grid's edge")):
@@ -68,7 +70,7 @@ def _slope(found: Tournament, name: str, title: str) -> Drawing:
         plain_log(axes)
         axes.set_ylabel("peak learning rate")
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _map(found: Tournament, name: str, title: str) -> Drawing:
@@ -76,7 +78,7 @@ def _map(found: Tournament, name: str, title: str) -> Drawing:
     lrs = sorted({cell.peak_lr for cell in found.cells})
     values = {(cell.batch_size, cell.peak_lr): cell for cell in found.cells}
     best = {(one.batch_size, one.peak_lr) for one in found.best}
-    says = (
+    caption = (
         f"Mean {found.by} over seeds, for {len(sizes)} batch sizes and {len(lrs)} peak learning rates; the best of "
         "each batch size has a frame; a cross: a seed diverged or did not reach the target."
     )
@@ -102,7 +104,7 @@ def _map(found: Tournament, name: str, title: str) -> Drawing:
         axes.set_yticks(range(len(lrs)), [f"{lr:.3g}" for lr in lrs])
         axes.set(xlabel="batch size, examples per step", ylabel="peak learning rate")
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _cell(cell: Cell) -> str:

@@ -33,15 +33,15 @@ def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
         left_out = "" if len(sizes) == len(curves) else f" {len(sizes)} of {len(curves)} batch sizes are drawn."
         seeds = counted(int(max(curve["seeds"].max() for curve in curves.values())), "seed")
         best = min(sizes, key=lambda size: float(curves[size]["mean"].min()))
-        says = (
+        caption = (
             f"One line for each batch size, {', '.join(map(str, sizes))}{of}: the mean of at most {seeds}, "
             f"with a band from the lowest to the highest seed. The lowest point is at batch size {best}, "
             f"{float(curves[best]['mean'].min()):.4g}.{left_out}"
         )
         if over == "train_seconds" and bool(shown.runs["shared_machine"].any()):
-            says += " Some of these runs shared the machine with others, so their times are too long."
+            caption += " Some of these runs shared the machine with others, so their times are too long."
         if over == "train_seconds" and len(set(device_models(shown.runs)) - {""}) > 1:
-            says += " These runs were made on several models of device, so their times cannot be compared."
+            caption += " These runs were made on several models of device, so their times cannot be compared."
 
         def paint(axes: Axes, over: str = over, label: str = label, sizes: list[int] = sizes) -> None:
             colours = colour_of(sizes)
@@ -66,7 +66,7 @@ def loss_curves(study: Study, shown: Shown | None) -> Iterator[Drawing]:
             plain_log(axes)
             axes.set(xlabel=label, ylabel="validation loss")
 
-        yield draw(name, title, says, paint, legend="batch size")
+        yield draw(name, title, caption, paint, legend="batch size")
 
 
 def _curves(study: Study, shown: Shown | None) -> dict[int, pd.DataFrame]:

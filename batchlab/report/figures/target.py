@@ -58,13 +58,13 @@ def _to_target(
     in_steps = name == STEPS[0]
     values = {size.batch_size: _clipped(size.steps if in_steps else size.examples) for size in reached}
     critical = found.critical
-    says = (
+    caption = (
         f"{label.capitalize()} until {found.metric} was {found.value:g}, to {found.resolution:,.0f} examples; at each "
         f"batch size the best learning rate tried; mean of {counted_seeds(values)} with 95% intervals. "
     )
-    says += _curve_sentence(critical) if critical is not None else as_sentence(found.why_not)
+    caption += _curve_sentence(critical) if critical is not None else as_sentence(found.why_not)
     if censored:
-        says += f" Not every seed reached it at {', '.join(f'{size.batch_size:,}' for size in censored)}."
+        caption += f" Not every seed reached it at {', '.join(f'{size.batch_size:,}' for size in censored)}."
 
     def paint(axes: Axes) -> None:
         points(axes, values, "measured", BLUE, "o", joined=False)
@@ -88,7 +88,7 @@ def _to_target(
         plain_log(axes)
         axes.set_ylabel(label)
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _mark(axes: Axes, critical: CriticalBatch, sizes: Sequence[int]) -> None:
@@ -120,15 +120,15 @@ def seconds(found: TimeToTarget | Unknown) -> Drawing:
     if not found.sizes:
         return missing(name, title, "No batch size has a time to the target.")
     values = {size: _clipped(interval) for size, interval in found.sizes}
-    says = f"{label.capitalize()} to the target, mean of {counted_seeds(values)} with 95% intervals. "
-    says += f"Fastest of those measured: batch size {found.fastest:,}."
+    caption = f"{label.capitalize()} to the target, mean of {counted_seeds(values)} with 95% intervals. "
+    caption += f"Fastest of those measured: batch size {found.fastest:,}."
     others = [size for size in found.as_fast if size != found.fastest]
     if others:
-        says += f" It is not shown to differ from {', '.join(f'{size:,}' for size in others)}."
+        caption += f" It is not shown to differ from {', '.join(f'{size:,}' for size in others)}."
     best = found.best
     if best is not None:
         span = "" if best.low is None or best.high is None else f" ({best.low:,.3g} to {best.high:,.3g})"
-        says += f" By the fitted curves the minimum is at {best.value:,.3g}{span}."
+        caption += f" By the fitted curves the minimum is at {best.value:,.3g}{span}."
 
     def paint(axes: Axes) -> None:
         points(axes, values, "measured", BLUE, "o", joined=False)
@@ -142,7 +142,7 @@ def seconds(found: TimeToTarget | Unknown) -> Drawing:
         plain_log(axes)
         axes.set_ylabel(label)
 
-    return draw(name, title, says, paint)
+    return draw(name, title, caption, paint)
 
 
 def _clipped(interval: Interval | None) -> Interval:

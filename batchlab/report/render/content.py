@@ -18,7 +18,7 @@ from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Verdict
 
 if TYPE_CHECKING:
-    from batchlab.report.compare.published import Beside
+    from batchlab.report.compare.published import ComparedFigure
     from batchlab.report.report import Report
 
 CLAIM_TITLES = ("claim", "verdict", "effect", "95% interval", "seeds", "held equal", "learning rate")
@@ -96,7 +96,7 @@ def estimate(interval: Interval | None, unit: str = "") -> str:
     return f"{text} ({ends(interval)}, n {interval.n})" if interval.low is not None else f"{text} (n {interval.n})"
 
 
-def published_table(published: "tuple[Beside, ...]") -> Table:
+def published_table(published: "tuple[ComparedFigure, ...]") -> Table:
     """A row for each published figure, with ours; no rows if the study names none."""
     rows = []
     for figure in published:

@@ -27,7 +27,7 @@ def inline_svg(drawing: Drawing) -> str:
         _renamed(element, drawing.name)
     for name in ("width", "height"):
         root.attrib.pop(name, None)  # the page sets the size
-    for name, text in (("desc", drawing.says), ("title", drawing.title)):
+    for name, text in (("desc", drawing.caption), ("title", drawing.title)):
         described = ET.Element(f"{{{SVG}}}{name}", {"id": f"{drawing.name}-{name}"})
         described.text = text
         root.insert(0, described)

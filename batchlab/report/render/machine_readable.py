@@ -26,7 +26,7 @@ def as_json(report: "Report", drawn: tuple[Drawing, ...]) -> str:
         {
             "name": drawing.name,
             "title": drawing.title,
-            "says": drawing.says,
+            "says": drawing.caption,
             "file": None if drawing.figure is None else f"figures/{drawing.name}.png",
         }
         for drawing in drawn

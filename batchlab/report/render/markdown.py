@@ -59,9 +59,9 @@ def _lines(report: "Report", drawn: tuple[Drawing, ...]) -> Iterator[str]:
     yield from ("", "## Figures", "")
     for drawing in drawn:
         if drawing.figure is None:
-            yield from (f"{text(drawing.title)}: none. {text(drawing.says)}", "")
+            yield from (f"{text(drawing.title)}: none. {text(drawing.caption)}", "")
         else:
-            yield from (f"![{text(drawing.title)}](figures/{drawing.name}.png)", "", text(drawing.says), "")
+            yield from (f"![{text(drawing.title)}](figures/{drawing.name}.png)", "", text(drawing.caption), "")
     gaps = list(what_is_missing(report))
     if gaps:
         yield from ("## What is missing", "")

@@ -76,7 +76,7 @@ def critical_batch(seeds: Sequence[StepsToTarget], rng: np.random.Generator | No
 def best_batch_for_time(critical: Interval, seconds_per_step: Interval, seconds_per_example: Interval) -> Interval:
     """The batch size that reaches the target fastest: B* = sqrt(B_crit a / b), the minimum of S(B) t(B).
 
-    A step takes t(B) = a + b B seconds: a = `seconds_per_step` is its fixed cost, b the cost of each example. It holds
+    A step takes t(B) = a + b B seconds: a = `seconds_per_step` is its fixed cost, b the cost of each example. Valid
     as far as the memory and the line reach. The errors of the three are independent and add in logarithms.
     """
     parts = (critical, seconds_per_step, seconds_per_example)

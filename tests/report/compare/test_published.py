@@ -14,7 +14,7 @@ from rich.console import Console
 from batchlab.config.published import Published, published
 from batchlab.errors import BadRequest
 from batchlab.recording.study_file import add_published
-from batchlab.report.compare.published import Beside
+from batchlab.report.compare.published import ComparedFigure
 from batchlab.report.making import make
 from batchlab.report.render.html import as_html
 from batchlab.report.render.machine_readable import as_json
@@ -56,8 +56,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return make(write_study(folder, lrs=LRS, published=FIGURES))
 
 
-def found(report: Report, what: str) -> Beside:
-    (only,) = [beside for beside in report.published if beside.theirs.what == what]
+def found(report: Report, what: str) -> ComparedFigure:
+    (only,) = [entry for entry in report.published if entry.theirs.what == what]
     return only
 
 
@@ -66,7 +66,7 @@ def finals(size: int, lr: float, name: str) -> list[float]:
 
 
 def test_every_figure_is_there_once_in_its_order(report: Report) -> None:
-    assert [beside.theirs.what for beside in report.published] == [entry["what"] for entry in FIGURES]
+    assert [entry.theirs.what for entry in report.published] == [entry["what"] for entry in FIGURES]
 
 
 def test_figures_of_the_study_are_shown_as_those_in_the_records_of_older_runs_are(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_without_a_batch_size_a_seed_is_one_value_however_many_sizes_it_ran(tmp_
     lost["final"]["x"] = 100.0
     write_run(tmp_path / "study", "8-3", lost, [])
 
-    final, start = (beside.ours for beside in make(tmp_path / "study").published)
+    final, start = (entry.ours for entry in make(tmp_path / "study").published)
 
     assert (final.value, final.n) == (pytest.approx((7.0 / 3 + 8.0 / 3 + 7.5 / 3) / 3), 3)
     assert (start.value, start.n) == (11.0, 3)
@@ -200,7 +200,7 @@ def test_a_mean_over_a_value_that_is_not_finite_is_not_finite(tmp_path: Path) ->
 
 
 def test_a_figure_without_ours_has_a_reason(report: Report) -> None:
-    reasons = {beside.theirs.what: beside.why_not for beside in report.published if beside.ours is None}
+    reasons = {entry.theirs.what: entry.why_not for entry in report.published if entry.ours is None}
 
     assert reasons == {
         "the goal": "",
@@ -219,7 +219,7 @@ def test_a_figure_for_a_setting_is_compared_with_runs_of_that_setting(tmp_path: 
             record["final"]["x"] = value + seed / 100
             write_run(folder, f"{rule}-{seed}", record, measured)
 
-    ours = {beside.theirs.what: beside.ours.value for beside in make(folder).published if beside.ours is not None}
+    ours = {entry.theirs.what: entry.ours.value for entry in make(folder).published if entry.ours is not None}
 
     assert ours == {"none": pytest.approx(1.01), "sqrt": pytest.approx(2.01)}
 

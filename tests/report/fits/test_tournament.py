@@ -69,7 +69,7 @@ def test_the_planted_rule_is_the_slope_and_has_no_regret(tmp_path: Path, power: 
 
 
 def test_a_regret_is_paired_by_seed(tmp_path: Path) -> None:
-    """The seeds differ by 1, their learning rates by 0.01: unpaired nothing would be significant."""
+    """The seeds differ by 1, their differences between learning rates by 0.01: an unpaired test sees nothing."""
     for size in (32, 64):
         for lr, extra in ((0.05, 0.3), (0.1, 0.0), (0.2, 0.1), (0.4, 0.3)):
             write_cell(tmp_path, size, lr, tuple(seed + extra + 0.01 * seed * (lr == 0.2) for seed in range(3)))
