@@ -260,7 +260,9 @@ def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
 
 
 def test_a_worker_that_dies_is_told_in_one_line():
-    with pytest.raises(BadRequest, match=r"process that read the task's train died: DataLoader worker .*workers=0"):
+    with pytest.raises(
+        BadRequest, match=r"worker process reading the task's train died: DataLoader worker .*workers=0"
+    ):
         handed(Faulty("die", worker_only=True), [8], 40, workers=2)
     assert not multiprocessing.active_children()
 
@@ -414,11 +416,11 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (OwnGenerator(), "example 0 of the task's train is another one when it is read again, with the same seed"),
+        (OwnGenerator(), r"train\[0\] differs between two reads with the same seed"),
         (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train is a int: give a tuple or dict of tensors"),
-        (Given(torch.zeros(3)), "the task's train gives examples that are no tuple or dict"),
-        (Given((torch.zeros(3), "cat")), "the task's train gives examples that hold other things than tensors"),
+        (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),
+        (Given((torch.zeros(3), "cat")), "the task's train gives examples with values that are not tensors"),
         (Given((torch.zeros(3), None)), "examples of the task's train cannot be stacked: TypeError: "),
         (TensorDataset(torch.zeros(0, 2)), "the task's train is an empty TensorDataset"),
     ],
