@@ -214,7 +214,7 @@ def test_doctor_tries_each_precision_on_it(asked, index, cuda, capsys):
 
 
 REFUSED = (
-    "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
+    "device=cuda:9 does not exist: PyTorch finds 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
     "device=cuda for the first"
 )
 

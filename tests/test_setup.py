@@ -217,7 +217,7 @@ def test_without_a_python_it_says_so_in_one_line(clone: Clone) -> None:
 
     assert done.returncode == 1
     assert done.stderr == (
-        "batchlab: needs Python 3.11 or newer, and there is none on the PATH: install one and call again\n"
+        "batchlab: needs Python 3.11 or newer, but there is none on the PATH: install one and run the command again\n"
     )
 
 
@@ -300,7 +300,7 @@ def test_a_named_python_that_is_none_is_refused(clone: Clone) -> None:
     done = clone.run("bench_loop", PYTHON="no-such-python")
 
     assert done.returncode == 1
-    assert "PYTHON=no-such-python is no program here" in done.stderr
+    assert "PYTHON=no-such-python is not a program" in done.stderr
     assert clone.calls == []
 
 

@@ -268,10 +268,10 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
 @pytest.mark.parametrize(
     ("target", "said"),
     [
-        ("my_net.number", "model._target_=my_net.number returned a int, and it must be a Module"),
+        ("my_net.number", "model._target_=my_net.number returned a int: it must return a Module"),
         ("my_net.answer", "model._target_=my_net.answer is a int: name a Module or a function"),
         ("my_net.make_partial", "is a partial: name a Module or a function"),
-        ("my_net.Task", "model._target_=my_net.Task is a class, but no Module"),
+        ("my_net.Task", "model._target_=my_net.Task is a class, but not a Module"),
         ("my_net.Nett", "model._target_=my_net.Nett: 'my_net' has no 'Nett': did you mean 'Net'?"),
         ("my_net.qqqqq", "model._target_=my_net.qqqqq: 'my_net' has no 'qqqqq'"),
         ("my_net.functools.qqqqq", "'my_net.functools' has no 'qqqqq'"),
@@ -295,9 +295,9 @@ def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target:
         ("my_net.Net", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes width"),
         ("my_net.number", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes no keys"),
         ("my_net.make", {}, "model needs 'width': add model.width=... to the command"),
-        ("my_net.Net", {"width": {"_target_": "os.system"}}, "model.width holds a _target_ of its own"),
-        ("my_net.Net", {"width": [1, {"a": [{"_target_": "x.y"}]}]}, "model.width holds a _target_ of its own"),
-        ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any holds a _target_ of its own"),
+        ("my_net.Net", {"width": {"_target_": "os.system"}}, "model.width contains a _target_"),
+        ("my_net.Net", {"width": [1, {"a": [{"_target_": "x.y"}]}]}, "model.width contains a _target_"),
+        ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any contains a _target_"),
     ],
 )
 def test_keys_that_do_not_fit_the_signature_are_refused(target: str, keys: dict[str, Any], said: str) -> None:

@@ -90,7 +90,7 @@ def test_outputs_that_would_only_fit_by_broadcasting_are_refused(
 ) -> None:
     task = Task.regression((drawn(4, 5), drawn(*targets)), (drawn(4, 5), drawn(*targets)))
 
-    with pytest.raises(ValueError, match="do not fit targets"):
+    with pytest.raises(ValueError, match="do not match targets"):
         task.loss(drawn(*outputs), (drawn(4, 5), drawn(*targets)))
 
 

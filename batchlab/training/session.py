@@ -1,4 +1,4 @@
-"""A run about to start, in its parts: what `assembly` makes of a configuration."""
+"""A run that is ready to start, as `assembly` builds it from a configuration."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from batchlab.training.updates.update import Update
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """All that a run is made of: of runs, probes, benchmarks and tests alike. `state` alone moves on as it trains."""
+    """All parts of a run, also in probes, benchmarks and tests. Only `state` changes during training."""
 
     config: RunConfig
     data_fingerprint: str | None
@@ -25,7 +25,7 @@ class Session:
     instruments: Mapping[str, Plug]  # by their keys in the config
 
     def batches(self) -> Batches:
-        """The steps that are left, from where `state` is."""
+        """The remaining steps, from where `state` is."""
         return Batches(
             self.state.train,
             micro_batch_sizes=self.config.micro_batch_sizes,
@@ -42,7 +42,7 @@ class Session:
         stopping: Callable[[], bool] = lambda: False,
         enough: Callable[[], bool] = lambda: False,
     ) -> Iterator[Measurement]:
-        """The training loop over them (`loop.train`); `more` measure after the session's own instruments."""
+        """The training loop over `batches` (`loop.train`); `more` measure after the session's own instruments."""
         return loop.train(
             self.state,
             self.batches(),

@@ -85,7 +85,7 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
     assert code == 1
     assert "Not the same gradient" in out
     assert "Cause: the loss of an example depends on the examples beside it" in out
-    assert "it is averaged, or divided by their number, already" in out
+    assert "it is already averaged, or divided by their number" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("float64"))
     assert float(row[2]) == pytest.approx(3)
 

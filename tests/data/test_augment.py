@@ -161,5 +161,5 @@ def test_pixels_are_whole_numbers(name, value):
 
 @pytest.mark.parametrize("value", [1, 0, "yes", None])
 def test_a_flip_is_true_or_false(value):
-    with pytest.raises(BadRequest, match=r"^data\.flip=.* cannot be: it is true or false"):
+    with pytest.raises(BadRequest, match=r"^data\.flip=.* cannot be: use true or false"):
         augmentation(flip=value)

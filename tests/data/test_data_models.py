@@ -293,7 +293,10 @@ def test_a_model_with_hidden_layers_is_not_linear_and_one_without_is() -> None:
         ({"depth": -1}, r"^model\.depth=-1 cannot be: it is an integer of at least 0"),
         ({"depth": True}, r"^model\.depth=True cannot be"),
         ({"activation": "swish"}, r"^model\.activation=swish is unknown: use one of gelu, relu, tanh"),
-        ({"dropout": 1.0}, r"^model\.dropout=1\.0 cannot be: it is from 0 to below 1, such as model\.dropout=0\.1"),
+        (
+            {"dropout": 1.0},
+            r"^model\.dropout=1\.0 cannot be: it must be from 0 to below 1, such as model\.dropout=0\.1",
+        ),
         ({"dropout": -0.1}, r"^model\.dropout=-0\.1 cannot be"),
         ({"dropout": math.nan}, r"^model\.dropout=nan cannot be"),
     ],
@@ -305,7 +308,7 @@ def test_an_mlp_that_cannot_be_is_refused(changes: dict[str, Any], said: str) ->
 
 @pytest.mark.parametrize("shape", [(64,), (8, 8), (1, 3, 8), (1, 8, 3), (1, 1, 8, 8)])
 def test_a_cnn_on_what_is_no_image_is_refused_with_what_to_use_instead(shape: tuple[int, ...]) -> None:
-    with pytest.raises(BadRequest, match=r"examples are \(.*\): use model=mlp"):
+    with pytest.raises(BadRequest, match=r"examples have shape \(.*\): use model=mlp"):
         CNN(shape, 2, width=3)
 
 

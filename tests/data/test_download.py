@@ -80,6 +80,6 @@ def test_a_file_that_is_not_what_was_published_or_not_there_is_one_line(served, 
     for content in (None, b"<html>"):
         if content is not None:
             (folder / datasets.CIFAR10.filename).write_bytes(content)
-        with pytest.raises(BadRequest, match=r"^data\.download=true could not fetch cifar10: ") as caught:
+        with pytest.raises(BadRequest, match=r"^data\.download=true could not download cifar10: ") as caught:
             cifar10.load(folder=str(tmp_path / "data"), download=True)
         assert str(caught.value).isprintable()

@@ -121,7 +121,7 @@ def test_pictures_of_other_sizes_are_brought_to_one_by_their_middle(tmp_path):
         if task.train.files[index].name == "2.png" and task.train.files[index].parent.name == "b":
             continue  # 9x9 is made smaller, not only cut
         assert as_stored(task.train[index][0]).min() == 255
-    with pytest.raises(BadRequest, match=r"is \d+x\d+ and .* is \d+x\d+: add data\.image_size=\d+, which brings them"):
+    with pytest.raises(BadRequest, match=r"is \d+x\d+ and .* is \d+x\d+: add data\.image_size=\d+ to resize all"):
         [image_folder.load(path=str(tmp_path), val_share=0.25).train[i] for i in range(3)]
 
 
@@ -143,12 +143,12 @@ def test_fewer_pictures_wrong_labels_and_augmentation_are_as_of_the_other_sets(p
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"path": "nowhere"}, r"data\.path=nowhere is no folder here: give one that holds train/CLASS/\*\.png"),
+        ({"path": "nowhere"}, r"data\.path=nowhere is not a folder: give one that holds train/CLASS/\*\.png"),
         ({"path": ""}, r"data\.path= cannot be"),
-        ({"image_size": 0}, r"data\.image_size=0 cannot be: it is the pixels of a side"),
+        ({"image_size": 0}, r"data\.image_size=0 cannot be: give the pixels of a side"),
         ({"image_size": True}, r"data\.image_size=True cannot be"),
-        ({"channels": 4}, r"data\.channels=4 cannot be: it is 3 for colour or 1 for grey"),
-        ({"val_share": 0.5}, r"data\.val_share=0\.5 cannot be: .*val is for validation; use data\.val_share=null"),
+        ({"channels": 4}, r"data\.channels=4 cannot be: use 3 for colour or 1 for grey"),
+        ({"val_share": 0.5}, r"data\.val_share=0\.5 cannot be: validation uses .*val; use data\.val_share=null"),
         ({"train_size": 13}, r"data\.train_size=13 cannot be: image_folder has 12 training examples here"),
         ({"label_noise": 1.5}, r"data\.label_noise=1\.5 cannot be"),
         ({"cutout": -1}, r"data\.cutout=-1 cannot be"),
@@ -169,7 +169,7 @@ def test_a_share_that_leaves_one_side_empty_is_refused(pictures, val_share):
 
 def test_folders_that_hold_nothing_to_learn_are_refused(pictures):
     (pictures / "train/dog").mkdir()
-    with pytest.raises(BadRequest, match=r"train/dog holds no image \(.*\): put some there, or delete it"):
+    with pytest.raises(BadRequest, match=r"train/dog holds no images \(.*\): put some there, or delete it"):
         image_folder.load(path=str(pictures))
     (pictures / "train/dog").rmdir()
     (pictures / "val/cow").rename(pictures / "val/yak")
@@ -177,7 +177,9 @@ def test_folders_that_hold_nothing_to_learn_are_refused(pictures):
         image_folder.load(path=str(pictures))
     shutil.rmtree(pictures / "train")
     (pictures / "train").mkdir()
-    with pytest.raises(BadRequest, match=r"train holds no folders: put the images of each class into a folder"):
+    with pytest.raises(
+        BadRequest, match=r"train holds no folders: put the images of each class into a separate folder"
+    ):
         image_folder.load(path=str(pictures))
 
 

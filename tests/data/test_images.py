@@ -26,7 +26,7 @@ from plain_defaults import CONFIGS, configured, read
 from batchlab import BadRequest, Task, targets
 from batchlab.data import cifar10, cifar100, fake, fashion_mnist, mnist, svhn
 from batchlab.data.images import idx_files, svhn_files
-from batchlab.data.images.on_disk import fetch_if_asked
+from batchlab.data.images.on_disk import fetch_if_requested
 from batchlab.sweep.identity import run_id
 
 N, N_VAL = 40, 12
@@ -124,10 +124,10 @@ def test_the_form_of_cifar_that_is_whole_is_the_one_that_is_read(tmp_path):
     (tmp_path / "cifar-10-batches-py").mkdir()
     assert len(cifar10.load(folder=str(tmp_path)).train[0]) == N
     (home / "data_batch_4.bin").unlink()
-    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*batches-py/data_batch_1, .*other form into .*-bin"):
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*batches-py/data_batch_1, .*other format in .*-bin"):
         cifar10.load(folder=str(tmp_path))
     (tmp_path / "cifar-10-batches-py").rmdir()
-    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*-bin/data_batch_4\.bin, .*other form into .*-py"):
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*-bin/data_batch_4\.bin, .*other format in .*-py"):
         cifar10.load(folder=str(tmp_path))
 
 
@@ -183,7 +183,7 @@ def test_a_missing_file_is_one_line_that_says_which_files_to_put_where(name, tmp
         said = str(caught.value)
         (home / file).write_bytes(kept)
 
-        assert said.startswith(f"data={name} needs {home / file}, which is not there: add data.download=true")
+        assert said.startswith(f"data={name} needs {home / file}, which does not exist: add data.download=true")
         assert all(other in said for other in files)
         assert "data.folder=" in said
         assert said.isprintable()
@@ -191,7 +191,7 @@ def test_a_missing_file_is_one_line_that_says_which_files_to_put_where(name, tmp
 
 @each_set
 def test_an_empty_folder_says_the_same(name, tmp_path):
-    with pytest.raises(BadRequest, match=rf"^data={name} needs {tmp_path}/.*, which is not there"):
+    with pytest.raises(BadRequest, match=rf"^data={name} needs {tmp_path}/.*, which does not exist"):
         LOAD[name](folder=str(tmp_path))
 
 
@@ -199,18 +199,20 @@ def test_a_download_that_fails_is_one_line_and_one_that_is_not_needed_is_not_tri
     def how() -> None:
         raise URLError("[Errno -3] Temporary failure\nin name resolution")
 
-    with pytest.raises(BadRequest, match=r"^data\.download=true could not fetch mnist: URLError: .*put them") as caught:
-        fetch_if_asked("mnist", True, False, how)
+    with pytest.raises(
+        BadRequest, match=r"^data\.download=true could not download mnist: URLError: .*put them"
+    ) as caught:
+        fetch_if_requested("mnist", True, False, how)
     assert str(caught.value).isprintable()
-    fetch_if_asked("mnist", True, True, how)
-    fetch_if_asked("mnist", False, False, how)
-    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: it is true or false"):
-        fetch_if_asked("mnist", "yes", False, how)  # type: ignore[arg-type]
+    fetch_if_requested("mnist", True, True, how)
+    fetch_if_requested("mnist", False, False, how)
+    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: use true or false"):
+        fetch_if_requested("mnist", "yes", False, how)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("folder", ["", None, 3])
 def test_a_folder_is_a_name(folder):
-    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: it is the folder that data sets lie in"):
+    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: give the folder of the data sets"):
         mnist.load(folder=folder)
 
 
@@ -227,7 +229,7 @@ def test_a_file_cut_off_anywhere_is_one_line_that_names_it(name, tmp_path, write
             with pytest.raises(BadRequest) as caught:
                 LOAD[name](folder=str(tmp_path))
             assert str(caught.value).startswith(f"{path} ")
-            assert "it was cut off, changed, or is another file" in str(caught.value)
+            assert "it is incomplete, changed, or another file" in str(caught.value)
             assert str(caught.value).isprintable()
         path.write_bytes(content)
 
@@ -246,7 +248,7 @@ def test_a_zipped_file_cut_off_or_changed_anywhere_is_refused(tmp_path):
     content, as_written, refused = path.read_bytes(), mnist.load(folder=str(tmp_path)).val[1], 0
     for cut in range(len(content)):
         path.write_bytes(content[:cut])
-        with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it was cut off"):
+        with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it is incomplete"):
             mnist.load(folder=str(tmp_path))
     for place in range(10, len(content)):  # behind gzip's head, whose time and name mean nothing
         path.write_bytes(content[:place] + bytes((content[place] ^ 4,)) + content[place + 1 :])
@@ -282,7 +284,7 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
         with pytest.raises(BadRequest) as caught:
             LOAD[name](folder=str(tmp_path))
 
-        assert str(caught.value).startswith(f"{path} has as many examples as the published file, and not its checksum")
+        assert str(caught.value).startswith(f"{path} has as many examples as the published file, but another checksum")
         path.write_bytes(content)
 
 
@@ -299,7 +301,11 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
             "cannot be read as an idx file",
         ),
         ("train-labels-idx1-ubyte", idx(np.zeros(N - 1, dtype=np.uint8)), f"has {N - 1} labels for {N} images"),
-        ("train-labels-idx1-ubyte", idx(np.full(N, 10, dtype=np.uint8)), "has labels 10 to 10, and they are 0 to 9"),
+        (
+            "train-labels-idx1-ubyte",
+            idx(np.full(N, 10, dtype=np.uint8)),
+            "has labels 10 to 10, but they must be 0 to 9",
+        ),
         ("t10k-labels-idx1-ubyte", idx(np.full(N_VAL, 255, dtype=np.uint8)), "has labels 255 to 255"),
     ],
 )
@@ -354,7 +360,7 @@ def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeyp
             with pytest.raises(BadRequest) as caught:
                 LOAD[name](folder=str(tmp_path))
             said = str(caught.value)
-            assert said.startswith(f"{path} is not byte for byte the published file, and is not opened, since a pickle")
+            assert said.startswith(f"{path} differs from the published file, and is not opened, because a pickle")
             assert said.isprintable()
             assert not trap.exists()
         path.write_bytes(content)
@@ -365,7 +371,7 @@ def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_s
     home = write_cifar(tmp_path, *sets, fine=False)  # and nobody vouches for it
     binary = tmp_path / "cifar-10-batches-bin"
 
-    with pytest.raises(BadRequest, match=rf"^{home}/data_batch_1 .*images of your own go into {binary}, in the binary"):
+    with pytest.raises(BadRequest, match=rf"^{home}/data_batch_1 .*put your own images into {binary}, in the binary"):
         cifar10.load(folder=str(tmp_path))
 
     for path in home.iterdir():
@@ -377,8 +383,8 @@ def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_s
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (bytes(3073 * 4 - 1), "which is no whole number of examples of 3073"),
-        (bytes((10,)) + bytes(3072), "has labels 10 to 10, and they are 0 to 9"),
+        (bytes(3073 * 4 - 1), "which is not a multiple of 3073"),
+        (bytes((10,)) + bytes(3072), "has labels 10 to 10, but they must be 0 to 9"),
         (b"", "has 0 labels for 0 images"),
     ],
 )
@@ -456,11 +462,11 @@ def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
     [
         ({"train_size": 0}, r"data\.train_size=0 cannot be: it is an integer of at least 1"),
         ({"classes": 1}, r"data\.classes=1 cannot be: it is an integer of at least 2"),
-        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: it is channels, height and width"),
+        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: give channels, height and width"),
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),
         ({"image_shape": 32}, r"data\.image_shape=32 cannot be"),
-        ({"signal": -1}, r"data\.signal=-1 cannot be: it is 0 for nothing but noise, or above"),
+        ({"signal": -1}, r"data\.signal=-1 cannot be: it must be 0 \(noise only\) or above"),
         ({"signal": float("nan")}, r"data\.signal=nan cannot be"),
         ({"signal": True}, r"data\.signal=True cannot be"),
         ({"crop": -1}, r"data\.crop=-1 cannot be"),

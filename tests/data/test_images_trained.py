@@ -37,7 +37,7 @@ def test_a_set_that_is_not_there_is_one_line_before_anything_starts(lab: Lab) ->
         lab.check(lab.point("data=mnist", *TINY))
 
     assert len(lines_of(caught.value)) == 1
-    assert "data=mnist needs data/MNIST/raw/train-images-idx3-ubyte, which is not there: add" in str(caught.value)
+    assert "data=mnist needs data/MNIST/raw/train-images-idx3-ubyte, which does not exist: add" in str(caught.value)
 
 
 def test_digits_and_a_folder_of_pictures_are_trained_on(lab: Lab) -> None:

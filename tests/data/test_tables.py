@@ -117,15 +117,18 @@ def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
     assert int(task.corrupted.sum()) == 30
     assert torch.equal(right.train[1] != task.train[1], task.corrupted)
     assert torch.equal(right.val[1], task.val[1])
-    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 cannot be: data\.name=diabetes has numbers to tell"):
+    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 cannot be: data\.name=diabetes predicts numbers"):
         sklearn_sets.load("diabetes", label_noise=0.1)
 
 
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"name": "irises"}, r"^data\.name=irises is none of the sets .*: use one of iris, wine, .*linnerud; a table"),
-        ({"name": "california_housing"}, r"^data\.name=california_housing is none of the sets that ship inside"),
+        (
+            {"name": "irises"},
+            r"^data\.name=irises is not one of the sets .*: use one of iris, wine, .*linnerud; for your own table",
+        ),
+        ({"name": "california_housing"}, r"^data\.name=california_housing is not one of the sets that ship with"),
         (
             {"name": "iris", "train_size": 121},
             r"^data\.train_size=121 .* has 120 rows .* data\.train_size=120, or null",
@@ -230,33 +233,39 @@ BROKEN = {
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({}, r"^data=csv needs data\.path=my_table\.csv, and data\.target=\.\.\., the column to tell$"),
-        ({"path": "absent.csv", "target": "b"}, r"^data\.path=absent\.csv is no file here: name a CSV file, seen from"),
-        ({"path": "twice.csv", "target": "b"}, r"has the column 'a' more than once: give each a name of its own"),
-        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv is no CSV file that can be read: No columns"),
-        ({"path": "binary.csv", "target": "b"}, r"^data\.path=binary\.csv is no CSV file that can be read: .*utf-8"),
-        ({"path": "titles.csv", "target": "b"}, r"has 0 rows of 2 columns: it takes a line of titles"),
+        ({}, r"^data=csv needs data\.path=my_table\.csv and data\.target=\.\.\., the column to predict$"),
+        (
+            {"path": "absent.csv", "target": "b"},
+            r"^data\.path=absent\.csv is not a file: give the path of a CSV file, relative to",
+        ),
+        ({"path": "twice.csv", "target": "b"}, r"has the column 'a' more than once: rename one of them"),
+        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv cannot be read as a CSV file: No columns"),
+        ({"path": "binary.csv", "target": "b"}, r"^data\.path=binary\.csv cannot be read as a CSV file: .*utf-8"),
+        ({"path": "titles.csv", "target": "b"}, r"has 0 rows of 2 columns: it needs a header line"),
         ({"path": "one_column.csv", "target": "a"}, r"has 3 rows of 1 columns: .*data\.separator=','"),
-        ({"path": "long_row.csv", "target": "b"}, r"no CSV file that can be read: .*Expected 2 fields in line 3"),
-        ({"path": "long_rows.csv", "target": "b"}, r"has rows with more values than its first line has titles"),
+        ({"path": "long_row.csv", "target": "b"}, r"cannot be read as a CSV file: .*Expected 2 fields in line 3"),
+        ({"path": "long_rows.csv", "target": "b"}, r"has rows with more values than there are titles"),
         ({"path": "short_row.csv", "target": "b"}, r"has missing values in 'b' \(1\): fill them in"),
         ({"path": "short_row.csv", "target": "b", "missing": "mean"}, r"^data\.missing=mean cannot be: use refuse"),
         ({"path": "all_missing.csv", "target": "b", "missing": "drop"}, r"has 0 rows without missing values"),
         ({"path": "short_row.csv"}, r"^data=csv needs data\.target=\.\.\.: short_row\.csv has the columns a, b$"),
-        ({"path": "short_row.csv", "target": "c"}, r"^data\.target=c is no column: short_row\.csv has .* a, b$"),
+        ({"path": "short_row.csv", "target": "c"}, r"^data\.target=c is not a column: short_row\.csv has .* a, b$"),
         ({"path": "short_row.csv", "target": "b", "leave_out": ["c"]}, r"^data\.leave_out=c cannot be: .* has a, b$"),
         ({"path": "short_row.csv", "target": "b", "leave_out": ["b"]}, r"^data\.leave_out=b cannot be"),
         ({"path": "short_row.csv", "target": "b", "leave_out": "a"}, r"^data\.leave_out=\[a\] leaves no column of"),
-        ({"path": "mistake.csv", "target": "b"}, r"has numbers in 'a', and in line 4 'five': mend it, or leave"),
-        ({"path": "mistake.csv", "target": "a"}, r"has numbers in 'a', and in line 4 'five'"),
-        ({"path": "infinite.csv", "target": "b"}, r"has infinite values in 'a': take them out"),
+        ({"path": "mistake.csv", "target": "b"}, r"has numbers in 'a', but in line 4 'five': fix it, or leave"),
+        ({"path": "mistake.csv", "target": "a"}, r"has numbers in 'a', but in line 4 'five'"),
+        ({"path": "infinite.csv", "target": "b"}, r"has infinite values in 'a': remove them"),
         ({"path": "one_class.csv", "target": "b"}, r"^'b' of one_class\.csv has 1 different values in 4 rows"),
         ({"path": "names.csv", "target": "b"}, r"^'b' of names\.csv has 4 different values in 4 rows, .*data\.target$"),
         ({"path": "names.csv", "target": "a", "kind": "classification"}, r"or data\.kind=regression$"),
         ({"path": "names.csv", "target": "b", "kind": "regression"}, r"^data\.kind=regression cannot be: 'b' of names"),
         ({"path": "names.csv", "target": "a", "kind": "numbers"}, r"^data\.kind=numbers cannot be: use class"),
         ({"path": "texts.csv", "target": "a"}, r"has 150 different texts in 'b', .*data\.leave_out=\[b\]$"),
-        ({"path": "names.csv", "target": "a", "separator": ""}, r"^data\.separator= cannot be: it is one character"),
+        (
+            {"path": "names.csv", "target": "a", "separator": ""},
+            r"^data\.separator= cannot be: it must be one character",
+        ),
     ],
 )
 def test_a_table_that_cannot_be_read_is_told_what_to_type_instead(

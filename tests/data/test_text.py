@@ -188,21 +188,21 @@ def many(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("knobs", "said"),
     [
-        ({"path": "absent.txt"}, r"^data\.path=absent\.txt is not here: name a text file or a folder of them"),
-        ({"path": "empty"}, r"^data\.path=empty holds no file that fits data\.pattern=\*: put text files there$"),
-        ({"path": ".", "pattern": "*.rst"}, r"^data\.path=\. holds no file that fits data\.pattern=\*\.rst"),
-        ({"path": ".", "pattern": ""}, r"^data\.pattern= cannot be: it fits names of files, such as \*\.txt"),
+        ({"path": "absent.txt"}, r"^data\.path=absent\.txt does not exist: give a text file or folder"),
+        ({"path": "empty"}, r"^data\.path=empty has no file that matches data\.pattern=\*: put text files there$"),
+        ({"path": ".", "pattern": "*.rst"}, r"^data\.path=\. has no file that matches data\.pattern=\*\.rst"),
+        ({"path": ".", "pattern": ""}, r"^data\.pattern= cannot be: give a pattern of file names, such as \*\.txt"),
         ({"path": ".", "pattern": "/etc/*"}, r"^data\.pattern=/etc/\* cannot be"),
-        ({"path": "."}, r"^image\.png is no text \(it holds a byte 0\): .*data\.pattern='\*\.txt'"),
+        ({"path": "."}, r"^image\.png is not text \(it has a byte 0\): .*data\.pattern='\*\.txt'"),
         ({"path": "none.txt"}, r"^the text is too short: 0 of its 0 bytes are for train, .*: use a longer text$"),
         ({"path": "one.txt"}, r"^the text is too short: 0 of its 1 bytes"),
         ({"path": "short.txt"}, r"^the text is too short: 27 of its 30 bytes .* context=64 .*, or data\.context=26$"),
         ({"path": "short.txt", "context": 4}, r"^the text is too short: 3 of its 30 bytes are for val, .*context=2$"),
         (
             {"path": "short.txt", "context": 2, "train_size": 14},
-            r"14 windows of context=2 with the byte after take 29: use a longer text, or data\.train_size=13$",
+            r"14 windows of context=2 and the next byte need 29: use a longer text, or data\.train_size=13$",
         ),
-        ({"context": 0}, r"^data\.context=0 cannot be: it is a whole number of bytes, such as data\.context=64$"),
+        ({"context": 0}, r"^data\.context=0 cannot be: give a whole number of bytes, such as data\.context=64$"),
         ({"context": 8.0}, r"^data\.context=8\.0 cannot be"),
         ({"context": None}, r"^data\.context=None cannot be"),
         ({"train_size": 0}, r"^data\.train_size=0 cannot be: .* windows, .*, or null for all$"),
@@ -228,7 +228,7 @@ def test_a_text_that_cannot_be_read_is_told_what_to_type_instead(
 def test_a_python_without_its_documentation_asks_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
 
-    with pytest.raises(BadRequest, match=r"comes without it \(pydoc_data\): name a text of yours, data\.path="):
+    with pytest.raises(BadRequest, match=r"but this Python has none \(pydoc_data\): give your own text, data\.path="):
         text.load()
 
 

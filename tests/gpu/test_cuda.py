@@ -16,7 +16,7 @@ from batchlab.worker.execute import run
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch finds no CUDA device here"),
 ]
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 SIZES = (1024, 512, 64, 8)  # the large ones run first: in one process their peak would be the small ones' too

@@ -15,7 +15,7 @@ from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch finds no CUDA device here"),
 ]
 MIB = 2**20
 

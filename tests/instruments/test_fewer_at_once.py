@@ -102,7 +102,7 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_sa
     by_example(state, task.train, 1000)  # what fits is known
     assert sizes == [5] * 6
     assert said == [
-        "eval_batch_size=1000 does not fit the memory that is left beside training: evaluated at most 5 examples at a "
+        "eval_batch_size=1000 does not fit in the memory that training leaves free: evaluated at most 5 examples at a "
         "time"
     ]
     assert state.eval_at_most == 5

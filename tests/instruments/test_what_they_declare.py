@@ -81,7 +81,7 @@ def test_a_record_declares_the_own_quantities_of_instruments_and_of_the_task():
     ("instruments", "why"),
     [
         ([Mine("a", "mine/score")], r"instruments.a declares 'mine/score' among its quantities: use batchlab"),
-        ([Mine("a", SCORE), Mine("b", Quantity("mine/score", "1", "else"))], "declare mine/score as two things"),
+        ([Mine("a", SCORE), Mine("b", Quantity("mine/score", "1", "else"))], "declare mine/score differently"),
     ],
 )
 def test_what_is_no_quantity_or_two_of_one_name_is_refused(instruments, why):

@@ -207,7 +207,7 @@ def test_null_leaves_a_cnn_as_it_was() -> None:
 
     assert built() == built(norm="batch") != built(norm="none")
     assert built(batch_norm=False) == built(norm="none") == built(batch_norm=False, norm="none")
-    with pytest.raises(BadRequest, match=r"model\.norm=batch and model\.batch_norm=false are two answers"):
+    with pytest.raises(BadRequest, match=r"model\.norm=batch contradicts model\.batch_norm=false"):
         built(batch_norm=False, norm="batch")
 
 
@@ -294,7 +294,7 @@ def test_pretrained_weights_come_from_the_file_and_the_head_is_new(
     changed = [name for name in weights if not torch.equal(weights[name], kept_weights[name])]
     assert changed == ["classifier.1.weight", "classifier.1.bias"]
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
-    with pytest.raises(BadRequest, match=r"model\.weights=DEFAULT is for images of 3 channels, and the data's have 1"):
+    with pytest.raises(BadRequest, match=r"model\.weights=DEFAULT needs images of 3 channels, but the data's have 1"):
         of_torchvision.build("squeezenet1_1", 7, (1, 32, 32), weights="DEFAULT")
 
 
@@ -333,33 +333,41 @@ def test_every_family_of_torchvision_is_fitted(name: str) -> None:
 @pytest.mark.parametrize(
     ("model", "keys", "said"),
     [
-        (GPT, {"vocabulary": None}, r"^model=gpt learns the next token of a text, and this data is none: use data=te"),
-        (GPT, {"width": 9}, r"^model\.width=9 does not part into model\.heads=2: .* model\.width=10"),
+        (
+            GPT,
+            {"vocabulary": None},
+            r"^model=gpt predicts the next token of a text, but this data is not text: use data=te",
+        ),
+        (GPT, {"width": 9}, r"^model\.width=9 must be divisible by model\.heads=2: .* model\.width=10"),
         (GPT, {"heads": 0}, r"^model\.heads=0 cannot be: it is an integer of at least 1"),
         (GPT, {"depth": -1}, r"^model\.depth=-1 cannot be: it is an integer of at least 0"),
         (GPT, {"dropout": 1.0}, r"^model\.dropout=1\.0 cannot be"),
-        (ViT, {"patch": 3}, r"^model\.patch=3 does not part images of 8x8: use model\.patch=2"),
+        (ViT, {"patch": 3}, r"^model\.patch=3 must divide the 8x8 images: use model\.patch=2"),
         (ViT, {"input_shape": (64,)}, r"^model=vit takes images .*\(64,\): use model=mlp"),
-        (ViT, {"num_classes": None}, r"^model=vit gives a row of outputs .* neither classes nor numbers"),
-        (ResNet, {"depth": 10}, r"^model\.depth=10 cannot be: it is 6n \+ 2, such as model\.depth=8 or model\.depth="),
+        (ViT, {"num_classes": None}, r"^model=vit gives one row of outputs .* neither classes nor number"),
+        (ResNet, {"depth": 10}, r"^model\.depth=10 cannot be: it must be 6n \+ 2, so model\.depth=8 or model\.depth="),
         (ResNet, {"depth": 2}, r"^model\.depth=2 cannot be: it is an integer of at least 8"),
         (ResNet, {"width": 0}, r"^model\.width=0 cannot be"),
         (ResNet, {"norm": "instance"}, r"^model\.norm=instance is unknown: use one of batch, ghost, group, layer"),
         (ResNet, {"input_shape": (1, 3, 8)}, r"^model=resnet8 takes images .* of at least 4x4, .*\(1, 3, 8\): use mo"),
-        (ResNet, {"input_shape": None}, r"^model=resnet8 takes images, and this data does not say"),
-        (MLP, {"input_shape": None}, r"^model=mlp takes numbers of one shape, .* model=gpt for a text"),
-        (MLP, {"num_outputs": (3, 4)}, r"^model=mlp gives a row of outputs .* targets of shape \(3, 4\)"),
-        (of_torchvision.build, {"name": "resnet19"}, r"is no classifier of torchvision .*: did you mean model"),
-        (of_torchvision.build, {"name": "alexnet"}, r"^model\.name=alexnet cannot take images of 1x8x8 \(.*\): use l"),
+        (ResNet, {"input_shape": None}, r"^model=resnet8 needs images, but this data does not give"),
+        (MLP, {"input_shape": None}, r"^model=mlp needs examples of a fixed shape, .* model=gpt for text"),
+        (MLP, {"num_outputs": (3, 4)}, r"^model=mlp gives one row of outputs .* targets of shape \(3, 4\)"),
+        (of_torchvision.build, {"name": "resnet19"}, r"is not a classifier of torchvision .*: did you mean model"),
+        (
+            of_torchvision.build,
+            {"name": "alexnet"},
+            r"^model\.name=alexnet cannot process images of 1x8x8 \(.*\): use l",
+        ),
         (of_torchvision.build, {"norm": "what"}, r"^model\.norm=what is unknown"),
-        (of_torchvision.build, {**LARGER, "name": "squeezenet1_1", "norm": "group"}, "no BatchNorm that could"),
+        (of_torchvision.build, {**LARGER, "name": "squeezenet1_1", "norm": "group"}, "has no BatchNorm: use"),
         (
             of_torchvision.build,
             {"weights": "DEFAULT", "norm": "group"},
             r"^model\.norm=group would throw .*weights=nul",
         ),
         (of_torchvision.build, {"weights": "MINE"}, r"^model\.weights=MINE is unknown: .* has .*DEFAULT"),
-        (of_torchvision.build, {"colour": 1}, r"^model\.name=shufflenet_v2_x0_5 cannot be built so \(.*colour"),
+        (of_torchvision.build, {"colour": 1}, r"^model\.name=shufflenet_v2_x0_5 cannot be built \(.*colour"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_type(model: Any, keys: dict[str, Any], said: str) -> None:

@@ -164,7 +164,7 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("precision=tf32", "precision=tf32 is a mode of NVIDIA GPUs"),
+        ("precision=tf32", "precision=tf32 needs an NVIDIA GPU"),
         ("batch_size=100000", "larger than the training set of 1437 examples: use at most 1437"),
         ("batch_size=1000 examples=500", "not one step fits"),
         ("lr_scaling=adam_sqrt", "this optimizer has none: use optimizer=adamw"),
@@ -172,7 +172,7 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
         ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 cannot be: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
-        ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),
+        ("optimizer._target_=torch.nn.Linear", "is a class, but not a Optimizer"),
         ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
         ("target.metric=val/recall target.value=0.9", "use one of val/loss, val/accuracy"),
         ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),

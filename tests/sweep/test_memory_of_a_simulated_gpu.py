@@ -85,11 +85,11 @@ def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_said_once(
         48: ("oom", "", 0),
     }
     assert records[48]["reason"].startswith("not run: batch_size=40 ")
-    halved = "note: batch_size=4: eval_batch_size=1000 does not fit the memory that is left beside training: "
+    halved = "note: batch_size=4: eval_batch_size=1000 does not fit in the memory that training leaves free: "
     assert ended.stdout.count("eval_batch_size=1000") == ended.stdout.count(halved) == 1
     assert records[4]["eval_batch_size_used"] in (8, 16)  # of 64
     (note,) = (text for text in records[4]["notes"] if "instrument" in text)
-    assert note == "instrument large does not fit the memory that is left beside training: left out after 32 examples"
+    assert note == "instrument large does not fit in the memory that training leaves free: left out after 32 examples"
     assert f"note: batch_size=4: {note}" in ended.stdout
     run = next(path.parent for path in (tmp_path / "runs").glob("*/bs4-*/record.json"))
     assert [m.examples for m in read_journal(run / "metrics.jsonl") if m.name == "large/fits"] == [0]

@@ -81,12 +81,12 @@ def test_a_workspace_of_the_users_own_that_is_deterministic_stays(said, aten, tm
     assert os.environ[WORKSPACE] == said
 
 
-@pytest.mark.parametrize(("said", "sets"), [(":0:0", ":0:0"), ("", "it to nothing")], ids=["other", "empty"])
+@pytest.mark.parametrize(("said", "sets"), [(":0:0", ":0:0"), ("", "an empty string")], ids=["other", "empty"])
 def test_one_that_is_not_is_refused_in_a_line_where_it_matters(said, sets, aten, tmp_path, monkeypatch):
     monkeypatch.setenv(WORKSPACE, said)
     refusal = (
-        "deterministic=true on CUDA needs CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8, and the environment sets "
-        f"{sets}: unset it, or use deterministic=false"
+        "deterministic=true on CUDA needs CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8, but the environment sets "
+        f"it to {sets}: unset it, or use deterministic=false"
     )
 
     assert examine(grid(tmp_path, False, True))[0] == [refusal]

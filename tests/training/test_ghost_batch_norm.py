@@ -246,7 +246,7 @@ def test_what_cannot_be_is_refused(ghost_batch, model, said):
 
 
 def test_ghosts_of_one_value_per_channel_are_refused_and_ghosts_of_one_image_are_not():
-    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=1 leaves BatchNorm one value per channel"):
+    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=1 gives BatchNorm only one value per channel"):
         layer((4, 3), 1)(drawn(4, 3))
     layer((4, 3), 1).eval()(drawn(4, 3))  # where there is nothing to part
 
@@ -267,7 +267,7 @@ class OwnGhosts(nn.Module):
 
 
 def test_a_factory_that_takes_a_ghost_batch_itself_is_told_apart():
-    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's.*give that parameter another name"):
+    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's own option.*rename that parameter"):
         built(_target_=f"{__name__}.OwnGhosts", ghost_batch=8)
 
 

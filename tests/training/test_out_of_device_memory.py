@@ -98,7 +98,7 @@ def test_an_instrument_larger_than_the_device_is_left_out_and_what_it_took_is_gi
     record, alone = train(point(tmp_path / "a", instruments=("Large",))), train(point(tmp_path / "b"))
 
     assert (record.status, "large/fits" in record.final) == ("completed", False)
-    left_out = "instrument Large does not fit the memory that is left beside training: left out from the start"
+    left_out = "instrument Large does not fit in the memory that training leaves free: left out from the start"
     assert record.notes == (*alone.notes, left_out)
     assert record.weights_fingerprint == alone.weights_fingerprint
 
@@ -107,7 +107,7 @@ def test_a_validation_of_one_example_that_does_not_fit_is_a_failure_and_no_resul
     record = train(point(tmp_path, validation=60, eval_batch_size=2))
 
     assert (record.status, record.phase) == ("failed", "validation")
-    assert record.reason.startswith("the validation does not fit: eval_batch_size=2 was halved down to 1")
+    assert record.reason.startswith("the validation does not fit in memory: eval_batch_size=2 was halved down to 1")
     assert "CUDA out of memory. Tried to allocate 60.00 MiB." in record.reason
 
 
@@ -118,9 +118,7 @@ def test_a_set_whose_room_another_program_takes_meanwhile_is_a_failure_of_the_da
         record = train(point(tmp_path, data={"padding": 2**14}))
 
     assert (record.status, record.phase) == ("failed", "data")
-    assert record.reason.startswith(
-        "the data does not fit the memory (CUDA out of memory. Tried to allocate 20.00 MiB."
-    )
+    assert record.reason.startswith("the data does not fit in memory (CUDA out of memory. Tried to allocate 20.00 MiB.")
     assert "a map-style Dataset" in record.reason
 
 

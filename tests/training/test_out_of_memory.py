@@ -165,13 +165,13 @@ def test_a_batch_that_does_not_fit_is_an_answer_too(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "phase", "said"),
     [
-        ({"where": "building"}, "building", "the model and its optimizer do not fit the memory"),
-        ({"data": {"_target_": f"{__name__}.Unreadable"}}, "data", "the data does not fit the memory"),
+        ({"where": "building"}, "building", "the model and its optimizer do not fit in memory"),
+        ({"data": {"_target_": f"{__name__}.Unreadable"}}, "data", "the data does not fit in memory"),
         (
             {"where": "validation", "most": 0},
             "validation",
-            "the validation does not fit: eval_batch_size=1000 was halved down to 1, and one example at a time does "
-            "not fit either",
+            "the validation does not fit in memory: eval_batch_size=1000 was halved down to 1, but even one example "
+            "does not fit",
         ),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_s
     record, expected = train(crowded, listener=heard), train(free)
 
     note = (
-        "eval_batch_size=1000 does not fit the memory that is left beside training: evaluated at most 2 examples at a "
+        "eval_batch_size=1000 does not fit in the memory that training leaves free: evaluated at most 2 examples at a "
         "time"
     )
     assert (record.status, record.eval_batch_size_used, record.notes) == ("completed", 2, (note,))
@@ -222,7 +222,7 @@ def test_an_instrument_that_does_not_fit_is_left_out_from_there_on_and_costs_the
     expected, _ = with_it(until=1000)
     record, folder = with_it(until=16)
 
-    note = "instrument hungry does not fit the memory that is left beside training: left out after 16 examples"
+    note = "instrument hungry does not fit in the memory that training leaves free: left out after 16 examples"
     assert (record.status, record.reason, record.phase, record.notes) == ("completed", "", "", (note,))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seen = [(line["examples"], line["value"]) for line in lines if line["name"].startswith("hungry/")]
@@ -245,9 +245,7 @@ def test_the_forward_pass_that_counts_what_is_saved_costs_no_peaks(tmp_path, mon
     assert record.status == "completed"
     assert "memory/peak_resident_bytes" in record.final
     assert "memory/saved_for_backward_bytes" not in record.final
-    assert record.notes == (
-        "memory/saved_for_backward_bytes is not counted: the forward pass for it does not fit the memory",
-    )
+    assert record.notes == ("memory/saved_for_backward_bytes is not measured: its forward pass does not fit in memory",)
 
 
 def test_a_checkpoint_that_does_not_fit_costs_the_run_nothing_and_an_interrupted_one_its_end(tmp_path, monkeypatch):
@@ -260,10 +258,10 @@ def test_a_checkpoint_that_does_not_fit_costs_the_run_nothing_and_an_interrupted
 
     assert (whole.status, whole.steps) == ("completed", 10)
     assert whole.notes == (
-        "checkpoint does not fit the memory that is left beside training: left out after 12 examples",
+        "checkpoint does not fit in the memory that training leaves free: left out after 12 examples",
     )
     assert (stopped.status, stopped.phase, stopped.steps) == ("failed", "checkpoint", 2)
-    assert stopped.reason.startswith("the checkpoint does not fit the memory of the host")
+    assert stopped.reason.startswith("the checkpoint does not fit in the host's memory")
 
 
 def test_a_record_of_before_opens(tmp_path):

@@ -155,7 +155,10 @@ def test_a_run_is_not_resumed_at_other_multiples(tmp_path, monkeypatch):
         record = train(config)
 
     assert (record.status, record.steps) == ("failed", 0)
-    assert "trained at 1 times the learning rate, and the optimizer now makes them at 1, 0.5 times it" in record.reason
+    assert (
+        "trained at 1 times the learning rate, but the optimizer now has them at 1, 0.5 times the learning rate"
+        in record.reason
+    )
     assert record.reason.endswith("; use force=true")
 
 
@@ -167,8 +170,9 @@ def test_an_older_checkpoint_is_not_resumed_where_the_multiples_are_not_all_one(
         record = train(config)
 
     assert record.status == "failed"
-    assert "trained at 1, 1, 1 times the learning rate, and the optimizer now makes them at 0.01, 1, 0 times it" in (
-        record.reason
+    assert (
+        "trained at 1, 1, 1 times the learning rate, but the optimizer now has them at 0.01, 1, 0 times"
+        in record.reason
     )
 
 
@@ -206,6 +210,8 @@ def test_a_group_that_is_added_while_the_run_trains_is_refused(tmp_path):
     added = {"params": [torch.nn.Parameter(torch.zeros(3))]}
     after_step(session, 4, lambda: session.state.optimizer.add_param_group(added))
 
-    with pytest.raises(BadRequest, match=r"has 4 parameter groups after step 4, and was made with 3: .*make them all"):
+    with pytest.raises(
+        BadRequest, match=r"has 4 parameter groups after step 4, but was created with 3: .*create them all"
+    ):
         list(session.train())
     assert session.state.step == 4

@@ -128,9 +128,15 @@ BROKEN = {
         (),
         WRONG,
         "loss",
-        "of 8 examples is one number, averaged or",
+        "of 8 examples is one number, already averaged or",
     ),
-    "no gradient": (model((FORWARD, RETURN + ".detach()")), (), WRONG, "gradient", r"loss has no graph.*\.detach"),
+    "no gradient": (
+        model((FORWARD, RETURN + ".detach()")),
+        (),
+        WRONG,
+        "gradient",
+        r"loss has no autograd graph.*\.detach",
+    ),
     "squeezed": (
         model((FORWARD, RETURN + ".squeeze()")),
         (),
@@ -164,7 +170,7 @@ BROKEN = {
         (),
         WRONG,
         "data",
-        "training cannot use it: example 0 of the task's train is another one when it is read again",
+        r"training refuses it: train\[0\] differs between two reads",
     ),
     "noise in eval mode": (
         model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
@@ -263,7 +269,7 @@ BROKEN = {
         (),
         WRONG,
         "loss",
-        "depends on the examples beside it, at the same outputs",
+        "for the same outputs, the loss of an example depends on the other examples",
     ),
     "an idle parameter": (
         model(("super().__init__()", "super().__init__()\n        self.idle = nn.Linear(2, 2)")),
@@ -277,7 +283,7 @@ BROKEN = {
         (),
         WRONG,
         "model",
-        r"does not know the size of 'layers\.1\.weight' before its first batch",
+        r"has a lazy parameter, 'layers\.1\.weight', whose size is unknown",
     ),
     "nan in the data": (
         data(("inside = (", "points[::7] = float('nan')\n    inside = (")),
@@ -334,7 +340,7 @@ BROKEN = {
         (),
         BETTER,
         "metrics",
-        "is a higher accuracy better",
+        "unknown whether a higher accuracy is better",
     ),
 }
 

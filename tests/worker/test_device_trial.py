@@ -58,7 +58,7 @@ def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str,
 
 def test_no_device_at_all_is_told_in_pytorchs_own_words() -> None:
     """PyTorch's count of devices is 0, and only a use of one says why."""
-    found = why_unusable("cuda", compute=raising(BadRequest("sees no CUDA device here")))
+    found = why_unusable("cuda", compute=raising(BadRequest("finds no CUDA device here")))
 
     assert found is not None
     assert found[0].startswith("PyTorch finds no NVIDIA driver (Found no NVIDIA driver on your system")
@@ -72,7 +72,7 @@ def test_what_a_request_forbids_is_not_taken_for_a_lack_of_devices(monkeypatch: 
 
 
 def test_a_device_that_is_not_there_beside_others_is_a_bad_request() -> None:
-    with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 is not here"):
+    with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 does not exist"):
         why_unusable("cuda:9")
 
 

@@ -598,7 +598,7 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
         (
             found_with(Cause(Kind.MIXES, "loss", remains=1e-16, divides=True)),
             {},
-            ["it is averaged, or divided by their number, already.", "not averaged (reduction='none')"],
+            ["it is already averaged, or divided by their number.", "not averaged (reduction='none')"],
         ),
         (
             found_with(Cause(Kind.MIXES, "Mixer", ("",), 1e-16)),
@@ -611,7 +611,7 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
         (
             found_with(Cause(Kind.COUNT, "count", remains=1e-16, counts=(33, 9, 9, 9, 9))),
             {},
-            ["Cause: the task's count: 33 terms in a whole batch, and 36 in its parts together."],
+            ["Cause: the task's count gives 33 terms for a whole batch, but 36 for its parts together."],
         ),
         (found_with(), {}, ["Not explained: 0.3."]),
         (found_with(Cause(Kind.MIXES, "A", ("a",), 0.02, frozen=True)), {}, ["0.02 remains.", "Not explained: 0.02."]),

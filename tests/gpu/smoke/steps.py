@@ -44,7 +44,7 @@ def stepping(device: str, *words: str, steps: int = 6) -> dict[str, Any]:
 def _stepping(precision: str, optimizer: str) -> Callable[[str], dict[str, Any]]:
     def body(device: str) -> dict[str, Any]:
         if precision == "tf32" and not device.startswith("cuda"):
-            raise LeftOutError("tf32 is a mode of NVIDIA GPUs")
+            raise LeftOutError("tf32 needs an NVIDIA GPU")
         words = (f"precision={precision}", f"optimizer={optimizer}", f"lr={OPTIMIZERS[optimizer]}")
         return stepping(device, *words, "clip_norm=1.0")
 

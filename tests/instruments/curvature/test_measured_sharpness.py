@@ -376,7 +376,7 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
         ({"asam_rho": "x"}, "sharpness.asam_rho=x"),
         ({"levels": 0.5}, r"sharpness.levels=0.5 cannot be: .* such as \[0.5,0.2,0.1\], or \[\] for none"),
         ({"levels": [0.5, -1]}, "sharpness.levels"),
-        ({"double": 1}, "sharpness.double=1 cannot be: it is true or false"),
+        ({"double": 1}, "sharpness.double=1 cannot be: it must be true or false"),
     ],
 )
 def test_a_knob_that_cannot_be_is_refused(knobs, said):
@@ -407,7 +407,9 @@ def test_a_model_that_cannot_be_differentiated_twice_is_refused_before_it_is_tra
         def forward(self, x):
             return Once.apply(super().forward(x))
 
-    with pytest.raises(BadRequest, match=r"this model cannot be: .*once_differentiable.*~instruments.sharpness"):
+    with pytest.raises(
+        BadRequest, match=r"which this model does not support: .*once_differentiable.*~instruments.sharpness"
+    ):
         at_the_start(Net(4, 3))
 
 

@@ -251,7 +251,7 @@ def test_a_task_without_classes_is_refused_unless_it_may_be_left_out(changes):
 
 def test_an_accuracy_that_is_neither_right_nor_wrong_is_refused():
     task = known([1.0] * 4, val_right=[0.3, 1.0, 0.0, 1.0], labels=lambda batch: batch[1].long())
-    with pytest.raises(BadRequest, match="'accuracy' of one 0 or 1 for each example"):
+    with pytest.raises(BadRequest, match="'accuracy' that is 0 or 1 for each example"):
         measured(WorstClass, task, task=task)
 
 
@@ -317,7 +317,7 @@ def test_what_was_corrupted_must_be_of_the_training_set():
     with pytest.raises(BadRequest, match=r"corrupted has shape \(2,\) for 4 training examples"):
         measured(Memorisation, short, task=short)
     other = known([1.0] * 4, corrupted=torch.ones(4, dtype=torch.bool), uncorrupted=(torch.ones(3), torch.ones(3)))
-    with pytest.raises(BadRequest, match="uncorrupted has 3 examples and its train 4"):
+    with pytest.raises(BadRequest, match="uncorrupted has 3 examples but its train has 4"):
         measured(Memorisation, other, task=other)
 
 

@@ -456,8 +456,8 @@ def with_padding():
     [
         (with_a_loss_of_pairs, "depends on the other examples of its batch"),
         (with_a_norm_over_the_batch, "depends on the other examples of its batch"),
-        (with_a_branch_on_values, r"torch.func cannot take this model's gradients example by example \(.*control"),
-        (with_padding, "different numbers of terms"),
+        (with_a_branch_on_values, r"torch.func cannot compute this model's gradients per example \(.*control"),
+        (with_padding, "differ in their number of terms"),
     ],
 )
 def test_a_model_without_gradients_per_example_is_refused_and_told_the_other_method(build, reason):
@@ -501,7 +501,7 @@ def test_a_model_that_cannot_be_differentiated_twice_is_told_to_leave_the_full_f
     data = draw(0, 40, 4), classes(0, 40, 3)
     state = standing(Layered(Once.apply), Task.classification(data, data))
     with pytest.raises(
-        BadRequest, match=r"twice, and this model cannot be: .*; use instruments.noise_scale.full=false"
+        BadRequest, match=r"twice, which this model does not support: .*; use instruments.noise_scale.full=false"
     ):
         seen(state, method="micro_batches", full=True)
     assert len(seen(state, method="micro_batches")) == 3
@@ -548,8 +548,8 @@ def test_a_lack_of_memory_is_left_to_the_loop_which_leaves_the_instrument_out(fu
         ({"examples": 4}, "examples=4 cannot be: it is null, or at least 8"),
         ({"every": 0}, "every=0 cannot be: it is an integer of at least 1, or null"),
         ({"adam": True}, "adam=True cannot be: it is auto or false"),
-        ({"full": "yes"}, "full=yes cannot be: it is true or false"),
-        ({"per_layer": 1}, "per_layer=1 cannot be: it is true or false"),
+        ({"full": "yes"}, "full=yes cannot be: it must be true or false"),
+        ({"per_layer": 1}, "per_layer=1 cannot be: it must be true or false"),
     ],
 )
 def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
@@ -574,7 +574,7 @@ def test_draws_larger_than_the_data_are_refused_and_so_are_data_too_small():
     with pytest.raises(BadRequest, match="examples=33 is more than the training set of 32 examples: use at most 32"):
         seen(standing(model, task), examples=33)
     model, task, _ = regression(n=7)
-    with pytest.raises(BadRequest, match="needs 8 training examples or more, and there are 7: use ~instruments"):
+    with pytest.raises(BadRequest, match="needs at least 8 training examples, and there are 7: use ~instruments"):
         seen(standing(model, task))
 
 

@@ -134,7 +134,7 @@ def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
             list(throughput.measure(state))
         concluded = [m.name for m in throughput.conclude(state)]
     assert concluded == ["speed/examples_per_second", "speed/seconds_per_step"]
-    assert noted == ["speed/device_busy_share is not measured: the passes for it do not fit the memory"]
+    assert noted == ["speed/device_busy_share is not measured: its passes do not fit in memory"]
 
 
 def test_find_asks_for_the_share_in_the_precision_that_it_times():

@@ -36,7 +36,7 @@ def lit(images, amount):
     ids=["torch", "python", "a rare flip", "a generator of its own"],
 )
 def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
-    with pytest.raises(BadRequest, match=r"draws random numbers of its own.*batchlab\.uniform\(draws, 'a name'\)"):
+    with pytest.raises(BadRequest, match=r"draws random numbers itself.*batchlab\.uniform\(draws, 'a name'\)"):
         augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 
@@ -51,7 +51,7 @@ def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
     ids=["mixed", "centred", "labels", "cropped"],
 )
 def test_an_augmentation_across_the_examples_of_a_batch_is_refused(augment):
-    with pytest.raises(BadRequest, match=r"when other examples stand in its batch.*each example by itself"):
+    with pytest.raises(BadRequest, match=r"when the rest of its batch changes.*each example independently"):
         augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 

@@ -154,7 +154,7 @@ def test_an_augmentation_that_loses_examples_is_refused():
     batches = Batches(
         (torch.arange(8),), micro_batch_sizes=[4], seed=0, total=8, augment=lambda batch, draws: (batch[0][1:],)
     )
-    with pytest.raises(BadRequest, match=r"the task's augment made 7 examples of 8: it must keep their number"):
+    with pytest.raises(BadRequest, match=r"the task's augment returned 7 examples for 8: it must keep their number"):
         next(iter(batches))
 
 

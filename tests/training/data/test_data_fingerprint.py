@@ -15,7 +15,7 @@ from batchlab.training.data import fingerprints
 from batchlab.training.data.batches import tensors
 from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.residence import brought
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.devices.cpu import CpuDevice
 
 TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))
@@ -105,6 +105,6 @@ def test_it_is_the_same_of_tensors_that_stay_on_the_host(whole_bytes, monkeypatc
 
 
 def test_examples_that_were_drawn_once_are_known_by_what_was_drawn():
-    val = brought(Noisy(), CpuDevice(), name="val")
+    val = prepare_set(Noisy(), CpuDevice(), name="val")
 
     assert data_fingerprint(val) == by_hand(*val)

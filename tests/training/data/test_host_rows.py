@@ -8,7 +8,7 @@ from torture.tiny import folder_of, stop_at, tiny, train
 
 from batchlab.training.data.batches import Batches, gather, length, slices, subset, tensors
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.residence import brought
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.devices.cpu import CpuDevice
 
 
@@ -30,7 +30,7 @@ HELD = (torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.ar
 
 @pytest.fixture
 def rows():
-    found = brought(HELD, SMALL, name="train", workers=2)
+    found = prepare_set(HELD, SMALL, name="train", workers=2)
     assert isinstance(found, HostRows)
     return found
 
@@ -101,10 +101,10 @@ def test_what_instruments_and_validation_ask_of_them(rows):
 def test_a_dict_stays_a_dict_and_what_has_room_is_held(monkeypatch):
     data = dict(zip("xy", HELD, strict=True))
 
-    assert gather(brought(data, SMALL, name="train"), torch.tensor([5]))["y"].tolist() == [5]
-    assert brought(data, CpuDevice(), name="train")["x"] is HELD[0]
+    assert gather(prepare_set(data, SMALL, name="train"), torch.tensor([5]))["y"].tolist() == [5]
+    assert prepare_set(data, CpuDevice(), name="train")["x"] is HELD[0]
     monkeypatch.setattr(Small, "total_bytes", lambda device: 2000)  # of which half is 1,000, and 960 are coming
-    assert brought(HELD, SMALL, name="train")[0] is HELD[0]
+    assert prepare_set(HELD, SMALL, name="train")[0] is HELD[0]
 
 
 @pytest.mark.parametrize("data", ["torture.tiny.Data", "streamed_sets.Augmented"])
@@ -144,7 +144,7 @@ def test_of_a_set_that_lies_in_both_places_all_stays_on_the_host():
         def holds(self, tensor):
             return isinstance(tensor, There)
 
-    rows = brought((HELD[0], HELD[1].as_subclass(There)), WithLabels(), name="train")
+    rows = prepare_set((HELD[0], HELD[1].as_subclass(There)), WithLabels(), name="train")
 
     assert isinstance(rows, HostRows)
     assert brought_back == [40]

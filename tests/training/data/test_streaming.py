@@ -24,8 +24,8 @@ from batchlab.training.assembly import data_fingerprint
 from batchlab.training.data import residence, streaming
 from batchlab.training.data.batches import Batches, Stream, gather, length, row, slices, subset
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.reading import apart
-from batchlab.training.data.residence import brought
+from batchlab.training.data.reading import independent_copy
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
@@ -80,7 +80,7 @@ def test_reading_leaves_the_random_streams_of_the_run_where_they_were():
     for workers in (0, 2):
         handed(Noisy(), [4], 40, workers=workers)
         told(slices(streamed(Noisy(), workers), 4))
-        brought(Noisy(), CPU, name="train")
+        prepare_set(Noisy(), CPU, name="train")
 
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
@@ -188,12 +188,12 @@ def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that
 def test_what_streams_and_what_is_held():
     held = TensorDataset(torch.arange(6.0), torch.arange(6))
 
-    assert torch.equal(brought(held, CPU, name="train")[0], torch.arange(6.0))
-    assert isinstance(brought(Noisy(), CPU, name="train", workers=2), Streamed)
-    assert brought(Noisy(), CPU, name="train", workers=2).workers == 2
-    drawn_once = brought(Noisy(), CPU, name="val")
+    assert torch.equal(prepare_set(held, CPU, name="train")[0], torch.arange(6.0))
+    assert isinstance(prepare_set(Noisy(), CPU, name="train", workers=2), Streamed)
+    assert prepare_set(Noisy(), CPU, name="train", workers=2).workers == 2
+    drawn_once = prepare_set(Noisy(), CPU, name="val")
     assert told([drawn_once]) == told(slices(streamed(Noisy()), 23))
-    assert isinstance(brought(Large(), CPU, name="val"), Streamed)
+    assert isinstance(prepare_set(Large(), CPU, name="val"), Streamed)
 
 
 @pytest.mark.parametrize(("total", "free"), [(1000, 1000), (8000, 1000), (1000, 8000)])
@@ -211,21 +211,21 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, 
     monkeypatch.setattr(residence, "on_device", lambda read, device: read if isinstance(read, Stream) else "moved")
 
     for given in (val, TensorDataset(*val)):
-        assert brought(given, cuda, name="val") == "moved"
-        assert isinstance(brought(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
-        assert brought(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
-        assert brought(given, CPU, name="val", beside=train) == "moved"
+        assert prepare_set(given, cuda, name="val") == "moved"
+        assert isinstance(prepare_set(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
+        assert prepare_set(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
+        assert prepare_set(given, CPU, name="val", beside=train) == "moved"
 
 
 def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
     dataset, other = Large(), Large(n=9_999)
-    found = brought(dataset, CPU, name="train")
+    found = prepare_set(dataset, CPU, name="train")
     seen = data_fingerprint(found)
 
     assert len(found) == 10_000
     assert len(dataset.reads) < 100
-    assert seen == data_fingerprint(brought(Large(), CPU, name="train"))
-    assert seen != data_fingerprint(brought(other, CPU, name="train"))
+    assert seen == data_fingerprint(prepare_set(Large(), CPU, name="train"))
+    assert seen != data_fingerprint(prepare_set(other, CPU, name="train"))
     half = Large()
     half.numbers //= 2
     assert seen != data_fingerprint(streamed(half))
@@ -260,7 +260,9 @@ def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
 
 
 def test_a_worker_that_dies_is_told_in_one_line():
-    with pytest.raises(BadRequest, match=r"process that read the task's train died: DataLoader worker .*workers=0"):
+    with pytest.raises(
+        BadRequest, match=r"worker process reading the task's train died: DataLoader worker .*workers=0"
+    ):
         handed(Faulty("die", worker_only=True), [8], 40, workers=2)
     assert not multiprocessing.active_children()
 
@@ -347,13 +349,13 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
 
     for workers in (1, 2):
         with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as told:
-            brought(OpenBefore(path, 50), CPU, name="val", workers=workers)
+            prepare_set(OpenBefore(path, 50), CPU, name="val", workers=workers)
         assert "\n" not in str(told.value)
-    alone = brought(OpenBefore(path, 50), CPU, name="val", workers=0)
+    alone = prepare_set(OpenBefore(path, 50), CPU, name="val", workers=0)
     assert isinstance(alone, Streamed)
     assert gather(alone, torch.arange(50))[0].tolist() == [0] * 50  # and nothing has closed the file
     for harmless in (Lazy, Mapped):
-        assert isinstance(brought(harmless(path, 50), CPU, name="val", workers=2), Streamed)
+        assert isinstance(prepare_set(harmless(path, 50), CPU, name="val", workers=2), Streamed)
 
 
 class Threads(Noisy):
@@ -382,7 +384,7 @@ def test_what_cannot_be_copied_is_read_as_it_is():
             raise TypeError("there is but one")
 
     lone = Lone()
-    assert apart(lone) is lone
+    assert independent_copy(lone) is lone
 
 
 class OwnGenerator(Noisy):
@@ -414,11 +416,11 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (OwnGenerator(), "example 0 of the task's train is another one when it is read again, with the same seed"),
+        (OwnGenerator(), r"train\[0\] differs between two reads with the same seed"),
         (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train is a int: give a tuple or dict of tensors"),
-        (Given(torch.zeros(3)), "the task's train gives examples that are no tuple or dict"),
-        (Given((torch.zeros(3), "cat")), "the task's train gives examples that hold other things than tensors"),
+        (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),
+        (Given((torch.zeros(3), "cat")), "the task's train gives examples with values that are not tensors"),
         (Given((torch.zeros(3), None)), "examples of the task's train cannot be stacked: TypeError: "),
         (TensorDataset(torch.zeros(0, 2)), "the task's train is an empty TensorDataset"),
     ],
@@ -426,13 +428,13 @@ class Endless(IterableDataset):
 )
 def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
     with pytest.raises(BadRequest) as error:
-        brought(dataset, CPU, name="train")
+        prepare_set(dataset, CPU, name="train")
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
 
 
 def test_numbers_that_are_none_are_the_same_each_time():
-    assert brought(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
+    assert prepare_set(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
 
 
 def test_a_point_of_a_sweep_may_have_workers_though_it_is_a_daemon(lab, tmp_path):

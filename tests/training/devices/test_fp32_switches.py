@@ -128,7 +128,7 @@ def test_code_that_switches_what_a_run_trains_in_is_refused(precision, said):
     with faked_cuda():
         device = CudaDevice(0)
         with (
-            pytest.raises(BadRequest, match=f"precision={precision} was asked for, and the code of the model or the"),
+            pytest.raises(BadRequest, match=f"precision={precision} was requested, but the code of the model or the"),
             Precision(precision, device).training(),
         ):
             SAYINGS[said]()
@@ -191,7 +191,7 @@ def test_preflight_refuses_a_forward_pass_that_switches(tmp_path):
 
     assert quiet == []
     assert problems == [
-        "precision=fp32 was asked for, and the code of the model or the data switches PyTorch's fp32 precision while "
-        "it runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): take that line out, and use "
+        "precision=fp32 was requested, but the code of the model or the data changes PyTorch's fp32 precision "
+        "during the run (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): remove that line, and use "
         "precision=tf32 for TF32"
     ]

@@ -97,7 +97,7 @@ def test_host_memory_that_we_could_not_lock_is_no_size_of_the_batch(ours):
     assert not is_out_of_memory(raised.value)
     status, reason = how_it_failed(raised.value)
     assert status is RunStatus.FAILED
-    assert "raise its limit (ulimit -l)" in reason
+    assert "raise the limit (ulimit -l)" in reason
 
 
 def test_host_memory_that_could_not_be_locked_is_said_with_what_helps():

@@ -87,15 +87,23 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
     ("loss", "severity", "sentence"),
     [
         (number, REFUSED, "the task's loss returns a float: it must return a tensor of one loss per term, shape (8,)"),
-        (mean, REFUSED, "the loss of 8 examples is one number, averaged or summed already: return one loss per term"),
-        (table, REFUSED, "the loss has shape (8, 8), every output beside every target by broadcasting: bring outputs"),
+        (mean, REFUSED, "the loss of 8 examples is one number, already averaged or summed: return one loss per term"),
+        (
+            table,
+            REFUSED,
+            "the loss has shape (8, 8): broadcasting has combined every output with every target: give outputs",
+        ),
         (
             as_many_labels_as_examples,
             REFUSED,
             "the loss has shape (8, 8) for 8 examples that count as 8 terms: it must",
         ),
-        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: it must be one loss per"),
-        (detached, REFUSED, "no gradient reaches the weights, as the loss has no graph behind it: take .detach()"),
+        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: return one loss per"),
+        (
+            detached,
+            REFUSED,
+            "no gradient reaches the weights, because the loss has no autograd graph: remove .detach()",
+        ),
         (of_another, REFUSED, "no gradient reaches any of the model's parameters: take .detach()"),
         (
             not_a_number,
@@ -160,7 +168,7 @@ def test_metrics_are_one_value_per_term_and_a_target_needs_their_direction():
         (
             {"m": lambda out, batch: out[:, 0]},
             BETTER,
-            "is a higher m better? No target can name it: say higher_is_bett",
+            "it is unknown whether a higher m is better, so it cannot be used in a target: add higher_is_bett",
         ),
     ):
         losses = made(metrics=lambda out, batch, given=metrics: {name: of(out, batch) for name, of in given.items()})
@@ -178,10 +186,9 @@ def test_number_formats_that_precision_cannot_honour_are_found():
 
     said = [(breach.severity, breach.what) for breach in found if breach is not None]
     assert [severity for severity, _ in said] == [WRONG, BETTER, WRONG]
-    assert said[0][1].startswith("tensor 0 of the data is float64, and the weights are float32: RuntimeError: ")
-    assert said[1][1] == "tensor 0 of the data is float64, and the weights are float32: twice the memory, for digits " \
-        "that no step sees"  # fmt: skip
-    assert said[2][1].startswith("the weights are float64 (weight and 1 more), so that no precision=")
+    assert said[0][1].startswith("tensor 0 of the data is float64, but the weights are float32: RuntimeError: ")
+    assert said[1][1].endswith("but the weights are float32: it takes twice the memory without any benefit")
+    assert said[2][1].startswith("the weights are float64 (weight and 1 more), so precision=")
 
 
 def test_a_loss_that_is_divided_by_its_number_is_told_from_one_that_compares_its_examples():
