@@ -170,7 +170,7 @@ BROKEN = {
         (),
         WRONG,
         "data",
-        r"training refuses it: train\[0\] differs between two reads",
+        r"training cannot use it: train\[0\] differs between two reads",
     ),
     "noise in eval mode": (
         model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
