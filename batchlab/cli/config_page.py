@@ -31,7 +31,7 @@ def _lines() -> Iterator[str]:
     yield from (*_rows(name for name, row in RUN.items() if row.is_identity), "")
     yield from ("## How it is trained", "", "These options change no result; another value makes no new run.", "")
     yield from (*_rows(name for name, row in RUN.items() if not row.is_identity), "")
-    yield from ("## How a sweep is conducted", "", "Each has one value for all points of a sweep.", "")
+    yield from ("## How a sweep is run", "", "Each option has one value for all points of a sweep.", "")
     yield from (*_rows(SWEEP), "")
     yield from ("## What a study is made of", "", "These options are written in an experiment's file.", "")
     yield from (*_rows(STUDY), "")

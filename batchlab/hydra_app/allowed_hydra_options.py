@@ -99,8 +99,8 @@ class PackageSource(_StaysInside, ImportlibResourcesConfigSource):
     """`pkg://`: Hydra's own configs, its launchers among them."""
 
 
-# A job of another package's launcher gets this registry as it is and registers Hydra's own classes again: Hydra
-# compares the names, refuses others, and keeps what is there.
+# A job of another package's launcher gets this registry and registers Hydra's own classes again: Hydra
+# compares the names, refuses different ones, and keeps the registered classes.
 FolderSource.__name__, PackageSource.__name__ = FileConfigSource.__name__, ImportlibResourcesConfigSource.__name__
 
 

@@ -17,7 +17,7 @@ from batchlab.errors import BadRequest, did_you_mean
 RETRY = SWEEP["retry"].flag
 NOTHING_TO_RETRY = f"{RETRY} needs the statuses to run again: write {RETRY} failed,timeout"
 FLAGS = {row.flag: f"{name}=true" for name, row in SWEEP.items() if row.flag and row.type == "bool"}
-# Options of Hydra that would replace what batchlab is; what to use in their place.
+# Options of Hydra that would replace parts of batchlab, and what to use instead.
 REFUSED = {
     ("--experimental-rerun",): "it runs code from a pickle file; type the overrides again",
     ("--config-path", "-cp", "--config-name", "-cn"): "use --config-dir DIR to add configs of your own",

@@ -27,7 +27,7 @@ from batchlab.sweep.points import Point
 from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.verifying import verify
 
-# The launchers whose jobs run where they are submitted; all others are taken to be for other machines.
+# The launchers whose jobs run where they are submitted; all others are assumed to use other machines.
 ON_THIS_MACHINE = ("PointLauncher", "BasicLauncher", "JoblibLauncher", "LocalLauncher")
 WITHOUT_RUNS = {"verify": verify, "check": check}
 
