@@ -75,7 +75,7 @@ def test_damaged_checkpoints_are_passed_over_and_what_was_measured_after_the_old
     assert record.resumed_at == (6,)
     assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
     assert [text.split(" ")[0] for text in said.texts] == ["checkpoint", "goes"]
-    assert said.texts[1] == "goes on from its checkpoint at step 6"
+    assert said.texts[1] == "resumes from its checkpoint at step 6"
 
 
 def test_a_journal_that_is_not_the_checkpoints_begins_the_run_anew(tmp_path):

@@ -9,7 +9,7 @@ from batchlab.recording.masking import masked_overrides
 from batchlab.science.memory.largest_fit import Found, Outcome, busy_shares, line_through, out_of_order
 from batchlab.science.memory.memory_model import Account, MemoryModel
 from batchlab.science.scaling.knee import LAUNCH_BOUND, Knee, launch_bound
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 from batchlab.worker.probing import HEADROOM
 
 KIB, MIB = 2**10, 2**20

@@ -10,7 +10,7 @@ from rich.text import Text
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.science.memory.largest_fit import Outcome, Probe, line_through
 from batchlab.sweep.find.find_sentences import KIB, OUTCOMES, mib, sentences
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 from batchlab.sweep.summary.progress import UnreadConsole
 
 STYLES = {Outcome.FITS: "green", Outcome.FAILED: "red"}

@@ -15,7 +15,7 @@ from batchlab.science.statistics.uncertainty import Interval
 from batchlab.sweep.checks import check_grid, or_on_cpu
 from batchlab.sweep.find.find_table import Watcher, comparison, summary
 from batchlab.sweep.find.probing import Prober
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
 from batchlab.sweep.processes.interruption import Interruption, watching_signals
 from batchlab.sweep.processes.server import WarmServer

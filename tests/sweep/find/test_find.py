@@ -18,7 +18,7 @@ from batchlab.science.memory.largest_fit import Outcome, Probe, largest_fit, spe
 from batchlab.science.scaling.knee import Knee
 from batchlab.sweep.find.find_sentences import sentences
 from batchlab.sweep.find.find_table import comparison
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 
 MIB = 2**20
 NETS = """
@@ -141,7 +141,7 @@ def test_ctrl_c_leaves_no_process_and_keeps_what_is_known(find, tmp_path):
     assert code == 130
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     assert (kept["status"], [probe["size"] for probe in kept["probes"]]) == ("interrupted", [2])
-    assert "interrupted; 1 probe kept in" in said.err
+    assert "interrupted; 1 probe saved in" in said.err
 
 
 def test_each_combination_is_searched_for_itself_and_compared(find):
