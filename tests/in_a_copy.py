@@ -15,7 +15,7 @@ from rich.console import Console
 
 from batchlab.cli.candidates import candidates
 from batchlab.cli.config_page import page
-from batchlab.cli.option_help import knob_rows
+from batchlab.cli.option_help import option_rows
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
@@ -124,7 +124,7 @@ sys.stdout.write(
             "find": [settings(fast.asked.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
             "built": {name: built([values(**{name: value}) for value in pair]) for name, pair in PAIRS.items()},
             "page": page(),
-            "help": dict(knob_rows())["toy"],
+            "help": dict(option_rows())["toy"],
             "completed": candidates("batchlab sweep toy"),
         }
     )

@@ -26,7 +26,11 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     yield from ("# Configuration", "", f"This page is the output of `{COMMAND}`.", "", HOW, "")
-    yield from ("## What identifies a run", "", "Another value of one of these options makes another run, in its own folder.")
+    yield from (
+        "## What identifies a run",
+        "",
+        "Another value of one of these options makes another run, in its own folder.",
+    )
     yield from ("The last column says what another value changes.", "")
     yield from (*_rows(name for name, row in RUN.items() if row.is_identity), "")
     yield from ("## How it is trained", "", "These options change no result; another value makes no new run.", "")

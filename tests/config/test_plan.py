@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plain_defaults import configured
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import plan, learning_rate_at, scaled
+from batchlab.config.plan import learning_rate_at, plan, scaled
 from batchlab.errors import BadRequest
 
 N = 1437  # training examples of the digits

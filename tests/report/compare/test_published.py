@@ -284,7 +284,10 @@ def test_figures_are_read_as_they_are_written() -> None:
         ([figure(value=[1, 2, 3])], r"^published\[0\]\.value="),
         ([figure(value=math.nan)], r"^published\[0\]\.value=nan cannot be"),
         ([figure(spread=-1)], r"^published\[0\]\.spread=-1 cannot be: it must be a number of at least 0, or null"),
-        ([figure(batch_size=0)], r"^published\[0\]\.batch_size=0 cannot be: it must be an integer of at least 1, or null"),
+        (
+            [figure(batch_size=0)],
+            r"^published\[0\]\.batch_size=0 cannot be: it must be an integer of at least 1, or null",
+        ),
         ([figure(batch_size=8.0)], r"^published\[0\]\.batch_size=8\.0 cannot be"),
         ([figure(ours="")], r"^published\[0\]\.ours='' cannot be: it must name the result to compare with"),
         ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it must hold options"),
