@@ -59,7 +59,7 @@ def test_config_shows_every_option_with_its_files_first_comment() -> None:
     assert "cnn Two 3x3 convolutions with ReLU and pooling, then a linear layer." in said
     assert "smoke Does everything work, end to end" in said
     assert "@package" not in said
-    assert "the model that learns; default mlp:" in said
+    assert "the model; default mlp:" in said
 
 
 def test_config_shows_the_keys_inside_every_group() -> None:
