@@ -1,7 +1,7 @@
-"""Command lines that are wrong, with the exit code and the one line that each must get: plain data, and `run_all`.
+"""Wrong command lines, with the exit code and the one-line message that each must get: plain data, and `run_all`.
 
-A line is what is typed behind `batchlab`, quoted as for a shell. What is said is a regular expression, found
-anywhere behind `batchlab: `.
+A line is what is typed after `batchlab`, quoted as for a shell. The message is a regular expression, found anywhere
+after `batchlab: `.
 """
 
 import contextlib
@@ -23,9 +23,9 @@ PLACE = "set where runs are kept by runs_dir=... and study=...$"
 LOGS = "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own$"
 LAUNCHER_ONLY = "hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set$"
 
-# (what is typed, what is said); exit code 2
+# (line, message); exit code 2
 BAD: list[tuple[str, str]] = [
-    # a batch size that is none
+    # an invalid batch size
     ("sweep batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("sweep batch_size=-4", f"batch_size=-4 cannot be: {INTEGER}"),
     ("sweep batch_size=8.5", f"batch_size=8.5 cannot be: {INTEGER}"),
@@ -54,7 +54,7 @@ BAD: list[tuple[str, str]] = [
     ("train batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("config batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("sweep --cfg job batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
-    # what no grammar takes
+    # what Hydra's grammar does not accept
     ("sweep batch_size=8,", "cannot read 'batch_size=8,': a comma must be between two values"),
     ("sweep batch_size=8,,32", "cannot read 'batch_size=8,,32': a comma must be between two values"),
     ("sweep batch_size=,8", "cannot read 'batch_size=,8': a comma must be between two values"),
@@ -99,7 +99,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep force=true,false", "force=true and force=false in one sweep"),
     ("sweep 'retry=[failed],[timeout]'", r"retry=\[failed\] and retry=\[timeout\] in one sweep"),
     ("sweep dry_run=true,false batch_size=8,32", "dry_run=true and dry_run=false in one sweep"),
-    # what is for runs
+    # options for runs
     ("check report=false", "report is for runs, and `batchlab check` makes none: leave it out$"),
     ("check jobs=1", "jobs is for runs, and `batchlab check` makes none"),
     ("verify accumulate=4 skip_larger=true", "skip_larger is for runs, and `batchlab verify` makes none"),
@@ -107,7 +107,7 @@ BAD: list[tuple[str, str]] = [
     ("find ++accept_changed=true", "accept_changed is for runs, and `batchlab find` makes none"),
     ("find --force", "force is for runs, and `batchlab find` makes none"),
     ("lr-table dry_run=true", "dry_run is for runs, and `batchlab lr-table` makes none"),
-    # rates and the other numbers
+    # learning rates and other numbers
     ("sweep lr=0", "lr=0 cannot be: lr must be a number above 0$"),
     ("sweep lr=-1", "lr=-1 cannot be: lr must be a number above 0$"),
     ("sweep lr=nan", "lr=nan cannot be: lr must be a number above 0$"),
@@ -176,7 +176,7 @@ BAD: list[tuple[str, str]] = [
         "sweep target.metric=accuracy",
         "target.metric='accuracy' cannot be: it must be val/loss or another val/<metric>$",
     ),
-    # keys that are none
+    # unknown keys
     ("sweep batchsize=8", "unknown key 'batchsize': did you mean 'batch_size'\\?$"),
     ("sweep Batch_Size=8", "unknown key 'Batch_Size': did you mean 'batch_size'\\?$"),
     ("sweep batch-size=8", "unknown key 'batch-size': did you mean 'batch_size'\\?$"),
@@ -292,7 +292,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
     ("sweep --resolve", "--resolve needs --cfg job"),
     ("train --package model", "--package needs --cfg job"),
-    # words
+    # commands
     ("swep batch_size=8", "unknown command 'swep': did you mean 'sweep'\\?$"),
     ("batch_size=8,32", "the command is missing: write `batchlab sweep batch_size=8,32`"),
     ("--cfg job", "unknown flag --cfg: the command comes first"),
@@ -308,7 +308,7 @@ WITHOUT_CUDA = [
     ("sweep device=cuda", f"device=cuda was asked for, and .*{INSTEAD}"),
     ("sweep device=cpu,cuda:0", f"device=cuda:0 was asked for, and .*{INSTEAD}"),
 ]
-# A grid of no points is told from a typo by its exit code: 4.
+# An empty grid has an exit code of its own: 4.
 EMPTY = [
     ("sweep 'batch_size=range(0)'", r"the grid is empty: batch_size=range\(0\) gives no values$"),
     ("sweep 'batch_size=range(8,8)' lr=0.1,0.2", r"the grid is empty: batch_size=range\(8,8\) gives no values$"),
@@ -371,7 +371,7 @@ class NothingRefusedIt(Exception):  # noqa: N818 - what is wrong is the line
 
 
 def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
-    """Every line with its exit code and what is said."""
+    """Every line with its exit code and message."""
     from batchlab.host.device_choice import resolve_device
 
     here = WITHOUT_CUDA if resolve_device("auto") == "cpu" else []
@@ -380,7 +380,7 @@ def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
 
 
 def fault(line: str, code: int, says: str) -> str | None:
-    """What is wrong with how batchlab takes a bad line, run in this process in an empty folder; None if nothing is."""
+    """How batchlab's reaction to a bad line, run in this process in an empty folder, is wrong; None if it is right."""
     out, err = io.StringIO(), io.StringIO()
     really_run = (line, says) in SEEN_BY_THE_PREFLIGHT
     with _empty_folder() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -391,18 +391,18 @@ def fault(line: str, code: int, says: str) -> str | None:
         except Exception as error:
             return f"{line!r} ends in {type(error).__name__}: {error}"
         left = [path.name for path in folder.rglob("*") if path.is_file() or not really_run]
-    said = err.getvalue()
+    message = err.getvalue()
     if ended != code:
-        return f"{line!r} ends with {ended}, not {code}: {said}"
-    if not re.fullmatch(r"batchlab: [^\n]+\n", said) or not said.rstrip("\n").isprintable() or out.getvalue():
-        return f"{line!r} is not answered in one line: {said!r} {out.getvalue()!r}"
-    if not re.search(says, said.removeprefix("batchlab: ").rstrip("\n")):
-        return f"{line!r} is answered by {said!r}, not {says!r}"
+        return f"{line!r} ends with {ended}, not {code}: {message}"
+    if not re.fullmatch(r"batchlab: [^\n]+\n", message) or not message.rstrip("\n").isprintable() or out.getvalue():
+        return f"{line!r} is not answered in one line: {message!r} {out.getvalue()!r}"
+    if not re.search(says, message.removeprefix("batchlab: ").rstrip("\n")):
+        return f"{line!r} is answered by {message!r}, not {says!r}"
     return f"{line!r} leaves {left}" if left else None
 
 
 def wrong_guesses(typos: Iterable[str] | None = None) -> list[str]:
-    """The `typos`, all without, for which another key, or none, is proposed."""
+    """The `typos` (default: all) for which another key, or none, is proposed."""
     return [
         found
         for typo in (TYPOS if typos is None else typos)
@@ -411,7 +411,7 @@ def wrong_guesses(typos: Iterable[str] | None = None) -> list[str]:
 
 
 def run_all() -> tuple[int, list[str]]:
-    """How many bad lines there are, those included that only the preflight sees, and what is wrong, a line each."""
+    """The number of bad lines, including those that only the preflight finds, and what is wrong, a line each."""
     lines = list(expected(with_preflight=True))
     failures = [found for line in lines if (found := fault(*line))]
     wrong = wrong_guesses()

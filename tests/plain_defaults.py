@@ -1,4 +1,4 @@
-"""The shipped defaults, read with PyYAML alone: as plain values, and as what the border makes of them."""
+"""The shipped defaults, read with PyYAML only: as plain values, and as the configuration made from them."""
 
 from copy import deepcopy
 from functools import cache
@@ -23,7 +23,7 @@ def read(name: str) -> dict[str, Any]:
 
 
 def chosen_groups() -> dict[str, str]:
-    """`{"data": "digits", ...}`: the groups of the defaults list that hold knobs."""
+    """`{"data": "digits", ...}`: the groups of the defaults list that have options."""
     entries = [entry for entry in read("config.yaml")["defaults"] if isinstance(entry, dict)]
     named = {key: option for entry in entries for key, option in entry.items()}
     return {key: option for key, option in named.items() if "/" not in key and " " not in key and option is not None}

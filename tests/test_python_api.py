@@ -1,4 +1,4 @@
-"""batchlab from Python: `train` and `run_study` do what the words of the command line do, and return records."""
+"""batchlab from Python: `train` and `run_study` do what the commands do, and return records."""
 
 import builtins
 import importlib
@@ -14,7 +14,7 @@ import pytest
 import batchlab
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import compose
-from batchlab.hydra_app.calling import words
+from batchlab.hydra_app.calling import overrides_of
 from batchlab.recording.run_folder import read_record
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import progress
@@ -119,7 +119,7 @@ def test_values_come_through_as_they_are() -> None:
         "mapped": {"a": 1, "b": {"c": "d e"}},
     }
 
-    config = compose([*words({"model": {"_target_": "my_net.Net", **values}}), "device=cpu"])
+    config = compose([*overrides_of({"model": {"_target_": "my_net.Net", **values}}), "device=cpu"])
 
     expected = {**values, "path": "/tmp/a b", "whole": 3, "half": 0.5, "_target_": "my_net.Net"}
     assert config.model == expected
@@ -128,7 +128,7 @@ def test_values_come_through_as_they_are() -> None:
 
 def test_an_instrument_in_a_mapping_is_added_to_the_others() -> None:
     probe = {"_target_": "my_probe.Probe", "every": 10}
-    config = compose([*words({"instruments": {"mine": probe}, "target": {"value": 0.2}}), "device=cpu"])
+    config = compose([*overrides_of({"instruments": {"mine": probe}, "target": {"value": 0.2}}), "device=cpu"])
 
     assert config.instruments["mine"] == probe
     assert "validation" in config.instruments
@@ -137,7 +137,7 @@ def test_an_instrument_in_a_mapping_is_added_to_the_others() -> None:
 
 
 def test_a_class_inside_a_class_is_named_whole(own_net: ModuleType) -> None:
-    assert words({"model": own_net.Net.Inner}) == ["model._target_=own_net.Net.Inner"]
+    assert overrides_of({"model": own_net.Net.Inner}) == ["model._target_=own_net.Net.Inner"]
 
 
 def of_main() -> None:

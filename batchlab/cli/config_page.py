@@ -26,8 +26,8 @@ def page() -> str:
 
 def _lines() -> Iterator[str]:
     yield from ("# Configuration", "", f"This page is the output of `{COMMAND}`.", "", HOW, "")
-    yield from ("## What a run is", "", "Another value of one of these options makes another run, in its own folder.")
-    yield from ("The last column says what another value changes.", "")
+    yield from ("## What identifies a run", "", "Another value of one of these makes another run, in its own folder.")
+    yield from ("It changes what the last column says; points are compared only where nothing else does so.", "")
     yield from (*_rows(name for name, row in RUN.items() if row.is_identity), "")
     yield from ("## How it is trained", "", "These options change no result; another value makes no new run.", "")
     yield from (*_rows(name for name, row in RUN.items() if not row.is_identity), "")
@@ -51,11 +51,8 @@ def _lines() -> Iterator[str]:
 
 def _rows(options: Iterable[str]) -> list[str]:
     """A row for each of `options` that has a value in `configs/config.yaml`, in its order."""
-    known, defaults, wanted = (
-        described_options(),
-        read_defaults(),
-        {key for name in options for key in OPTIONS[name].keys},
-    )
+    known, defaults = described_options(), read_defaults()
+    wanted = {key for name in options for key in OPTIONS[name].keys}
     rows = []
     for name in (name for block in blocks() for name in block):
         option = known[name]

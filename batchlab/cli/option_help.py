@@ -51,7 +51,6 @@ def groups() -> dict[str, dict[str, str]]:
 
 def keys_of(group: str, option: str) -> list[tuple[str, str]]:
     """The keys of a group's option, as typed with their values, each with its comment in the file."""
-
     text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
     comments = {line.partition(":")[0]: line.partition(" # ")[2].strip() for line in text.splitlines()}

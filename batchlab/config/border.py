@@ -25,7 +25,7 @@ _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget",
 
 @dataclass(frozen=True)
 class Request:
-    """One point as it was requested: what to run, how, and what its study shows beside its runs."""
+    """One point as it was requested: what to run, how, and what its study shows in addition to its runs."""
 
     run: RunConfig
     sweep: SweepConfig

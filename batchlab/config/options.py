@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from batchlab.config.alike import before_added_keys, device_kind, which_data
+from batchlab.config.canonical import before_added_keys, device_kind, which_data
 from batchlab.config.goals import Budget, Target
 from batchlab.config.moved_targets import first
 from batchlab.config.option_row import (
@@ -74,12 +74,7 @@ class RunOptions:
         decides=PEAK_RATE,
     )
     reference_batch_size: int = option(
-        "batch size at which the learning rate is `lr`",
-        WEIGHTS,
-        at_least=1,
-        unit="examples",
-        decides=PEAK_RATE,
-        said_last=1,
+        "batch size to which `lr` belongs", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=1
     )
     noise_scale: float | None = option(
         "gradient noise scale, for the rules that use it",
@@ -109,14 +104,10 @@ class RunOptions:
     clip_norm: float | None = option(
         "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
     )
-    data: Group = option("the data that is learnt from", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
-    model: Group = option(
-        "the model that learns", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True
-    )
-    optimizer: Group = option("the optimizer that updates the weights", EXECUTION, is_group=True)
-    instruments: Group = option(
-        "the instruments that measure the run", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first
-    )
+    data: Group = option("the data", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
+    model: Group = option("the model", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
+    optimizer: Group = option("the optimizer", EXECUTION, is_group=True)
+    instruments: Group = option("the instruments", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first)
     seed: int = option(
         "seed of the initial weights and the data order",
         WEIGHTS,
@@ -136,10 +127,7 @@ class RunOptions:
         such_as="auto,cpu,cuda",
     )
     threads: int = option(
-        "CPU threads of one run; another number changes the last bits of results",
-        EXECUTION,
-        at_least=1,
-        of_the_machine=True,
+        "CPU threads of one run; changes the last bits of results", EXECUTION, at_least=1, of_the_machine=True
     )
     deterministic: bool = option("refuse kernels whose result varies from call to call", EXECUTION)
     eval_every: int | None = option(
@@ -189,9 +177,7 @@ class SweepOptions:
     force: bool = option("run every point again, from its first step", takes="true or false; --force", flag="--force")
     accept_changed: bool = option("continue although code, data, PyTorch or device changed")
     report: bool = option("make the report when a sweep of several points has ended")
-    dry_run: bool = option(
-        "show what would be run, and run nothing", takes="true or false; --dry-run", flag="--dry-run"
-    )
+    dry_run: bool = option("show what would run, and run nothing", takes="true or false; --dry-run", flag="--dry-run")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from batchlab.config.alike import micro_batches
+from batchlab.config.canonical import micro_batches
 from batchlab.config.options import RunOptions
 from batchlab.config.values import Group
 

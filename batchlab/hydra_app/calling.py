@@ -32,7 +32,7 @@ NOT_BARE = {"true", "false", "null", "nan", "inf"}
 
 def point(requested: Requested, config_dir: str | None) -> RunRecord:
     """Trains the one point that `requested` describes; returns its record."""
-    points, sweep = _grid(words(requested), config_dir)
+    points, sweep = _grid(overrides_of(requested), config_dir)
     if len(points) != 1:
         raise BadRequest(f"this is a grid of {len(points)} points, and train runs one: use batchlab.run_study(...)")
     if sweep.dry_run:
@@ -43,10 +43,10 @@ def point(requested: Requested, config_dir: str | None) -> RunRecord:
 
 def study(requested: Requested, over: Mapping[str, Iterable[Any]], config_dir: str | None) -> list[RunRecord]:
     """Trains the points of a grid; returns the records of those that have one, in the grid's order."""
-    return _records(*_grid([*words(requested), *_axes(over)], config_dir))
+    return _records(*_grid([*overrides_of(requested), *_axes(over)], config_dir))
 
 
-def words(requested: Requested) -> list[str]:
+def overrides_of(requested: Requested) -> list[str]:
     """The request as overrides: from the text of a command line, a list of overrides, or a mapping of plain values."""
     if isinstance(requested, str):
         try:

@@ -168,9 +168,7 @@ def _lists(grids: Any) -> list[list[str]]:
     """`grids` of a config as plain lists of overrides; one empty list where it has none."""
     plain = OmegaConf.to_container(grids) if OmegaConf.is_list(grids) else grids
     if not isinstance(plain, list) or not all(isinstance(grid, list) for grid in plain):
-        raise BadRequest(
-            'grids must be a list of lists of overrides, as in grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]'
-        )
+        raise BadRequest('grids must be a list of lists of overrides: grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]')
     for entry in (entry for grid in plain for entry in grid):
         if not isinstance(entry, str) or "=" not in entry:
             raise BadRequest(f'grids holds {entry!r}, which is not an override: use quotes, "batch_size=8,32"')

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from batchlab.config import target_name
-from batchlab.config.alike import device_kind
+from batchlab.config.canonical import device_kind
 from batchlab.config.option_row import IDENTITY
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
 from batchlab.config.values import flattened

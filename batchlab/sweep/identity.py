@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchlab.config import RunConfig
-from batchlab.config.alike import micro_batches
+from batchlab.config.canonical import micro_batches
 from batchlab.config.key import compared
 from batchlab.config.option_row import IDENTITY
 

@@ -52,7 +52,7 @@ def test_a_pytorch_that_dies_is_told_with_what_it_was_doing() -> None:
     probe_pytorch(found, [sys.executable, "-c", dies])
 
     assert found.facts == {"PyTorch": {"torch": "2.15"}}
-    assert found.problems == [(True, "PyTorch fails while using cuda:0 (exit code -6): no kernel")]
+    assert found.problems == [(True, "PyTorch failed while using cuda:0 (exit code -6): no kernel")]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_requirements_that_are_not_met_are_told() -> None:
 
     assert missing == (True, "no-such-package is not installed: pip install 'no-such-package>=2'")
     assert old[0] is False
-    assert "batchlab asks for 'rich>=999'" in old[1]
+    assert "batchlab requires 'rich>=999'" in old[1]
 
 
 def test_the_requirements_are_those_of_pyproject() -> None:
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_prevents_running(tmp_path: Path, monkey
 
     read_disk(found, tmp_path)
 
-    assert found.problems[0] == (True, f"{tmp_path} cannot be written, and the runs would lie there: give runs_dir=...")
+    assert found.problems[0] == (True, f"runs cannot be written to {tmp_path}: give another folder with runs_dir=...")
 
 
 def test_what_prevents_a_run_is_told_apart() -> None:

@@ -97,7 +97,7 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "no study 'nowhere': there is digits"),
+        (["nowhere"], "no study 'nowhere': the studies are digits"),
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),

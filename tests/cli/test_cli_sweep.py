@@ -50,7 +50,7 @@ def logging_as_it_was() -> Iterator[None]:
         ("sweep 'retry=[failed]' --retry diverged", ("diverged",), False, False),
     ],
 )
-def test_our_options_are_knobs_wherever_they_stand(
+def test_our_flags_set_options_wherever_they_are(
     line: str, retry: tuple[str, ...], force: bool, dry_run: bool, conducted: Conducted
 ) -> None:
     main([*shlex.split(line), "device=cpu"])
@@ -136,4 +136,4 @@ def test_the_help_says_what_the_options_do(word: str, capsys: pytest.CaptureFixt
     for option in ("--retry STATUSES", "--force", "--dry-run"):
         assert option in said
     assert re.search(rf"batchlab {word} \S+ --retry \S+", said)
-    assert "stands as it is until --retry" in said
+    assert "is run again only" in said

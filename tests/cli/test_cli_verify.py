@@ -96,7 +96,7 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
         (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4, or micro_batch_size="),
         (
             ("accumulate=2", "batch_size=8,32"),
-            "a grid of 2 points, and `batchlab verify` takes one point: give each knob",
+            "a grid of 2 points, and `batchlab verify` takes one point: give each option",
         ),
         (("accumulate=2", "--dry-run"), "dry_run is for runs, and `batchlab verify` makes none: leave it out"),
         (("accumulate=2", "--force"), "force is for runs"),

@@ -122,7 +122,7 @@ def test_what_is_at_the_edge_of_the_allowed_is_allowed(name: str, value: Any) ->
     configured(**{name: value})
 
 
-# No knob without a value, no value without a knob
+# No option without a value, no value without an option
 
 
 def test_every_option_has_its_value_in_configs_and_every_value_there_is_an_option() -> None:
@@ -145,7 +145,7 @@ def test_every_option_of_every_group_names_what_it_is() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    # changes, the knob and value as the message must show them, what is allowed
+    # changes, the option and value as the message must show them, what is allowed
     ({"batch_size": 0}, "batch_size=0", "an integer of at least 1"),
     ({"batch_size": -4}, "batch_size=-4", "an integer of at least 1"),
     ({"batch_size": 8.5}, "batch_size=8.5", "an integer of at least 1"),
@@ -261,7 +261,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"runs_dir": ""}, "runs_dir=''", "a text"),
     ({"runs_dir": None}, "runs_dir=null", "a text"),
     ({"runs_dir": "a\x00b"}, r"runs_dir='a\x00b'", "a text"),
-    ({"runs_dir": "~/runs"}, "runs_dir=~/runs", "write the folder out"),
+    ({"runs_dir": "~/runs"}, "runs_dir=~/runs", "write out the whole path"),
     ({"retry": ["faild"]}, "retry holds 'faild'", "did you mean 'failed'"),
     ({"retry": "failed"}, "retry='failed'", "write retry=[failed,timeout]"),
     ({"jobs": 0}, "jobs=0", "an integer of at least 1"),

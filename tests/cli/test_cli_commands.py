@@ -1,4 +1,4 @@
-"""The command line's front: words, helps, what passes on to Hydra, and how a mistake is told."""
+"""The front of the command line: commands, helps, what is passed to Hydra, and the message of a mistake."""
 
 import errno
 import re
@@ -30,7 +30,7 @@ sys.exit(code)
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
-    """What reached Hydra; the launch itself answers 3."""
+    """The calls that reached Hydra; the launch itself returns 3."""
     calls: list[tuple[str, list[str]]] = []
 
     def launch(word: str, arguments: list[str]) -> int:
@@ -70,13 +70,13 @@ def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> No
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("word", ALL_COMMANDS)
-def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([word, "--help"]) == 0
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_every_command_has_a_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
 
     said = capsys.readouterr().out
-    assert "usage: batchlab " + word in said
-    assert re.search(rf"^  batchlab {word}\b", said.partition("examples:")[2], re.MULTILINE)
+    assert "usage: batchlab " + command in said
+    assert re.search(rf"^  batchlab {command}\b", said.partition("examples:")[2], re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -90,7 +90,7 @@ def test_the_help_names_the_options_that_the_command_takes(command: str, capsys:
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "verify", "check"])
-def test_examples_of_the_help_name_knobs_and_options_that_exist(command: str) -> None:
+def test_examples_of_the_help_name_options_and_choices_that_exist(command: str) -> None:
     options, lines = groups(), COMMANDS[command].examples.splitlines()
     examples = [line.split("    ")[0].split()[2:] for line in lines]
     assert len(examples) >= 5
@@ -101,7 +101,7 @@ def test_examples_of_the_help_name_knobs_and_options_that_exist(command: str) ->
         assert key not in options or set(value.split(",")) <= set(options[key]), argument
 
 
-def test_no_word_at_all_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "commands:" in capsys.readouterr().err
 
@@ -173,7 +173,7 @@ def test_a_bug_keeps_its_traceback(bug: Exception, monkeypatch: pytest.MonkeyPat
         ["--hydra-help"],
     ],
 )
-def test_everything_after_the_word_is_hydras(
+def test_everything_after_the_command_is_passed_to_hydra(
     word: str, arguments: list[str], launched: list[tuple[str, list[str]]]
 ) -> None:
     assert main([word, *arguments]) == 3
