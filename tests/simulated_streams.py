@@ -36,10 +36,10 @@ class _Device:
     """torch.device; a class, as annotations may say `torch.device | None`."""
 
     def __new__(cls, kind: Any, index: int | None = None) -> torch.device:  # type: ignore[misc]
-        asked = torch.device(kind) if index is None else torch.device(kind, index)
-        if asked.type != "cuda":
-            return asked
-        return torch.device("cpu") if asked.index is None else torch.device("cpu", asked.index)
+        requested = torch.device(kind) if index is None else torch.device(kind, index)
+        if requested.type != "cuda":
+            return requested
+        return torch.device("cpu") if requested.index is None else torch.device("cpu", requested.index)
 
 
 class _TorchCuda:

@@ -40,9 +40,9 @@ class Tensors(TorchDispatchMode):
         packet = func.overloadpacket
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         gpu = next((home for home in map(self.home, given) if home is not None), None)
-        asked = kwargs.get("device")
-        if isinstance(asked, torch.device) and asked.type == "cpu" and asked.index is not None:
-            gpu = self.cuda.gpus[asked.index]
+        requested = kwargs.get("device")
+        if isinstance(requested, torch.device) and requested.type == "cpu" and requested.index is not None:
+            gpu = self.cuda.gpus[requested.index]
             if packet is aten._to_copy and self.home(args[0]) is gpu and _changes_nothing(args[0], kwargs):
                 return aten.alias(args[0])  # it is there already
         if packet is aten.is_pinned:  # what lies on the device need not be: CUDA's own code sees that by its device

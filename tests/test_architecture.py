@@ -520,20 +520,20 @@ def named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=named)
-def test_the_house_keeps_its_rule(rule: Rule, repository: Path) -> None:
+def test_the_repository_keeps_the_rule(rule: Rule, repository: Path) -> None:
     assert list(rule(repository)) == []
 
 
 @pytest.mark.parametrize(("rule", "files", "word"), RED, ids=named)
-def test_a_rule_goes_red(rule: Rule, files: dict[str, str], word: str, tmp_path: Path) -> None:
+def test_a_rule_detects_its_violation(rule: Rule, files: dict[str, str], word: str, tmp_path: Path) -> None:
     for name, text in {"__init__.py": "", **files}.items():
         path = tmp_path / "batchlab" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    said = list(rule(tmp_path))
+    message = list(rule(tmp_path))
 
-    assert any(word in sentence for sentence in said), said
+    assert any(word in sentence for sentence in message), message
 
 
 def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:

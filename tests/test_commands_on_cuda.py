@@ -48,10 +48,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 
 def test_each_ends_well_and_a_device_that_is_not_here_is_refused(done):
     _, ended = done
-    said = ended.stdout.splitlines()
+    message = ended.stdout.splitlines()
 
-    assert [line for line in said if line.rpartition(": ")[0] in COMMANDS] == [f"{c}: {n}" for c, n in COMMANDS.items()]
-    assert said[-1] == "torch in the parent: False"
+    assert [line for line in message if line.rpartition(": ")[0] in COMMANDS] == [
+        f"{c}: {n}" for c, n in COMMANDS.items()
+    ]
+    assert message[-1] == "torch in the parent: False"
     assert "device=cuda:9" in ended.stderr.splitlines()[-1]
 
 

@@ -229,7 +229,7 @@ def test_hydras_own_flags_pass(tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, tmp_path):
+def test_interrupted_it_stops_after_a_step_and_says_how_to_resume(number, code, tmp_path):
     command = [
         str(Path(sys.executable).with_name("batchlab")),
         "sweep",
@@ -240,14 +240,14 @@ def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, t
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        said: list[str] = []
+        message: list[str] = []
         for line in process.stderr:
-            said.append(line)
+            message.append(line)
             if "started" in line:
                 os.kill(process.pid, number)
         process.wait(timeout=120)
-    assert process.returncode == code, said
-    last = said[-1]
+    assert process.returncode == code, message
+    last = message[-1]
     assert "continue with: batchlab sweep batch_size=8,32 epochs=100000 device=cpu" in last
     # multiprocessing's resource tracker ends a moment after its owner; a worker would train for hours
     eventually(lambda: _alive_in(process.pid), lambda alive: not alive, seconds=20)

@@ -79,7 +79,7 @@ def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, com
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: str, composed: Any) -> None:
-    asked = [flat(to_dict(point.config)) for point in composed[name]]
+    requested = [flat(to_dict(point.config)) for point in composed[name]]
     for figure in composed[name][0].published:
         assert "arXiv:" in figure.source
         # Runs stop at a goal: what they have then is no finding of theirs.
@@ -88,7 +88,7 @@ def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: s
         assert is_goal or figure.ours in FOUND or figure.ours.partition(".")[0] in ("start", "best", "final")
         wanted = {"batch_size": figure.batch_size} if figure.batch_size else {}
         wanted |= dict(figure.where)
-        assert any(all(knobs.get(key) == value for key, value in wanted.items()) for knobs in asked), wanted
+        assert any(all(options.get(key) == value for key, value in wanted.items()) for options in requested), wanted
 
 
 @pytest.fixture

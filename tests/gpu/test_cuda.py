@@ -27,12 +27,12 @@ class Points:
 
     def __init__(self, server: WarmServer, folder: Path) -> None:
         self.lab = Lab(server, folder)
-        asked = [(256, precision) for precision in PRECISIONS] + [(size, "fp32") for size in SIZES]
+        requested = [(256, precision) for precision in PRECISIONS] + [(size, "fp32") for size in SIZES]
         self.points: Mapping[tuple[int, str], Point] = {
             (size, precision): self.lab.point(
                 "device=cuda", f"batch_size={size}", f"precision={precision}", "default_epochs=1"
             )
-            for size, precision in asked
+            for size, precision in requested
         }
         records = self.lab.run(*self.points.values()).records
         self.records: Mapping[tuple[int, str], RunRecord] = dict(zip(self.points, records, strict=True))
@@ -72,7 +72,7 @@ def test_saved_for_backward_grows_with_the_batch(points: Points) -> None:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes(precision: str, tmp_path: Path) -> None:
     words = ("device=cuda", "batch_size=64", "epochs=2", f"precision={precision}", "model.dropout=0.1")
     config, identity = compose(words), RunIdentity("one", "study", "group")
     looks = itertools.count()

@@ -55,6 +55,6 @@ def test_a_limit_above_what_is_free_is_refused(here: Path, capsys: pytest.Captur
     code, kept = find("memory_limit=1000GiB", study=here / "runs/beyond")
 
     assert code == 3
-    said = capsys.readouterr()
-    assert "give a smaller memory_limit, or leave it out" in said.out + said.err
+    message = capsys.readouterr()
+    assert "use a smaller memory_limit, or leave it out" in message.out + message.err
     assert kept["status"] == "failed"

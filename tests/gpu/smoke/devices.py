@@ -97,5 +97,5 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     made.update(next(iter(made.batches())))
     wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
     used = full_uuid(made.state.device.uuid())
-    wants(used == uuid, "another device is used", asked=uuid, used=used)
+    wants(used == uuid, "another device is used", requested=uuid, used=used)
     return {"devices_of_the_machine": last + 1, "uuid": uuid}
