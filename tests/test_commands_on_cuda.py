@@ -1,4 +1,4 @@
-"""The command line on a machine with two simulated GPUs: every command that trains takes cuda, cuda:N and auto."""
+"""The command line on a machine with two simulated GPUs: every command that trains accepts cuda, cuda:N and auto."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ import sys
 from batchlab.cli.main import main
 from batchlab.sweep.processes.server import WarmServer
 
-with WarmServer() as server:  # one for all: to warm it up takes longer than the rest
+with WarmServer() as server:  # one for all commands: warming it up takes longer than the rest
     server.warm_up()
     for line in sys.argv[1:]:
         print(f"{line}: {main(line.split())}", flush=True)

@@ -1,4 +1,4 @@
-"""The headline: `batchlab sweep batch_size=8,32,256` through the console script, and what a user then sees."""
+"""End to end: `batchlab sweep batch_size=8,32,256` through the console script, and its output."""
 
 import csv
 import json
@@ -31,14 +31,14 @@ sys.exit(code)
 
 
 def batchlab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The console script that an install puts beside its Python."""
+    """Runs the installed console script."""
     command = [str(Path(sys.executable).with_name("batchlab")), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A folder after the headline sweep (with a small budget) from an unguarded script."""
+    """A folder after the sweep (with a small budget) from an unguarded script."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "script.py").write_text(UNGUARDED)
     command = [sys.executable, "script.py", "sweep", "batch_size=8,32,256", *BUDGET]
@@ -139,7 +139,7 @@ def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept
     again = batchlab("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
     assert again.returncode == 0
     assert "3 of 3 points have their answers already" in again.stderr
-    assert report.stat().st_mtime_ns == written  # nothing was run, so it says the same
+    assert report.stat().st_mtime_ns == written  # nothing was run, so it is unchanged
     more = batchlab("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
     assert more.returncode == 0, more.stderr
     assert report.stat().st_mtime_ns == written
@@ -249,14 +249,14 @@ def test_interrupted_it_stops_after_a_step_and_says_how_to_resume(number, code, 
     assert process.returncode == code, message
     last = message[-1]
     assert "continue with: batchlab sweep batch_size=8,32 epochs=100000 device=cpu" in last
-    # multiprocessing's resource tracker ends a moment after its owner; a worker would train for hours
+    # multiprocessing's resource tracker ends shortly after its owner; a worker would train for hours
     eventually(lambda: _alive_in(process.pid), lambda alive: not alive, seconds=20)
     records = [json.loads(p.read_text()) for p in (tmp_path / "runs" / "digits-mlp").glob("*/record.json")]
     assert [record["status"] for record in records] == ["interrupted"]
 
 
 def _alive_in(session: int) -> Sequence[int]:
-    """Processes of the session that are not yet dead (`session` is the pid of its leader)."""
+    """Live processes of the session (`session` is the pid of its leader)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
