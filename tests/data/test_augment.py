@@ -155,7 +155,7 @@ def test_without_options_nothing_is_augmented():
 @pytest.mark.parametrize("name", ["crop", "cutout"])
 @pytest.mark.parametrize("value", [-1, 1.0, "4", True, None])
 def test_pixels_are_whole_numbers(name, value):
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it is a number of pixels, such as"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: give a number of pixels, such as"):
         augmentation(**{name: value})
 
 

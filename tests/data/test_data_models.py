@@ -214,7 +214,7 @@ def test_training_and_validation_have_the_same_teacher() -> None:
 @pytest.mark.parametrize(("name", "least"), [("train_size", 1), ("val_size", 1), ("features", 1), ("classes", 2)])
 @pytest.mark.parametrize("value", [0, -3, 2.0, "8", True, None])
 def test_sizes_of_synthetic_data_are_whole_numbers(name: str, least: int, value: Any) -> None:
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it is an integer of at least {least}"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it must be an integer of at least {least}"):
         synthetic.load(**SMALL | {name: value})
 
 
@@ -288,9 +288,9 @@ def test_a_model_with_hidden_layers_is_not_linear_and_one_without_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 0}, r"^model\.width=0 cannot be: it is an integer of at least 1"),
+        ({"width": 0}, r"^model\.width=0 cannot be: it must be an integer of at least 1"),
         ({"width": 8.0}, r"^model\.width=8\.0 cannot be"),
-        ({"depth": -1}, r"^model\.depth=-1 cannot be: it is an integer of at least 0"),
+        ({"depth": -1}, r"^model\.depth=-1 cannot be: it must be an integer of at least 0"),
         ({"depth": True}, r"^model\.depth=True cannot be"),
         ({"activation": "swish"}, r"^model\.activation=swish is unknown: use one of gelu, relu, tanh"),
         (
@@ -314,7 +314,7 @@ def test_a_cnn_on_data_without_images_is_refused_with_what_to_use_instead(shape:
 
 @pytest.mark.parametrize("width", [0, 2.0, True])
 def test_a_cnn_without_channels_is_refused(width: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^model\.width=.* cannot be: it is an integer of at least 1"):
+    with pytest.raises(BadRequest, match=r"^model\.width=.* cannot be: it must be an integer of at least 1"):
         CNN((1, 8, 8), 2, width=width)
 
 

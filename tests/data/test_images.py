@@ -323,7 +323,7 @@ def test_files_that_are_not_mnist_are_refused(file, content, message, tmp_path, 
 def test_training_and_validation_images_are_of_one_size(tmp_path):
     raw = write_mnist(tmp_path, some_images(N, (1, 28, 28)), some_images(N_VAL, (1, 28, 27)))
 
-    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), and training"):
+    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), but training"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -336,7 +336,7 @@ def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, mon
         mnist.load(folder=str(tmp_path))
     monkeypatch.setattr(idx_files, "MOST_BYTES", 1_000_000)
 
-    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it was"):
+    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it is"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -460,8 +460,8 @@ def test_generated_images_have_the_requested_size_noise_and_signal():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_size": 0}, r"data\.train_size=0 cannot be: it is an integer of at least 1"),
-        ({"classes": 1}, r"data\.classes=1 cannot be: it is an integer of at least 2"),
+        ({"train_size": 0}, r"data\.train_size=0 cannot be: it must be an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 cannot be: it must be an integer of at least 2"),
         ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: give channels, height and width"),
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),

@@ -366,12 +366,12 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"examples": 0}, "sharpness.examples=0 cannot be: it is an integer of at least 1"),
+        ({"examples": 0}, "sharpness.examples=0 cannot be: it must be an integer of at least 1"),
         ({"chunk": 2.5}, "sharpness.chunk=2.5"),
         ({"every": True}, "sharpness.every=True"),
-        ({"products": 2}, "sharpness.products=2 cannot be: it is an integer of at least 3"),
-        ({"probes": 1}, "sharpness.probes=1 cannot be: it is an integer of at least 2"),
-        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it is a number above 0"),
+        ({"products": 2}, "sharpness.products=2 cannot be: it must be an integer of at least 3"),
+        ({"probes": 1}, "sharpness.probes=1 cannot be: it must be an integer of at least 2"),
+        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it must be a number above 0"),
         ({"rho": math.nan}, "sharpness.rho=nan"),
         ({"asam_rho": "x"}, "sharpness.asam_rho=x"),
         ({"levels": 0.5}, r"sharpness.levels=0.5 cannot be: .* such as \[0.5,0.2,0.1\], or \[\] for none"),

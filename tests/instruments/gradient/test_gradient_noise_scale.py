@@ -542,12 +542,12 @@ def test_out_of_memory_is_left_to_the_loop_which_leaves_out_the_instrument(full_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "micro"}, "method=micro cannot be: it is one of auto, micro_batches, per_example"),
-        ({"draws": 9}, "draws=9 cannot be: it is an integer of at least 10"),
+        ({"method": "micro"}, "method=micro cannot be: it must be one of auto, micro_batches, per_example"),
+        ({"draws": 9}, "draws=9 cannot be: it must be an integer of at least 10"),
         ({"draws": 10.0}, "draws=10.0 cannot be"),
-        ({"examples": 4}, "examples=4 cannot be: it is null, or at least 8"),
-        ({"every": 0}, "every=0 cannot be: it is an integer of at least 1, or null"),
-        ({"adam": True}, "adam=True cannot be: it is auto or false"),
+        ({"examples": 4}, "examples=4 cannot be: it must be null, or at least 8"),
+        ({"every": 0}, "every=0 cannot be: it must be an integer of at least 1, or null"),
+        ({"adam": True}, "adam=True cannot be: it must be auto or false"),
         ({"full": "yes"}, "full=yes cannot be: it must be true or false"),
         ({"per_layer": 1}, "per_layer=1 cannot be: it must be true or false"),
     ],

@@ -414,7 +414,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (OwnGenerator(), r"train\[0\] differs between two reads with the same seed"),
+        (OwnGenerator(), "train[0] differs between two reads with the same seed"),
         (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train is a int: give a tuple or dict of tensors"),
         (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),

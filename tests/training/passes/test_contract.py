@@ -86,7 +86,7 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
 @pytest.mark.parametrize(
     ("loss", "severity", "sentence"),
     [
-        (number, REFUSED, "the task's loss returns a float: it must return a tensor of one loss per term, shape (8,)"),
+        (number, REFUSED, "the task's loss returns a float: return a tensor of one loss per term, shape (8,)"),
         (mean, REFUSED, "the loss of 8 examples is one number, already averaged or summed: return one loss per term"),
         (
             table,
@@ -96,7 +96,7 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
         (
             as_many_labels_as_examples,
             REFUSED,
-            "the loss has shape (8, 8) for 8 examples that count as 8 terms: it must",
+            "the loss has shape (8, 8) for 8 examples that count as 8 terms: return",
         ),
         (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: return one loss per"),
         (
@@ -104,7 +104,7 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
             REFUSED,
             "no gradient reaches the weights, because the loss has no autograd graph: remove .detach()",
         ),
-        (of_another, REFUSED, "no gradient reaches any of the model's parameters: take .detach()"),
+        (of_another, REFUSED, "no gradient reaches any of the model's parameters: remove .detach()"),
         (
             not_a_number,
             WRONG,
