@@ -18,7 +18,7 @@ def _parsed(name: str) -> dict[str, Any]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """A file of `configs/`, as a copy that a test may change."""
+    """A file of `configs/`, as a fresh copy that a test may change."""
     return deepcopy(_parsed(name))
 
 
@@ -41,5 +41,5 @@ def configured(**changes: Any) -> RunConfig:
 
 
 def conducted(**changes: Any) -> SweepConfig:
-    """How the defaults with `changes` conduct a sweep."""
+    """The settings of a sweep with the defaults and `changes`."""
     return from_dict(defaults(**changes)).sweep

@@ -1,4 +1,4 @@
-"""Running points inside a test: a warm server for the session, and what a run left."""
+"""Runs points inside a test, with a warm server for the session, and reads their results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from batchlab.sweep.run_sweep import run_sweep
 
 
 class Silent:
-    """A spectator who keeps what was said."""
+    """A spectator that records messages."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -44,7 +44,7 @@ class Silent:
 
 
 class Lab:
-    """Points of the shipped configs, run in a folder of the test's."""
+    """Runs points of the shipped configs in a test's folder."""
 
     def __init__(self, server: WarmServer, runs_dir: Path) -> None:
         self.server = server
@@ -57,7 +57,7 @@ class Lab:
         return Point(pinned(asked.run), tuple(overrides), published=asked.published)
 
     def sweep(self, *points: Point) -> SweepConfig:
-        """How `points` are asked to be run."""
+        """The sweep settings requested for `points`."""
         return one_sweep([self._request(point.overrides).sweep for point in points])
 
     def plan(self, point: Point) -> PointPlan:

@@ -1,4 +1,4 @@
-"""The headline: `batchlab sweep batch_size=8,32,256` through the console script, and what a user then sees."""
+"""End to end: `batchlab sweep batch_size=8,32,256` through the console script, and its output."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ sys.exit(code)
 
 
 def batchlab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The console script that an install puts beside its Python."""
+    """Runs the installed console script."""
     command = [str(Path(sys.executable).with_name("batchlab")), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
@@ -54,7 +54,7 @@ def types(server: WarmServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Cap
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A folder after the headline sweep (with a small budget) from an unguarded script."""
+    """A folder after the sweep (with a small budget) from an unguarded script."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "script.py").write_text(UNGUARDED)
     command = [sys.executable, "script.py", "sweep", "batch_size=8,32,256", *BUDGET]
@@ -252,7 +252,7 @@ def test_hydras_own_flags_pass(tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, tmp_path):
+def test_interrupted_it_stops_after_a_step_and_says_how_to_resume(number, code, tmp_path):
     command = [
         str(Path(sys.executable).with_name("batchlab")),
         "sweep",
@@ -263,23 +263,23 @@ def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, t
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        said: list[str] = []
+        message: list[str] = []
         for line in process.stderr:
-            said.append(line)
+            message.append(line)
             if "started" in line:
                 os.kill(process.pid, number)
         process.wait(timeout=120)
-    assert process.returncode == code, said
-    last = said[-1]
+    assert process.returncode == code, message
+    last = message[-1]
     assert "continue with: batchlab sweep batch_size=8,32 epochs=100000 device=cpu" in last
-    # multiprocessing's resource tracker ends a moment after its owner; a worker would train for hours
+    # multiprocessing's resource tracker ends shortly after its owner; a worker would train for hours
     eventually(lambda: _alive_in(process.pid), lambda alive: not alive, seconds=20)
     records = [json.loads(p.read_text()) for p in (tmp_path / "runs" / "digits-mlp").glob("*/record.json")]
     assert [record["status"] for record in records] == ["interrupted"]
 
 
 def _alive_in(session: int) -> Sequence[int]:
-    """Processes of the session that are not yet dead (`session` is the pid of its leader)."""
+    """Live processes of the session (`session` is the pid of its leader)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

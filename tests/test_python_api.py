@@ -74,10 +74,10 @@ def test_train_returns_the_record_that_lies_on_the_disk_and_trains_once(here: Pa
 
 
 def test_a_study_of_ones_own_classes_over_lists_and_ranges(here: Path, own_net: ModuleType) -> None:
-    asked = {**SHORT, "model": own_net.Net, "model.width": 3, "data": {"_target_": own_net.load, "size": 32}}
-    asked["report"] = False  # it takes as long as all the rest
+    requested = {**SHORT, "model": own_net.Net, "model.width": 3, "data": {"_target_": own_net.load, "size": 32}}
+    requested["report"] = False  # it takes as long as all the rest
 
-    records = batchlab.run_study(asked, over={"batch_size": 2 ** np.arange(3, 5), "seed": range(2)})
+    records = batchlab.run_study(requested, over={"batch_size": 2 ** np.arange(3, 5), "seed": range(2)})
 
     assert [(r.batch_size, r.seed, r.status) for r in records] == [
         (size, seed, "completed") for size in (8, 16) for seed in (0, 1)
@@ -145,7 +145,7 @@ def of_main() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda net: batchlab.train({"batchsize": 8}), "unknown key 'batchsize': did you mean 'batch_size'"),
         (
@@ -176,9 +176,9 @@ def of_main() -> None:
         (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: give a dict"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_a_set_that_cannot_be_read_is_refused_in_one_line(
     call: Callable[[ModuleType], object],
-    said: str,
+    message: str,
     own_net: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(of_main, "__module__", "__main__")
     monkeypatch.setattr("batchlab.hydra_app.calling.run_sweep_and_points", lambda points: pytest.fail("was run"))
 
-    with pytest.raises(BadRequest, match=said) as raised:
+    with pytest.raises(BadRequest, match=message) as raised:
         call(own_net)
 
     assert "\n" not in str(raised.value)

@@ -194,11 +194,11 @@ def test_a_venv_that_lost_a_part_is_mended(clone: Clone, lost: str) -> None:
 
 def test_two_callers_take_turns(clone: Clone) -> None:
     both = [clone.start("batchlab", "list", SLOW="0.5") for _ in range(2)]
-    said = [process.communicate(timeout=30)[1] for process in both]
+    message = [process.communicate(timeout=30)[1] for process in both]
 
     assert [process.returncode for process in both] == [0, 0]
     assert len(clone.installs) == 1
-    assert sum("waiting for another set-up" in text for text in said) == 1
+    assert sum("waiting for another set-up" in text for text in message) == 1
 
 
 def test_uv_is_taken_where_there_is_one(clone: Clone) -> None:
@@ -384,7 +384,7 @@ def test_workflows_are_pinned_and_read_only(repository: Path) -> None:
     ],
 )
 def test_the_check_of_workflows_goes_red(text: str, fault: str) -> None:
-    assert any(fault in said for said in workflow_faults(text))
+    assert any(fault in message for message in workflow_faults(text))
 
 
 def test_workflows_run_the_pythons_that_the_package_names(repository: Path) -> None:

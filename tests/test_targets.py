@@ -266,7 +266,7 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
 
 @pytest.mark.usefixtures("my_net")
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
         ("my_net.number", "model._target_=my_net.number returned a int: it must return a Module"),
         ("my_net.answer", "model._target_=my_net.answer is a int: name a Module or a function"),
@@ -280,16 +280,16 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
         ("torch.nn.Linaer", "'torch.nn' has no 'Linaer': did you mean 'Linear'?"),
     ],
 )
-def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target: str, said: str) -> None:
+def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target: str, message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         build(target)
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("my_net")
 @pytest.mark.parametrize(
-    ("target", "keys", "said"),
+    ("target", "keys", "message"),
     [
         ("my_net.Net", {"widht": 3}, "unknown key 'model.widht': did you mean 'width'?"),
         ("my_net.Net", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes width"),
@@ -300,11 +300,11 @@ def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target:
         ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any contains a _target_"),
     ],
 )
-def test_keys_that_do_not_fit_the_signature_are_refused(target: str, keys: dict[str, Any], said: str) -> None:
+def test_keys_that_do_not_fit_the_signature_are_refused(target: str, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         build(target, **keys)
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("my_net")
@@ -314,7 +314,7 @@ def test_what_the_users_code_raises_comes_through_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "said"),
+    ("text", "error", "message"),
     [
         ("raise RuntimeError('boom')", RuntimeError, "boom"),
         ("import not_there_at_all", ModuleNotFoundError, "No module named 'not_there_at_all'"),
@@ -324,11 +324,11 @@ def test_what_the_users_code_raises_comes_through_as_it_is() -> None:
 )
 @pytest.mark.parametrize("place", ["failing.py", "holder/failing.py"])
 def test_a_file_that_fails_to_import_shows_its_own_error(
-    text: str, error: type[Exception], said: str, place: str, folder: Path
+    text: str, error: type[Exception], message: str, place: str, folder: Path
 ) -> None:
     write(folder / place, text)
 
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         build(place.removesuffix(".py").replace("/", ".") + ".Net")
 
     assert not isinstance(caught.value, BadRequest)

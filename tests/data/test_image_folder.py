@@ -66,7 +66,7 @@ def test_a_folder_of_training_alone_is_divided_too(pictures):
     assert (len(task.train), len(task.val)) == (9, 3)
 
 
-def test_what_is_no_image_and_what_is_hidden_is_passed_over(pictures):
+def test_other_files_and_hidden_files_are_skipped(pictures):
     (pictures / "train/ant/notes.txt").write_text("seen at noon")
     (pictures / "train/ant/.hidden.png").write_bytes(b"")
     (pictures / "train/.cache").mkdir()
@@ -82,7 +82,7 @@ def test_what_is_no_image_and_what_is_hidden_is_passed_over(pictures):
     assert labels["LAST.PNG"] == 1
 
 
-def test_pictures_of_all_kinds_come_out_alike(tmp_path):
+def test_images_of_all_file_formats_give_the_same_tensors(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -107,7 +107,7 @@ def test_pictures_of_all_kinds_come_out_alike(tmp_path):
     assert np.array_equal(found[0].round().numpy(), expected)
 
 
-def test_pictures_of_other_sizes_are_brought_to_one_by_their_middle(tmp_path):
+def test_images_of_other_sizes_are_resized_and_cropped_at_the_centre(tmp_path):
     for name, (height, width) in (("a/1.png", (4, 8)), ("a/2.png", (8, 4)), ("b/1.png", (4, 4)), ("b/2.png", (9, 9))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
@@ -121,7 +121,7 @@ def test_pictures_of_other_sizes_are_brought_to_one_by_their_middle(tmp_path):
         if task.train.files[index].name == "2.png" and task.train.files[index].parent.name == "b":
             continue  # 9x9 is made smaller, not only cut
         assert as_stored(task.train[index][0]).min() == 255
-    with pytest.raises(BadRequest, match=r"is \d+x\d+ and .* is \d+x\d+: add data\.image_size=\d+ to resize all"):
+    with pytest.raises(BadRequest, match=r"is \d+x\d+ but .* is \d+x\d+: add data\.image_size=\d+ to resize all"):
         [image_folder.load(path=str(tmp_path), val_share=0.25).train[i] for i in range(3)]
 
 
@@ -141,7 +141,7 @@ def test_fewer_pictures_wrong_labels_and_augmentation_are_as_of_the_other_sets(p
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"path": "nowhere"}, r"data\.path=nowhere is not a folder: give one that holds train/CLASS/\*\.png"),
         ({"path": ""}, r"data\.path= cannot be"),
@@ -154,8 +154,8 @@ def test_fewer_pictures_wrong_labels_and_augmentation_are_as_of_the_other_sets(p
         ({"cutout": -1}, r"data\.cutout=-1 cannot be"),
     ],
 )
-def test_what_cannot_be_is_refused(pictures, changes, said):
-    with pytest.raises(BadRequest, match=said):
+def test_invalid_options_are_refused(pictures, changes, message):
+    with pytest.raises(BadRequest, match=message):
         image_folder.load(**{"path": str(pictures)} | changes)
 
 
@@ -173,7 +173,7 @@ def test_folders_that_hold_nothing_to_learn_are_refused(pictures):
         image_folder.load(path=str(pictures))
     (pictures / "train/dog").rmdir()
     (pictures / "val/cow").rename(pictures / "val/yak")
-    with pytest.raises(BadRequest, match=r"val/yak is a class that .*train has not"):
+    with pytest.raises(BadRequest, match=r"val/yak is a class that .*train lacks"):
         image_folder.load(path=str(pictures))
     shutil.rmtree(pictures / "train")
     (pictures / "train").mkdir()

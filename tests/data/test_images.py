@@ -103,7 +103,7 @@ def test_images_and_labels_are_those_in_the_files(name, tmp_path, write):
     assert task.augment is None
 
 
-def test_both_forms_of_cifar_and_of_mnist_are_one_set(tmp_path, monkeypatch):
+def test_both_formats_of_cifar_and_of_mnist_give_the_same_set(tmp_path, monkeypatch):
     train, val = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
     for fine, load in ((False, cifar10.load), (True, cifar100.load)):
         vouch_for(write_cifar(tmp_path / "python", train, val, fine=fine), monkeypatch)
@@ -118,7 +118,7 @@ def test_both_forms_of_cifar_and_of_mnist_are_one_set(tmp_path, monkeypatch):
     assert torch.equal(one.train[0], other.train[0])
 
 
-def test_the_form_of_cifar_that_is_whole_is_the_one_that_is_read(tmp_path):
+def test_the_complete_format_of_cifar_is_read(tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
     home = write_cifar_binary(tmp_path, *sets, fine=False)
     (tmp_path / "cifar-10-batches-py").mkdir()
@@ -180,13 +180,13 @@ def test_a_missing_file_is_one_line_that_says_which_files_to_put_where(name, tmp
         (home / file).unlink()
         with pytest.raises(BadRequest) as caught:
             LOAD[name](folder=str(tmp_path))
-        said = str(caught.value)
+        message = str(caught.value)
         (home / file).write_bytes(kept)
 
-        assert said.startswith(f"data={name} needs {home / file}, which does not exist: add data.download=true")
-        assert all(other in said for other in files)
-        assert "data.folder=" in said
-        assert said.isprintable()
+        assert message.startswith(f"data={name} needs {home / file}, which does not exist: add data.download=true")
+        assert all(other in message for other in files)
+        assert "data.folder=" in message
+        assert message.isprintable()
 
 
 @each_set
@@ -195,7 +195,7 @@ def test_an_empty_folder_says_the_same(name, tmp_path):
         LOAD[name](folder=str(tmp_path))
 
 
-def test_a_download_that_fails_is_one_line_and_one_that_is_not_needed_is_not_tried():
+def test_a_failed_download_is_reported_in_one_line_and_an_unneeded_one_is_not_tried():
     def how() -> None:
         raise URLError("[Errno -3] Temporary failure\nin name resolution")
 
@@ -289,7 +289,7 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("train-images-idx3-ubyte", b"<html>not found</html>" * 9, "cannot be read as an idx file"),
         ("train-images-idx3-ubyte", idx(np.zeros(9, dtype=np.uint8)), "x should have 3 dimension"),
@@ -309,7 +309,7 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
         ("t10k-labels-idx1-ubyte", idx(np.full(N_VAL, 255, dtype=np.uint8)), "has labels 255 to 255"),
     ],
 )
-def test_what_is_no_mnist_is_refused(file, content, said, tmp_path, write):
+def test_files_that_are_not_mnist_are_refused(file, content, message, tmp_path, write):
     raw = write("mnist", tmp_path)
     (raw / file).write_bytes(content)
 
@@ -317,13 +317,13 @@ def test_what_is_no_mnist_is_refused(file, content, said, tmp_path, write):
         mnist.load(folder=str(tmp_path))
 
     assert str(caught.value).startswith(f"{raw / file} ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_training_and_validation_images_are_of_one_size(tmp_path):
     raw = write_mnist(tmp_path, some_images(N, (1, 28, 28)), some_images(N_VAL, (1, 28, 27)))
 
-    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), and training"):
+    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), but training"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -336,7 +336,7 @@ def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, mon
         mnist.load(folder=str(tmp_path))
     monkeypatch.setattr(idx_files, "MOST_BYTES", 1_000_000)
 
-    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it was"):
+    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it is"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -359,14 +359,14 @@ def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeyp
             path.write_bytes(changed)
             with pytest.raises(BadRequest) as caught:
                 LOAD[name](folder=str(tmp_path))
-            said = str(caught.value)
-            assert said.startswith(f"{path} differs from the published file, and is not opened, because a pickle")
-            assert said.isprintable()
+            message = str(caught.value)
+            assert message.startswith(f"{path} differs from the published file, and is not opened, because a pickle")
+            assert message.isprintable()
             assert not trap.exists()
         path.write_bytes(content)
 
 
-def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_says(tmp_path):
+def test_own_images_can_be_used_in_the_binary_format_as_the_error_for_a_pickle_says(tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
     home = write_cifar(tmp_path, *sets, fine=False)  # and nobody vouches for it
     binary = tmp_path / "cifar-10-batches-bin"
@@ -381,24 +381,24 @@ def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_s
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (bytes(3073 * 4 - 1), "which is not a multiple of 3073"),
         (bytes((10,)) + bytes(3072), "has labels 10 to 10, but they must be 0 to 9"),
         (b"", "has 0 labels for 0 images"),
     ],
 )
-def test_a_damaged_binary_file_is_refused(content, said, tmp_path):
+def test_a_damaged_binary_file_is_refused(content, message, tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32))
     home = write_cifar_binary(tmp_path, *sets, fine=False)
     (home / "data_batch_3.bin").write_bytes(content)
 
-    with pytest.raises(BadRequest, match=f"{home / 'data_batch_3.bin'} .*{said}"):
+    with pytest.raises(BadRequest, match=f"{home / 'data_batch_3.bin'} .*{message}"):
         cifar10.load(folder=str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"X": None}, "holds no 'X'"),
         ({"y": None}, "holds no 'y' with a label from 1 to 10 for each of its 12 images"),
@@ -410,7 +410,7 @@ def test_a_damaged_binary_file_is_refused(content, said, tmp_path):
         ({"y": np.full((12, 1), 1.5)}, "holds no 'y' with a label from 1 to 10"),
     ],
 )
-def test_a_mat_file_of_something_else_is_refused(changes, said, tmp_path, write):
+def test_a_mat_file_of_something_else_is_refused(changes, message, tmp_path, write):
     from scipy.io import savemat
 
     write("svhn", tmp_path)
@@ -419,7 +419,7 @@ def test_a_mat_file_of_something_else_is_refused(changes, said, tmp_path, write)
     held = {key: value for key, value in (held | changes).items() if value is not None}
     savemat(tmp_path / "test_32x32.mat", held)
 
-    with pytest.raises(BadRequest, match=f"test_32x32.mat .*{said}"):
+    with pytest.raises(BadRequest, match=f"test_32x32.mat .*{message}"):
         svhn.load(folder=str(tmp_path))
 
 
@@ -436,13 +436,13 @@ def nearest_mean_accuracy(task: Task) -> float:
 FAKE: dict[str, Any] = {"train_size": 200, "val_size": 400, "image_shape": [3, 12, 10], "classes": 4, "signal": 0.3}
 
 
-def test_made_up_images_can_be_learnt_and_without_a_signal_they_cannot():
+def test_generated_images_can_be_learnt_only_with_a_signal():
     assert nearest_mean_accuracy(fake.load(**FAKE)) > 0.9
     noise = nearest_mean_accuracy(fake.load(**FAKE | {"signal": 0.0}))
     assert abs(noise - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
 
 
-def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
+def test_generated_images_have_the_requested_size_noise_and_signal():
     task = fake.load(**FAKE | {"train_size": 4000})
     inputs, labels = task.train
 
@@ -458,10 +458,10 @@ def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"train_size": 0}, r"data\.train_size=0 cannot be: it is an integer of at least 1"),
-        ({"classes": 1}, r"data\.classes=1 cannot be: it is an integer of at least 2"),
+        ({"train_size": 0}, r"data\.train_size=0 cannot be: it must be an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 cannot be: it must be an integer of at least 2"),
         ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: give channels, height and width"),
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),
@@ -472,8 +472,8 @@ def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
         ({"crop": -1}, r"data\.crop=-1 cannot be"),
     ],
 )
-def test_made_up_images_that_cannot_be_are_refused(changes, said):
-    with pytest.raises(BadRequest, match=f"^{said}"):
+def test_invalid_generated_images_are_refused(changes, message):
+    with pytest.raises(BadRequest, match=f"^{message}"):
         fake.load(**FAKE | changes)
 
 
@@ -489,7 +489,7 @@ def test_the_shipped_configs_fit_their_readers(name, tmp_path):
     assert (CONFIGS / f"data/{name}.yaml").read_text().startswith("# ")
 
 
-def test_whether_files_may_be_fetched_is_no_part_of_a_runs_name_and_where_they_lie_is():
+def test_a_runs_id_depends_on_the_folder_of_the_files_but_not_on_downloading():
     def name(**changes: Any) -> str:
         return run_id(configured(data=read("data/cifar10.yaml") | changes, device="cpu"))
 

@@ -71,7 +71,7 @@ def test_columns_have_mean_0_and_variance_1_over_the_training_rows_alone(name: s
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("diabetes", 1), ("linnerud", 3)])
-def test_numbers_are_told_in_units_of_their_spread_and_missed_in_their_own(name: str, outputs: int) -> None:
+def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, outputs: int) -> None:
     task = sklearn_sets.load(name)
     _, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     targets = targets.reshape(len(targets), -1)
@@ -94,7 +94,7 @@ def test_numbers_are_told_in_units_of_their_spread_and_missed_in_their_own(name:
             assert float(errors[0]) == pytest.approx(abs(float(batch[1][0])) * line[0], rel=1e-4)
 
 
-def test_the_split_is_the_same_whatever_is_kept_of_it() -> None:
+def test_the_split_does_not_depend_on_train_size() -> None:
     """Validation rows stay the same rows, though brought to the scale of fewer training rows."""
     torch.manual_seed(1)
     np.random.seed(1)
@@ -110,7 +110,7 @@ def test_the_split_is_the_same_whatever_is_kept_of_it() -> None:
     assert whole.val[1][:8].tolist() == sklearn_sets.load("wine").val[1][:8].tolist()
 
 
-def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
+def test_label_noise_applies_to_labels_and_not_to_numbers() -> None:
     right, task = sklearn_sets.load("iris"), sklearn_sets.load("iris", label_noise=0.25)
 
     assert task.corrupted is not None
@@ -122,7 +122,7 @@ def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
         (
             {"name": "irises"},
@@ -140,9 +140,9 @@ def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
         ({"name": "iris", "val_share": 0.999}, r"^data\.name=iris has 150 rows, of which .* leaves none to train on"),
     ],
 )
-def test_a_set_that_cannot_be_is_refused_with_what_to_type_instead(knobs: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequest, match=said) as caught:
-        sklearn_sets.load(**knobs)
+def test_an_invalid_set_is_refused_with_what_to_type_instead(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message) as caught:
+        sklearn_sets.load(**options)
 
     assert str(caught.value).isprintable()
 
@@ -150,7 +150,7 @@ def test_a_set_that_cannot_be_is_refused_with_what_to_type_instead(knobs: dict[s
 # A CSV file
 
 
-def test_numbers_are_brought_to_one_scale_and_words_become_columns_of_0_and_1(tmp_path: Path) -> None:
+def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: Path) -> None:
     path = write(tmp_path, linear(40, colour=["red", "green", "blue", "red"], sold=["True", "False"]))
 
     task = csv_table.load(path, "sum")
@@ -171,11 +171,11 @@ def test_numbers_are_brought_to_one_scale_and_words_become_columns_of_0_and_1(tm
     assert (known @ solved).flatten().numpy() == pytest.approx(targets.numpy(), abs=1e-3)
 
 
-def test_what_is_to_be_told_is_classes_or_numbers_by_the_column_unless_said(tmp_path: Path) -> None:
+def test_the_kind_of_target_depends_on_the_column_unless_given(tmp_path: Path) -> None:
     path = write(tmp_path, linear(60, word=["b", "a", "c"], grade=[3, 1, 7], yes=["True", "False"]))
 
     told = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
-    said = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
+    as_numbers = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
 
     assert {name: task.model_args.get("num_classes") for name, task in told.items()} == {
         "word": 3,
@@ -185,13 +185,13 @@ def test_what_is_to_be_told_is_classes_or_numbers_by_the_column_unless_said(tmp_
     }
     assert torch.bincount(torch.cat([told["grade"].train[1], told["grade"].val[1]])).tolist() == [20, 20, 20]
     assert told["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in told["sum"].train)).keys() == {"absolute_error"}
-    assert "absolute_error" in said.higher_is_better
-    assert said.train[0].shape[1] == 4  # x, y, sum, yes
+    assert "absolute_error" in as_numbers.higher_is_better
+    assert as_numbers.train[0].shape[1] == 4  # x, y, sum, yes
     assert told["word"].train[0].shape[1] == 5
     assert told["yes"].labels is not None
 
 
-def test_rows_with_missing_values_are_left_out_only_where_that_was_said(tmp_path: Path) -> None:
+def test_rows_with_missing_values_are_left_out_only_on_request(tmp_path: Path) -> None:
     content = linear(30, colour=["red", "green"]).splitlines()
     content[3], content[9] = content[3].replace("red", "").replace("green", ""), "," + content[9].partition(",")[2]
     path = write(tmp_path, "\n".join(content) + "\n")
@@ -231,7 +231,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
         ({}, r"^data=csv needs data\.path=my_table\.csv and data\.target=\.\.\., the column to predict$"),
         (
@@ -268,16 +268,16 @@ BROKEN = {
         ),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told_what_to_type_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], said: str
+def test_a_table_that_cannot_be_read_is_refused_with_what_to_type_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, content in BROKEN.items():
         write(tmp_path, content, name)
     (tmp_path / "binary.csv").write_bytes(b"a,b\n\x80\xff,1\n2,3\n")
 
-    with pytest.raises(BadRequest, match=said) as caught:
-        csv_table.load(**knobs)
+    with pytest.raises(BadRequest, match=message) as caught:
+        csv_table.load(**options)
 
     assert str(caught.value).isprintable()
 
@@ -287,11 +287,13 @@ def test_a_table_that_cannot_be_read_is_told_what_to_type_instead(
 
 def test_points_on_tables_run_and_learn(lab: Lab) -> None:
     write(Path(), linear(200))
-    asked = ["batch_size=16", "default_epochs=30", "model.width=16", "model.depth=0"]
+    requested = ["batch_size=16", "default_epochs=30", "model.width=16", "model.depth=0"]
     points = [
-        lab.point("data=sklearn", "data.name=wine", *asked),
-        lab.point("data=sklearn", "data.name=diabetes", *asked, "target.metric=val/absolute_error", "target.value=60"),
-        lab.point("data=csv", "data.path=table.csv", "data.target=sum", *asked),
+        lab.point("data=sklearn", "data.name=wine", *requested),
+        lab.point(
+            "data=sklearn", "data.name=diabetes", *requested, "target.metric=val/absolute_error", "target.value=60"
+        ),
+        lab.point("data=csv", "data.path=table.csv", "data.target=sum", *requested),
     ]
 
     lab.check(*points)

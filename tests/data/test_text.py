@@ -37,7 +37,9 @@ def test_windows_lie_side_by_side_and_every_target_is_the_next_byte(tmp_path: Pa
 @pytest.mark.parametrize(
     ("length", "context", "val_share"), [(250, 1, 0.1), (250, 9, 0.5), (250, 12, 0.06), (97, 5, 0.3)]
 )
-def test_no_byte_is_trained_on_and_validated_on(tmp_path: Path, length: int, context: int, val_share: float) -> None:
+def test_no_byte_is_in_both_training_and_validation(
+    tmp_path: Path, length: int, context: int, val_share: float
+) -> None:
     (tmp_path / "a.txt").write_bytes(bytes(range(1, length + 1)))  # each byte once
 
     task = text.load(str(tmp_path / "a.txt"), context=context, val_share=val_share)
@@ -110,7 +112,7 @@ def test_a_long_text_is_read_window_by_window_and_gives_the_same_ones(
     assert read.model_args == held.model_args
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_said(tmp_path: Path) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * 100)
     files = text.Files([path])
@@ -152,7 +154,7 @@ def test_the_documentation_is_text_of_a_size_that_trains_in_a_minute() -> None:
     assert len(val) > 15_000
 
 
-def test_no_paragraph_of_the_documentation_is_trained_on_and_validated_on() -> None:
+def test_no_paragraph_of_the_documentation_is_in_both_training_and_validation() -> None:
     """The chapter on compound statements quotes those on `if`, `while` and `with` word by word."""
     whole = text.documentation()
     split = len(whole) - math.ceil(len(whole) / 10)
@@ -167,7 +169,7 @@ def test_no_paragraph_of_the_documentation_is_trained_on_and_validated_on() -> N
     assert [paragraph for paragraph in paragraphs if paragraph in train] == []
 
 
-def test_the_documentation_is_asked_for_in_full() -> None:
+def test_the_whole_documentation_can_be_requested() -> None:
     assert len(text.load(train_size=4000).train[0]) == 4000
     assert text.load(context=640).train[0].shape == (100, 640)  # the same bytes, in fewer windows
     with pytest.raises(BadRequest, match=r"^the text is too short: .* for train, .* or data\.train_size=\d+$"):
@@ -186,7 +188,7 @@ def many(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
         ({"path": "absent.txt"}, r"^data\.path=absent\.txt does not exist: give a text file or folder"),
         ({"path": "empty"}, r"^data\.path=empty has no file that matches data\.pattern=\*: put text files there$"),
@@ -213,19 +215,19 @@ def many(folder: Path) -> None:
         ({"val_share": "a tenth"}, r"^data\.val_share=a tenth cannot be"),
     ],
 )
-def test_a_text_that_cannot_be_read_is_told_what_to_type_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], said: str
+def test_a_text_that_cannot_be_read_is_refused_with_what_to_type_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     many(tmp_path)
 
-    with pytest.raises(BadRequest, match=said) as caught:
-        text.load(**knobs)
+    with pytest.raises(BadRequest, match=message) as caught:
+        text.load(**options)
 
     assert str(caught.value).isprintable()
 
 
-def test_a_python_without_its_documentation_asks_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_its_documentation_requests_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
 
     with pytest.raises(BadRequest, match=r"but this Python has none \(pydoc_data\): give your own text, data\.path="):
@@ -255,9 +257,9 @@ def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
     coins = torch.randint(0, 2, (3000,), generator=generator).tolist()
     Path("coins.txt").write_text("".join("ab" + "xy"[coin] for coin in coins))
     Path("my_net.py").write_text(BIGRAM)
-    asked = ["data=text", "data.path=coins.txt", "data.context=9", "model._target_=my_net.Bigram"]
-    asked += ["lr=4", "optimizer.momentum=0", "epochs=3"]
-    points = [lab.point(*asked, f"batch_size={size}") for size in (4, 16)]
+    requested = ["data=text", "data.path=coins.txt", "data.context=9", "model._target_=my_net.Bigram"]
+    requested += ["lr=4", "optimizer.momentum=0", "epochs=3"]
+    points = [lab.point(*requested, f"batch_size={size}") for size in (4, 16)]
 
     lab.check(*points)
     outcome = lab.run(*points)
@@ -280,10 +282,17 @@ def test_a_text_too_long_to_be_held_is_trained_on_from_disk(lab: Lab) -> None:
         for _ in range(300):
             file.write(block)
     Path("my_net.py").write_text(BIGRAM)
-    asked = ["data=text", "data.path=long.txt", "data.context=512", "data.val_size=20", "batch_size=8", "examples=400"]
+    requested = [
+        "data=text",
+        "data.path=long.txt",
+        "data.context=512",
+        "data.val_size=20",
+        "batch_size=8",
+        "examples=400",
+    ]
     one, two = (
         lab.point(
-            *asked, "model._target_=my_net.Bigram", "lr=20", "optimizer.momentum=0", f"workers={n}", f"study=w{n}"
+            *requested, "model._target_=my_net.Bigram", "lr=20", "optimizer.momentum=0", f"workers={n}", f"study=w{n}"
         )
         for n in (0, 2)
     )

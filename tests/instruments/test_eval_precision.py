@@ -13,7 +13,7 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-KNOBS = {"eval_every": 10, "eval_batch_size": 7}
+OPTIONS = {"eval_every": 10, "eval_batch_size": 7}
 
 
 def state_in(precision, eval_precision):
@@ -28,7 +28,7 @@ def state_in(precision, eval_precision):
 
 
 def measured(instrument, state):
-    return {m.name: m.value for m in instrument(**KNOBS).measure(state)}
+    return {m.name: m.value for m in instrument(**OPTIONS).measure(state)}
 
 
 def plain(state, data, cast=None):
@@ -66,13 +66,13 @@ class Noting(CpuDevice):
 
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.requested = []
 
     def refuse_unless_able(self, precision):
         pass
 
     def fp32(self, *, tf32):
-        self.asked.append(tf32)
+        self.requested.append(tf32)
         return super().fp32(tf32=False)
 
 
@@ -82,7 +82,7 @@ def test_of_a_tf32_run_the_same_is_tf32(eval_precision, tf32):
     with Precision("tf32", device).evaluation(eval_precision):
         pass
 
-    assert device.asked == [tf32]
+    assert device.requested == [tf32]
 
 
 def test_fp32_products_are_fp32_in_every_other_validation():
@@ -90,4 +90,4 @@ def test_fp32_products_are_fp32_in_every_other_validation():
         device = Noting()
         with Precision(name, device).evaluation("same"):
             pass
-        assert device.asked == [False]
+        assert device.requested == [False]

@@ -58,7 +58,7 @@ def fits(most, device):
         (1000, 36, 10, [1000, 18, 9]),  # 500 of 36 would have been the same 36
     ],
 )
-def test_half_as_many_are_tried_until_it_fits_and_what_failed_is_gone_before(size, of, most, tried):
+def test_sizes_are_halved_until_one_fits_and_failed_attempts_are_released_before(size, of, most, tried):
     device = Caches()
     attempt, seen = fits(most, device)
 
@@ -68,7 +68,7 @@ def test_half_as_many_are_tried_until_it_fits_and_what_failed_is_gone_before(siz
     assert len(device.alive) == sum(range(len(tried)))
 
 
-def test_one_that_does_not_fit_is_the_callers_to_hear_of_and_so_is_every_other_error():
+def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     device = Caches()
     attempt, seen = fits(0, device)
     with pytest.raises(torch.OutOfMemoryError):
@@ -79,10 +79,10 @@ def test_one_that_does_not_fit_is_the_callers_to_hear_of_and_so_is_every_other_e
         halved(lambda size: nn.Linear(2, 2)(torch.zeros(size, 3)), 5, of=9, device=device)
 
 
-def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_says_so_once():
+def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_chunks_with_one_note():
     task = classified(30, 20)
     torch.manual_seed(0)
-    model, sizes, said = nn.Linear(4, 3).double(), [], []
+    model, sizes, notes = nn.Linear(4, 3).double(), [], []
     expected = by_example(standing(model, task), task.val, 1000)
 
     def crowded(model, batch):
@@ -90,7 +90,7 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_sa
         return refuse() if len(batch[0]) > 6 else model(batch[0])
 
     state = standing(model, replace(task, forward=crowded))
-    state.note = said.append
+    state.note = notes.append
     seen = by_example(state, task.val, 1000)
 
     assert sizes == [20, 10, 5, 5, 5, 5]
@@ -101,7 +101,7 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_sa
     sizes.clear()
     by_example(state, task.train, 1000)  # what fits is known
     assert sizes == [5] * 6
-    assert said == [
+    assert notes == [
         "eval_batch_size=1000 does not fit in the memory that training leaves free: evaluated at most 5 examples at a "
         "time"
     ]

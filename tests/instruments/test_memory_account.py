@@ -52,7 +52,7 @@ def test_each_category_is_what_counting_by_hand_gives(make_optimizer, held):
     assert counted.data == (5 + 4) * (10 * 4 + 8)
 
 
-def test_saved_bytes_are_a_line_over_the_micro_batch_and_data_is_repeated_to_fill_it():
+def test_saved_bytes_are_linear_in_the_micro_batch_and_data_is_repeated_to_fill_it():
     counted = account(stepped(lambda p: torch.optim.SGD(p, lr=0.1)))
 
     assert counted.saved.scatter == pytest.approx(0, abs=1e-6)
@@ -62,7 +62,7 @@ def test_saved_bytes_are_a_line_over_the_micro_batch_and_data_is_repeated_to_fil
     assert 0 <= counted.saved.fixed < 100
 
 
-def test_a_loss_over_all_pairs_of_examples_is_seen_to_be_no_line():
+def test_a_loss_over_all_pairs_of_examples_is_recognised_as_not_linear():
     state = stepped(lambda p: torch.optim.SGD(p, lr=0.1))
     pairs = Task(train=state.train, val=state.val, loss=lambda outputs, batch: (outputs @ outputs.T).exp().sum(dim=1))
     state.task = pairs

@@ -36,7 +36,7 @@ def probe(lab: Lab) -> None:
     (lab.runs_dir.parent / "my_probe.py").write_text(PROBE)
 
 
-def test_it_measures_when_it_asks_to_and_what_it_says(lab: Lab) -> None:
+def test_it_measures_at_the_requested_times_and_its_values_are_kept(lab: Lab) -> None:
     point = lab.point(*POINT, *MINE)
     (record,) = lab.run(point).records
 

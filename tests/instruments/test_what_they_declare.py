@@ -84,6 +84,6 @@ def test_a_record_declares_the_own_quantities_of_instruments_and_of_the_task():
         ([Mine("a", SCORE), Mine("b", Quantity("mine/score", "1", "else"))], "declare mine/score differently"),
     ],
 )
-def test_what_is_no_quantity_or_two_of_one_name_is_refused(instruments, why):
+def test_declarations_that_are_not_quantities_or_conflict_are_refused(instruments, why):
     with pytest.raises(BadRequest, match=why):
         check_declared(instruments)

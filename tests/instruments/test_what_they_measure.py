@@ -181,13 +181,13 @@ def test_saved_bytes_are_those_a_linear_relu_chain_must_keep(n):
     assert saved == 4 * n * (10 + 20)
 
 
-def test_the_peak_is_what_the_meter_saw_while_training():
+def test_the_peak_is_the_meters_while_training():
     state = state_of(torch.nn.Linear(4, 3), data_of(5))
     state.meter = SimpleNamespace(peak_bytes={"memory/peak_resident_bytes": 12345}, seconds=0.0)
     assert values(Memory(micro_batch_size=2).conclude(state))["memory/peak_resident_bytes"] == 12345
 
 
-def test_what_is_held_before_training_is_counted_apart_each_storage_once():
+def test_memory_before_training_is_counted_separately_with_each_storage_once():
     # 5 examples of 4 numbers of 4 bytes and a label of 8, as training and validation set in one; a second view of it.
     data = data_of(5)
     state = state_of(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)), data, val=(data[0], data[1]))
@@ -232,7 +232,7 @@ def looked_at(losses, *, step=0, instrument=None):
     return instrument
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step_and_rate():
+def test_a_loss_that_is_not_finite_is_reported_with_its_step_and_learning_rate():
     instrument = looked_at([1.0, 2.0])
     with pytest.raises(Diverged, match=r"the training loss is nan at step 4 \(lr 0.25\)"):
         looked_at([3.0, math.nan, 1.0], step=2, instrument=instrument)
@@ -250,7 +250,7 @@ def test_a_bad_step_is_found_in_a_window_in_which_a_run_was_stopped():
         looked_at([math.inf], step=2, instrument=after)
 
 
-def test_a_bad_step_is_found_behind_a_fold():
+def test_a_bad_step_is_found_after_folding():
     with pytest.raises(Diverged, match=rf"inf at step {FOLD + 7} "):
         looked_at([1.0] * (FOLD + 6) + [math.inf] + [1.0] * 20)
 

@@ -46,7 +46,7 @@ SHAPES = [(12, 3), (12, 3, 5), (12, 3, 2, 2), (12, 3, 2, 1, 2)]
 @pytest.mark.parametrize(
     ("ghost_batch", "groups"), [(4, [4, 4, 4]), (5, [5, 5, 2]), (7, [7, 5]), (11, None), (20, [12])]
 )
-def test_each_ghost_is_normalised_by_itself(shape, ghost_batch, groups):
+def test_each_ghost_is_normalised_separately(shape, ghost_batch, groups):
     x = drawn(*shape)
     if groups is None:  # a row alone has no variance where it is one value per channel, and joins the others
         groups = [12] if len(shape) == 2 else [11, 1]
@@ -222,7 +222,7 @@ def test_it_passes_in_bf16():
 
 
 @pytest.mark.parametrize(
-    ("ghost_batch", "model", "said"),
+    ("ghost_batch", "model", "message"),
     [
         (
             0,
@@ -235,13 +235,13 @@ def test_it_passes_in_bf16():
         (
             8,
             nn.Linear(3, 3),
-            r"^model\.ghost_batch=8: this model has no BatchNorm layer .* use model\.ghost_batch=null",
+            r"^model\.ghost_batch=8 has no effect, because this model has no BatchNorm layer: use model\.ghost_batch=null",
         ),
         (8, nn.InstanceNorm2d(3), "has no BatchNorm layer"),
     ],
 )
-def test_what_cannot_be_is_refused(ghost_batch, model, said):
-    with pytest.raises(BadRequest, match=said):
+def test_invalid_options_are_refused(ghost_batch, model, message):
+    with pytest.raises(BadRequest, match=message):
         give_ghosts(model, ghost_batch)
 
 
@@ -266,12 +266,12 @@ class OwnGhosts(nn.Module):
         super().__init__()
 
 
-def test_a_factory_that_takes_a_ghost_batch_itself_is_told_apart():
+def test_a_factory_with_its_own_ghost_batch_is_refused():
     with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's own option.*rename that parameter"):
         built(_target_=f"{__name__}.OwnGhosts", ghost_batch=8)
 
 
-def test_the_knob_is_the_models_but_not_its_factorys_and_the_weights_stay():
+def test_the_option_is_not_passed_to_the_factory_and_weights_do_not_change():
     plain, ghostly = built(ghost_batch=None), built(ghost_batch=4)
 
     assert [type(m).__name__ for m in ghostly.modules()].count("GhostBatchNorm2d") == 2

@@ -75,7 +75,7 @@ def test_terms_are_differentiated_twice_by_the_weights_that_are_given(batch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_form_is_of_one_pass_in_the_precision(precision, batch):
+def test_every_method_makes_one_pass_in_the_precision(precision, batch):
     losses = losses_of(batch, precision)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         outputs = by_layers(losses.model, batch)

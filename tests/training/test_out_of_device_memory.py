@@ -145,13 +145,13 @@ def test_a_search_finds_what_training_takes_however_much_a_validation_does(tmp_p
     assert found.larger.phase in ("forward", "backward")
 
 
-def test_a_validation_that_never_fits_leaves_no_size_and_says_where(tmp_path):
+def test_if_no_validation_fits_no_size_is_found_and_the_reason_is_given(tmp_path):
     made, _ = tried(tmp_path, 2, validation=60)
 
     assert (made.outcome, made.phase) == (Outcome.OOM, "validation")
 
 
-def test_an_account_that_does_not_fit_leaves_the_outcome_of_its_probe(tmp_path, monkeypatch):
+def test_an_account_that_does_not_fit_does_not_change_the_outcome_of_its_probe(tmp_path, monkeypatch):
     made, account = tried(tmp_path, 4)
     assert (made.outcome, account is None) == (Outcome.FITS, False)
 

@@ -37,7 +37,7 @@ def test_training_that_runs_out_of_memory_is_a_result_and_says_where(phase):
 
 
 @pytest.mark.parametrize("phase", ["building", "data", "validation", "checkpoint", "instrument gradient"])
-def test_whatever_else_runs_out_of_memory_is_a_failure_of_its_own(phase):
+def test_anything_else_that_runs_out_of_memory_is_a_failure(phase):
     status, reason = how_it_ended(torch.OutOfMemoryError(FULL), phase)
 
     assert status is RunStatus.FAILED
@@ -45,7 +45,7 @@ def test_whatever_else_runs_out_of_memory_is_a_failure_of_its_own(phase):
     assert len(reason.splitlines()) == 1
 
 
-def test_another_error_means_the_same_wherever_it_is_raised():
+def test_the_meaning_of_other_errors_does_not_depend_on_the_phase():
     for phase in ("forward", "data"):
         assert how_it_ended(ValueError("no"), phase) == (RunStatus.FAILED, "ValueError: no")
 
@@ -143,7 +143,7 @@ def lean(tmp_path, where="", **changes):
         ({"where": "forward", "precision": "bf16"}, "forward", 0),
     ],
 )
-def test_a_run_that_does_not_fit_is_an_answer_with_its_phase_and_what_came_before(changes, phase, steps, tmp_path):
+def test_a_run_that_does_not_fit_is_a_result_with_its_phase_and_earlier_measurements(changes, phase, steps, tmp_path):
     config = lean(tmp_path, **changes)
 
     record = train(config)
@@ -156,14 +156,14 @@ def test_a_run_that_does_not_fit_is_an_answer_with_its_phase_and_what_came_befor
     assert RunRecord.from_dict(kept) == record
 
 
-def test_a_batch_that_does_not_fit_is_an_answer_too(tmp_path):
+def test_a_batch_that_does_not_fit_is_a_result_too(tmp_path):
     record = train(lean(tmp_path, data={"_target_": f"{__name__}.Growing"}))
 
     assert (record.status, record.phase, record.reason) == ("oom", "batch", f"in batch: {FULL}")
 
 
 @pytest.mark.parametrize(
-    ("changes", "phase", "said"),
+    ("changes", "phase", "message"),
     [
         ({"where": "building"}, "building", "the model and its optimizer do not fit in memory"),
         ({"data": {"_target_": f"{__name__}.Unreadable"}}, "data", "the data does not fit in memory"),
@@ -175,11 +175,11 @@ def test_a_batch_that_does_not_fit_is_an_answer_too(tmp_path):
         ),
     ],
 )
-def test_what_no_batch_size_would_make_fit_is_a_failure_with_advice(changes, phase, said, tmp_path):
+def test_what_fits_at_no_batch_size_is_a_failure_with_advice(changes, phase, message, tmp_path):
     record = train(lean(tmp_path, **changes))
 
     assert (record.status, record.phase) == ("failed", phase)
-    assert record.reason.startswith(said)
+    assert record.reason.startswith(message)
 
 
 def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_so(tmp_path):
@@ -199,7 +199,7 @@ def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_s
     assert record.weights_fingerprint == expected.weights_fingerprint
 
 
-def test_a_run_that_goes_on_evaluates_as_many_at_a_time_as_before(tmp_path):
+def test_a_resumed_run_evaluates_as_many_examples_at_once_as_before(tmp_path):
     config = lean(tmp_path, where="validation", checkpoint_every=4)
     first = train(config, stopping=stop_at(5))
     assert refusals
@@ -264,7 +264,7 @@ def test_a_checkpoint_that_does_not_fit_costs_the_run_nothing_and_an_interrupted
     assert stopped.reason.startswith("the checkpoint does not fit in the host's memory")
 
 
-def test_a_record_of_before_opens(tmp_path):
+def test_an_older_record_can_be_read(tmp_path):
     record = train(lean(tmp_path))
     old = record.to_dict()
     for name in ("phase", "notes", "eval_batch_size_used"):

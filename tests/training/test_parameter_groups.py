@@ -102,7 +102,7 @@ def test_at_the_peak_each_has_what_it_was_built_with(optimizer, learning_rates, 
     assert [group["lr"] for group in session.state.optimizer.param_groups] == pytest.approx(learning_rates, rel=1e-12)
 
 
-def test_a_lone_group_has_the_learning_rate_of_the_run_to_the_bit(tmp_path):
+def test_a_single_group_has_bitwise_the_learning_rate_of_the_run(tmp_path):
     session = session_of(tiny(tmp_path, optimizer=SGD, lr=0.1 + 0.2, schedule="cosine"))
     seen = []
     session.state.optimizer.register_step_pre_hook(

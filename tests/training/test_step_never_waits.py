@@ -73,7 +73,7 @@ def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
     assert all(value.is_meta for p in model.parameters() for value in (p, p.grad))
 
 
-def test_a_wait_would_be_seen_there():
+def test_a_wait_is_detected_there():
     task, model = task_for("cnn"), MODELS["cnn"]().to("meta")
     asking = Task(**{**vars(task), "loss": lambda outputs, batch: task.loss(outputs, batch) * outputs[0, 0].item()})
     step = Eager(Losses(model, asking, Precision("fp32", CPU)), OPTIMIZERS["sgd"](model.parameters()))
@@ -120,7 +120,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
     assert not all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
 
 
-def test_a_wait_would_be_counted(cuda):
+def test_a_wait_is_counted(cuda):
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
     step = Eager(Losses(model, task, Precision("fp32", cuda.device)), OPTIMIZERS["sgd"](model.parameters()))
@@ -163,7 +163,7 @@ class Pairs(torch.utils.data.Dataset):
         return torch.full((3,), float(index)), index % 3
 
 
-def test_what_streams_comes_to_the_device_through_page_locked_memory_without_a_wait(cuda):
+def test_streamed_data_reaches_the_device_through_page_locked_memory_without_a_wait(cuda):
     read = Streamed(Pairs(), cuda.device, name="train")
 
     with cuda.forbidding_waits():

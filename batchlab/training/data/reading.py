@@ -43,7 +43,7 @@ class Reader:
                     seed_all(seeds[position])
                 examples.append(self.dataset[index])
             except Exception as error:
-                what = f"{self.name}[{index}] of the task cannot be read: {in_the_users_words(error)}"
+                what = f"example {index} of the task's {self.name} cannot be read: {in_the_users_words(error)}"
                 return _unreadable(error, what)
         try:
             return default_collate(examples)

@@ -1,4 +1,4 @@
-"""Whether a run's device is taken, named and numbered rightly."""
+"""Checks that a run's device is selected, named and numbered correctly."""
 
 import os
 import time
@@ -89,7 +89,7 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
 
     from batchlab.host.nvml import full_uuid
 
-    pynvml.nvmlInit()  # without a context: CUDA must not have been asked yet
+    pynvml.nvmlInit()  # without a context: CUDA must not have been used yet
     last = pynvml.nvmlDeviceGetCount() - 1
     uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(last))
     os.environ["CUDA_VISIBLE_DEVICES"] = uuid
@@ -97,5 +97,5 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     made.update(next(iter(made.batches())))
     wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
     used = full_uuid(made.state.device.uuid())
-    wants(used == uuid, "another device is used", asked=uuid, used=used)
+    wants(used == uuid, "another device is used", requested=uuid, used=used)
     return {"devices_of_the_machine": last + 1, "uuid": uuid}

@@ -1,4 +1,4 @@
-"""Whether memory is limited, counted and missed as batchlab says."""
+"""Checks memory limits, memory marks and out-of-memory errors."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def _device(device: str) -> Any:
 
 
 def _refusal(where: Any, wanted_bytes: int, **how: Any) -> Exception:
-    """What PyTorch raises when it is asked for so much."""
+    """PyTorch's error for an allocation of `wanted_bytes`."""
     import torch
 
     try:
@@ -57,7 +57,7 @@ def peaks_around_a_pause(device: str) -> dict[str, Any]:
     made = parts_of(device, "batch_size=64", "steps=8")
 
     class Large(Instrument):
-        """Takes much: before the first step, in the middle and at the end."""
+        """Takes much memory: before the first step, in the middle and at the end."""
 
         every = 256
 
@@ -97,7 +97,7 @@ def out_of_memory_expandable(device: str) -> dict[str, Any]:
 @check("what CUDA says where host memory cannot be page-locked (not judged)", needs="gpu", alone=True)
 def out_of_memory_pinned(device: str) -> dict[str, Any]:
     _device(device)
-    return _told(_refusal("cpu", 2**48, pin_memory=True))  # beyond any address space: nothing is locked on the way
+    return _told(_refusal("cpu", 2**48, pin_memory=True))  # beyond any address space: nothing is locked
 
 
 @check("the bytes of the device: total and free, and the allocator's retries")

@@ -32,8 +32,8 @@ def small_net(**layers):
     return torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3), *layers.values())
 
 
-def instrument(**knobs):
-    return Sharpness(**({"log_every": 10, "seed": 0, "probes": 4} | knobs))
+def instrument(**options):
+    return Sharpness(**({"log_every": 10, "seed": 0, "probes": 4} | options))
 
 
 def values(measurements):
@@ -102,7 +102,7 @@ def test_terms_count_and_not_examples():
     assert torch.allclose(seen, dense @ probe(model), rtol=1e-10, atol=1e-14)
 
 
-def test_it_sees_no_dropout_and_batch_norm_as_it_stands():
+def test_it_uses_no_dropout_and_batch_norms_running_statistics():
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Tanh(), torch.nn.Dropout(0.5), torch.nn.Linear(5, 3)
@@ -194,7 +194,7 @@ def test_attention_and_recurrent_layers_are_differentiated_twice_by_other_kernel
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_a_model_that_draws_in_eval_mode_too_draws_the_same_each_time():
+def test_a_model_that_draws_in_eval_mode_gets_the_same_draws_each_time():
     class Drawing(torch.nn.Linear):
         def forward(self, x):
             return super().forward(x + torch.randn(len(x), 1))
@@ -275,7 +275,7 @@ def test_the_examples_are_the_same_for_every_seed_and_more_than_there_are_are_al
     assert everything["sharpness/loss"] != few[0]["sharpness/loss"]
 
 
-def test_where_the_loss_is_not_finite_nothing_else_is_said():
+def test_if_the_loss_is_not_finite_nothing_else_is_measured():
     model, data = small_net(), data_of(8)
     with torch.no_grad():
         model[0].bias[0] = math.nan
@@ -301,7 +301,7 @@ def at_losses(losses, watching):
     return seen
 
 
-def test_each_level_is_measured_once_where_the_loss_first_comes_down_to_it():
+def test_each_level_is_measured_once_when_the_loss_first_reaches_it():
     seen = at_losses([1.0, 0.6, 0.5, 0.4, 0.7, 0.5, 0.15, 0.12], instrument(levels=[0.5, 0.2, 0.1]))
     losses = [(m.name, m.examples, round(m.value, 6)) for m in seen if m.name.endswith("/loss")]
     assert losses == [("sharpness_at_loss_0.5/loss", 20, 0.5), ("sharpness_at_loss_0.2/loss", 60, 0.15)]
@@ -312,19 +312,19 @@ def test_each_level_is_measured_once_where_the_loss_first_comes_down_to_it():
     assert largest == pytest.approx([2.0, 2.0])  # of bias^2
 
 
-def test_a_level_that_is_stepped_over_or_begun_below_is_not_measured():
+def test_a_level_that_is_skipped_or_started_below_is_not_measured():
     seen = at_losses([0.8, 0.15, 0.05], instrument(levels=[1.0, 0.5, 0.2, 0.01]))
     assert {m.name.split("/")[0] for m in seen} == {"sharpness_at_loss_0.2"}
     assert at_losses([0.8, 0.05], instrument(levels=[])) == []
 
 
-def test_looks_cost_nothing_once_all_levels_are_behind():
+def test_checks_cost_nothing_after_the_last_level():
     watching = instrument(levels=[0.5])
     at_losses([1.0, 0.4], watching)
     assert list(watching.measure(SimpleNamespace(step=5))) == []  # that has no model to look at
 
 
-def test_a_level_that_was_measured_is_not_measured_again_after_going_on():
+def test_a_level_that_was_measured_is_not_measured_again_after_resuming():
     watching = instrument(levels=[0.5, 0.2])
     at_losses([1.0, 0.4], watching)
     went_on = instrument(levels=[0.5, 0.2])
@@ -364,14 +364,14 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
-        ({"examples": 0}, "sharpness.examples=0 cannot be: it is an integer of at least 1"),
+        ({"examples": 0}, "sharpness.examples=0 cannot be: it must be an integer of at least 1"),
         ({"chunk": 2.5}, "sharpness.chunk=2.5"),
         ({"every": True}, "sharpness.every=True"),
-        ({"products": 2}, "sharpness.products=2 cannot be: it is an integer of at least 3"),
-        ({"probes": 1}, "sharpness.probes=1 cannot be: it is an integer of at least 2"),
-        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it is a number above 0"),
+        ({"products": 2}, "sharpness.products=2 cannot be: it must be an integer of at least 3"),
+        ({"probes": 1}, "sharpness.probes=1 cannot be: it must be an integer of at least 2"),
+        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it must be a number above 0"),
         ({"rho": math.nan}, "sharpness.rho=nan"),
         ({"asam_rho": "x"}, "sharpness.asam_rho=x"),
         ({"levels": 0.5}, r"sharpness.levels=0.5 cannot be: .* such as \[0.5,0.2,0.1\], or \[\] for none"),
@@ -379,9 +379,9 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
         ({"double": 1}, "sharpness.double=1 cannot be: it must be true or false"),
     ],
 )
-def test_a_knob_that_cannot_be_is_refused(knobs, said):
-    with pytest.raises(BadRequest, match=said):
-        instrument(**knobs)
+def test_an_invalid_option_is_refused(options, message):
+    with pytest.raises(BadRequest, match=message):
+        instrument(**options)
 
 
 class Once(torch.autograd.Function):
@@ -395,9 +395,9 @@ class Once(torch.autograd.Function):
         return gradient
 
 
-def at_the_start(model, **knobs):
+def at_the_start(model, **options):
     data = data_of(9)
-    state = state_of(model, Task.classification(data, data, **knobs))
+    state = state_of(model, Task.classification(data, data, **options))
     state.step = 0
     return list(instrument(chunk=4).measure(state))
 
@@ -454,12 +454,12 @@ class Crowding(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_what_does_not_fit_at_all_is_left_to_the_loop_and_not_taken_for_a_model_that_cannot_be_measured(times):
+def test_out_of_memory_is_left_to_the_loop_and_not_taken_for_an_unsupported_model(times):
     with pytest.raises(torch.OutOfMemoryError):
         at_the_start(small_net(), forward=lambda model, batch: Crowding.apply(model(batch[0]), times))
 
 
-def test_what_no_longer_fits_at_the_end_is_left_to_the_loop_as_well():
+def test_out_of_memory_at_the_end_is_left_to_the_loop_as_well():
     data = data_of(9)
     state = state_of(small_net(), Task.classification(data, data, forward=crowded(0)))
     with pytest.raises(torch.OutOfMemoryError):

@@ -16,7 +16,7 @@ from batchlab.instruments.validation import Validation
 from batchlab.training.passes.evaluation import by_example, validated
 from batchlab.worker.preflight import examine
 
-KNOBS = {"eval_every": 10, "eval_batch_size": 7}
+OPTIONS = {"eval_every": 10, "eval_batch_size": 7}
 
 
 def known(losses, right=None, val_losses=None, val_right=None, **changes):
@@ -33,8 +33,8 @@ def known(losses, right=None, val_losses=None, val_right=None, **changes):
     )
 
 
-def measured(kind, its_task, **knobs):
-    return by_name(kind(**KNOBS, **knobs).measure(standing(torch.nn.Linear(1, 1), its_task)))
+def measured(kind, its_task, **options):
+    return by_name(kind(**OPTIONS, **options).measure(standing(torch.nn.Linear(1, 1), its_task)))
 
 
 # example by example
@@ -106,14 +106,14 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
     model.register_forward_hook(lambda module, inputs, outputs: passes.append(len(outputs)))
     state = standing(model, task)
 
-    seen = [*Validation(**KNOBS).measure(state), *WorstClass(task=task, **KNOBS).measure(state)]
+    seen = [*Validation(**OPTIONS).measure(state), *WorstClass(task=task, **OPTIONS).measure(state)]
     assert passes == [7, 7, 6]
-    list(Generalisation(**KNOBS).measure(state))
+    list(Generalisation(**OPTIONS).measure(state))
     assert passes == [7, 7, 6] * 2  # and the training set's
 
     with torch.no_grad():
         model.weight.mul_(2.0)
-    again = by_name(Validation(**KNOBS).measure(state))
+    again = by_name(Validation(**OPTIONS).measure(state))
     assert again["val/loss"].value != by_name(seen)["val/loss"].value
     state.step += 1
     validated(state, 20)
@@ -123,7 +123,7 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
 # the gap
 
 
-def test_the_gap_is_what_validation_is_worse_by_for_losses_and_accuracies_alike():
+def test_the_gap_is_positive_if_validation_is_worse_for_both_losses_and_accuracies():
     task = known([1.0, 2.0, 3.0, 2.0], [1.0, 1.0, 1.0, 0.0], [4.0, 5.0, 6.0, 5.0], [1.0, 0.0, 0.0, 0.0])
     seen = {name: m.value for name, m in measured(Generalisation, task).items()}
 
@@ -144,7 +144,7 @@ def test_a_gap_needs_to_know_which_way_is_worse(direction, gap):
     assert seen["clean_train/accuracy"].value == 0.75
 
 
-def test_intervals_are_those_of_the_sets_they_speak_of():
+def test_intervals_are_for_the_right_populations():
     rng = torch.Generator().manual_seed(0)
     losses = torch.rand(400, generator=rng)
     seen = measured(Generalisation, known(losses.tolist(), val_losses=losses[:100].tolist()))
@@ -158,7 +158,7 @@ def test_intervals_are_those_of_the_sets_they_speak_of():
     assert (train.n, gap.n) == (100, 100)
 
 
-def test_a_training_set_that_is_wholly_seen_and_wholly_right_leaves_no_doubt_and_validation_does():
+def test_a_fully_evaluated_training_set_has_no_uncertainty_but_validation_has():
     seen = measured(Generalisation, known([0.5] * 8, [1.0] * 8, [0.5] * 30, [1.0] * 30))
     train, gap = seen["clean_train/accuracy"], seen["gap/accuracy"]
     assert (train.low, train.value, train.high) == (1.0, 1.0, 1.0)
@@ -188,9 +188,9 @@ def test_wrong_labels_are_left_out_whatever_number_says_so(dtype):
 
 @pytest.mark.parametrize("kind", [Generalisation, Memorisation, WorstClass])
 @pytest.mark.parametrize("every", [0, -5, 2.5, True, "many"])
-def test_a_cadence_that_is_no_count_is_refused(kind, every):
-    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it is an integer of at least 1, or null"):
-        kind(**KNOBS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
+def test_an_invalid_interval_is_refused(kind, every):
+    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it must be an integer of at least 1, or null"):
+        kind(**OPTIONS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
 
 
 def test_a_run_whose_training_labels_are_all_wrong_has_no_gap():
@@ -224,7 +224,7 @@ def test_the_worst_class_is_scikit_learns_smallest_recall():
         model.weight.copy_(torch.linalg.lstsq(x, F.one_hot(y, 5).double()).solution.T)
         model.bias.zero_()
 
-    (seen,) = WorstClass(task=task, **KNOBS).measure(standing(model, task))
+    (seen,) = WorstClass(task=task, **OPTIONS).measure(standing(model, task))
 
     x, y = task.val
     recalls = recall_score(y, model(x).argmax(1), average=None, labels=y.unique())
@@ -245,7 +245,7 @@ def test_a_class_without_examples_is_left_out():
 def test_a_task_without_classes_is_refused_unless_it_may_be_left_out(changes):
     task = known([1.0] * 4, **changes)
     with pytest.raises(BadRequest, match=r"worst_class needs the class of each example .* ~instruments\.worst_class"):
-        WorstClass(task=task, **KNOBS)
+        WorstClass(task=task, **OPTIONS)
     assert measured(WorstClass, task, task=task, required=False) == {}
 
 
@@ -270,7 +270,7 @@ def lookup(task, labels):
 
 
 @pytest.mark.parametrize("train_size", [100, 800])
-def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
+def test_memorisation_is_the_share_of_wrong_labels_that_are_predicted(train_size):
     task = digits.load(train_size=train_size, label_noise=0.5)
     given, right = task.train[1], digits.load(train_size=train_size).train[1]
     half = torch.where(torch.arange(train_size) % 2 == 0, given, right)  # every other one by heart
@@ -282,7 +282,7 @@ def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
     }
     for name, (answers, by_heart, in_spite) in expected.items():
         state = standing(lookup(task, answers), task)
-        seen = by_name(Memorisation(task=task, **KNOBS).measure(state))
+        seen = by_name(Memorisation(task=task, **OPTIONS).measure(state))
         wrong, true = (seen[f"clean_train/corrupted_{of}accuracy"] for of in ("", "true_"))
         assert {wrong.n, true.n} == {n}
         if name == "half":
@@ -294,7 +294,7 @@ def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
             assert wrong.high - wrong.low == pytest.approx(1 - 0.025 ** (1 / n))
 
 
-def test_without_the_right_labels_memory_alone_is_told():
+def test_without_the_correct_labels_only_memorisation_is_measured():
     task = known([1.0] * 4, [1.0, 0.0, 1.0, 0.0], corrupted=torch.tensor([True, True, True, False]))
     seen = measured(Memorisation, task, task=task)
     assert {name: m.value for name, m in seen.items()} == {"clean_train/corrupted_accuracy": pytest.approx(2 / 3)}
@@ -308,7 +308,7 @@ def test_without_the_right_labels_memory_alone_is_told():
 def test_a_task_without_wrong_labels_is_refused_unless_it_may_be_left_out(changes):
     task = known([1.0] * 4, **changes)
     with pytest.raises(BadRequest, match=r"memorisation needs wrong labels .*data\.label_noise=0\.1"):
-        Memorisation(task=task, **KNOBS)
+        Memorisation(task=task, **OPTIONS)
     assert measured(Memorisation, task, task=task, required=False) == {}
 
 

@@ -312,7 +312,7 @@ def test_no_pass_of_the_full_form_is_left_with_one_example():
     assert found["noise/full_scale_examples"].high > 0
 
 
-def test_adam_sees_the_gradient_through_its_second_moment():
+def test_adams_noise_scale_uses_its_second_moment():
     model, task, gradients = regression(n=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.0)
     state = standing(model, task, optimizer=optimizer)
@@ -334,7 +334,7 @@ def test_adam_sees_the_gradient_through_its_second_moment():
     assert "noise/adam_scale_examples" not in seen(state, examples=32, adam=False)
 
 
-def test_each_layer_has_a_noise_scale_of_its_own():
+def test_each_layer_has_its_own_noise_scale():
     model, task = dictionaries()
     gradients = one_by_one(model, task, [p for p in model.parameters() if p.requires_grad]).numpy()
 
@@ -460,7 +460,7 @@ def with_padding():
         (with_padding, "differ in their number of terms"),
     ],
 )
-def test_a_model_without_gradients_per_example_is_refused_and_told_the_other_method(build, reason):
+def test_a_model_without_per_example_gradients_is_refused_with_the_other_method(build, reason):
     model, task = build()
     with pytest.raises(BadRequest, match=f"{reason}.*: use instruments.noise_scale.method=micro_batches"):
         seen(standing(model, task), method="per_example", examples=32)
@@ -497,7 +497,7 @@ class Layered(nn.Module):
         return self.layer(self.before(self.layer.weight.sum() * x))
 
 
-def test_a_model_that_cannot_be_differentiated_twice_is_told_to_leave_the_full_form():
+def test_a_model_that_cannot_be_differentiated_twice_is_refused_with_advice_to_leave_out_the_full_form():
     data = draw(0, 40, 4), classes(0, 40, 3)
     state = standing(Layered(Once.apply), Task.classification(data, data))
     with pytest.raises(
@@ -533,7 +533,7 @@ class WithAGraph(torch.autograd.Function):
         (WithAGraph.apply, {"method": "micro_batches", "full": True}),
     ],
 )
-def test_a_lack_of_memory_is_left_to_the_loop_which_leaves_the_instrument_out(full_up, changes):
+def test_out_of_memory_is_left_to_the_loop_which_leaves_out_the_instrument(full_up, changes):
     data = draw(0, 40, 4), classes(0, 40, 3)
     with pytest.raises(torch.OutOfMemoryError):
         seen(standing(Layered(full_up), Task.classification(data, data)), **changes)
@@ -542,17 +542,17 @@ def test_a_lack_of_memory_is_left_to_the_loop_which_leaves_the_instrument_out(fu
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "micro"}, "method=micro cannot be: it is one of auto, micro_batches, per_example"),
-        ({"draws": 9}, "draws=9 cannot be: it is an integer of at least 10"),
+        ({"method": "micro"}, "method=micro cannot be: it must be one of auto, micro_batches, per_example"),
+        ({"draws": 9}, "draws=9 cannot be: it must be an integer of at least 10"),
         ({"draws": 10.0}, "draws=10.0 cannot be"),
-        ({"examples": 4}, "examples=4 cannot be: it is null, or at least 8"),
-        ({"every": 0}, "every=0 cannot be: it is an integer of at least 1, or null"),
-        ({"adam": True}, "adam=True cannot be: it is auto or false"),
+        ({"examples": 4}, "examples=4 cannot be: it must be null, or at least 8"),
+        ({"every": 0}, "every=0 cannot be: it must be an integer of at least 1, or null"),
+        ({"adam": True}, "adam=True cannot be: it must be auto or false"),
         ({"full": "yes"}, "full=yes cannot be: it must be true or false"),
         ({"per_layer": 1}, "per_layer=1 cannot be: it must be true or false"),
     ],
 )
-def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
+def test_an_invalid_option_is_refused_before_the_start(changes, message):
     with pytest.raises(BadRequest, match=rf"instruments\.noise_scale\.{message}"):
         GradientNoiseScale(**(OFFERED | changes))
 
@@ -597,7 +597,7 @@ def test_a_run_that_accumulates_is_measured_by_micro_batches_and_another_by_exam
     assert GradientNoiseScale(**(OFFERED | {"micro_batch_size": 4}), method="per_example").method == "per_example"
 
 
-def test_a_second_instrument_has_names_and_draws_of_its_own():
+def test_a_second_instrument_has_separate_names_and_draws():
     model, task, _ = regression()
     state = standing(model, task)
     first, second = seen(state, examples=32), seen(state, examples=32, group="noise_again")
@@ -606,7 +606,7 @@ def test_a_second_instrument_has_names_and_draws_of_its_own():
 
 
 @pytest.mark.parametrize("method", [pytest.param("per_example", marks=pytest.mark.slow), "micro_batches"])
-def test_a_run_that_goes_on_measures_what_it_would_have_measured(method):
+def test_a_resumed_run_measures_what_it_would_have_measured(method):
     torch.manual_seed(0)
     data = draw(0, 60, 4), classes(0, 60, 3)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
@@ -652,7 +652,7 @@ def test_micro_batches_leave_no_trace(precision):
     assert len(measured) == 4 * 3 + 3  # at 0, 40, 80 and 120 examples; Adam's from the first step on
 
 
-def test_what_is_not_resolved_is_kept_in_the_journal_and_the_record(lab: Lab):
+def test_an_unresolved_scale_is_kept_in_the_journal_and_the_record(lab: Lab):
     target = "batchlab.instruments.gradient.noise_scale.GradientNoiseScale"
     point = lab.point(
         f"+instruments.noise_scale._target_={target}",

@@ -18,10 +18,10 @@ from batchlab.science.statistics.samples import sample_mean
 from batchlab.science.statistics.uncertainty import Interval
 
 
-def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **knobs):
+def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **options):
     micro_batch_size = micro_batch_size or batch_size
     return GradientStatistics(
-        batch_size=batch_size, micro_batch_size=micro_batch_size, budget=80, clip_norm=clip_norm, seed=seed, **knobs
+        batch_size=batch_size, micro_batch_size=micro_batch_size, budget=80, clip_norm=clip_norm, seed=seed, **options
     )
 
 
@@ -61,7 +61,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
     assert slopes[1] == pytest.approx(1.0, abs=0.2)  # 4 standard errors
 
 
-def test_the_whole_set_has_no_variance_and_says_0():
+def test_the_variance_of_the_whole_set_is_0():
     model, task, _ = line(8)
     for micro_batch_size in (8, 3):
         seen = by_name(instrument(8, micro_batch_size=micro_batch_size).measure(standing(model, task)))
@@ -69,7 +69,7 @@ def test_the_whole_set_has_no_variance_and_says_0():
         assert (variance.value, variance.low, variance.high) == (0.0, 0.0, 0.0)
 
 
-def test_dropout_is_part_of_the_variance_each_draw_under_a_mask_of_its_own():
+def test_dropout_is_part_of_the_variance_with_a_new_mask_for_each_draw():
     # One example x = 1, w = 1, target 0, kept with probability 1/2 and then doubled: the gradient is 8 or 0, each
     # half of the time, and its variance 16.
     data = (torch.ones(1, 1), torch.zeros(1, 1))
@@ -199,7 +199,7 @@ def test_the_interval_of_the_cosine_is_over_fresh_draws():
 
 
 @pytest.mark.parametrize(("key", "value"), [("every", 0), ("pairs", 0), ("pairs", "many"), ("steps", -3)])
-def test_a_count_that_is_none_is_refused(key, value):
+def test_an_invalid_count_is_refused(key, value):
     with pytest.raises(BadRequest, match=rf"^instruments\.gradient_statistics\.{key}={value} cannot be"):
         instrument(4, **{key: value})
 
@@ -211,12 +211,12 @@ def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
     )
 
 
-def test_there_is_no_step_to_speak_of_before_the_first_one_as_its_rate_is_the_loops():
+def test_no_step_is_measured_before_the_first_one():
     model, task, _ = line(8)
     assert list(by_name(instrument(2).measure(standing(model, task)))) == ["gradient/variance"]
 
 
-def test_an_optimizer_that_keeps_more_than_its_state_is_not_disturbed():
+def test_an_optimizer_with_extra_attributes_is_not_disturbed():
     class Counting(torch.optim.SGD):
         def __init__(self, parameters):
             super().__init__(parameters, lr=0.1, momentum=0.9)
@@ -255,7 +255,7 @@ def test_a_weight_that_no_batch_reaches_is_left_alone():
 # resuming
 
 
-def test_it_goes_on_as_if_it_had_not_stopped():
+def test_it_resumes_as_if_it_had_not_stopped():
     model, task, _ = line(8)
     undisturbed, stopped = instrument(3, pairs=3), instrument(3, pairs=3)
     list(undisturbed.measure(standing(model, task)))
@@ -274,7 +274,7 @@ def test_it_goes_on_as_if_it_had_not_stopped():
     assert other != expected
 
 
-def test_a_run_with_it_goes_on_to_the_bit(tmp_path):
+def test_a_run_with_it_resumes_bitwise(tmp_path):
     config = {
         "model": {"norm": True, "dropout": 0.3, "hidden_buffer": True},
         "instruments": {

@@ -86,7 +86,7 @@ def test_the_share_is_not_known_where_the_host_waits_for_a_value():
         assert busy_share(lambda: x.add(1.0).sum().item(), device, clock) is None
 
 
-def test_steps_that_take_long_are_not_passed_again_and_again():
+def test_long_steps_are_not_repeated():
     calls = []
     with steps_of(10e-6, QUICK_SECONDS, kernels=1) as (passes, device, clock):
         assert pause_seconds(lambda: calls.append(passes()), device, clock) == 0
@@ -115,7 +115,7 @@ def run_of(kernel_seconds, make_optimizer=torch.optim.SGD):
         yield cuda, RunState(model, optimizer, task, data, data, device, Precision("fp32", device), meter, budget=160)
 
 
-def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
+def test_a_share_that_does_not_fit_does_not_affect_the_rest_of_the_run(monkeypatch):
     """Its passes hold gradients twice."""
 
     def lacks(*_):
@@ -137,7 +137,7 @@ def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
     assert noted == ["speed/device_busy_share is not measured: its passes do not fit in memory"]
 
 
-def test_find_asks_for_the_share_in_the_precision_that_it_times():
+def test_find_measures_the_share_in_the_precision_that_it_times():
     entered = []
 
     class Told(Precision):
@@ -194,9 +194,9 @@ def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
             state.step, state.examples = state.step + 1, state.examples + 16
             state.meter.stop()
             list(throughput.measure(state))
-        said = {m.name: m.value for m in throughput.conclude(state)}
-    assert said["speed/seconds_per_step"] > 4e-3
-    assert said["speed/device_busy_share"] == pytest.approx(1.0)
+        message = {m.name: m.value for m in throughput.conclude(state)}
+    assert message["speed/seconds_per_step"] > 4e-3
+    assert message["speed/device_busy_share"] == pytest.approx(1.0)
 
 
 def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
@@ -211,5 +211,5 @@ def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
             slow[0] = 1
         state.meter.stop()
         list(throughput.measure(state))
-        said = {m.name: m.value for m in throughput.conclude(state)}
-    assert said["speed/device_busy_share"] == pytest.approx(0.3, rel=0.05)
+        message = {m.name: m.value for m in throughput.conclude(state)}
+    assert message["speed/device_busy_share"] == pytest.approx(0.3, rel=0.05)

@@ -71,7 +71,7 @@ def far_away(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [tuple, TensorDataset], ids=["tensors", "Dataset"])
-def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, monkeypatch):
+def test_no_data_is_copied_back_from_the_device_for_it(kind, far_away, tmp_path, monkeypatch):
     given = [kind(data) if kind is tuple else kind(*data) for data in (TRAIN, VAL)]
     task = Task(train=given[0], val=given[1], loss=lambda outputs, batch: outputs)
     monkeypatch.setattr(assembly, "build_task", lambda config, device: task)
@@ -83,7 +83,7 @@ def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, m
     assert data.fingerprint == by_hand(*TRAIN, *VAL)
 
 
-def test_what_was_made_on_the_device_has_the_same(far_away):
+def test_data_made_on_the_device_has_the_same_fingerprint(far_away):
     made = tuple(t.as_subclass(OnTheDevice) for t in TRAIN)
 
     assert data_fingerprint(made) == by_hand(*TRAIN)
@@ -104,7 +104,7 @@ def test_it_is_the_same_of_tensors_that_stay_on_the_host(whole_bytes, monkeypatc
     assert data_fingerprint((TRAIN[0][:14], TRAIN[1][:14])) != data_fingerprint(TRAIN)
 
 
-def test_examples_that_were_drawn_once_are_known_by_what_was_drawn():
+def test_examples_drawn_once_are_fingerprinted_as_drawn():
     val = prepare_set(Noisy(), CpuDevice(), name="val")
 
     assert data_fingerprint(val) == by_hand(*val)

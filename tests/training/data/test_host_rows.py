@@ -80,7 +80,7 @@ def test_many_small_batches_are_gathered_at_once_and_a_large_one_alone(rows, mon
     assert gathered[23:] == [5] * 20  # accumulating: one micro-batch after the other
 
 
-def test_what_instruments_and_validation_ask_of_them(rows):
+def test_instruments_and_validation_can_read_them(rows):
     index = torch.tensor([20, 3, 3, 7])
 
     for found, expected in (
@@ -118,20 +118,20 @@ def test_a_run_on_them_comes_to_the_same_bits_as_one_on_held_tensors_also_when_i
         train(config("held"))
         monkeypatch.setattr(CpuDevice, "total_bytes", lambda device: 1000)
         monkeypatch.setattr(CpuDevice, "holds", lambda device, tensor: False)
-        asked, rows_of = [], HostRows.row
-        monkeypatch.setattr(HostRows, "row", lambda rows, *args: asked.append(args) or rows_of(rows, *args))
+        requested, rows_of = [], HostRows.row
+        monkeypatch.setattr(HostRows, "row", lambda rows, *args: requested.append(args) or rows_of(rows, *args))
         train(config("whole"))
         train(config("stopped"), stopping=stop_at(3))
         train(config("stopped"))
 
     expected = came_to(folder_of(config("held")))
-    assert asked
+    assert requested
     assert expected["record"]["status"] == "completed"
     assert differences(came_to(folder_of(config("whole"))), expected) == []
     assert differences(came_to(folder_of(config("stopped"))), expected) == []
 
 
-def test_of_a_set_that_lies_in_both_places_all_stays_on_the_host():
+def test_a_set_in_both_places_stays_on_the_host():
     """Labels made on the device that a task is offered, beside images that it has no room for."""
     brought_back = []
 

@@ -57,7 +57,7 @@ def small_pieces(monkeypatch):
     monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
 
 
-def test_workers_batch_size_and_where_a_run_goes_on_change_neither_order_nor_content(small_pieces):
+def test_order_and_content_do_not_depend_on_workers_batch_size_or_resuming(small_pieces):
     whole = handed(Noisy(), [1], 60)
 
     assert [example[0] for example in whole] == row(23, 3, 0, 60).tolist()
@@ -75,7 +75,7 @@ def test_the_first_batch_that_is_rehearsed_is_the_first_that_trains():
     assert told(batches.first()) == told(next(iter(batches)))
 
 
-def test_reading_leaves_the_random_streams_of_the_run_where_they_were():
+def test_reading_does_not_change_the_runs_random_streams():
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     for workers in (0, 2):
         handed(Noisy(), [4], 40, workers=workers)
@@ -123,9 +123,7 @@ def test_batches_are_of_the_kind_that_examples_are(kind):
         assert (x.storage_offset(), y.storage_offset()) == (0, 0)  # in memory of its own: the same bits for all workers
 
 
-def test_a_run_comes_to_the_same_bits_streamed_or_held_with_workers_or_without_and_when_it_goes_on(
-    tmp_path, monkeypatch
-):
+def test_a_run_ends_at_the_same_bits_streamed_or_held_with_or_without_workers_and_resumed(tmp_path, monkeypatch):
     def config(name, **changes):
         data = {"_target_": "streamed_sets.Data"}
         return tiny(tmp_path / name, batch_size=6, accumulate=2, data=data, **changes)
@@ -143,7 +141,7 @@ def test_a_run_comes_to_the_same_bits_streamed_or_held_with_workers_or_without_a
     assert differences(came_to(folder_of(config("stopped"))), expected) == []
 
 
-def test_a_run_on_examples_that_are_changed_at_random_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_on_randomly_changed_examples_resumes_to_the_same_bits(tmp_path):
     shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}}
     with quick():
         train(tiny(tmp_path / "calm", data={"_target_": "streamed_sets.Data"}))
@@ -165,7 +163,7 @@ CHEAP = ("training_loss", "validation", "gradient", "memory", "generalisation", 
 def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that_is_held(only, tmp_path, monkeypatch):
     instruments = read("instruments/default.yaml") | read("instruments/full.yaml")
     del instruments["defaults"]
-    asked = {
+    requested = {
         "data": {"_target_": "streamed_sets.Data"},
         "model": {"dropout": 0.25},
         "batch_size": 8,
@@ -173,9 +171,9 @@ def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that
         "instruments": {name: entry for name, entry in instruments.items() if name in only or not only},
     }
     with quick():
-        held = train(tiny(tmp_path / "held", **asked))
+        held = train(tiny(tmp_path / "held", **requested))
         monkeypatch.setattr(residence, "RESIDENT_BYTES", 0)
-        streamed = train(tiny(tmp_path / "streamed", **asked))
+        streamed = train(tiny(tmp_path / "streamed", **requested))
     found, expected = (came_to(folder_of(tiny(tmp_path / name))) for name in ("streamed", "held"))
 
     assert (held.reason, streamed.reason) == ("", "")
@@ -217,7 +215,7 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, 
         assert prepare_set(given, CPU, name="val", beside=train) == "moved"
 
 
-def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
+def test_a_set_larger_than_memory_is_fingerprinted_by_a_few_examples():
     dataset, other = Large(), Large(n=9_999)
     found = prepare_set(dataset, CPU, name="train")
     seen = data_fingerprint(found)
@@ -232,7 +230,7 @@ def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_the_users_is_told_in_one_line_with_its_example_and_its_place(workers):
+def test_a_users_error_is_reported_in_one_line_with_its_example_and_place(workers):
     with pytest.raises(BadRequest) as error:
         handed(Faulty(), [8], 40, workers=workers)
 
@@ -245,13 +243,13 @@ def test_an_error_of_the_users_is_told_in_one_line_with_its_example_and_its_plac
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_examples_of_two_shapes_are_told_in_one_line(workers):
+def test_examples_of_two_shapes_are_reported_in_one_line(workers):
     line = "examples of the task's train cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
     with pytest.raises(BadRequest, match=f"^{line}"):
         handed(Faulty("shape"), [8], 40, workers=workers)
 
 
-def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
+def test_out_of_memory_in_a_worker_is_not_a_bad_request():
     from batchlab.training.devices.out_of_memory import is_out_of_memory
 
     with pytest.raises(MemoryError) as error:
@@ -259,7 +257,7 @@ def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
     assert is_out_of_memory(error.value)
 
 
-def test_a_worker_that_dies_is_told_in_one_line():
+def test_a_worker_that_dies_is_reported_in_one_line():
     with pytest.raises(
         BadRequest, match=r"worker process reading the task's train died: DataLoader worker .*workers=0"
     ):
@@ -267,7 +265,7 @@ def test_a_worker_that_dies_is_told_in_one_line():
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_ends_at_its_parents_word_alone(small_pieces):
+def test_a_worker_ends_only_on_its_parents_signal(small_pieces):
     batches = iter(Batches(streamed(Noisy(), workers=1), micro_batch_sizes=[4], seed=3, total=80))
     first = next(batches)
     (worker,) = multiprocessing.active_children()
@@ -297,7 +295,7 @@ def test_workers_end_with_a_point_that_is_killed():
     os.close(end)
 
 
-def test_a_worker_that_hangs_is_ended_with_the_row_it_reads(small_pieces, monkeypatch):
+def test_a_hanging_worker_is_ended_with_its_iterator(small_pieces, monkeypatch):
     monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.05)  # how long it is waited for
     seed = next(seed for seed in range(99) if 17 in row(40, seed, 3, 3))  # in the second piece
     data = streamed(Faulty("hang", worker_only=True), workers=1)
@@ -363,7 +361,7 @@ class Threads(Noisy):
         return torch.get_num_threads(), index
 
 
-def test_an_example_is_read_under_one_thread_whoever_reads(monkeypatch):
+def test_an_example_is_read_with_one_thread_in_any_process(monkeypatch):
     """A sum over a large tensor has other last bits on another number of threads."""
     mine = torch.get_num_threads()
     monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
@@ -378,7 +376,7 @@ def test_an_example_is_read_under_one_thread_whoever_reads(monkeypatch):
     assert [threads for threads, _ in read[0] + read[1]] == [1] * 16
 
 
-def test_what_cannot_be_copied_is_read_as_it_is():
+def test_a_dataset_that_cannot_be_copied_is_read_directly():
     class Lone(Noisy):
         def __copy__(self):
             raise TypeError("there is but one")
@@ -416,7 +414,7 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (OwnGenerator(), r"train\[0\] differs between two reads with the same seed"),
+        (OwnGenerator(), "train[0] differs between two reads with the same seed"),
         (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train is a int: give a tuple or dict of tensors"),
         (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),
@@ -433,16 +431,16 @@ def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_none_are_the_same_each_time():
+def test_nan_equals_nan_when_reading_twice():
     assert prepare_set(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
 
 
 def test_a_point_of_a_sweep_may_have_workers_though_it_is_a_daemon(lab, tmp_path):
     (tmp_path / "my_set.py").write_text(MY_SET)
-    asked = ["data._target_=my_set.load", "model._target_=my_set.Net", "steps=6", "batch_size=4", "seed=1"]
-    alone = lab.one(*asked, "study=alone")
-    with_workers = lab.one(*asked, "workers=2", "study=with_workers")
-    dead = lab.one(*asked, "workers=2", "data.deadly=true", "study=dead")
+    requested = ["data._target_=my_set.load", "model._target_=my_set.Net", "steps=6", "batch_size=4", "seed=1"]
+    alone = lab.one(*requested, "study=alone")
+    with_workers = lab.one(*requested, "workers=2", "study=with_workers")
+    dead = lab.one(*requested, "workers=2", "data.deadly=true", "study=dead")
 
     assert (alone.status, alone.reason) == ("completed", "")
     assert with_workers.weights_fingerprint == alone.weights_fingerprint

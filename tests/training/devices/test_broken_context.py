@@ -107,7 +107,7 @@ def test_a_stopped_run_whose_checkpoint_cannot_be_taken_keeps_what_it_came_to(cu
     assert "train/loss" in record.final
 
 
-def test_lifting_the_limit_of_a_broken_device_hides_no_error(cuda, monkeypatch):
+def test_lifting_the_limit_of_a_broken_device_does_not_hide_the_error(cuda, monkeypatch):
     device = device_named("cuda")
     device.prepare(deterministic=False)
 
@@ -120,7 +120,7 @@ def test_lifting_the_limit_of_a_broken_device_hides_no_error(cuda, monkeypatch):
         break_within_a_limit()
 
 
-def test_what_works_is_as_before(cuda, tmp_path):
+def test_without_a_break_everything_works(cuda, tmp_path):
     """Or the tests above would pass where nothing ever works."""
     record = train(lean(tmp_path))
 
@@ -129,7 +129,7 @@ def test_what_works_is_as_before(cuda, tmp_path):
 
 
 @pytest.mark.parametrize("clean_up", ["works", "fails"])
-def test_cleaning_up_hides_no_error_and_is_always_done(clean_up):
+def test_clean_up_always_runs_and_does_not_hide_errors(clean_up):
     done = []
 
     def clean():
@@ -151,12 +151,12 @@ def test_cleaning_up_hides_no_error_and_is_always_done(clean_up):
 def test_a_device_side_assert_names_the_likely_cause_and_the_command_that_shows_it():
     error = torch.AcceleratorError(f"{ASSERT}\nSearch for `cudaErrorAssert' in the documentation")
 
-    for said in (how_it_failed(error)[1], in_the_users_words(_raised(error))):
-        assert ASSERT in said
-        assert "a label or an index is out of range for the model's classes or vocabulary" in said
-        assert "device=cpu" in said
-        assert "CUDA_LAUNCH_BLOCKING=1" in said
-        assert len(said.splitlines()) == 1
+    for message in (how_it_failed(error)[1], in_the_users_words(_raised(error))):
+        assert ASSERT in message
+        assert "a label or an index is out of range for the model's classes or vocabulary" in message
+        assert "device=cpu" in message
+        assert "CUDA_LAUNCH_BLOCKING=1" in message
+        assert len(message.splitlines()) == 1
 
 
 def _raised(error):
@@ -181,7 +181,7 @@ def _raised(error):
         (ValueError(ASSERT), False),
     ],
 )
-def test_a_broken_context_is_told_from_other_errors_and_from_a_lack_of_memory(error, broken):
+def test_a_broken_context_is_distinguished_from_other_errors_and_from_a_lack_of_memory(error, broken):
     assert is_broken_context(error) is broken
     assert bool(advice(error)) is broken
     assert not (broken and is_out_of_memory(error))

@@ -44,7 +44,7 @@ def test_copies_do_not_wait_for_what_the_device_computes(cuda):
     assert computed == []
 
 
-def test_the_memory_of_what_was_sent_belongs_to_the_stream_that_uses_it_too(cuda):
+def test_the_memory_of_a_copy_is_recorded_as_used_by_the_computing_stream(cuda):
     """Else the copying stream would write the next batch into it as soon as Python lets go of it."""
     sent = CudaCopies(CUDA, cuda).send([cuda.host(torch.arange(4)), cuda.host(torch.arange(3))])
 
@@ -52,7 +52,7 @@ def test_the_memory_of_what_was_sent_belongs_to_the_stream_that_uses_it_too(cuda
     assert all(tensor.used_on == [cuda.computing] for tensor in sent)
 
 
-def test_what_is_sent_is_held_until_it_was_copied_and_no_longer(cuda):
+def test_sources_are_kept_alive_until_they_are_copied_and_no_longer(cuda):
     copies = CudaCopies(CUDA, cuda)
     (first,) = copies.send([cuda.host(torch.arange(4))])  # nobody here holds the source
     gc.collect()
@@ -65,7 +65,7 @@ def test_what_is_sent_is_held_until_it_was_copied_and_no_longer(cuda):
     assert len(copies._under_way) == 1
 
 
-def test_rows_are_those_at_the_index_though_the_buffers_are_filled_again_and_again(cuda):
+def test_rows_are_those_at_the_index_although_buffers_are_reused(cuda):
     table, labels = torch.arange(60.0).view(20, 3), torch.arange(20)
     rows = CudaCopies(CUDA, cuda).rows([cuda.host(table), cuda.host(labels)])
     orders = [
@@ -81,7 +81,7 @@ def test_rows_are_those_at_the_index_though_the_buffers_are_filled_again_and_aga
         assert values(y) == labels[order].tolist()
 
 
-def test_what_lies_on_the_device_is_not_sent_through_the_host(cuda):
+def test_tensors_on_the_device_are_not_sent_through_the_host(cuda):
     class OnTheDevice(torch.Tensor):
         device = CUDA
 

@@ -59,14 +59,14 @@ def trained(make, fused, overflowing, precision="fp16"):
 @pytest.mark.parametrize("overflowing", [{1}, {5}, {1, 2, 5}, set()], ids=str)
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.usefixtures("unwritten_memory_is_nan")
-def test_a_skipped_update_leaves_a_fused_optimizer_where_it_leaves_an_unfused_one(name, overflowing):
+def test_a_skipped_update_has_the_same_effect_with_fused_and_unfused_optimizers(name, overflowing):
     fused, unfused = (trained(FUSED[name], fused, overflowing) for fused in (True, False))
     assert torch.isfinite(fused).all()
     torch.testing.assert_close(fused, unfused, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("unwritten_memory_is_nan")
-def test_where_nothing_overflows_the_first_update_has_the_bits_that_pytorch_gives_it():
+def test_without_overflow_the_first_update_is_bitwise_pytorchs():
     class Unprepared(Precision):
         def prepare(self, optimizer):
             pass
@@ -78,7 +78,7 @@ def test_where_nothing_overflows_the_first_update_has_the_bits_that_pytorch_give
     assert torch.equal(ours, plain)
 
 
-def test_a_damped_fused_momentum_is_refused_in_fp16_and_taken_elsewhere():
+def test_a_damped_fused_momentum_is_refused_only_in_fp16():
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9, dampening=0.5, fused=True)
     with pytest.raises(BadRequest, match=r"optimizer\.dampening=0\.5 .* use optimizer\.fused=false"):
         Precision("fp16", CpuDevice()).prepare(optimizer)

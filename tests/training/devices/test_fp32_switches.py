@@ -74,7 +74,7 @@ def of_cuda():
     return {switches()[name] for name in OF_CUDA}
 
 
-@pytest.mark.parametrize("said", SAYINGS)
+@pytest.mark.parametrize("message", SAYINGS)
 @pytest.mark.parametrize(
     ("precision", "inside", "getters"),
     [
@@ -84,16 +84,16 @@ def of_cuda():
     ],
 )
 def test_a_run_on_cuda_has_all_three_switches_as_its_precision_says_and_puts_them_back(
-    said, precision, inside, getters
+    message, precision, inside, getters
 ):
-    SAYINGS[said]()
+    SAYINGS[message]()
     before = switches()
     with faked_cuda():
-        asked = Precision(precision, CudaDevice(0))
-        with asked.training():
+        requested = Precision(precision, CudaDevice(0))
+        with requested.training():
             assert of_cuda() == {inside}
             assert legacy() == getters
-            with asked.full():  # a validation
+            with requested.full():  # a validation
                 assert of_cuda() == {"ieee"}
                 assert legacy() == ("highest", False, False)
             assert of_cuda() == {inside}
@@ -103,18 +103,18 @@ def test_a_run_on_cuda_has_all_three_switches_as_its_precision_says_and_puts_the
     assert switches() == before
 
 
-@pytest.mark.parametrize("said", SAYINGS)
-def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(said):
-    SAYINGS[said]()
+@pytest.mark.parametrize("message", SAYINGS)
+def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(message):
+    SAYINGS[message]()
     before = switches()
-    asked = Precision("fp32", CpuDevice())
-    with asked.training(), asked.full():
+    requested = Precision("fp32", CpuDevice())
+    with requested.training(), requested.full():
         assert {switches()[name] for name in ("cpu matmul", "cpu conv", "cpu rnn")} == {"ieee"}
     assert switches() == before
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"),
+    ("precision", "message"),
     [
         ("fp32", "set_float32_matmul_precision(high)"),
         ("fp32", "cudnn.conv.fp32_precision = tf32"),
@@ -124,14 +124,14 @@ def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(said):
         ("tf32", "set_float32_matmul_precision(highest)"),
     ],
 )
-def test_code_that_switches_what_a_run_trains_in_is_refused(precision, said):
+def test_code_that_switches_what_a_run_trains_in_is_refused(precision, message):
     with faked_cuda():
         device = CudaDevice(0)
         with (
             pytest.raises(BadRequest, match=f"precision={precision} was requested, but the code of the model or the"),
             Precision(precision, device).training(),
         ):
-            SAYINGS[said]()
+            SAYINGS[message]()
 
 
 class Threaded(Net):

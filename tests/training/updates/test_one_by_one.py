@@ -51,7 +51,7 @@ def numbers(micro_batches):
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("data", SETS.values(), ids=SETS)
-def test_they_are_those_of_a_step_that_is_held_whole_and_one_is_alive_at_a_time(data, sizes):
+def test_they_equal_those_of_a_whole_step_and_only_one_is_in_memory(data, sizes):
     def augment(batch, draws):
         return batch[0] + draws[:, None] % 7, batch[1]
 
@@ -78,7 +78,7 @@ def test_they_are_those_of_a_step_that_is_held_whole_and_one_is_alive_at_a_time(
     assert [numbers(step) for step in resumed] == whole[2:]
 
 
-def test_a_step_that_was_not_passed_to_its_end_does_not_shift_the_next():
+def test_a_step_that_was_not_iterated_to_its_end_does_not_shift_the_next():
     whole = [numbers(step) for step in batches_of(HELD, [8, 8, 8], device=CpuDevice())]
     steps = iter(batches_of(SETS["streamed"](), [8, 8, 8]))
 
@@ -86,7 +86,7 @@ def test_a_step_that_was_not_passed_to_its_end_does_not_shift_the_next():
     assert numbers(next(steps)) == whole[1]
 
 
-def test_what_fits_into_one_gather_is_brought_whole():
+def test_a_step_that_fits_into_one_gather_is_loaded_whole():
     assert isinstance(batches_of(HELD, [3, 2]).first(), tuple)
     assert isinstance(next(iter(batches_of(HELD, [3, 2]))), tuple)
     assert isinstance(batches_of(HELD, [30]).first(), tuple)  # it is one micro-batch
@@ -107,11 +107,11 @@ def test_a_step_is_the_same_bit_for_bit(count):
     (whole,) = (next(iter(batches_of(HELD, [23], device=CpuDevice()))),)
     copies = [tuple(t.clone() for t in part) for part in split(whole[0], [7, 7, 7, 2])]
 
-    weights, said = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
+    weights, message = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
     expected, told = trained(copies, count)
 
     assert torch.equal(weights, expected)
-    assert said == told
+    assert message == told
 
 
 def test_a_step_on_a_gpu_holds_the_inputs_of_one_micro_batch():

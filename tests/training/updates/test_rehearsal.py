@@ -97,7 +97,7 @@ def test_a_step_is_made_of_small_parameters_of_the_same_number_type_and_axes():
     assert torch.equal(torch.get_rng_state(), stream)
 
 
-def test_of_a_run_that_is_resumed_no_state_is_copied_and_no_room_is_held_twice():
+def test_for_a_resumed_run_no_state_is_copied_and_no_memory_is_reserved_twice():
     model = network()
     optimizer = Noted(model.parameters(), lr=0.1, momentum=0.9)
     step, data = step_of(model, optimizer)
@@ -133,7 +133,7 @@ def test_an_optimizer_that_cannot_be_rehearsed_is_left_to_its_first_step():
     assert all(torch.equal(a, b) for a, b in zip(optimizer.slow, before, strict=True))
 
 
-def test_the_first_steps_find_room_for_the_state_that_the_optimizer_makes():
+def test_memory_for_the_optimizers_state_is_reserved_before_the_first_steps():
     with simulated_cuda(total_bytes=4000 * MIB) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)
