@@ -34,7 +34,7 @@ LONGEST_FILES = (
     "test_supervisor.py",
     "test_architecture.py",
     "test_find.py",
-    "test_knobs_are_honoured.py",
+    "test_options_are_honoured.py",
     "test_report_files.py",
     "test_memory_of_a_simulated_gpu.py",
 )

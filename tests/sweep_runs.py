@@ -21,26 +21,26 @@ class Silent:
     """A spectator that records messages."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.reported: list[str] = []
         self.updates: list[int] = []
 
     def start(self, run_id: str, label: str, budget_examples: int) -> None:
-        self.said.append(f"start {label}")
+        self.reported.append(f"start {label}")
 
     def expect(self, run_id: str, budget_examples: int) -> None:
-        self.said.append(f"expect {budget_examples}")
+        self.reported.append(f"expect {budget_examples}")
 
     def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
         self.updates.append(examples)
 
     def finish(self, run_id: str, status: object, record: RunRecord | None) -> None:
-        self.said.append(f"finish {status}")
+        self.reported.append(f"finish {status}")
 
     def abandon(self, run_id: str) -> None:
-        self.said.append("abandon")
+        self.reported.append("abandon")
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.reported.append(text)
 
 
 class Lab:
@@ -53,8 +53,8 @@ class Lab:
 
     def point(self, *overrides: str) -> Point:
         """A tiny point on the CPU, unless the overrides say otherwise."""
-        asked = self._request(overrides)
-        return Point(pinned(asked.run), tuple(overrides), published=asked.published)
+        requested = self._request(overrides)
+        return Point(pinned(requested.run), tuple(overrides), published=requested.published)
 
     def sweep(self, *points: Point) -> SweepConfig:
         """The sweep settings requested for `points`."""

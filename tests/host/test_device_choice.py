@@ -20,8 +20,8 @@ def nothing_said() -> None:
     device_choice.say_once.cache_clear()
 
 
-def resolved(asked: str, api: FakeNvml, build: Build = CUDA, **environ: str) -> str:
-    return resolve_device(asked, environ=environ, build=build, driver=read_driver(api))
+def resolved(requested: str, api: FakeNvml, build: Build = CUDA, **environ: str) -> str:
+    return resolve_device(requested, environ=environ, build=build, driver=read_driver(api))
 
 
 def with_mode(mode: int, *pids: int) -> FakeNvml:
@@ -30,7 +30,12 @@ def with_mode(mode: int, *pids: int) -> FakeNvml:
 
 @pytest.mark.parametrize("api", [four(), four("NVIDIA A100", "NVIDIA T4"), divided("MIG-1"), with_mode(3)])
 def test_a_gpu_that_can_be_used_is_taken(api: FakeNvml, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [resolved(asked, api) for asked in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda", "cuda", "cuda:0", "cpu"]
+    assert [resolved(requested, api) for requested in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:0",
+        "cpu",
+    ]
     assert capsys.readouterr().err == ""
 
 
@@ -56,14 +61,14 @@ def test_auto_falls_back_to_the_cpu_and_says_why_once(
     assert instead in line
 
 
-@pytest.mark.parametrize("asked", ["cuda", "cuda:0"])
+@pytest.mark.parametrize("requested", ["cuda", "cuda:0"])
 @pytest.mark.parametrize(("api", "environ", "what", "instead"), UNUSABLE)
 def test_cuda_is_refused_with_what_is_wrong_and_what_to_do(
-    api: FakeNvml, environ: dict[str, str], what: str, instead: str, asked: str
+    api: FakeNvml, environ: dict[str, str], what: str, instead: str, requested: str
 ) -> None:
-    said = rf"^device={asked} was requested, but .*{what}.*{instead}.*, or use device=cpu$"
-    with pytest.raises(BadRequest, match=said):
-        resolved(asked, api, **environ)
+    reported = rf"^device={requested} was requested, but .*{what}.*{instead}.*, or use device=cpu$"
+    with pytest.raises(BadRequest, match=reported):
+        resolved(requested, api, **environ)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +81,7 @@ def test_cuda_is_refused_with_what_is_wrong_and_what_to_do(
         (four(), CUDA, {"CUDA_VISIBLE_DEVICES": "-1"}),
     ],
 )
-def test_without_a_gpu_auto_is_the_cpu_and_nothing_is_said(
+def test_without_a_gpu_auto_is_the_cpu_without_a_message(
     api: FakeNvml, build: Build, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert resolved("auto", api, build, **environ) == "cpu"
@@ -85,15 +90,15 @@ def test_without_a_gpu_auto_is_the_cpu_and_nothing_is_said(
         resolved("cuda", api, build, **environ)
 
 
-def test_a_gpu_beside_a_pytorch_without_cuda_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_next_to_a_pytorch_without_cuda_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert resolved("auto", four(), Build()) == "cpu"
     assert "is built without CUDA; install one for this GPU" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("asked", "seen"), [("cuda:9", "cuda:0 to cuda:3"), ("cuda:4", "cuda:0 to cuda:3")])
-def test_a_device_that_is_not_there_is_refused(asked: str, seen: str) -> None:
-    with pytest.raises(BadRequest, match=f"{asked} was requested, but this machine has {seen}: use one of those"):
-        resolved(asked, four())
+@pytest.mark.parametrize(("requested", "seen"), [("cuda:9", "cuda:0 to cuda:3"), ("cuda:4", "cuda:0 to cuda:3")])
+def test_a_device_that_is_not_there_is_refused(requested: str, seen: str) -> None:
+    with pytest.raises(BadRequest, match=f"{requested} was requested, but this machine has {seen}: use one of those"):
+        resolved(requested, four())
     with pytest.raises(BadRequest, match="this machine has only cuda:0"):
         resolved("cuda:1", divided("MIG-1", "MIG-2"))
 
@@ -117,7 +122,7 @@ def test_a_build_for_amd_is_accepted_where_its_driver_is(tmp_path: Path, monkeyp
 
     (tmp_path / "kfd").touch()
 
-    assert [resolved(asked, ABSENT, rocm) for asked in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    assert [resolved(requested, ABSENT, rocm) for requested in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
     assert resolved("auto", ABSENT, rocm, HIP_VISIBLE_DEVICES="-1") == "cpu"
 
 

@@ -34,7 +34,7 @@ def test_a_line_reads_as_the_contract_says(tmp_path):
     )
 
 
-def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(tmp_path):
+def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_continues(tmp_path):
     path = tmp_path / "metrics.jsonl"
     content = written(path, THREE)
     more = Measurement("val/loss", 1.0, step=90, examples=2880, train_seconds=1.0)
@@ -65,7 +65,7 @@ def test_what_is_not_finite_comes_back_and_is_json_for_every_parser(tmp_path):
     assert stored == ["nan", "inf", "-inf"]
 
 
-def test_a_broken_line_in_the_middle_is_left_out_and_said(tmp_path):
+def test_a_broken_line_in_the_middle_is_left_out_and_reported(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = written(path, THREE).split(b"\n")
     for wrong in (b"{", b"", b"[]", b"\xff\xfe", b"null", b'{"seq": 1}', lines[1].replace(b"1440", b'"many"')):

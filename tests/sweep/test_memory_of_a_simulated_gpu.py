@@ -1,4 +1,4 @@
-"""The command line on a machine with a simulated GPU of 80 MiB: a sweep in which nothing fits as asked, and `find`."""
+"""The command line on a machine with a simulated GPU of 80 MiB: a sweep where nothing fits as requested, and `find`."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ INSTRUMENT = "+instruments.large._target_=wide.Large"
 SWEEP = f"sweep {POINT} batch_size=4,40,48 examples=64 eval_every=32 {INSTRUMENT} report=false"
 
 
-def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_said_once(tmp_path):
+def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_reported_once(tmp_path):
     (tmp_path / "wide.py").write_text(WIDE)
 
     ended = subprocess.run(

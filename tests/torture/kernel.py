@@ -19,7 +19,7 @@ STORAGE = 74
 DATA_LIMIT = 6 * 2**30  # bytes of private memory
 
 
-class NotHere(Exception):  # noqa: N818 - said aloud, and no failure
+class NotHere(Exception):  # noqa: N818 - a message, not a failure
     """This machine does not let it be tried."""
 
 
@@ -30,11 +30,11 @@ def limited(what: int, most: int) -> Callable[[], None]:
 
 def refused(code: int, output: str, *words: str) -> str | None:
     """A storage error: exit code 74 and one clear line, without a traceback."""
-    told = [line for line in output.splitlines() if line.startswith("batchlab: ")]
-    if code != STORAGE or "Traceback" in output or len(told) != 1:
+    messages = [line for line in output.splitlines() if line.startswith("batchlab: ")]
+    if code != STORAGE or "Traceback" in output or len(messages) != 1:
         return f"exit code {code}: {output}"
-    missing = [word for word in words if word not in told[0]]
-    return f"{missing} not in {told[0]!r}" if missing else None
+    missing = [word for word in words if word not in messages[0]]
+    return f"{missing} not in {messages[0]!r}" if missing else None
 
 
 def completes(folder: Path, expected: dict[str, Any], *grid: str) -> str | None:

@@ -105,8 +105,8 @@ def train(
 
 def stop_at(step: int) -> Callable[[], bool]:
     """A `stopping` that is asked before every step, and says yes once `step` steps of this call have been made."""
-    asked = itertools.count()
-    return lambda: next(asked) >= step
+    requested = itertools.count()
+    return lambda: next(requested) >= step
 
 
 @functools.cache

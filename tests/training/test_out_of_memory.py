@@ -305,8 +305,8 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
 
     ended = in_a_child(limited)
 
-    assert ended.code == 0, ended.said
-    found, phase, reason, used = ended.said
+    assert ended.code == 0, ended.reported
+    found, phase, reason, used = ended.reported
     assert (found, phase) == (status, "" if status == "completed" else "forward")
     assert 16 <= used <= 128  # of 256, which would take 1 GiB of 200 MiB and what is free in the heap
     assert status == "completed" or "can't allocate memory" in reason

@@ -95,10 +95,10 @@ def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
     assert [f.name for f in checkup.findings] == [
         *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed", "learns")
     ]
-    told = {f.name: f.what for f in checkup.findings}
-    assert told["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
-    assert told["model"] == f"Net, {2 * 32 + 32 + 32 * 2 + 2:,} trainable parameters, on cpu"
-    assert told["gradient"] == "it reaches all 4 parameters"
+    output = {f.name: f.what for f in checkup.findings}
+    assert output["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
+    assert output["model"] == f"Net, {2 * 32 + 32 + 32 * 2 + 2:,} trainable parameters, on cpu"
+    assert output["gradient"] == "it reaches all 4 parameters"
 
 
 RETURN = "        return self.layers(inputs)"
@@ -346,17 +346,17 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_is_named_with_how_to_fix_it(name: str, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "SECONDS", 0.1)  # of reading, in place of 1
     change, overrides, level, finding, words = BROKEN[name]
     change(lab)
 
     checkup = found(*overrides)
 
-    said = of(checkup, WRONG, BETTER)
-    assert [f for f, _ in said] == [finding], said
-    assert re.search(words, said[0][1]), said
-    assert said == of(checkup, level)
+    reported = of(checkup, WRONG, BETTER)
+    assert [f for f, _ in reported] == [finding], reported
+    assert re.search(words, reported[0][1]), reported
+    assert reported == of(checkup, level)
 
 
 def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: Path) -> None:
@@ -368,7 +368,7 @@ def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: 
     assert sample.is_random
 
 
-def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
+def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
     mended = lines(
         Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "go on"
     )
@@ -385,16 +385,16 @@ def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
     )
 
 
-def test_the_word_says_it_and_its_exit_code_tells(
+def test_the_command_reports_it_and_its_exit_code_shows_it(
     lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.warm_up()
     before = sorted(lab.rglob("*"))
 
     assert main(["check", "device=cpu"]) == 0
-    told = capfd.readouterr().out
-    assert re.search(r"^ok +accumulate +2 micro-batches give the gradient of the whole batch", told, re.MULTILINE)
-    assert re.search(r"^ok +sweep +a run with these options would start", told, re.MULTILINE)
+    output = capfd.readouterr().out
+    assert re.search(r"^ok +accumulate +2 micro-batches give the gradient of the whole batch", output, re.MULTILINE)
+    assert re.search(r"^ok +sweep +a run with these options would start", output, re.MULTILINE)
     assert [p for p in sorted(lab.rglob("*")) if "__pycache__" not in p.parts] == before
 
     assert main(["check", "device=cpu", "target.metric=val/nothing", "target.value=1"]) == 1
@@ -421,7 +421,7 @@ def test_a_model_that_ends_its_process_is_a_finding(
     assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", capfd.readouterr().out)
 
 
-def test_batch_norm_makes_accumulating_another_thing_and_that_is_said(
+def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
     lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.warm_up()

@@ -1,4 +1,4 @@
-"""What a device that cannot be used is said to be, of the words that CUDA and PyTorch have for it."""
+"""What a device that cannot be used is reported as, from the errors of CUDA and PyTorch."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from batchlab.worker.messages import DeviceFailed, GridAccepted
 
 
 def raising(error: Exception) -> Callable[[str], None]:
-    def compute(asked: str) -> None:
+    def compute(requested: str) -> None:
         raise error
 
     return compute
@@ -48,7 +48,7 @@ def raising(error: Exception) -> Callable[[str], None]:
         (RuntimeError("cudnn fell over"), "a matrix product fails on it (RuntimeError: cudnn fell over)", "doctor"),
     ],
 )
-def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str, instead: str) -> None:
+def test_a_device_that_fails_is_reported_with_what_helps(error: Exception, why: str, instead: str) -> None:
     found = why_unusable("cuda", compute=raising(error))
 
     assert found is not None
@@ -56,7 +56,7 @@ def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str,
     assert instead in found[1]
 
 
-def test_no_device_at_all_is_told_in_pytorchs_own_words() -> None:
+def test_no_device_at_all_is_reported_in_pytorchs_own_words() -> None:
     """PyTorch's count of devices is 0, and only a use of one says why."""
     found = why_unusable("cuda", compute=raising(BadRequest("finds no CUDA device here")))
 
@@ -71,14 +71,14 @@ def test_what_a_request_forbids_is_not_taken_for_a_lack_of_devices(monkeypatch: 
         why_unusable("cuda", deterministic=True)
 
 
-def test_a_device_that_is_not_there_beside_others_is_a_bad_request() -> None:
+def test_a_device_that_is_not_there_next_to_others_is_a_bad_request() -> None:
     with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 does not exist"):
         why_unusable("cuda:9")
 
 
 def test_a_device_that_computes_is_usable_and_one_that_is_broken_is_not() -> None:
     with simulated_cuda(count=2) as cuda:
-        assert [why_unusable(asked) for asked in ("cuda", "cuda:1")] == [None, None]
+        assert [why_unusable(requested) for requested in ("cuda", "cuda:1")] == [None, None]
         cuda.gpus[1].broken = "unspecified launch failure"
         assert why_unusable("cuda") is None
         found = why_unusable("cuda:1")

@@ -519,7 +519,7 @@ class Huge(NotANumber):
 
 
 @pytest.mark.parametrize(
-    ("model", "changes", "said"),
+    ("model", "changes", "reported"),
     [
         (NotANumber, {"accumulate": 4}, "in float64 the gradient of the whole batch is nan or inf at layer.weight, "),
         (
@@ -530,8 +530,8 @@ class Huge(NotANumber):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_gradient_that_is_none_is_refused_and_it_is_said_which(model, changes, said):
-    with pytest.raises(BadRequest, match=f"{said}.*: look for a division by zero"):
+def test_a_gradient_that_is_none_is_refused_and_it_is_reported_which(model, changes, reported):
+    with pytest.raises(BadRequest, match=f"{reported}.*: look for a division by zero"):
         examine(config_of(**changes, model={"_target_": f"{__name__}.{model.__name__}"}))
 
 
@@ -557,7 +557,7 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
 
 
 @pytest.mark.parametrize(
-    ("found", "model", "said"),
+    ("found", "model", "reported"),
     [
         (found_with(worst=1e-16, single=2e-7), {}, ["The same gradient up to rounding: an update over these micro-"]),
         (found_with(worst=1e-14, single=0.1), {}, ["In fp32 rounding alone changes it by 0.1: at these weights"]),
@@ -622,17 +622,17 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
         ),
     ],
 )
-def test_it_says_what_it_means_and_what_to_type(found, model, said):
-    told = lines(found, config_of(accumulate=4, model=read("model/cnn.yaml") | model))
+def test_it_says_what_it_means_and_what_to_type(found, model, reported):
+    output = lines(found, config_of(accumulate=4, model=read("model/cnn.yaml") | model))
 
-    for sentence in said:
-        assert any(sentence in line for line in told), "\n".join(told)
+    for sentence in reported:
+        assert any(sentence in line for line in output), "\n".join(output)
 
 
 def test_the_numbers_stand_in_a_table():
-    told = lines(found_with(NORM, worst=0.3, single=0.25), config_of(accumulate=4, model=read("model/cnn.yaml")))
+    output = lines(found_with(NORM, worst=0.3, single=0.25), config_of(accumulate=4, model=read("model/cnn.yaml")))
 
-    assert told[:5] == [
+    assert output[:5] == [
         "cnn on digits: 2 batches of 32 examples, whole and as 4 micro-batches of 8, at the initial weights of seed 0.",
         "Relative difference of the gradients, |accumulated - whole| / |whole|:",
         "                      worst of  which",

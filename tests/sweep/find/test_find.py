@@ -71,15 +71,15 @@ class Interrupts(Wide):
 
 @pytest.fixture
 def find(lab, tmp_path, capfd):
-    """Runs the command line in a user's folder; its exit code, what it said, and the files it kept."""
+    """Runs the command line in a user's folder; its exit code, what it reported, and the files it kept."""
     (tmp_path / "nets.py").write_text(NETS)
     lab.server.warm_up()
 
     def find(line: str):
         code = main(["find", "device=cpu", *shlex.split(line)])
-        said = capfd.readouterr()
+        reported = capfd.readouterr()
         kept = [json.loads(file.read_text()) for file in sorted((tmp_path / "runs").glob("*/find/*.json"))]
-        return code, said, kept
+        return code, reported, kept
 
     return find
 
@@ -89,7 +89,7 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
     answers = []
     for _ in range(times):
         # 4 MiB an example: what a process happens to hold moves by half of one.
-        code, said, (kept,) = find("memory_limit=160MiB model._target_=nets.Wide model.numbers=524288 threads=1")
+        code, reported, (kept,) = find("memory_limit=160MiB model._target_=nets.Wide model.numbers=524288 threads=1")
         assert code == 0
         answers.append(kept["largest"])
         outcomes = {size: [p["outcome"] for p in kept["probes"] if p["size"] == size] for size in range(64)}
@@ -104,30 +104,32 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
         assert kept["account_bytes"]["saved"]["per_example"] == pytest.approx(2 * MIB, rel=0.01)
         assert [timing["size"] for timing in kept["timings"]] == [s for s in (2, 4, 8, 16, 32) if s < kept["largest"]]
         assert {"config", "environment", "headroom", "knee"} <= kept.keys()
-        assert f"Largest micro-batch: {kept['largest']}. It fitted twice" in said.out
-        assert f"micro-batch {kept['largest']}: fits" in said.err
+        assert f"Largest micro-batch: {kept['largest']}. It fitted twice" in reported.out
+        assert f"micro-batch {kept['largest']}: fits" in reported.err
 
     assert len(set(answers)) == 1
-    following = next(line for line in said.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
+    following = next(line for line in reported.out.splitlines() if line.startswith("Next: ")).removeprefix("Next: ")
     assert "model._target_=nets.Wide" in following
     assert main([*shlex.split(following)[1:], "--dry-run"]) == 0
     assert "run    batch_size=8 " in capfd.readouterr().out
 
 
 def test_where_nothing_fits_it_says_so_and_exits_with_3(find):
-    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Greedy")
+    code, reported, (kept,) = find("memory_limit=60MiB model._target_=nets.Greedy")
 
     assert code == 3
-    assert "Nothing fits: not even a micro-batch of 1 example (in forward: " in said.out
-    assert "Next:" not in said.out
+    assert "Nothing fits: not even a micro-batch of 1 example (in forward: " in reported.out
+    assert "Next:" not in reported.out
     assert (kept["status"], kept["largest"]) == ("nothing fits", None)
 
 
-def test_an_error_of_the_users_code_ends_it_and_is_not_taken_for_want_of_memory(find, tmp_path):
-    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Buggy")
+def test_an_error_of_the_users_code_ends_it_and_is_not_taken_for_lack_of_memory(find, tmp_path):
+    code, reported, (kept,) = find("memory_limit=60MiB model._target_=nets.Buggy")
 
     assert code == 3
-    assert "The search failed at 16, not from a lack of memory: ValueError: this model knows ten examples" in said.out
+    assert (
+        "The search failed at 16, not from a lack of memory: ValueError: this model knows ten examples" in reported.out
+    )
     assert (kept["status"], kept["largest"]) == ("failed", None)
     (log,) = (tmp_path / "runs").glob("*/find/*.log")
     assert 'raise ValueError("this model knows ten examples at most")' in log.read_text()
@@ -136,21 +138,21 @@ def test_an_error_of_the_users_code_ends_it_and_is_not_taken_for_want_of_memory(
 def test_ctrl_c_leaves_no_process_and_keeps_what_is_known(find, tmp_path):
     (tmp_path / "search").write_text(str(os.getpid()))
 
-    code, said, (kept,) = find("memory_limit=60MiB model._target_=nets.Interrupts")
+    code, reported, (kept,) = find("memory_limit=60MiB model._target_=nets.Interrupts")
 
     assert code == 130
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
     assert (kept["status"], [probe["size"] for probe in kept["probes"]]) == ("interrupted", [2])
-    assert "interrupted; 1 probe saved in" in said.err
+    assert "interrupted; 1 probe saved in" in reported.err
 
 
 def test_each_combination_is_searched_for_itself_and_compared(find):
-    code, said, kept = find("memory_limit=60MiB at_most=4 model=mlp,cnn accumulate=1,3")
+    code, reported, kept = find("memory_limit=60MiB at_most=4 model=mlp,cnn accumulate=1,3")
 
     assert code == 0
     assert [(k["largest"], k["larger"], k["prediction_error"]) for k in kept] == [(4, None, None)] * 4
     assert {k["account_bytes"]["weights"] for k in kept} == {4 * 26122, 4 * 6138}
-    rows = [line for line in said.out.splitlines() if line.startswith("model=")][-4:]
+    rows = [line for line in reported.out.splitlines() if line.startswith("model=")][-4:]
     assert [row.split()[:4] for row in rows] == [
         ["model=mlp", "accumulate=1", "4", "4"],
         ["model=mlp", "accumulate=3", "4", "12"],
@@ -164,8 +166,8 @@ def test_the_cnn_in_600_mib_twice(find):
     """The line of the issue as it is typed."""
     answers = []
     for _ in range(2):
-        code, said, (kept,) = find("memory_limit=600MiB model=cnn")
-        sys.stdout.write(said.out)
+        code, reported, (kept,) = find("memory_limit=600MiB model=cnn")
+        sys.stdout.write(reported.out)
         assert code == 0
         assert kept["larger"]["outcome"] == "oom"
         assert kept["largest"] < kept["larger"]["size"] <= 1.04 * kept["largest"]
@@ -175,7 +177,7 @@ def test_the_cnn_in_600_mib_twice(find):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reported"),
     [
         ("memory_limit=8", "memory_limit=8 cannot be: give one number with its unit, such as memory_limit=600MiB"),
         ("memory_limit=", "memory_limit= cannot be"),
@@ -199,11 +201,11 @@ def test_the_cnn_in_600_mib_twice(find):
         ("hydra/launcher=joblib", "hydra/launcher=... is for runs, but find searches on this machine"),
     ],
 )
-def test_a_bad_request_is_one_line_and_nothing_is_tried(line, said, lab, tmp_path, capsys):
+def test_a_bad_request_is_one_line_and_nothing_is_tried(line, reported, lab, tmp_path, capsys):
     assert main(["find", "device=cpu", *shlex.split(line)]) == 2
 
     shown = capsys.readouterr()
-    assert said in shown.err
+    assert reported in shown.err
     assert shown.err.count("\n") == 1
     assert shown.out == ""
     assert not (tmp_path / "runs").exists()
@@ -239,7 +241,7 @@ def test_a_size_without_its_unit_is_refused():
         parse_bytes("600")
 
 
-# What is said, of searches that were made up.
+# What is reported, of searches that were made up.
 
 
 def searched(lab, oracle, *, at_most=4096, device="cpu", limit_given=False, **changes) -> Search:
@@ -278,13 +280,13 @@ def test_the_sentences_of_a_search_on_a_gpu(lab):
     ]
 
 
-def test_what_data_of_fewer_examples_is_worth_is_said_and_the_next_command_does_not_exceed_it(lab):
+def test_what_data_of_fewer_examples_is_worth_is_reported_and_the_next_command_does_not_exceed_it(lab):
     search = searched(lab, lambda size: probe(size, Outcome.FITS if size <= 900 else Outcome.OOM, n_train=100))
 
-    said = list(sentences(search))
+    reported = list(sentences(search))
 
-    assert "The data has 100 training examples: larger batches repeat them." in said
-    assert said[-1].startswith("Next: batchlab sweep batch_size=4,16,64 ")
+    assert "The data has 100 training examples: larger batches repeat them." in reported
+    assert reported[-1].startswith("Next: batchlab sweep batch_size=4,16,64 ")
 
 
 def test_a_kernel_limit_is_not_called_memory(lab):
@@ -293,14 +295,14 @@ def test_a_kernel_limit_is_not_called_memory(lab):
     assert "102 did not (kernel limit in backward)." in "\n".join(sentences(search))
 
 
-def test_the_bound_is_said_where_it_ended_the_search(lab):
-    said = "\n".join(sentences(searched(lab, probe, at_most=64)))
+def test_the_bound_is_reported_where_it_ended_the_search(lab):
+    reported = "\n".join(sentences(searched(lab, probe, at_most=64)))
 
-    assert "no size above at_most=64 was tried." in said
-    assert "too high" not in said
+    assert "no size above at_most=64 was tried." in reported
+    assert "too high" not in reported
 
 
-def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_said(lab):
+def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_reported(lab):
     once: list[int] = []
 
     def oracle(size: int) -> Probe:
@@ -316,10 +318,10 @@ def test_what_is_not_the_same_each_time_or_does_not_rise_steadily_is_said(lab):
 
 
 def test_where_all_sizes_fit_it_does_not_say_that_their_bytes_did_not_grow(lab):
-    said = list(sentences(searched(lab, probe, at_most=4)))
+    reported = list(sentences(searched(lab, probe, at_most=4)))
 
-    assert "No prediction was made: the sizes that were tried reach at_most=4, and all of them fit." in said
-    assert not [sentence for sentence in said if "did not grow" in sentence]
+    assert "No prediction was made: the sizes that were tried reach at_most=4, and all of them fit." in reported
+    assert not [sentence for sentence in reported if "did not grow" in sentence]
 
 
 def test_speeds_of_company_are_not_compared(lab):
@@ -337,6 +339,6 @@ def test_a_speed_is_of_all_micro_batches_of_the_median_step():
     assert (speed.value, speed.low, speed.high, speed.n) == (200.0, 80.0, 400.0, 7)
 
 
-def test_an_oracle_that_nothing_fits_has_its_reason_told(lab):
+def test_an_oracle_that_nothing_fits_has_its_reason_reported(lab):
     search = searched(lab, lambda size: probe(size, Outcome.OOM, reason="no room"))
     assert "Nothing fits: not even a micro-batch of 1 example (in backward: no room)." in list(sentences(search))

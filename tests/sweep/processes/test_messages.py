@@ -87,7 +87,7 @@ def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connecti
         heard.receive(spectator)
 
     assert spectator.about == [("expect", ID, 640), ("update", ID, 64, 0.5, None)]
-    assert spectator.said == ["batch_size=8 seed=0: resumes at step 3"]
+    assert spectator.reported == ["batch_size=8 seed=0: resumes at step 3"]
     assert heard.runs == {ID: RunReport(POINT, RECORD, "is held by process 7", "no space left")}
     assert heard.all_ended_at == 7.0
     assert not heard.finished
@@ -104,7 +104,7 @@ def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_t
     with pytest.raises(ValueError, match=f"the process of {ID} sent a message about another run, bs9"):
         heard.receive(spectator)
     assert heard.runs == {ID: RunReport(POINT)}
-    assert (heard.all_ended_at, spectator.about, spectator.said) == (None, [], [])
+    assert (heard.all_ended_at, spectator.about, spectator.reported) == (None, [], [])
 
 
 def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt: tuple[Attempt, Connection]) -> None:

@@ -45,7 +45,7 @@ def test_a_server_that_ends_is_one_sentence_that_says_how_it_ended(tmp_path: Pat
     assert "above" not in killed + leaves
 
 
-def test_a_server_of_which_no_end_was_seen_is_said_to_have_none(monkeypatch) -> None:
+def test_a_server_of_which_no_end_was_seen_is_reported_to_have_none(monkeypatch) -> None:
     monkeypatch.setattr(serving, "_server_pid", lambda: None)
 
     assert "did not start one (reset by peer)" in serving._why_no_child(OSError("reset by peer"))

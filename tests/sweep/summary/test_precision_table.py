@@ -80,7 +80,7 @@ def test_seeds_are_paired_and_their_spread_makes_the_interval() -> None:
     assert row.split()[-1] == "3"
 
 
-def test_a_row_is_for_what_else_tells_points_apart() -> None:
+def test_a_row_is_for_what_else_distinguishes_points() -> None:
     records = [
         made
         for batch_size in (32, 64)

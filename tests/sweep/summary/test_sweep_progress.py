@@ -139,7 +139,7 @@ def test_lines_where_there_is_no_terminal() -> None:
     assert not isinstance(progress(total=1, console=log()), LiveProgress)
 
 
-def test_progress_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_reported_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(total=1) as p:
         p.say("hello")
 

@@ -1,4 +1,4 @@
-"""Every knob is honoured or refused: each of them, turned, changes what it should in a real run."""
+"""Every option is honoured or refused: each of them, turned, changes what it should in a real run."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -45,7 +45,7 @@ def where(lab: Lab, point: Point, record: RunRecord) -> object:
 DEVIATES = object()  # from what it is without the override
 # 10 steps of 64 examples, unless an override says otherwise
 BASE = ("batch_size=64", "examples=640", "eval_every=320", "log_every=64")
-# knob: override, where to look, and what is to be seen there
+# option: override, where to look, and what is to be seen there
 CASES: dict[str, list[tuple[str, Look, object]]] = {
     "batch_size": [("batch_size=128", recorded("steps"), 5)],
     "accumulate": [
@@ -138,7 +138,7 @@ class AtMost64(Careless):
 """
 
 
-def test_every_knob_has_a_case():
+def test_every_option_has_a_case():
     assert {f.name for f in fields(RunConfig)} == set(CASES) | ELSEWHERE
 
 
@@ -147,13 +147,13 @@ def words(text: str) -> list[str]:
     return [text] if "{" in text else text.split()
 
 
-@pytest.mark.parametrize("knob", CASES)
-def test_turned_it_does_what_it_says(knob, lab, tmp_path):
+@pytest.mark.parametrize("option", CASES)
+def test_turned_it_does_what_it_says(option, lab, tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     base = lab.point(*BASE)
-    points = [lab.point(*BASE, *words(case[0])) for case in CASES[knob]]
+    points = [lab.point(*BASE, *words(case[0])) for case in CASES[option]]
     records = lab.run(base, *points).records
-    for (override, look, expected), point, record in zip(CASES[knob], points, records[1:], strict=True):
+    for (override, look, expected), point, record in zip(CASES[option], points, records[1:], strict=True):
         seen = look(lab, point, record)
         if expected is DEVIATES:
             assert seen != look(lab, base, records[0]), override
@@ -206,5 +206,5 @@ def averaged():
 def test_cuda_is_refused_at_once_where_there_is_none(lab):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(BadRequest, match="device=cuda was asked for"):
+    with pytest.raises(BadRequest, match="device=cuda was requested"):
         lab.point("device=cuda")
