@@ -1,4 +1,4 @@
-"""Tables: scikit-learn's small ones and a CSV file of the user's."""
+"""Tables: scikit-learn's small sets and a user's CSV file."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ def write(folder: Path, content: str, name: str = "table.csv") -> str:
 
 
 def linear(rows: int, **columns: list[Any]) -> str:
-    """A CSV of `rows` rows: x, y and 3x - 2y, and what else is given."""
+    """A CSV of `rows` rows: x, y, 3x - 2y, and other given columns."""
     draws = np.random.default_rng(0).normal(size=(rows, 2)).round(3)
     lines = ["x,y,sum," + ",".join(columns)]
     for i, (x, y) in enumerate(draws):
@@ -47,7 +47,7 @@ def test_a_set_of_scikit_learn_is_there_whole_each_row_once(name: str) -> None:
     assert rows.shape == (ROWS[name], COLUMNS[name])
     assert len(task.val[0]) == round(0.2 * ROWS[name])
     assert task.model_args == {"num_classes": CLASSES[name], "input_shape": (COLUMNS[name],)}
-    # Each column is a straight line of what it was: the order of the rows is found by their labels and sorted values.
+    # Each column is a linear function of the original: rows are matched by their labels and sorted values.
     for column in range(COLUMNS[name]):
         for label in range(CLASSES[name]):
             ours, theirs = np.sort(rows[labels == label, column]), np.sort(inputs[targets == label, column])
@@ -85,7 +85,7 @@ def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, ou
     assert float(whole.mean()) == pytest.approx(1.0, abs=1e-5)
     assert losses.shape == errors.shape == (7,)
     assert task.model_args["num_outputs"] == outputs
-    # Both parts, brought back by the spread that `absolute_error` speaks of, are the targets.
+    # Both parts, rescaled by the deviation that `absolute_error` uses, are the targets.
     ours = torch.cat([task.train[1], task.val[1]]).reshape(-1, outputs).double().numpy()
     for column in range(outputs):
         line = np.polyfit(np.sort(ours[:, column]), spread[:, column], 1)
@@ -95,7 +95,7 @@ def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, ou
 
 
 def test_the_split_does_not_depend_on_train_size() -> None:
-    """Validation rows stay the same rows, though brought to the scale of fewer training rows."""
+    """Validation has the same rows, although standardised by fewer training rows."""
     torch.manual_seed(1)
     np.random.seed(1)
     whole = sklearn_sets.load("wine")
@@ -155,7 +155,7 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
 
     task = csv_table.load(path, "sum")
 
-    # x, y, then blue, green, red in the order of the alphabet, then sold.
+    # x, y, then blue, green, red in alphabetical order, then sold.
     inputs = torch.cat([task.train[0], task.val[0]])
     assert inputs.shape == (40, 6)
     assert task.model_args == {"num_outputs": 1, "input_shape": (6,)}
@@ -164,7 +164,7 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
     assert words.sum(dim=1).tolist() == [1.0] * 40
     assert words.sum(dim=0).tolist() == [10.0, 10.0, 20.0]
     assert len(set(inputs[:, 5].tolist())) == 2
-    # The straight line that the columns were made of tells the targets.
+    # The linear function that generated the columns gives the targets.
     known = torch.cat([inputs[:, :2], torch.ones(40, 1)], dim=1).double()
     targets = torch.cat([task.train[1], task.val[1]]).double()
     solved = torch.linalg.lstsq(known, targets[:, None]).solution
@@ -305,4 +305,4 @@ def test_points_on_tables_run_and_learn(lab: Lab) -> None:
     # A linear model of all columns explains half of the variance (the least squares of scikit-learn's own example).
     assert 0.3 < diabetes["val/loss"] < 0.75
     assert 35 < diabetes["val/absolute_error"] < 60
-    assert table["val/loss"] < 0.01  # what was made by a straight line is told by one
+    assert table["val/loss"] < 0.01  # a linear function is learnt by a linear model

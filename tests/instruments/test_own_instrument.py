@@ -1,4 +1,4 @@
-"""A user's own instrument, in twenty lines, by `_target_`: its measurements are kept, and it disturbs nothing."""
+"""A user's own instrument, in twenty lines, by `_target_`: its measurements are kept, and it changes nothing."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_it_measures_at_the_requested_times_and_its_values_are_kept(lab: Lab) ->
 
 
 def _norm_at_the_start() -> float:
-    """Of the weights that the run began with: the model built anew, by its own class."""
+    """The norm of the run's initial weights, from a newly built model."""
     from batchlab.models.mlp import MLP
     from batchlab.training.data.batches import stream_seed
 
@@ -66,7 +66,7 @@ def test_the_run_ends_at_the_same_bits_without_it(lab: Lab) -> None:
     with_it, without = lab.one(*POINT, *MINE), lab.one(*POINT)
 
     assert with_it.weights_fingerprint == without.weights_fingerprint
-    assert with_it.run_id != without.run_id  # what is measured is part of what a run is
+    assert with_it.run_id != without.run_id  # the instruments are part of a run's identity
 
 
 def test_a_key_that_it_does_not_take_is_refused_before_the_start(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""The contract with a task: its clauses are found by passes of a few examples, and three examinations say the same."""
+"""The contract for a task: breaches are found by passes of a few examples, and three checks report the same."""
 
 import re
 
@@ -125,7 +125,7 @@ def test_a_loss_that_breaks_the_contract_is_found_and_refused_where_nothing_can_
     assert breach.sentence.startswith(sentence)
     assert breach.severity is severity
     if severity is not REFUSED:
-        refuse(clauses, seen)  # it trains, and what comes of it is a result
+        refuse(clauses, seen)  # it trains, and the outcome is a result
         return
     with pytest.raises(BadRequest) as refusal:
         refuse(clauses, seen)
@@ -205,7 +205,7 @@ def test_a_loss_divided_by_its_count_is_distinguished_from_one_that_compares_exa
         assert breach.what == expected.what.format(whole=4, parts=3)
 
 
-# The three examinations
+# The three checks
 
 
 def averaged():
