@@ -127,7 +127,7 @@ def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp
         made, _ = probe(config, 8, allowed=64 * MIB, headroom=0.05, exact=False, steps=3, seconds=0.4, clock=cuda.clock)
         ended = cuda.clock()
     assert made.outcome is Outcome.FITS
-    # No window is of the idle clock, and together they are about as long as was asked for.
+    # No window is of the idle clock, and together they are about as long as requested.
     assert max(made.step_seconds) < 1.2 * min(made.step_seconds)
     window = max(1, round(WINDOW_SECONDS / made.step_seconds[0])) * made.step_seconds[0]
     assert 0.4 <= len(made.step_seconds) * window < 0.4 + 2 * window

@@ -41,7 +41,7 @@ batchlab.targets.Path.write_text
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder that the user stands in; what was imported from it is forgotten afterwards."""
+    """An empty current folder; modules imported from it are removed afterwards."""
     home = tmp_path / "project"
     home.mkdir()
     monkeypatch.chdir(home)

@@ -174,21 +174,23 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
 def test_the_kind_of_target_depends_on_the_column_unless_given(tmp_path: Path) -> None:
     path = write(tmp_path, linear(60, word=["b", "a", "c"], grade=[3, 1, 7], yes=["True", "False"]))
 
-    told = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
+    tasks = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
     as_numbers = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
 
-    assert {name: task.model_args.get("num_classes") for name, task in told.items()} == {
+    assert {name: task.model_args.get("num_classes") for name, task in tasks.items()} == {
         "word": 3,
         "grade": 3,
         "yes": 2,
         "sum": None,
     }
-    assert torch.bincount(torch.cat([told["grade"].train[1], told["grade"].val[1]])).tolist() == [20, 20, 20]
-    assert told["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in told["sum"].train)).keys() == {"absolute_error"}
+    assert torch.bincount(torch.cat([tasks["grade"].train[1], tasks["grade"].val[1]])).tolist() == [20, 20, 20]
+    assert tasks["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in tasks["sum"].train)).keys() == {
+        "absolute_error"
+    }
     assert "absolute_error" in as_numbers.higher_is_better
     assert as_numbers.train[0].shape[1] == 4  # x, y, sum, yes
-    assert told["word"].train[0].shape[1] == 5
-    assert told["yes"].labels is not None
+    assert tasks["word"].train[0].shape[1] == 5
+    assert tasks["yes"].labels is not None
 
 
 def test_rows_with_missing_values_are_left_out_only_on_request(tmp_path: Path) -> None:

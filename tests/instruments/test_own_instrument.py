@@ -10,21 +10,21 @@ from batchlab.instruments import Instrument, Quantity
 
 
 class Weights(Instrument):
-    """`mine/norm`: the norm of the weights, and how often it was asked before."""
+    """`mine/norm`: the norm of the weights, and how often it was called before."""
     quantities = (Quantity("mine/norm", "1", "norm of the weights", False, keep_best=True),)
     def __init__(self, eval_every, power=2.0):
-        self.every, self.power, self.asked = eval_every, power, 0
+        self.every, self.power, self.calls = eval_every, power, 0
 
     def measure(self, state):
         flat = torch.cat([p.detach().flatten() for p in state.model.parameters()])
-        yield state.measurement("mine/norm", flat.norm(self.power).item(), n=self.asked)
-        self.asked += 1
+        yield state.measurement("mine/norm", flat.norm(self.power).item(), n=self.calls)
+        self.calls += 1
 
     def state_dict(self):
-        return {"asked": self.asked}
+        return {"calls": self.calls}
 
     def load_state_dict(self, state):
-        self.asked = state["asked"]
+        self.calls = state["calls"]
 '''
 POINT = ("batch_size=64", "examples=640", "eval_every=320", "model.width=8")
 MINE = ("+instruments.mine._target_=my_probe.Weights", "+instruments.mine.power=1.0")

@@ -32,7 +32,7 @@ class Marks:
         self.mark = self.level
 
     def keep_earlier_marks(self):
-        self.stands = True
+        self.frozen = True
 
 
 def test_the_clock_is_paused_while_an_instrument_works():

@@ -38,7 +38,7 @@ def streamed(dataset, workers=0):
     return Streamed(dataset, CPU, name="train", workers=workers)
 
 
-def told(batches):
+def as_numbers(batches):
     """The examples in order, each as plain numbers."""
     return [tuple(v.tolist() for v in example) for batch in batches for example in zip(*batch, strict=True)]
 
@@ -47,7 +47,7 @@ def handed(dataset, micro_batch_sizes, total, *, workers=0, seed=3, position=0):
     found = Batches(
         streamed(dataset, workers), micro_batch_sizes=micro_batch_sizes, seed=seed, total=total, position=position
     )
-    return told(micro for step in found for micro in step)
+    return as_numbers(micro for step in found for micro in step)
 
 
 @pytest.fixture
@@ -72,14 +72,14 @@ def test_order_and_content_do_not_depend_on_workers_batch_size_or_resuming(small
 def test_the_first_batch_that_is_rehearsed_is_the_first_that_trains():
     batches = Batches(streamed(Noisy(), workers=2), micro_batch_sizes=[4, 4], seed=0, total=40, position=8)
 
-    assert told(batches.first()) == told(next(iter(batches)))
+    assert as_numbers(batches.first()) == as_numbers(next(iter(batches)))
 
 
 def test_reading_does_not_change_the_runs_random_streams():
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     for workers in (0, 2):
         handed(Noisy(), [4], 40, workers=workers)
-        told(slices(streamed(Noisy(), workers), 4))
+        as_numbers(slices(streamed(Noisy(), workers), 4))
         prepare_set(Noisy(), CPU, name="train")
 
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
@@ -87,21 +87,21 @@ def test_reading_does_not_change_the_runs_random_streams():
 
 def test_validation_and_instruments_read_the_same_each_time_whoever_reads(small_pieces):
     examples = streamed(Noisy())
-    in_order = told(slices(examples, 23))
+    in_order = as_numbers(slices(examples, 23))
 
     assert [example[0] for example in in_order] == list(range(23))
-    assert told(slices(examples, 5)) == in_order
+    assert as_numbers(slices(examples, 5)) == in_order
     assert [length(batch) for batch in slices(examples, 5)] == [5, 5, 5, 5, 3]
-    assert told(slices(streamed(Noisy(), workers=2), 5)) == in_order
+    assert as_numbers(slices(streamed(Noisy(), workers=2), 5)) == in_order
     many, by_workers = streamed(Noisy(150)), streamed(Noisy(150), workers=2)
-    assert told(slices(by_workers, 70)) == told(slices(many, 1))
+    assert as_numbers(slices(by_workers, 70)) == as_numbers(slices(many, 1))
     assert [length(batch) for batch in slices(by_workers, 70)] == [70, 70, 10]
     order = torch.arange(149, 29, -1)
-    assert told([gather(by_workers, order)]) == told([gather(many, order)])
+    assert as_numbers([gather(by_workers, order)]) == as_numbers([gather(many, order)])
     index = torch.tensor([20, 3, 3, 7])
-    assert told([gather(examples, index)]) == [in_order[i] for i in index]
+    assert as_numbers([gather(examples, index)]) == [in_order[i] for i in index]
     chosen = subset(subset(examples, index), torch.tensor([3, 0]))
-    assert told(slices(chosen, 1)) == [in_order[7], in_order[20]]
+    assert as_numbers(slices(chosen, 1)) == [in_order[7], in_order[20]]
     assert len(chosen) == 2
 
 
@@ -190,7 +190,7 @@ def test_what_streams_and_what_is_held():
     assert isinstance(prepare_set(Noisy(), CPU, name="train", workers=2), Streamed)
     assert prepare_set(Noisy(), CPU, name="train", workers=2).workers == 2
     drawn_once = prepare_set(Noisy(), CPU, name="val")
-    assert told([drawn_once]) == told(slices(streamed(Noisy()), 23))
+    assert as_numbers([drawn_once]) == as_numbers(slices(streamed(Noisy()), 23))
     assert isinstance(prepare_set(Large(), CPU, name="val"), Streamed)
 
 
@@ -271,7 +271,7 @@ def test_a_worker_ends_only_on_its_parents_signal(small_pieces):
     (worker,) = multiprocessing.active_children()
     subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # as a batch system does for all processes of a job
 
-    assert told(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
+    assert as_numbers(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
     assert not worker.is_alive()
 
 
@@ -346,9 +346,9 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
     (tmp_path / "records").write_bytes(bytes(8 * 50))
 
     for workers in (1, 2):
-        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as told:
+        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as error:
             prepare_set(OpenBefore(path, 50), CPU, name="val", workers=workers)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(error.value)
     alone = prepare_set(OpenBefore(path, 50), CPU, name="val", workers=0)
     assert isinstance(alone, Streamed)
     assert gather(alone, torch.arange(50))[0].tolist() == [0] * 50  # and the file was not closed

@@ -15,9 +15,9 @@ from batchlab.training.passes.contract import (
     ADDS_UP,
     BY_ITSELF,
     DIVIDED,
+    DTYPES,
     GRADIENT,
     METRICS,
-    NUMBER_FORMATS,
     ONE_PER_TERM,
     Severity,
     first_breach,
@@ -136,7 +136,7 @@ def test_a_task_that_keeps_the_contract_breaks_no_clause():
     losses = made()
     seen = training_pass(losses, small(losses)).completed()
 
-    assert first_breach((*ONE_PER_TERM, *GRADIENT, *NUMBER_FORMATS), seen) is None
+    assert first_breach((*ONE_PER_TERM, *GRADIENT, *DTYPES), seen) is None
     assert first_breach(METRICS, validation_pass(losses, small(losses))) is None
     outputs = losses.model(small(losses)[0])
     plain = torch.autograd.grad(F.cross_entropy(outputs, small(losses)[1]), [*losses.model.parameters()])
@@ -182,7 +182,7 @@ def test_dtypes_that_precision_cannot_honour_are_found():
     wide = made(dtype=torch.float64)
     cast = made(dtype=torch.float64, forward=lambda model, batch: model(batch[0].float()))
     double = made(model=torch.nn.Linear(4, 2).double(), dtype=torch.float64)
-    found = [first_breach(NUMBER_FORMATS, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
+    found = [first_breach(DTYPES, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
 
     message = [(breach.severity, breach.what) for breach in found if breach is not None]
     assert [severity for severity, _ in message] == [WRONG, BETTER, WRONG]

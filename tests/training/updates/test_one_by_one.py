@@ -107,11 +107,11 @@ def test_a_step_is_the_same_bit_for_bit(count):
     (whole,) = (next(iter(batches_of(HELD, [23], device=CpuDevice()))),)
     copies = [tuple(t.clone() for t in part) for part in split(whole[0], [7, 7, 7, 2])]
 
-    weights, message = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
-    expected, told = trained(copies, count)
+    weights, outcome = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
+    expected, expected_outcome = trained(copies, count)
 
     assert torch.equal(weights, expected)
-    assert message == told
+    assert outcome == expected_outcome
 
 
 def test_a_step_on_a_gpu_holds_the_inputs_of_one_micro_batch():
