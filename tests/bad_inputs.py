@@ -151,7 +151,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep lr_scaling=cubic", "lr_scaling=cubic cannot be: lr_scaling must be one of none, linear, sqrt"),
     ("sweep lr_scaling=linear,noise", "lr_scaling=noise needs a noise scale: measure one with `batchlab train"),
     ("sweep lr_scaling=linear,noise noise_scale=9", "lr_scaling=linear does not use noise_scale=9: leave it out"),
-    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: it is a number of examples above"),
+    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: give a number of examples above"),
     ("sweep schedule=cosin", "schedule=cosin cannot be: .*: did you mean 'cosine'\\?$"),
     ("sweep precision=fp8", "precision=fp8 cannot be: precision must be one of fp32, tf32, bf16, fp16$"),
     ("sweep precision=fp32,fp8", "precision=fp8 cannot be"),
@@ -305,8 +305,8 @@ BAD: list[tuple[str, str]] = [
 # Where there is no CUDA.
 INSTEAD = "(: use device=cpu, or device=auto|: unset CUDA_VISIBLE_DEVICES, or use device=cpu$)"
 WITHOUT_CUDA = [
-    ("sweep device=cuda", f"device=cuda was asked for, and .*{INSTEAD}"),
-    ("sweep device=cpu,cuda:0", f"device=cuda:0 was asked for, and .*{INSTEAD}"),
+    ("sweep device=cuda", f"device=cuda was requested, but .*{INSTEAD}"),
+    ("sweep device=cpu,cuda:0", f"device=cuda:0 was requested, but .*{INSTEAD}"),
 ]
 # An empty grid has an exit code of its own: 4.
 EMPTY = [

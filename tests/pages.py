@@ -46,14 +46,14 @@ def read_page(path: Path) -> list[Command]:
     """The commands of a page, in order."""
     commands: list[Command] = []
     files: dict[str, str] = {}
-    for when, said, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
+    for when, name, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
         if kind == "console":
             assert text.startswith("$ "), f"{path.name}: a block of console begins with a command: {text[:40]!r}"
             for typed in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                 line, *shown = typed.replace("\\\n", "").rstrip("\n").split("\n")
                 commands.append(Command(path.name, " ".join(line.split()), tuple(shown), when, dict(files)))
         elif when == "file":
-            files[said] = text
+            files[name] = text
         elif (named := FILE.match(text)) and when != "not run":
             files[named[1]] = text
     return commands

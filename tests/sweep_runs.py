@@ -53,8 +53,8 @@ class Lab:
 
     def point(self, *overrides: str) -> Point:
         """A tiny point on the CPU, unless the overrides say otherwise."""
-        requested = self._request(overrides)
-        return Point(pinned(requested.run), tuple(overrides), published=requested.published)
+        request = self._request(overrides)
+        return Point(pinned(request.run), tuple(overrides), published=request.published)
 
     def sweep(self, *points: Point) -> SweepConfig:
         """The sweep settings requested for `points`."""

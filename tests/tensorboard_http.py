@@ -90,14 +90,14 @@ class Dashboard:
         if columns is None:
             known = [info["name"] for info in self.experiment().get("hparamInfos", [])]
             columns = [{"hparam": name, "includeInResult": True} for name in known]
-        asked = {
+        body = {
             "experimentName": "",
             "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
             "colParams": columns,
             "startIndex": 0,
             "sliceSize": 1000,
         }
-        return list(self.post("/data/plugin/hparams/session_groups", asked).get("sessionGroups", []))
+        return list(self.post("/data/plugin/hparams/session_groups", body).get("sessionGroups", []))
 
     def charts(self) -> dict[str, dict[str, list[str]]]:
         """The CUSTOM SCALARS page: category -> title of a chart -> its regular expressions of tags."""

@@ -205,8 +205,8 @@ def test_a_users_own_model_and_data_in_an_empty_folder(types, tmp_path):
     [
         (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size must be an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
-        (["lr_scaling=cubic"], 2, f"lr_scaling is one of {', '.join(RULE_NAMES)}"),
-        (["precision=fp8"], 2, "precision is one of fp32, tf32, bf16, fp16"),
+        (["lr_scaling=cubic"], 2, f"lr_scaling must be one of {', '.join(RULE_NAMES)}"),
+        (["precision=fp8"], 2, "precision must be one of fp32, tf32, bf16, fp16"),
         (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 are two budgets"),
         (["model=cmn"], 2, "unknown model 'cmn': did you mean 'cnn'?"),
         (["model.widht=3"], 2, "unknown key 'model.widht': did you mean 'width'?"),
@@ -230,7 +230,7 @@ def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, typ
 def test_the_script_ends_with_the_code_of_its_command(tmp_path):
     refused = batchlab("sweep", "batch_size=-4", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "batchlab: batch_size=-4 cannot be: batch_size is an integer of at least 1\n"
+    assert refused.stderr == "batchlab: batch_size=-4 cannot be: batch_size must be an integer of at least 1\n"
     assert list(tmp_path.iterdir()) == []
 
 

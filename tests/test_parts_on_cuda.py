@@ -1,4 +1,4 @@
-"""Every part that is given a device takes `cuda`, `cuda:0` and `cuda:1`, over torch.cuda's own checks of arguments."""
+"""Every part that takes a device accepts `cuda`, `cuda:0` and `cuda:1`, with torch.cuda's own argument checks."""
 
 import json
 
@@ -84,7 +84,7 @@ def test_finds_limit_is_set_on_it_and_taken_away(requested, index, cuda, tmp_pat
 
     assert (made.outcome, made.reason) == (Outcome.FITS, "")
     assert account is not None
-    assert made.peak_bytes == 2 * MIB  # one segment of the allocator's small ones
+    assert made.peak_bytes == 2 * MIB  # one small segment of the allocator
     fractions = [call[1:] for call in cuda.calls if call[0] == "memory_fraction"]
     assert (fractions[0], fractions[-1]) == ((64 / 256, index), (1.0, index))
     assert only_used(cuda, index)
@@ -120,14 +120,14 @@ def test_under_windows_pytorch_refuses_what_the_driver_would_serve_from_the_host
 
 @pytest.mark.parametrize("kernel", [2e-3, 200e-6])
 def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp_path):
-    slow = 10  # times slower, while it is at its idle clock: for its first half second
+    slow = 10  # times slower at its idle clock, for the first half second
     with simulated_cuda(1, total_bytes=256 * MIB, kernel_seconds=kernel, launch_seconds=1e-6) as cuda:
         cuda.kernel_seconds = lambda operator, result: kernel * (slow if cuda.clock() < 0.5 else 1)
         config = tiny(tmp_path, device="cuda")
         made, _ = probe(config, 8, allowed=64 * MIB, headroom=0.05, exact=False, steps=3, seconds=0.4, clock=cuda.clock)
         ended = cuda.clock()
     assert made.outcome is Outcome.FITS
-    # No window is of the idle clock, and together they are about as long as was asked for.
+    # No window is of the idle clock, and together they are about as long as requested.
     assert max(made.step_seconds) < 1.2 * min(made.step_seconds)
     window = max(1, round(WINDOW_SECONDS / made.step_seconds[0])) * made.step_seconds[0]
     assert 0.4 <= len(made.step_seconds) * window < 0.4 + 2 * window

@@ -1,4 +1,4 @@
-"""batchlab from Python: `train` and `run_study` do what the commands do, and return records."""
+"""batchlab from Python: `train` and `run_study` work like the commands, and return records."""
 
 import builtins
 import importlib
@@ -48,7 +48,7 @@ def made_inside():
 
 @pytest.fixture
 def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, and a warm server."""
+    """An empty current folder, and a warm server."""
     monkeypatch.chdir(tmp_path)
     server.warm_up()
     return tmp_path
@@ -56,7 +56,7 @@ def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The user's file, imported as a notebook would."""
+    """The user's file, imported as in a notebook."""
     (tmp_path / "own_net.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("own_net")
@@ -75,7 +75,7 @@ def test_train_returns_the_record_that_lies_on_the_disk_and_trains_once(here: Pa
 
 def test_a_study_of_ones_own_classes_over_lists_and_ranges(here: Path, own_net: ModuleType) -> None:
     requested = {**SHORT, "model": own_net.Net, "model.width": 3, "data": {"_target_": own_net.load, "size": 32}}
-    requested["report"] = False  # it takes as long as all the rest
+    requested["report"] = False  # it takes as long as everything else
 
     records = batchlab.run_study(requested, over={"batch_size": 2 ** np.arange(3, 5), "seed": range(2)})
 
@@ -141,7 +141,7 @@ def test_a_class_inside_a_class_is_named_whole(own_net: ModuleType) -> None:
 
 
 def of_main() -> None:
-    """Stands for what a notebook defines."""
+    """Like a class defined in a notebook."""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def of_main() -> None:
             lambda net: batchlab.train("batch_size=8,16"),
             "this is a grid of 2 points, and train runs one: use .*run_study",
         ),
-        (lambda net: batchlab.train({"dry_run": True}), "dry_run is for the command line"),
+        (lambda net: batchlab.train({"dry_run": True}), "dry_run works with run_study and the command line only"),
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),
@@ -199,9 +199,9 @@ def test_no_values_are_an_empty_grid() -> None:
 
 
 def test_a_notebook_is_shown_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    shell = type("ZMQInteractiveShell", (), {})()  # by whose name rich knows a notebook
+    shell = type("ZMQInteractiveShell", (), {})()  # rich recognises a notebook by this name
     monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as a kernel's stream says
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as in a notebook kernel
 
     with progress(total=1) as spectator:
         spectator.say("goes on")
@@ -227,7 +227,7 @@ print("IN THE PARENT", *sorted({"torch", "batchlab.worker.execute"} & set(sys.mo
 """
 
 
-@pytest.mark.slow  # each starts a server of its own
+@pytest.mark.slow  # each starts its own server
 @pytest.mark.parametrize("how", ["a script", "standard input, as a notebook has no file"])
 def test_a_script_needs_no_guard_and_a_notebook_no_file(how: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(UNGUARDED)

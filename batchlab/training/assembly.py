@@ -173,7 +173,9 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
             raise BadRequest(f"optimizer.{name} cannot be set: {name} is a top-level option, use {name}={group[name]}")
     takes = signature_defaults(config)
     if config.weight_decay and "weight_decay" not in takes:
-        raise BadRequest(f"weight_decay={config.weight_decay}: {group['_target_']} has none; use weight_decay=0")
+        raise BadRequest(
+            f"weight_decay={config.weight_decay} cannot be: {group['_target_']} has no weight decay; use weight_decay=0"
+        )
     after = scaled(config, takes)
     if after.betas is not None:
         group["betas"] = after.betas

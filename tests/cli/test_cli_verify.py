@@ -73,7 +73,7 @@ def test_a_model_that_accumulates_exactly_is_told_so_with_exit_code_0(verify: Ve
 
     assert code == 0
     assert out.startswith("Net on load: 5 batches of 20 examples, whole and as 4 micro-batches of 5, at the initial")
-    assert "The same gradient, to rounding" in out
+    assert "The same gradient up to rounding" in out
     assert "user code prints" not in out
     row = next(line.split() for line in out.splitlines() if line.startswith("float64"))
     assert float(row[2]) < 1e-12
@@ -93,7 +93,7 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4, or micro_batch_size="),
+        (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4 or micro_batch_size="),
         (
             ("accumulate=2", "batch_size=8,32"),
             "a grid of 2 points, and `batchlab verify` takes one point: give each option",
@@ -105,10 +105,10 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
         (("accumulate=3", "batch_size=5000", "device=cpu"), "batch_size=5000 is larger than the training set of 1437"),
         (
             ("accumulate=2", "model.ghost_batch=8", "device=cpu"),
-            "model.ghost_batch=8: this model has no BatchNorm layer",
+            "model.ghost_batch=8 has no effect, because this model has no BatchNorm layer",
         ),
         ((*OWN, "model._target_=planted.Fails"), "RuntimeError: no more than 8 at once$"),
-        ((*OWN, "model._target_=planted.Ends"), r"comparing the gradients ended its process \(failed: .*exit code 7"),
+        ((*OWN, "model._target_=planted.Ends"), r"comparing the gradients failed: its process ended with exit code 7 without a result"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(arguments: tuple[str, ...], said: str, verify: Verify) -> None:

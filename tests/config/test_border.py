@@ -182,7 +182,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scaling": None}, "lr_scaling=null", "one of none, linear"),
     ({"lr_scaling": 1}, "lr_scaling=1", "one of none, linear"),
     ({"lr_scaling": "noise"}, "lr_scaling=noise", "needs a noise scale: measure one with"),
-    ({"lr_scaling": "surge"}, "lr_scaling=surge", "or give a number of examples, noise_scale=120"),
+    ({"lr_scaling": "surge"}, "lr_scaling=surge", "or a number of examples, noise_scale=120"),
     ({"lr_scaling": "sqrt", "noise_scale": 120}, "lr_scaling=sqrt", "does not use noise_scale=120: leave it out"),
     ({"noise_scale": 120}, "lr_scaling=none", "or use lr_scaling=noise or surge"),
     ({"lr_scaling": "noise", "noise_scale": 0}, "noise_scale=0", "a number above 0, or null"),

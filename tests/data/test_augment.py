@@ -1,4 +1,4 @@
-"""Crop, flip and cutout: what they do to an image, how often, and that nothing but its own draw decides it."""
+"""Crop, flip and cutout: their effect on an image, their frequency, and that only the image's own draw matters."""
 
 import hashlib
 from typing import Any
@@ -14,7 +14,7 @@ from batchlab.data.images.augment import augmentation
 
 
 def images(n: int, channels: int = 2, rows: int = 6, columns: int = 5) -> Tensor:
-    """No pixel is like another, and none is 0."""
+    """All pixels differ, and none is 0."""
     return torch.arange(1, n * channels * rows * columns + 1).float().view(n, channels, rows, columns)
 
 
@@ -26,7 +26,7 @@ def augmented(batch: Tensor, draws: Tensor, **requested: Any) -> Tensor:
 
 
 def places(before: Tensor, after: Tensor, padding: int) -> list[tuple[int, int]]:
-    """Where in the padded image each cut-out lies, by trying every place, channel by channel and pixel by pixel."""
+    """The place of each crop in the padded image, by trying every place, channel by channel and pixel by pixel."""
     rows, columns = before.shape[2:]
     found = []
     for one, other in zip(before.numpy(), after.numpy(), strict=True):
@@ -111,7 +111,7 @@ def test_all_three_are_applied_in_the_order_crop_flip_cutout_with_separate_draws
     ids=str,
 )
 def test_images_are_changed_as_in_the_first_version(requested, stored):
-    """Else runs with augmentation would end at other bits, under the same ids."""
+    """Otherwise runs with augmentation would end at other bits, with the same ids."""
     before = images(2, channels=3, rows=7, columns=5).repeat(20, 1, 1, 1) * torch.arange(1, 41).view(-1, 1, 1, 1)
 
     after = augmented(before, torch.arange(40) ^ 0x1234567890ABCDEF, **requested)

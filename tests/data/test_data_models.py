@@ -1,4 +1,4 @@
-"""The data and the models that ship with batchlab, and that they keep the contract a user's own would keep."""
+"""The data and the models that ship with batchlab, which must fulfil the same contract as a user's own."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from batchlab.models.cnn import CNN
 from batchlab.models.mlp import MLP
 
 SMALL: dict[str, Any] = {"train_size": 200, "val_size": 50, "features": 6, "classes": 4, "label_noise": 0.0}
-# The first labels of the split, as the first version made it.
+# The first labels of the split in the first version.
 FIRST_VALIDATION_LABELS = [1, 1, 0, 9, 8, 0, 3, 3, 4, 7, 6, 6]
 FIRST_TRAINING_LABELS = [8, 1, 6, 4, 3, 1, 1, 5, 5, 2, 1, 6]
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """On busy cores, two threads wait for each other longer than they work."""
+    """On busy cores two threads spend most of their time waiting for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 
 def accuracy_after(task: Task, model: nn.Module, *, epochs: int, lr: float, batch_size: int = 32) -> float:
-    """Plain SGD with momentum in ten lines, nothing of batchlab's loop; the share of validation it gets right."""
+    """The validation accuracy after plain SGD with momentum in ten lines, without batchlab's loop."""
     inputs, labels = task.train
     generator = torch.Generator().manual_seed(0)
     parameters = list(model.parameters())
@@ -80,7 +80,7 @@ def test_every_digit_is_in_training_and_in_validation() -> None:
 
 
 def test_the_split_does_not_change_from_one_version_to_the_next() -> None:
-    """Or losses of two versions would be of two validation sets."""
+    """Otherwise losses of two versions would be on different validation sets."""
     task = digits.load()
 
     assert task.val[1][:12].tolist() == FIRST_VALIDATION_LABELS
@@ -175,7 +175,7 @@ def test_what_is_wrong_at_a_small_share_is_wrong_in_the_same_way_at_a_large_one(
     assert torch.equal(small.train[1][small.corrupted], large.train[1][small.corrupted])
     for task in (small, large):
         assert torch.equal(task.uncorrupted[1] != task.train[1], task.corrupted)
-        assert task.uncorrupted[0] is task.train[0]  # not held twice
+        assert task.uncorrupted[0] is task.train[0]  # not copied
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.0, 1.5, math.nan, math.inf, "0.1", True, None])
@@ -203,7 +203,7 @@ def test_a_class_without_examples_is_still_offered_to_the_model() -> None:
 
 
 def test_training_and_validation_have_the_same_teacher() -> None:
-    """The nearest neighbour among many examples mostly has the same class: it would not, had it another teacher."""
+    """The nearest neighbour among many examples usually has the same class, which another teacher would not give."""
     task = synthetic.load(**SMALL | {"train_size": 4000, "val_size": 300})
 
     nearest = torch.cdist(task.val[0], task.train[0]).argmin(dim=1)
@@ -242,7 +242,7 @@ def numbers_in(model: nn.Module) -> int:
 
 
 def test_models_have_the_number_of_parameters_counted_by_hand() -> None:
-    # The layers' weights and biases; with BatchNorm, a scale and a shift per unit stand for the bias.
+    # The layers' weights and biases; with BatchNorm, a scale and a shift per unit replace the bias.
     assert numbers_in(MLP((1, 8, 8), 10, width=128, depth=2)) == 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
     assert numbers_in(MLP((1, 8, 8), 10, width=4, depth=1, batch_norm=True)) == 64 * 4 + 2 * 4 + 4 * 10 + 10
     assert numbers_in(MLP((1, 8, 8), 10, width=128, depth=0)) == 64 * 10 + 10
@@ -327,7 +327,7 @@ def test_the_shipped_configs_build_and_can_be_learnt(data: str, model: str) -> N
     torch.manual_seed(0)
     offered = {**task.model_args, "task": task, "device": torch.device("cpu")}
     keys = read(f"model/{model}.yaml")
-    keys.pop("ghost_batch")  # batchlab's own, and no key of the factory
+    keys.pop("ghost_batch")  # batchlab's own key, not the factory's
     net = targets.build(keys, nn.Module, what="model", offered=offered)
 
     reached = accuracy_after(task, net, epochs=6, lr=0.02)
@@ -336,7 +336,7 @@ def test_the_shipped_configs_build_and_can_be_learnt(data: str, model: str) -> N
 
 
 def test_a_network_does_not_learn_labels_that_are_all_wrong() -> None:
-    """Or the accuracies above would say little about the labels."""
+    """Otherwise the accuracies above would show little about the labels."""
     task = digits.load(label_noise=0.99)
     torch.manual_seed(0)
 

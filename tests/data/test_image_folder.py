@@ -1,4 +1,4 @@
-"""A user's own folder of pictures: which are read, in what order, as what; and folders and files that will not do."""
+"""A user's own folder of images: which files are read, in what order and format; and invalid folders and files."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ CLASSES = ("ant", "bee", "cow")
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """train/ of three classes of 4 and val/ of two of them of 2, 6 high and 8 wide."""
+    """train/ with three classes of 4 images, val/ with two of them and 2 images each, 6 high and 8 wide."""
     write_pictures(tmp_path / "train", (6, 8), each=4, classes=CLASSES)
     write_pictures(tmp_path / "val", (6, 8), each=2, classes=CLASSES[1:], seed=1)
     return tmp_path
@@ -41,13 +41,13 @@ def test_every_picture_is_there_with_the_number_of_its_folder(pictures):
         assert CLASSES[label] == file.parent.name
         assert (image.dtype, tuple(image.shape), image.is_contiguous()) == (torch.float32, (3, 6, 8), True)
         assert np.array_equal(as_stored(image), np.array(Image.open(file)))
-    # The first class is none of validation's: its numbers are still those of training.
+    # The first class is not in validation, which still uses the class numbers of training.
     assert {task.val.files[i].parent.name: task.val[i][1] for i in range(4)} == {"bee": 1, "cow": 2}
     assert task.model_args == {"num_classes": 3, "input_shape": (3, 6, 8)}
 
 
 def test_without_a_folder_for_validation_a_fixed_fifth_is_held_out(tmp_path):
-    write_pictures(tmp_path, (4, 4), each=10, classes=("test", "train_station"))  # names that mean nothing here
+    write_pictures(tmp_path, (4, 4), each=10, classes=("test", "train_station"))  # names without a special meaning here
 
     task, again = image_folder.load(path=str(tmp_path)), image_folder.load(path=str(tmp_path))
     other = image_folder.load(path=str(tmp_path), val_share=0.5)
@@ -119,7 +119,7 @@ def test_images_of_other_sizes_are_resized_and_cropped_at_the_centre(tmp_path):
     assert task.model_args["input_shape"] == (3, 4, 4)
     for index in range(3):
         if task.train.files[index].name == "2.png" and task.train.files[index].parent.name == "b":
-            continue  # 9x9 is made smaller, not only cut
+            continue  # 9x9 is resized, not only cropped
         assert as_stored(task.train[index][0]).min() == 255
     with pytest.raises(BadRequest, match=r"is \d+x\d+ but .* is \d+x\d+: add data\.image_size=\d+ to resize all"):
         [image_folder.load(path=str(tmp_path), val_share=0.25).train[i] for i in range(3)]

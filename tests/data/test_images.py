@@ -1,4 +1,4 @@
-"""The published image sets, read from small files in their true formats; and files that are not what they should be."""
+"""The published image sets, read from small files in their real formats; and wrong files."""
 
 import gzip
 import hashlib
@@ -37,7 +37,7 @@ Write = Callable[[str, Path], Path]
 
 @pytest.fixture
 def write(monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a small set of that name into a folder, its pickles vouched for; returns where its files are."""
+    """Writes a small set of that name into a folder, with accepted pickles; returns the path of its files."""
 
     def written(name: str, folder: Path) -> Path:
         home = write_set(name, folder)
@@ -70,7 +70,7 @@ each_set = pytest.mark.parametrize("name", LOAD)
 
 
 def as_stored(standardised: torch.Tensor, whole: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Pixels back to 0..255, by the mean and deviation that NumPy finds of each channel of the `whole` set."""
+    """Pixels converted back to 0..255, with NumPy's mean and deviation of each channel of the `whole` set."""
     means = whole.astype(np.float64).mean(axis=(0, 2, 3), keepdims=True)
     deviations = whole.astype(np.float64).std(axis=(0, 2, 3), keepdims=True)
     pixels = standardised.double().numpy() * deviations + means
@@ -78,7 +78,7 @@ def as_stored(standardised: torch.Tensor, whole: np.ndarray[Any, Any]) -> np.nda
     return pixels.round().astype(np.uint8)
 
 
-# What is in the files is what is trained on
+# The content of the files is used unchanged
 
 
 @each_set
@@ -235,7 +235,7 @@ def test_a_file_cut_off_anywhere_is_one_line_that_names_it(name, tmp_path, write
 
 
 def loaded_or_refused(load: Callable[..., Task], folder: Path) -> Task | str:
-    """The task, or what the refusal says."""
+    """The task, or the error message."""
     try:
         return load(folder=str(folder))
     except BadRequest as error:
@@ -250,14 +250,14 @@ def test_a_zipped_file_cut_off_or_changed_anywhere_is_refused(tmp_path):
         path.write_bytes(content[:cut])
         with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it is incomplete"):
             mnist.load(folder=str(tmp_path))
-    for place in range(10, len(content)):  # behind gzip's head, whose time and name mean nothing
+    for place in range(10, len(content)):  # after gzip's header, whose time and name do not matter
         path.write_bytes(content[:place] + bytes((content[place] ^ 4,)) + content[place + 1 :])
         found = loaded_or_refused(mnist.load, tmp_path)
         if isinstance(found, str):
             assert found.startswith(f"{path} ")
             refused += 1
         else:
-            assert torch.equal(found.val[1], as_written)  # bits of deflate's that fill up a byte mean nothing
+            assert torch.equal(found.val[1], as_written)  # deflate's padding bits do not matter
     assert refused >= len(content) - 12
 
 
@@ -275,10 +275,10 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
         monkeypatch.setattr(idx_files, "PUBLISHED_EXAMPLES", {"train": N, "t10k": N_VAL})
         for file, known in md5.items():
             monkeypatch.setitem((mnist if name == "mnist" else fashion_mnist).MD5, file, known)
-    LOAD[name](folder=str(tmp_path))  # as it was published
+    LOAD[name](folder=str(tmp_path))  # as published
     for path in (p for p in home.iterdir() if p.is_file()):
         content = path.read_bytes()
-        place = min(len(content) - 1, 300)  # in images or labels, or what names them
+        place = min(len(content) - 1, 300)  # in images, labels or their names
         path.write_bytes(content + b"x" if name == "svhn" else content[:place] + b"\x09" + content[place + 1 :])
 
         with pytest.raises(BadRequest) as caught:
@@ -347,7 +347,7 @@ def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, mon
 def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeypatch, write):
     home, trap = write(name, tmp_path), tmp_path / "it was run"
     pickle.loads(poisoned(trap))
-    assert trap.exists()  # so it is one
+    assert trap.exists()  # so the pickle does run code
     trap.rmdir()
     LOAD[name](folder=str(tmp_path))
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("it was opened"))
@@ -368,7 +368,7 @@ def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeyp
 
 def test_own_images_can_be_used_in_the_binary_format_as_the_error_for_a_pickle_says(tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
-    home = write_cifar(tmp_path, *sets, fine=False)  # and nobody vouches for it
+    home = write_cifar(tmp_path, *sets, fine=False)  # not accepted as the published files
     binary = tmp_path / "cifar-10-batches-bin"
 
     with pytest.raises(BadRequest, match=rf"^{home}/data_batch_1 .*put your own images into {binary}, in the binary"):
@@ -423,11 +423,11 @@ def test_a_mat_file_of_something_else_is_refused(changes, message, tmp_path, wri
         svhn.load(folder=str(tmp_path))
 
 
-# Made-up images
+# Generated images
 
 
 def nearest_mean_accuracy(task: Task) -> float:
-    """Of the class whose mean training image is nearest: a classifier of three lines that knows nothing of batchlab."""
+    """The accuracy of a three-line classifier, without batchlab: the class whose mean training image is nearest."""
     inputs, labels = task.train
     means = torch.stack([inputs[labels == c].mean(0).flatten() for c in range(4)])
     return float((torch.cdist(task.val[0].flatten(1), means).argmin(1) == task.val[1]).float().mean())
@@ -451,7 +451,7 @@ def test_generated_images_have_the_requested_size_noise_and_signal():
     for c in range(4):
         of_class = inputs[labels == c]
         assert of_class.std(0).mean() == pytest.approx(1, abs=0.02)
-        # A mean of some thousand images still holds noise of variance 1/n beside the pattern of variance 0.3**2.
+        # A mean of some thousand images still has noise of variance 1/n in addition to the pattern of variance 0.3**2.
         spread = of_class.mean(0).var(unbiased=False) - 1 / len(of_class)
         assert float(spread) == pytest.approx(0.3**2, rel=0.15)
     assert torch.equal(fake.load(**FAKE).train[0], fake.load(**FAKE).train[0])
@@ -484,7 +484,7 @@ def test_invalid_generated_images_are_refused(changes, message):
 def test_the_shipped_configs_fit_their_readers(name, tmp_path):
     keys = read(f"data/{name}.yaml")
     factory = targets.resolve(keys.pop("_target_"), Task, what="data")
-    assert factory.__module__ == f"batchlab.data.{name}"  # the study is named by it
+    assert factory.__module__ == f"batchlab.data.{name}"  # the study's name depends on it
     targets.fitting(factory, keys, {"device": "cpu"}, what="data")
     assert (CONFIGS / f"data/{name}.yaml").read_text().startswith("# ")
 

@@ -1,4 +1,4 @@
-"""Runs on the image sets as a user asks for them: by config, from files in the folder where he stands."""
+"""Runs on the image sets as users start them: by config, from files in the current folder."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Tables: scikit-learn's small ones and a CSV file of the user's."""
+"""Tables: scikit-learn's small sets and a user's CSV file."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ def write(folder: Path, content: str, name: str = "table.csv") -> str:
 
 
 def linear(rows: int, **columns: list[Any]) -> str:
-    """A CSV of `rows` rows: x, y and 3x - 2y, and what else is given."""
+    """A CSV of `rows` rows: x, y, 3x - 2y, and other given columns."""
     draws = np.random.default_rng(0).normal(size=(rows, 2)).round(3)
     lines = ["x,y,sum," + ",".join(columns)]
     for i, (x, y) in enumerate(draws):
@@ -47,7 +47,7 @@ def test_a_set_of_scikit_learn_is_there_whole_each_row_once(name: str) -> None:
     assert rows.shape == (ROWS[name], COLUMNS[name])
     assert len(task.val[0]) == round(0.2 * ROWS[name])
     assert task.model_args == {"num_classes": CLASSES[name], "input_shape": (COLUMNS[name],)}
-    # Each column is a straight line of what it was: the order of the rows is found by their labels and sorted values.
+    # Each column is a linear function of the original: rows are matched by their labels and sorted values.
     for column in range(COLUMNS[name]):
         for label in range(CLASSES[name]):
             ours, theirs = np.sort(rows[labels == label, column]), np.sort(inputs[targets == label, column])
@@ -85,7 +85,7 @@ def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, ou
     assert float(whole.mean()) == pytest.approx(1.0, abs=1e-5)
     assert losses.shape == errors.shape == (7,)
     assert task.model_args["num_outputs"] == outputs
-    # Both parts, brought back by the spread that `absolute_error` speaks of, are the targets.
+    # Both parts, rescaled by the deviation that `absolute_error` uses, are the targets.
     ours = torch.cat([task.train[1], task.val[1]]).reshape(-1, outputs).double().numpy()
     for column in range(outputs):
         line = np.polyfit(np.sort(ours[:, column]), spread[:, column], 1)
@@ -95,7 +95,7 @@ def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, ou
 
 
 def test_the_split_does_not_depend_on_train_size() -> None:
-    """Validation rows stay the same rows, though brought to the scale of fewer training rows."""
+    """Validation has the same rows, although standardised by fewer training rows."""
     torch.manual_seed(1)
     np.random.seed(1)
     whole = sklearn_sets.load("wine")
@@ -155,7 +155,7 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
 
     task = csv_table.load(path, "sum")
 
-    # x, y, then blue, green, red in the order of the alphabet, then sold.
+    # x, y, then blue, green, red in alphabetical order, then sold.
     inputs = torch.cat([task.train[0], task.val[0]])
     assert inputs.shape == (40, 6)
     assert task.model_args == {"num_outputs": 1, "input_shape": (6,)}
@@ -164,7 +164,7 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
     assert words.sum(dim=1).tolist() == [1.0] * 40
     assert words.sum(dim=0).tolist() == [10.0, 10.0, 20.0]
     assert len(set(inputs[:, 5].tolist())) == 2
-    # The straight line that the columns were made of tells the targets.
+    # The linear function that generated the columns gives the targets.
     known = torch.cat([inputs[:, :2], torch.ones(40, 1)], dim=1).double()
     targets = torch.cat([task.train[1], task.val[1]]).double()
     solved = torch.linalg.lstsq(known, targets[:, None]).solution
@@ -174,21 +174,23 @@ def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: 
 def test_the_kind_of_target_depends_on_the_column_unless_given(tmp_path: Path) -> None:
     path = write(tmp_path, linear(60, word=["b", "a", "c"], grade=[3, 1, 7], yes=["True", "False"]))
 
-    told = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
+    tasks = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
     as_numbers = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
 
-    assert {name: task.model_args.get("num_classes") for name, task in told.items()} == {
+    assert {name: task.model_args.get("num_classes") for name, task in tasks.items()} == {
         "word": 3,
         "grade": 3,
         "yes": 2,
         "sum": None,
     }
-    assert torch.bincount(torch.cat([told["grade"].train[1], told["grade"].val[1]])).tolist() == [20, 20, 20]
-    assert told["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in told["sum"].train)).keys() == {"absolute_error"}
+    assert torch.bincount(torch.cat([tasks["grade"].train[1], tasks["grade"].val[1]])).tolist() == [20, 20, 20]
+    assert tasks["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in tasks["sum"].train)).keys() == {
+        "absolute_error"
+    }
     assert "absolute_error" in as_numbers.higher_is_better
     assert as_numbers.train[0].shape[1] == 4  # x, y, sum, yes
-    assert told["word"].train[0].shape[1] == 5
-    assert told["yes"].labels is not None
+    assert tasks["word"].train[0].shape[1] == 5
+    assert tasks["yes"].labels is not None
 
 
 def test_rows_with_missing_values_are_left_out_only_on_request(tmp_path: Path) -> None:
@@ -305,4 +307,4 @@ def test_points_on_tables_run_and_learn(lab: Lab) -> None:
     # A linear model of all columns explains half of the variance (the least squares of scikit-learn's own example).
     assert 0.3 < diabetes["val/loss"] < 0.75
     assert 35 < diabetes["val/absolute_error"] < 60
-    assert table["val/loss"] < 0.01  # what was made by a straight line is told by one
+    assert table["val/loss"] < 0.01  # a linear function is learnt by a linear model

@@ -1,4 +1,4 @@
-"""Text byte by byte: what is read, how it is cut, and what is refused."""
+"""Text byte by byte: what is read, how it is split into windows, and what is refused."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from batchlab.data import text
 
 
 def read_back(part: Any) -> bytes:
-    """The bytes of windows put side by side, with the last one's next byte."""
+    """The bytes of adjacent windows, with the last one's next byte."""
     inputs, targets = part
     return bytes(inputs.flatten().tolist()) + bytes([int(targets[-1, -1])])
 
@@ -26,7 +26,7 @@ def test_windows_lie_side_by_side_and_every_target_is_the_next_byte(tmp_path: Pa
 
     task = text.load(str(tmp_path / "a.txt"), context=7, val_share=0.25)
 
-    # 75 bytes to train on: 10 windows of 7 and the byte after; 25 to validate on: 3 windows.
+    # 75 training bytes: 10 windows of 7 and the next byte; 25 validation bytes: 3 windows.
     assert task.train[0].tolist() == [list(content[7 * i : 7 * i + 7]) for i in range(10)]
     assert task.train[1].tolist() == [list(content[7 * i + 1 : 7 * i + 8]) for i in range(10)]
     assert task.val[0].tolist() == [list(content[75 + 7 * i : 82 + 7 * i]) for i in range(3)]
@@ -47,7 +47,7 @@ def test_no_byte_is_in_both_training_and_validation(
     train, val = set(read_back(task.train)), set(read_back(task.val))
     assert not train & val
     assert max(train) < min(val)
-    assert len(train) + len(val) > length - 2 * context - 1  # no more is lost than what makes no window
+    assert len(train) + len(val) > length - 2 * context - 1  # only incomplete windows are lost
 
 
 def test_sizes_keep_the_first_windows_of_each_part(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_long_text_is_read_window_by_window_and_gives_the_same_ones(
     read = text.load(str(tmp_path), context=6)
 
     assert isinstance(read.train, text.Windows)
-    assert isinstance(read.val, tuple)  # short enough to be held
+    assert isinstance(read.val, tuple)  # short enough to be kept in memory
     assert len(read.train) == len(held.train[0])
     for i in range(len(read.train)):
         assert [t.tolist() for t in read.train[i]] == [t[i].tolist() for t in held.train]
@@ -150,12 +150,12 @@ def test_the_documentation_is_text_of_a_size_that_trains_in_a_minute() -> None:
     assert task.train[0].shape == (1000, 64)
     assert task.val[0].shape == (250, 64)
     assert "statement" in train
-    assert train.isascii() or train.count("\ufffd") < 3  # a character cut at the end at most
+    assert train.isascii() or train.count("\ufffd") < 3  # at most a character cut at the end
     assert len(val) > 15_000
 
 
 def test_no_paragraph_of_the_documentation_is_in_both_training_and_validation() -> None:
-    """The chapter on compound statements quotes those on `if`, `while` and `with` word by word."""
+    """The chapter on compound statements repeats those on `if`, `while` and `with`."""
     whole = text.documentation()
     split = len(whole) - math.ceil(len(whole) / 10)
     longest = (split - 1) // 64
@@ -252,7 +252,7 @@ class Bigram(nn.Module):
 
 
 def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
-    """A text where two bytes in three follow from the last: the best that a table can do is known."""
+    """A text in which two bytes of three follow from the previous one: the best loss of a table is known."""
     generator = torch.Generator().manual_seed(0)
     coins = torch.randint(0, 2, (3000,), generator=generator).tolist()
     Path("coins.txt").write_text("".join("ab" + "xy"[coin] for coin in coins))
@@ -268,14 +268,14 @@ def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
     for point in points:
         losses = lab.values(point, "val/loss")
         assert losses[0] == pytest.approx(math.log(256))
-        # ln 2 once in three bytes; what is not learnt yet and the chance of the sample add a little.
+        # ln 2 for one byte in three; incomplete training and sampling add a little.
         assert math.log(2) / 3 - 0.01 < losses[-1] < math.log(2) / 3 + 0.06
         assert lab.values(point, "val/accuracy")[-1] == pytest.approx(5 / 6, abs=0.03)
 
 
 @pytest.mark.slow
 def test_a_text_too_long_to_be_held_is_trained_on_from_disk(lab: Lab) -> None:
-    """300 MB of text, which as numbers would be 4.8 GB."""
+    """300 MB of text, which would be 4.8 GB as integers."""
     line = b"the quick brown fox jumps over the lazy dog; "
     block = line * (10**6 // len(line))
     with Path("long.txt").open("wb") as file:

@@ -1,4 +1,4 @@
-"""`eval_precision`: a validation in fp32 whatever the run's precision, or in the run's own."""
+"""`eval_precision`: a validation in fp32 for any precision of the run, or in the run's own precision."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_it_is_what_plain_pytorch_evaluates_in_that_precision(precision):
     assert of_fp32 == pytest.approx(plain(in_fp32, in_fp32.val), rel=1e-12)
     assert of_same == pytest.approx(plain(same, same.val, TYPES.get(precision)), rel=1e-12)
     assert (of_same != of_fp32) is (precision in TYPES)
-    assert of_same == pytest.approx(of_fp32, rel=0.02)  # by rounding
+    assert of_same == pytest.approx(of_fp32, rel=0.02)  # up to rounding
 
 
 def test_what_is_compared_with_a_validation_is_taken_in_the_same_precision():
@@ -62,7 +62,7 @@ def test_what_is_compared_with_a_validation_is_taken_in_the_same_precision():
 
 
 class Noting(CpuDevice):
-    """Notes which mode of fp32 is asked for."""
+    """Records which fp32 mode is requested."""
 
     def __init__(self):
         super().__init__()

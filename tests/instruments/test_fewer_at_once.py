@@ -1,4 +1,4 @@
-"""Where memory runs out, half as many examples pass at once, and the numbers are the same."""
+"""If memory runs out, half as many examples are processed at once, with the same results."""
 
 import weakref
 from dataclasses import replace
@@ -21,7 +21,7 @@ def refuse():
 
 
 class Caches:
-    """A device that notes what is alive when its cache is emptied."""
+    """A device that records which objects are alive when its cache is emptied."""
 
     def __init__(self):
         self.held = []
@@ -55,7 +55,7 @@ def fits(most, device):
     [
         (1000, 10**6, 1000, [1000]),
         (100, 10**6, 13, [100, 50, 25, 13]),
-        (1000, 36, 10, [1000, 18, 9]),  # 500 of 36 would have been the same 36
+        (1000, 36, 10, [1000, 18, 9]),  # 500 of 36 would be the same 36
     ],
 )
 def test_sizes_are_halved_until_one_fits_and_failed_attempts_are_released_before(size, of, most, tried):
@@ -109,7 +109,7 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_chunks_with_o
 
 
 def test_examples_of_many_terms_are_passed_alone_where_two_do_not_fit():
-    """To see whether terms come in order takes two examples: where there is room for one it need not be seen."""
+    """Checking the order of terms takes two examples; it is skipped if only one fits."""
     tokens = torch.randint(5, (17,), generator=torch.Generator().manual_seed(0))
     task = Task.language_model(tokens, tokens, context=4)
 
@@ -146,4 +146,4 @@ def test_per_example_gradients_that_do_not_fit_are_taken_of_fewer_examples():
 
     assert seen == pytest.approx(expected, rel=1e-9)
     assert sizes[1:4] == [32, 16, 8]
-    assert set(sizes[4:]) == {8}  # what fits is known at the second draw
+    assert set(sizes[4:]) == {8}  # the size that fits is known at the second draw

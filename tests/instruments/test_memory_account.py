@@ -1,4 +1,4 @@
-"""The bytes by category, against counting by hand and against what torch's own optimizers hold."""
+"""The bytes by category, compared with counting by hand and with the state of torch's own optimizers."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_saved_bytes_are_linear_in_the_micro_batch_and_data_is_repeated_to_fill_
     counted = account(stepped(lambda p: torch.optim.SGD(p, lr=0.1)))
 
     assert counted.saved.scatter == pytest.approx(0, abs=1e-6)
-    # For each example: the input (10), what BatchNorm (7) and ReLU (7) keep of theirs, the loss's logits (3), 4 bytes
+    # For each example: the input (10), the values saved by BatchNorm (7) and ReLU (7), the loss's logits (3), 4 bytes
     # each, and the label, 8 bytes. Once: BatchNorm's mean and inverse deviation, and the weight of the loss.
     assert counted.saved.per_example == pytest.approx(4 * (10 + 7 + 7 + 3) + 8)
     assert 0 <= counted.saved.fixed < 100

@@ -42,7 +42,7 @@ def test_the_catalogue_is_all_there_is(repository):
 
 
 def test_the_comparison_detects_an_unprotected_forward_pass(undisturbed):
-    # The comparison above can fail: one forward pass in training mode moves dropout's stream and BatchNorm's buffers.
+    # The comparison above can fail: one forward pass in training mode changes dropout's stream and BatchNorm's buffers.
     class Careless(Memory):
         def measure(self, state):
             if state.step == 0:

@@ -1,4 +1,4 @@
-"""The models beside the smallest: what they compute, by other means, and that every instrument bears them."""
+"""The larger models: compared with independent computations, and measured by every instrument."""
 
 import importlib.util
 import math
@@ -143,7 +143,7 @@ def test_a_resnet_has_the_layers_and_the_parameters_of_the_paper(depth: int) -> 
 
 @pytest.mark.parametrize(("depth", "norm"), [(8, "batch"), (56, "none")])
 def test_a_resnets_shortcuts_take_every_other_pixel_and_add_channels_of_zero(depth: int, norm: str) -> None:
-    """With the branches at 0, where one without norm starts however deep it is, they are all there is."""
+    """With all branches at 0, as in a new network without norm, only the shortcuts remain."""
     model = ResNet((2, 8, 8), 3, depth=depth, width=4, norm=norm).double().eval()
     for block in model.blocks if norm == "batch" else ():
         nn.init.zeros_(block.norm_2.weight)  # type: ignore[union-attr, arg-type]
@@ -224,7 +224,7 @@ def test_a_model_of_torchvision_is_fitted_to_the_data(channels: int) -> None:
     assert model.training
     assert model(torch.randn(2, channels, 32, 32)).shape == (2, 7)
     assert first.weight.shape == (64, channels, 3, 3)
-    # 64 filters of 9 weights a channel: their deviation is known to about 1 / sqrt(2 x 576)
+    # 64 filters of 9 weights per channel: their deviation is known to about 1 / sqrt(2 x 576)
     assert first.weight.std().item() == pytest.approx(original.std().item(), rel=0.1)
 
 
@@ -239,7 +239,7 @@ def test_norms_replace_torchvisions_batch_norm() -> None:
 
 
 def test_batch_and_ghost_leave_the_layers_of_torchvision_as_they_are() -> None:
-    """Its own eps of 0.001 and momentum of 0.01, where PyTorch's are 0.00001 and 0.1."""
+    """It has its own eps of 0.001 and momentum of 0.01; PyTorch's defaults are 0.00001 and 0.1."""
 
     def built(norm: str | None) -> nn.Module:
         torch.manual_seed(0)
@@ -254,7 +254,7 @@ def test_batch_and_ghost_leave_the_layers_of_torchvision_as_they_are() -> None:
             with pytest.raises(BadRequest, match=r"add model\.ghost_batch=32"):
                 model(images)
             give_ghosts(model, 8)
-        torch.manual_seed(2)  # of dropout
+        torch.manual_seed(2)  # for dropout
         seen.append(model(images))
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
@@ -435,7 +435,7 @@ def test_every_instrument_measures_it(model: str, lab: Any) -> None:
     last = {m.name: m.value for m in lab.metrics(point)}
     assert [name for name in MEASURED if not math.isfinite(last.get(name, math.nan))] == []
     assert last["noise/gradient_variance"] > 0
-    # Two estimates of one trace, from 16 of 48 examples ten times, at the end: BatchNorm is another model in each.
+    # Two estimates of one trace, from 16 of 48 examples ten times, at the end: BatchNorm differs between them.
     if model in ("gpt", "vit"):
         assert 1 / 3 < last["noise_micro_batches/gradient_variance"] / last["noise/gradient_variance"] < 3
 
@@ -473,7 +473,7 @@ def test_a_micro_batch_of_one_is_refused_for_batch_norm_with_norms_that_work(lab
 
 
 def test_every_shipped_model_is_tested_here() -> None:
-    """A config that nothing tries would be found broken by its first user."""
+    """Otherwise a broken config would be found by its first user."""
     elsewhere = {"cnn", "mlp", "own"}  # in test_data_models
     tried = {*elsewhere, *SMALL, "resnet20", "resnet32", "resnet56", "resnet18", "resnet50"}
     assert {path.stem for path in CONFIGS.glob("model/*.yaml")} == tried

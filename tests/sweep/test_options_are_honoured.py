@@ -171,7 +171,7 @@ def test_turned_it_does_what_it_says(option, lab, tmp_path):
         ("lr_scaling=surge noise_scale=96", "lr_scaling=surge is a rule for Adam, and this optimizer has no betas"),
         ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 cannot be: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
-        ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
+        ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "has no weight decay; use weight_decay=0"),
         ("optimizer._target_=torch.nn.Linear", "is a class, but not a Optimizer"),
         ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
         ("target.metric=val/recall target.value=0.9", "use one of val/loss, val/accuracy"),

@@ -1,4 +1,4 @@
-"""cuBLAS is deterministic where a point of the grid is to be, in one process with points that are not."""
+"""cuBLAS is deterministic if a point of the grid requires it, in one process with points that do not."""
 
 import os
 
@@ -17,8 +17,8 @@ PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
 
 
 class ATen:
-    """What ATen does before a matrix product (Context.cpp, alertCuBLASConfigNotDeterministic): it reads the
-    environment at the first one, and keeps the answer for the life of the process."""
+    """ATen's check before a matrix product (Context.cpp, alertCuBLASConfigNotDeterministic): it reads the
+    environment at the first one, and keeps the result for the life of the process."""
 
     def __init__(self):
         self.is_deterministic = None

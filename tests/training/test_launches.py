@@ -1,4 +1,4 @@
-"""How many operations the data of a step takes on a GPU, where each is a launch: on fake CUDA tensors."""
+"""The number of operations for the data of a step on a GPU, where each is a launch: on fake CUDA tensors."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CIFAR = 3 * 32 * 32 * 4 + 8  # bytes of an example and its label
 
 
 class ManyBytes(CpuDevice):
-    """What there is of a GPU here: how much it gathers at once."""
+    """A CPU device that gathers as much at once as a GPU."""
 
     gather_bytes = 32 * 2**20
 
@@ -26,7 +26,7 @@ class ManyBytes(CpuDevice):
 def fake():
     with FakeTensorMode():
         yield
-    permutation.cache_clear()  # which keeps fake ones
+    permutation.cache_clear()  # which would keep fake tensors
 
 
 def operations_of_a_step(batch_size, steps, **requested):

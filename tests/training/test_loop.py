@@ -1,4 +1,4 @@
-"""The loop: when it measures, what it charges, and that it is the plain loop of a textbook."""
+"""The loop: when it measures, what it times, and that it equals the plain textbook loop."""
 
 import weakref
 
@@ -29,7 +29,7 @@ class NoMemory:
 
 
 class At(Instrument):
-    """Notes where it was asked to measure."""
+    """Records when it is called to measure."""
 
     def __init__(self, every):
         self.every = every
@@ -72,7 +72,7 @@ def go(
     enough=lambda: False,
     leave=False,
 ):
-    """`leave`: with `state.budget` behind it, the run is stopped instead of ended."""
+    """`leave`: when `state.budget` is reached, the run is stopped instead of ended."""
     upto = state.budget
     if leave:
         state.budget, stopping = 10**9, lambda: state.examples >= upto
@@ -123,7 +123,7 @@ def test_a_signal_stops_it_after_a_whole_step():
     requested = iter([False, False, True])
     go(state, 4, [instrument], stopping=lambda: next(requested))
     assert (state.step, state.examples) == (2, 8)
-    assert instrument.seen == [0]  # no last look: it is to go on
+    assert instrument.seen == [0]  # no final measurement: it is to be resumed
 
 
 def test_a_run_that_ends_early_makes_final_measurements():
@@ -203,7 +203,7 @@ def test_the_rehearsed_batch_is_released_except_two_examples():
     list(train(state, batches, step, [At(1000)], learning_rate=lambda examples: 0.1, stopping=lambda: False))
 
     assert state.step == 3
-    assert set(settled) == {(2, 2 * 4 * 4)}  # two examples of four numbers, and not their batch
+    assert set(settled) == {(2, 2 * 4 * 4)}  # two examples of four numbers, not their batch
 
 
 def test_only_instruments_that_watch_are_called_each_step():

@@ -1,4 +1,4 @@
-"""The terms that everybody takes are the task's own, in the run's precision, at the model's weights or at others."""
+"""`Losses` gives the task's own terms, in the run's precision, at the model's weights or at others."""
 
 import copy
 
@@ -15,7 +15,7 @@ CPU = CpuDevice()
 
 
 class Net(torch.nn.Module):
-    """The default forward is none of its own: the task calls the two layers, and the second one twice."""
+    """Without a forward of its own: the task calls the two layers, the second one twice."""
 
     def __init__(self):
         super().__init__()

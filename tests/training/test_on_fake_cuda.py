@@ -1,5 +1,5 @@
-"""The data path, the models, the tasks and what watches them, on a `cuda:0` without numbers: a mix of devices raises,
-and so does a wait for the device (fake_tensors)."""
+"""Data, models, tasks and instruments on a `cuda:0` without values: a mix of devices or a wait for the device raises
+an error (fake_tensors)."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def written():
 
 
 def validating(model, task, device):
-    """A run that stands still."""
+    """A run that is not being trained."""
     return RunState(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
@@ -175,7 +175,7 @@ def test_a_language_model_runs_forward_and_computes_its_loss_on_the_device():
 
 
 class Doubled(torch.nn.Module):
-    """A model with a tensor that no `.to` moves."""
+    """A model with a tensor that `.to` does not move."""
 
     def __init__(self):
         super().__init__()
@@ -203,7 +203,7 @@ def test_validation_passes_over_the_device_and_waits_once_for_each_quantity(make
         return np.zeros(tuple(tensor.shape))
 
     monkeypatch.setattr(torch.Tensor, "numpy", read)
-    monkeypatch.setattr(torch, "allclose", lambda *_, **__: True)  # the look at whether terms are in order
+    monkeypatch.setattr(torch, "allclose", lambda *_, **__: True)  # the check of the order of terms
     made = make()
     with fake_gpu() as device:
         task = of_task(made)

@@ -1,4 +1,4 @@
-"""Memory that runs out in a run: where it happened, and what that says of the batch size."""
+"""Out-of-memory errors in a run: where they happened, and what follows for the batch size."""
 
 import ctypes
 import json
@@ -23,7 +23,7 @@ MIB = 2**20
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-refusals: list[int] = []  # of the test that runs
+refusals: list[int] = []  # of the running test
 
 
 def refuse():
@@ -51,7 +51,7 @@ def test_the_meaning_of_other_errors_does_not_depend_on_the_phase():
 
 
 class Net(nn.Module):
-    """Runs out of memory where it is told to, with more than `most` examples at once."""
+    """Runs out of memory in `where`, with more than `most` examples at once."""
 
     def __init__(self, where: str = "", most: int = 3) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Net(nn.Module):
 
 
 class Late(torch.optim.SGD):
-    """Takes memory in its third step."""
+    """Runs out of memory in its third step."""
 
     steps = 0
 
@@ -87,17 +87,17 @@ class Unreadable(Data):
 
 
 class Growing(Task):
-    """Batches that do not fit: augmenting them takes too much."""
+    """Batches that do not fit, because augmenting them takes too much."""
 
     def __init__(self) -> None:
         super().__init__(**vars(Data()) | {"augment": lambda batch, draws: refuse()})
 
 
-shown: list[object] = []  # the steps that the newest `Hungry` was shown
+shown: list[object] = []  # the steps that the newest `Hungry` watched
 
 
 class Hungry(Instrument):
-    """Measures, until there is no room for it."""
+    """Measures until it runs out of memory."""
 
     def __init__(self, eval_every: int, until: int = 0, at_the_end: bool = False) -> None:
         self.every, self.until, self.at_the_end = eval_every, until, at_the_end
@@ -226,7 +226,7 @@ def test_an_instrument_that_does_not_fit_is_left_out_from_there_on_and_costs_the
     assert (record.status, record.reason, record.phase, record.notes) == ("completed", "", "", (note,))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seen = [(line["examples"], line["value"]) for line in lines if line["name"].startswith("hungry/")]
-    assert seen == [(0, 0), (8, 2), (16, 4)]  # what it measured stays, and it concludes nothing
+    assert seen == [(0, 0), (8, 2), (16, 4)]  # its measurements are kept, and it does not conclude
     assert len(shown) == 4
     assert record.weights_fingerprint == expected.weights_fingerprint
     assert record.steps == expected.steps == 10
@@ -297,7 +297,7 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
     )
 
     def limited():
-        ctypes.CDLL(None).malloc_trim(0)  # of what other tests have left in the heap
+        ctypes.CDLL(None).malloc_trim(0)  # memory that other tests have left in the heap
         room = status_bytes("VmData") + 200 * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
         record = train(config)
@@ -308,12 +308,12 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
     assert ended.code == 0, ended.reported
     found, phase, reason, used = ended.reported
     assert (found, phase) == (status, "" if status == "completed" else "forward")
-    assert 16 <= used <= 128  # of 256, which would take 1 GiB of 200 MiB and what is free in the heap
+    assert 16 <= used <= 128  # of 256, which would need 1 GiB; 200 MiB and the free part of the heap are available
     assert status == "completed" or "can't allocate memory" in reason
 
 
 class Many(Task):
-    """192 examples to train on, 256 to validate."""
+    """192 training examples, 256 validation examples."""
 
     def __init__(self) -> None:
         made = Data(examples=192)

@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it never had: to the bit. Every step of every configuration: scripts/torture."""
+"""A stopped run resumes bitwise as if it had never stopped. Every step of every configuration: scripts/torture."""
 
 import pytest
 from torture import mutants, resuming
@@ -29,7 +29,7 @@ def words(config):
 def test_resuming_is_exact_whatever_trains(number, config, tmp_path):
     expected, steps = resuming.undisturbed(config, tmp_path)
 
-    # Over all of them, every step of the run is stopped at.
+    # Together they stop at every step of the run.
     assert steps == resuming.STEPS
     assert resuming.exact(config, (number % (steps - 1) + 1,), expected, tmp_path) is None
 
@@ -104,7 +104,7 @@ def test_a_finished_run_is_not_repeated(tmp_path):
 
 
 class Said(Listener):
-    """Keeps what was said, and how many measurements came."""
+    """Records messages and counts measurements."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []

@@ -1,4 +1,4 @@
-"""No step waits for the device: on `meta`, where there are no numbers to wait for, and on the simulated device, where
+"""No step waits for the device: on `meta`, where there are no values to wait for, and on the simulated device, where
 every wait is counted."""
 
 import pytest
@@ -48,7 +48,7 @@ def task_for(name):
 
 
 def cut(data, task, there, device=CPU):
-    """Batches of what lies `there`, cut as `device` cuts them."""
+    """Batches of the data on `there`, as `device` makes them."""
     moved = tuple(t.to(there) for t in data)
     return Batches(moved, micro_batch_sizes=(4, 3), seed=0, total=28, augment=task.augment, device=device)
 
@@ -90,7 +90,7 @@ def cuda():
         yield machine
 
 
-# In fp16 whoever is not fused is asked by the host whether to update (GradScaler._maybe_opt_step).
+# In fp16 the host decides for unfused optimizers whether to update (GradScaler._maybe_opt_step).
 WAYS = [(precision, fused) for precision in ("fp32", "tf32", "bf16", "fp16") for fused in (False, True)]
 WAYS.remove(("fp16", False))
 
@@ -154,7 +154,7 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
 
 
 class Pairs(torch.utils.data.Dataset):
-    """A set that is read example by example."""
+    """A set that is read one example at a time."""
 
     def __len__(self):
         return 30

@@ -132,8 +132,8 @@ class Batches:
         if (parts := self._parts()) is None:
             (batch,) = self._row(start, start + size, (size,))
             return split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes)
-        brought = self._row(start, start + size, tuple(map(sum, parts)))
-        return OneByOne(self._in_parts(brought, parts, start), size)
+        loaded = self._row(start, start + size, tuple(map(sum, parts)))
+        return OneByOne(self._in_parts(loaded, parts, start), size)
 
     def few(self) -> Batch:
         """The next two examples (one if a micro-batch is one); does not advance the position."""
@@ -188,18 +188,18 @@ class Batches:
     def _steps_in_parts(self, parts: Sequence[tuple[int, ...]]) -> Iterator[MicroBatches]:
         start, batch_size = self.position, sum(self.micro_batch_sizes)
         stop = start + (self.total - start) // batch_size * batch_size
-        brought = self._row(start, stop, tuple(map(sum, parts)))
+        loaded = self._row(start, stop, tuple(map(sum, parts)))
         for at in range(start, stop, batch_size):
             self.position += batch_size
-            step = self._in_parts(brought, parts, at)
+            step = self._in_parts(loaded, parts, at)
             yield OneByOne(step, batch_size)
             for _ in step:  # or the next step would begin in the middle
                 pass
 
-    def _in_parts(self, brought: Iterator[Batch], parts: Sequence[tuple[int, ...]], at: int) -> Iterator[Batch]:
+    def _in_parts(self, loaded: Iterator[Batch], parts: Sequence[tuple[int, ...]], at: int) -> Iterator[Batch]:
         for part in parts:
             # In one expression: a name would keep the old part in memory while the next is gathered.
-            yield from split(augmented(next(brought), self.augment, self.seed, at), part)
+            yield from split(augmented(next(loaded), self.augment, self.seed, at), part)
             at += sum(part)
 
     def _row(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:

@@ -217,18 +217,18 @@ ADDS_UP: "Clause[Parts]" = Clause(
     "count(batch) must return the number of terms in the loss for that batch",
     lambda seen: None if seen.whole == seen.together else {"whole": seen.whole, "parts": seen.together},
 )
-BESIDE = "for the same outputs, the loss of an example depends on the other examples of its batch"
+DEPENDS_ON_OTHERS = "for the same outputs, the loss of an example depends on the other examples of its batch"
 DIVIDED: "Clause[Parts]" = Clause(
     "loss",
     Severity.WRONG,
-    f"{BESIDE}: it is already averaged, or divided by their number",
+    f"{DEPENDS_ON_OTHERS}: it is already averaged, or divided by their number",
     "return the loss of each term separately, not averaged (reduction='none'); batchlab computes the mean",
     lambda seen: {} if seen.divided else None,
 )
 BY_ITSELF: "Clause[Parts]" = Clause(
     "loss",
     Severity.WRONG,
-    BESIDE,
+    DEPENDS_ON_OTHERS,
     "return the loss of each term separately; a loss that compares examples only sees the micro-batch, so keep "
     "accumulate=1",
     lambda seen: {},
@@ -257,7 +257,7 @@ def _short(dtype: object) -> str:
 
 WIDE = "tensor {position} of the data is float64, but the weights are float32"
 NARROWED = "convert it to float32 when you create the data: x.float(), or array.astype('float32')"
-NUMBER_FORMATS: "tuple[Clause[TrainingPass], ...]" = (
+DTYPES: "tuple[Clause[TrainingPass], ...]" = (
     Clause(
         "dtype",
         Severity.WRONG,

@@ -116,11 +116,11 @@ def _terms_of(task: Task, batch: Batch) -> list[int]:
 
 def _summed(values: Tensor, terms: list[int]) -> Tensor:
     """(examples,) of (terms,)."""
-    alike = set(terms)
-    if alike == {1}:
+    distinct = set(terms)
+    if distinct == {1}:
         return values
     # One operation instead of one per example, with the same bits: a row is summed like a separate tensor.
-    if len(alike) == 1 and terms[0] < SHARED_SUM:
+    if len(distinct) == 1 and terms[0] < SHARED_SUM:
         return values.view(len(terms), -1).sum(1)
     return torch.stack([part.sum() for part in torch.split(values, terms)])
 

@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
-from batchlab.training.passes.contract import METRICS, NUMBER_FORMATS, ONE_PER_TERM, first_breach
+from batchlab.training.passes.contract import DTYPES, METRICS, ONE_PER_TERM, first_breach
 from batchlab.training.passes.contract_passes import validation_pass
 from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.check.data_sample import Sample, described, shapes
@@ -18,7 +18,7 @@ from batchlab.worker.check.passes import Passes
 
 def dtypes(passes: Passes) -> Iterator[Finding]:
     """Whether weights and data are in fp32, as the option `precision` assumes."""
-    breach = first_breach(NUMBER_FORMATS, passes.seen)
+    breach = first_breach(DTYPES, passes.seen)
     yield finding_of(breach) if breach else ok("dtype", "float32 weights, no float64 in the data")
 
 

@@ -47,7 +47,7 @@ def _prepared(device: str) -> dict[str, str]:
 def auto_is_the_device(device: str) -> dict[str, str]:
     found = configured("auto").device
     if (device, found) == ("cpu", "cuda"):
-        raise LeftOutError("the CPU was asked for, and there is CUDA here")
+        raise LeftOutError("the CPU was requested, and there is CUDA here")
     wants(found == device.split(":")[0], "auto is another device", auto=found, device=device)
     return {"auto": found}
 

@@ -132,8 +132,8 @@ def _outcome(candidate: Check, device: str) -> dict[str, Any]:
         return {"status": "left out", "error": str(reason)}
     except BaseException as error:
         first = (str(error).strip() or "no message").splitlines()[0]
-        told = {"status": "failed", "error": f"{type(error).__name__}: {first}", "traceback": traceback.format_exc()}
-        return told | {"figures": dict(getattr(error, "figures", {}))}
+        outcome = {"status": "failed", "error": f"{type(error).__name__}: {first}", "traceback": traceback.format_exc()}
+        return outcome | {"figures": dict(getattr(error, "figures", {}))}
 
 
 def _ended(ours: Any, ran: _Running, *, late: bool) -> dict[str, Any]:

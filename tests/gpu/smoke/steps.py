@@ -114,7 +114,7 @@ def _errors(made: Any, operation: Callable[..., Any], *shapes: tuple[int, ...]) 
     return errors
 
 
-def _as_asked(device: str, operation: Callable[..., Any], *shapes: tuple[int, ...]) -> dict[str, Any]:
+def _as_requested(device: str, operation: Callable[..., Any], *shapes: tuple[int, ...]) -> dict[str, Any]:
     import torch
 
     found = {}
@@ -129,18 +129,18 @@ def _as_asked(device: str, operation: Callable[..., Any], *shapes: tuple[int, ..
     return found
 
 
-@check("matrix products run in fp32 or TF32 as asked, by their error against float64")
+@check("matrix products run in fp32 or TF32 as requested, by their error against float64")
 def tf32_in_matrix_products(device: str) -> dict[str, Any]:
     import torch
 
-    return _as_asked(device, torch.matmul, (256, 512), (512, 256))
+    return _as_requested(device, torch.matmul, (256, 512), (512, 256))
 
 
-@check("convolutions run in fp32 or TF32 as asked, by their error against float64")
+@check("convolutions run in fp32 or TF32 as requested, by their error against float64")
 def tf32_in_convolutions(device: str) -> dict[str, Any]:
     import torch
 
-    return _as_asked(device, torch.nn.functional.conv2d, (8, 64, 16, 16), (64, 64, 3, 3))
+    return _as_requested(device, torch.nn.functional.conv2d, (8, 64, 16, 16), (64, 64, 3, 3))
 
 
 @check("deterministic=true: a CNN trained twice has the same bits")

@@ -1,4 +1,4 @@
-"""The instruments of generalisation against plain PyTorch, scikit-learn and sums by hand."""
+"""The instruments of generalisation, compared with plain PyTorch, scikit-learn and hand-computed values."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ OPTIONS = {"eval_every": 10, "eval_batch_size": 7}
 
 
 def known(losses, right=None, val_losses=None, val_right=None, **changes):
-    """A task whose losses and right answers are written in its data, whatever the model says."""
+    """A task whose losses and correctness are stored in its data, independent of the model."""
     right, val_losses = right or [0.0] * len(losses), val_losses or losses
     val_right = val_right or [0.0] * len(val_losses)
     return Task(
@@ -58,7 +58,7 @@ def test_each_example_is_judged_alone_in_eval_mode(eval_batch_size):
 
 
 def sequences(time_first):
-    """6 sequences of 4 tokens with losses of their own. Padding: their first, another of the fifth's, all the sixth."""
+    """6 sequences of 4 tokens with different losses. Padding: each first, another of the fifth, all of the sixth."""
     tokens = torch.arange(24.0).reshape(6, 4)
     counted = torch.ones(6, 4, dtype=torch.bool)
     counted[:, 0] = counted[4, 1] = counted[5] = False
@@ -109,7 +109,7 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
     seen = [*Validation(**OPTIONS).measure(state), *WorstClass(task=task, **OPTIONS).measure(state)]
     assert passes == [7, 7, 6]
     list(Generalisation(**OPTIONS).measure(state))
-    assert passes == [7, 7, 6] * 2  # and the training set's
+    assert passes == [7, 7, 6] * 2  # and the training set
 
     with torch.no_grad():
         model.weight.mul_(2.0)
@@ -150,7 +150,7 @@ def test_intervals_are_for_the_right_populations():
     seen = measured(Generalisation, known(losses.tolist(), val_losses=losses[:100].tolist()))
     train, gap = seen["clean_train/loss"], seen["gap/loss"]
 
-    # 100 of 400 drawn without replacement: the standard error of the whole set's mean is sqrt(3/4) of the plain one
+    # 100 of 400 drawn without replacement: the standard error of the whole set's mean is sqrt(3/4) of the usual one
     assert train.low < losses.mean() < train.high
     assert (train.high - train.low) / 2 == pytest.approx(1.984 * 0.2887 / 10 * 0.75**0.5, rel=0.1)
     assert gap.low < losses[:100].mean() - losses.mean() < gap.high
@@ -163,7 +163,7 @@ def test_a_fully_evaluated_training_set_has_no_uncertainty_but_validation_has():
     train, gap = seen["clean_train/accuracy"], seen["gap/accuracy"]
     assert (train.low, train.value, train.high) == (1.0, 1.0, 1.0)
     assert (gap.low, gap.value) == (0.0, 0.0)
-    assert gap.high == pytest.approx(1 - 0.025 ** (1 / 30))  # the rule of three, made exact
+    assert gap.high == pytest.approx(1 - 0.025 ** (1 / 30))  # the exact rule of three
 
 
 def test_the_clean_examples_are_as_many_as_validation_has_and_the_same_in_every_run():
@@ -220,7 +220,7 @@ def test_the_worst_class_is_scikit_learns_smallest_recall():
     task = classified(30, 200, classes=5)
     x, y = task.train
     model = torch.nn.Linear(4, 5, dtype=torch.float64)
-    with torch.no_grad():  # least squares: right more often than not, and not always
+    with torch.no_grad():  # least squares: usually but not always right
         model.weight.copy_(torch.linalg.lstsq(x, F.one_hot(y, 5).double()).solution.T)
         model.bias.zero_()
 
@@ -259,7 +259,7 @@ def test_an_accuracy_that_is_neither_right_nor_wrong_is_refused():
 
 
 def lookup(task, labels):
-    """A model that answers digit i of the training set with `labels[i]`."""
+    """A model that predicts `labels[i]` for digit i of the training set."""
 
     class Lookup(torch.nn.Linear):
         def forward(self, x):
@@ -273,7 +273,7 @@ def lookup(task, labels):
 def test_memorisation_is_the_share_of_wrong_labels_that_are_predicted(train_size):
     task = digits.load(train_size=train_size, label_noise=0.5)
     given, right = task.train[1], digits.load(train_size=train_size).train[1]
-    half = torch.where(torch.arange(train_size) % 2 == 0, given, right)  # every other one by heart
+    half = torch.where(torch.arange(train_size) % 2 == 0, given, right)  # every second one memorised
     n = min(360, round(0.5 * train_size))
     expected = {
         "by heart": (given, 1.0, 0.0),

@@ -1,4 +1,4 @@
-"""The noise scale of training sets that can be counted out, by every method; gradients against plain backward."""
+"""The noise scale of training sets for which it is known, by every method; gradients compared with plain backward."""
 
 import copy
 import math
@@ -54,13 +54,13 @@ def images():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)]
     model = nn.Sequential(*layers).double()
-    model(draw(9, 40, 1, 6, 6))  # so that the running statistics are no longer 0 and 1
+    model(draw(9, 40, 1, 6, 6))  # so that the running statistics are not 0 and 1
     data = draw(0, 20, 1, 6, 6), classes(1, 20, 4)
     return model, Task.classification(data, data)
 
 
 class Named(nn.Module):
-    """Takes a dict, ties two weights, keeps one out of training, and one without use."""
+    """Takes a dict, ties two weights, freezes one, and has an unused one."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ def exact(model, task):
 
 
 def one_by_one(model, task, parameters):
-    """The gradient of each example's mean loss, flat, (examples, numbers), by plain backward passes."""
+    """The gradient of each example's mean loss, flattened, (examples, parameters), by plain backward passes."""
     batch = task.train
     keys = list(batch) if isinstance(batch, dict) else range(len(batch))
     rows = []
@@ -143,7 +143,7 @@ def test_per_example_gradients_are_those_of_a_loop_of_backward_passes(kind):
 
 
 class WithFree(CpuDevice):
-    """A device of its own memory, of which so much is free."""
+    """A device with `free` bytes of free memory."""
 
     def __init__(self, free):
         super().__init__()
@@ -154,7 +154,7 @@ class WithFree(CpuDevice):
 
 
 def at_once(free, width=1000):
-    """Examples of a model of `width`^2 + `width` weights in float64 whose backward pass keeps `width` numbers each."""
+    """Examples at once for `width`^2 + `width` float64 weights, if the backward pass saves `width` values for each."""
     model = nn.Sequential(nn.Linear(width, width, dtype=torch.float64))
     data = draw(0, 2, width), draw(1, 2, width)
     state = standing(model, Task.regression(data, data))
@@ -166,10 +166,10 @@ def test_a_gpu_takes_as_many_examples_at_once_as_an_eighth_of_what_it_has_free()
     weights, gib = 8 * (1000**2 + 1000), 2**30
 
     assert at_once(None) == CHUNK_BYTES // weights == 8  # on the CPU
-    assert at_once(0) == at_once(2**28) == 8  # a GPU that is nearly full
+    assert at_once(0) == at_once(2**28) == 8  # an almost full GPU
     assert at_once(16 * gib) == pytest.approx(2 * gib / weights, rel=0.01)
     assert at_once(128 * gib) == pytest.approx(16 * gib / weights, rel=0.01)
-    assert at_once(17 * gib) == at_once(20 * gib) == at_once(31 * gib) == at_once(16 * gib)  # resuming cuts alike
+    assert at_once(17 * gib) == at_once(20 * gib) == at_once(31 * gib) == at_once(16 * gib)  # the same when resuming
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20])
@@ -189,8 +189,8 @@ def test_squared_norms_do_not_depend_on_how_the_examples_are_cut(kind, chunk):
 
 
 def of_unequal_counts():
-    """A task whose terms are the positive numbers x of an example, (x w)^2, and what w's gradients in four
-    micro-batches of it are: that of their mean, (3,), and each one's deviation, (4, 3)."""
+    """A task with a term (x w)^2 for each positive number x of an example, and w's gradients in four micro-batches of
+    it: that of the mean, (3,), and the deviation of each, (4, 3)."""
     data = (draw(4, 12, 6),)
     task = Task(
         train=data,
@@ -223,7 +223,7 @@ def test_hessian_forms_are_those_of_the_hessian_of_other_data(micro_batch_size):
     model, task, mean, deviations = of_unequal_counts()
     others = (draw(5, 9, 6),)
     positive = others[0][others[0] > 0].numpy()
-    curvature = 2 * np.square(positive).sum() / len(positive)  # times the unit matrix
+    curvature = 2 * np.square(positive).sum() / len(positive)  # times the identity matrix
 
     state, units = standing(model, task), [*slices(task.train, 3)]
     forms = hessian_forms(state, state.losses, units, others, micro_batch_size=micro_batch_size)
@@ -245,7 +245,7 @@ def regression(n=200, features=3, *, slope=0.3):
 
 
 def parts_of(gradients):
-    """|G|^2 and tr(Sigma) of a population, N - 1 below the line."""
+    """|G|^2 and tr(Sigma) of a population, with denominator N - 1."""
     return np.square(gradients.mean(0)).sum(), gradients.var(0, ddof=1).sum()
 
 
@@ -266,7 +266,7 @@ def test_both_methods_find_the_known_noise_scale_within_their_interval(method):
         m = found[name]
         assert m.low <= truth <= m.high
         assert m.n == 40
-        assert m.high - m.low < 0.5 * truth  # or an interval without end would pass
+        assert m.high - m.low < 0.5 * truth  # otherwise an infinite interval would pass
 
 
 @pytest.mark.parametrize("method", ["per_example", "micro_batches"])
@@ -286,7 +286,7 @@ def test_draws_of_the_whole_training_set_know_its_gradient_exactly(method):
 def test_a_draw_holds_whole_micro_batches():
     model, task, gradients = regression(n=9)
     norm = seen(standing(model, task), method="micro_batches", examples=9)["noise/squared_gradient_norm"]
-    assert norm.low < norm.high  # 4 of 2 examples: one is left out, another each time
+    assert norm.low < norm.high  # 4 micro-batches of 2 examples: one example is left out, a different one each time
     assert norm.low < parts_of(gradients)[0] < norm.high
 
 
@@ -316,7 +316,7 @@ def test_adams_noise_scale_uses_its_second_moment():
     model, task, gradients = regression(n=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.0)
     state = standing(model, task, optimizer=optimizer)
-    assert "noise/adam_scale_examples" not in seen(state, examples=32)  # before the first step it has none
+    assert "noise/adam_scale_examples" not in seen(state, examples=32)  # it does not exist before the first step
 
     second = np.zeros(3)
     for step in range(4):
@@ -355,7 +355,7 @@ def test_each_layer_has_its_own_noise_scale():
 
 
 class Bowl(nn.Module):
-    """Losses (w - c)'A(w - c)/2 of examples c: the Hessian is A."""
+    """Losses (w - c)'A(w - c)/2 for examples c: the Hessian is A."""
 
     def __init__(self, curvature):
         super().__init__()
@@ -414,7 +414,7 @@ def test_it_is_measured_in_full_precision_whatever_the_run_trains_in(precision):
         assert found["noise/squared_gradient_norm"].value == pytest.approx(signal, rel=1e-5)
 
 
-# What cannot be measured so
+# Models that do not support it
 
 
 def with_a_loss_of_pairs():
@@ -469,7 +469,7 @@ def test_a_model_without_per_example_gradients_is_refused_with_the_other_method(
 
 
 class Once(torch.autograd.Function):
-    """x, with a derivative that has none."""
+    """The identity, with a derivative that cannot be differentiated."""
 
     generate_vmap_rule = True
 
@@ -578,7 +578,7 @@ def test_draws_larger_than_the_data_are_refused_and_so_are_data_too_small():
         seen(standing(model, task))
 
 
-# When, how, and under which name
+# When, how, and with which name
 
 
 def test_it_measures_equally_often_and_at_the_same_examples_for_all_batch_sizes():
@@ -642,7 +642,7 @@ def test_weights_that_are_not_finite_have_no_noise_scale():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_micro_batches_leave_no_trace(precision):
-    # Per example and in full: `test_no_trace`.
+    # Per example and with `full`: see `test_no_trace`.
     instrument = GradientNoiseScale(**(OFFERED | {"budget": 120, "eval_every": 40}), method="micro_batches")
     tensors, rest, _ = trained([], precision)
     seen_tensors, seen_rest, measured = trained([instrument], precision)
@@ -666,7 +666,7 @@ def test_an_unresolved_scale_is_kept_in_the_journal_and_the_record(lab: Lab):
 
     (record,) = lab.run(point).records
 
-    # 8 examples at a time tell nothing of a noise scale this large
+    # draws of 8 examples cannot resolve such a large noise scale
     taken = [m for m in lab.metrics(point) if m.name == "noise/scale_examples"]
     assert math.isinf(record.final["noise/scale_examples"])
     assert math.isinf(taken[-1].high)

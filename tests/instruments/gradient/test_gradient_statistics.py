@@ -1,4 +1,4 @@
-"""Gradient statistics against enumeration, closed forms and plain PyTorch."""
+"""Gradient statistics compared with enumeration, closed forms and plain PyTorch."""
 
 import copy
 import io
@@ -26,7 +26,7 @@ def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **o
 
 
 def line(n=8):
-    """A linear regression of `n` points in two dimensions at weights that do not fit, and its examples' gradients."""
+    """A linear regression of `n` points in two dimensions, away from its minimum, and the gradients of its examples."""
     generator = torch.Generator().manual_seed(1)
     x, y = (torch.randn(n, size, generator=generator, dtype=torch.float64) for size in (2, 1))
     model = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
     exact, seen = {}, {}
     for batch_size in (1, 4, 7):
         every = np.array([gradients[list(rows)].mean(axis=0) for rows in itertools.combinations(range(n), batch_size)])
-        half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two batches drawn alike
+        half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two independent batches
         exact[batch_size] = half_squares.mean()
         variance = by_name(instrument(batch_size, pairs=pairs).measure(standing(model, task)))["gradient/variance"]
         seen[batch_size] = variance.value
@@ -75,7 +75,7 @@ def test_dropout_is_part_of_the_variance_with_a_new_mask_for_each_draw():
     data = (torch.ones(1, 1), torch.zeros(1, 1))
     model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Dropout(0.5))
     torch.nn.init.ones_(model[0].weight)
-    model.eval()  # whatever mode it stands in
+    model.eval()  # in any mode
 
     seen = by_name(instrument(1, pairs=150).measure(standing(model, Task.regression(data, data))))
 
@@ -123,7 +123,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ratio_and_cosine_are_those_of_a_real_step(name, clip_norm):
-    # Batches of the whole set, so that there is no chance in it.
+    # Batches of the whole set, so that nothing is random.
     task = classified()
     inputs, labels = task.train
     torch.manual_seed(0)
@@ -173,7 +173,7 @@ def same(one, two):
 
 
 def one_hot(n):
-    """Example i moves weight i alone, whatever the weights: the gradient of a batch says who is in it."""
+    """Example i has a gradient for weight i alone: the gradient of a batch shows which examples are in it."""
     data = (torch.eye(n),)
     task = Task(train=data, val=data, loss=lambda outputs, batch: outputs.squeeze(1))
     return torch.nn.Linear(n, 1, bias=False), task
@@ -186,7 +186,7 @@ def test_successive_batches_have_no_example_in_common_within_an_epoch():
     for batch_size in (2, 6):
         cosine = seen[batch_size]["gradient/cosine_successive"]
         assert (cosine.value, cosine.low, cosine.high, cosine.n) == (0.0, 0.0, 0.0, 5)
-    # 9 of 12, then the other 3 and 6 of all 12, of which 3 to 6 were among the 9, and the rest comes twice
+    # 9 of 12, then the other 3 and 6 of all 12, of which 3 to 6 were among the 9, and the rest appears twice
     assert 3 / 135**0.5 <= seen[9]["gradient/cosine_successive"].value <= 6 / 9
 
 
@@ -205,7 +205,7 @@ def test_an_invalid_count_is_refused(key, value):
 
 
 def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
-    """Plain t of these would reach beyond 1."""
+    """A plain t interval of these would exceed 1."""
     assert _within_one(sample_mean([0.9, 0.5, 1.0, 0.99])) == Interval(
         pytest.approx(0.8475), pytest.approx(0.475, abs=0.01), 1.0, 4
     )

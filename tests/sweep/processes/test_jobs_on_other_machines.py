@@ -65,7 +65,7 @@ def test_cuda_is_kept_for_the_jobs_and_data_model_and_sizes_are_checked_here(
 
     assert end.value.code == 3  # the jobs, which nobody runs here, have left no answer
     reported = capfd.readouterr().err
-    assert reported.count("device=cuda is for the machines of the jobs: data, model and sizes are checked here") == 1
+    assert reported.count("device=cuda is on the machines of the jobs: data, model and sizes are checked here") == 1
     assert [job.count("device=cuda") for job in slurm.jobs] == [1, 1]
     with pytest.raises(BadRequest, match="batch_size=5000 is larger than the training set"):
         typed(slurm, "device=cuda", "batch_size=5000", monkeypatch=monkeypatch)

@@ -133,7 +133,7 @@ def test_a_validation_says_nothing_of_a_batch_size_and_keeps_no_larger_one_from_
     assert [(r.status, r.eval_batch_size_used, r.attempts) for r in fits.records] == [("completed", 90, 1)] * 2
     assert fits.exit_code == 0
     assert [(r.status, r.phase, r.attempts) for r in never.records] == [("failed", "validation", 1)] * 2
-    assert all(r.reason.startswith("the validation does not fit: ") for r in never.records)
+    assert all(r.reason.startswith("the validation does not fit in memory: ") for r in never.records)
     assert never.exit_code == 3
 
 
@@ -215,7 +215,7 @@ def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monk
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     with pytest.raises(BadRequest, match=r"jobs=3 with threads=1 needs 3 cores.*has 2: use jobs=2"):
         lab.run_sweep(lab.point("jobs=3"))
-    with pytest.raises(BadRequest, match="need 4 cores"):
+    with pytest.raises(BadRequest, match="needs 4 cores"):
         lab.run_sweep(lab.point("jobs=2", "threads=2"))
 
 

@@ -1,4 +1,4 @@
-"""Measuring is charged to nobody."""
+"""The meter excludes measuring from training time and memory."""
 
 import pytest
 
@@ -14,7 +14,7 @@ class Clock:
 
 
 class Marks:
-    """A memory whose level the test sets; the mark is the highest level since the last reset."""
+    """Memory whose level the test sets; the mark is the highest level since the last reset."""
 
     def __init__(self):
         self.level = self.mark = 0
@@ -32,7 +32,7 @@ class Marks:
         self.mark = self.level
 
     def keep_earlier_marks(self):
-        self.stands = True
+        self.frozen = True
 
 
 def test_the_clock_is_paused_while_an_instrument_works():
@@ -58,10 +58,10 @@ def test_queued_work_is_charged_to_the_code_that_queued_it():
 
     meter = Meter(peaks=Marks(), clock=clock, drain=drain)
     meter.start()
-    pending[0] = 3.0  # training queued three seconds of work, and the host went on at once
+    pending[0] = 3.0  # training queued three seconds of work, and the host continued at once
     with meter.paused():
         assert meter.seconds == 3.0
-        pending[0] = 7.0  # and so did the instrument
+        pending[0] = 7.0  # and so did an instrument
     assert meter.seconds == 3.0
     assert meter.measuring_seconds == 7.0
 

@@ -1,4 +1,4 @@
-"""What a pause costs and how busy a device is, on a device whose kernels and launches take what we say."""
+"""The cost of a pause and the busy share of a device, on a simulated device with given kernel and launch times."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
 from batchlab.worker import probe
 
-KERNELS = 50  # of a step
+KERNELS = 50  # per step
 
 
 @contextlib.contextmanager
@@ -51,8 +51,8 @@ def test_the_share_is_what_the_kernels_take_of_what_the_launches_take(launch, ke
 def test_a_pause_costs_what_one_step_between_two_takes_longer_than_one_of_many(launch, kernel):
     with steps_of(launch, kernel) as (passes, device, clock):
         found = pause_seconds(passes, device, clock)
-    # By hand: many steps go on at the pace of the slower of the two; at a pause the first launch or the last kernel
-    # is waited for beside it.
+    # By hand: many steps run at the speed of the slower of the two; a pause adds the wait for the first launch or the
+    # last kernel.
     assert found == pytest.approx(min(launch, kernel), rel=1e-6)
 
 
@@ -116,7 +116,7 @@ def run_of(kernel_seconds, make_optimizer=torch.optim.SGD):
 
 
 def test_a_share_that_does_not_fit_does_not_affect_the_rest_of_the_run(monkeypatch):
-    """Its passes hold gradients twice."""
+    """Its passes need two copies of the gradients."""
 
     def lacks(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
@@ -172,7 +172,7 @@ def test_finding_the_pace_and_the_share_leaves_no_trace():
 
 
 class Heavy(torch.optim.SGD):
-    """An update that is most of what the device does, as Adam's is of a large model at a small batch."""
+    """An update that takes most of the device's time, like Adam's for a large model at a small batch."""
 
     def step(self, closure=None):
         heavy.append(1)
@@ -184,7 +184,7 @@ heavy: list[int] = []
 
 
 def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
-    # The passes keep the device busy; a share of them in the seconds of whole steps would be under a half.
+    # The passes keep the device busy; their share of the seconds of whole steps would be below a half.
     with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Eager(state.losses, state.optimizer)
@@ -200,7 +200,7 @@ def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
 
 
 def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
-    slow = [10]  # times slower when the run begins
+    slow = [10]  # times slower at the start of the run
     with run_of(lambda operator, result: 3e-6 * slow[0]) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Eager(state.losses, state.optimizer)

@@ -1,4 +1,4 @@
-"""The order of the data is a function of the seed alone."""
+"""The data order depends on the seed alone."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ from batchlab.training.devices.cpu import CpuDevice
 
 
 def flat(data, micro_batch_sizes, total, seed=3):
-    """The examples in the order they are handed out."""
+    """The examples in the order in which they are yielded."""
     handed = [m[0] for step in Batches(data, micro_batch_sizes=micro_batch_sizes, seed=seed, total=total) for m in step]
     return torch.cat(handed).tolist()
 
@@ -77,7 +77,7 @@ def test_inputs_stay_with_their_labels(kind):
 
 @pytest.mark.parametrize("micro_batch_sizes", [[1], [3], [2, 1], [7]])
 def test_resuming_yields_the_remaining_batches_at_the_same_places_in_memory(micro_batch_sizes, monkeypatch):
-    monkeypatch.setattr(CpuDevice, "gather_bytes", 200)  # several steps a piece
+    monkeypatch.setattr(CpuDevice, "gather_bytes", 200)  # several steps per piece
     monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
     data = (torch.arange(20.0)[:, None].repeat(1, 5),)
     size = sum(micro_batch_sizes)
@@ -94,7 +94,7 @@ def test_resuming_yields_the_remaining_batches_at_the_same_places_in_memory(micr
 
 
 class Sending(CpuDevice):
-    """Keeps what it was sent."""
+    """Records what is sent to it."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ class Sending(CpuDevice):
 def test_the_data_order_is_sent_with_the_devices_copies(monkeypatch):
     monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
     device = Sending()
-    data = (torch.zeros(30, 2000),)  # 8,000 bytes each: two batches a piece
+    data = (torch.zeros(30, 2000),)  # 8,000 bytes each: two batches per piece
 
     list(Batches(data, micro_batch_sizes=[4, 2], seed=3, total=90, device=device))
 
@@ -120,7 +120,7 @@ def test_the_data_order_is_sent_with_the_devices_copies(monkeypatch):
 
 
 def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
-    """What an augmentation is handed over 60 examples: each example, with its draw."""
+    """The examples and draws that an augmentation receives over 60 examples."""
     examples = torch.arange(23)
     data = Streamed(TensorDataset(examples), CpuDevice(), name="train") if stream else (examples,)
     batches = Batches(

@@ -1,4 +1,4 @@
-"""Tensors that the device has no room for: gathered on the host, the same batches as if they lay on the device."""
+"""Tensors that do not fit on the device are gathered on the host, with the same batches as on the device."""
 
 import pytest
 import torch
@@ -13,9 +13,9 @@ from batchlab.training.devices.cpu import CpuDevice
 
 
 class Small(CpuDevice):
-    """A device of 1,000 bytes that is not the host."""
+    """A device with 1,000 bytes of its own memory."""
 
-    gather_bytes = 200  # several steps of 24 bytes an example
+    gather_bytes = 200  # several steps of 24 bytes per example
 
     def total_bytes(self):
         return 1000
@@ -36,7 +36,7 @@ def rows():
 
 
 def handed(data, micro_batch_sizes, position=0, augment=None):
-    """Every micro-batch of two epochs and a half: its numbers, and where in memory they begin."""
+    """Every micro-batch of two and a half epochs: its values and storage offsets."""
     size = sum(micro_batch_sizes)
     batches = Batches(
         data,
@@ -77,7 +77,7 @@ def test_many_small_batches_are_gathered_at_once_and_a_large_one_alone(rows, mon
 
     assert gathered[:12] == [8] * 12  # 8 of 24 bytes are the most below 200, in whole batches of 2
     assert gathered[13:23] == [10] * 10
-    assert gathered[23:] == [5] * 20  # accumulating: one micro-batch after the other
+    assert gathered[23:] == [5] * 20  # accumulating: one micro-batch at a time
 
 
 def test_instruments_and_validation_can_read_them(rows):
@@ -103,7 +103,7 @@ def test_a_dict_stays_a_dict_and_what_has_room_is_held(monkeypatch):
 
     assert gather(prepare_set(data, SMALL, name="train"), torch.tensor([5]))["y"].tolist() == [5]
     assert prepare_set(data, CpuDevice(), name="train")["x"] is HELD[0]
-    monkeypatch.setattr(Small, "total_bytes", lambda device: 2000)  # of which half is 1,000, and 960 are coming
+    monkeypatch.setattr(Small, "total_bytes", lambda device: 2000)  # half of it is 1,000, and the set has 960
     assert prepare_set(HELD, SMALL, name="train")[0] is HELD[0]
 
 
@@ -132,7 +132,7 @@ def test_a_run_on_them_comes_to_the_same_bits_as_one_on_held_tensors_also_when_i
 
 
 def test_a_set_in_both_places_stays_on_the_host():
-    """Labels made on the device that a task is offered, beside images that it has no room for."""
+    """Labels that were made on the device, and images that do not fit on it."""
     brought_back = []
 
     class There(torch.Tensor):

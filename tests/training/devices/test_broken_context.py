@@ -1,4 +1,4 @@
-"""A CUDA context that breaks takes neither the record nor the first reason with it."""
+"""When a CUDA context breaks, the record is kept with the first error."""
 
 import math
 from dataclasses import replace
@@ -19,8 +19,8 @@ from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.preflight import examine
 
 ASSERT = "CUDA error: device-side assert triggered"
-FIRST = "CUDA error: an illegal memory access was encountered"  # what breaks it; afterwards all say ASSERT
-gpus: list = []  # of the test that runs
+FIRST = "CUDA error: an illegal memory access was encountered"  # what breaks it; all later errors are ASSERT
+gpus: list = []  # of the running test
 
 
 def breaks():
@@ -29,7 +29,7 @@ def breaks():
 
 
 class Net(nn.Module):
-    """Breaks the context in a forward pass in training, `after` so many updates."""
+    """Breaks the context in a training forward pass, `after` this many updates."""
 
     def __init__(self, after: float = math.inf) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Net(nn.Module):
 
 
 class Breaking(Instrument):
-    """Breaks the context in its second measurement, in the midst of a pass through the model."""
+    """Breaks the context in its second measurement, during a pass through the model."""
 
     def __init__(self, eval_every: int) -> None:
         self.every = eval_every
@@ -121,7 +121,7 @@ def test_lifting_the_limit_of_a_broken_device_does_not_hide_the_error(cuda, monk
 
 
 def test_without_a_break_everything_works(cuda, tmp_path):
-    """Or the tests above would pass where nothing ever works."""
+    """Otherwise the tests above would pass if nothing ever worked."""
     record = train(lean(tmp_path))
 
     assert (record.status, record.reason, record.phase, record.steps) == ("completed", "", "", 10)
@@ -188,7 +188,7 @@ def test_a_broken_context_is_distinguished_from_other_errors_and_from_a_lack_of_
 
 
 class Labels(Task):
-    """Data whose labels break the context, as those out of range do."""
+    """Data whose labels break the context, like labels out of range."""
 
     def __init__(self) -> None:
         super().__init__(**vars(Data()) | {"loss": lambda outputs, batch: breaks()})

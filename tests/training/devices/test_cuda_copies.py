@@ -1,4 +1,4 @@
-"""Copies on a stream of their own: right whenever the streams get to them, and the host does not wait."""
+"""Copies on a separate stream: correct for any timing of the streams, and the host does not wait."""
 
 import gc
 
@@ -25,7 +25,7 @@ def test_the_device_computes_with_what_was_sent_however_late_the_copy_is(cuda):
     for batch in range(3):
         x, y = copies.send([cuda.host(torch.full((4,), batch)), cuda.host(torch.arange(4) + batch)])
         cuda.computing.give(lambda x=x, y=y: seen.append((values(x), values(y))))
-    assert values(x) == [-1] * 4  # nothing was copied yet
+    assert values(x) == [-1] * 4  # nothing has been copied yet
 
     cuda.computing.run()  # which is ahead of the copies
 
@@ -45,7 +45,7 @@ def test_copies_do_not_wait_for_what_the_device_computes(cuda):
 
 
 def test_the_memory_of_a_copy_is_recorded_as_used_by_the_computing_stream(cuda):
-    """Else the copying stream would write the next batch into it as soon as Python lets go of it."""
+    """Otherwise the copying stream would write the next batch into it as soon as Python releases it."""
     sent = CudaCopies(CUDA, cuda).send([cuda.host(torch.arange(4)), cuda.host(torch.arange(3))])
 
     assert all(tensor.allocated_on is cuda.copying for tensor in sent)
@@ -54,7 +54,7 @@ def test_the_memory_of_a_copy_is_recorded_as_used_by_the_computing_stream(cuda):
 
 def test_sources_are_kept_alive_until_they_are_copied_and_no_longer(cuda):
     copies = CudaCopies(CUDA, cuda)
-    (first,) = copies.send([cuda.host(torch.arange(4))])  # nobody here holds the source
+    (first,) = copies.send([cuda.host(torch.arange(4))])  # the test keeps no reference to the source
     gc.collect()
     assert len(copies._under_way) == 1
 

@@ -1,4 +1,4 @@
-"""A first update that overflows in fp16 leaves nothing behind: fused optimizers end where unfused ones do."""
+"""A first update that overflows in fp16 has no effect: fused optimizers give the same as unfused ones."""
 
 import math
 
@@ -14,7 +14,7 @@ from batchlab.training.losses import Losses
 from batchlab.training.updates.eager import Eager
 
 STEPS = 8
-# Each fused optimizer of PyTorch, with what the shipped configs give it and with what moves its state.
+# Each fused optimizer of PyTorch, with the arguments of the shipped configs and with those that affect its state.
 FUSED = {
     "sgd": lambda ps, fused: torch.optim.SGD(ps, lr=0.05, momentum=0.9, fused=fused),
     "sgd nesterov": lambda ps, fused: torch.optim.SGD(ps, lr=0.05, momentum=0.9, nesterov=True, fused=fused),
@@ -28,7 +28,7 @@ FUSED = {
 
 @pytest.fixture
 def unwritten_memory_is_nan():
-    """What nobody wrote is nan, and not by luck zero."""
+    """Makes uninitialised memory nan, so that it is not zero by chance."""
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -37,7 +37,7 @@ def unwritten_memory_is_nan():
 
 
 def trained(make, fused, overflowing, precision="fp16"):
-    """The weights after `STEPS` updates, of which `overflowing` (numbered from 1) had gradients beyond fp16."""
+    """The weights after `STEPS` updates, of which `overflowing` (numbered from 1) had gradients out of fp16's range."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(12, 6, generator=generator), torch.randint(3, (12,), generator=generator)
     task = Task.classification(batch, batch)

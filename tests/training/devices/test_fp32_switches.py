@@ -1,4 +1,4 @@
-"""What an fp32 product runs in is the run's to say, whatever a model's file has said to PyTorch before."""
+"""A run sets the precision of fp32 products, whatever a model's file has set before."""
 
 import dataclasses
 import re
@@ -33,7 +33,7 @@ SAYINGS = {  # each is one line of a user's file
     "cuda.matmul.fp32_precision = tf32": lambda: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
     "mkldnn.matmul.fp32_precision = bf16": lambda: setattr(backends.mkldnn.matmul, "fp32_precision", "bf16"),
 }
-HERE = {  # every switch that PyTorch has
+HERE = {  # all of PyTorch's settings
     "all": backends,
     "matmul": backends.cuda.matmul,
     "cudnn": backends.cudnn,
@@ -66,7 +66,7 @@ def _as_before():
 
 
 def legacy():
-    """PyTorch's older getters; they raise where the two kinds of switches disagree. Compilers and `flags` read them."""
+    """PyTorch's older getters, which raise if the two kinds of settings disagree; compilers and `flags` use them."""
     return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
 
 
@@ -135,7 +135,7 @@ def test_code_that_switches_what_a_run_trains_in_is_refused(precision, message):
 
 
 class Threaded(Net):
-    """A model that takes more of the machine than it was given."""
+    """A model that changes the number of threads."""
 
     def forward(self, x):
         torch.set_num_threads(2)
@@ -143,7 +143,7 @@ class Threaded(Net):
 
 
 class Undetermined(Net):
-    """A model that allows kernels whose result varies."""
+    """A model that allows nondeterministic kernels."""
 
     def forward(self, x):
         torch.use_deterministic_algorithms(False)
@@ -155,9 +155,9 @@ class Undetermined(Net):
     [
         (
             "Threaded",
-            r"^threads=1 was asked for, and the code .* sets 2 \(torch.set_num_threads\): .* or use threads=2$",
+            r"^threads=1 was requested, but the code .* sets 2 \(torch.set_num_threads\): .* or use threads=2$",
         ),
-        ("Undetermined", r"^deterministic=true was asked for, .* switches it off .*, or use deterministic=false$"),
+        ("Undetermined", r"^deterministic=true was requested, .* switches it off .*, or use deterministic=false$"),
     ],
 )
 def test_preflight_refuses_code_that_changes_what_the_config_promises_of_the_process(model, says, tmp_path):
@@ -175,7 +175,7 @@ def test_preflight_refuses_code_that_changes_what_the_config_promises_of_the_pro
 
 
 class Switching(Net):
-    """A model whose forward pass asks for speed."""
+    """A model whose forward pass enables TF32."""
 
     def forward(self, x):
         torch.set_float32_matmul_precision("high")

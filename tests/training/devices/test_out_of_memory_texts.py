@@ -1,4 +1,4 @@
-"""What PyTorch and its libraries say when memory ran out, and what only looks like it."""
+"""Out-of-memory messages of PyTorch and its libraries, and similar messages."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class DeferredCudaCallError(Exception):
-    """As torch.cuda raises it while CUDA starts: it is no RuntimeError."""
+    """As raised by torch.cuda during CUDA's initialisation: not a RuntimeError."""
 
 
 PINNED = """Caught AcceleratorError in pin memory thread for device 0.
@@ -49,7 +49,7 @@ SAID = {
     "Python": MemoryError(),
     "a convolution": RuntimeError("GET was unable to find an engine to execute this computation"),
     "cuBLAS's handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
-    "oneDNN": RuntimeError("could not create a primitive"),  # seen in `find` under a limit of 32 MiB
+    "oneDNN": RuntimeError("could not create a primitive"),  # observed in `find` with a limit of 32 MiB
 }
 NOT_SAID = {
     "a user's joke": RuntimeError("out of memory of patience"),

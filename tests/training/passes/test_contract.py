@@ -1,4 +1,4 @@
-"""The contract with a task: its clauses are found by passes of a few examples, and three examinations say the same."""
+"""The contract for a task: breaches are found by passes of a few examples, and three checks report the same."""
 
 import re
 
@@ -15,9 +15,9 @@ from batchlab.training.passes.contract import (
     ADDS_UP,
     BY_ITSELF,
     DIVIDED,
+    DTYPES,
     GRADIENT,
     METRICS,
-    NUMBER_FORMATS,
     ONE_PER_TERM,
     Severity,
     first_breach,
@@ -125,7 +125,7 @@ def test_a_loss_that_breaks_the_contract_is_found_and_refused_where_nothing_can_
     assert breach.sentence.startswith(sentence)
     assert breach.severity is severity
     if severity is not REFUSED:
-        refuse(clauses, seen)  # it trains, and what comes of it is a result
+        refuse(clauses, seen)  # it trains, and the outcome is a result
         return
     with pytest.raises(BadRequest) as refusal:
         refuse(clauses, seen)
@@ -136,7 +136,7 @@ def test_a_task_that_keeps_the_contract_breaks_no_clause():
     losses = made()
     seen = training_pass(losses, small(losses)).completed()
 
-    assert first_breach((*ONE_PER_TERM, *GRADIENT, *NUMBER_FORMATS), seen) is None
+    assert first_breach((*ONE_PER_TERM, *GRADIENT, *DTYPES), seen) is None
     assert first_breach(METRICS, validation_pass(losses, small(losses))) is None
     outputs = losses.model(small(losses)[0])
     plain = torch.autograd.grad(F.cross_entropy(outputs, small(losses)[1]), [*losses.model.parameters()])
@@ -182,7 +182,7 @@ def test_dtypes_that_precision_cannot_honour_are_found():
     wide = made(dtype=torch.float64)
     cast = made(dtype=torch.float64, forward=lambda model, batch: model(batch[0].float()))
     double = made(model=torch.nn.Linear(4, 2).double(), dtype=torch.float64)
-    found = [first_breach(NUMBER_FORMATS, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
+    found = [first_breach(DTYPES, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
 
     message = [(breach.severity, breach.what) for breach in found if breach is not None]
     assert [severity for severity, _ in message] == [WRONG, BETTER, WRONG]
@@ -205,7 +205,7 @@ def test_a_loss_divided_by_its_count_is_distinguished_from_one_that_compares_exa
         assert breach.what == expected.what.format(whole=4, parts=3)
 
 
-# The three examinations
+# The three checks
 
 
 def averaged():

@@ -1,4 +1,4 @@
-"""A step over micro-batches is the step over the whole batch: to rounding, in float64."""
+"""A step over micro-batches equals the step over the whole batch, up to rounding, in float64."""
 
 import copy
 
@@ -58,7 +58,7 @@ def test_accumulated_gradient_is_that_of_a_plain_mean_over_the_whole_batch(sizes
 
 
 def test_a_mean_of_means_is_detected():
-    # The oracle of the test above must be able to fail: the common bug is off by far more than rounding.
+    # The test above can fail: the common bug differs by far more than rounding.
     batch = images()
     model, plain = network(), network()
     F.cross_entropy(plain(batch[0]), batch[1]).backward()
@@ -68,7 +68,7 @@ def test_a_mean_of_means_is_detected():
 
 
 def token_task(tokens):
-    """A loss per token, of which each example has another number: label 0 is padding."""
+    """A loss per token; examples have different numbers of tokens: label 0 is padding."""
 
     def count(batch):
         return int((batch[1] != 0).sum())
@@ -185,7 +185,7 @@ def test_bf16_sums_losses_in_float32():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", [[7], [3, 3, 1]], ids=str)
 def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dtype):
-    """As one would be that was reduced over devices."""
+    """Like a weight that was reduced over devices."""
     inputs, labels = images()
     batch = inputs.to(dtype), labels
     task = Task.classification(batch, batch)
@@ -204,7 +204,7 @@ def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dty
 
 
 def test_the_value_of_a_weight_on_the_device_is_not_read():
-    """The device `meta` has none to give."""
+    """The device `meta` has no values."""
     weight = torch.ones(3, device="meta", requires_grad=True)
 
     Precision("fp32", CPU).backward(weight.square(), torch.ones((), dtype=torch.float64, device="meta"))
