@@ -84,7 +84,7 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
 
     assert code == 1
     assert "Not the same gradient" in out
-    assert "Cause: the loss of an example depends on the examples beside it" in out
+    assert "Cause: for the same outputs, the loss of an example depends on the other examples of its batch" in out
     assert "it is already averaged, or divided by their number" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("float64"))
     assert float(row[2]) == pytest.approx(3)
@@ -108,7 +108,10 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
             "model.ghost_batch=8 has no effect, because this model has no BatchNorm layer",
         ),
         ((*OWN, "model._target_=planted.Fails"), "RuntimeError: no more than 8 at once$"),
-        ((*OWN, "model._target_=planted.Ends"), r"comparing the gradients failed: its process ended with exit code 7 without a result"),
+        (
+            (*OWN, "model._target_=planted.Ends"),
+            r"comparing the gradients failed: its process ended with exit code 7 without a result",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(arguments: tuple[str, ...], said: str, verify: Verify) -> None:
