@@ -155,9 +155,9 @@ def test_a_run_is_the_same_with_and_without_its_rehearsal(precision, undisturbed
 
 
 def test_the_catalogue_is_all_there_is(repository):
-    modules = (repository / "batchlab" / "instruments").glob("*.py")
-    instruments = {path.stem for path in modules if re.search(r"^class \w+\(Instrument\)", path.read_text(), re.M)}
-    assert instruments == set(CATALOGUE)
+    modules = (repository / "batchlab" / "instruments").rglob("*.py")
+    classes = [name for path in modules for name in re.findall(r"^class (\w+)\(Instrument\)", path.read_text(), re.M)]
+    assert sorted(classes) == sorted(type(make()).__name__ for make in CATALOGUE.values())
 
 
 def test_a_forward_in_the_open_would_be_seen(undisturbed):
