@@ -68,7 +68,10 @@ def test_the_run_folder_page_has_every_field_of_a_record() -> None:
     assert sorted(re.findall(r"`(\w+)`", " ".join(rows))) == sorted(RunRecord.__dataclass_fields__)
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda path: path.name)
+LINKING = [ROOT / "README.md", *sorted(DOCS.glob("*.md")), *sorted((ROOT / ".github").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: path.name)
 def test_links_lead_to_files_that_are_there(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for to in links(text):

@@ -277,7 +277,7 @@ TESTS = (
     "tests/test_architecture.py",
     "-k",
     "toy or test_running or every_name or every_quantity or by_hand or below_the_table or in_order"
-    " or configuration_page or page_on_measuring or claims_page or quantities_are_named",
+    " or catalogue_is_all or configuration_page or page_on_measuring or claims_page or quantities_are_named",
 )
 
 
