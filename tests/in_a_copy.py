@@ -22,8 +22,8 @@ from batchlab.hydra_app import compose
 from batchlab.recording.run_folder import write_record
 from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.report.compare.comparison import compare
+from batchlab.report.tables.find_results import settings
 from batchlab.report.tables.groups import groups
-from batchlab.report.tables.searches import settings
 from batchlab.report.tables.study import read_study
 from batchlab.sweep.identity import run_id
 from batchlab.sweep.limits import Limits

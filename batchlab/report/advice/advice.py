@@ -12,8 +12,8 @@ from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.advice.picks import Pick
 from batchlab.report.fits.fits import GroupFits
 from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.find_results import Search
 from batchlab.report.tables.groups import column, over_seeds
-from batchlab.report.tables.searches import Search
 from batchlab.science.scaling.critical_batch import ESTIMATE, LOWER, UPPER
 from batchlab.science.scaling.knee import Knee
 from batchlab.science.statistics.uncertainty import Interval
@@ -115,7 +115,9 @@ def limits(main: GroupFits, size: int, fit: Search | None) -> str:
         if edge == max(sizes):
             parts.append(f"examples per second increase up to the largest size tried, {edge}")
         else:
-            parts.append(f"above {edge}, examples per second increase by less than 10%: there the device is the limit")
+            parts.append(
+                f"from {edge} on, examples per second increase by less than 10%: there the device is the limit"
+            )
     target = main.to_target
     if isinstance(target, ToTarget) and target.critical is not None and target.critical.verdict == ESTIMATE:
         crit = target.critical.batch_size

@@ -13,9 +13,9 @@ from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastes
 from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import Fits, GroupFits
 from batchlab.report.fits.to_target import ToTarget
+from batchlab.report.tables.find_results import Search, searches, settings
 from batchlab.report.tables.groups import Way, column, device_models
 from batchlab.report.tables.run_again import command_of
-from batchlab.report.tables.searches import Search, searches, settings
 from batchlab.report.tables.study import Study
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Verdict

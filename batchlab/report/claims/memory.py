@@ -14,8 +14,8 @@ from batchlab.report.claims.run_values import last, log, lowest
 from batchlab.report.claims.runs import Curves
 from batchlab.report.claims.settings import Setting
 from batchlab.report.claims.speed import SPEED
+from batchlab.report.tables.find_results import Search, searches
 from batchlab.report.tables.groups import alone, by, column, device_models, tuning_of
-from batchlab.report.tables.searches import Search, searches
 from batchlab.science.memory import memory_model
 
 SAVED = SAVED_FOR_BACKWARD.name  # counted: the same for every seed, and on every device of one kind

@@ -10,7 +10,7 @@ from batchlab.report.advice.recommendation import recommend
 from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import fits
 from batchlab.report.making import make
-from batchlab.report.tables.searches import searches
+from batchlab.report.tables.find_results import searches
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.verdicts import Verdict
 

@@ -14,8 +14,8 @@ from batchlab.report.claims.settings import equal_except
 from batchlab.report.fits.fits import fits
 from batchlab.report.render.content import what_is_missing
 from batchlab.report.report import Report
+from batchlab.report.tables.find_results import searches
 from batchlab.report.tables.groups import groups, names
-from batchlab.report.tables.searches import searches
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.verdicts import Verdict
 
