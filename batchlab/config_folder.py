@@ -1,4 +1,4 @@
-"""Where configs lie: the shipped ones, inside the installed package or beside it in a checkout, and the user's."""
+"""The folders of configs: the shipped ones, in the installed package or next to it in a checkout, and the user's."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,8 +6,8 @@ from pathlib import Path
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 
-LAB = Path("configs")  # of a folder that `batchlab init` made
-LAB_DEFAULTS = Path("lab", "default.yaml")  # which is known by it
+LAB = Path("configs")  # in a folder that `batchlab init` made
+LAB_DEFAULTS = Path("lab", "default.yaml")  # the file that marks a lab
 
 
 def config_folder() -> Path:
@@ -18,9 +18,9 @@ def config_folder() -> Path:
 
 
 def folders_of_the_user(config_dir: str | None) -> list[Path]:
-    """Whose files hold over the shipped ones, the first of them first: `--config-dir`, and the lab one stands in.
+    """The folders whose files take precedence over the shipped ones, highest first: `--config-dir`, the current lab.
 
-    BadRequest where a folder is none, or has a `config.yaml`, which would replace every default there is.
+    BadRequest where a folder does not exist, or has a `config.yaml`, which would replace every default.
     """
     if config_dir is not None and not Path(config_dir).is_dir():
         raise BadRequest(f"--config-dir {printable(config_dir)}: there is no such folder")
@@ -30,7 +30,7 @@ def folders_of_the_user(config_dir: str | None) -> list[Path]:
     for folder in found:
         if (folder / "config.yaml").exists():
             raise BadRequest(
-                f"{printable(folder / 'config.yaml')} cannot be: batchlab's own config.yaml is not replaced as a "
-                f"whole; put the defaults that you want into {printable(folder / LAB_DEFAULTS)}"
+                f"{printable(folder / 'config.yaml')} cannot be: a file of your own must not replace batchlab's "
+                f"config.yaml; put the defaults that you want into {printable(folder / LAB_DEFAULTS)}"
             )
     return found

@@ -1,15 +1,15 @@
 """How names and numbers are printed: one line each, without control characters, in columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-NOTHING = "-"  # in a cell: there is none
+NOTHING = "-"  # the cell of a missing value
 
 
 def printable(text: object) -> str:
     """`text` on one line, without control characters.
 
     A run's name or an error's text may hold escape sequences that move the cursor, recolour the terminal or
-    reverse the reading order; lone surrogates, from file names that are no text, cannot be printed at all.
+    reverse the reading order; lone surrogates, from file names that are not text, cannot be printed at all.
     """
     return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
 
@@ -17,7 +17,7 @@ def printable(text: object) -> str:
 def aligned(
     titles: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (-1,), gap: int = 2
 ) -> list[str]:
-    """Lines of a table: titles (several lines each, standing on the last), then `rows`, `gap` spaces between columns.
+    """Lines of a table: titles (of several lines, bottom-aligned), then `rows`, with `gap` spaces between columns.
 
     Columns are right-aligned, those numbered in `left` left-aligned.
     """
@@ -39,7 +39,7 @@ def aligned(
 
 
 def number(value: object, spec: str = ".4g") -> str:
-    """A measured number as the table shows it; `-` where there is none."""
+    """A measured number as the table shows it; `-` if it is missing."""
     return NOTHING if value is None else format(float(value), spec)  # type: ignore[arg-type]
 
 
@@ -48,11 +48,19 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def listed(names: Iterable[object], most: int | None = None, *, separator: str = ", ", last: str = " and ") -> str:
+    """`a, b and c`; `a and 2 more` where there are more than the `most` that are named."""
+    given = list(map(str, names))
+    if most is not None and len(given) > most:
+        given[most:], last = [f"{len(given) - most:,} more"], " and "
+    return last.join([separator.join(given[:-1]), *given[-1:]] if len(given) > 1 else given)
+
+
 def as_sentence(reason: str) -> str:
-    """A reason as a sentence of its own: it begins large and ends with a full stop."""
+    """A reason as a sentence: it begins with a capital letter and ends with a full stop."""
     return f"{reason[:1].upper()}{reason[1:].rstrip('.')}."
 
 
 def signed(effect: float) -> str:
-    """`+0.031`; what is rounding alone, of numbers about 1, is `+0`."""
+    """`+0.031`; `+0` where the effect is only rounding (of numbers near 1)."""
     return f"{0.0 if abs(effect) < 1e-12 else effect:+.3g}"

@@ -1,7 +1,7 @@
-"""What a `_target_` may name, and how it is called. Used in the worker and the preflight child only.
+"""Resolves and calls a `_target_`. Used only in the worker and the preflight process.
 
-Hydra's `instantiate` is not used: most of what can harm (`torch.load`, `os._exit`, `pathlib.Path.write_text`)
-passes its blocklist. Here a target must *be* the right thing: a class of the expected type from anywhere, or a
+Hydra's `instantiate` is not used: most dangerous functions (`torch.load`, `os._exit`, `pathlib.Path.write_text`) are
+not on its blocklist. Here a target must be of the right kind: a class of the expected type from anywhere, or a
 function from the user's own folder, batchlab, torchvision.models or a trusted package, whose result is checked.
 """
 
@@ -23,41 +23,40 @@ TRUSTED = ("batchlab", "torchvision.models")
 def build(
     group: Mapping[str, Any], kind: type[T], *, what: str, offered: Mapping[str, object], trust: Sequence[str] = ()
 ) -> T:
-    """Calls the group's `_target_` with the group's own keys and what of `offered` its signature takes.
+    """Calls the group's `_target_` with the group's own keys, and those of `offered` that its signature has.
 
-    `what` is the group's name in messages (`model`). Raises BadRequest for a target that is not a `kind` or does
-    not return one, for a nested `_target_`, and for keys its signature does not take or lacks. What the user's
-    code raises comes through as it is.
+    `what` is the group's name in messages (`model`). Raises BadRequest for a target that is not a `kind` or does not
+    return one, for a nested `_target_`, and for unknown or missing keys. Errors of the user's code are not caught.
     """
     factory = resolve(group["_target_"], kind, what=what, trust=trust)
     given = {key: value for key, value in group.items() if key != "_target_"}
     for key, value in given.items():
         if _holds_target(value):
-            raise BadRequest(f"{what}.{key} holds a _target_ of its own: only the group itself may name one")
+            raise BadRequest(f"{what}.{key} contains a _target_: only the group itself may have one")
     made = factory(**given | fitting(factory, given, offered, what=what))
     if not isinstance(made, kind):
         raise BadRequest(
-            f"{what}._target_={group['_target_']} returned a {type(made).__name__}, and it must be a {kind.__name__}"
+            f"{what}._target_={group['_target_']} returned a {type(made).__name__}: it must return a {kind.__name__}"
         )
     return made
 
 
 def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) -> Callable[..., Any]:
-    """The class or function `target` names, once it is seen to be one that may be called for a `kind`."""
+    """The class or function that `target` names, after checking that it may be called for a `kind`."""
     found = _import(target, what)
     if isinstance(found, type):
         if issubclass(found, kind):
             return found
-        raise BadRequest(f"{what}._target_={target} is a class, but no {kind.__name__}")
+        raise BadRequest(f"{what}._target_={target} is a class, but not a {kind.__name__}")
     if not inspect.isfunction(found):
         raise BadRequest(f"{what}._target_={target} is a {type(found).__name__}: name a {kind.__name__} or a function")
-    # Where it was defined, not the name it was reached by: `my_net.os.system` is not of the user's folder.
+    # Where it was defined, not the name it was reached by: `my_net.os.system` is not from the user's folder.
     home = found.__module__ or "nowhere"
     trusted = any(home == package or home.startswith(package + ".") for package in (*TRUSTED, *trust))
     if not trusted and not _in_user_folder(found):
         raise BadRequest(
             f"{what}._target_={target} is a function of {home}, which is outside this folder: "
-            f"wrap it in a file of your own, or add trust=[{home.split('.')[0]}] if you trust that package"
+            f"wrap it in your own file, or add trust=[{home.split('.')[0]}] if you trust that package"
         )
     return found
 
@@ -65,10 +64,10 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
 def fitting(
     factory: Callable[..., Any], given: Mapping[str, object], offered: Mapping[str, object], *, what: str
 ) -> dict[str, object]:
-    """What of `offered` the signature takes beside `given`; BadRequest where `given` does not fit it."""
+    """Those of `offered` that the signature has in addition to `given`; BadRequest if `given` does not match it."""
     try:
         parameters = inspect.signature(factory).parameters
-    except ValueError:  # written in C without a signature: the call itself will tell
+    except ValueError:  # written in C without a signature: the call will show
         return {}
     named = [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -85,7 +84,7 @@ def fitting(
 
 
 def source_file(target: str) -> Path | None:
-    """The file a target's code stands in, for the fingerprint of the code."""
+    """The source file of a target, for the fingerprint of the code."""
     try:
         found = inspect.getsourcefile(_import(target, "_target_"))
     except (TypeError, OSError):
@@ -101,7 +100,7 @@ def _import(target: str, what: str) -> Any:
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:  # the user's module was found, and something it imports was not
+        if error.name != module:  # the user's module was found, but not something it imports
             raise
         raise BadRequest(
             f"{what}._target_={target}: no module '{module}' in this folder or among the installed packages"
@@ -111,7 +110,7 @@ def _import(target: str, what: str) -> Any:
         path = f"{path}.{name}"
         if not hasattr(found, name) and inspect.ismodule(found):
             try:
-                # By its own name: `my_net.np.linalg` is a path of attributes, and no module is called so.
+                # By the module's own name: `my_net.np.linalg` is a path of attributes, not a module's name.
                 found = importlib.import_module(f"{found.__name__}.{name}")
                 continue
             except ModuleNotFoundError as error:
@@ -126,11 +125,11 @@ def _import(target: str, what: str) -> Any:
 
 def _in_user_folder(function: Callable[..., Any]) -> bool:
     here, library = Path.cwd().resolve(), Path(sysconfig.get_path("stdlib")).resolve()
-    # Itself or what it wraps: a decorator from elsewhere leaves the function the user's own.
+    # The function or what it wraps: with a decorator from elsewhere it is still the user's own.
     for file in {inspect.getsourcefile(code) for code in (function, inspect.unwrap(function))} - {None}:
         path = Path(str(file)).resolve()
         installed = path.is_relative_to(library) or {"site-packages", "dist-packages"} & set(path.parts)
-        # Frozen modules have no file: `os.makedirs` is of "<frozen os>", which as a path is one in this folder.
+        # Frozen modules have no file: `os.makedirs` is in "<frozen os>", which as a path would be in this folder.
         if path.is_file() and path.is_relative_to(here) and not installed:
             return True
     return False

@@ -1,4 +1,4 @@
-"""The contract with the user's data: what is learnt from, how a batch is passed forward, what a loss is."""
+"""The contract for the user's data: the examples, the forward pass of a batch, and the loss."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,16 +24,16 @@ def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
     return {}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)  # eq would compare tensors, which have no single answer
+@dataclass(frozen=True, kw_only=True, eq=False)  # eq would compare tensors, which does not give a bool
 class Task:
     """What `data._target_` returns. A batch is a tuple or a dict of tensors, first axis = example.
 
     `train` and `val` are such a tuple or dict holding the whole set, or a map-style `Dataset` of single
-    examples: read once and held, or where it is large, or draws random numbers as it is read (augmentation), read
-    whenever a batch needs it, with random numbers that the seed and the place in the row tell. Files are opened at the
-    first reading, in `__getitem__`: one that is open before is shared by the worker processes, its position and all.
+    examples. A Dataset is read once and kept; or if it is large, or draws random numbers (augmentation), read
+    whenever a batch needs it, with random numbers that depend on the seed and the place in the data order. Open files
+    at the first read, in `__getitem__`: worker processes share a file that is open before, including its position.
     The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab weighs by count, so that
-    a ragged micro-batch counts for what it holds.
+    a smaller micro-batch has a smaller weight.
     """
 
     train: Any
@@ -44,14 +44,14 @@ class Task:
     count: Callable[[Batch], int] = _examples  # terms of a batch, known before the forward pass
     higher_is_better: Mapping[str, bool] = field(
         default_factory=dict
-    )  # of each metric that a target or a best value may be asked of
+    )  # for each metric that is used in a target or a best value
     model_args: Mapping[str, object] = field(default_factory=dict)  # offered to the model's factory by name
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
-    corrupted: "Tensor | None" = None  # (n_train,) true where a training label was replaced by a wrong one
-    uncorrupted: Any = None  # `train` with the labels that were right before, a tuple or dict of tensors like it
-    # Changes training batches at random, on the device: (batch, draws) -> batch. `draws` (examples,) int64 is one
-    # number per example, of the run's seed and the example's place in the row alone: `batchlab.uniform` makes more
-    # of it. Validation and instruments read the examples as they are.
+    corrupted: "Tensor | None" = None  # (n_train,) whether each training label was replaced by a wrong one
+    uncorrupted: Any = None  # `train` with the original, correct labels, a tuple or dict of tensors like it
+    # Randomly changes training batches, on the device: (batch, draws) -> batch. `draws` (examples,) int64 is one
+    # number per example, which depends on the run's seed and the place in the data order alone: `batchlab.uniform`
+    # makes more from it. Validation and instruments use the examples unchanged.
     augment: "Callable[[Batch, Tensor], Batch] | None" = None
 
     @classmethod
@@ -59,7 +59,7 @@ class Task:
         """Inputs and class indices: cross-entropy per example, and accuracy.
 
         `train` and `val` are `(inputs, labels)` tuples (or Datasets of such pairs); the model's outputs are
-        logits (examples, classes). Offers `num_classes` and `input_shape` to the model where `train` is a tuple.
+        logits (examples, classes). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
         """
         import torch.nn.functional as F
 
@@ -88,17 +88,17 @@ class Task:
     def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
         """Inputs and targets (examples, ...): squared error, averaged over the outputs of an example.
 
-        Targets (examples,) take outputs (examples, 1) as well. Offers `num_outputs` (a tuple where targets have
-        more than two axes) and `input_shape` to the model where `train` is a tuple.
+        Targets (examples,) also accept outputs (examples, 1). Offers `num_outputs` (a tuple if targets have more than
+        two axes) and `input_shape` to the model if `train` is a tuple.
         """
 
         def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
             targets: Tensor = batch[1]
             if outputs.shape == (*targets.shape, 1):
                 targets = targets.unsqueeze(-1)
-            # (examples, 1) - (examples,) would be a table of every output against every target, and train on it.
+            # (examples, 1) - (examples,) would broadcast to all pairs of outputs and targets.
             if outputs.shape != targets.shape:
-                raise ValueError(f"outputs {tuple(outputs.shape)} do not fit targets {tuple(targets.shape)}")
+                raise ValueError(f"outputs {tuple(outputs.shape)} do not match targets {tuple(targets.shape)}")
             return (outputs - targets).square().reshape(len(targets), -1).mean(dim=1)
 
         offered: dict[str, object] = {}
@@ -113,16 +113,16 @@ class Task:
     def language_model(
         cls, train_tokens: "torch.Tensor", val_tokens: "torch.Tensor", context: int, **changes: Any
     ) -> "Task":
-        """Next-token prediction: cross-entropy per token, over windows of `context` tokens cut side by side.
+        """Next-token prediction: cross-entropy per token, over adjacent windows of `context` tokens.
 
         Tokens are 1-d int64; the model maps (examples, context) to logits (examples, context, vocabulary).
-        Offers `vocabulary` and `context` to the model. What is left after the last whole window is not used.
+        Offers `vocabulary` and `context` to the model. Tokens after the last whole window are not used.
         """
         import torch.nn.functional as F
 
         def windows(tokens: "Tensor") -> "tuple[Tensor, Tensor]":
             if len(tokens) <= context:
-                raise ValueError(f"{len(tokens)} tokens make no window of context={context} and its next token")
+                raise ValueError(f"{len(tokens)} tokens make no window of context={context} and the next token")
             cut = tokens.unfold(0, context + 1, context)
             return cut[:, :-1].contiguous(), cut[:, 1:].contiguous()
 

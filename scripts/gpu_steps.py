@@ -1,4 +1,4 @@
-"""What each step of scripts/gpu_check does, in a process of its own; what it finds it tells, and judges nothing."""
+"""The steps of scripts/gpu_check, each in a separate process; they report results without judging them."""
 
 import contextlib
 import importlib.metadata
@@ -29,23 +29,23 @@ PACKAGES = (
 )
 KEPT = ("status", "reason", "steps", "steps_skipped", "train_seconds", "final", "weights_fingerprint", "resumed_at")
 OPTIONS = ("batch_size", "precision", "deterministic", "device", "eval_batch_size")
-CPU_BYTES = 7000 * 2**20  # of addresses, for the step that must run out of memory without a GPU
+CPU_BYTES = 7000 * 2**20  # address space, for the step that must run out of memory without a GPU
 
 
 @dataclass
 class Lab:
-    """Where a step works, on which device, and where it tells what it found."""
+    """The folder and device of a step, and the file for its results."""
 
     step: str
     device: str  # cuda or cpu
     small: bool  # no real GPU: everything in its smallest form
     work: Path
     out: Path
-    patience: float = 1.0  # times each limit
+    patience: float = 1.0  # factor for each limit
 
     @property
     def brief(self):
-        """Words that leave out what takes long without a GPU and says nothing of one."""
+        """Arguments that leave out what takes long without a GPU and shows nothing about one."""
         return ("report=false",) if self.small else ()
 
     def tell(self, **found):
@@ -53,9 +53,8 @@ class Lab:
         print(json.dumps(found, default=str), flush=True)
 
     def batchlab(self, *words):
-        """Runs a command of batchlab's in the step's folder; its exit code, which no code here judges.
-
-        In this process, so that one warm server does for all commands of a step: PyTorch is imported once.
+        """Runs a batchlab command in the step's folder and returns its exit code.
+        In this process, so that one warm server serves all commands of a step: PyTorch is imported once.
         """
         from batchlab.cli.main import main
         from batchlab.sweep.processes.server import keep_warm
@@ -68,7 +67,7 @@ class Lab:
         return code
 
     def sweep(self, study, *words):
-        """Sweeps, and tells how each run ended."""
+        """Runs a sweep, and reports how each run ended."""
         code = self.batchlab("sweep", f"device={self.device}", f"study={study}", *words)
         records = self.records(study)
         self.tell(study=study, words=words, code=code, runs=[shown(record) for record in records])
@@ -80,13 +79,13 @@ class Lab:
 
 
 def shown(record):
-    """Of a record what says how the run went."""
+    """The entries of a record that describe how the run ended."""
     names = {key: record["config"].get(key) for key in OPTIONS}
     return names | {key: record.get(key) for key in KEPT} | {"gpu": record["environment"].get("device_name")}
 
 
 def machine(lab):
-    """Versions, device, clocks at rest; and whether everything that later steps import can be."""
+    """Versions, device, idle clocks; and whether all imports of later steps work."""
     if shutil.which("nvidia-smi"):
         subprocess.run(["nvidia-smi", "-q"], check=False)
     import torch
@@ -127,8 +126,8 @@ def at_rest():
 
 
 def smoke(lab):
-    """scripts/gpu_smoke: each check tells its own line."""
-    patience = max(1.0, lab.patience)  # where little time is left, checks keep their limits
+    """scripts/gpu_smoke: each check writes its own line."""
+    patience = max(1.0, lab.patience)  # checks keep their limits if little time is left
     command = [sys.executable, str(ROOT / "scripts/gpu_smoke"), "--out", str(lab.out), f"--patience={patience}"]
     subprocess.run(command, check=False)
 
@@ -145,7 +144,7 @@ def precisions(lab):
 
 
 def deterministic(lab):
-    """Both values of `deterministic` in one grid; a run that is killed and resumed, beside one that is not."""
+    """Both values of `deterministic` in one grid; a run that is killed and resumed, and one that is not."""
     (lab.work / "own.py").write_text(OWN)
     lab.sweep("both", "deterministic=false,true", "model=cnn", "batch_size=64", "steps=20", *lab.brief)
     words = (
@@ -181,15 +180,15 @@ def find(lab):
 
 
 def evaluation(lab):
-    """Training fits, and a validation of everything at once does not."""
+    """Training fits in memory, but a validation of everything at once does not."""
     (lab.work / "own.py").write_text(OWN)
     from batchlab.training.devices.named import device_named
 
     total = device_named(lab.device).total_bytes()
-    if total is None:  # of the CPU: what comes next inherits the limit
+    if total is None:  # on the CPU: the following processes inherit the limit
         total = CPU_BYTES
         resource.setrlimit(resource.RLIMIT_AS, (total, total))
-    examples = 2 * (2 * total // (4 * 2**20))  # of own.Spacious; `load` parts them in halves
+    examples = 2 * (2 * total // (4 * 2**20))  # for own.Spacious; `load` splits them in half
     words = ("model._target_=own.Spacious", "data._target_=own.load", f"+data.size={examples}")
     sizes = "4" if lab.small else "2,4,8"
     words += ("eval_batch_size=100000000", f"batch_size={sizes}", "steps=5", *lab.brief)
@@ -197,7 +196,7 @@ def evaluation(lab):
 
 
 def tests(lab):
-    """tests/gpu, each as it passes; what takes long is left out."""
+    """tests/gpu, without slow tests."""
     words = ["tests/gpu", "-m", "gpu and not slow", "-v", "-rA", "-p", "no:cacheprovider", "-W", "default"]
     words += ["--rootdir", str(ROOT), f"--junitxml={lab.work}/junit.xml"]
     if importlib.util.find_spec("pytest_timeout"):

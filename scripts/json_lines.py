@@ -1,4 +1,4 @@
-"""Appending to a file of JSON lines that is read elsewhere: it names no folder of this machine."""
+"""Appends to a file of JSON lines, without names of this machine's folders."""
 
 import json
 import sys
@@ -18,11 +18,11 @@ def public(text):
 
 
 def append(file, **line):
-    """One line, in one write: what was written before a kill can be read."""
+    """Appends a line in a single write, so that earlier lines can be read after a kill."""
     with Path(file).open("a", encoding="utf-8") as out:
         out.write(public(json.dumps(line, default=str)) + "\n")
 
 
 def read(file):
-    """The lines so far; none where there is no file yet."""
+    """The lines so far; empty if there is no file yet."""
     return [json.loads(line) for line in Path(file).read_text().splitlines()] if Path(file).exists() else []

@@ -1,17 +1,16 @@
-"""What the benchmarks and checks share: a run of batchlab's loop in this process, without a folder."""
+"""Shared by benchmarks and checks: runs batchlab's loop in this process, without a run folder."""
 
 
 def assembled(config, *instruments):
-    """The session of a run about to start, on its device; with `instruments` as `assembly.assemble` takes them."""
+    """A session that is ready to start, on its device; with `instruments` as for `assembly.assemble`."""
     from batchlab.training import assembly
 
     return assembly.assemble(config, assembly.build_data(config, assembly.prepare_process(config)), *instruments)
 
 
 def laboratory(config, change=lambda instruments: instruments):
-    """The state of a run about to start, the iterator of measurements that runs it, and a fresh model like its own.
-
-    `change` makes of the instruments that the config names those that measure.
+    """The state of a run that is ready to start, the iterator of measurements that runs it, and a new, equal model.
+    `change` is applied to the config's instruments.
     """
     from batchlab.instruments.panel import build_instruments
     from batchlab.training import assembly
@@ -21,7 +20,7 @@ def laboratory(config, change=lambda instruments: instruments):
 
 
 def simulated():
-    """Makes this process, started anew, and those that it starts, see a simulated GPU (tests/simulated_device.py)."""
+    """Restarts this process so that it and its children see a simulated GPU (tests/simulated_device.py)."""
     import os
     import sys
     from pathlib import Path

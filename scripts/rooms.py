@@ -1,6 +1,5 @@
-"""The rooms of `batchlab/`, the floors that they lie on, and who imports whom, read from the sources.
-
-Whoever adds or moves a room changes `ROOMS` here, and says why in `.github/decisions/`.
+"""The packages of `batchlab/` ("rooms"), their layers ("floors"), and their imports, read from the sources.
+If you add or move a room, change `ROOMS` here, and explain it in `.github/decisions/`.
 """
 
 import ast
@@ -8,7 +7,7 @@ import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOMS = {  # floor, and what the room is for, as the picture of docs/architecture.md says it
+ROOMS = {  # floor, and the purpose of the room, as in the picture of docs/architecture.md
     "cli": (10, "commands and their output"),
     "hydra_app": (9, "overrides become points"),
     "sweep": (7, "many points, a process each"),
@@ -49,7 +48,7 @@ def room(module: str) -> str:
 
 
 def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
-    """The statements that run when a module is imported: none in functions, none under TYPE_CHECKING."""
+    """The statements that run when a module is imported: not in functions, not under TYPE_CHECKING."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         for node in ast.iter_child_nodes(waiting.pop()):
@@ -65,7 +64,7 @@ def at_import(tree: ast.Module) -> Iterator[ast.stmt]:
 
 @functools.cache
 def imports(root: Path, module: str, *, only_at_import: bool = False) -> set[str]:
-    """What a module imports, dotted: `from batchlab import config` is `batchlab.config`, `import Task` is its home."""
+    """The modules a module imports: `from batchlab import config` is `batchlab.config`, `import Task` is its home."""
     known = modules(root)
     path = known[module]
     tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -84,7 +83,7 @@ def imports(root: Path, module: str, *, only_at_import: bool = False) -> set[str
 
 
 def _home(root: Path, name: str) -> str:
-    """`batchlab.errors` for `batchlab.BadRequest`, which `batchlab/__init__.py` only hands on."""
+    """`batchlab.errors` for `batchlab.BadRequest`, which `batchlab/__init__.py` only re-exports."""
     package, _, public = name.partition(".")
     if package != "batchlab" or public.startswith("__"):
         return name

@@ -1,4 +1,4 @@
-"""Whether two run folders hold the same results: the comparing half of scripts/same_science."""
+"""Compares the results of two run folders, for scripts/same_science."""
 
 import fnmatch
 import itertools
@@ -16,11 +16,11 @@ from batchlab.config.moved_targets import MOVED
 
 
 class DifferenceError(Exception):
-    """Two checkouts do not agree; the text says where first, and what each of them has."""
+    """Two checkouts differ; the message gives the first difference, and both values."""
 
 
 def same(where: str, old: Any, new: Any) -> None:
-    """Raises DifferenceError unless both are equal; of two mappings only what differs is told."""
+    """Raises DifferenceError unless both are equal; for two mappings it shows only the entries that differ."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get("name") == new.get("name"):
         where = f"{where} ({old.get('name')}, step {old.get('step')})"
         differing = [key for key in old if old[key] != new.get(key)]
@@ -29,9 +29,9 @@ def same(where: str, old: Any, new: Any) -> None:
         raise DifferenceError(f"{where}: {old!r} with the old checkout, {new!r} with this one")
 
 
-# Options of a sweep and of a study: checkouts from before they were apart kept them in the config of runs and searches.
+# Options of a sweep and of a study: older checkouts stored them in the config of runs and searches.
 NOT_OF_A_RUN = ("jobs", "skip_larger", "retry", "force", "accept_changed", "report", "dry_run", "published")
-# Of a record: times, memory, speeds, versions, environment, fingerprints of code, and what the machine's load decides.
+# In a record: times, memory, speeds, versions, environment, fingerprints of code, and what depends on the load.
 NOT_COMPARED = (
     *("started_at", "ended_at", "wall_seconds", "train_seconds", "target.train_seconds", "shared_machine"),
     *("environment", "environment.*", "code_fingerprint", "schema_version", "resumed_at", "config.runs_dir"),
@@ -45,19 +45,19 @@ def is_compared(key: str) -> bool:
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys; an empty one is a value."""
+    """Flattens nested mappings to dotted keys; an empty mapping is a value."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {k: v for key, inner in value.items() for k, v in flat(inner, f"{prefix}.{key}" if prefix else key).items()}
 
 
 def digits(path: Path) -> Any:
-    """JSON with its numbers as they are written."""
+    """JSON with its numbers as strings."""
     return json.loads(path.read_text(), parse_float=str, parse_int=str, parse_constant=str)
 
 
 def same_records(where: str, old: Path, new: Path) -> set[str]:
-    """Compares two records; the keys that the new one adds."""
+    """Compares two records; returns the keys that the new one adds."""
     before, after = (
         {k: MOVED.get(str(v), v) for k, v in flat(digits(folder / "record.json")).items() if is_compared(k)}
         for folder in (old, new)
@@ -75,7 +75,7 @@ def measurements(path: Path) -> Iterator[dict[str, str]]:
 
 
 def same_measurements(where: str, old: Path, new: Path) -> int:
-    """Compares two journals, in order; how many measurements were compared."""
+    """Compares two journals, in order; returns the number of measurements."""
     count = 0
     for number, (a, b) in enumerate(itertools.zip_longest(measurements(old), measurements(new))):
         same(f"{where}/{old.name}, measurement {number}", a, b)
@@ -84,7 +84,7 @@ def same_measurements(where: str, old: Path, new: Path) -> int:
 
 
 def same_runs(configuration: Configuration, old: Path, new: Path) -> tuple[str, set[str]]:
-    """Compares the runs of one configuration; what was compared, and the keys that the new records add."""
+    """Compares the runs of one configuration; returns what was compared, and the keys that the new records add."""
     folders = [{path.parent.name: path.parent for path in sorted(w.glob("runs/*/*/record.json"))} for w in (old, new)]
     same("run ids", sorted(folders[0]), sorted(folders[1]))
     added: set[str] = set()
@@ -93,7 +93,7 @@ def same_runs(configuration: Configuration, old: Path, new: Path) -> tuple[str, 
         record = json.loads((folder / "record.json").read_text())
         if record["status"] != "completed":
             raise DifferenceError(
-                f"{run_id} does not complete with either checkout: {record['status']}: {record['reason']}"
+                f"{run_id} does not complete with the old checkout: {record['status']}: {record['reason']}"
             )
         for each in (folder, folders[1][run_id]):
             if configuration.resumed and not json.loads((each / "record.json").read_text())["resumed_at"]:
@@ -104,7 +104,7 @@ def same_runs(configuration: Configuration, old: Path, new: Path) -> tuple[str, 
 
 
 def same_structure(where: str, old: Any, new: Any) -> None:
-    """Compares two JSON values by their keys and types; what is null in one may be anything in the other."""
+    """Compares two JSON values by their keys and types; null matches anything."""
     if old is None or new is None:
         return
     same(f"type of {where}", type_of(old), type_of(new))
@@ -122,15 +122,15 @@ def type_of(value: Any) -> str:
 
 
 def same_find(old: Path, new: Path) -> tuple[str, set[str]]:
-    """What find kept: the same structure, and a largest size within 8%."""
+    """Compares the results of find: the same structure, and a largest size within 8%."""
     kept = [json.loads(path.read_text()) for work in (old, new) for path in sorted(work.glob("runs/*/find/*.json"))]
     if len(kept) != 2:
-        raise DifferenceError(f"find kept {len(kept)} results, and two were expected")
+        raise DifferenceError(f"find stored {len(kept)} results, but two were expected")
     for each in kept:
         each["config"] = {name: value for name, value in each["config"].items() if name not in NOT_OF_A_RUN}
     same_structure("find", *({k: v for k, v in each.items() if k != "environment"} for each in kept))
     sizes = [each["largest"] for each in kept]
-    if abs(sizes[0] - sizes[1]) > max(1, 0.08 * sizes[0]):  # what the process grows by is known to 1 or 2 MiB of 32
+    if abs(sizes[0] - sizes[1]) > max(1, 0.08 * sizes[0]):  # the growth of the process is known to 1 or 2 MiB of 32
         raise DifferenceError(f"find: largest size {sizes[0]} with the old checkout, {sizes[1]} with this one")
     return f"largest sizes {sizes[0]} and {sizes[1]}", {f"find.{key}" for key in kept[1].keys() - kept[0].keys()}
 
@@ -139,7 +139,7 @@ SECONDS = re.compile(r"\d[\d,.]*(e-?\d+)?(?= ?(%|s|ms|us|seconds|milliseconds|mi
 
 
 def same_text(old: Path, new: Path) -> tuple[str, set[str]]:
-    """What was printed, numbers of seconds and speeds apart."""
+    """Compares printed output, without seconds and speeds."""
     texts = [SECONDS.sub("#", (work / "0.out").read_text()).splitlines() for work in (old, new)]
     for number, (a, b) in enumerate(itertools.zip_longest(*texts, fillvalue="nothing"), start=1):
         same(f"line {number} of its output", a, b)
@@ -147,7 +147,7 @@ def same_text(old: Path, new: Path) -> tuple[str, set[str]]:
 
 
 def compare(configuration: Configuration, old: Path, new: Path) -> tuple[str, set[str]]:
-    """What was compared, and what this checkout adds; raises DifferenceError."""
+    """Returns what was compared, and what this checkout adds; raises DifferenceError."""
     for number, (arguments, code) in enumerate(zip(configuration.commands, configuration.codes, strict=True)):
         for checkout, work in (("the old checkout", old), ("this one", new)):
             if not (work / f"{number}.done").exists():

@@ -1,4 +1,4 @@
-"""The small runs that scripts/same_science compares: what is run, and how all of it runs in one process a checkout."""
+"""The small runs that scripts/same_science compares, and the driver that runs them in one process per checkout."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def load(size=96):
 
 
 class Noisy(Dataset):
-    """Examples that are drawn anew each time they are read."""
+    """Examples that are drawn again at each read."""
 
     def __init__(self, size):
         self.size = size
@@ -49,14 +49,14 @@ class Net(torch.nn.Sequential):
 
 
 class Fat(torch.nn.Sequential):
-    """Half a MiB of activations for an example: a small limit of memory is reached soon."""
+    """Half a MiB of activations per example: a small memory limit is reached soon."""
 
     def __init__(self, width=32768):
         super().__init__(torch.nn.Linear(6, width), torch.nn.GELU(), torch.nn.Linear(width, 2))
 
 
 class Spacious(Net):
-    """Takes 4 MiB for each example that it is given at once, and computes nothing with it."""
+    """Allocates 4 MiB for each example of a batch, and computes nothing with it."""
 
     def forward(self, x):
         space = x.new_empty(len(x), 2**20, dtype=torch.float32)
@@ -64,7 +64,7 @@ class Spacious(Net):
 
 
 class KilledOnce(Net):
-    """Kills its process in the middle of the training, the first time that it is trained in this folder."""
+    """Kills its process during training, the first time that it is trained in this folder."""
 
     passes = 0
 
@@ -77,7 +77,7 @@ class KilledOnce(Net):
         return super().forward(x)
 '''
 
-# What the driver does in the place of a shell: all commands of one checkout, with one warm server.
+# Runs all commands of one checkout, with one warm server.
 DRIVER = """
 import contextlib, json, os, sys, time
 from pathlib import Path
@@ -86,11 +86,11 @@ import batchlab
 from batchlab.cli.main import main
 try:
     from batchlab.sweep.processes.server import WarmServer
-except ModuleNotFoundError:  # a checkout from before `sweep` had rooms
+except ModuleNotFoundError:  # an older checkout, in which `sweep` had no sub-packages
     from batchlab.sweep.server import WarmServer
 
-assert Path(batchlab.__file__).is_relative_to(sys.argv[1]), f"{batchlab.__file__} is not of {sys.argv[1]}"
-with WarmServer() as server:  # or each command would import torch for itself
+assert Path(batchlab.__file__).is_relative_to(sys.argv[1]), f"{batchlab.__file__} is not in {sys.argv[1]}"
+with WarmServer() as server:  # or each command would import torch
     server.warm_up()
     for folder, number, arguments in json.loads(sys.argv[2]):
         os.makedirs(folder, exist_ok=True)
@@ -110,12 +110,12 @@ TEXT = ("data=text", "data.context=16", "data.train_size=32", "data.val_size=16"
 
 @dataclass(frozen=True)
 class Configuration:
-    """What is run with both packages in a folder of its own: commands, and how each of them is to end."""
+    """Commands that are run with both packages in a separate folder, and their expected exit codes."""
 
     name: str
     commands: tuple[tuple[str, ...], ...]
     codes: tuple[int, ...] = (0,)
-    resumed: bool = False  # its runs must have been resumed, or it does not show what it is for
+    resumed: bool = False  # its runs must have been resumed, or the comparison would show nothing
 
 
 def sweep(name: str, *overrides: str) -> Configuration:
@@ -123,7 +123,7 @@ def sweep(name: str, *overrides: str) -> Configuration:
 
 
 def configurations(optimizers: list[str]) -> list[Configuration]:
-    """All of them; `optimizers` are the names of the configs that both checkouts ship."""
+    """All configurations; `optimizers` are the names of the configs that both checkouts ship."""
     fat = ("model._target_=own.Fat", "data._target_=own.load")
     own = ("optimizer=own", "optimizer._target_=torch.optim.RMSprop")
     killed = ("sweep", *TINY, "report=false", "study=resume", "model._target_=own.KilledOnce", "data._target_=own.load")

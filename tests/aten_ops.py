@@ -1,4 +1,4 @@
-"""What PyTorch is asked to compute, counted: on a GPU each of these operations is at least one launch."""
+"""Counts PyTorch's operations: on a GPU each of them is at least one launch."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Operations(TorchDispatchMode):
-    """Counts the operations inside by name; views, which compute nothing, apart."""
+    """Counts the operations inside by name; views, which compute nothing, separately."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,6 +22,6 @@ class Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        if func.namespace != "prim":  # questions, such as where a tensor lies
+        if func.namespace != "prim":  # queries, such as a tensor's device
             (self.views if func.is_view else self.seen)[str(func)] += 1
         return func(*args, **(kwargs or {}))

@@ -1,7 +1,7 @@
-"""Command lines that are wrong, with the exit code and the one line that each must get: plain data, and `run_all`.
+"""Wrong command lines, with the exit code and the one-line message that each must get: plain data, and `run_all`.
 
-A line is what is typed behind `batchlab`, quoted as for a shell. What is said is a regular expression, found
-anywhere behind `batchlab: `.
+A line is what is typed after `batchlab`, quoted as for a shell. The message is a regular expression, found anywhere
+after `batchlab: `.
 """
 
 import contextlib
@@ -16,16 +16,16 @@ from unittest import mock
 
 from batchlab.cli.main import main
 
-INTEGER = "batch_size is an integer of at least 1$"
-UNREADABLE = "cannot read '.*': write key=value or key=value,value,... and quote what holds spaces"
+INTEGER = "batch_size must be an integer of at least 1$"
+UNREADABLE = "cannot read '.*': write key=value or key=value,value,... and quote values with spaces"
 OUTSIDE = "unknown model '.*': (it is one of cnn, .*mlp, .*|did you mean 'mlp'\\?)$"
-PLACE = "runs_dir=... and study=... say where runs are kept$"
+PLACE = "set where runs are kept by runs_dir=... and study=...$"
 LOGS = "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own$"
 LAUNCHER_ONLY = "hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set$"
 
-# (what is typed, what is said); exit code 2
+# (line, message); exit code 2
 BAD: list[tuple[str, str]] = [
-    # a batch size that is none
+    # an invalid batch size
     ("sweep batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("sweep batch_size=-4", f"batch_size=-4 cannot be: {INTEGER}"),
     ("sweep batch_size=8.5", f"batch_size=8.5 cannot be: {INTEGER}"),
@@ -54,11 +54,11 @@ BAD: list[tuple[str, str]] = [
     ("train batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("config batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
     ("sweep --cfg job batch_size=0", f"batch_size=0 cannot be: {INTEGER}"),
-    # what no grammar takes
-    ("sweep batch_size=8,", "cannot read 'batch_size=8,': a comma stands between two values"),
-    ("sweep batch_size=8,,32", "cannot read 'batch_size=8,,32': a comma stands between two values"),
-    ("sweep batch_size=,8", "cannot read 'batch_size=,8': a comma stands between two values"),
-    ("sweep 'batch_size=8;32'", "cannot read 'batch_size=8;32': commas stand between values"),
+    # what Hydra's grammar does not accept
+    ("sweep batch_size=8,", "cannot read 'batch_size=8,': a comma must be between two values"),
+    ("sweep batch_size=8,,32", "cannot read 'batch_size=8,,32': a comma must be between two values"),
+    ("sweep batch_size=,8", "cannot read 'batch_size=,8': a comma must be between two values"),
+    ("sweep 'batch_size=8;32'", "cannot read 'batch_size=8;32': separate values by commas"),
     ("sweep batch_size", "cannot read 'batch_size': it has no value; write batch_size=...$"),
     ("sweep batch_size 8", "cannot read 'batch_size': it has no value; write batch_size=...$"),
     ("sweep =8", "cannot read '=8': it has no key; write key=value$"),
@@ -83,23 +83,23 @@ BAD: list[tuple[str, str]] = [
     ("sweep ++", UNREADABLE),
     ("sweep -", UNREADABLE),
     # grids
-    ("sweep 'batch_size=range(1,10,0)'", r"range\(1,10,0\) cannot be: the step of a range is not 0$"),
-    ("sweep 'lr=range(0,1,0.0)'", r"range\(0,1,0.0\) cannot be: the step of a range is not 0$"),
-    ("sweep 'lr=interval(0,1)'", r"lr=interval\(0,1\) names no values: write them with commas, or range"),
+    ("sweep 'batch_size=range(1,10,0)'", r"range\(1,10,0\) cannot be: the step of a range must not be 0$"),
+    ("sweep 'lr=range(0,1,0.0)'", r"range\(0,1,0.0\) cannot be: the step of a range must not be 0$"),
+    ("sweep 'lr=interval(0,1)'", r"lr=interval\(0,1\) gives no list of values: write them with commas, or range"),
     ("sweep 'batch_size=range(1,1000000000000)'", "more than 100,000 points: give fewer values"),
     ("sweep 'batch_size=range(1,2000)' 'seed=range(0,2000)'", "more than 100,000 points: give fewer values"),
     ("train batch_size=8,32", "a grid of 2 points, and `batchlab train` runs one: use `batchlab sweep"),
     ("train batch_size=8 seed=0,1", "a grid of 2 points, and `batchlab train` runs one"),
     ("train experiment=smoke", "a grid of [0-9]+ points, and `batchlab train` runs one"),
-    ("sweep grids=3", "grids is a list of lists of overrides"),
-    ("sweep 'grids=[a]'", "grids is a list of lists of overrides"),
-    ("sweep 'grids=[[a]]'", "grids holds 'a', which is no override"),
-    ("sweep 'grids=[[8,32]]'", "grids holds 8, which is no override"),
-    ("sweep jobs=1,2", "jobs=1 and jobs=2 in one sweep: jobs holds for all its points; give it one value$"),
+    ("sweep grids=3", "grids must be a list of lists of overrides"),
+    ("sweep 'grids=[a]'", "grids must be a list of lists of overrides"),
+    ("sweep 'grids=[[a]]'", "grids holds 'a', which is not an override"),
+    ("sweep 'grids=[[8,32]]'", "grids holds 8, which is not an override"),
+    ("sweep jobs=1,2", "jobs=1 and jobs=2 in one sweep: jobs must be the same for all points; give it one value$"),
     ("sweep force=true,false", "force=true and force=false in one sweep"),
     ("sweep 'retry=[failed],[timeout]'", r"retry=\[failed\] and retry=\[timeout\] in one sweep"),
     ("sweep dry_run=true,false batch_size=8,32", "dry_run=true and dry_run=false in one sweep"),
-    # what is for runs
+    # options for runs
     ("check report=false", "report is for runs, and `batchlab check` makes none: leave it out$"),
     ("check jobs=1", "jobs is for runs, and `batchlab check` makes none"),
     ("verify accumulate=4 skip_larger=true", "skip_larger is for runs, and `batchlab verify` makes none"),
@@ -107,70 +107,76 @@ BAD: list[tuple[str, str]] = [
     ("find ++accept_changed=true", "accept_changed is for runs, and `batchlab find` makes none"),
     ("find --force", "force is for runs, and `batchlab find` makes none"),
     ("lr-table dry_run=true", "dry_run is for runs, and `batchlab lr-table` makes none"),
-    # rates and the other numbers
-    ("sweep lr=0", "lr=0 cannot be: lr is a number above 0$"),
-    ("sweep lr=-1", "lr=-1 cannot be: lr is a number above 0$"),
-    ("sweep lr=nan", "lr=nan cannot be: lr is a number above 0$"),
-    ("sweep lr=1e400", "lr=inf cannot be: lr is a number above 0$"),
-    ("sweep lr=1e-400", "lr=0.0 cannot be: lr is a number above 0$"),
-    ("sweep lr=1e", "lr='1e' cannot be: lr is a number above 0$"),
-    ("sweep lr=0.1.2", "lr='0.1.2' cannot be: lr is a number above 0$"),
-    ("sweep lr=1/10", "lr='1/10' cannot be: lr is a number above 0$"),
+    # learning rates and other numbers
+    ("sweep lr=0", "lr=0 cannot be: lr must be a number above 0$"),
+    ("sweep lr=-1", "lr=-1 cannot be: lr must be a number above 0$"),
+    ("sweep lr=nan", "lr=nan cannot be: lr must be a number above 0$"),
+    ("sweep lr=1e400", "lr=inf cannot be: lr must be a number above 0$"),
+    ("sweep lr=1e-400", "lr=0.0 cannot be: lr must be a number above 0$"),
+    ("sweep lr=1e", "lr='1e' cannot be: lr must be a number above 0$"),
+    ("sweep lr=0.1.2", "lr='0.1.2' cannot be: lr must be a number above 0$"),
+    ("sweep lr=1/10", "lr='1/10' cannot be: lr must be a number above 0$"),
     ("sweep lr=0,1", "lr=0 cannot be"),
-    ("sweep weight_decay=-1", "weight_decay=-1 cannot be: weight_decay is a number of at least 0$"),
-    ("sweep clip_norm=0", "clip_norm=0 cannot be: clip_norm is a number above 0, or null$"),
-    ("sweep warmup=-1", "warmup=-1 cannot be: warmup is a number of at least 0$"),
-    ("sweep seed=-1", "seed=-1 cannot be: seed is an integer of at least 0"),
-    ("sweep seed=1.5", "seed=1.5 cannot be: seed is an integer"),
+    ("sweep weight_decay=-1", "weight_decay=-1 cannot be: weight_decay must be a number of at least 0$"),
+    ("sweep clip_norm=0", "clip_norm=0 cannot be: clip_norm must be a number above 0, or null$"),
+    ("sweep warmup=-1", "warmup=-1 cannot be: warmup must be a number of at least 0$"),
+    ("sweep seed=-1", "seed=-1 cannot be: seed must be an integer of at least 0"),
+    ("sweep seed=1.5", "seed=1.5 cannot be: seed must be an integer"),
     ("sweep seed=18446744073709551616", "seed=18446744073709551616 cannot be: .* at most 9223372036854775807$"),
-    ("sweep threads=0", "threads=0 cannot be: threads is an integer of at least 1$"),
-    ("sweep jobs=0", "jobs=0 cannot be: jobs is an integer of at least 1$"),
-    ("sweep timeout=0", "timeout=0 cannot be: timeout is a number above 0, or null$"),
-    ("sweep timeout=1h", "timeout='1h' cannot be: timeout is a number above 0, or null$"),
+    ("sweep threads=0", "threads=0 cannot be: threads must be an integer of at least 1$"),
+    ("sweep jobs=0", "jobs=0 cannot be: jobs must be an integer of at least 1$"),
+    ("sweep timeout=0", "timeout=0 cannot be: timeout must be a number above 0, or null$"),
+    ("sweep timeout=1h", "timeout='1h' cannot be: timeout must be a number above 0, or null$"),
     ("sweep checkpoint_every=0.5", "checkpoint_every=0.5 cannot be: .* an integer of at least 1, or null$"),
-    ("sweep eval_every=0", "eval_every=0 cannot be: eval_every is an integer of at least 1, or null$"),
+    ("sweep eval_every=0", "eval_every=0 cannot be: eval_every must be an integer of at least 1, or null$"),
     ("sweep eval_batch_size=null", "eval_batch_size=null cannot be"),
     (
         "sweep eval_precision=bf16",
-        "eval_precision=bf16 cannot be: eval_precision is one of fp32, same$",
+        "eval_precision=bf16 cannot be: eval_precision must be one of fp32, same$",
     ),
     ("sweep log_every=-5", "log_every=-5 cannot be"),
     # budgets and micro-batches
     ("sweep epochs=1 steps=5", "epochs=1 and steps=5 are two budgets: give at most one of epochs, examples, steps$"),
-    ("sweep epochs=0", "epochs=0 cannot be: epochs is a number above 0$"),
-    ("sweep steps=2.5", "steps=2.5 cannot be: steps is an integer above 0$"),
-    ("sweep examples=-1", "examples=-1 cannot be: examples is an integer above 0$"),
+    ("sweep epochs=0", "epochs=0 cannot be: epochs must be a number above 0$"),
+    ("sweep steps=2.5", "steps=2.5 cannot be: steps must be an integer above 0$"),
+    ("sweep examples=-1", "examples=-1 cannot be: examples must be an integer above 0$"),
     ("sweep default_epochs=null", "default_epochs=null cannot be"),
-    ("sweep accumulate=0", "accumulate=0 cannot be: accumulate is an integer of at least 1, or null$"),
+    ("sweep accumulate=0", "accumulate=0 cannot be: accumulate must be an integer of at least 1, or null$"),
     ("sweep batch_size=32 accumulate=33", "accumulate=33 is larger than batch_size=32: use at most 32$"),
     ("sweep batch_size=32 accumulate=20", "accumulate=20 does not fit batch_size=32: .*; use accumulate=16"),
     ("sweep batch_size=8,32 accumulate=16", "accumulate=16 is larger than batch_size=8"),
     ("sweep batch_size=8 micro_batch_size=16", "micro_batch_size=16 is larger than batch_size=8: use at most 8$"),
     ("sweep batch_size=32 micro_batch_size=8 accumulate=5", "accumulate=5 does not fit .*; use accumulate=4"),
     # choices
-    ("sweep lr_scaling=cubic", "lr_scaling=cubic cannot be: lr_scaling is one of none, linear, sqrt"),
+    ("sweep lr_scaling=cubic", "lr_scaling=cubic cannot be: lr_scaling must be one of none, linear, sqrt"),
     ("sweep lr_scaling=linear,noise", "lr_scaling=noise needs a noise scale: measure one with `batchlab train"),
     ("sweep lr_scaling=linear,noise noise_scale=9", "lr_scaling=linear does not use noise_scale=9: leave it out"),
-    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: it is a number of examples above"),
+    ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b cannot be: give a number of examples above"),
     ("sweep schedule=cosin", "schedule=cosin cannot be: .*: did you mean 'cosine'\\?$"),
-    ("sweep precision=fp8", "precision=fp8 cannot be: precision is one of fp32, tf32, bf16, fp16$"),
+    ("sweep precision=fp8", "precision=fp8 cannot be: precision must be one of fp32, tf32, bf16, fp16$"),
     ("sweep precision=fp32,fp8", "precision=fp8 cannot be"),
-    ("sweep device=gpu", "device=gpu cannot be: device is auto, cpu, cuda or cuda:N$"),
+    ("sweep device=gpu", "device=gpu cannot be: device must be auto, cpu, cuda or cuda:N$"),
     (
         "sweep device=mps",
         r"device=mps cannot be: batchlab trains on the CPU and on GPUs .*, not on Apple's: use device=cpu$",
     ),
-    ("sweep device=cuda:x", "device=cuda:x cannot be: device is auto, cpu, cuda or cuda:N$"),
-    ("sweep deterministic=1", "deterministic=1 cannot be: deterministic is true or false$"),
-    ("sweep stop_at_target=yes", "stop_at_target='yes' cannot be: stop_at_target is true or false$"),
+    ("sweep device=cuda:x", "device=cuda:x cannot be: device must be auto, cpu, cuda or cuda:N$"),
+    ("sweep deterministic=1", "deterministic=1 cannot be: deterministic must be true or false$"),
+    ("sweep stop_at_target=yes", "stop_at_target='yes' cannot be: stop_at_target must be true or false$"),
     ("sweep stop_at_target=true", "stop_at_target=true needs a target: add target.value=..."),
     ("sweep trust=timm", r"trust='timm' is not a list of package names; write trust=\[timm,transformers\]$"),
-    ("sweep 'retry=[faild]'", "retry holds 'faild', and takes failed, timeout, oom, diverged: did you mean 'failed'"),
+    (
+        "sweep 'retry=[faild]'",
+        "retry holds 'faild', but takes only failed, timeout, oom, diverged: did you mean 'failed'",
+    ),
     ("sweep target=0.15", "target=0.15 cannot be: .*; write target.value=0.15$"),
     ("sweep target=val/accuracy", "write target.metric=val/accuracy target.value=0.15$"),
-    ("sweep target.value=low", "target.value='low' cannot be: it is a number, or null for no target$"),
-    ("sweep target.metric=accuracy", "target.metric='accuracy' cannot be: it is val/loss or another val/<metric>$"),
-    # keys that are none
+    ("sweep target.value=low", "target.value='low' cannot be: it must be a number, or null for no target$"),
+    (
+        "sweep target.metric=accuracy",
+        "target.metric='accuracy' cannot be: it must be val/loss or another val/<metric>$",
+    ),
+    # unknown keys
     ("sweep batchsize=8", "unknown key 'batchsize': did you mean 'batch_size'\\?$"),
     ("sweep Batch_Size=8", "unknown key 'Batch_Size': did you mean 'batch_size'\\?$"),
     ("sweep batch-size=8", "unknown key 'batch-size': did you mean 'batch_size'\\?$"),
@@ -180,14 +186,14 @@ BAD: list[tuple[str, str]] = [
     ("config lrr=1", "unknown key 'lrr': did you mean 'lr'\\?$"),
     ("sweep 'hidden=[data.root]'", "unknown key 'hidden'"),
     ("sweep '+hidden=[data.root]'", "unknown key 'hidden'"),
-    ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': did you mean 'lr'\\? It is a knob of its own, lr=...$"),
+    ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': did you mean 'lr'\\? It is an option at the root, lr=...$"),
     ("sweep data.batch_size=8", "unknown key 'data.batch_size': did you mean 'batch_size'\\?"),
     ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'width'\\?$"),
-    ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; \\+model.zzz=... gives it more$"),
+    ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; use \\+model.zzz=... to add a key$"),
     ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'value'\\?$"),
     ("sweep lr.x=3", "unknown key 'lr.x'"),
     ("sweep foo/bar=x", "unknown key 'foo/bar'"),
-    ("sweep +batch_size=8", "batch_size=... cannot be: there is a batch_size already; write batch_size=...$"),
+    ("sweep +batch_size=8", "batch_size=... cannot be: batch_size is already there; write batch_size=...$"),
     ("sweep '~batch_size'", "missing key 'batch_size'"),
     ("sweep '~model'", "missing key 'model'"),
     ("sweep 'batch_size=${nothing}'", "Interpolation key 'nothing' not found"),
@@ -196,16 +202,19 @@ BAD: list[tuple[str, str]] = [
     # options of groups
     ("sweep model=lenet", "unknown model 'lenet': did you mean 'resnet8'\\?$"),
     ("sweep model=", "unknown model ''"),
-    ("sweep model=null", "model=null cannot be: model is the name of an option"),
-    ("sweep model=3", "model=3 cannot be: model is the name of an option"),
-    ("sweep model=mlp,3", "model=mlp,3 cannot be: model is the name of an option"),
+    ("sweep model=null", "model=null cannot be: model must be one of the names that `batchlab config` lists"),
+    ("sweep model=3", "model=3 cannot be: model must be one of the names that `batchlab config` lists"),
+    ("sweep model=mlp,3", "model=mlp,3 cannot be: model must be one of the names that `batchlab config` lists"),
     ("sweep model=own", "Missing mandatory value: _target_"),
     ("sweep optimizer=adam", "unknown optimizer 'adam': did you mean 'adamw'\\?$"),
     ("sweep data=imagenet", "unknown data 'imagenet': did you mean 'image_folder'\\?$"),
     ("sweep experiment=smok", "unknown experiment 'smok': did you mean 'smoke'\\?$"),
-    ("sweep experiment=null", "experiment=null cannot be: experiment is the name of an option"),
-    ("sweep model._target_=Net", "model._target_='Net' names nothing: write it as module.name"),
-    ("sweep model._target_=../net.Net", "model._target_='../net.Net' names nothing"),
+    (
+        "sweep experiment=null",
+        "experiment=null cannot be: experiment must be one of the names that `batchlab config` lists",
+    ),
+    ("sweep model._target_=Net", "model._target_='Net' cannot be: write module.name"),
+    ("sweep model._target_=../net.Net", "model._target_='../net.Net' cannot be: write module.name"),
     # out of the folder of the configs
     ("sweep model=../../evil", OUTSIDE),
     ("sweep model=../model/mlp", OUTSIDE),
@@ -230,14 +239,14 @@ BAD: list[tuple[str, str]] = [
     ("sweep hydra/launcher=../../evil", "unknown hydra/launcher '../../evil': it is one of basic, batchlab"),
     ("sweep hydra/launcher=../sweeper/basic", "unknown hydra/launcher '../sweeper/basic'"),
     ("config model=../../evil", OUTSIDE),
-    ("sweep study=../x", "study='../x' cannot be a folder"),
-    ("sweep study=/tmp/x", "study='/tmp/x' cannot be a folder"),
-    ("sweep study=..", "study='..' cannot be a folder"),
-    ("sweep study=.jobs", "study='.jobs' cannot be a folder"),
-    ("sweep study=", "study='' cannot be: study is a text, or null$"),
-    ("sweep runs_dir=", "runs_dir='' cannot be: runs_dir is a text$"),
-    ("sweep runs_dir=~/runs", "cannot read 'runs_dir=~/runs': nothing here expands '~'"),
-    ("sweep \"runs_dir='~/runs'\"", "runs_dir=~/runs cannot be: nobody here expands '~'; write the folder out$"),
+    ("sweep study=../x", "study='../x' cannot name a folder"),
+    ("sweep study=/tmp/x", "study='/tmp/x' cannot name a folder"),
+    ("sweep study=..", "study='..' cannot name a folder"),
+    ("sweep study=.jobs", "study='.jobs' cannot name a folder"),
+    ("sweep study=", "study='' cannot be: study must be a text, or null$"),
+    ("sweep runs_dir=", "runs_dir='' cannot be: runs_dir must be a text$"),
+    ("sweep runs_dir=~/runs", "cannot read 'runs_dir=~/runs': '~' is not expanded here"),
+    ("sweep \"runs_dir='~/runs'\"", "runs_dir=~/runs cannot be: '~' is not expanded here; write out the whole path$"),
     # Hydra's own settings
     ("sweep hydra.run.dir=x", PLACE),
     ("sweep hydra.sweep.dir=../x", PLACE),
@@ -249,45 +258,45 @@ BAD: list[tuple[str, str]] = [
     ("sweep hydra/job_logging=default", LOGS),
     ("sweep hydra/hydra_logging=default", LOGS),
     ("sweep \"grids=[['hydra/job_logging=default']]\"", LOGS),
-    ("sweep hydra.searchpath=[x]", "--config-dir DIR adds configs of your own$"),
-    ("sweep hydra/sweeper=basic", r"values with commas or range\(...\) make the grid$"),
-    ("train hydra.sweeper.word=sweep batch_size=8,32", r"values with commas or range\(...\) make the grid$"),
+    ("sweep hydra.searchpath=[x]", "use --config-dir DIR to add configs of your own$"),
+    ("sweep hydra/sweeper=basic", r"give the values of the grid with commas or range\(...\)$"),
+    ("train hydra.sweeper.command=sweep batch_size=8,32", r"give the values of the grid with commas or range\(...\)$"),
     ("sweep hydra.mode=RUN", "`batchlab train` runs one point, `batchlab sweep` every point of a grid$"),
     ("sweep hydra.job.name=x", LAUNCHER_ONLY),
     ("sweep +hydra.job.env_set.PATH=x", LAUNCHER_ONLY),
     ("sweep '+hydra={run:{dir:x}}'", LAUNCHER_ONLY),
-    ("sweep +data@hydra.job_logging=digits", "a group cannot be put into Hydra's own settings; leave @... out$"),
-    ("sweep hydra.launcher._target_=os.system", "hydra/launcher=NAME chooses a launcher, by name only$"),
-    ("sweep '+hydra.launcher.x={_target_: os.system}'", "hydra/launcher=NAME chooses a launcher, by name only$"),
+    ("sweep +data@hydra.job_logging=digits", "a group must not be put into Hydra's own settings; leave out @...$"),
+    ("sweep hydra.launcher._target_=os.system", "a launcher is chosen only by its name, hydra/launcher=NAME$"),
+    ("sweep '+hydra.launcher.x={_target_: os.system}'", "a launcher is chosen only by its name, hydra/launcher=NAME$"),
     ("sweep hydra/launcher=nope", "unknown hydra/launcher 'nope'"),
     # options
-    ("sweep --batch-size=8", "unknown option --batch-size: a knob is written without dashes, batch_size=...$"),
-    ("sweep --batch_size 8", "unknown option --batch_size: a knob is written without dashes, batch_size=...$"),
-    ("sweep --jobs 2", "unknown option --jobs: a knob is written without dashes, jobs=...$"),
-    ("sweep --nope", "unknown option --nope: `batchlab sweep --help` shows what there is$"),
-    ("sweep --dryrun", "unknown option --dryrun: did you mean '--dry-run'\\?$"),
-    ("sweep --forc", "unknown option --forc: did you mean '--force'\\?$"),
+    ("sweep --batch-size=8", "unknown flag --batch-size: options are written without dashes, batch_size=...$"),
+    ("sweep --batch_size 8", "unknown flag --batch_size: options are written without dashes, batch_size=...$"),
+    ("sweep --jobs 2", "unknown flag --jobs: options are written without dashes, jobs=...$"),
+    ("sweep --nope", "unknown flag --nope: `batchlab sweep --help` lists the flags$"),
+    ("sweep --dryrun", "unknown flag --dryrun: did you mean '--dry-run'\\?$"),
+    ("sweep --forc", "unknown flag --forc: did you mean '--force'\\?$"),
     ("sweep --force=true", "--force=true cannot be: --force takes no value"),
-    ("sweep --retry", "--retry needs what to run again: write --retry failed,timeout$"),
-    ("sweep --retry=", "--retry needs what to run again"),
-    ("sweep --retry batch_size=8", "--retry needs what to run again"),
+    ("sweep --retry", "--retry needs the statuses to run again: write --retry failed,timeout$"),
+    ("sweep --retry=", "--retry needs the statuses to run again"),
+    ("sweep --retry batch_size=8", "--retry needs the statuses to run again"),
     ("sweep --retry faild", "--retry faild cannot be: it takes failed, timeout, .*: did you mean 'failed'\\?$"),
     ("train --retry=completed", "--retry completed cannot be: it takes failed, timeout, oom, diverged"),
     ("sweep --multirun", "--multirun cannot be: `batchlab train` runs one point"),
     ("train --run", "--run cannot be: `batchlab train` runs one point"),
     ("sweep --config-path=x", "--config-path=x cannot be: use --config-dir DIR"),
     ("sweep --config-name x", "--config-name cannot be: use --config-dir DIR"),
-    ("sweep --experimental-rerun x.pickle", "--experimental-rerun cannot be: it runs what a pickle says"),
+    ("sweep --experimental-rerun x.pickle", "--experimental-rerun cannot be: it runs code from a pickle file"),
     ("sweep --config-dir", "argument --config-dir/-cd: expected one argument"),
     ("sweep --config-dir nowhere", "--config-dir nowhere: there is no such folder$"),
     ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
-    ("sweep --resolve", "--resolve goes with --cfg job"),
-    ("train --package model", "--package goes with --cfg job"),
-    # words
-    ("swep batch_size=8", "unknown word 'swep': did you mean 'sweep'\\?$"),
-    ("batch_size=8,32", "the word is missing: write `batchlab sweep batch_size=8,32`"),
-    ("--cfg job", "unknown option --cfg: the word comes first"),
-    ("''", "unknown word '': the words are init, check, train, sweep"),
+    ("sweep --resolve", "--resolve needs --cfg job"),
+    ("train --package model", "--package needs --cfg job"),
+    # commands
+    ("swep batch_size=8", "unknown command 'swep': did you mean 'sweep'\\?$"),
+    ("batch_size=8,32", "the command is missing: write `batchlab sweep batch_size=8,32`"),
+    ("--cfg job", "unknown flag --cfg: the command comes first"),
+    ("''", "unknown command '': the commands are init, check, train, sweep"),
     ("list nowhere", "no study 'nowhere'"),
     ("list --jsn", "unrecognized arguments: --jsn"),
     ("dashboard --port x", "argument --port: invalid int value: 'x'"),
@@ -296,10 +305,10 @@ BAD: list[tuple[str, str]] = [
 # Where there is no CUDA.
 INSTEAD = "(: use device=cpu, or device=auto|: unset CUDA_VISIBLE_DEVICES, or use device=cpu$)"
 WITHOUT_CUDA = [
-    ("sweep device=cuda", f"device=cuda was asked for, and .*{INSTEAD}"),
-    ("sweep device=cpu,cuda:0", f"device=cuda:0 was asked for, and .*{INSTEAD}"),
+    ("sweep device=cuda", f"device=cuda was requested, but .*{INSTEAD}"),
+    ("sweep device=cpu,cuda:0", f"device=cuda:0 was requested, but .*{INSTEAD}"),
 ]
-# A grid of no points is told from a typo by its exit code: 4.
+# An empty grid has an exit code of its own: 4.
 EMPTY = [
     ("sweep 'batch_size=range(0)'", r"the grid is empty: batch_size=range\(0\) gives no values$"),
     ("sweep 'batch_size=range(8,8)' lr=0.1,0.2", r"the grid is empty: batch_size=range\(8,8\) gives no values$"),
@@ -362,7 +371,7 @@ class NothingRefusedIt(Exception):  # noqa: N818 - what is wrong is the line
 
 
 def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
-    """Every line with its exit code and what is said."""
+    """Every line with its exit code and message."""
     from batchlab.host.device_choice import resolve_device
 
     here = WITHOUT_CUDA if resolve_device("auto") == "cpu" else []
@@ -371,7 +380,7 @@ def expected(*, with_preflight: bool = False) -> Iterator[tuple[str, int, str]]:
 
 
 def fault(line: str, code: int, says: str) -> str | None:
-    """What is wrong with how batchlab takes a bad line, run in this process in an empty folder; None if nothing is."""
+    """How batchlab's reaction to a bad line, run in this process in an empty folder, is wrong; None if it is right."""
     out, err = io.StringIO(), io.StringIO()
     really_run = (line, says) in SEEN_BY_THE_PREFLIGHT
     with _empty_folder() as folder, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -382,18 +391,18 @@ def fault(line: str, code: int, says: str) -> str | None:
         except Exception as error:
             return f"{line!r} ends in {type(error).__name__}: {error}"
         left = [path.name for path in folder.rglob("*") if path.is_file() or not really_run]
-    said = err.getvalue()
+    message = err.getvalue()
     if ended != code:
-        return f"{line!r} ends with {ended}, not {code}: {said}"
-    if not re.fullmatch(r"batchlab: [^\n]+\n", said) or not said.rstrip("\n").isprintable() or out.getvalue():
-        return f"{line!r} is not answered in one line: {said!r} {out.getvalue()!r}"
-    if not re.search(says, said.removeprefix("batchlab: ").rstrip("\n")):
-        return f"{line!r} is answered by {said!r}, not {says!r}"
+        return f"{line!r} ends with {ended}, not {code}: {message}"
+    if not re.fullmatch(r"batchlab: [^\n]+\n", message) or not message.rstrip("\n").isprintable() or out.getvalue():
+        return f"{line!r} is not answered in one line: {message!r} {out.getvalue()!r}"
+    if not re.search(says, message.removeprefix("batchlab: ").rstrip("\n")):
+        return f"{line!r} is answered by {message!r}, not {says!r}"
     return f"{line!r} leaves {left}" if left else None
 
 
 def wrong_guesses(typos: Iterable[str] | None = None) -> list[str]:
-    """The `typos`, all without, for which another key, or none, is proposed."""
+    """The `typos` (default: all) for which another key, or none, is proposed."""
     return [
         found
         for typo in (TYPOS if typos is None else typos)
@@ -402,7 +411,7 @@ def wrong_guesses(typos: Iterable[str] | None = None) -> list[str]:
 
 
 def run_all() -> tuple[int, list[str]]:
-    """How many bad lines there are, those included that only the preflight sees, and what is wrong, a line each."""
+    """The number of bad lines, including those that only the preflight finds, and what is wrong, a line each."""
     lines = list(expected(with_preflight=True))
     failures = [found for line in lines if (found := fault(*line))]
     wrong = wrong_guesses()

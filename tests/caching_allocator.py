@@ -1,10 +1,10 @@
-"""A model of PyTorch's caching allocator of CUDA (c10/cuda/CUDACachingAllocator.cpp), on one stream.
+"""A model of PyTorch's CUDA caching allocator (c10/cuda/CUDACachingAllocator.cpp), on one stream.
 
-What is the same: sizes are rounded up to 512 bytes; up to 1 MiB they come from segments of 2 MiB, below 10 MiB from
-segments of 20 MiB, and above from one of their own, rounded up to 2 MiB. A freed block joins its free neighbours and is
-kept; the smallest free block that is large enough is taken, and split where enough is left. Where the device or the
-limit refuses a segment, all segments that hold nothing are given back, which counts as a retry, and it is asked once
-more. Not modelled: expandable segments, several streams, garbage collection, `max_split_size`.
+Modelled: sizes are rounded up to 512 bytes; up to 1 MiB they come from segments of 2 MiB, below 10 MiB from segments of
+20 MiB, and above from a separate segment, rounded up to 2 MiB. A freed block is merged with its free neighbours and
+cached; the smallest free block that is large enough is used, and split if enough is left. If the device or the limit
+refuses a segment, all empty segments are released, which counts as a retry, and the request is repeated once.
+Not modelled: expandable segments, several streams, garbage collection, `max_split_size`.
 """
 
 import bisect
@@ -16,7 +16,7 @@ import torch
 
 MIB = 2**20
 ROUNDING = 512
-SMALL = 1 * MIB  # the largest request that the small pool serves; what is left of a large block must be more
+SMALL = 1 * MIB  # the largest request served by the small pool; the rest of a split large block must be larger
 SMALL_SEGMENT, LARGE_SEGMENT = 2 * MIB, 20 * MIB
 ITS_OWN_SEGMENT, SEGMENT_ROUNDING = 10 * MIB, 2 * MIB  # from 10 MiB on
 
@@ -39,7 +39,7 @@ class CachingAllocator:
 
     def __init__(self, index: int = 0, *, total: int, taken: int = 0) -> None:
         self.index, self.total, self.taken = index, total, taken
-        self.allowed: int | None = None  # of `reserved`: set_per_process_memory_fraction
+        self.allowed: int | None = None  # limit of `reserved`: set_per_process_memory_fraction
         self.allocated = self.reserved = self.peak_allocated = self.peak_reserved = 0
         self.retries = self.ooms = self.segments = 0
         self._numbers = itertools.count()
@@ -51,7 +51,7 @@ class CachingAllocator:
         return self.total - self.taken - self.reserved
 
     def allocate(self, size: int) -> Block:
-        """A block of at least `size` bytes (above 0); torch.OutOfMemoryError where there is none."""
+        """A block of at least `size` bytes (above 0); torch.OutOfMemoryError if there is none."""
         rounded = max(ROUNDING, -(-size // ROUNDING) * ROUNDING)
         block = self._kept_block(rounded) or self._new_segment(rounded, size)
         least_left = ROUNDING if block.small else SMALL + 1
@@ -67,7 +67,7 @@ class CachingAllocator:
         return block
 
     def release(self, block: Block) -> None:
-        """The block's tensor is gone: its bytes are kept for the next one."""
+        """Frees a block: its bytes are cached for the next one."""
         self.allocated -= block.size
         before, after = block.before, block.after
         if after is not None and after.free:
@@ -84,7 +84,7 @@ class CachingAllocator:
         self._keep(block)
 
     def empty_cache(self) -> None:
-        """Gives back each segment that holds nothing."""
+        """Releases each empty segment."""
         for pool in self._kept.values():
             whole = [block for _, _, block in pool if block.before is None and block.after is None]
             for block in whole:
@@ -93,7 +93,7 @@ class CachingAllocator:
                 self.segments -= 1
 
     def reset_peaks(self) -> None:
-        """Both marks start at the present level."""
+        """Resets both marks to the current level."""
         self.peak_allocated, self.peak_reserved = self.allocated, self.reserved
 
     def stats(self) -> dict[str, Any]:
@@ -155,7 +155,7 @@ class CachingAllocator:
 
 
 def shown(size: int) -> str:
-    """As c10::CachingAllocator::format_size has it."""
+    """Like c10::CachingAllocator::format_size."""
     if size <= 1024:
         return f"{size} bytes"
     if size <= MIB:

@@ -1,5 +1,7 @@
-"""What every test may ask for."""
+"""Fixtures for all tests."""
 
+import atexit
+import gc
 import os
 import random
 import sys
@@ -13,16 +15,16 @@ from sweep_runs import Lab
 
 from batchlab.sweep.processes.server import WarmServer
 
-# No deadline: two slow cores are no bug. The same examples on every machine: a red test is red for everybody.
+# No deadline, because slow cores are not a bug. The same examples on every machine, so that failures are reproducible.
 settings.register_profile("batchlab", deadline=None, derandomize=True)
 settings.load_profile("batchlab")
 
-# Test files run side by side: PyTorches with a thread for each core would wait for one another. Read when PyTorch is
-# first imported; a run sets its own number.
+# Test files run in parallel: with a PyTorch thread per core in each they would wait for each other. Read when PyTorch
+# is first imported; a run sets its own number.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-# They start many processes, and take longest: begun last, one of them would keep the others' cores idle at the end.
+# They start many processes and take longest: started last, one of them would leave the other cores idle at the end.
 LONGEST_FILES = (
     "test_end_to_end.py",
     "test_torture.py",
@@ -32,10 +34,22 @@ LONGEST_FILES = (
     "test_supervisor.py",
     "test_architecture.py",
     "test_find.py",
-    "test_knobs_are_honoured.py",
+    "test_options_are_honoured.py",
     "test_report_files.py",
     "test_memory_of_a_simulated_gpu.py",
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Imports keep what they make: the search for rubbish in it waits, and is afterwards for what the tests make."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -46,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What else runs on this machine shares no lease with the tests: their points would be marked as having company."""
+    """Separate leases, so that other processes on this machine do not mark the tests' points as sharing a device."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("leases")))
         yield
@@ -54,7 +68,7 @@ def leases_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(autouse=True)
 def alike_in_any_order() -> None:
-    """A test's weights and draws are its own, whatever ran before it in this process."""
+    """Seeds PyTorch, so that a test's weights and draws do not depend on earlier tests."""
     random.seed(0)
     np.random.seed(0)
     if "torch" in sys.modules:
@@ -69,13 +83,13 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[WarmServer]:
-    """One warm server for all tests that run points: it costs 10 s, a point then 0.3 s."""
+    """One warm server for all tests that run points: it takes 10 s, and then 0.3 s per point."""
     with WarmServer() as warm:
         yield warm
 
 
 @pytest.fixture
 def lab(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """A laboratory in an empty folder, which is also the current one."""
+    """A `Lab` in an empty folder, which is also the current one."""
     monkeypatch.chdir(tmp_path)
     return Lab(server, tmp_path / "runs")

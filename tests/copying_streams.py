@@ -1,6 +1,6 @@
-"""Streams of a GPU that is not there: what a stream is given happens when it is run, or waited for.
+"""Streams of a simulated GPU: queued work happens when the stream is run, or waited for.
 
-`SimulatedCuda` stands for `torch.cuda`. Sending a `Host` tensor puts a copy on the current stream, and before that is
+`SimulatedCuda` replaces `torch.cuda`. Sending a `Host` tensor queues a copy on the current stream, and until that has
 run the result is -1.
 """
 
@@ -18,7 +18,7 @@ class Event:
         return self.happened
 
     def synchronize(self):
-        """The host waits: the stream does all that was given to it before."""
+        """The host waits: the stream does all work queued before the event."""
         self.stream.cuda.host_waits += not self.happened
         self.stream.run(until=self)
 
@@ -72,7 +72,7 @@ class SimulatedCuda:
             self._current = before
 
     def host(self, tensor):
-        """The tensor as one of this host."""
+        """The tensor as a `Host` tensor."""
         found = tensor.as_subclass(Host)
         Host.cuda = self
         return found

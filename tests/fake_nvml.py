@@ -1,4 +1,4 @@
-"""pynvml as a machine of the test's own would have it: the functions that batchlab calls, over GPUs made here."""
+"""A fake pynvml: the functions that batchlab calls, for GPUs that a test defines."""
 
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ GIB = 2**30
 
 
 class NVMLError(Exception):
-    """As pynvml's: every refusal of the library."""
+    """Like pynvml's: every error of the library."""
 
 
 @dataclass
@@ -22,12 +22,12 @@ class Card:
     pids: list[int] | None = field(default_factory=list)  # None: not permitted
     used_by: dict[int, int] = field(default_factory=dict)  # bytes, by process
     instances: list["Card"] | None = None  # a list: MIG is on
-    denied: bool = False  # a batch system keeps it from this job
+    denied: bool = False  # a batch system denies this job access to it
 
 
 @dataclass
 class FakeNvml:
-    """The module, handed in as `api`."""
+    """The module, passed as `api`."""
 
     cards: list[Card] = field(default_factory=list)
     cuda: int | None = 13020
@@ -105,7 +105,7 @@ class FakeNvml:
 
 
 def four(*names: str) -> FakeNvml:
-    """A machine with four GPUs, GPU-a... to GPU-d..., of one model or of those named."""
+    """A machine with four GPUs, GPU-a... to GPU-d..., all of one model or of the named models."""
     models = names or ("NVIDIA H200",) * 4
     return FakeNvml([Card(f"GPU-{letter}0000000", name) for letter, name in zip("abcd", models, strict=False)])
 

@@ -1,9 +1,9 @@
-"""Tensors that have a shape, a dtype and a device, and no numbers: PyTorch's FakeTensorMode, on `cuda:0` without a GPU.
+"""Tensors with a shape, a dtype and a device but without values: PyTorch's FakeTensorMode, on `cuda:0` without a GPU.
 
-An operation between the device and the host raises ("Expected all tensors to be on the same device"), and so does
-whatever needs a number on the host: `.item()`, `bool(tensor)`, `tolist` (DataDependentOutputException). A backward pass
-cannot be had: the autograd engine asks the driver. Not inside `faked_cuda`: where CUDA is said to be available,
-FakeTensorMode opens a context.
+An operation between the device and the host raises ("Expected all tensors to be on the same device"), and so does any
+read of a value on the host: `.item()`, `bool(tensor)`, `tolist` (DataDependentOutputException). A backward pass is not
+possible, because the autograd engine calls the driver. Do not use it inside `faked_cuda`: if CUDA is reported as
+available, FakeTensorMode opens a context.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ GPU = torch.device("cuda", 0)
 
 
 class FakeDevice(CpuDevice):
-    """What code that is given a device needs of it here: where to put tensors."""
+    """A device that only defines where tensors are put."""
 
     kind = "cuda"
 
@@ -41,17 +41,17 @@ class FakeDevice(CpuDevice):
 
 @contextlib.contextmanager
 def fake_gpu() -> Iterator[FakeDevice]:
-    """Inside, every tensor that is made is fake: the host's, or by `.to` the device's."""
+    """Inside, every new tensor is fake: on the host, or after `.to` on the device."""
     permutation.cache_clear()
     try:
         with FakeTensorMode():
             yield FakeDevice()
     finally:
-        permutation.cache_clear()  # what was made inside has no numbers
+        permutation.cache_clear()  # tensors made inside have no values
 
 
 def of_task(task: Task) -> Task:
-    """The task with its sets on the device: inside `fake_gpu`, of a task that was made outside, with numbers."""
+    """The task with its sets on the device: call it inside `fake_gpu` for a task that was made outside, with values."""
     (mode,) = (mode for mode in _get_current_dispatch_mode_stack() if isinstance(mode, FakeTensorMode))
 
     def there(data: Any) -> Any:
@@ -61,8 +61,8 @@ def of_task(task: Task) -> Task:
 
 
 def moved(model: nn.Module, device: torch.device = GPU) -> nn.Module:
-    """The model with its parameters and buffers on `device`; `Module.to` does not take fake ones."""
-    made: dict[int, Any] = {}  # those that several modules share stay shared
+    """The model with its parameters and buffers on `device`; `Module.to` does not support fake ones."""
+    made: dict[int, Any] = {}  # shared parameters stay shared
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:

@@ -1,22 +1,22 @@
-"""The real Python layer of torch.cuda over a driver that is not there, so that torch's own checks of arguments run.
+"""The real Python layer of torch.cuda over a fake driver, so that torch's own argument checks run.
 
     with faked_cuda(count=2) as cuda:
         device = device_named("cuda:1")  # a real CudaDevice; torch.cuda.device_count() is 2
         device.prepare(deterministic=False)  # the real torch.cuda.set_device
         assert cuda.current == 1
 
-What is replaced is what would call the driver: functions of `torch._C`, the runtime's `cudaMemGetInfo` and the table of
+Only calls of the driver are replaced: functions of `torch._C`, the runtime's `cudaMemGetInfo` and the table of
 properties. The public functions of torch.cuda (`set_device`, `synchronize`, `mem_get_info`, ...) are never replaced.
-No kernel runs: a tensor cannot be made on `cuda:0`, unless under FakeTensorMode. `simulated_device.py` goes on from
-here, with CPU tensors that count as the device's.
+No kernel runs: a tensor cannot be made on `cuda:0`, except under FakeTensorMode. `simulated_device.py` extends this
+with CPU tensors that count as the device's.
 
-In a process of its own (the command line, and every worker that it forks):
+In a separate process (the command line, and every worker that it forks):
 
     subprocess.run([sys.executable, "-m", "batchlab.cli.main", ...], env=environment("faked", count=2))
 
-`plugged/sitecustomize.py` reads that environment when Python starts. It also puts `plugged/pynvml.py` in the place of
-NVML, so that the parent, which asks no PyTorch, sees the same GPUs. CUDA_VISIBLE_DEVICES (numbers or uuids) is obeyed,
-as the driver does it: when CUDA is first used.
+`plugged/sitecustomize.py` reads that environment when Python starts. It also replaces NVML by `plugged/pynvml.py`, so
+that the parent, which does not use PyTorch, sees the same GPUs. CUDA_VISIBLE_DEVICES (numbers or uuids) is evaluated
+as by the driver, when CUDA is first used.
 """
 
 import contextlib
@@ -40,18 +40,18 @@ HERE = Path(__file__).resolve().parent
 class Gpu:
     """One GPU of the machine."""
 
-    number: int  # as the driver counts, whatever is visible
+    number: int  # the driver's number, whatever is visible
     name: str
     total_bytes: int
     capability: tuple[int, int]
     others_bytes: int  # taken by other processes
-    context_bytes: int  # taken by a process that uses it, beside what PyTorch allocates
+    context_bytes: int  # taken by a process that uses it, in addition to PyTorch's allocations
     generator: torch.Generator = field(init=False)
     has_context: bool = False
     drains: int = 0
-    broken: str | None = None  # "device-side assert triggered": everything that it is asked raises from now on
+    broken: str | None = None  # "device-side assert triggered": every later call raises
 
-    before_reading: Callable[[], object] = lambda: None  # what has to be done before `memory` says how it is
+    before_reading: Callable[[], object] = lambda: None  # before `memory` is read
 
     def __post_init__(self) -> None:
         self._memory = CachingAllocator(self.number, total=self.total_bytes, taken=self.others_bytes)
@@ -59,23 +59,23 @@ class Gpu:
 
     @property
     def memory(self) -> CachingAllocator:
-        """Its bytes, by PyTorch's allocator."""
+        """Its memory, by PyTorch's allocator."""
         self.before_reading()
         return self._memory
 
     @property
     def uuid(self) -> str:
-        """As torch.cuda's properties have it; NVML puts `GPU-` before it."""
+        """As in torch.cuda's properties; NVML prefixes it with `GPU-`."""
         return f"00000000-0000-4000-8000-{self.number:012d}"
 
     def open_context(self) -> None:
-        """As the first call that needs one does."""
+        """Opens a context, like the first call that needs one."""
         if not self.has_context:
             self.has_context = True
             self.memory.taken += self.context_bytes
 
     def must_work(self) -> None:
-        """What CUDA says, whatever it is asked, once the context is broken."""
+        """Raises CUDA's error if the context is broken."""
         if self.broken is not None:
             raise torch.AcceleratorError(
                 f"CUDA error: {self.broken}\nCUDA kernel errors might be asynchronously reported at some other API "
@@ -85,14 +85,14 @@ class Gpu:
 
 
 class Cuda:
-    """A machine with GPUs, as one process sees it."""
+    """A machine with GPUs, from the view of one process."""
 
     def __init__(
         self,
         count: int = 1,
         *,
         total_bytes: int = 8 * 2**30,
-        name: str | list[str] = "Simulated GPU",  # a list: of each
+        name: str | list[str] = "Simulated GPU",  # a list: one for each
         capability: tuple[int, int] = (9, 0),
         others_bytes: int = 0,
         context_bytes: int = 32 * 2**20,
@@ -103,7 +103,9 @@ class Cuda:
             for number in range(count)
         ]
         self.current = 0
-        self.calls: list[tuple[Any, ...]] = []  # of the driver: ("set_device", 1), ("memory_fraction", 0.5, 0), ...
+        self.calls: list[
+            tuple[Any, ...]
+        ] = []  # calls of the driver: ("set_device", 1), ("memory_fraction", 0.5, 0), ...
         self._visible: list[Gpu] | None = None  # decided when CUDA is first used
         self.on_drain: Callable[[Gpu], None] = lambda gpu: None
 
@@ -203,7 +205,7 @@ class Cuda:
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
-        """Inside, this is what torch.cuda of this process runs on."""
+        """Inside, torch.cuda of this process uses this machine."""
         of_c: dict[str, Any] = {
             "_cuda_getDeviceCount": lambda: len(self.gpus),
             "_cuda_init": self.init,
@@ -220,7 +222,7 @@ class Cuda:
             "_cuda_resetPeakMemoryStats": self.reset_peaks,
             "_cuda_emptyCache": self.empty_cache,
             "_cuda_isCurrentStreamCapturing": lambda: False,
-            "_accelerator_getDeviceIndex": lambda: self.current,  # by way of torch.accelerator; optimizers ask it
+            "_accelerator_getDeviceIndex": lambda: self.current,  # for torch.accelerator, which optimizers call
             "_accelerator_setDeviceIndex": self.set_device,
             "_accelerator_getStream": lambda index: SimpleNamespace(is_capturing=lambda: False, device_index=index),
             "_accelerator_synchronizeDevice": self.synchronize_at,
@@ -247,14 +249,14 @@ class Cuda:
 
 @contextlib.contextmanager
 def faked_cuda(count: int = 1, **machine: Any) -> Iterator[Cuda]:
-    """A machine with `count` GPUs (`machine`: what `Cuda` takes), as long as the block runs."""
+    """A machine with `count` GPUs (`machine`: arguments of `Cuda`), inside the block."""
     cuda = Cuda(count, **machine)
     with cuda.installed():
         yield cuda
 
 
 def environment(kind: str, **machine: Any) -> dict[str, str]:
-    """This process's environment, for one that starts on such a machine. `kind`: `faked` or `simulated`."""
+    """The environment for a process on such a machine. `kind`: `faked` or `simulated`."""
     path = [str(HERE / "plugged"), str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")]
     return {
         **os.environ,

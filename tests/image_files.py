@@ -1,4 +1,4 @@
-"""Small image sets, written in the formats that the published ones have on disk, byte by byte where it matters."""
+"""Writes small image sets in the file formats of the published ones, byte by byte where it matters."""
 
 import gzip
 import hashlib
@@ -17,14 +17,14 @@ Images = NDArray[np.uint8]  # (examples, channels, height, width)
 
 
 def some_images(n: int, shape: Sequence[int], *, classes: int = 10, seed: int = 0) -> tuple[Images, list[int]]:
-    """Random pixels, of which the first is the image's number, and labels that go round the classes."""
+    """Random pixels, of which the first is the image's number, and labels that cycle through the classes."""
     images = np.random.default_rng(seed).integers(0, 256, size=(n, *shape), dtype=np.uint8)
     images[:, 0, 0, 0] = np.arange(n)
     return images, [i * 7 % classes for i in range(n)]
 
 
 def idx(values: NDArray[np.uint8]) -> bytes:
-    """LeCun's format: two zeros, 8 for unsigned bytes, the number of axes, their sizes with the high byte first."""
+    """LeCun's format: two zeros, 8 for unsigned bytes, the number of axes, and their sizes in big-endian order."""
     return bytes((0, 0, 8, values.ndim)) + struct.pack(f">{values.ndim}I", *values.shape) + values.tobytes()
 
 
@@ -51,7 +51,7 @@ def write_mnist(
 
 
 def python2_pickle(images: Images, labels: Sequence[int], key: str) -> bytes:
-    """What Python 2 wrote for CIFAR, by hand: protocol 2, strings of bytes, names of NumPy 1."""
+    """A pickle as Python 2 wrote it for CIFAR, by hand: protocol 2, byte strings, names of NumPy 1."""
 
     def text(value: bytes) -> bytes:
         return b"U" + bytes((len(value),)) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
@@ -72,7 +72,7 @@ def python2_pickle(images: Images, labels: Sequence[int], key: str) -> bytes:
 
 
 def write_cifar(folder: Path, train: tuple[Images, list[int]], val: tuple[Images, list[int]], *, fine: bool) -> Path:
-    """The python form of CIFAR-10, or of CIFAR-100 where `fine`; returns its folder."""
+    """The python format of CIFAR-10, or of CIFAR-100 if `fine`; returns its folder."""
     home = folder / ("cifar-100-python" if fine else "cifar-10-batches-py")
     home.mkdir(parents=True)
     for name, (images, labels) in _cut(train, val, fine=fine).items():
@@ -83,7 +83,7 @@ def write_cifar(folder: Path, train: tuple[Images, list[int]], val: tuple[Images
 
 
 def vouch_for(home: Path, patch: pytest.MonkeyPatch) -> None:
-    """To torchvision, in this process, the pickles in `home` are now the published ones; no other are read."""
+    """Makes torchvision, in this process, accept the pickles in `home` as the published ones."""
     from torchvision import datasets
 
     def md5(file: str) -> str:
@@ -98,7 +98,7 @@ def vouch_for(home: Path, patch: pytest.MonkeyPatch) -> None:
 def write_cifar_binary(
     folder: Path, train: tuple[Images, list[int]], val: tuple[Images, list[int]], *, fine: bool
 ) -> Path:
-    """The binary form; returns its folder."""
+    """The binary format; returns its folder."""
     home = folder / ("cifar-100-binary" if fine else "cifar-10-batches-bin")
     home.mkdir(parents=True)
     for name, (images, labels) in _cut(train, val, fine=fine).items():
@@ -117,7 +117,7 @@ def _cut(train: tuple[Images, list[int]], val: tuple[Images, list[int]], *, fine
 
 
 def write_svhn(folder: Path, train: tuple[Images, list[int]], val: tuple[Images, list[int]]) -> Path:
-    """`train_32x32.mat` and `test_32x32.mat`, compressed as the published ones are; the digit 0 is a 10 in them."""
+    """`train_32x32.mat` and `test_32x32.mat`, compressed like the published ones, with label 10 for the digit 0."""
     from scipy.io import savemat
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def write_svhn(folder: Path, train: tuple[Images, list[int]], val: tuple[Images,
 
 
 def write_pictures(folder: Path, shape: tuple[int, int], *, each: int, classes: Sequence[str], seed: int = 0) -> None:
-    """`<folder>/<class>/0.png`, ... in colour, `shape` high and wide: a brightness for each class, and noise."""
+    """`<folder>/<class>/0.png`, ... in colour, of size `shape`: a brightness for each class, plus noise."""
     from PIL import Image
 
     generator = np.random.default_rng(seed)
@@ -142,7 +142,7 @@ def write_pictures(folder: Path, shape: tuple[int, int], *, each: int, classes: 
 
 
 def poisoned(path: Path) -> bytes:
-    """A pickle that makes a folder when it is read by `pickle.load`."""
+    """A pickle that creates a folder when `pickle.load` reads it."""
 
     class Payload:
         def __reduce__(self) -> Any:

@@ -1,7 +1,6 @@
-"""What is seen of toy options by a copy of the package that declares them: `python in_a_copy.py`, printed as JSON.
-
-`toy_speed` moves the speed alone, `toy` the weights and the speed, `toy_bytes` the weights and the memory; runs from
-before them had 1 of each.
+"""Uses toy options in a copy of the package that declares them, and prints JSON: `python in_a_copy.py`.
+`toy_speed` changes only the speed, `toy` the weights and the speed, `toy_bytes` the weights and the memory; older runs
+had 1 of each.
 """
 
 import io
@@ -15,7 +14,7 @@ from rich.console import Console
 
 from batchlab.cli.candidates import candidates
 from batchlab.cli.config_page import page
-from batchlab.cli.option_help import knob_rows
+from batchlab.cli.option_help import option_rows
 from batchlab.config import from_dict, to_dict
 from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
@@ -44,7 +43,7 @@ def point(**changes: Any) -> Point:
 
 
 def record(batch_size: int, **changes: Any) -> RunRecord:
-    """A completed run of a speed of 1,000 examples/s times its batch size."""
+    """A completed run with a speed of 1,000 examples/s times its batch size."""
     made = point(batch_size=batch_size, **changes)
     speed = 1000.0 * batch_size
     measured = {"final": {"speed/examples_per_second": speed, "val/loss": 0.1}, "lr_scaled": 0.02, "attempts": 1}
@@ -52,7 +51,7 @@ def record(batch_size: int, **changes: Any) -> RunRecord:
 
 
 def skipped(**changes: Any) -> bool:
-    """Whether batch size 256 with `changes` is not tried, after 128 without them ran out of memory."""
+    """Whether batch size 256 with `changes` is skipped, after 128 without them ran out of memory."""
     limits = Limits()
     limits.learn(point(batch_size=128), point(batch_size=128).new_record(RunStatus.OOM, "", attempts=1))
     return limits.too_large(point(batch_size=256, **changes)) is not None
@@ -68,7 +67,7 @@ def study(name: str, *records: RunRecord) -> Any:
 
 
 def built(grid: list[dict[str, Any]]) -> int:
-    """How many combinations of a grid the preflight builds."""
+    """The number of combinations of a grid that the preflight builds."""
     from batchlab.worker import preflight
 
     made: list[Any] = []
@@ -106,7 +105,7 @@ def compared(one: Any, other: Any) -> Any:
 
 of_three = [record(8), record(32), record(32, toy=2)]
 one, other = study("one", *of_three), study("other", *of_three)
-# Another value is no other run: of each point a study has one, at the value that it was trained with.
+# Another value is not another run: a study has one run of each point, with the value that it was trained with.
 at_two_speeds = [record(8), record(32), record(32, seed=1, toy_speed=2)]
 fast, slow = study("fast", *at_two_speeds), study("slow", record(8), record(32), record(32, seed=1))
 sys.stdout.write(
@@ -124,7 +123,7 @@ sys.stdout.write(
             "find": [settings(fast.requested.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
             "built": {name: built([values(**{name: value}) for value in pair]) for name, pair in PAIRS.items()},
             "page": page(),
-            "help": dict(knob_rows())["toy"],
+            "help": dict(option_rows())["toy"],
             "completed": candidates("batchlab sweep toy"),
         }
     )

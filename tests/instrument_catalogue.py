@@ -1,4 +1,4 @@
-"""Every instrument of ours, small, and a training that some of them watch: with all that could carry a trace."""
+"""Every instrument of batchlab, with small settings, and a training run that shows any trace they leave."""
 
 import random
 
@@ -55,14 +55,14 @@ CATALOGUE = {
 
 
 def task():
-    """30 examples in three classes; the second half of the labels passes for wrong."""
+    """30 examples in three classes; the second half of the labels is marked as wrong."""
     generator = torch.Generator().manual_seed(0)
     data = torch.randn(30, 4, generator=generator), torch.randint(0, 3, (30,), generator=generator)
     return Task.classification(data, data, corrupted=torch.arange(30) >= 15, uncorrupted=data)
 
 
 class Noisy(torch.nn.Module):
-    """BatchNorm, dropout, and a forward that draws from every global stream there is."""
+    """BatchNorm, dropout, and a forward pass that draws from every global random stream."""
 
     def __init__(self):
         super().__init__()
@@ -79,7 +79,7 @@ class Noisy(torch.nn.Module):
 
 
 def trained(instruments, precision, *, rehearsing=True):
-    """Everything that could carry a trace, after 15 steps."""
+    """Everything in which an instrument could leave a trace, after 15 steps."""
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

@@ -1,9 +1,9 @@
-"""Pages of Markdown as their reader meets them: the files they show are written, their commands typed in their order.
+"""Runs the commands of Markdown pages in their order, after writing the files that the pages show.
 
-A block of `console` holds commands after `$ `, and below each what it prints. A block of another kind whose first line
-is a comment with a path is a file of the reader's. A comment of HTML right above a block may say how it is run:
-`<!-- slow: why -->` for `-m slow`, `<!-- not run: why -->` where a test of its own or nobody runs it. A file that must
-begin otherwise has `<!-- file: path -->` above it.
+A `console` block holds commands after `$ `, and below each its output. Another block whose first line is a comment with
+a path is a file that the reader writes. An HTML comment directly above a block may say how it is run:
+`<!-- slow: why -->` for `-m slow`, `<!-- not run: why -->` if another test or nothing runs it. A file that must begin
+differently has `<!-- file: path -->` above it.
 """
 
 import os
@@ -28,39 +28,39 @@ FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 
 @dataclass(frozen=True)
 class Command:
-    """One line that a page tells its reader to type."""
+    """A command of a page."""
 
     page: str
     line: str
-    shown: tuple[str, ...]  # what the page says it prints, in part
+    shown: tuple[str, ...]  # its output on the page, in part
     when: str  # "", "slow" or "not run"
-    files: Mapping[str, str]  # what the page has had its reader write so far, by path
+    files: Mapping[str, str]  # the files of the page so far, by path
 
     @property
     def refused(self) -> str:
-        """The one line that a page shows a bad request to be answered with, if any."""
+        """The one-line error message that the page shows for a bad request, if any."""
         return next((line for line in self.shown if line.startswith("batchlab: ")), "")
 
 
 def read_page(path: Path) -> list[Command]:
-    """The commands of a page, in their order."""
+    """The commands of a page, in order."""
     commands: list[Command] = []
     files: dict[str, str] = {}
-    for when, said, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
+    for when, name, kind, text in BLOCK.findall(path.read_text(encoding="utf-8")):
         if kind == "console":
             assert text.startswith("$ "), f"{path.name}: a block of console begins with a command: {text[:40]!r}"
             for typed in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
                 line, *shown = typed.replace("\\\n", "").rstrip("\n").split("\n")
                 commands.append(Command(path.name, " ".join(line.split()), tuple(shown), when, dict(files)))
         elif when == "file":
-            files[said] = text
+            files[name] = text
         elif (named := FILE.match(text)) and when != "not run":
             files[named[1]] = text
     return commands
 
 
 def to_run(commands: Sequence[Command], *, slow: Sequence[str] = ()) -> list[Any]:
-    """Parameters of a test; those marked slow that say so, or hold one of the words in `slow`."""
+    """Parameters of a test; commands are marked slow if the page says so, or if they contain one of `slow`."""
     return [
         pytest.param(
             command,
@@ -74,7 +74,7 @@ def to_run(commands: Sequence[Command], *, slow: Sequence[str] = ()) -> list[Any
 
 @dataclass
 class Done:
-    """What a command left."""
+    """The result of a command."""
 
     code: int
     stdout: str
@@ -82,7 +82,7 @@ class Done:
 
 
 class Reader:
-    """Somebody with a page and a folder; words of ours are run in this process, whose server is warm."""
+    """Runs commands in a folder; batchlab's own run in this process, with its warm server."""
 
     def __init__(self, home: Path, server: WarmServer) -> None:
         self.home, self.folder, self.server = home, home, server
@@ -92,7 +92,7 @@ class Reader:
     def types_as_far_as(
         self, command: Command, page: Sequence[Command], capfd: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
     ) -> Done:
-        """`command`, and before it those of its page that it may rest on: of `-m slow` none was typed yet."""
+        """Runs `command` after earlier commands of its page that it may depend on (with `-m slow` all of them)."""
         for earlier in page[: page.index(command)]:
             if not earlier.when and earlier not in self.typed:
                 self.types(earlier, capfd, patch)
@@ -123,10 +123,10 @@ class Reader:
 
 
 def shape(line: str) -> str:
-    """A line without its numbers and its spacing, which are the machine's."""
+    """A line without its numbers and spacing, which depend on the machine."""
     return " ".join(re.sub(r"[-+]?\d[\d,]*(\.\d+)?(e[-+]?\d+)?", "#", line).split())
 
 
 def links(text: str) -> list[str]:
-    """Where a page's links and pictures lead, but for addresses."""
+    """The targets of a page's links and pictures, except URLs."""
     return [to for to in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in to]

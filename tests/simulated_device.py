@@ -1,35 +1,34 @@
 """A CUDA device that computes with CPU tensors: batchlab's own `CudaDevice`, torch.cuda's own Python layer, and below
-them a driver, a caching allocator and a queue of kernels that are simulated.
-
+them a simulated driver, caching allocator and queue of kernels.
 Directly, in a test of a meter, a loop or an instrument:
 
     with simulated_cuda(total_bytes=256 * 2**20) as cuda:
         device = device_named("cuda")  # or "cuda:1", with count=2
         device.prepare(deterministic=False)
-        x = torch.zeros(1000).to(device.torch_device)  # lies on the device: 4096 bytes of it
+        x = torch.zeros(1000).to(device.torch_device)  # is on the device: 4096 bytes of it
         with device.limited(64 * 2**20):
-            model.to(device.torch_device)(x)  # torch.OutOfMemoryError, in CUDA's words, where it does not fit
+            model.to(device.torch_device)(x)  # torch.OutOfMemoryError with CUDA's message if it does not fit
         cuda.gpus[0].memory.reserved, .allocated, .peak_allocated, .retries, .ooms
         cuda.gpus[0].drains, cuda.gpus[0].waits, cuda.gpus[0].kernels
-        cuda.gpus[0].broken = "device-side assert triggered"  # from now on everything on the device raises
-        cuda.gpus[0].before_kernel = a_function_of_the_operator  # may raise what a kernel would
+        cuda.gpus[0].broken = "device-side assert triggered"  # every later call on the device raises
+        cuda.gpus[0].before_kernel = a_function_of_the_operator  # may raise like a kernel
 
 A whole run, probe or preflight in this process: `run(config, ...)`, `probe(config, ...)`, `examine([values])` with
-device=cuda inside the block. The command line with its workers, in a process of its own:
+device=cuda inside the block. The command line with its workers, in a separate process:
 
     subprocess.run([sys.executable, "-m", "batchlab.cli.main", "sweep", "device=cuda", ...],
                    env=environment("simulated", total_bytes=256 * 2**20))  # faked_cuda.environment
 
-Which tensors lie on the device: what was moved there by `.to(device.torch_device)` (which copies), what a factory made
-with `device=device.torch_device`, and every new result of an operation on one that does. `device.torch_device` is
-`cpu:0`, so that PyTorch runs its CPU kernels; `tensor.device` is `cpu`, so that an operation between the device and the
-host is *not* refused here (FakeTensorMode does that), and `.cpu()` and `.numpy()` are neither copies nor waits.
-What a kernel takes for itself (a workspace) is not counted, and memory is counted when the kernel has run.
+Tensors are on the device if they were moved there by `.to(device.torch_device)` (which copies), made by a factory with
+`device=device.torch_device`, or are new results of an operation on one that is. `device.torch_device` is `cpu:0`, so
+that PyTorch runs its CPU kernels; `tensor.device` is `cpu`, so an operation between the device and the host is *not*
+refused here (FakeTensorMode does that), and `.cpu()` and `.numpy()` are neither copies nor waits.
+A kernel's workspace is not counted, and memory is counted after the kernel has run.
 
-Time: `cuda.clock()` is the host's, in seconds from 0. With `launch_seconds` each kernel costs the host so much, and
-with `kernel_seconds` (a number, or a function of the operator and its result) the device works so long at it,
-afterwards: `drain`, and what has to wait for a value (`.item()`, nonzero, a boolean index), puts the host's clock on.
-`torch.cuda.Event` and `Stream`, as `CudaDevice` uses them, go by the same clock.
+Time: `cuda.clock()` is the host's, in seconds from 0. Each kernel takes `launch_seconds` of the host, and afterwards
+`kernel_seconds` (a number, or a function of the operator and its result) of the device; `drain`, and operations that
+wait for a value (`.item()`, nonzero, a boolean index), advance the host's clock. `torch.cuda.Event` and `Stream`, as
+`CudaDevice` uses them, use the same clock.
 """
 
 import contextlib
@@ -80,8 +79,8 @@ class SimulatedCuda(Cuda):
         self.launch_seconds, self.kernel_seconds = launch_seconds, kernel_seconds
         self.seconds = 0.0  # of the host
         self.on_drain = self._wait
-        self.pinned = 0  # tensors that were put into page-locked memory
-        self.queue: Queue | None = None  # the current stream, where it is not the default one
+        self.pinned = 0  # tensors in page-locked memory
+        self.queue: Queue | None = None  # the current stream, unless it is the default one
         self._mode = Tensors(self)
         for gpu in self.all:
             gpu.before_reading = self._mode.bury
@@ -92,7 +91,7 @@ class SimulatedCuda(Cuda):
         return self.seconds
 
     def advance(self, seconds: float) -> None:
-        """The host works so long at something else."""
+        """The host is busy for this long."""
         self.seconds += seconds
 
     def launch(self, gpu: SimulatedGpu, operator: Any, result: Any) -> None:
@@ -108,24 +107,24 @@ class SimulatedCuda(Cuda):
         self.seconds = max(self.seconds, *(queue.free_at for queue in (gpu.queue, *gpu.queues)))
 
     def wait_for(self, gpu: SimulatedGpu, operator: Any) -> None:
-        """The host needs a value."""
+        """The host waits for a value."""
         gpu.waits.append(str(operator))
         self._wait(gpu)
 
     @contextlib.contextmanager
     def forbidding_waits(self) -> Iterator[None]:
-        """AssertionError where the host waited for a value inside: `never waits`, as a test."""
+        """AssertionError if the host waited for a value inside."""
         before = [len(gpu.waits) for gpu in self.all]
         yield
         waited = [gpu.waits[number:] for gpu, number in zip(self.all, before, strict=True)]
         assert not any(waited), f"the host waited for the device: {waited}"
 
     def holds(self, tensor: Tensor) -> bool:
-        """Whether the tensor lies on one of the GPUs."""
+        """Whether the tensor is on one of the GPUs."""
         return self._mode.home(tensor) is not None
 
     def start_counting(self) -> None:
-        """From here on tensors of this thread are the device's or the host's. `prepare` of a device does it."""
+        """Starts tracking which tensors of this thread are on the device. `prepare` of a device calls it."""
         if self._entered is None:
             self._entered = contextlib.ExitStack()
             self._entered.enter_context(self._mode)
@@ -137,13 +136,13 @@ class SimulatedCuda(Cuda):
 
     @contextlib.contextmanager
     def installed(self, module: ModuleType | None = None) -> Iterator[None]:
-        """Inside, `device_named("cuda")` gives a simulated device; `module` is batchlab.training.devices.cuda."""
+        """Inside, `device_named("cuda")` returns a simulated device; `module` is batchlab.training.devices.cuda."""
         module = module or importlib.import_module(f"{DEVICES}.cuda")
         device_class = simulated_class(self, module)
         with contextlib.ExitStack() as stack:
             stack.enter_context(super().installed())
             for where in (module, sys.modules.get(f"{DEVICES}.named")):
-                if hasattr(where, "CudaDevice"):  # not yet, where it is being imported
+                if hasattr(where, "CudaDevice"):  # not yet, while it is being imported
                     stack.enter_context(patch.object(where, "CudaDevice", device_class))
             stack.enter_context(patch.object(Tensor, "record_stream", _recorded))
             stack.callback(self.stop_counting)
@@ -152,18 +151,18 @@ class SimulatedCuda(Cuda):
 
 @contextlib.contextmanager
 def simulated_cuda(count: int = 1, **machine: Any) -> Iterator[SimulatedCuda]:
-    """A machine with `count` GPUs (`machine`: what `SimulatedCuda` and `faked_cuda.Cuda` take), inside the block."""
+    """A machine with `count` GPUs (`machine`: arguments of `SimulatedCuda` and `faked_cuda.Cuda`), inside the block."""
     cuda = SimulatedCuda(count, **machine)
     with cuda.installed():
         yield cuda
 
 
 def simulated_class(cuda: SimulatedCuda, module: ModuleType) -> type:
-    """batchlab's CudaDevice, of a copy of its module in which `torch` is this one with simulated devices."""
+    """batchlab's CudaDevice, from a copy of its module in which `torch` has simulated devices."""
     copy = _copy_of(module, cuda)
 
     class SimulatedDevice(copy.CudaDevice):  # type: ignore[misc,name-defined]
-        """All is CudaDevice's own, but for what a tensor cannot tell."""
+        """CudaDevice's own code, except what depends on a tensor's device."""
 
         def prepare(self, *, deterministic: bool) -> None:
             super().prepare(deterministic=deterministic)
@@ -179,7 +178,7 @@ def simulated_class(cuda: SimulatedCuda, module: ModuleType) -> type:
 
 
 def _copy_of(module: ModuleType, cuda: SimulatedCuda) -> ModuleType:
-    """A module of devices/, executed anew, whose `torch` is ours; so are the modules beside it that name torch.cuda."""
+    """A fresh copy of a module of devices/ with our `torch`; also in the modules next to it that use torch.cuda."""
     loader = SourceFileLoader(module.__name__, str(module.__file__))
     spec = importlib.util.spec_from_loader(module.__name__, loader)
     assert spec is not None
@@ -199,4 +198,4 @@ def _names_torch_cuda(module: ModuleType) -> bool:
 
 
 def _recorded(tensor: Tensor, stream: object) -> None:
-    """`Tensor.record_stream`: the simulated allocator has one stream, and reuses nothing too early."""
+    """`Tensor.record_stream`: not needed, because the simulated allocator has one stream."""

@@ -1,4 +1,4 @@
-"""torch and torch.cuda as the simulated device's code sees them: the real functions, streams on a simulated clock."""
+"""torch and torch.cuda for the simulated device's code: the real functions, with streams on a simulated clock."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
     from simulated_device import SimulatedCuda, SimulatedGpu
 
 
-CLOCK = 1.98e9  # cycles a second: of an H200 under load
+CLOCK = 1.98e9  # cycles per second of an H200 under load
 
 
 @dataclass
 class Queue:
-    """A stream: kernels one after the other."""
+    """A stream: kernels in sequence."""
 
-    free_at: float = 0.0  # seconds, when all that it was given is done
+    free_at: float = 0.0  # seconds, when all queued kernels are done
 
 
 class Torch:
-    """torch, but that its CUDA devices are simulated."""
+    """torch with simulated CUDA devices."""
 
     def __init__(self, cuda: "SimulatedCuda") -> None:
         self.cuda = _TorchCuda(cuda)
@@ -36,14 +36,14 @@ class _Device:
     """torch.device; a class, as annotations may say `torch.device | None`."""
 
     def __new__(cls, kind: Any, index: int | None = None) -> torch.device:  # type: ignore[misc]
-        asked = torch.device(kind) if index is None else torch.device(kind, index)
-        if asked.type != "cuda":
-            return asked
-        return torch.device("cpu") if asked.index is None else torch.device("cpu", asked.index)
+        requested = torch.device(kind) if index is None else torch.device(kind, index)
+        if requested.type != "cuda":
+            return requested
+        return torch.device("cpu") if requested.index is None else torch.device("cpu", requested.index)
 
 
 class _TorchCuda:
-    """torch.cuda: its own functions, told of the CUDA devices that simulated ones stand for; streams and events."""
+    """torch.cuda: its own functions, called with the CUDA devices that are simulated; streams and events."""
 
     def __init__(self, cuda: "SimulatedCuda") -> None:
         self._cuda = cuda
@@ -91,7 +91,7 @@ class _TorchCuda:
 
 
 class Stream:
-    """As torch.cuda.Stream."""
+    """Like torch.cuda.Stream."""
 
     def __init__(self, cuda: "SimulatedCuda", gpu: "SimulatedGpu", queue: Queue) -> None:
         self._cuda, self.gpu, self.queue = cuda, gpu, queue
@@ -120,11 +120,11 @@ class Stream:
 
 
 class Event:
-    """As torch.cuda.Event."""
+    """Like torch.cuda.Event."""
 
     def __init__(self, cuda: "SimulatedCuda", enable_timing: bool = False) -> None:
         self._cuda, self._timing = cuda, enable_timing
-        self.done_at: float | None = None  # seconds, when the stream gets there
+        self.done_at: float | None = None  # seconds, when the stream reaches it
 
     def record(self, stream: Stream | None = None) -> None:
         queue = stream.queue if stream else self._cuda.queue or self._cuda.gpus[self._cuda.current].queue
@@ -141,7 +141,7 @@ class Event:
         self._cuda.seconds = max(self._cuda.seconds, self.done_at or 0.0)
 
     def elapsed_time(self, end: "Event") -> float:
-        """Milliseconds; as in CUDA both must have been recorded with timing on, and the device must be there."""
+        """Milliseconds; as in CUDA both must be recorded with timing enabled, and the device must have reached them."""
         if not (self._timing and end._timing) or self.done_at is None or end.done_at is None:
             raise ValueError("Both events must be created with argument 'enable_timing=True' and recorded.")
         if not (self.query() and end.query()):
@@ -150,7 +150,7 @@ class Event:
 
 
 def _as_cuda(value: Any) -> Any:
-    """A simulated device as the one that torch.cuda's own functions know; without its index, if it has none."""
+    """The CUDA device for a simulated one, for torch.cuda's own functions; without an index if it has none."""
     if isinstance(value, torch.device) and value.type == "cpu":
         return torch.device("cuda") if value.index is None else torch.device("cuda", value.index)
     return value

@@ -1,4 +1,4 @@
-"""Which tensors lie on a simulated GPU, what they take of its memory, and what the host had to wait for."""
+"""Tracks which tensors are on a simulated GPU, their memory, and the values that the host waited for."""
 
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ WAITS = {
     *(aten._local_scalar_dense, aten.nonzero, aten.nonzero_static, aten.masked_select, aten.equal, aten.is_nonzero),
     *(aten._unique, aten._unique2, aten.unique_dim, aten.unique_consecutive, aten.allclose, aten.bincount),
 }
-INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # by a boolean one: a wait
+INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}  # with a boolean index: a wait
 
 
 class Tensors(TorchDispatchMode):
-    """Follows which storages lie on a device, and has the allocator serve them."""
+    """Tracks which storages are on a device, and allocates their memory."""
 
     def __init__(self, cuda: "SimulatedCuda") -> None:
         super().__init__()
@@ -40,12 +40,12 @@ class Tensors(TorchDispatchMode):
         packet = func.overloadpacket
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         gpu = next((home for home in map(self.home, given) if home is not None), None)
-        asked = kwargs.get("device")
-        if isinstance(asked, torch.device) and asked.type == "cpu" and asked.index is not None:
-            gpu = self.cuda.gpus[asked.index]
+        requested = kwargs.get("device")
+        if isinstance(requested, torch.device) and requested.type == "cpu" and requested.index is not None:
+            gpu = self.cuda.gpus[requested.index]
             if packet is aten._to_copy and self.home(args[0]) is gpu and _changes_nothing(args[0], kwargs):
-                return aten.alias(args[0])  # it is there already
-        if packet is aten.is_pinned:  # what lies on the device need not be: CUDA's own code sees that by its device
+                return aten.alias(args[0])  # it is already there
+        if packet is aten.is_pinned:  # tensors on the device need not be pinned: CUDA's code checks their device
             return _is_in(self._pinned, args[0]) or gpu is not None
         if packet is aten._pin_memory:
             return self._pin(args[0].clone())
@@ -64,7 +64,7 @@ class Tensors(TorchDispatchMode):
             torch.cuda.init()  # as the first kernel does
             gpu.open_context()
             self._settle(gpu, result, known)
-            if packet is not aten.copy_:  # CUDA writes to no host tensor: it was made with `device=tensor.device`
+            if packet is not aten.copy_:  # CUDA does not write to host tensors: it was made with `device=tensor.device`
                 self._settle(gpu, _written_to(func, args, kwargs), set())
             if packet is not aten._local_scalar_dense and not _is_view(func, result, known):
                 self.cuda.launch(gpu, func, result)
@@ -73,7 +73,7 @@ class Tensors(TorchDispatchMode):
         return result
 
     def _settle(self, gpu: "SimulatedGpu", result: Any, known: set[int]) -> None:
-        """Every new storage of `result` takes its bytes from the device."""
+        """Allocates the bytes of every new storage of `result` on the device."""
         for leaf in tree_leaves(result):
             storage = _storage(leaf) if isinstance(leaf, Tensor) else None
             if storage is None:
@@ -107,7 +107,7 @@ class Tensors(TorchDispatchMode):
         return tensor
 
     def _reads_back(self, packet: Any, args: Any) -> bool:
-        """A copy from the device into memory of the host."""
+        """A copy from the device to the host."""
         return packet is aten.copy_ and self.home(args[0]) is None and self.home(args[1]) is not None
 
 

@@ -1,4 +1,4 @@
-"""A run that stands still, for instruments to be held to."""
+"""The state of a run that is not being trained, for tests of instruments."""
 
 from types import SimpleNamespace
 

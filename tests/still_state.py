@@ -1,4 +1,4 @@
-"""The parts of a run, put together and not trained."""
+"""The state of a run that has not been trained."""
 
 from batchlab.config import RunConfig
 from batchlab.training import assembly

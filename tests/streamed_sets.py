@@ -1,4 +1,4 @@
-"""Sets that stream, for tests: what reading an example gives is told by the example and the random numbers alone."""
+"""Sets that stream, for tests: what is read depends on the example and the random streams alone."""
 
 import os
 import random
@@ -13,7 +13,7 @@ from batchlab import Task, uniform
 
 
 class Noisy(Dataset):
-    """`n` examples: which one it is, and a number of each random stream that a transform may draw from."""
+    """`n` examples: its index, and a number from each random stream that a transform may use."""
 
     def __init__(self, n: int = 23) -> None:
         self.n = n
@@ -26,7 +26,7 @@ class Noisy(Dataset):
 
 
 class Large(Dataset):
-    """More than memory holds, made when it is read; keeps what was read."""
+    """Larger than memory, generated when it is read; records what was read."""
 
     def __init__(self, n: int = 10_000, numbers: int = 2**17) -> None:
         self.n, self.numbers = n, numbers
@@ -41,7 +41,7 @@ class Large(Dataset):
 
 
 class Faulty(Dataset):
-    """Where `worker_only`, example 17 fails in a worker alone: this process reads it in peace."""
+    """Reading example 17 fails; if `worker_only`, then only in a worker process."""
 
     def __init__(self, how: str = "raise", worker_only: bool = False) -> None:
         self.how, self.worker_only = how, worker_only
@@ -64,7 +64,7 @@ class Faulty(Dataset):
 
 
 class Lazy(Dataset):
-    """Opens its file of int64 records when it is first read, as readers of HDF5 and of archives do."""
+    """Opens its file of int64 records at the first read, like readers of HDF5 and of archives."""
 
     def __init__(self, path: str, n: int) -> None:
         self.path, self.n, self.file = path, n, None
@@ -84,7 +84,7 @@ class Lazy(Dataset):
 
 
 class Examples(Dataset):
-    """40 classified examples of 6 numbers, the same each time or, `shaken`, another each time."""
+    """40 classified examples of 6 numbers, the same at each read or, with `shaken`, different."""
 
     def __init__(self, x: torch.Tensor, y: torch.Tensor, shaken: float) -> None:
         self.x, self.y, self.shaken = x, y, shaken
@@ -120,7 +120,7 @@ class Augmented(Task):
 
 
 class InPlace(Task):
-    """`Augmented`, but what is written over is the batch that was handed in."""
+    """`Augmented`, but changes the batch in place."""
 
     def __init__(self) -> None:
         def shift(batch, draws):

@@ -1,4 +1,4 @@
-"""Running points inside a test: a warm server for the session, and what a run left."""
+"""Runs points inside a test, with a warm server for the session, and reads their results."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,41 +10,41 @@ from batchlab.recording.journal import read_journal
 from batchlab.records import Measurement, RunRecord
 from batchlab.sweep.checks import check_grid
 from batchlab.sweep.identity import run_folder
+from batchlab.sweep.planning import PointPlan, plan_point
 from batchlab.sweep.points import Point, SweepOutcome
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.sweep.run_sweep import run_sweep
-from batchlab.sweep.standing import Standing, standing
 
 
 class Silent:
-    """A spectator who keeps what was said."""
+    """A spectator that records messages."""
 
     def __init__(self) -> None:
-        self.said: list[str] = []
+        self.reported: list[str] = []
         self.updates: list[int] = []
 
     def start(self, run_id: str, label: str, budget_examples: int) -> None:
-        self.said.append(f"start {label}")
+        self.reported.append(f"start {label}")
 
     def expect(self, run_id: str, budget_examples: int) -> None:
-        self.said.append(f"expect {budget_examples}")
+        self.reported.append(f"expect {budget_examples}")
 
     def update(self, run_id: str, examples: int, loss: float | None, examples_per_second: float | None) -> None:
         self.updates.append(examples)
 
     def finish(self, run_id: str, status: object, record: RunRecord | None) -> None:
-        self.said.append(f"finish {status}")
+        self.reported.append(f"finish {status}")
 
     def abandon(self, run_id: str) -> None:
-        self.said.append("abandon")
+        self.reported.append("abandon")
 
     def say(self, text: str) -> None:
-        self.said.append(text)
+        self.reported.append(text)
 
 
 class Lab:
-    """Points of the shipped configs, run in a folder of the test's."""
+    """Runs points of the shipped configs in a test's folder."""
 
     def __init__(self, server: WarmServer, runs_dir: Path) -> None:
         self.server = server
@@ -53,15 +53,15 @@ class Lab:
 
     def point(self, *overrides: str) -> Point:
         """A tiny point on the CPU, unless the overrides say otherwise."""
-        asked = self._request(overrides)
-        return Point(pinned(asked.run), tuple(overrides), published=asked.published)
+        request = self._request(overrides)
+        return Point(pinned(request.run), tuple(overrides), published=request.published)
 
     def sweep(self, *points: Point) -> SweepConfig:
-        """How `points` are asked to be run."""
+        """The sweep settings requested for `points`."""
         return one_sweep([self._request(point.overrides).sweep for point in points])
 
-    def standing(self, point: Point) -> Standing:
-        return standing(point, self.sweep(point))
+    def plan(self, point: Point) -> PointPlan:
+        return plan_point(point, self.sweep(point))
 
     def run_sweep(self, *points: Point) -> int:
         return run_sweep(points, self.sweep(*points))

@@ -1,4 +1,4 @@
-"""What a browser would be told: TensorBoard's real HTTP endpoints, asked in this process or over the network."""
+"""A client of TensorBoard's real HTTP endpoints, in this process or over the network."""
 
 import json
 import os
@@ -15,14 +15,14 @@ from urllib.parse import urlencode
 
 
 class Dashboard:
-    """A TensorBoard that can be asked; `fetch` takes a path with its query, and a body for a POST."""
+    """A client; `fetch` takes a path with its query, and a body for a POST."""
 
     def __init__(self, fetch: Callable[[str, bytes | None], bytes]) -> None:
         self._fetch = fetch
 
     @classmethod
     def at(cls, url: str) -> "Dashboard":
-        """One that runs already, such as `batchlab dashboard`'s."""
+        """For a server that is running, such as `batchlab dashboard`'s."""
         direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
         def fetch(path: str, body: bytes | None) -> bytes:
@@ -35,7 +35,7 @@ class Dashboard:
 
     @classmethod
     def of(cls, logdir: Path) -> "Dashboard":
-        """The web application itself in this process, with everything below `logdir` loaded."""
+        """For the web application in this process, with everything below `logdir` loaded."""
         from tensorboard import program
         from tensorboard.backend import application
         from tensorboard.backend.event_processing.data_ingester import LocalDataIngester
@@ -86,18 +86,18 @@ class Dashboard:
         return dict(self.post("/data/plugin/hparams/experiment", {"experimentName": ""}))
 
     def session_groups(self, columns: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-        """The rows of the HPARAMS table, seeds averaged, with the columns the page asks for or with `columns`."""
+        """The rows of the HPARAMS table, seeds averaged, with the page's default columns or with `columns`."""
         if columns is None:
             known = [info["name"] for info in self.experiment().get("hparamInfos", [])]
             columns = [{"hparam": name, "includeInResult": True} for name in known]
-        asked = {
+        body = {
             "experimentName": "",
             "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING"],
             "colParams": columns,
             "startIndex": 0,
             "sliceSize": 1000,
         }
-        return list(self.post("/data/plugin/hparams/session_groups", asked).get("sessionGroups", []))
+        return list(self.post("/data/plugin/hparams/session_groups", body).get("sessionGroups", []))
 
     def charts(self) -> dict[str, dict[str, list[str]]]:
         """The CUSTOM SCALARS page: category -> title of a chart -> its regular expressions of tags."""
@@ -123,7 +123,7 @@ def _tags(chart: dict[str, Any]) -> list[str]:
 
 @contextmanager
 def tensorboard_process(logdir: Path) -> Iterator[Dashboard]:
-    """`tensorboard --logdir` in a process of its own, with its defaults and so with its fast loader."""
+    """`tensorboard --logdir` in a separate process, with its defaults and so with its fast loader."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--reload_interval", "1"]
     command += ["--host", "127.0.0.1", "--port", "0"]
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
@@ -144,7 +144,7 @@ def tensorboard_process(logdir: Path) -> Iterator[Dashboard]:
 
 
 def eventually(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 60.0) -> Any:
-    """The first answer that is enough: a server reads its files when it likes."""
+    """Repeats a request until the response is `enough`, because a server reads its files at any time."""
     deadline = time.monotonic() + seconds
     while not enough(answer := ask()):
         assert time.monotonic() < deadline, f"not enough after {seconds} seconds: {answer}"

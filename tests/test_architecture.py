@@ -1,7 +1,6 @@
-"""The walls of the house (DESIGN): who may import whom, how long a module is, what nothing is called.
-
-A rule is a function from a tree of sources to the sentences it has to say about it. Each is run twice: on
-this repository, where it must be silent, and on a fabricated bad tree, where it must not.
+"""Tests the architecture (DESIGN): allowed imports, the length of modules, forbidden names.
+A rule is a function from a source tree to its violations, as sentences. Each is run twice: on this repository, where it
+must find none, and on a made-up bad tree, where it must find some.
 """
 
 import ast
@@ -46,7 +45,7 @@ def imports_point_down(root: Path) -> Iterator[str]:
         if not here or not imported.startswith("batchlab.") or there.startswith("__") or here == there:
             continue
         if here not in FLOORS or there not in FLOORS:
-            continue  # said by every_room_has_a_floor, or by hand: a name that only __init__ knows
+            continue  # reported by every_room_has_a_floor, or handled elsewhere: a name that only __init__ has
         if FLOORS[there] >= FLOORS[here]:
             yield f"{module} (floor {FLOORS[here]}) imports {imported} (floor {FLOORS[there]})"
 
@@ -111,7 +110,7 @@ def recording_and_host_need_no_torch(root: Path) -> Iterator[str]:
 
 
 def the_command_line_starts_light(root: Path) -> Iterator[str]:
-    """Followed through everything that is imported on the way: torch costs seconds before `--help` can answer."""
+    """Follows all imports: importing torch would delay `--help` by seconds."""
     known = modules(root)
     direct = {module: imports(root, module, only_at_import=True) for module in known}
     for module in known:
@@ -137,7 +136,7 @@ def modules_are_short(root: Path) -> Iterator[str]:
 
 
 def nobody_imports_in_a_circle(root: Path) -> Iterator[str]:
-    """Neither modules, nor the rooms of one package; what lies beside the rooms may be below some and above others."""
+    """Neither modules nor sub-packages import in a circle; modules next to sub-packages may be between them."""
     known = modules(root)
     among_modules = {module: imports(root, module) & known.keys() for module in known}
     yield from (f"in a circle: {', '.join(circle)}" for circle in circles(among_modules))
@@ -153,7 +152,7 @@ def nobody_imports_in_a_circle(root: Path) -> Iterator[str]:
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """What is left when all that nothing depends on, or that depends on nothing, is taken away; else nothing."""
+    """The nodes that remain after repeatedly removing those without incoming or without outgoing edges."""
     left = {node: set(there) - {node} for node, there in graph.items()}
     while True:
         wanted = set().union(*left.values()) if left else set()
@@ -173,7 +172,7 @@ def rooms_are_small(root: Path) -> Iterator[str]:
 
 
 def one_idea_has_one_name(root: Path) -> Iterator[str]:
-    """Where two modules share a name, they are the same idea in two rooms, and `SAME_IDEA` says so."""
+    """Two modules may share a name only if they are the same idea in two rooms, as listed in `SAME_IDEA`."""
     homes: dict[str, set[str]] = {}
     for module, path in modules(root).items():
         if path.name != "__init__.py":
@@ -191,7 +190,7 @@ def names_say_something(root: Path) -> Iterator[str]:
 
 
 def public_names_hide_no_module(root: Path) -> Iterator[str]:
-    """`batchlab.report` could be the function or the package, by who was imported first."""
+    """Otherwise `batchlab.report` could be the function or the package, depending on the import order."""
     tree = ast.parse((root / "batchlab/__init__.py").read_text(encoding="utf-8"))
     rooms = {room(module) for module in modules(root)} - {""}
     for node in ast.walk(tree):
@@ -222,7 +221,7 @@ def errors_are_not_swallowed(root: Path) -> Iterator[str]:
 
 
 def only_devices_know_their_kinds(root: Path) -> Iterator[str]:
-    """One place names `torch.cuda` and asks which kind of device it is: all else asks the `Device`."""
+    """Only one package uses `torch.cuda` and distinguishes kinds of devices; all other code uses the `Device`."""
     for module, path in modules(root).items():
         if module.startswith("batchlab.training.devices"):
             continue
@@ -232,10 +231,9 @@ def only_devices_know_their_kinds(root: Path) -> Iterator[str]:
 
 
 def options_are_asked_of_their_table(root: Path) -> Iterator[str]:
-    """A list of option names in the code is forgotten when an option is added: `config/options.py` answers instead.
-
-    A list is a literal collection that names two options or more: by texts, as keys, or by what it reads of a config.
-    One that is no fact of the table may be there, and `LISTED` says of it what it is.
+    """A list of option names in the code would be forgotten when an option is added: use `config/options.py` instead.
+    A list is a literal collection that names two options or more: by strings, as keys, or by reading a config.
+    Lists that do not follow from the table are allowed, with a description in `LISTED`.
     """
     for module, line, names in _lists_of_options(root):
         if (module, names) not in LISTED:
@@ -259,10 +257,10 @@ def _lists_of_options(root: Path) -> Iterator[tuple[str, int, tuple[str, ...]]]:
                 yield module, node.lineno, tuple(sorted(names))  # type: ignore[attr-defined]
 
 
-# Words for quantities of a run as well, and so no sign of a list of options.
+# These are also names of quantities, so they do not indicate a list of options.
 _OPTIONS = {*option_names()} - {*BUDGET_UNITS, "report"}
 NAME = re.compile(r"\w+(\.\w+)*")  # an override, `lr=0.1`, is a value
-# Lists that the table has no fact for, by module and options.
+# Lists that do not follow from the table, by module and options.
 LISTED = {
     (
         "batchlab.instruments.panel",
@@ -295,7 +293,7 @@ LISTED = {
 
 
 def _texts(node: ast.AST) -> set[str]:
-    """The texts in a literal collection and in those that are unpacked into it, and what its entries read."""
+    """The strings in a literal collection and in those unpacked into it, and what its entries read."""
     if isinstance(node, ast.Dict):
         entries: list[ast.expr | None] = [*node.keys]
     elif isinstance(node, ast.Tuple | ast.List | ast.Set):
@@ -322,9 +320,8 @@ def _read(entry: ast.expr | None) -> str:
 
 
 def quantities_are_named_by_their_table(root: Path) -> Iterator[str]:
-    """Whoever reads what was measured takes its name, or that of its column, from `records/quantities.py`.
-
-    What measures declares from the table, and is held to that by a test of its own.
+    """Code that reads measurements takes their names, or those of columns, from `records/quantities.py`.
+    Instruments declare their quantities from that table, which another test checks.
     """
     columns = {name: q for q in QUANTITIES for name in (q.name, q.best, q.final)}
     for module, path in modules(root).items():
@@ -335,7 +332,7 @@ def quantities_are_named_by_their_table(root: Path) -> Iterator[str]:
                 yield f"{module}:{node.lineno} types {node.value}: take it from records/quantities.py"
 
 
-WRITERS = {  # of the fields of a `RunState`, which says so too; nobody assigns to the others
+WRITERS = {  # of the fields of a `RunState`, as documented there; no code assigns to the others
     **dict.fromkeys(("learning_rate", "step", "examples"), ("loop", "checkpoint")),
     "validated": ("passes.evaluation",),
     "eval_at_most": ("passes.evaluation", "checkpoint"),
@@ -354,7 +351,7 @@ def the_state_is_written_by_whom_it_names(root: Path) -> Iterator[str]:
 
 
 def forward_and_loss_are_spelled_once(root: Path) -> Iterator[str]:
-    """`training/losses.py` alone passes batches through a model and judges the outputs; data and models define both."""
+    """Only `training/losses.py` calls the forward pass and the loss; data and models define both."""
     for module, path in modules(root).items():
         if module == "batchlab.training.losses" or room(module) in ("task", "data", "models"):
             continue
@@ -380,7 +377,7 @@ def nothing_is_left_for_later(root: Path) -> Iterator[str]:
                         yield f"{path.relative_to(root)}:{number}: {line.strip()}"
 
 
-# Each rule, a tree that breaks it, and a word of what the rule must say about it.
+# Each rule, a tree that violates it, and a word that the rule's message must contain.
 RED: list[tuple[Rule, dict[str, str], str]] = [
     (imports_point_down, {"training/loop.py": "from batchlab.instruments import health"}, "floor 4"),
     (
@@ -520,20 +517,24 @@ def named(value: object) -> str | None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=named)
-def test_the_house_keeps_its_rule(rule: Rule, repository: Path) -> None:
+def test_the_repository_keeps_the_rule(rule: Rule, repository: Path) -> None:
     assert list(rule(repository)) == []
 
 
 @pytest.mark.parametrize(("rule", "files", "word"), RED, ids=named)
-def test_a_rule_goes_red(rule: Rule, files: dict[str, str], word: str, tmp_path: Path) -> None:
+def test_a_rule_detects_its_violation(rule: Rule, files: dict[str, str], word: str, tmp_path: Path) -> None:
     for name, text in {"__init__.py": "", **files}.items():
         path = tmp_path / "batchlab" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
 
-    said = list(rule(tmp_path))
+    message = list(rule(tmp_path))
 
-    assert any(word in sentence for sentence in said), said
+    assert any(word in sentence for sentence in message), message
+
+
+def test_every_floor_is_that_of_a_room(repository: Path) -> None:
+    assert {*FLOORS} == {room(module) for module in modules(repository)} - {""}
 
 
 def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:
@@ -541,7 +542,7 @@ def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:
 
 
 def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
-    """Or a rule that says no to everything would pass above."""
+    """Otherwise a rule that rejects everything would pass above."""
     allowed = {
         "__init__.py": "from batchlab.task import Task\n__all__ = ['Task']",
         "errors.py": "",

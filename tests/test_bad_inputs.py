@@ -30,7 +30,7 @@ LINES = [
 
 
 @pytest.mark.parametrize(("line", "code", "says"), LINES, ids=lambda value: str(value)[:60])
-def test_a_bad_line_is_told_what_is_wrong_in_one_line(line: str, code: int, says: str) -> None:
+def test_a_bad_line_gets_one_line_that_says_what_is_wrong(line: str, code: int, says: str) -> None:
     assert fault(line, code, says) is None
 
 
@@ -42,7 +42,7 @@ BY_THE_PREFLIGHT = [
 
 
 @pytest.mark.parametrize(("line", "says"), BY_THE_PREFLIGHT, ids=lambda value: str(value)[:60])
-def test_what_only_the_preflight_sees_is_told_so_too(line: str, says: str) -> None:
+def test_so_does_what_only_the_preflight_finds(line: str, says: str) -> None:
     assert fault(line, 2, says) is None
 
 

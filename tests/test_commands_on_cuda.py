@@ -1,4 +1,4 @@
-"""The command line on a machine with two simulated GPUs: every command that trains takes cuda, cuda:N and auto."""
+"""The command line on a machine with two simulated GPUs: every command that trains accepts cuda, cuda:N and auto."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ import sys
 from batchlab.cli.main import main
 from batchlab.sweep.processes.server import WarmServer
 
-with WarmServer() as server:  # one for all: to warm it up takes longer than the rest
+with WarmServer() as server:  # one for all commands: warming it up takes longer than the rest
     server.warm_up()
     for line in sys.argv[1:]:
         print(f"{line}: {main(line.split())}", flush=True)
@@ -48,10 +48,12 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Com
 
 def test_each_ends_well_and_a_device_that_is_not_here_is_refused(done):
     _, ended = done
-    said = ended.stdout.splitlines()
+    message = ended.stdout.splitlines()
 
-    assert [line for line in said if line.rpartition(": ")[0] in COMMANDS] == [f"{c}: {n}" for c, n in COMMANDS.items()]
-    assert said[-1] == "torch in the parent: False"
+    assert [line for line in message if line.rpartition(": ")[0] in COMMANDS] == [
+        f"{c}: {n}" for c, n in COMMANDS.items()
+    ]
+    assert message[-1] == "torch in the parent: False"
     assert "device=cuda:9" in ended.stderr.splitlines()[-1]
 
 

@@ -1,4 +1,4 @@
-"""Every shipped config file composes to a checked configuration, and experiments say what they ask."""
+"""Every shipped config file composes to a checked configuration, and experiments state their question."""
 
 import re
 from pathlib import Path

@@ -1,6 +1,8 @@
 """The pages of `docs/` are true: their commands are run, what they show is printed, and their links lead somewhere."""
 
 import re
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -76,6 +78,14 @@ def test_links_lead_to_files_that_are_there(path: Path) -> None:
         if anchor:
             heads = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, to
+
+
+def test_the_picture_of_the_architecture_is_drawn_from_the_imports() -> None:
+    loader = SourceFileLoader("draw_architecture", str(ROOT / "scripts/draw_architecture"))
+    script = module_from_spec(spec_from_loader("draw_architecture", loader))
+    loader.exec_module(script)
+
+    assert script.PICTURE.read_text(encoding="utf-8") == script.draw(ROOT), "scripts/draw_architecture draws it"
 
 
 def test_every_picture_is_shown_on_a_page() -> None:

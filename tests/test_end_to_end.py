@@ -1,4 +1,4 @@
-"""The headline: `batchlab sweep batch_size=8,32,256` through the console script, and what a user then sees."""
+"""End to end: `batchlab sweep batch_size=8,32,256` through the console script, and its output."""
 
 import csv
 import json
@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 from tensorboard_http import Dashboard, eventually, number_of
 
+from batchlab.cli.main import main
 from batchlab.report.claims import CLAIMS
 from batchlab.science.scaling.lr_scaling import RULE_NAMES
+from batchlab.sweep.processes.server import WarmServer
 
+Types = Callable[..., subprocess.CompletedProcess[str]]
 SIZES = (8, 32, 256)
 BUDGET = ("default_epochs=3", "device=cpu")
 # Not under `if __name__ == "__main__"`: neither the warm server nor a worker may run it again.
@@ -31,14 +34,27 @@ sys.exit(code)
 
 
 def batchlab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """The console script that an install puts beside its Python."""
+    """Runs the installed console script."""
     command = [str(Path(sys.executable).with_name("batchlab")), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.fixture
+def types(server: WarmServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Types:
+    """What the script calls, in this process, whose server is warm: to import PyTorch takes longer than the rest."""
+
+    def typed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        server.warm_up()
+        capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, main(arguments), *capfd.readouterr())
+
+    return typed
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A folder after the headline sweep (with a small budget) from an unguarded script."""
+    """A folder after the sweep (with a small budget) from an unguarded script."""
     folder = tmp_path_factory.mktemp("user")
     (folder / "script.py").write_text(UNGUARDED)
     command = [sys.executable, "script.py", "sweep", "batch_size=8,32,256", *BUDGET]
@@ -131,16 +147,16 @@ def test_tensorboard_draws_curves_hparams_and_the_studys_own_charts(swept):
     assert [step for _, step, _ in page.scalars(curve, tag)] == list(SIZES)
 
 
-def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept):
+def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept, types):
     folder, _ = swept
     before = {size: (run / "record.json").read_bytes() for size, run in runs_of(folder).items()}
     report = folder / "runs" / "digits-mlp" / "report.html"
     written = report.stat().st_mtime_ns
-    again = batchlab("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
+    again = types("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
     assert again.returncode == 0
-    assert "3 of 3 points have their answers already" in again.stderr
+    assert "3 of 3 points already have final results" in again.stderr
     assert report.stat().st_mtime_ns == written  # nothing was run, so it says the same
-    more = batchlab("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
+    more = types("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
     assert more.returncode == 0, more.stderr
     assert report.stat().st_mtime_ns == written
     assert "1 duplicate removed" in more.stderr
@@ -168,9 +184,9 @@ def load():
 """
 
 
-def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
+def test_a_users_own_model_and_data_in_an_empty_folder(types, tmp_path):
     (tmp_path / "my_net.py").write_text(MY_NET)
-    done = batchlab(
+    done = types(
         *("sweep", "model._target_=my_net.Net", "data._target_=my_net.load", "batch_size=8,64", "model.width=32"),
         *("device=cpu", "lr=0.1"),
         cwd=tmp_path,
@@ -187,10 +203,10 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size is an integer of at least 1"),
+        (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size must be an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
-        (["lr_scaling=cubic"], 2, f"lr_scaling is one of {', '.join(RULE_NAMES)}"),
-        (["precision=fp8"], 2, "precision is one of fp32, tf32, bf16, fp16"),
+        (["lr_scaling=cubic"], 2, f"lr_scaling must be one of {', '.join(RULE_NAMES)}"),
+        (["precision=fp8"], 2, "precision must be one of fp32, tf32, bf16, fp16"),
         (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 are two budgets"),
         (["model=cmn"], 2, "unknown model 'cmn': did you mean 'cnn'?"),
         (["model.widht=3"], 2, "unknown key 'model.widht': did you mean 'width'?"),
@@ -202,8 +218,8 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, tmp_path):
-    refused = batchlab("sweep", *arguments, cwd=tmp_path)
+def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, types, tmp_path):
+    refused = types("sweep", *arguments, cwd=tmp_path)
     assert refused.returncode == code
     assert line in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
@@ -211,8 +227,15 @@ def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_is_one_point(tmp_path):
-    refused = batchlab("train", "batch_size=8,32", cwd=tmp_path)
+def test_the_script_ends_with_the_code_of_its_command(tmp_path):
+    refused = batchlab("sweep", "batch_size=-4", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "batchlab: batch_size=-4 cannot be: batch_size must be an integer of at least 1\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_train_is_one_point(types, tmp_path):
+    refused = types("train", "batch_size=8,32", cwd=tmp_path)
     assert refused.returncode == 2
     assert "grid of 2 points" in refused.stderr
     assert "batchlab sweep" in refused.stderr
@@ -229,7 +252,7 @@ def test_hydras_own_flags_pass(tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
 )
-def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, tmp_path):
+def test_interrupted_it_stops_after_a_step_and_says_how_to_resume(number, code, tmp_path):
     command = [
         str(Path(sys.executable).with_name("batchlab")),
         "sweep",
@@ -240,23 +263,23 @@ def test_interrupted_it_stops_after_a_step_and_says_how_to_go_on(number, code, t
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
-        said: list[str] = []
+        message: list[str] = []
         for line in process.stderr:
-            said.append(line)
+            message.append(line)
             if "started" in line:
                 os.kill(process.pid, number)
         process.wait(timeout=120)
-    assert process.returncode == code, said
-    last = said[-1]
+    assert process.returncode == code, message
+    last = message[-1]
     assert "continue with: batchlab sweep batch_size=8,32 epochs=100000 device=cpu" in last
-    # multiprocessing's resource tracker ends a moment after its owner; a worker would train for hours
+    # multiprocessing's resource tracker ends shortly after its owner; a worker would train for hours
     eventually(lambda: _alive_in(process.pid), lambda alive: not alive, seconds=20)
     records = [json.loads(p.read_text()) for p in (tmp_path / "runs" / "digits-mlp").glob("*/record.json")]
     assert [record["status"] for record in records] == ["interrupted"]
 
 
 def _alive_in(session: int) -> Sequence[int]:
-    """Processes of the session that are not yet dead (`session` is the pid of its leader)."""
+    """Live processes of the session (`session` is the pid of its leader)."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -268,17 +291,17 @@ def _alive_in(session: int) -> Sequence[int]:
     return found
 
 
-def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(tmp_path):
+def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(types, tmp_path):
     experiment = tmp_path / "mine" / "experiment" / "pair.yaml"
     experiment.parent.mkdir(parents=True)
     grids = '  - ["batch_size=8,32"]\n  - ["batch_size=32,64", "lr=0.02"]\n'
     experiment.write_text(f"# @package _global_\n# Does a union hold each point once?\nstudy: pair\ngrids:\n{grids}")
     words = ("experiment=pair", "default_epochs=1", "device=cpu", "report=false")
-    done = batchlab("sweep", "--config-dir", "mine", *words, cwd=tmp_path)
+    done = types("sweep", "--config-dir", "mine", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 duplicate removed" in done.stderr
     assert sorted(runs_of(tmp_path, "pair")) == [8, 32, 64]
     experiment.write_text("# @package _global_\n# Is a bare comma seen?\ngrids:\n  - [batch_size=8,32]\n")
-    refused = batchlab("sweep", "--config-dir", "mine", "experiment=pair", cwd=tmp_path)
+    refused = types("sweep", "--config-dir", "mine", "experiment=pair", cwd=tmp_path)
     assert refused.returncode == 2
     assert "grids holds 32" in refused.stderr

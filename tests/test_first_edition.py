@@ -1,4 +1,4 @@
-"""Studies of the first edition (commit 10de418): read, skipped where they ended, resumed to the same bits."""
+"""Studies of the first edition (commit 10de418) can be read; finished runs are skipped, others resume bitwise."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ INTERRUPTED_ID = "bs16-lr0.05-fp32-s0-e3b636d09a"
 
 @pytest.fixture
 def study(tmp_path: Path, repository: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of what `batchlab sweep` left at that commit: two completed runs, and one stopped by Ctrl-C."""
+    """A copy of a study from `batchlab sweep` at that commit: two completed runs, and one stopped by Ctrl-C."""
     monkeypatch.chdir(tmp_path)
     shutil.copytree(repository / "tests/old_studies/first_edition", STUDY)
     return tmp_path / STUDY
@@ -73,7 +73,7 @@ def test_runs_that_ended_are_the_same_runs_and_are_skipped(
 
     assert sweep(*ENDED, "study=first_edition") == 0
 
-    assert "2 of 2 points have" in capfd.readouterr().err
+    assert "2 of 2 points already have final results" in capfd.readouterr().err
     assert files(study) == before
 
 

@@ -1,4 +1,4 @@
-"""`scripts/gpu_smoke` and `scripts/gpu_check` end in time, say what went wrong, and lose nothing that was found."""
+"""`scripts/gpu_smoke` and `scripts/gpu_check` end in time, report errors, and lose no results."""
 
 import importlib.util
 import json
@@ -20,7 +20,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def scripts(repository: Path) -> Iterator[Path]:
-    """The folder of scripts, on `sys.path` with the checks that they run."""
+    """The folder of scripts, on `sys.path` together with their checks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(repository / "tests/gpu"))
         patch.syspath_prepend(str(repository / "scripts"))
@@ -33,7 +33,7 @@ def gpu_check(scripts: Path) -> ModuleType:
     spec = importlib.util.spec_from_loader("gpu_check", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["gpu_check"] = module  # dataclasses look there for the names in annotations
+    sys.modules["gpu_check"] = module  # dataclasses look up annotations there
     loader.exec_module(module)
     return module
 
@@ -63,7 +63,7 @@ def dies(device: str) -> None:
     os._exit(3)
 
 
-def test_each_check_ends_by_itself_whatever_becomes_of_the_others(runner: ModuleType) -> None:
+def test_each_check_ends_independently_of_the_others(runner: ModuleType) -> None:
     def is_left_out(device: str) -> None:
         raise runner.LeftOutError("there is no second one")
 
@@ -92,7 +92,7 @@ def test_each_check_ends_by_itself_whatever_becomes_of_the_others(runner: Module
     assert found["hangs"]["seconds"] < 5
 
 
-def test_a_check_that_is_to_be_alone_meets_no_other(runner: ModuleType, tmp_path: Path) -> None:
+def test_a_check_that_must_run_alone_does(runner: ModuleType, tmp_path: Path) -> None:
     def counted(device: str) -> dict[str, int]:
         mark = tmp_path / f"running-{os.getpid()}"
         mark.touch()
@@ -111,7 +111,7 @@ def test_a_check_that_is_to_be_alone_meets_no_other(runner: ModuleType, tmp_path
     assert max(at_once(False, False)) == 2
 
 
-def test_what_a_check_wanted_is_kept_with_its_figures(runner: ModuleType) -> None:
+def test_the_expectation_of_a_check_is_kept_with_its_figures(runner: ModuleType) -> None:
     def wants_more(device: str) -> None:
         runner.wants(False, "it is too small", size=3)
 
@@ -122,7 +122,7 @@ def test_what_a_check_wanted_is_kept_with_its_figures(runner: ModuleType) -> Non
 
 @pytest.fixture(scope="module")
 def checks(scripts: Path, runner: ModuleType) -> dict[str, Any]:
-    """The checks of gpu_smoke by name, as it finds them itself."""
+    """The checks of gpu_smoke by name."""
     loader = SourceFileLoader("gpu_smoke", str(scripts / "gpu_smoke"))
     spec = importlib.util.spec_from_loader("gpu_smoke", loader)
     assert spec is not None
@@ -141,7 +141,7 @@ def test_there_is_a_check_for_each_question_and_its_limit_is_short(checks: dict[
 
 
 def test_checks_run_on_the_cpu_as_far_as_they_can(checks: dict[str, Any], runner: ModuleType) -> None:
-    """A share of them: all are in the slow test below."""
+    """Some of them; the slow test below runs all."""
     import batchlab.sweep.processes.preload  # noqa: F401 - as gpu_smoke does before it forks
 
     names = ("prepares_by_index", "first_overflow", "device_side_assert")
@@ -161,7 +161,7 @@ def python(code: str) -> list[str]:
     return [sys.executable, "-S", "-c", code]
 
 
-def test_a_step_that_fails_is_told_by_the_first_line_of_its_error(gpu_check: ModuleType, tmp_path: Path) -> None:
+def test_a_failed_step_is_reported_with_the_first_line_of_its_error(gpu_check: ModuleType, tmp_path: Path) -> None:
     line = gpu_check.ended(python("print('begins')\nraise ValueError('why\\nmore')"), tmp_path / "log.txt", 20)
 
     assert (line["status"], line["code"], line["error"]) == ("failed", 1, "ValueError: why")
@@ -169,7 +169,7 @@ def test_a_step_that_fails_is_told_by_the_first_line_of_its_error(gpu_check: Mod
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process has ended, or does so soon: a signal is not there when it is sent."""
+    """Whether a process has ended, or does so soon, because signals are not delivered immediately."""
     try:
         process = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -203,8 +203,10 @@ def test_a_step_whose_module_is_missing_is_left_out(gpu_check: ModuleType, tmp_p
     assert (kept["step"], kept["status"]) == ("tests", "left out")
 
 
-def test_missing_packages_are_named_with_how_to_carry_them_before_anything_runs(scripts: Path, tmp_path: Path) -> None:
-    """Under a Python without site-packages: as on a bare machine, only barer."""
+def test_missing_packages_are_reported_with_how_to_install_them_before_anything_runs(
+    scripts: Path, tmp_path: Path
+) -> None:
+    """With a Python without site-packages, as on a new machine."""
     command = [sys.executable, "-S", scripts / "gpu_check", "--out", tmp_path / "gpu.jsonl"]
     done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
 
@@ -217,7 +219,7 @@ def test_missing_packages_are_named_with_how_to_carry_them_before_anything_runs(
     assert (line["step"], line["status"]) == ("packages", "aborted")
 
 
-def test_only_what_is_missing_is_asked_for(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_is_missing_is_requested(gpu_check: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     there = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in ("hydra", "antlr4") else there(name))
 

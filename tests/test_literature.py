@@ -1,4 +1,4 @@
-"""The studies of the literature: each can be asked, and a reduced form of it runs on data in its true form."""
+"""The studies from the literature compose, and a reduced form of each runs on data in its real file format."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "configs" / "experiment" / "liter
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 SIZE = {"epochs": ("epochs=1",), "examples": ("examples=256",)}
 
-# What of each study is run here, how many points that makes, and the figures that then have one of ours beside them.
+# For each study: what is run here, the number of points, and the published figures that are compared with ours.
 REDUCED: dict[str, tuple[tuple[str, ...], int, int]] = {
     "keskar_f1": (
         ("batch_size=64,256", "model.width=8", "instruments.sharpness.examples=64", "instruments.sharpness.products=3"),
@@ -60,7 +60,7 @@ def test_every_study_has_a_reduced_form() -> None:
 
 @pytest.fixture(scope="module")
 def composed() -> Mapping[str, list[Point]]:
-    """Every point of every study at its first seed, as whoever has the data and a GPU would run it."""
+    """Every point of every study at its first seed, as for a user with the data and a GPU."""
     return {name: points(f"experiment=literature/{name}", "device=cpu", "seed=0") for name in FILES}
 
 
@@ -73,22 +73,22 @@ def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, com
     assert {point.config.study for point in composed[name]} == {name}
     assert len(composed[name]) >= 3
     assert len({str(to_dict(point.config)) for point in composed[name]}) == len(composed[name])
-    # A published figure is asked for with every run, and none of what the run is.
+    # A published figure is an option of every run, but not part of its identity.
     assert all(len(point.published) == len(written(name)["published"]) for point in composed[name])
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: str, composed: Any) -> None:
-    asked = [flat(to_dict(point.config)) for point in composed[name]]
+    requested = [flat(to_dict(point.config)) for point in composed[name]]
     for figure in composed[name][0].published:
         assert "arXiv:" in figure.source
-        # Runs stop at a goal: what they have then is no finding of theirs.
+        # Runs stop at a goal, so their final values are not results.
         is_goal = figure.what.startswith("the goal, ")
         assert (figure.ours is None) == is_goal == (is_goal and composed[name][0].config.stop_at_target)
         assert is_goal or figure.ours in FOUND or figure.ours.partition(".")[0] in ("start", "best", "final")
         wanted = {"batch_size": figure.batch_size} if figure.batch_size else {}
         wanted |= dict(figure.where)
-        assert any(all(knobs.get(key) == value for key, value in wanted.items()) for knobs in asked), wanted
+        assert any(all(options.get(key) == value for key, value in wanted.items()) for options in requested), wanted
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every part that is given a device takes `cuda`, `cuda:0` and `cuda:1`, over torch.cuda's own checks of arguments."""
+"""Every part that takes a device accepts `cuda`, `cuda:0` and `cuda:1`, with torch.cuda's own argument checks."""
 
 import json
 
@@ -26,7 +26,7 @@ from batchlab.worker.verify import examination as verifying
 NAMES = ["First GPU", "Second GPU"]
 ASKED = [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
 MIB = 2**20
-on_each = pytest.mark.parametrize(("asked", "index"), ASKED)
+on_each = pytest.mark.parametrize(("requested", "index"), ASKED)
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def only_used(cuda, index):
 
 
 @on_each
-def test_preparing_a_process_sets_the_current_device(asked, index, tmp_path):
+def test_preparing_a_process_sets_the_current_device(requested, index, tmp_path):
     with faked_cuda(2, name=NAMES) as cuda:
-        device = assembly.prepare_process(tiny(tmp_path, device=asked))
+        device = assembly.prepare_process(tiny(tmp_path, device=requested))
 
         assert ("set_device", index) in cuda.calls
         assert torch.cuda.current_device() == index
@@ -52,8 +52,8 @@ def test_preparing_a_process_sets_the_current_device(asked, index, tmp_path):
 
 
 @on_each
-def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
-    grid = [tiny(tmp_path, device=asked, batch_size=size) for size in (4, 8)]
+def test_preflight_builds_the_grid_on_it(requested, index, cuda, tmp_path):
+    grid = [tiny(tmp_path, device=requested, batch_size=size) for size in (4, 8)]
 
     problems, facts = examine(grid)
 
@@ -63,11 +63,11 @@ def test_preflight_builds_the_grid_on_it(asked, index, cuda, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("asked", "index", "precision"),
+    ("requested", "index", "precision"),
     [*((*each, "fp32") for each in ASKED), ("cuda", 0, "tf32"), ("cuda:1", 1, "bf16"), ("cuda:1", 1, "fp16")],
 )
-def test_a_run_trains_on_it_and_says_so(asked, index, precision, cuda, tmp_path):
-    record = train(tiny(tmp_path, device=asked, precision=precision, optimizer=ADAMW))
+def test_a_run_trains_on_it_and_says_so(requested, index, precision, cuda, tmp_path):
+    record = train(tiny(tmp_path, device=requested, precision=precision, optimizer=ADAMW))
 
     assert (record.status, record.reason) == (RunStatus.COMPLETED, "")
     assert record.environment["device_name"] == NAMES[index]
@@ -79,12 +79,12 @@ def probed(config, size=8, allowed=64 * MIB):
 
 
 @on_each
-def test_finds_limit_is_set_on_it_and_taken_away(asked, index, cuda, tmp_path):
-    made, account = probed(tiny(tmp_path, device=asked))
+def test_finds_limit_is_set_on_it_and_taken_away(requested, index, cuda, tmp_path):
+    made, account = probed(tiny(tmp_path, device=requested))
 
     assert (made.outcome, made.reason) == (Outcome.FITS, "")
     assert account is not None
-    assert made.peak_bytes == 2 * MIB  # one segment of the allocator's small ones
+    assert made.peak_bytes == 2 * MIB  # one small segment of the allocator
     fractions = [call[1:] for call in cuda.calls if call[0] == "memory_fraction"]
     assert (fractions[0], fractions[-1]) == ((64 / 256, index), (1.0, index))
     assert only_used(cuda, index)
@@ -120,14 +120,14 @@ def test_under_windows_pytorch_refuses_what_the_driver_would_serve_from_the_host
 
 @pytest.mark.parametrize("kernel", [2e-3, 200e-6])
 def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp_path):
-    slow = 10  # times slower, while it is at its idle clock: for its first half second
+    slow = 10  # times slower at its idle clock, for the first half second
     with simulated_cuda(1, total_bytes=256 * MIB, kernel_seconds=kernel, launch_seconds=1e-6) as cuda:
         cuda.kernel_seconds = lambda operator, result: kernel * (slow if cuda.clock() < 0.5 else 1)
         config = tiny(tmp_path, device="cuda")
         made, _ = probe(config, 8, allowed=64 * MIB, headroom=0.05, exact=False, steps=3, seconds=0.4, clock=cuda.clock)
         ended = cuda.clock()
     assert made.outcome is Outcome.FITS
-    # No window is of the idle clock, and together they are about as long as was asked for.
+    # No window is of the idle clock, and together they are about as long as requested.
     assert max(made.step_seconds) < 1.2 * min(made.step_seconds)
     window = max(1, round(WINDOW_SECONDS / made.step_seconds[0])) * made.step_seconds[0]
     assert 0.4 <= len(made.step_seconds) * window < 0.4 + 2 * window
@@ -135,15 +135,15 @@ def test_find_times_a_gpu_when_it_is_warm_and_for_as_long_as_it_says(kernel, tmp
 
 
 @on_each
-def test_without_a_limit_find_has_what_is_free_on_it(asked, index, cuda, tmp_path):
-    made, _ = probed(tiny(tmp_path, device=asked), allowed=None)
+def test_without_a_limit_find_has_what_is_free_on_it(requested, index, cuda, tmp_path):
+    made, _ = probed(tiny(tmp_path, device=requested), allowed=None)
 
     assert (made.outcome, made.allowed_bytes) == (Outcome.FITS, int(0.95 * (256 - 32) * MIB))  # 32: its context
 
 
 @on_each
-def test_a_probe_that_does_not_fit_says_what_cuda_says(asked, index, cuda, tmp_path):
-    made, _ = probed(tiny(tmp_path, device=asked), 2**17, allowed=8 * MIB)
+def test_a_probe_that_does_not_fit_says_what_cuda_says(requested, index, cuda, tmp_path):
+    made, _ = probed(tiny(tmp_path, device=requested), 2**17, allowed=8 * MIB)
 
     assert made.outcome is Outcome.OOM
     assert made.phase == "batch"
@@ -151,8 +151,8 @@ def test_a_probe_that_does_not_fit_says_what_cuda_says(asked, index, cuda, tmp_p
 
 
 @on_each
-def test_a_checkpoint_keeps_and_restores_the_random_streams_of_it(asked, index, cuda, tmp_path):
-    config = tiny(tmp_path, device=asked)
+def test_a_checkpoint_keeps_and_restores_the_random_streams_of_it(requested, index, cuda, tmp_path):
+    config = tiny(tmp_path, device=requested)
     device = assembly.prepare_process(config)
     device.seed(7)
     state = state_of(config, device)
@@ -168,9 +168,9 @@ def test_a_checkpoint_keeps_and_restores_the_random_streams_of_it(asked, index, 
 
 
 @on_each
-def test_a_run_that_was_stopped_resumes_on_it(asked, index, cuda, tmp_path):
-    config = tiny(tmp_path / "stopped", device=asked, precision="fp16")
-    whole = train(tiny(tmp_path / "whole", device=asked, precision="fp16"))
+def test_a_run_that_was_stopped_resumes_on_it(requested, index, cuda, tmp_path):
+    config = tiny(tmp_path / "stopped", device=requested, precision="fp16")
+    whole = train(tiny(tmp_path / "whole", device=requested, precision="fp16"))
     assert train(config, stopping=stop_at(5)).status is RunStatus.INTERRUPTED
 
     resumed = train(config)
@@ -182,39 +182,39 @@ def test_a_run_that_was_stopped_resumes_on_it(asked, index, cuda, tmp_path):
 
 
 @on_each
-def test_check_examines_the_model_on_it(asked, index, cuda, tmp_path):
-    checkup = checking.examine(tiny(tmp_path, device=asked))
+def test_check_examines_the_model_on_it(requested, index, cuda, tmp_path):
+    checkup = checking.examine(tiny(tmp_path, device=requested))
 
     assert not is_wrong(checkup.findings), [f for f in checkup.findings if is_wrong([f])]
-    assert any(f"trainable numbers, on cuda:{index}" in finding.what for finding in checkup.findings)
+    assert any(f"trainable parameters, on cuda:{index}" in finding.what for finding in checkup.findings)
     assert only_used(cuda, index)
 
 
 @on_each
-def test_verify_compares_gradients_on_it(asked, index, cuda, tmp_path):
+def test_verify_compares_gradients_on_it(requested, index, cuda, tmp_path):
     model = {"norm": False, "dropout": 0.0}
 
-    assert verifying.examine(tiny(tmp_path, device=asked, accumulate=2, model=model)).same
+    assert verifying.examine(tiny(tmp_path, device=requested, accumulate=2, model=model)).same
     assert only_used(cuda, index)
 
 
 @on_each
-def test_doctor_tries_each_precision_on_it(asked, index, cuda, capsys):
+def test_doctor_tries_each_precision_on_it(requested, index, cuda, capsys):
     cuda.start_counting()
 
-    doctor.main(asked)
+    doctor.main(requested)
 
-    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    facts = {(section, name): value for section, name, value in (line["fact"] for line in said if "fact" in line)}
+    message = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    facts = {(section, name): value for section, name, value in (line["fact"] for line in message if "fact" in line)}
     device = f"Device cuda:{index}"
-    assert [line["problem"] for line in said if "problem" in line] == []
+    assert [line["problem"] for line in message if "problem" in line] == []
     assert facts[device, "GPU"].startswith(f"{NAMES[index]}, 0.2 GiB of memory")
     assert [facts[device, precision] for precision in ("fp32", "tf32", "bf16", "fp16")] == ["yes"] * 4
     assert only_used(cuda, index)
 
 
 REFUSED = (
-    "device=cuda:9 is not here: PyTorch sees 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
+    "device=cuda:9 does not exist: PyTorch finds 2 CUDA devices, numbered from 0: use device=cuda:1 at most, or "
     "device=cuda for the first"
 )
 

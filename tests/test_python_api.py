@@ -1,4 +1,4 @@
-"""batchlab from Python: `train` and `run_study` do what the words of the command line do, and return records."""
+"""batchlab from Python: `train` and `run_study` work like the commands, and return records."""
 
 import builtins
 import importlib
@@ -14,7 +14,7 @@ import pytest
 import batchlab
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import compose
-from batchlab.hydra_app.calling import words
+from batchlab.hydra_app.calling import overrides_of
 from batchlab.recording.run_folder import read_record
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import progress
@@ -48,7 +48,7 @@ def made_inside():
 
 @pytest.fixture
 def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, and a warm server."""
+    """An empty current folder, and a warm server."""
     monkeypatch.chdir(tmp_path)
     server.warm_up()
     return tmp_path
@@ -56,7 +56,7 @@ def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def own_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """The user's file, imported as a notebook would."""
+    """The user's file, imported as in a notebook."""
     (tmp_path / "own_net.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield importlib.import_module("own_net")
@@ -74,10 +74,10 @@ def test_train_returns_the_record_that_lies_on_the_disk_and_trains_once(here: Pa
 
 
 def test_a_study_of_ones_own_classes_over_lists_and_ranges(here: Path, own_net: ModuleType) -> None:
-    asked = {**SHORT, "model": own_net.Net, "model.width": 3, "data": {"_target_": own_net.load, "size": 32}}
-    asked["report"] = False  # it takes as long as all the rest
+    requested = {**SHORT, "model": own_net.Net, "model.width": 3, "data": {"_target_": own_net.load, "size": 32}}
+    requested["report"] = False  # it takes as long as everything else
 
-    records = batchlab.run_study(asked, over={"batch_size": 2 ** np.arange(3, 5), "seed": range(2)})
+    records = batchlab.run_study(requested, over={"batch_size": 2 ** np.arange(3, 5), "seed": range(2)})
 
     assert [(r.batch_size, r.seed, r.status) for r in records] == [
         (size, seed, "completed") for size in (8, 16) for seed in (0, 1)
@@ -119,7 +119,7 @@ def test_values_come_through_as_they_are() -> None:
         "mapped": {"a": 1, "b": {"c": "d e"}},
     }
 
-    config = compose([*words({"model": {"_target_": "my_net.Net", **values}}), "device=cpu"])
+    config = compose([*overrides_of({"model": {"_target_": "my_net.Net", **values}}), "device=cpu"])
 
     expected = {**values, "path": "/tmp/a b", "whole": 3, "half": 0.5, "_target_": "my_net.Net"}
     assert config.model == expected
@@ -128,7 +128,7 @@ def test_values_come_through_as_they_are() -> None:
 
 def test_an_instrument_in_a_mapping_is_added_to_the_others() -> None:
     probe = {"_target_": "my_probe.Probe", "every": 10}
-    config = compose([*words({"instruments": {"mine": probe}, "target": {"value": 0.2}}), "device=cpu"])
+    config = compose([*overrides_of({"instruments": {"mine": probe}, "target": {"value": 0.2}}), "device=cpu"])
 
     assert config.instruments["mine"] == probe
     assert "validation" in config.instruments
@@ -137,30 +137,30 @@ def test_an_instrument_in_a_mapping_is_added_to_the_others() -> None:
 
 
 def test_a_class_inside_a_class_is_named_whole(own_net: ModuleType) -> None:
-    assert words({"model": own_net.Net.Inner}) == ["model._target_=own_net.Net.Inner"]
+    assert overrides_of({"model": own_net.Net.Inner}) == ["model._target_=own_net.Net.Inner"]
 
 
 def of_main() -> None:
-    """Stands for what a notebook defines."""
+    """Like a class defined in a notebook."""
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         (lambda net: batchlab.train({"batchsize": 8}), "unknown key 'batchsize': did you mean 'batch_size'"),
         (
             lambda net: batchlab.train("batch_size=8,16"),
             "this is a grid of 2 points, and train runs one: use .*run_study",
         ),
-        (lambda net: batchlab.train({"dry_run": True}), "dry_run is for the command line"),
+        (lambda net: batchlab.train({"dry_run": True}), "dry_run works with run_study and the command line only"),
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),
-        (lambda net: batchlab.train("a='b"), "a='b cannot be read: No closing quotation, as a shell would say"),
-        (lambda net: batchlab.train(8), "8 is no configuration: give a dict of knobs"),
-        (lambda net: batchlab.train([8]), r"\[8\] is no configuration"),
-        (lambda net: batchlab.train({"batch size": 8}), "'batch size' is no knob's name"),
-        (lambda net: batchlab.train({8: 8}), "8 is no knob's name"),
+        (lambda net: batchlab.train("a='b"), "a='b cannot be read: No closing quotation, as in a shell"),
+        (lambda net: batchlab.train(8), "8 is not a config: give a dict of options"),
+        (lambda net: batchlab.train([8]), r"\[8\] is not a config"),
+        (lambda net: batchlab.train({"batch size": 8}), "'batch size' is not the name of an option"),
+        (lambda net: batchlab.train({8: 8}), "8 is not the name of an option"),
         (
             lambda net: batchlab.train({"lr": object()}),
             "lr=.* cannot be: a value of type object cannot be written into a config",
@@ -173,12 +173,12 @@ def of_main() -> None:
         (lambda net: batchlab.train({}, config_dir="nowhere"), "--config-dir nowhere: there is no such folder"),
         (lambda net: batchlab.run_study(over={"batch_size": 8}), "over={'batch_size': 8} cannot be: give the values"),
         (lambda net: batchlab.run_study(over={"model": "mlp"}), "over={'model': 'mlp'} cannot be: give the values"),
-        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: it is a dict"),
+        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: give a dict"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line(
+def test_a_set_that_cannot_be_read_is_refused_in_one_line(
     call: Callable[[ModuleType], object],
-    said: str,
+    message: str,
     own_net: ModuleType,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     monkeypatch.setattr(of_main, "__module__", "__main__")
     monkeypatch.setattr("batchlab.hydra_app.calling.run_sweep_and_points", lambda points: pytest.fail("was run"))
 
-    with pytest.raises(BadRequest, match=said) as raised:
+    with pytest.raises(BadRequest, match=message) as raised:
         call(own_net)
 
     assert "\n" not in str(raised.value)
@@ -199,9 +199,9 @@ def test_no_values_are_an_empty_grid() -> None:
 
 
 def test_a_notebook_is_shown_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    shell = type("ZMQInteractiveShell", (), {})()  # by whose name rich knows a notebook
+    shell = type("ZMQInteractiveShell", (), {})()  # rich recognises a notebook by this name
     monkeypatch.setattr(builtins, "get_ipython", lambda: shell, raising=False)
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as a kernel's stream says
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as in a notebook kernel
 
     with progress(total=1) as spectator:
         spectator.say("goes on")
@@ -227,7 +227,7 @@ print("IN THE PARENT", *sorted({"torch", "batchlab.worker.execute"} & set(sys.mo
 """
 
 
-@pytest.mark.slow  # each starts a server of its own
+@pytest.mark.slow  # each starts its own server
 @pytest.mark.parametrize("how", ["a script", "standard input, as a notebook has no file"])
 def test_a_script_needs_no_guard_and_a_notebook_no_file(how: str, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(UNGUARDED)

@@ -1,4 +1,4 @@
-"""`scripts/same_science` sees a digit that changed, and nothing in times, speeds and memory."""
+"""`scripts/same_science` detects a changed digit, and ignores times, speeds and memory."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def comparing(repository: Path) -> Iterator[ModuleType]:
 
 
 def journal(path: Path, *named: tuple[str, float], at: int = 1) -> Path:
-    """A journal of these measurements, and of one time each, in order."""
+    """A journal of these measurements and one time each, in order."""
     lines = [
         {"seq": n, "name": name, "value": value, "step": at, "examples": 8 * at, "train_seconds": 0.1 * n}
         | dict.fromkeys(("low", "high", "n"))
@@ -46,7 +46,7 @@ def test_measurements_may_differ_in_speed_and_memory_alone(comparing: ModuleType
 @pytest.mark.parametrize(
     ("named", "at"),
     [
-        ((LOSSES[0], ("train/loss", 0.25000000000000006)), 1),  # the next number of 64 bits
+        ((LOSSES[0], ("train/loss", 0.25000000000000006)), 1),  # the next 64-bit number
         ((LOSSES[0], ("train/losses", 0.25)), 1),
         (LOSSES[::-1], 1),
         (LOSSES[:1], 1),

@@ -1,4 +1,4 @@
-"""The benchmarks and checks of `scripts/` run, in the smallest form they have."""
+"""The benchmarks and checks of `scripts/` run, with their smallest settings."""
 
 import json
 import re

@@ -1,7 +1,7 @@
-"""The commands of `scripts/` set themselves up once, repair themselves, and get out of the way.
+"""The commands of `scripts/` set up their environment once, repair it, and then only run.
 
-The real scripts run in a copy of the repository, on a PATH that holds a stub Python instead of a real one:
-it writes down how it was called and installs nothing. So these tests need no network and no seconds.
+The real scripts run in a copy of the repository, with a stub Python on the PATH that records its calls and installs
+nothing. So these tests need no network and are fast.
 """
 
 import os
@@ -48,7 +48,7 @@ esac
 
 @dataclass
 class Clone:
-    """A fresh clone in a folder with a space in its name, and the machine around it."""
+    """A fresh clone in a folder with a space in its name, and its environment."""
 
     root: Path
     bin: Path
@@ -115,7 +115,7 @@ def test_the_second_call_only_looks_at_the_stamp(clone: Clone) -> None:
 
     done = clone.run("batchlab", "list")
 
-    assert clone.calls == before  # not even a Python was started
+    assert clone.calls == before  # no Python was started
     assert done.stderr == ""
 
 
@@ -134,7 +134,7 @@ def test_a_failed_set_up_says_why_and_the_next_call_starts_afresh(clone: Clone) 
 
     assert (failed.returncode, failed.stdout) == (1, "")
     assert "no room on the disk" in failed.stderr
-    assert "call again" in failed.stderr
+    assert "run the command again" in failed.stderr
 
     (clone.root / ".venv/leftover").touch()
     repaired = clone.run("batchlab", "list")
@@ -170,8 +170,8 @@ def test_what_the_set_up_was_made_from_is_in_the_stamp(clone: Clone, changed: st
     updated = clone.run("batchlab", "list")
 
     assert len(clone.installs) == 2
-    assert "up to date" in updated.stderr
-    assert (clone.root / ".venv/kept").exists()  # 6 GB are not fetched again for one line
+    assert "batchlab: updating " in updated.stderr
+    assert (clone.root / ".venv/kept").exists()  # 6 GB are not downloaded again for one line
     assert clone.run("batchlab", "list").stderr == ""
 
 
@@ -194,11 +194,11 @@ def test_a_venv_that_lost_a_part_is_mended(clone: Clone, lost: str) -> None:
 
 def test_two_callers_take_turns(clone: Clone) -> None:
     both = [clone.start("batchlab", "list", SLOW="0.5") for _ in range(2)]
-    said = [process.communicate(timeout=30)[1] for process in both]
+    message = [process.communicate(timeout=30)[1] for process in both]
 
     assert [process.returncode for process in both] == [0, 0]
     assert len(clone.installs) == 1
-    assert sum("waiting for another set-up" in text for text in said) == 1
+    assert sum("waiting for another set-up" in text for text in message) == 1
 
 
 def test_uv_is_taken_where_there_is_one(clone: Clone) -> None:
@@ -217,7 +217,7 @@ def test_without_a_python_it_says_so_in_one_line(clone: Clone) -> None:
 
     assert done.returncode == 1
     assert done.stderr == (
-        "batchlab: needs Python 3.11 or newer, and there is none on the PATH: install one and call again\n"
+        "batchlab: needs Python 3.11 or newer, but there is none on the PATH: install one and run the command again\n"
     )
 
 
@@ -263,7 +263,7 @@ def test_all_checks_run_and_the_last_line_names_the_failed_one(clone: Clone) -> 
 
 
 def python_scripts() -> list[str]:
-    """Names of the scripts written in Python that need batchlab's packages: all but slurm_here, which needs none."""
+    """Names of the Python scripts that need batchlab's packages: all except slurm_here."""
     folder = Path(__file__).resolve().parents[1] / "scripts"
     firsts = {path.name: path.read_text().partition("\n")[0] for path in folder.iterdir() if path.is_file()}
     return sorted(name for name, first in firsts.items() if "python" in first and "." not in name)
@@ -300,7 +300,7 @@ def test_a_named_python_that_is_none_is_refused(clone: Clone) -> None:
     done = clone.run("bench_loop", PYTHON="no-such-python")
 
     assert done.returncode == 1
-    assert "PYTHON=no-such-python is no program here" in done.stderr
+    assert "PYTHON=no-such-python is not a program" in done.stderr
     assert clone.calls == []
 
 
@@ -309,7 +309,7 @@ IMPORTS_TORCH = pytest.param("torture", marks=pytest.mark.slow)  # to name its k
 
 @pytest.mark.parametrize("script", [*(IMPORTS_TORCH if n == "torture" else n for n in NEED_PACKAGES), "slurm_here"])
 def test_a_script_explains_itself(script: str, repository: Path, tmp_path: Path) -> None:
-    """Also where the PATH's python3 has no packages: only slurm_here runs under it."""
+    """Even if the PATH's python3 has no packages: only slurm_here uses it."""
     bare = tmp_path / "python3"
     bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     bare.chmod(0o755)
@@ -353,7 +353,7 @@ def test_every_constraint_pins_one_version_and_every_requirement_has_one(reposit
 
 
 def workflow_faults(text: str) -> list[str]:
-    """What is unsafe in a workflow: an action that somebody else can move, a token that may write."""
+    """Unsafe parts of a workflow: an action that is not pinned, a token with write access."""
     workflow = yaml.safe_load(text)
     faults = [
         f"not pinned to a commit: {used}"
@@ -384,7 +384,7 @@ def test_workflows_are_pinned_and_read_only(repository: Path) -> None:
     ],
 )
 def test_the_check_of_workflows_goes_red(text: str, fault: str) -> None:
-    assert any(fault in said for said in workflow_faults(text))
+    assert any(fault in message for message in workflow_faults(text))
 
 
 def test_workflows_run_the_pythons_that_the_package_names(repository: Path) -> None:

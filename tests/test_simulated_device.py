@@ -1,4 +1,4 @@
-"""The simulated CUDA device does what CUDA does, as far as other tests rely on it."""
+"""The simulated CUDA device behaves like CUDA, as far as other tests rely on it."""
 
 import random
 
@@ -21,8 +21,8 @@ from batchlab.training.devices.named import device_named
         (MIB + 1, MIB + 512, 20 * MIB),
         (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
         (10 * MIB, 10 * MIB, 10 * MIB),
-        (20 * MIB + 1, 20 * MIB + 512, 22 * MIB),  # what is left is more than 1 MiB, and split off
-        (21 * MIB, 22 * MIB, 22 * MIB),  # what is left is no more than 1 MiB, and stays with it
+        (20 * MIB + 1, 20 * MIB + 512, 22 * MIB),  # the rest is more than 1 MiB, and is split off
+        (21 * MIB, 22 * MIB, 22 * MIB),  # the rest is at most 1 MiB, and is not split off
     ],
 )
 def test_sizes_are_rounded_and_segments_taken_as_the_caching_allocator_does(asked, allocated, reserved):
@@ -41,7 +41,7 @@ def test_freed_memory_is_kept_joined_and_given_back_only_where_a_segment_is_empt
 
     memory.release(three[0])
     memory.release(three[1])
-    eight = memory.allocate(8 * MIB)  # fits only where the two are one again
+    eight = memory.allocate(8 * MIB)  # fits only after the two are merged
     memory.empty_cache()
     assert (memory.allocated, memory.reserved, memory.segments) == (13 * MIB, 20 * MIB, 1)
 
@@ -118,7 +118,7 @@ def test_what_is_moved_or_computed_on_the_device_takes_its_memory_and_views_and_
     assert gpu.memory.allocated == 4096 + 3584 + 1024
 
     del moved, again, result
-    assert gpu.memory.allocated == 4096 + 1024  # the view holds the storage
+    assert gpu.memory.allocated == 4096 + 1024  # the view keeps the storage
     del view, made
     assert gpu.memory.allocated == 0
     assert torch.equal(on_host, torch.ones(1000))

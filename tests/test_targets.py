@@ -1,4 +1,4 @@
-"""What a `_target_` may name: the right thing from anywhere, a function from the user's own folder, and no more."""
+"""Valid values of `_target_`: a class of the right type from anywhere, or a function from the user's own folder."""
 
 import contextlib
 import importlib
@@ -17,7 +17,7 @@ from torch import nn
 from batchlab import Task, targets
 from batchlab.errors import BadRequest
 
-# Functions and classes that can harm: most of them pass the blocklist of Hydra 1.3.8 (reference/reliability.md 3.2).
+# Dangerous functions and classes: most of them are not on Hydra 1.3.8's blocklist (reference/reliability.md 3.2).
 RISKY = """
 torch.load torch.save torch.serialization.load torch.jit.load torch.hub.load torch.hub.load_state_dict_from_url
 torch.package.PackageImporter torch.utils.cpp_extension.load torch.utils.cpp_extension.load_inline
@@ -41,7 +41,7 @@ batchlab.targets.Path.write_text
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder that the user stands in; what was imported from it is forgotten afterwards."""
+    """An empty current folder; modules imported from it are removed afterwards."""
     home = tmp_path / "project"
     home.mkdir()
     monkeypatch.chdir(home)
@@ -61,7 +61,7 @@ def write(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def calls() -> Iterator[list[object]]:
-    """Every code object and built-in function that is called meanwhile."""
+    """Records every code object and built-in function that is called inside."""
     seen: list[object] = []
 
     def profile(frame: types.FrameType, event: str, argument: object) -> None:
@@ -79,14 +79,14 @@ def calls() -> Iterator[list[object]]:
 
 
 def codes(found: Any) -> list[object]:
-    """What `calls` shows when `found` is called."""
+    """The entry in `calls` when `found` is called."""
     shown = [found, getattr(found, "__code__", None), getattr(found, "__func__", None)]
     if isinstance(found, type):
         shown += [getattr(getattr(found, maker), "__code__", None) for maker in ("__init__", "__new__")]
     return [code for code in shown if code is not None]
 
 
-# Some are called by every import: seen being called, they prove nothing.
+# Some are called by every import, so a call proves nothing.
 EVERYDAY = {"builtins.__import__", "builtins.exec", "importlib.import_module", "marshal.loads", "pathlib.Path"}
 EVERYDAY |= {"batchlab.targets.importlib.import_module"}
 
@@ -94,7 +94,7 @@ EVERYDAY |= {"batchlab.targets.importlib.import_module"}
 @pytest.mark.filterwarnings("ignore:Setuptools is replacing distutils")  # pip and setuptools, on their own import
 @pytest.mark.parametrize("target", RISKY)
 def test_what_can_harm_is_refused_and_not_called(target: str, folder: Path) -> None:
-    harm = pydoc.locate(target)  # not our import: the same object, found by other means
+    harm = pydoc.locate(target)  # found without our import: the same object
 
     with calls() as seen, pytest.raises(BadRequest) as caught:
         targets.build({"_target_": target, "f": "x"}, nn.Module, what="model", offered={})
@@ -131,7 +131,7 @@ def test_an_alias_in_the_users_own_file_does_not_make_it_the_users_own(inner: st
 @pytest.mark.parametrize("target", ["os.makedirs", "os.popen", "site.addsitedir", "runpy.run_path", "codecs.open"])
 def test_a_frozen_module_of_python_is_not_a_file_in_this_folder(target: str, folder: Path) -> None:
     function: Any = pydoc.locate(target)
-    write(folder / "os.py", "")  # nor one whose name it bears
+    write(folder / "os.py", "")  # nor one with the same name
 
     with pytest.raises(BadRequest, match="outside this folder"):
         targets.resolve(target, nn.Module, what="model")
@@ -261,17 +261,17 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
     assert targets.resolve(target, kind, what="model") is pydoc.locate(target)
 
 
-# What is refused, and in which words
+# What is refused, and the messages
 
 
 @pytest.mark.usefixtures("my_net")
 @pytest.mark.parametrize(
-    ("target", "said"),
+    ("target", "message"),
     [
-        ("my_net.number", "model._target_=my_net.number returned a int, and it must be a Module"),
+        ("my_net.number", "model._target_=my_net.number returned a int: it must return a Module"),
         ("my_net.answer", "model._target_=my_net.answer is a int: name a Module or a function"),
         ("my_net.make_partial", "is a partial: name a Module or a function"),
-        ("my_net.Task", "model._target_=my_net.Task is a class, but no Module"),
+        ("my_net.Task", "model._target_=my_net.Task is a class, but not a Module"),
         ("my_net.Nett", "model._target_=my_net.Nett: 'my_net' has no 'Nett': did you mean 'Net'?"),
         ("my_net.qqqqq", "model._target_=my_net.qqqqq: 'my_net' has no 'qqqqq'"),
         ("my_net.functools.qqqqq", "'my_net.functools' has no 'qqqqq'"),
@@ -280,31 +280,31 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
         ("torch.nn.Linaer", "'torch.nn' has no 'Linaer': did you mean 'Linear'?"),
     ],
 )
-def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target: str, said: str) -> None:
+def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target: str, message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         build(target)
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("my_net")
 @pytest.mark.parametrize(
-    ("target", "keys", "said"),
+    ("target", "keys", "message"),
     [
         ("my_net.Net", {"widht": 3}, "unknown key 'model.widht': did you mean 'width'?"),
         ("my_net.Net", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes width"),
         ("my_net.number", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes no keys"),
         ("my_net.make", {}, "model needs 'width': add model.width=... to the command"),
-        ("my_net.Net", {"width": {"_target_": "os.system"}}, "model.width holds a _target_ of its own"),
-        ("my_net.Net", {"width": [1, {"a": [{"_target_": "x.y"}]}]}, "model.width holds a _target_ of its own"),
-        ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any holds a _target_ of its own"),
+        ("my_net.Net", {"width": {"_target_": "os.system"}}, "model.width contains a _target_"),
+        ("my_net.Net", {"width": [1, {"a": [{"_target_": "x.y"}]}]}, "model.width contains a _target_"),
+        ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any contains a _target_"),
     ],
 )
-def test_keys_that_do_not_fit_the_signature_are_refused(target: str, keys: dict[str, Any], said: str) -> None:
+def test_keys_that_do_not_fit_the_signature_are_refused(target: str, keys: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest) as caught:
         build(target, **keys)
 
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.usefixtures("my_net")
@@ -314,7 +314,7 @@ def test_what_the_users_code_raises_comes_through_as_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "error", "said"),
+    ("text", "error", "message"),
     [
         ("raise RuntimeError('boom')", RuntimeError, "boom"),
         ("import not_there_at_all", ModuleNotFoundError, "No module named 'not_there_at_all'"),
@@ -324,17 +324,17 @@ def test_what_the_users_code_raises_comes_through_as_it_is() -> None:
 )
 @pytest.mark.parametrize("place", ["failing.py", "holder/failing.py"])
 def test_a_file_that_fails_to_import_shows_its_own_error(
-    text: str, error: type[Exception], said: str, place: str, folder: Path
+    text: str, error: type[Exception], message: str, place: str, folder: Path
 ) -> None:
     write(folder / place, text)
 
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         build(place.removesuffix(".py").replace("/", ".") + ".Net")
 
     assert not isinstance(caught.value, BadRequest)
 
 
-# The users' folder, and what only lies in it
+# The user's folder, and installed packages inside it
 
 MAKE = "from torch import nn\ndef make():\n    return nn.Identity()\nclass Net(nn.Module):\n    pass\n"
 

@@ -1,4 +1,4 @@
-"""The contract with the user's data: the usual losses against their formulas, written out."""
+"""The contract for the user's data: the usual losses compared with their formulas."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_outputs_that_would_only_fit_by_broadcasting_are_refused(
 ) -> None:
     task = Task.regression((drawn(4, 5), drawn(*targets)), (drawn(4, 5), drawn(*targets)))
 
-    with pytest.raises(ValueError, match="do not fit targets"):
+    with pytest.raises(ValueError, match="do not match targets"):
         task.loss(drawn(*outputs), (drawn(4, 5), drawn(*targets)))
 
 
@@ -112,7 +112,7 @@ def test_windows_lie_side_by_side_and_every_token_is_predicted_from_the_one_befo
 
     inputs, targets = Task.language_model(text, text, context).train
 
-    # Written out: no token is an input twice, none a target twice, and a target is the token after its input.
+    # By hand: no token is an input twice or a target twice, and a target is the token after its input.
     assert inputs.tolist() == [[100 + w * context + i for i in range(context)] for w in range(windows)]
     assert targets.tolist() == [[101 + w * context + i for i in range(context)] for w in range(windows)]
 

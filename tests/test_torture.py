@@ -1,4 +1,4 @@
-"""A share of scripts/torture, and the sweeps it is about: two at once, and one on a hard day."""
+"""A part of scripts/torture, and its sweeps: two at once, and one with many faults."""
 
 import random
 import re
@@ -15,7 +15,7 @@ from torture.sweeps import SETTINGS, SLOW, STARTED, sweep
 from batchlab.sweep.identity import run_folder
 
 GRID = ("batch_size=16,32", "accumulate=null,2")
-# Of each kind a share of which runs in this suite, how many injuries it comes to at least.
+# For each kind that runs here in part: the minimum number of injected faults.
 SHARE = {
     "system calls": 45,
     "power losses": 15,
@@ -42,7 +42,7 @@ def test_a_share_of_the_torture_is_survived(repository, tmp_path):
 
 @pytest.fixture
 def expected(lab, tmp_path):
-    """What each point of the grid comes to when nobody disturbs it."""
+    """The results of each point of the grid without faults."""
     (tmp_path / "slow.py").write_text(SLOW)
     points = [
         lab.point(*SETTINGS, f"batch_size={size}", f"accumulate={pieces}")
@@ -54,7 +54,7 @@ def expected(lab, tmp_path):
     return {run_folder(point.config).name: came_to(run_folder(point.config)) for point in points}
 
 
-@pytest.mark.slow  # the pairs of the torture do it again and again
+@pytest.mark.slow  # the pairs of scripts/torture repeat it
 def test_two_sweeps_over_one_study_finish_it_once(expected, tmp_path):
     assert list(pairs.together(tmp_path / "pair", expected, *GRID)) == [None, None, None]
 
@@ -64,12 +64,12 @@ def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
     assert kills.leaves_nobody(tmp_path / "killed") is None
 
 
-@pytest.mark.slow  # a kind of the torture each, here after one another
+@pytest.mark.slow  # a kind of scripts/torture each, sequentially
 def test_a_sweep_on_a_hard_day_comes_to_what_it_would_have(expected, tmp_path):
     folder, done = tmp_path / "day", dict[str, bytes]()
     folder.mkdir()
 
-    # A record has room, a checkpoint has not.
+    # There is space for a record, but not for a checkpoint.
     with sweep(folder, *GRID, before=kernel.limited(resource.RLIMIT_FSIZE, 8000)) as running:
         assert kernel.refused(running.end(), running.output, "File too large", "checkpoints", "0 of 4 points") is None
     assert list(kills.killed_again_and_again(folder, 1, done, random.Random(0), *GRID)) == [None]

@@ -1,1 +1,1 @@
-"""The command line: one module per word; words become calls."""
+"""The command line: one module per command."""

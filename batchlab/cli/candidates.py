@@ -1,4 +1,4 @@
-"""What may stand at the end of a command line: words, options, knobs, and the values of knobs and config groups."""
+"""Completions of a command line: commands, flags, options, and the values of options and config groups."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from batchlab.cli import main as words
+from batchlab.cli import main as front
 from batchlab.cli.option_help import default_options
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.config.commands import COMMANDS
@@ -19,44 +19,44 @@ from batchlab.records.quantities import VALIDATION
 
 OF_STUDIES = ("list", "report", "dashboard", "compare", "export")
 TARGET = {"target.metric": tuple(metric.name for metric in VALIDATION if not metric.is_family), "target.value": ()}
-NEXT = " "  # behind what is complete: the shell goes on to the next word
+NEXT = " "  # after a complete argument: the shell continues with the next one
 
 
 def candidates(line: str) -> list[str]:
-    """All that the last word of `line` (as far as the cursor) may become; nothing where that is a file's name."""
+    """The completions of the last argument of `line` (up to the cursor); none where it is the name of a file."""
     typed = line.split()
     current = typed.pop() if typed and not line[-1].isspace() else ""
     if len(typed) < 1:
         return []
     if len(typed) == 1:
-        return _beginning(current, (word + NEXT for word in (*words.WORDS, "--help", "--version")))
-    word, arguments = typed[1], typed[2:]
-    if word not in words.WORDS or arguments[-1:] == ["--config-dir"]:
+        return _beginning(current, (name + NEXT for name in (*front.ALL_COMMANDS, "--help", "--version")))
+    command, arguments = typed[1], typed[2:]
+    if command not in front.ALL_COMMANDS or arguments[-1:] == ["--config-dir"]:
         return []
     if arguments[-1:] == ["--retry"]:
         return _beginning(current, RETRIED)
     if current.startswith("-"):
-        return _beginning(current, (option + NEXT for option in _options(word)))
-    if word in COMMANDS:
-        return _knobs(current, arguments)
-    if word in OF_STUDIES:
+        return _beginning(current, (flag + NEXT for flag in _flags(command)))
+    if command in COMMANDS:
+        return _options(current, arguments)
+    if command in OF_STUDIES:
         return _beginning(current, (folder.name + NEXT for folder in studies(Path(RUNS_DIR))))
-    return _beginning(current, ("bash", "zsh", "fish")) if word == "completion" else []
+    return _beginning(current, ("bash", "zsh", "fish")) if command == "completion" else []
 
 
 def _beginning(current: str, offered: Iterable[str]) -> list[str]:
-    return sorted({word for word in offered if word.startswith(current)})
+    return sorted({text for text in offered if text.startswith(current)})
 
 
-def _options(word: str) -> list[str]:
-    """The options that the word's own help names."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        words.dispatch([word, "--help"])
-    return re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", said.getvalue())
+def _flags(command: str) -> list[str]:
+    """The flags that the command's own help names."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        front.dispatch([command, "--help"])
+    return re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", printed.getvalue())
 
 
-def _knobs(current: str, arguments: Sequence[str]) -> list[str]:
+def _options(current: str, arguments: Sequence[str]) -> list[str]:
     plus, typed = re.fullmatch(r"([+~]*)(.*)", current, re.DOTALL).groups()  # type: ignore[union-attr]
     folders = [*_own(arguments), config_folder()]
     options = _groups(folders)
@@ -73,16 +73,16 @@ def _knobs(current: str, arguments: Sequence[str]) -> list[str]:
 
 
 def _own(arguments: Sequence[str]) -> list[Path]:
-    """The folders whose configs are the user's: those of `--config-dir`, and the lab that the user stands in."""
+    """The folders of the user's own configs: that of `--config-dir`, and that of the current lab."""
     named = None
-    for before, word in zip(["", *arguments], arguments, strict=False):
+    for before, argument in zip(["", *arguments], arguments, strict=False):
         if before == "--config-dir":
-            named = word
-        elif word.startswith("--config-dir="):
-            named = word.partition("=")[2]
+            named = argument
+        elif argument.startswith("--config-dir="):
+            named = argument.partition("=")[2]
     try:
         return folders_of_the_user(named)
-    except BadRequest:  # the command itself will say it
+    except BadRequest:  # the command itself will report it
         return []
 
 
@@ -109,7 +109,7 @@ def _values(key: str, options: dict[str, set[str]]) -> Iterable[str]:
 
 def _chosen(group: str, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:
     """The option of a group that the command line, the lab or batchlab chooses."""
-    typed = [word.partition("=")[2] for word in arguments if word.startswith(f"{group}=")]
+    typed = [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{group}=")]
     if typed:
         return typed[-1].partition(",")[0]
     for folder in folders[:-1]:
@@ -120,7 +120,7 @@ def _chosen(group: str, arguments: Sequence[str], folders: Sequence[Path]) -> st
 
 
 def _keys(group: str, option: str | None, folders: Sequence[Path]) -> list[str]:
-    """The keys of a group's option, as the first folder that has it writes them."""
+    """The keys of a group's option, from the first folder that has it."""
     for folder in folders:
         if option is not None and (folder / group / f"{option}.yaml").is_file():
             return [key for key in _read(folder / group / f"{option}.yaml") if key not in ("_target_", "defaults")]
@@ -128,7 +128,7 @@ def _keys(group: str, option: str | None, folders: Sequence[Path]) -> list[str]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """A config file as plain values; nothing where it cannot be read, which is for the command to say."""
+    """A config file as plain values; empty where it cannot be read, which the command itself will report."""
     import yaml
 
     try:

@@ -1,4 +1,4 @@
-"""What this machine is, as far as it can be read without PyTorch."""
+"""Facts about this machine that can be read without PyTorch."""
 
 import os
 import platform
@@ -22,7 +22,7 @@ LISTED = ("hydra-core", "omegaconf", "tensorboard", "numpy")  # torch and torchv
 
 @dataclass
 class Findings:
-    """What was found, in the order it is shown; a problem says whether it prevents running."""
+    """What was found, in the order of display; a problem says whether it prevents running."""
 
     facts: dict[str, dict[str, str]] = field(default_factory=dict)
     problems: list[tuple[bool, str]] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Findings:
 
 
 def read_software(found: Findings) -> None:
-    """Versions, and whether they are those that batchlab asks for."""
+    """Versions, and whether they are those that batchlab requires."""
     from batchlab import __version__
 
     found.fact("Software", "python", f"{platform.python_version()} ({sys.executable})")
@@ -47,7 +47,7 @@ def read_software(found: Findings) -> None:
 
 
 def requirements() -> list[str]:
-    """What batchlab needs, as it was installed, or as the checkout's `pyproject.toml` says."""
+    """The requirements of batchlab, from its installation or from the checkout's `pyproject.toml`."""
     try:
         return [line for line in metadata.requires("batchlab") or [] if "extra ==" not in line]
     except metadata.PackageNotFoundError:
@@ -60,7 +60,7 @@ def requirements() -> list[str]:
 
 
 def check_requirements(lines: Iterable[str]) -> list[tuple[bool, str]]:
-    """What of `lines` (requirements) is not so here; a missing package prevents running."""
+    """The requirements in `lines` that are not fulfilled; a missing package prevents running."""
     from packaging.requirements import Requirement
 
     problems = []
@@ -70,7 +70,7 @@ def check_requirements(lines: Iterable[str]) -> list[tuple[bool, str]]:
         if version is None:
             problems.append((True, f"{needed.name} is not installed: pip install '{needed}'"))
         elif not needed.specifier.contains(version, prereleases=True):
-            problems.append((False, f"{needed.name} {version} is here, and batchlab asks for '{needed}'"))
+            problems.append((False, f"{needed.name} {version} is installed, but batchlab requires '{needed}'"))
     return problems
 
 
@@ -90,9 +90,7 @@ def read_machine(found: Findings, runs_dir: Path) -> None:
     load = os.getloadavg()[0]
     found.fact("Machine", "load", f"{load:.1f} over the last minute")
     if load > usable / 2:
-        found.problem(
-            False, f"the machine is busy (load {load:.1f} on {usable} CPUs): speeds measured now will be unsteady"
-        )
+        found.problem(False, f"the machine is busy (load {load:.1f} on {usable} CPUs): speeds measured now will vary")
     found.fact("Machine", "memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} available{_limit()}")
     if Path("/dev/shm").is_dir():
         found.fact("Machine", "/dev/shm", f"{shutil.disk_usage('/dev/shm').free / GIB:.1f} GiB free")
@@ -100,15 +98,15 @@ def read_machine(found: Findings, runs_dir: Path) -> None:
 
 
 def read_disk(found: Findings, runs_dir: Path) -> None:
-    """Whether runs can be written where they are to lie."""
+    """Whether runs can be written to their folder."""
     there = next(folder for folder in (runs_dir.absolute(), *runs_dir.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     found.fact("Machine", "disk", f"{free / GIB:.1f} GiB free in {there}")
     if not os.access(there, os.W_OK):
-        found.problem(True, f"{there} cannot be written, and the runs would lie there: give runs_dir=...")
+        found.problem(True, f"runs cannot be written to {there}: give another folder with runs_dir=...")
     if free < LITTLE_DISK:
         found.problem(
-            free < LEAST_DISK, f"{free / 2**20:.0f} MiB are free in {there}: give runs_dir=... on another disk"
+            free < LEAST_DISK, f"only {free / 2**20:.0f} MiB are free in {there}: give runs_dir=... on another disk"
         )
 
 
@@ -116,9 +114,9 @@ def read_nvidia(found: Findings, driver: Driver | str) -> int:
     """The NVIDIA driver and its GPUs, as NVML reports them; how many there are."""
     if isinstance(driver, str):
         devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
-        found.fact("NVIDIA", "driver", f"none that answers ({driver})")
+        found.fact("NVIDIA", "driver", f"none that responds ({driver})")
         if devices:
-            found.problem(False, f"there is /dev/{devices[0]}, and its driver does not answer: {driver}")
+            found.problem(False, f"there is /dev/{devices[0]}, but its driver does not respond: {driver}")
         return 0
     newest = "" if driver.cuda is None else f", for CUDA up to {driver.cuda[0]}.{driver.cuda[1]}"
     found.fact("NVIDIA", "driver", f"{driver.version}{newest}")
@@ -143,7 +141,7 @@ def _gpu(gpu: Gpu) -> str:
 
 
 def _quota() -> str:
-    """A container's share of the CPUs, which no count of cores shows."""
+    """A container's CPU quota, which the number of cores does not show."""
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
     except (OSError, ValueError):
@@ -152,7 +150,7 @@ def _quota() -> str:
 
 
 def _limit() -> str:
-    """A container's limit of memory, above which the kernel kills."""
+    """A container's memory limit, above which the kernel kills processes."""
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="utf-8").strip()
     except OSError:

@@ -1,4 +1,4 @@
-"""`batchlab WORD ARGUMENTS...`: finds the word's module and tells how it ended."""
+"""`batchlab COMMAND ARGUMENTS...`: runs the module of the command and returns its exit code."""
 
 import errno
 import importlib
@@ -11,31 +11,31 @@ from batchlab.cli.output import complain, say
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, did_you_mean
 from batchlab.printable import printable
 
-WORDS = {
-    "init": "a small lab of your own to change: model, data, configs, a test",
-    "check": "whether a model and its data can be measured, and how to mend what is wrong",
+ALL_COMMANDS = {
+    "init": "make a small lab to start from: model, data, configs, a test",
+    "check": "test whether a model and its data can be measured, and say how to fix what is wrong",
     "train": "train one point",
-    "sweep": "train every point of a grid, each in a process of its own",
-    "find": "the largest micro-batch that fits this device, or a limit of memory",
-    "report": "every claim about batch size judged by a study, one recommendation, and pictures",
-    "list": "the studies on disk, or the points of one",
-    "dashboard": "TensorBoard for a study",
-    "verify": "whether accumulating gives this model the gradient of the whole batch, and why not",
-    "doctor": "what this machine can do, and what is wrong with it",
-    "config": "every knob and group, or the config that a command would use",
-    "lr-table": "the rate, betas and eps that each rule of lr_scaling gives",
-    "compare": "two studies side by side: settings, equal points, claims",
-    "export": "the runs of a study, or their measurements, as CSV, Parquet or JSON",
-    "completion": "tab completion for bash, zsh or fish",
+    "sweep": "train every point of a grid, each in its own process",
+    "find": "find the largest micro-batch that fits on this device, or within a memory limit",
+    "report": "judge the claims about batch size by a study; recommendation and figures",
+    "list": "list the studies on disk, or the points of one",
+    "dashboard": "show a study in TensorBoard",
+    "verify": "test whether accumulating gives the gradient of the whole batch, and if not, why",
+    "doctor": "show what this machine can do, and what is wrong with it",
+    "config": "show every option and group, or the config that a command would use",
+    "lr-table": "show the learning rate, betas and eps that each rule of lr_scaling gives",
+    "compare": "show two studies side by side: settings, equal points, claims",
+    "export": "write the runs of a study, or their measurements, as CSV, Parquet or JSON",
+    "completion": "print the tab completion for bash, zsh or fish",
 }
 USAGE = """\
-usage: batchlab [--help] [--version] WORD [ARGUMENTS...]
+usage: batchlab [--help] [--version] COMMAND [ARGUMENTS...]
 
 How does the batch size affect training, and which one should I use?
 
 options:
   -h, --help  show this help message and exit
-  --version   the version, and nothing else"""
+  --version   show the version and exit"""
 EXAMPLES = """\
 examples:
   batchlab sweep batch_size=8,32,256
@@ -43,13 +43,13 @@ examples:
   batchlab list
   batchlab dashboard
 
-`batchlab WORD --help` tells more of each.
-exit codes: 0 every point has an answer (completed, oom or diverged); 1 doctor found what prevents a run, check what is
-  wrong, or verify that the gradients differ; 2 bad request, nothing was started; 3 some points failed, or find found no
-  size; 4 the grid is empty; 74 the disk refused; 130, 143 interrupted"""
+`batchlab COMMAND --help` describes each command.
+exit codes: 0 every point has a final result (completed, oom or diverged); 1 doctor, check or verify found a problem;
+  2 bad request, nothing was started; 3 some points failed, or find found no size; 4 the grid is empty; 74 the disk
+  cannot be written; 130, 143 interrupted"""
 
-# Faults of the place and not of the program: one line says them, a traceback would hide them.
-PLACE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
+# Errors of the environment, not of the program: they get one line without a traceback.
+ENVIRONMENT = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # The reader (`| head`) has enough. Python flushes stdout once more as it ends, so it gets another place.
+        # The reader (`| head`) has stopped. Python flushes stdout again at exit, so it is redirected.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
     except KeyboardInterrupt:
@@ -74,16 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BatchlabError as error:
         return _ended(error, 1)
     except OSError as error:
-        if error.errno not in PLACE:
+        if error.errno not in ENVIRONMENT:
             raise
         return _ended(error, 1)
 
 
 def dispatch(arguments: list[str]) -> int:
-    """The exit code of the word that `arguments` start with; everything after it is the word's own."""
-    if not arguments or arguments[0] not in WORDS:
-        return _without_a_word(arguments)
-    from batchlab.config.commands import COMMANDS  # what needs no command should not wait for the table of options
+    """Runs the command that `arguments` start with, with the arguments after it; returns its exit code."""
+    if not arguments or arguments[0] not in ALL_COMMANDS:
+        return _without_command(arguments)
+    from batchlab.config.commands import COMMANDS  # not at the top: `--help` needs no table of options
 
     name, *rest = arguments
     command = COMMANDS.get(name)
@@ -99,12 +99,12 @@ def dispatch(arguments: list[str]) -> int:
     module = importlib.import_module(f"batchlab.cli.commands.{name.replace('-', '_')}")
     try:
         code: int = module.main(rest)
-    except SystemExit as end:  # argparse ends so after --help
+    except SystemExit as end:  # by argparse after --help
         return end.code if isinstance(end.code, int) else 0
     return code
 
 
-def _without_a_word(arguments: list[str]) -> int:
+def _without_command(arguments: list[str]) -> int:
     if not arguments:
         complain(_help())
         return 2
@@ -117,22 +117,22 @@ def _without_a_word(arguments: list[str]) -> int:
 
         say(f"batchlab {__version__}")
         return 0
-    raise BadRequest(_no_word(first, arguments))
+    raise BadRequest(_unknown_command(first, arguments))
 
 
-def _no_word(first: str, arguments: list[str]) -> str:
+def _unknown_command(first: str, arguments: list[str]) -> str:
     if "=" in first:
         meant = shlex.join(["batchlab", "sweep", *arguments])
-        return f"the word is missing: write `{meant}` for every point of it, or `batchlab train ...` for one"
+        return f"the command is missing: write `{meant}` for every point, or `batchlab train ...` for one"
     if first.startswith("-"):
-        return f"unknown option {first}: the word comes first, as in `batchlab sweep {first} ...`"
-    near = did_you_mean(first, WORDS) or f": the words are {', '.join(WORDS)}"
-    return f"unknown word '{first}'{near}"
+        return f"unknown flag {first}: the command comes first, as in `batchlab sweep {first} ...`"
+    near = did_you_mean(first, ALL_COMMANDS) or f": the commands are {', '.join(ALL_COMMANDS)}"
+    return f"unknown command '{first}'{near}"
 
 
 def _help() -> str:
-    words = "\n".join(f"  {word:<11}{meaning}" for word, meaning in WORDS.items())
-    return f"{USAGE}\n\nwords:\n{words}\n\n{EXAMPLES}"
+    commands = "\n".join(f"  {name:<11}{meaning}" for name, meaning in ALL_COMMANDS.items())
+    return f"{USAGE}\n\ncommands:\n{commands}\n\n{EXAMPLES}"
 
 
 def _ended(text: object, code: int) -> int:

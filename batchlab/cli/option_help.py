@@ -1,4 +1,4 @@
-"""What the help says of the knobs: read from `config/options.py` and from `configs/`, never written twice."""
+"""The options in the help: read from `config/options.py` and from `configs/`, so nothing is written twice."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +15,15 @@ from batchlab.config.options import OPTIONS, SWEEP
 from batchlab.config_folder import config_folder
 
 HYDRA = """\
---config-dir DIR adds configs of your own, which hold over the shipped ones of the same name.
-Hydra's options pass through: --cfg job, --info, --package, ... (--hydra-help lists them);
-so do its grammar (range, choice, glob), +key=value for keys of data, model, optimizer and instruments,
-and hydra/launcher=... for other places to run."""
+--config-dir DIR adds configs of your own, which take precedence over the shipped ones of the same name.
+Hydra's flags may be used: --cfg job, --info, --package, ... (--hydra-help lists them);
+so may its grammar (range, choice, glob), +key=value for keys of data, model, optimizer and instruments,
+and hydra/launcher=... to run points elsewhere."""
 
 
 @dataclass(frozen=True)
-class Knob:
-    """One key at the root of a config, in words."""
+class DescribedOption:
+    """One key at the root of a config, described for the help."""
 
     name: str
     meaning: str
@@ -32,12 +32,12 @@ class Knob:
     identity: bool  # whether another value makes another run
 
 
-def knobs() -> dict[str, Knob]:
-    """Every key a user may write, by name, in the order of the table."""
-    described: list[Knob] = []
+def described_options() -> dict[str, DescribedOption]:
+    """Every key that a user may write, by name, in the order of the table."""
+    described: list[DescribedOption] = []
     for option in OPTIONS.values():
-        described.extend(_budget(option) if option.name == "budget" else [_knob(option)])
-    return {knob.name: knob for knob in described}
+        described.extend(_budget(option) if option.name == "budget" else [_described(option)])
+    return {option.name: option for option in described}
 
 
 def groups() -> dict[str, dict[str, str]]:
@@ -50,8 +50,7 @@ def groups() -> dict[str, dict[str, str]]:
 
 
 def keys_of(group: str, option: str) -> list[tuple[str, str]]:
-    """The keys of a group's option, as they would be typed with their values, each with its comment in the file."""
-
+    """The keys of a group's option, as typed with their values, each with its comment in the file."""
     text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
     values = yaml.safe_load(text) or {}
     comments = {line.partition(":")[0]: line.partition(" # ")[2].strip() for line in text.splitlines()}
@@ -74,7 +73,7 @@ def written(value: object) -> str:
 
 
 def first_comment(file: Path) -> str:
-    """What a config file says of itself: its first line that is a comment and no instruction to Hydra."""
+    """The description of a config file: its first comment that is not an instruction to Hydra."""
     for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "@package" not in line:
             return line.lstrip("# ").rstrip()
@@ -87,43 +86,43 @@ def help_text(name: str) -> str:
     parts = [f"usage: batchlab {name} {command.takes}" + " [HYDRA OPTIONS]" * command.hydra, command.about]
     if command.makes_runs:
         flags = [(row.flag + " STATUSES" * bool(row.items), row.meaning) for row in SWEEP.values() if row.flag]
-        parts.append(f"options:\n{definitions(flags)}")
+        parts.append(f"flags:\n{definitions(flags)}")
     parts.append(f"examples:\n{command.examples}")
-    parts.append(f"knobs (`batchlab config` shows their defaults):\n{definitions(knob_rows())}")
+    parts.append(f"options (`batchlab config` shows their defaults):\n{definitions(option_rows())}")
     return "\n\n".join(parts + [HYDRA] * command.hydra)
 
 
-def knob_rows() -> list[tuple[str, str]]:
-    """For `--help`: each knob with its meaning and what it takes; groups with their options."""
-    options = groups()
+def option_rows() -> list[tuple[str, str]]:
+    """For `--help`: each option with its meaning and what it takes; groups with their choices."""
+    shipped = groups()
     rows: list[tuple[str, str]] = []
-    for knob in knobs().values():
-        takes = knob.allowed
-        if knob.name in options:
-            shipped = ", ".join(option for option in options[knob.name] if option != "own")
-            takes = f"{shipped}, or your own by {knob.name}._target_" if "own" in options[knob.name] else shipped
-        rows.append((knob.name, f"{knob.meaning} ({takes})" if takes else knob.meaning))
-    rows.append(("experiment", f"a file that sets several of these ({', '.join(options.get('experiment', {}))})"))
+    for option in described_options().values():
+        takes = option.allowed
+        if option.name in shipped:
+            takes = ", ".join(name for name in shipped[option.name] if name != "own")
+            takes += f", or your own by {option.name}._target_" * ("own" in shipped[option.name])
+        rows.append((option.name, f"{option.meaning} ({takes})" if takes else option.meaning))
+    rows.append(("experiment", f"a file that sets several of these ({', '.join(shipped.get('experiment', {}))})"))
     return rows
 
 
-def _knob(option: Option) -> Knob:
+def _described(option: Option) -> DescribedOption:
     meaning = option.meaning
     if option.unit:
         joined = meaning.startswith(("between ", "per "))  # "examples between validations"
         meaning = f"{option.unit} {meaning}" if joined else f"{meaning}, in {option.unit}"
     takes = allowed(option) if option.takes is None else option.takes
-    return Knob(option.name, meaning, takes, option.moves, option.is_identity)
+    return DescribedOption(option.name, meaning, takes, option.moves, option.is_identity)
 
 
-def _budget(option: Option) -> list[Knob]:
-    """One row of the table, several keys of a config."""
+def _budget(option: Option) -> list[DescribedOption]:
+    """The several keys of a config that belong to the one row of the budget."""
     described = {"default_epochs": (f"{option.meaning} where none of the three is set", "a number above 0")}
     for unit in BUDGET_UNITS:
         others = " and ".join(other for other in BUDGET_UNITS if other != unit)
         kind = "an integer" if unit in WHOLE else "a number"
         described[unit] = (f"{option.meaning}; excludes {others}", f"{kind} above 0, or null")
-    return [Knob(key, *described[key], option.moves, option.is_identity) for key in option.keys]
+    return [DescribedOption(key, *described[key], option.moves, option.is_identity) for key in option.keys]
 
 
 def read_defaults() -> dict[str, object]:
@@ -140,8 +139,8 @@ def default_options() -> dict[str, str]:
 
 
 def blocks() -> list[list[str]]:
-    """The knobs of `configs/config.yaml` as they stand together there: an empty line parts two blocks."""
-    known = knobs()
+    """The options of `configs/config.yaml` in the blocks of that file, which empty lines separate."""
+    known = described_options()
     text = (config_folder() / "config.yaml").read_text(encoding="utf-8")
     found = []
     for paragraph in text.split("\n\n"):

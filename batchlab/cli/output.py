@@ -1,4 +1,4 @@
-"""How the words speak: to stdout, in the width there is."""
+"""Output of the commands: to stdout, in the width of the terminal."""
 
 import shutil
 import sys
@@ -7,38 +7,38 @@ from collections.abc import Iterable
 
 
 def say(text: str = "") -> None:
-    """One answer of the command line, on stdout; what names hold must have gone through `printable`."""
-    print(text)  # noqa: T201 - a command line answers by printing
+    """Prints a result to stdout; names from outside must have gone through `printable`."""
+    print(text)  # noqa: T201 - the output of a command
 
 
 def complain(text: str) -> None:
-    """One line on stderr: what is no answer."""
+    """Prints one line to stderr: a warning or an error."""
     print(text, file=sys.stderr)  # noqa: T201
 
 
 def width() -> int:
-    """Columns that a text may use: the terminal's, or 120 where there is none, as a file has no edge."""
+    """Columns that a text may use: the terminal's, or 120 for a file."""
     return max(60, shutil.get_terminal_size((120, 24)).columns)
 
 
-LONGEST_WORD = 24  # a longer one stands alone in its line
+LONGEST_NAME = 24  # a longer one gets a line to itself
 
 
 def definitions(
-    rows: Iterable[tuple[str, str]], *, indent: int = 2, words: int | None = None, columns: int | None = None
+    rows: Iterable[tuple[str, str]], *, indent: int = 2, column: int | None = None, columns: int | None = None
 ) -> str:
-    """Words with their meanings beside them, wrapped to `columns`; `words` is the width of the words' column."""
+    """Names with their meanings next to them, wrapped to `columns`; `column` is the width of the names."""
     listed = list(rows)
-    longest = max((len(word) for word, _ in listed), default=0)
-    column = (words or min(LONGEST_WORD, longest)) + indent + 2
+    longest = max((len(name) for name, _ in listed), default=0)
+    left = (column or min(LONGEST_NAME, longest)) + indent + 2
     lines: list[str] = []
-    for word, meaning in listed:
-        start = " " * indent + word
-        if len(start) + 2 > column:
+    for name, meaning in listed:
+        start = " " * indent + name
+        if len(start) + 2 > left:
             lines.append(start)
             start = ""
         wrapped = textwrap.wrap(
-            meaning, columns or min(width(), 110), initial_indent=start.ljust(column), subsequent_indent=" " * column
+            meaning, columns or min(width(), 110), initial_indent=start.ljust(left), subsequent_indent=" " * left
         )
         lines.extend(wrapped or [start])
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""argparse as every word uses it: one line for a mistake, and examples below the help."""
+"""argparse as every command uses it: one line for a mistake, and examples below the help."""
 
 import argparse
 from typing import NoReturn
@@ -7,14 +7,14 @@ from batchlab.errors import BadRequest
 
 
 class Parser(argparse.ArgumentParser):
-    """The parser of one word: its epilogue is printed as it is written, a mistake becomes a `BadRequest`."""
+    """The parser of one command: its epilogue is printed unchanged, a mistake becomes a `BadRequest`."""
 
-    def __init__(self, word: str, description: str, epilogue: str) -> None:
+    def __init__(self, command: str, description: str, epilogue: str) -> None:
         super().__init__(
-            prog=f"batchlab {word}".strip(),
+            prog=f"batchlab {command}".strip(),
             description=description,
             epilog=epilogue,
-            allow_abbrev=False,  # `--host` must be no short form of anything
+            allow_abbrev=False,  # `--host` must not be taken as a short form
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 

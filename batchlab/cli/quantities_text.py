@@ -1,4 +1,4 @@
-"""The table of what is measured, for the documentation and for the help of `batchlab export`."""
+"""The table of all measurements, for the documentation and the help of `batchlab export`."""
 
 import textwrap
 from collections.abc import Iterator

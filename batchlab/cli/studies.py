@@ -1,4 +1,4 @@
-"""The studies on disk, as `list` and `dashboard` find them."""
+"""The studies on disk, for the commands that read them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +7,13 @@ from batchlab.errors import BadRequest, did_you_mean
 from batchlab.recording.run_folder import read_records, run_folders, studies
 from batchlab.records import RunRecord
 
-RUNS_DIR = "runs"  # as in configs/config.yaml, which would cost a YAML parser to read
+RUNS_DIR = "runs"  # as in configs/config.yaml, whose reading would need a YAML parser
 HOW_TO_START = "start one with `batchlab sweep batch_size=8,32,256`"
 
 
 @dataclass(frozen=True)
 class Study:
-    """A folder of runs: what could be read of it, and the run folders of which nothing could be."""
+    """A folder of runs: the records that could be read, and messages about those that could not."""
 
     folder: Path
     records: tuple[RunRecord, ...]
@@ -26,14 +26,14 @@ class Study:
 
 
 def read_study(folder: Path) -> Study:
-    """Every run of a study; a folder that cannot be read is named and harms nothing."""
+    """Every run of a study; a folder that cannot be read is reported and otherwise ignored."""
     damaged: list[str] = []
     records = read_records(folder, damaged)
     return Study(folder, tuple(records), tuple(damaged))
 
 
 def find_study(text: str, runs_dir: Path) -> Path:
-    """The folder of a study that is given by its name or by a path to it; `BadRequest` names those that exist."""
+    """The folder of a study, given by its name or path; the `BadRequest` for a wrong name lists those that exist."""
     for folder in (runs_dir / text, Path(text)):
         if folder.is_dir() and run_folders(folder):
             return folder
@@ -42,7 +42,7 @@ def find_study(text: str, runs_dir: Path) -> Path:
         raise BadRequest(f"no study '{text}': there are no runs yet in {runs_dir}/; {HOW_TO_START}")
     names = [folder.name for folder in there]
     near = did_you_mean(Path(text).name, names)
-    raise BadRequest(f"no study '{text}'{near or ': there is ' + ', '.join(names)} (in {runs_dir})")
+    raise BadRequest(f"no study '{text}'{near or ': the studies are ' + ', '.join(names)} (in {runs_dir})")
 
 
 def last_written(folder: Path) -> float:

@@ -1,10 +1,10 @@
-"""What PyTorch can do here, asked in processes of their own: `python -m batchlab.cli.torch_probe [cuda|cuda:N]`.
+"""Tests what PyTorch can do here, in separate processes: `python -m batchlab.cli.torch_probe [cuda|cuda:N]`.
 
-Without a device the CPU is tried and the GPUs are counted. Each GPU has its own process: one that fails takes no other
-with it, and none is left with a context on every GPU of a machine that others use too.
+Without a device the CPU is tested and the GPUs are counted. Each GPU has its own process: its failure does not affect
+the others, and no process holds a context on every GPU of a machine that others use too.
 
-A PyTorch that cannot be imported, or that dies on the way, must not take `doctor` with it. Each finding is a line of
-JSON on stdout, written when it is found, so that what was found before a crash is not lost.
+`doctor` must survive a PyTorch that cannot be imported or that crashes. So each finding is written to stdout at once,
+as a line of JSON, and is not lost in a crash.
 """
 
 import itertools
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 
 ROUNDS = 7
 SECONDS_PER_ROUND = 0.03
-GAIN_WORTH_TELLING = 1.1  # below it the ratio of two timings on a machine in use is no news
+LEAST_GAIN = 1.1  # a smaller ratio of two timings on a busy machine is not reported
 
 
 def main(device: str | None = None) -> None:
-    """Asks one thing after the other; the last `doing` names what a crash interrupted."""
-    _tell(doing="importing torch")
+    """Runs all tests; the last `doing` names the one that a crash interrupted."""
+    _report(doing="importing torch")
     import torch
 
     from batchlab.training.devices.named import device_named, visible_devices
 
     if device is not None:
-        _tell(doing=f"using {device}")
+        _report(doing=f"using {device}")
         _gpu(device)
         return
     _fact("PyTorch", "torch", f"{torch.__version__}, {_build(torch.version.cuda, torch.version.hip)}")
-    torch.set_num_threads(1)  # as a run does unless told otherwise
-    _tell(doing="training a step on the CPU")
+    torch.set_num_threads(1)  # the default of a run
+    _report(doing="training a step on the CPU")
     _precisions(device_named("cpu"))
-    _tell(doing="timing CPU threads")
+    _report(doing="timing CPU threads")
     _threads(len(os.sched_getaffinity(0)))
-    _tell(doing="asking for CUDA devices")
+    _report(doing="asking for CUDA devices")
     count = visible_devices()
     built = torch.version.cuda is not None or torch.version.hip is not None
-    _tell(cuda_build=built, cuda_available=count > 0, cuda_devices=count)
-    _tell(doing="importing torchvision")
+    _report(cuda_build=built, cuda_available=count > 0, cuda_devices=count)
+    _report(doing="importing torchvision")
     _torchvision()
-    _tell(doing="")
+    _report(doing="")
 
 
 def _torchvision() -> None:
@@ -65,16 +65,16 @@ def _torchvision() -> None:
         _problem(False, f"torchvision does not import, so {lost}: {_line(error)}")
 
 
-def _gpu(asked: str) -> None:
-    """As a run with `device=<asked>` begins on it."""
+def _gpu(name: str) -> None:
+    """Starts on the GPU as a run with `device=<name>` does."""
     from batchlab.training.devices.named import device_named
     from batchlab.worker.device_trial import why_unusable
 
-    unusable = why_unusable(asked)
+    unusable = why_unusable(name)
     if unusable is not None:
-        _problem(True, f"device={asked} cannot be used: {'; '.join(unusable)}")
+        _problem(True, f"device={name} cannot be used: {'; '.join(unusable)}")
         return
-    device = device_named(asked)
+    device = device_named(name)
     facts = device.facts()
     _fact(
         f"Device {device}",
@@ -86,9 +86,9 @@ def _gpu(asked: str) -> None:
 
 
 def _precisions(device: "Device") -> None:
-    """Each precision: whether a training step works in it, and on the CPU how fast it is.
+    """Tests each precision: whether a training step works, and on the CPU how fast it is.
 
-    A GPU's speed is not told: the default model is too small to fill one.
+    A GPU's speed is not measured: the default model is too small to keep one busy.
     """
     fp32 = _Steps(device, "fp32", batch_size=256)
     for name in PRECISIONS:
@@ -102,28 +102,28 @@ def _precisions(device: "Device") -> None:
             if name == "fp32":
                 _problem(True, f"a training step on {device} fails: {_line(error)}")
         else:
-            told = "yes"
+            result = "yes"
             if device.total_bytes() is None and name != "fp32":
                 ratio = statistics.median(fp32.timed() / steps.timed() for _ in range(ROUNDS))
-                told = f"yes, at {ratio:.2f} times the speed of fp32 (median of {ROUNDS}, batch size 256)"
-            _fact(f"Device {device}", name, told)
+                result = f"yes, at {ratio:.2f} times the speed of fp32 (median of {ROUNDS}, batch size 256)"
+            _fact(f"Device {device}", name, result)
 
 
 def _threads(cores: int) -> None:
-    """Whether more threads than one make the default model faster here."""
+    """Tests whether more than one thread makes the default model faster here."""
     import torch
 
     from batchlab.training.devices.named import device_named
 
     if cores == 1:
-        _fact("Device cpu", "threads", "1 CPU core may be used, so threads=1 is all there is")
+        _fact("Device cpu", "threads", "1 CPU core may be used, so threads=1 is the only choice")
         return
     gains = {}
     for batch_size in (32, 256):
         steps = _Steps(device_named("cpu"), "fp32", batch_size)
         steps.run(3)
         ratios = []
-        for _ in range(ROUNDS):  # alternating, so that what else the machine does meets both
+        for _ in range(ROUNDS):  # alternating, so that other load affects both
             torch.set_num_threads(1)
             alone = steps.timed()
             torch.set_num_threads(cores)
@@ -131,13 +131,13 @@ def _threads(cores: int) -> None:
         gains[batch_size] = statistics.median(ratios)
     torch.set_num_threads(1)
     measured = " and ".join(f"{gain:.2f} (batch size {size})" for size, gain in gains.items())
-    helps = max(gains.values()) >= GAIN_WORTH_TELLING
+    helps = max(gains.values()) >= LEAST_GAIN
     verdict = f"threads={cores} helps the default model" if helps else "more than 1 does not help the default model"
-    _fact("Device cpu", "threads", f"{verdict}: {cores} have {measured} times the speed of 1 (median of {ROUNDS})")
+    _fact("Device cpu", "threads", f"{verdict}: {cores} reach {measured} times the speed of 1 (median of {ROUNDS})")
 
 
 class _Steps:
-    """Training steps of the default model's shape, on random numbers of the digits' shape."""
+    """Training steps of a model with the default model's shape, on random data with the digits' shape."""
 
     def __init__(self, device: "Device", precision: str, batch_size: int) -> None:
         import torch
@@ -188,14 +188,14 @@ def _line(error: BaseException) -> str:
 
 
 def _fact(section: str, name: str, value: str) -> None:
-    _tell(fact=[section, name, value])
+    _report(fact=[section, name, value])
 
 
 def _problem(prevents: bool, what: str) -> None:
-    _tell(problem=[prevents, what])
+    _report(problem=[prevents, what])
 
 
-def _tell(**finding: object) -> None:
+def _report(**finding: object) -> None:
     say(json.dumps(finding))
 
 

@@ -1,4 +1,4 @@
-"""The configuration: one table of options, what it makes of text, and how two configurations are compared."""
+"""The configuration: one table of options, the values that text becomes, and how two configurations are compared."""
 
 from batchlab.config.border import Request, from_dict, from_hydra, is_folder_name, to_dict
 from batchlab.config.goals import BUDGET_UNITS, Budget, Target

@@ -1,4 +1,4 @@
-"""The one border from text to values: what Hydra composed becomes a frozen, checked configuration.
+"""The one place where text becomes values: what Hydra composed becomes a frozen, checked configuration.
 
 Types are checked here, not by a schema in OmegaConf, which takes '8' for 8 and lets nan pass
 (`.github/decisions/0001`).
@@ -25,7 +25,7 @@ _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget",
 
 @dataclass(frozen=True)
 class Request:
-    """One point as it was requested: what to run, how, and what its study shows beside its runs."""
+    """One point as it was requested: what to run, how, and what its study shows in addition to its runs."""
 
     run: RunConfig
     sweep: SweepConfig
@@ -37,7 +37,7 @@ def from_hydra(
 ) -> Request:
     """The border: a composed `DictConfig` (without its `hydra` node) becomes a checked `Request`.
 
-    `settled` puts numbers where the user may name something that holds one, before anything is checked.
+    `settled` replaces the names that a user may write instead of numbers, before anything is checked.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -56,7 +56,7 @@ def from_hydra(
 def from_dict(values: Mapping[str, Any]) -> Request:
     """Plain values, named as in `configs/config.yaml`, become a checked `Request`; `BadRequest` otherwise."""
     given = dict(values)
-    given.pop("grids", None)  # the union of grids was unrolled before this line
+    given.pop("grids", None)  # already expanded
     hidden = tuple(given.pop("hidden", ()))
     budget = budget_of(given)
     for name in given:
@@ -87,7 +87,7 @@ def to_dict(run: RunConfig, sweep: SweepConfig | None = None) -> dict[str, Any]:
 
 
 def _check_together(config: RunConfig) -> None:
-    """What no option can tell alone."""
+    """Checks options that depend on each other."""
     check_noise_scale(config.lr_scaling, config.noise_scale)
     batch, micro, accumulate = config.batch_size, config.micro_batch_size, config.accumulate
     if (micro or 1) > batch:
@@ -104,25 +104,25 @@ def _check_together(config: RunConfig) -> None:
     if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", config.device):
         raise BadRequest(f"device={config.device} cannot be: {_no_device(config.device)}")
     if config.runs_dir.startswith("~"):
-        raise BadRequest(f"runs_dir={config.runs_dir} cannot be: nobody here expands '~'; write the folder out")
+        raise BadRequest(f"runs_dir={config.runs_dir} cannot be: '~' is not expanded here; write out the whole path")
     if config.stop_at_target and config.target is None:
         raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
     if config.study is not None and not is_folder_name(config.study):
         raise BadRequest(
-            f"study={config.study!r} cannot be a folder: use letters, digits, '.', '_' and '-', not starting with '.'"
+            f"study={config.study!r} cannot name a folder: use letters, digits, '.', '_' and '-', not '.' at the start"
         )
 
 
-def _no_device(asked: str) -> str:
-    if re.fullmatch("(mps|xpu)(:[0-9]+)?", asked):
-        maker = "Apple's" if asked.startswith("mps") else "Intel's"
+def _no_device(device: str) -> str:
+    if re.fullmatch("(mps|xpu)(:[0-9]+)?", device):
+        maker = "Apple's" if device.startswith("mps") else "Intel's"
         return (
             f"batchlab trains on the CPU and on GPUs that PyTorch calls cuda (NVIDIA's, and AMD's under ROCm), not on "
             f"{maker}: use device=cpu"
         )
-    return "device is auto, cpu, cuda or cuda:N"
+    return "device must be auto, cpu, cuda or cuda:N"
 
 
 def is_folder_name(name: str) -> bool:
-    """Whether `name` is one plain folder: no separators, no `..`, nothing a shell or a page could stumble over."""
+    """Whether `name` is one plain folder: no separators, no `..`, nothing that a shell or a web page must escape."""
     return re.fullmatch("(?=.*[A-Za-z0-9])[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name) is not None

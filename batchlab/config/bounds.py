@@ -1,4 +1,4 @@
-"""One value against its option: the type and the bounds it must have, and what is said where it has not."""
+"""Checks one value against its option: its type, its bounds, and the message where it does not fit."""
 
 import math
 from collections.abc import Mapping
@@ -26,25 +26,25 @@ def check_value(option: Option, value: Any) -> Any:
     if name == "published":
         return published(value)
     if kind.startswith("tuple"):
-        return _listed(option, value)
+        return _texts(option, value)
     if not _fits(option, value):
         raise _refused(option, value)
     return float(value) if kind.startswith("float") else value
 
 
 def allowed(option: Option) -> str:
-    """What an option takes, in words: `an integer of at least 1`, `one of none, linear, ...`."""
+    """What an option takes, as text: `an integer of at least 1`, `one of none, linear, ...`."""
     if option.choices:
         return "one of " + ", ".join(option.choices)
-    words = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
-    text = next((word for start, word in words.items() if option.type.startswith(start)), "a mapping")
+    kinds = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
+    text = next((kind for start, kind in kinds.items() if option.type.startswith(start)), "a mapping")
     bounds = ((option.at_least, "of at least"), (option.above, "above"), (option.at_most, "and at most"))
     for bound, phrase in bounds:
         text += "" if bound is None else f" {phrase} {str(bound).removesuffix('.0')}"
     return text + (", or null" if "None" in option.type else "")
 
 
-def _listed(option: Option, value: Any) -> tuple[str, ...]:
+def _texts(option: Option, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
         raise BadRequest(
             f"{option.name}={shown(value)} is not a list of {option.items}; write {option.name}=[{option.such_as}]"
@@ -52,7 +52,7 @@ def _listed(option: Option, value: Any) -> tuple[str, ...]:
     for item in value:
         if option.choices and item not in option.choices:
             near = did_you_mean(item, option.choices)
-            raise BadRequest(f"{option.name} holds {item!r}, and takes {', '.join(option.choices)}{near}")
+            raise BadRequest(f"{option.name} holds {item!r}, but takes only {', '.join(option.choices)}{near}")
     return tuple(value)
 
 
@@ -72,7 +72,7 @@ def _fits(option: Option, value: Any) -> bool:
 def _refused(option: Option, value: Any) -> BadRequest:
     typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
     near = did_you_mean(str(value), option.choices)
-    return BadRequest(f"{option.name}={typed} cannot be: {option.name} is {allowed(option)}{near}")
+    return BadRequest(f"{option.name}={typed} cannot be: {option.name} must be {allowed(option)}{near}")
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, object]:
@@ -84,5 +84,5 @@ def _mapping(name: str, value: Any) -> Mapping[str, object]:
 def _group(name: str, value: Any) -> Group:
     target = _mapping(name, value).get("_target_")
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise BadRequest(f"{name}._target_={shown(target)} names nothing: write it as module.name, such as my_net.Net")
+        raise BadRequest(f"{name}._target_={shown(target)} cannot be: write module.name, such as my_net.Net")
     return {str(key): entry for key, entry in value.items()}

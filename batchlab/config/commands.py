@@ -8,25 +8,25 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: what it takes, and what its help says beside the options."""
+    """One command: its arguments, and the text of its help."""
 
-    takes: str  # of the command line, before Hydra's options
+    takes: str  # its arguments as the usage line shows them, before Hydra's options
     about: str
     examples: str
     makes_runs: bool = False
-    one_point: str = ""  # what a grid is answered; empty where it takes one
+    one_point: str = ""  # the end of the message that refuses a grid; empty where the command takes one
     hydra: bool = True  # whether it takes Hydra's options
-    launched: bool = True  # as it was typed; the others have a module in `cli.commands`
+    launched: bool = True  # passed to Hydra as typed; the others have a module in `cli.commands`
 
 
 COMMANDS = {
     "train": Command(
-        takes="[KNOB=VALUE ...]",
+        takes="[OPTION=VALUE ...]",
         makes_runs=True,
         one_point="runs one: use `batchlab sweep ...`",
         about="""\
-Trains one point and records it in runs/<study>/. A point that has its answer already is not trained again, an
-unfinished one goes on from its checkpoint, and one that failed or timed out stands as it is until --retry.""",
+Trains one point and records it in runs/<study>/. A finished point is not trained again, an unfinished one resumes from
+its checkpoint, and one that failed or timed out is run again only with --retry.""",
         examples="""\
   batchlab train
   batchlab train batch_size=64 model=cnn epochs=5
@@ -36,13 +36,13 @@ unfinished one goes on from its checkpoint, and one that failed or timed out sta
   batchlab train batch_size=64 --cfg job          shows the config and trains nothing""",
     ),
     "sweep": Command(
-        takes="[KNOB=VALUE,VALUE,... ...]",
+        takes="[OPTION=VALUE,VALUE,... ...]",
         makes_runs=True,
         about="""\
 Trains every point of a grid, each in a process of its own, and compares them.
-The whole grid is checked before the first point starts. The same command again continues: a point that has its
-answer (completed, oom, diverged) is not trained again, an unfinished one goes on from its checkpoint, a new one
-is run. A point that failed or took longer than timeout=... stands as it is until --retry names it.""",
+The whole grid is checked before the first point starts. The same command again continues the sweep: a finished point
+(completed, oom, diverged) is not trained again, an unfinished one resumes from its checkpoint, and a new one is run.
+A point that failed or took longer than timeout=... is run again only where --retry names its status.""",
         examples="""\
   batchlab sweep batch_size=8,32,256
   batchlab sweep 'batch_size=range(16,80,16)' seed=0,1,2
@@ -54,24 +54,24 @@ is run. A point that failed or took longer than timeout=... stands as it is unti
   batchlab sweep batch_size=8,32 --cfg job        shows the config and trains nothing""",
     ),
     "find": Command(
-        takes="[memory_limit=SIZE] [at_most=EXAMPLES] [KNOB=VALUE,... ...]",
+        takes="[memory_limit=SIZE] [at_most=EXAMPLES] [OPTION=VALUE,... ...]",
         launched=False,
         about="""\
-Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and closes in. Each probe
-is a process of its own that trains three steps and validates once at exactly that size. A size is given only if it ran
-so twice, with 5% of the memory left. Sizes are tried on a grid: all up to 63, then 1.6 to 3.1% apart. Data of fewer
-examples is repeated. Each combination of knobs that are given several values is searched for itself. What was found
-is kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
+Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and narrows it down. Each
+probe is a separate process that trains three steps and validates once at exactly that size. A size is reported only if
+it ran twice, with 5% of the memory left. Sizes are tried on a grid: all up to 63, then 1.6 to 3.1% apart. Data with
+fewer examples is repeated. Where options have several values, each combination is searched separately. The result is
+kept in runs/<study>/find/; it includes the throughput knee, the smallest size within 10% of the best speed.
 
 settings of find:
-  memory_limit=SIZE  what training may use: data, weights, gradients, optimizer, activations. On a GPU the memory of a
-                     card of that size, of which CUDA takes some; on the CPU what comes beyond the process with its
-                     libraries loaded. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Without it: what is free on
-                     the CUDA device; on the CPU nine tenths of what is available now
-  at_most=EXAMPLES   try no larger micro-batch (65,536 without it)
+  memory_limit=SIZE  memory that training may use: data, weights, gradients, optimizer, activations. On a GPU it is the
+                     size of the card, of which CUDA itself takes some; on the CPU it is what the process takes beyond
+                     its size with all libraries loaded. A number with KiB, MiB, GiB, TiB (or kB, MB, GB, TB). Default:
+                     the free memory of the CUDA device; on the CPU nine tenths of what is available now
+  at_most=EXAMPLES   try no larger micro-batch (default 65,536)
 
-exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something else than memory ended the search;
-  74 the disk refused; 130, 143 interrupted""",
+exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or something other than memory ended the search;
+  74 the disk cannot be written; 130, 143 interrupted""",
         examples="""\
   batchlab find
   batchlab find device=cpu memory_limit=600MiB model=cnn
@@ -80,14 +80,14 @@ exit codes: 0 found; 2 bad request, nothing was tried; 3 nothing fits, or someth
   batchlab find model._target_=my_net.Net data._target_=my_net.load""",
     ),
     "check": Command(
-        takes="[KNOB=VALUE ...]",
-        one_point="looks at one: give each knob one value",
+        takes="[OPTION=VALUE ...]",
+        one_point="takes one point: give each option one value",
         about="""\
-Passes a few examples of the data through the model, at its initial weights, and says in plain words what is wrong and
-how to mend it: what the data holds and whether it is the same when it is made again, labels, number formats, shapes,
-one loss per example, random numbers and state in forward, whether an example gets the same loss alone as beside others,
-the gradient, BatchNorm, metrics, the speed of the data, whether a few steps on a few examples bring their loss down,
-whether accumulating is the large batch. It writes nothing; user code runs in a process of its own.
+Passes a few examples of the data through the model, at its initial weights, and says what is wrong and how to fix it.
+It checks the data, and whether it is the same when it is loaded again; labels, dtypes and shapes; one loss per example;
+random numbers and state in forward; whether an example gets the same loss alone as in a batch; the gradient; BatchNorm;
+metrics; the speed of the data; whether a few steps on a few examples lower their loss; and whether accumulating gives
+the gradient of the large batch. It writes nothing; user code runs in a separate process.
 
 exit codes: 0 nothing is wrong; 1 something is; 2 bad request""",
         examples="""\
@@ -98,15 +98,15 @@ exit codes: 0 nothing is wrong; 1 something is; 2 bad request""",
   batchlab check batch_size=32 micro_batch_size=8""",
     ),
     "verify": Command(
-        takes="accumulate=N [KNOB=VALUE ...]",
-        one_point="looks at one: give each knob one value",
+        takes="accumulate=N [OPTION=VALUE ...]",
+        one_point="takes one point: give each option one value",
         about="""\
 Compares the gradient of a whole batch with the one accumulated over its micro-batches, for this model and data at
-their initial weights: |accumulated - whole| / |whole|, in fp32 and float64. Where it is more than rounding, it takes
-out one suspect after the other (BatchNorm, dropout, a loss that is no mean, any module that mixes examples), names
-what made the difference, and says what to type. It trains nothing and writes nothing.
+their initial weights: |accumulated - whole| / |whole|, in fp32 and float64. Where this is more than rounding, it takes
+out the possible causes one at a time (BatchNorm, dropout, a loss that is not a mean, any module that mixes examples),
+names what made the difference, and says what to type. It trains nothing and writes nothing.
 
-exit codes: 0 the same gradient, to rounding and to the random numbers that every pass draws anew; 1 another one;
+exit codes: 0 the same gradient, up to rounding and the random numbers that every pass draws; 1 a different gradient;
   2 bad request""",
         examples="""\
   batchlab verify model=mlp accumulate=4
@@ -117,23 +117,23 @@ exit codes: 0 the same gradient, to rounding and to the random numbers that ever
   batchlab verify model._target_=my_net.Net data._target_=my_net.load accumulate=2""",
     ),
     "config": Command(
-        takes="[KNOB=VALUE ...]",
+        takes="[OPTION=VALUE ...]",
         launched=False,
-        about="Shows every knob, or the config that a command would use.",
+        about="Shows every option, or the config that a command would use.",
         examples="""\
-  batchlab config                              every knob, with its default and what it takes
+  batchlab config                              every option, with its default and what it takes
   batchlab config batch_size=8 model=cnn       the config that train would use, as YAML
   batchlab config experiment=smoke
-  batchlab config --markdown                   every knob and key as a page, which is docs/configuration.md""",
+  batchlab config --markdown                   every option and key as a page, which is docs/configuration.md""",
     ),
     "lr-table": Command(
-        takes="[KNOB=VALUE ...] batch_size=VALUE,VALUE,...",
+        takes="[OPTION=VALUE ...] batch_size=VALUE,VALUE,...",
         hydra=False,
         launched=False,
         about="""\
-Shows the rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any knob may be given, of those
-that move the rates only batch_size several values. PyTorch, which takes seconds to start, is asked where an optimizer's
-betas and eps are not in its config.""",
+Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option may be given;
+of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and eps are
+not in its config, they are read from PyTorch, which takes seconds to start.""",
         examples="""\
   batchlab lr-table batch_size=8,32,256
   batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120

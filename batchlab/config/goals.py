@@ -1,4 +1,4 @@
-"""How long a run trains, and what counts as having learnt the task."""
+"""The budget of a run, and the target at which it counts as having learnt the task."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from batchlab.errors import BadRequest
 from batchlab.records.quantities import OF_VALIDATION
 
 BUDGET_UNITS = ("epochs", "examples", "steps")
-WHOLE = ("examples", "steps")  # units of which there are no parts
+WHOLE = ("examples", "steps")  # units that are counted in whole numbers
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long a run trains; turned into examples where the size of the data is known."""
+    """How long a run trains; converted to examples once the size of the data is known."""
 
     unit: str  # one of BUDGET_UNITS
     amount: float
@@ -24,7 +24,7 @@ class Budget:
     def examples(self, n_train: int, batch_size: int) -> int:
         """Training examples this budget allows, for data of `n_train` examples."""
         per_unit = {"epochs": n_train, "examples": 1, "steps": batch_size}[self.unit]
-        # As written, not as stored: 0.29 epochs of 100 examples are 29, and in floating point 28.999...
+        # As typed, not as stored: 0.29 epochs of 100 examples are 29, but in floating point 28.999...
         return math.floor(Fraction(str(self.amount)) * per_unit)
 
     def __str__(self) -> str:
@@ -40,26 +40,26 @@ class Target:
 
 
 def budget_of(given: dict[str, Any]) -> Budget:
-    """The budget that plain values ask for, whose keys are taken out of `given`; BadRequest for two or none."""
+    """The budget that plain values request, whose keys are removed from `given`; BadRequest for two or none."""
     default = given.pop("default_epochs", None)
-    asked = {unit: given.pop(unit, None) for unit in BUDGET_UNITS}
-    asked = {unit: amount for unit, amount in asked.items() if amount is not None}
-    if len(asked) > 1:
-        both = " and ".join(f"{unit}={shown(amount)}" for unit, amount in asked.items())
+    requested = {unit: given.pop(unit, None) for unit in BUDGET_UNITS}
+    requested = {unit: amount for unit, amount in requested.items() if amount is not None}
+    if len(requested) > 1:
+        both = " and ".join(f"{unit}={shown(amount)}" for unit, amount in requested.items())
         raise BadRequest(f"{both} are two budgets: give at most one of {', '.join(BUDGET_UNITS)}")
-    if not asked or default is not None:  # checked even where it does not count: no option is quietly dropped
-        asked = {"default_epochs": default} | asked
-    for name, amount in asked.items():
+    if not requested or default is not None:  # checked even where it has no effect: no option is ignored silently
+        requested = {"default_epochs": default} | requested
+    for name, amount in requested.items():
         whole = name in WHOLE
         if not is_finite(amount) or amount <= 0 or (whole and not isinstance(amount, int)):
             kind = "an integer" if whole else "a number"
-            raise BadRequest(f"{name}={shown(amount)} cannot be: {name} is {kind} above 0")
-    # Epochs are a float always, so that epochs=2 and epochs=2.0 are one run.
+            raise BadRequest(f"{name}={shown(amount)} cannot be: {name} must be {kind} above 0")
+    # Epochs are always a float, so that epochs=2 and epochs=2.0 are one run.
     return Budget(name, amount) if whole else Budget("epochs", float(amount))
 
 
 def target_of(value: Any) -> Target | None:
-    """The target that plain values ask for; None where its value is null. BadRequest for what is none."""
+    """The target that plain values request; None where its value is null. BadRequest for anything else."""
     if not isinstance(value, Mapping):
         metric = f"target.metric={value} " if is_plain(value) and value.startswith(OF_VALIDATION) else ""
         wanted = f"{value}" if is_finite(value) else "0.15"
@@ -70,12 +70,12 @@ def target_of(value: Any) -> Target | None:
     wanted = given.pop("value", None)
     metric = given.pop("metric", None)
     if given:
-        raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has metric and value")
+        raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has the keys metric and value")
     if wanted is not None and not is_finite(wanted):
-        raise BadRequest(f"target.value={shown(wanted)} cannot be: it is a number, or null for no target")
+        raise BadRequest(f"target.value={shown(wanted)} cannot be: it must be a number, or null for no target")
     named = is_plain(metric) and metric.startswith(OF_VALIDATION) and metric != OF_VALIDATION
     if not named and (metric, wanted) != (None, None):
-        raise BadRequest(f"target.metric={shown(metric)} cannot be: it is val/loss or another val/<metric>")
+        raise BadRequest(f"target.metric={shown(metric)} cannot be: it must be val/loss or another val/<metric>")
     return None if wanted is None else Target(metric=metric, value=float(wanted))
 
 

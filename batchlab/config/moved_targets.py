@@ -1,9 +1,9 @@
-"""Built-in classes that have moved since configurations named them: both names mean the same run."""
+"""Built-in classes that have moved since they were first named in configurations: both names mean the same run."""
 
 from collections.abc import Mapping
 from typing import Any
 
-MOVED = {  # where a class was when runs were first named after it -> where it is
+MOVED = {  # the name that run ids are made of -> the name that the class has now
     f"batchlab.instruments.{old}": f"batchlab.instruments.{new}"
     for old, new in (
         ("generalisation.Generalisation", "generalisation.gap.Generalisation"),
@@ -19,12 +19,12 @@ _FIRST = {new: old for old, new in MOVED.items()}
 
 
 def current(instruments: Any) -> Any:
-    """The instruments of a configuration, each `_target_` under the name that it has now."""
+    """The instruments of a configuration, each `_target_` with the name that the class has now."""
     return _renamed(instruments, MOVED)
 
 
 def first(instruments: Any) -> Any:
-    """The same under the names of the first edition, which run ids are made of: so a run keeps its id."""
+    """The same with the names of the first edition, which run ids are made of: so a run keeps its id."""
     return _renamed(instruments, _FIRST)
 
 

@@ -1,4 +1,4 @@
-"""What the table says of one option: its row, its role in a study, and what another value of it changes."""
+"""One row of the table of options: the option's role in a study, and what another value of it changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,12 +14,12 @@ class Moves(Flag):
     """What another value of an option changes."""
 
     NOTHING = 0
-    WEIGHTS = auto()  # the bits of the weights after a number of examples
-    MEASUREMENTS = auto()  # what is measured of a run, when, and for how long
+    WEIGHTS = auto()  # the bits of the weights after a given number of examples
+    MEASUREMENTS = auto()  # what is measured in a run, when, and for how long
     VALUES = auto()  # the numbers that are measured of the same weights
     SPEED = auto()
     MEMORY = auto()
-    PARTS = auto()  # whether the parts of a run can be built, or fit each other
+    PARTS = auto()  # whether the parts of a run can be built and fit each other
 
 
 NOTHING, WEIGHTS, MEASUREMENTS = Moves.NOTHING, Moves.WEIGHTS, Moves.MEASUREMENTS
@@ -32,10 +32,10 @@ ANYTHING = ~NOTHING
 
 
 class Role(Enum):
-    """What an option is to a study."""
+    """The role of an option in a study."""
 
-    AXIS = "axis"  # what is asked about
-    TUNED = "tuned"  # a fair comparison gives each point of the axis its own
+    AXIS = "axis"  # what the study compares
+    TUNED = "tuned"  # in a fair comparison each point of the axis has its own value
     REPEATED = "repeated"  # to see the spread
     FIXED = "fixed"
 
@@ -52,22 +52,22 @@ class Option:
     above: float | None = None
     at_most: float | None = None
     choices: tuple[str, ...] = ()
-    takes: str | None = None  # in words, where type and bounds do not tell what to write
+    takes: str | None = None  # as text, where type and bounds do not say what to type
     such_as: str = ""  # values to write, with commas between: for lists, and for completion
     items: str = ""  # what the items of a list are
-    flag: str = ""  # the option of the command line that stands for it
-    is_group: bool = False  # a mapping with `_target_`, chosen among the files of a folder
+    flag: str = ""  # the flag of the command line that sets it
+    is_group: bool = False  # a mapping with `_target_`, chosen from the files of a folder
     first: bool = False  # among the first columns of tables
-    column: str = ""  # title of its column in the list of a study's points, its lines parted by newlines; "": none
-    # In the name of a group of runs only where nothing else tells it from the others; of these, a higher one later.
+    column: str = ""  # title of its column in the list of a study's points, with newlines between its lines; "": none
+    # In the name of a group of runs only where nothing else distinguishes the group; a higher number comes later.
     said_last: int = 0
     decides: str = ""  # what it decides together with other options
-    of_the_machine: bool = False  # where it runs and on how much of the machine: of no use to a study elsewhere
-    made_with: bool = False  # a study is of one kind of code, data and device, which this names
-    only_whether: bool = False  # speed, memory and parts depend on whether it is set, not on its size
-    seen_as: Callable[[Any], Any] = lambda value: value  # what in it tells runs apart
-    # Of an option that was added when there were runs: the value that they had. It is left out where runs are compared,
-    # so that they keep their ids. And of a group: itself without the keys that were added, where they are null.
+    of_the_machine: bool = False  # where it runs and on how much of the machine: not useful on another machine
+    made_with: bool = False  # names the code, data or device, of which a study has one kind
+    only_whether: bool = False  # speed, memory and parts depend on whether it is set, not on its value
+    seen_as: Callable[[Any], Any] = lambda value: value  # the part of it that distinguishes runs
+    # For an option that was added after the first runs: the value that held before. It is left out of comparisons, so
+    # that runs keep their ids. For a group: itself without the keys that were added, where they are null.
     before: Any = _ALWAYS_THERE
     as_before: Callable[[Any], Any] = lambda value: value
     name: str = ""
@@ -85,7 +85,7 @@ class Option:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The keys at the root of a config that give it."""
+        """The keys at the root of a config that set it."""
         return (*BUDGET_UNITS, "default_epochs") if self.name == "budget" else (self.name,)
 
 

@@ -1,7 +1,7 @@
-"""The one table of options: each with its type, unit, bounds, meaning, role, and what another value of it moves.
+"""The one table of options: each with its type, unit, bounds, meaning, role, and what another value of it changes.
 
-A row is a field of `RunOptions` or `SweepOptions`; its default is in `configs/config.yaml`. Whatever chooses among
-options or compares two configurations asks this table or `config.key`: a list of option names elsewhere is a fault.
+A row is a field of `RunOptions` or `SweepOptions`; its default is in `configs/config.yaml`. Code that selects options
+or compares two configurations uses this table or `config.key`: no other module lists option names.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from batchlab.config.alike import before_added_keys, device_kind, which_data
+from batchlab.config.canonical import before_added_keys, device_kind, which_data
 from batchlab.config.goals import Budget, Target
 from batchlab.config.moved_targets import first
 from batchlab.config.option_row import (
@@ -67,22 +67,22 @@ class RunOptions:
         decides=PEAK_RATE,
     )
     lr_scaling: str = option(
-        "rule that moves the learning rate with the batch size",
+        "rule that scales the learning rate with the batch size",
         WEIGHTS | PARTS,
         choices=RULE_NAMES,
         first=True,
         decides=PEAK_RATE,
     )
     reference_batch_size: int = option(
-        "batch size at which `lr` holds", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=1
+        "batch size to which `lr` belongs", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=1
     )
     noise_scale: float | None = option(
-        "gradient noise scale, for the rules that follow it",
+        "gradient noise scale, for the rules that use it",
         WEIGHTS,
         above=0.0,
         unit="examples",
         decides=PEAK_RATE,
-        takes="a number above 0; a completed run that measured it, runs/STUDY/RUN; null for the other rules",
+        takes="a number above 0; the folder of a completed run that measured it, runs/STUDY/RUN; or null",
         before=None,
     )
     warmup: float = option("warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0)
@@ -93,23 +93,23 @@ class RunOptions:
     )
     budget: Budget = option("how long to train", WEIGHTS)
     target: Target | None = option(
-        "what counts as having learnt it",
+        "validation result that counts as having learnt the task",
         MEASUREMENTS,
-        takes="target.metric=val/<metric> target.value=NUMBER; a null value is no target",
+        takes="target.metric=val/<metric> target.value=NUMBER; value null for no target",
     )
     stop_at_target: bool = option("end the run when the target is reached", MEASUREMENTS)
     weight_decay: float = option(
-        "given to the optimizer, never scaled", EXECUTION | PARTS, at_least=0.0, only_whether=True
+        "weight decay of the optimizer, never scaled", EXECUTION | PARTS, at_least=0.0, only_whether=True
     )
     clip_norm: float | None = option(
         "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
     )
-    data: Group = option("what is learnt from", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
-    model: Group = option("what learns", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
-    optimizer: Group = option("what updates the weights", EXECUTION, is_group=True)
-    instruments: Group = option("what measures the run", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first)
+    data: Group = option("the data", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
+    model: Group = option("the model", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
+    optimizer: Group = option("the optimizer", EXECUTION, is_group=True)
+    instruments: Group = option("the instruments", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first)
     seed: int = option(
-        "of initial weights and of the order of the data",
+        "seed of the initial weights and the data order",
         WEIGHTS,
         role=Role.REPEATED,
         at_least=0,
@@ -118,7 +118,7 @@ class RunOptions:
         column="seed",
     )
     device: str = option(
-        "auto, cpu, cuda or cuda:N",
+        "device: auto, cpu, cuda or cuda:N",
         EXECUTION,
         of_the_machine=True,
         made_with=True,
@@ -127,15 +127,15 @@ class RunOptions:
         such_as="auto,cpu,cuda",
     )
     threads: int = option(
-        "CPU threads of one run; changes the bits, so it is identity", EXECUTION, at_least=1, of_the_machine=True
+        "CPU threads of one run; changes the last bits of results", EXECUTION, at_least=1, of_the_machine=True
     )
-    deterministic: bool = option("refuse kernels whose result varies", EXECUTION)
+    deterministic: bool = option("refuse kernels whose result varies from call to call", EXECUTION)
     eval_every: int | None = option(
         "between validations; null is a quarter of an epoch", MEASUREMENTS, at_least=1, unit="examples"
     )
     eval_batch_size: int = option("per forward pass of a validation", VALUES, at_least=1, unit="examples")
     eval_precision: str = option(
-        "precision of validations; same is that of training",
+        "precision of validations; same: that of training",
         VALUES | PARTS,
         choices=EVAL_PRECISIONS,
         before="fp32",
@@ -150,26 +150,24 @@ class RunOptions:
         such_as="timm,transformers",
         takes="a list, such as [timm,transformers]",
     )
-    timeout: float | None = option("longest that a point may take; null waits for ever", above=0.0, unit="seconds")
-    checkpoint_every: int | None = option("between checkpoints; null counts seconds only", at_least=1, unit="examples")
-    checkpoint_seconds: float | None = option(
-        "between checkpoints; null counts examples only", above=0.0, unit="seconds"
-    )
+    timeout: float | None = option("longest time that a point may take; null: no limit", above=0.0, unit="seconds")
+    checkpoint_every: int | None = option("between checkpoints; null: by time only", at_least=1, unit="examples")
+    checkpoint_seconds: float | None = option("between checkpoints; null: by examples only", above=0.0, unit="seconds")
     workers: int = option(
-        "processes that read data which streams; 0: the training process reads", SPEED | MEMORY, at_least=0, before=0
+        "processes that read streamed data; 0: the training process reads it", SPEED | MEMORY, at_least=0, before=0
     )
-    study: str | None = option("folder of runs made to be compared", takes="a folder's name; null is <data>-<model>")
+    study: str | None = option("study: a folder of runs to compare", takes="a folder's name; null: <data>-<model>")
     runs_dir: str = option("folder of the studies", takes="a path")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepOptions:
-    """The options that say how a sweep is conducted; each has one value for all its points."""
+    """The options that say how a sweep is run; each has one value for all its points."""
 
-    jobs: int = option("points at once", at_least=1)
-    skip_larger: bool = option("do not try what is as large as another point that did not fit, or larger")
+    jobs: int = option("points that run at the same time", at_least=1)
+    skip_larger: bool = option("skip points that are at least as large as one that did not fit")
     retry: tuple[str, ...] = option(
-        "run these again too: failed, timeout, oom, diverged",
+        "run points with these statuses again: failed, timeout, oom, diverged",
         choices=RETRIED,
         items="statuses",
         such_as="failed,timeout",
@@ -177,21 +175,21 @@ class SweepOptions:
         flag="--retry",
     )
     force: bool = option("run every point again, from its first step", takes="true or false; --force", flag="--force")
-    accept_changed: bool = option("go on although code, data, PyTorch or device changed")
-    report: bool = option("judge the study when a sweep of several points has ended")
-    dry_run: bool = option("say what would be run, and run nothing", takes="true or false; --dry-run", flag="--dry-run")
+    accept_changed: bool = option("continue although code, data, PyTorch or device changed")
+    report: bool = option("make the report when a sweep of several points has ended")
+    dry_run: bool = option("show what would run, and run nothing", takes="true or false; --dry-run", flag="--dry-run")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOptions:
-    """The options that say what a study shows beside its runs."""
+    """The options that say what a study shows in addition to its runs."""
 
     published: tuple[Published, ...] = option(
-        "figures that others published of the same, which the report shows beside ours",
+        "published results of the same experiment, which the report shows next to ours",
         takes="a list, in an experiment's file",
     )
     grids: tuple[tuple[str, ...], ...] = option(
-        "lists of sweep overrides; the study is their union", takes="a list, in an experiment's file"
+        "lists of sweep overrides; the study is the union of their grids", takes="a list, in an experiment's file"
     )
 
 
@@ -228,21 +226,21 @@ def option_names() -> tuple[str, ...]:
 
 
 def option_of(key: str) -> Option | None:
-    """The row that a dotted key belongs to: of `optimizer` for `optimizer.momentum`; None for an unknown one."""
+    """The row that a dotted key belongs to: `optimizer` for `optimizer.momentum`; None for an unknown one."""
     return _BY_KEY.get(key.partition(".")[0])
 
 
 def moves(key: str) -> Moves:
-    """What another value of a dotted key moves; a key that is not in the table may move anything."""
+    """What another value of a dotted key changes; a key that is not in the table may change anything."""
     row = option_of(key)
     return ANYTHING if row is None else row.moves
 
 
 def that_move(keys: Iterable[str], moved: Moves, *, without: Collection[str] = ()) -> list[str]:
-    """Of dotted keys those that move any of `moved`, in their order; `without` names options and single keys."""
+    """The dotted keys that change any of `moved`, in their order; `without` names options and single keys."""
     return [key for key in keys if moves(key) & moved and not {key, key.partition(".")[0]} & {*without}]
 
 
 def of_role(*roles: Role) -> tuple[str, ...]:
-    """The options that are one of these to a study."""
+    """The options that have one of these roles in a study."""
     return tuple(name for name, row in RUN.items() if row.role in roles)

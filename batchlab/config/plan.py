@@ -1,4 +1,4 @@
-"""What a configuration means once the size of the data is known: every count in examples."""
+"""The counts of a run once the size of the data is known: all in examples."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,18 +13,18 @@ from batchlab.science.scaling.schedules import learning_rate
 
 @dataclass(frozen=True)
 class Plan:
-    """One run's arithmetic. Steps are whole: what is left of the budget after them is `remainder`."""
+    """The counts of one run. Steps are whole: what is left of the budget after them is `remainder`."""
 
     steps: int  # optimizer updates, at least 1
     examples: int  # steps x batch_size: what is trained on
-    remainder: int  # examples of the budget that make no whole step
+    remainder: int  # examples of the budget that do not fill a whole step
     warmup_examples: float
     eval_every: int  # examples between validations
     log_every: int  # examples per window of the training loss
 
 
 def plan(config: RunConfig, n_train: int) -> Plan:
-    """The run's counts for data of `n_train` examples; a batch above the data or the budget is refused."""
+    """The run's counts for data of `n_train` examples; BadRequest for a batch larger than the data or the budget."""
     if config.batch_size > n_train:
         raise BadRequest(
             f"batch_size={config.batch_size} is larger than the training set of {n_train} examples: "
@@ -57,7 +57,7 @@ def plan(config: RunConfig, n_train: int) -> Plan:
 
 
 def scaled(config: RunConfig, takes: Mapping[str, object]) -> lr_scaling.Scaled:
-    """The peak rate, betas and eps that the scaling rule gives this batch size.
+    """The peak learning rate, betas and eps that the scaling rule gives for this batch size.
 
     `takes` holds the defaults of the optimizer's signature, for betas and eps that the config does not give.
     """
@@ -82,10 +82,10 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(map(is_finite, value))
 
 
-def rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -> float:
+def learning_rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -> float:
     """The learning rate of the step that starts after `examples_seen` examples.
 
-    Taken at the middle of its batch: at its start, large batches would get a larger mean rate.
+    Taken at the middle of its batch: at its start, large batches would get a larger mean learning rate.
     """
     start = 0.0 if config.warmup_from == "zero" else min(config.lr, peak)
     return learning_rate(

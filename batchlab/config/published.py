@@ -1,4 +1,4 @@
-"""Figures that others published of the same experiment, from plain values."""
+"""Published results of the same experiment, from plain values."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -10,21 +10,19 @@ from batchlab.errors import BadRequest
 
 @dataclass(frozen=True)
 class Published:
-    """A figure that others published of the same experiment."""
+    """One published number of the same experiment."""
 
-    what: str  # it is, in words
+    what: str  # what it is, as text
     value: tuple[float, float]  # from and to; one number twice
     source: str  # the paper and its table
     spread: float | None = None  # of one number, as published
-    batch_size: int | None = None  # at which it was found; None: of all of them
-    ours: str | None = (
-        None  # what of a study is shown beside it: `batchlab.report.compare.published` says what there is
-    )
-    where: Mapping[str, object] = field(default_factory=dict)  # dotted options of the runs that do
+    batch_size: int | None = None  # at which it was measured; None: over all batch sizes
+    ours: str | None = None  # the study's result that is shown next to it: see `batchlab.report.compare.published`
+    where: Mapping[str, object] = field(default_factory=dict)  # dotted options of the runs that it is compared with
 
 
 def published(value: Any) -> tuple[Published, ...]:
-    """Published figures from plain values; BadRequest where one is none."""
+    """Published figures from plain values; BadRequest for anything else."""
     if not isinstance(value, list | tuple):
         raise BadRequest(f"published={shown(value)} is not a list of figures: write it in an experiment's file")
     return tuple(figure(f"published[{position}]", entry) for position, entry in enumerate(value))
@@ -36,30 +34,30 @@ def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, object]]:
 
 
 def figure(name: str, value: Any) -> Published:
-    """One figure from plain values, called `name` in messages; BadRequest where it is none."""
+    """One figure from plain values, called `name` in messages; BadRequest for anything else."""
     given = dict(value) if isinstance(value, Mapping) else {}
     known = [f.name for f in fields(Published)]
     if unknown := [key for key in given if key not in known]:
         raise BadRequest(f"unknown key '{name}.{unknown[0]}': a published figure has {', '.join(known)}")
     for key in ("what", "source"):
         if not is_plain(given.get(key)):
-            raise BadRequest(f"{name}.{key}={shown(given.get(key))} cannot be: it is a text, and every figure has one")
+            raise BadRequest(f"{name}.{key}={shown(given.get(key))} cannot be: every figure needs one, a text")
     span = given.get("value")
     ends = tuple(span) if isinstance(span, list | tuple) else (span, span)
     if len(ends) != 2 or not all(map(is_finite, ends)) or ends[0] > ends[1]:
-        raise BadRequest(f"{name}.value={shown(span)} cannot be: it is a number, or a list of two, the smaller first")
+        raise BadRequest(f"{name}.value={shown(span)} cannot be: give a number, or a list of two, the smaller first")
     spread, size, ours = (given.get(key) for key in ("spread", "batch_size", "ours"))
     if spread is not None and not (is_finite(spread) and spread >= 0):
-        raise BadRequest(f"{name}.spread={shown(spread)} cannot be: it is a number of at least 0, or null")
+        raise BadRequest(f"{name}.spread={shown(spread)} cannot be: it must be a number of at least 0, or null")
     if size is not None and not (is_finite(size) and isinstance(size, int) and size >= 1):
-        raise BadRequest(f"{name}.batch_size={shown(size)} cannot be: it is an integer of at least 1, or null")
+        raise BadRequest(f"{name}.batch_size={shown(size)} cannot be: it must be an integer of at least 1, or null")
     if ours is not None and not is_plain(ours):
         raise BadRequest(
-            f"{name}.ours={shown(ours)} cannot be: it names what stands beside it, such as best.val/accuracy"
+            f"{name}.ours={shown(ours)} cannot be: it must name the result to compare with, such as best.val/accuracy"
         )
     where = given.get("where") or {}
     if not isinstance(where, Mapping):
         raise BadRequest(
-            f"{name}.where={shown(where)} cannot be: it holds knobs of the runs, such as {{precision: bf16}}"
+            f"{name}.where={shown(where)} cannot be: it must hold options of the runs, such as {{precision: bf16}}"
         )
     return Published(given["what"], (float(ends[0]), float(ends[1])), given["source"], spread, size, ours, dict(where))

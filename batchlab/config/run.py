@@ -1,23 +1,23 @@
-"""What a run is, and how it is trained: frozen, and checked at the border."""
+"""The configuration of one run: frozen, and checked when it is made."""
 
 from dataclasses import dataclass, field
 
-from batchlab.config.alike import micro_batches
+from batchlab.config.canonical import micro_batches
 from batchlab.config.options import RunOptions
 from batchlab.config.values import Group
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(RunOptions):
-    """One run, completely described; equal configs make equal runs (on CPU to the bit)."""
+    """One run, completely described; equal configs make equal runs (on the CPU bit for bit)."""
 
-    # Not the user's to give: the border finds them, `recording.masking` reads them.
-    hidden: tuple[str, ...] = field(default=())  # dotted keys whose value the environment gave
+    # Not an option: `config.border` finds them, `recording.masking` reads them.
+    hidden: tuple[str, ...] = field(default=())  # dotted keys whose value came from an environment variable
 
     @property
     def study_name(self) -> str:
-        """`study`, or `<data>-<model>`, so that the same command finds its own runs and tasks do not mix."""
-        return self.study or f"{_task_word(self.data['_target_'])}-{_task_word(self.model['_target_'])}"
+        """`study`, or `<data>-<model>`, so that the same command finds its runs again and tasks do not mix."""
+        return self.study or f"{_short_name(self.data['_target_'])}-{_short_name(self.model['_target_'])}"
 
     @property
     def micro_batch_sizes(self) -> tuple[int, ...]:
@@ -37,6 +37,6 @@ def target_name(group: Group) -> str:
     return parts[-2] if parts[0] == "batchlab" and len(parts) > 2 else parts[-1]
 
 
-def _task_word(target: str) -> str:
-    """`mlp` of batchlab's own, and a user's `my_net.Net`: everybody's classes are called Net."""
+def _short_name(target: str) -> str:
+    """`mlp` for a model of batchlab, `my_net.Net` for a user's: many classes are called Net."""
     return target.split(".")[-2] if target.startswith("batchlab.") else ".".join(target.split(".")[-2:])

@@ -8,18 +8,27 @@ from typing import Any
 Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and the keys that it is given
 
 
+def flattened(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of nested mappings by dotted name, lists whole; an empty mapping has no name."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
 def is_finite(value: Any) -> bool:
-    """Whether `value` is a number that a float can hold: no truth value, nan or infinity, and not 10**400."""
+    """Whether `value` is a number that a float can hold: not a bool, nan or infinity, and not 10**400."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_plain(value: Any) -> bool:
-    """Whether `value` is a text of one line, with something to read in it."""
+    """Whether `value` is a text of one line that is not blank."""
     return isinstance(value, str) and value.strip() != "" and value.isprintable()
 
 
 def shown(value: Any) -> str:
-    """`value` on one line as it would be typed; a text in quotes, so that '8' is seen not to be 8."""
+    """`value` on one line as it would be typed; a text in quotes, to distinguish '8' from 8."""
     return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 

@@ -1,1 +1,1 @@
-"""The data that ships with batchlab, written only against the contract that a user's own is written against."""
+"""The data sets that ship with batchlab; they use the same contract as a user's own."""

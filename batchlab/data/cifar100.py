@@ -3,7 +3,7 @@
 from batchlab.data.images.cifar_files import CifarFiles
 from batchlab.data.images.loader import loader
 
-# One of 20 coarse classes lies before the fine one.
+# The label of one of 20 coarse classes precedes the fine label.
 FILES = CifarFiles("cifar-100-binary", ["train.bin"], ["test.bin"], label_bytes=2)
 
 load = loader("cifar100", "CIFAR100", FILES, classes=100)

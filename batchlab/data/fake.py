@@ -1,4 +1,4 @@
-"""Made-up images of any size, for trying a model without a download: one faint pattern for each class, under noise."""
+"""Generated images of any size, to try a model without a download: one faint pattern per class, plus noise."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from batchlab import BadRequest, Task
 from batchlab.data.images.augment import augmentation
 
 PATTERN_SEED, TRAIN_SEED, VAL_SEED = 20251103, 20251104, 20251105
-PATTERN_SIDE = 4  # a pattern is so many random values a side, drawn smoothly to the image's size
+PATTERN_SIDE = 4  # a pattern has this many random values a side, interpolated to the image's size
 
 
 def load(
@@ -27,24 +27,24 @@ def load(
 ) -> Task:
     """Images (examples, *image_shape), normal noise of standard deviation 1 plus `signal` times a pattern of the class.
 
-    At `signal=0` they are noise and their labels have nothing to do with them, as in torchvision's `FakeData`: there is
-    nothing to learn but the examples by heart, and validation stays at chance. Made on the device, and a function of
-    its kind: CPU and CUDA draw different examples of the same patterns.
+    At `signal=0` they are noise and independent of their labels, as in torchvision's `FakeData`: a model can only
+    memorise the examples, and validation stays at chance. They are generated on the device and depend on its kind: CPU
+    and CUDA draw different examples of the same patterns.
     """
     for name, value, least in (("train_size", train_size, 1), ("val_size", val_size, 1), ("classes", classes, 2)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise BadRequest(
-                f"data.{name}={value} cannot be: it is an integer of at least {least}, such as data.{name}={least}"
+                f"data.{name}={value} cannot be: it must be an integer of at least {least}, such as data.{name}={least}"
             )
     shape = tuple(image_shape) if isinstance(image_shape, Sequence) and not isinstance(image_shape, str) else ()
     if len(shape) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in shape):
         raise BadRequest(
-            f"data.image_shape={image_shape} cannot be: it is channels, height and width, data.image_shape=[3,32,32]"
+            f"data.image_shape={image_shape} cannot be: give channels, height and width, data.image_shape=[3,32,32]"
         )
     number = isinstance(signal, int | float) and not isinstance(signal, bool)
     if not number or not math.isfinite(signal) or signal < 0:
-        raise BadRequest(f"data.signal={signal} cannot be: it is 0 for nothing but noise, or above, data.signal=0.3")
-    # Drawn on the CPU, so that they are the same patterns on every device.
+        raise BadRequest(f"data.signal={signal} cannot be: it must be 0 (noise only) or above, such as data.signal=0.3")
+    # Drawn on the CPU, so that the patterns are the same on every device.
     coarse = torch.randn(
         classes, shape[0], PATTERN_SIDE, PATTERN_SIDE, generator=torch.Generator().manual_seed(PATTERN_SEED)
     )
@@ -61,5 +61,5 @@ def load(
         train=draw(train_size, TRAIN_SEED),
         val=draw(val_size, VAL_SEED),
         augment=augmentation(crop=crop, flip=flip, cutout=cutout),
-        model_args={"num_classes": classes, "input_shape": shape},  # a rare class may be drawn by none
+        model_args={"num_classes": classes, "input_shape": shape},  # a rare class may have no examples
     )

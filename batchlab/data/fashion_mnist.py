@@ -3,7 +3,7 @@
 from batchlab.data.images.idx_files import IdxFiles
 from batchlab.data.images.loader import loader
 
-# Of the files unzipped.
+# Of the unzipped files.
 MD5 = {
     "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",

@@ -3,7 +3,7 @@
 from batchlab.data.images.idx_files import IdxFiles
 from batchlab.data.images.loader import loader
 
-# Of the files unzipped, as they have been passed on since.
+# Of the unzipped files, as they have been distributed since.
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",

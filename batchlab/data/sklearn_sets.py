@@ -14,13 +14,13 @@ NUMBERS = ("diabetes", "linnerud")
 def load(
     name: str = "breast_cancer", val_share: float = 0.2, train_size: int | None = None, label_noise: float = 0.0
 ) -> Task:
-    """Rows (examples, columns) of the set `load_<name>`: their class, or for diabetes and linnerud their numbers."""
+    """Rows (examples, columns) of the set `load_<name>`, and their class, or for diabetes and linnerud numbers."""
     if name not in CLASSES + NUMBERS:
         raise BadRequest(
-            f"data.name={name} is none of the sets that ship inside scikit-learn: use one of "
-            f"{', '.join(CLASSES + NUMBERS)}; a table of your own is data=csv data.path=..."
+            f"data.name={name} is not one of the sets that ship with scikit-learn: use one of "
+            f"{', '.join(CLASSES + NUMBERS)}; for your own table use data=csv data.path=..."
         )
-    # Diabetes comes scaled by all of its rows, those held out included, unless asked.
+    # By default diabetes is scaled with statistics of all its rows, including those held out.
     plain = {"scaled": False} if name == "diabetes" else {}
     datasets = importlib.import_module("sklearn.datasets")
     inputs, targets = getattr(datasets, f"load_{name}")(return_X_y=True, **plain)

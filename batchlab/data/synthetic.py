@@ -1,4 +1,4 @@
-"""Labels drawn by a fixed random network: data of any size that costs no download and no disk."""
+"""Labels from a fixed random network: data of any size, without download or disk."""
 
 import torch
 from torch import Tensor
@@ -18,9 +18,9 @@ def load(
     label_noise: float = 0.0,
     device: torch.device | str = "cpu",
 ) -> Task:
-    """Normal inputs (examples, features) and the class (examples,) that a fixed two-layer network gives them.
+    """Normal inputs (examples, features) and the class (examples,) that a fixed two-layer network assigns to them.
 
-    Made on the device, and a function of its kind: CPU and CUDA draw different examples for the same teacher.
+    Generated on the device, depending on its kind: CPU and CUDA draw different examples for the same teacher.
     """
     for name, value, least in (
         ("train_size", train_size, 1),
@@ -30,9 +30,9 @@ def load(
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise BadRequest(
-                f"data.{name}={value} cannot be: it is an integer of at least {least}, such as data.{name}={least}"
+                f"data.{name}={value} cannot be: it must be an integer of at least {least}, such as data.{name}={least}"
             )
-    # The teacher is drawn on the CPU, so that it is the same one on every device.
+    # The teacher is drawn on the CPU, so that it is the same on every device.
     generator = torch.Generator().manual_seed(TEACHER_SEED)
     hidden = (torch.randn(features, TEACHER_WIDTH, generator=generator) / features**0.5).to(device)
     outputs = torch.randn(TEACHER_WIDTH, classes, generator=generator).to(device)
@@ -48,5 +48,5 @@ def load(
         val=draw(val_size, VAL_SEED),
         corrupted=corrupted,
         uncorrupted=(inputs, labels),
-        model_args={"num_classes": classes, "input_shape": (features,)},  # a rare class may be drawn by none
+        model_args={"num_classes": classes, "input_shape": (features,)},  # a rare class may have no examples
     )

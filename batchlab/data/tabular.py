@@ -1,4 +1,4 @@
-"""Tables: columns brought to one scale by the training rows alone, and a split that is the same for every run."""
+"""Tables: columns standardised by the training rows alone, and a split that is the same for every run."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,20 +16,20 @@ SPLIT_SEED, NOISE_SEED = 20250301, 20250302
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers, and what is to be told from each."""
+    """Rows of numbers, and the target of each."""
 
     name: str  # in messages: `data.name=iris`
     inputs: NDArray[np.float64]  # (rows, columns)
-    measured: NDArray[np.bool_]  # (columns,) those that are brought to mean 0 and variance 1; not the 0 and 1 of a word
+    measured: NDArray[np.bool_]  # (columns,) those to standardise to mean 0 and variance 1; not the 0 and 1 of a word
     targets: NDArray[Any]  # classes (rows,) from 0, or numbers (rows,) or (rows, outputs)
-    classes: int | None  # None: numbers are to be told
+    classes: int | None  # None: regression
 
 
 def task_of(table: Table, *, val_share: float, train_size: int | None, label_noise: float) -> Task:
-    """Classification or regression on a table's rows, in an order that is the same always; the last are validation.
+    """Classification or regression on a table's rows, in a fixed order; the last rows are for validation.
 
-    Means and deviations are those of the rows that are trained on. Numbers that are to be told are brought to one
-    scale too, so that a loss of 1 is that of always saying the mean; the metric `absolute_error` is in their unit.
+    Means and deviations are those of the training rows. Targets that are numbers are standardised too, so that always
+    predicting the mean has a loss of 1; the metric `absolute_error` is in their unit.
     """
     train, val = _split(table, val_share, train_size)
     mean, deviation = _scale(table.inputs[train])
@@ -38,7 +38,7 @@ def task_of(table: Table, *, val_share: float, train_size: int | None, label_noi
     if table.classes is None:
         if label_noise:
             raise BadRequest(
-                f"data.label_noise={label_noise} cannot be: {table.name} has numbers to tell, and no labels; use 0"
+                f"data.label_noise={label_noise} cannot be: {table.name} predicts numbers, not labels; use 0"
             )
         return _regression(table, inputs, train, val)
     labels = torch.from_numpy(table.targets.astype(np.int64))
@@ -49,7 +49,7 @@ def task_of(table: Table, *, val_share: float, train_size: int | None, label_noi
         val=(inputs[val], labels[val]),
         corrupted=corrupted,
         uncorrupted=(seen, right),
-        # All of them: a rare class may be in neither part.
+        # All classes of the table: a rare class may be in neither part.
         model_args={"num_classes": table.classes, "input_shape": tuple(inputs.shape[1:])},
     )
 
@@ -76,7 +76,7 @@ def _split(table: Table, val_share: float, train_size: int | None) -> tuple[NDAr
     number = isinstance(val_share, int | float) and not isinstance(val_share, bool)
     if not number or not 0 < val_share < 1:
         raise BadRequest(
-            f"data.val_share={val_share} cannot be: it is the share of the rows kept for validation, between 0 and 1, "
+            f"data.val_share={val_share} cannot be: give the share of the rows kept for validation, between 0 and 1, "
             "such as data.val_share=0.2"
         )
     rows = len(table.inputs)
@@ -89,13 +89,13 @@ def _split(table: Table, val_share: float, train_size: int | None) -> tuple[NDAr
             f"data.train_size={train_size} cannot be: {table.name} has {of_train} rows for training, "
             f"use data.train_size=1 to data.train_size={of_train}, or null for all"
         )
-    # NumPy's legacy generator: the only one whose numbers are promised to stay (NEP 19), so the split stays.
+    # NumPy's legacy generator: the only one whose numbers are guaranteed not to change (NEP 19).
     order = np.random.RandomState(SPLIT_SEED).permutation(rows).astype(np.int64)
     return order[:count], order[of_train:]
 
 
 def _scale(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each column; a column that does not vary has deviation 1, and becomes 0."""
+    """Mean and standard deviation of each column; a constant column gets deviation 1, and becomes 0."""
     mean, deviation = np.asarray(values.mean(axis=0)), np.asarray(values.std(axis=0))
-    # By rounding alone the deviation of a million equal numbers is not 0.
+    # Because of rounding the deviation of a million equal numbers is not 0.
     return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)

@@ -1,1 +1,1 @@
-"""This machine seen without torch: its GPUs, who uses them, its memory, and how processes end."""
+"""This machine, examined without torch: its GPUs, who uses them, its memory, and how processes end."""

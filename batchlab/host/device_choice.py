@@ -1,4 +1,4 @@
-"""Which device a run gets, decided in a parent that touches none: the child has the last word, and asks PyTorch."""
+"""Chooses a run's device in the parent process, which uses none; the child process checks the choice with PyTorch."""
 
 import functools
 import os
@@ -14,116 +14,117 @@ from batchlab.host.torch_build import Build, installed_build
 from batchlab.host.visible import VISIBLE, Visible, entries, visible
 
 AMD_DRIVER = Path("/dev/kfd")
-HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", VISIBLE)  # AMD's, in the order they are asked
+HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", VISIBLE)  # AMD's, in the order they are read
 
 ELSE = "use device=cpu, or device=auto to take CUDA where there is one"
 
 
 @dataclass(frozen=True)
-class Lack:
+class NoCuda:
     """Why CUDA cannot be used here."""
 
     what: str
     instead: str = ""  # what makes it usable
-    surprising: bool = False  # there is a GPU, or there should be: who said `auto` should hear of it
+    surprising: bool = False  # there is a GPU, or there should be: a user of `auto` should be warned
 
 
 def resolve_device(
-    asked: str,
+    requested: str,
     *,
     environ: Mapping[str, str] = os.environ,
     build: Build | None = None,
     driver: Driver | str | None = None,
 ) -> str:
-    """`auto` as `cuda` or `cpu`; anything else as it is, but BadRequest for a CUDA that cannot be used here.
+    """Resolves `auto` to `cuda` or `cpu` and keeps other names; BadRequest if CUDA is requested and cannot be used.
 
-    Where `auto` comes to the CPU although there is a GPU, stderr says why, once. `build` and `driver` are this
-    machine's where they are not given.
+    If `auto` selects the CPU although there is a GPU, stderr says why, once. `build` and `driver` default to this
+    machine's.
     """
-    if asked == "cpu":
-        return asked
-    lack = what_cuda_lacks(asked, environ, build or installed_build(), driver)
-    if asked == "auto":
-        if lack is not None and lack.surprising:
-            say_once(f"device=auto uses the CPU: {lack.what}; {lack.instead}")
-        return "cpu" if lack else "cuda"
-    if lack is not None:
-        instead = f"{lack.instead}, or use device=cpu" if lack.instead else ELSE
-        raise BadRequest(f"device={asked} was asked for, and {lack.what}: {instead}")
-    return asked
+    if requested == "cpu":
+        return requested
+    problem = why_no_cuda(requested, environ, build or installed_build(), driver)
+    if requested == "auto":
+        if problem is not None and problem.surprising:
+            say_once(f"device=auto uses the CPU: {problem.what}; {problem.instead}")
+        return "cpu" if problem else "cuda"
+    if problem is not None:
+        instead = f"{problem.instead}, or use device=cpu" if problem.instead else ELSE
+        raise BadRequest(f"device={requested} was requested, but {problem.what}: {instead}")
+    return requested
 
 
-def left_to_the_job(asked: str, launcher: str) -> str:
-    """The device of runs on other machines: as it was asked for, whatever is here. BadRequest for `auto`.
+def device_of_remote_jobs(requested: str, launcher: str) -> str:
+    """The device of runs on other machines: the requested one, whatever this machine has. BadRequest for `auto`.
 
-    The device is part of what a run is, and decided before its job starts: this machine cannot know what theirs have.
+    The device is part of a run's identity and fixed before its job starts; the other machines' devices are not known.
     """
-    if asked == "auto":
+    if requested == "auto":
         raise BadRequest(
-            f"device=auto is decided by the machine it is typed on, and the jobs of hydra/launcher={launcher} run on "
-            "others: add device=cuda or device=cpu"
+            f"device=auto looks at this machine, but the jobs of hydra/launcher={launcher} run on other machines: add "
+            "device=cuda or device=cpu"
         )
-    return asked
+    return requested
 
 
-def what_cuda_lacks(asked: str, environ: Mapping[str, str], build: Build, driver: Driver | str | None) -> Lack | None:
-    """Why the CUDA device that was asked for cannot be used, as far as it can be known without PyTorch; else None."""
+def why_no_cuda(requested: str, environ: Mapping[str, str], build: Build, driver: Driver | str | None) -> NoCuda | None:
+    """Why the requested CUDA device cannot be used, as far as this can be found out without PyTorch; else None."""
     if build.hip:
-        return _lack_of_amd(environ)
+        return _amd_problem(environ)
     hidden = entries(environ.get(VISIBLE)) == []
     if hidden and not (environ[VISIBLE] or "").startswith("NoDevFiles"):
-        return Lack(f"{VISIBLE}={environ[VISIBLE]} hides every device", f"unset {VISIBLE}")
+        return NoCuda(f"{VISIBLE}={environ[VISIBLE]} hides every device", f"unset {VISIBLE}")
     found = read_driver() if driver is None else driver
     if not build.cuda:
         there = isinstance(found, Driver) and bool(found.gpus)
-        what = "the installed PyTorch is a build without CUDA"
-        return Lack(what, "install one for this GPU (https://pytorch.org/get-started/locally)" if there else "", there)
+        what = "the installed PyTorch is built without CUDA"
+        instead = "install one for this GPU (https://pytorch.org/get-started/locally)" if there else ""
+        return NoCuda(what, instead, there)
     if isinstance(found, str) or not found.gpus:
-        return Lack("no NVIDIA driver answers with a device here")
-    return _lack_of_nvidia(asked, environ, build, found)
+        return NoCuda("no NVIDIA driver with a device was found here")
+    return _nvidia_problem(requested, environ, build, found)
 
 
-def _lack_of_nvidia(asked: str, environ: Mapping[str, str], build: Build, driver: Driver) -> Lack | None:
+def _nvidia_problem(requested: str, environ: Mapping[str, str], build: Build, driver: Driver) -> NoCuda | None:
     seen = visible(driver, environ)
     if not seen.devices:
-        return Lack(seen.why_none, _to_be_given_one(seen), surprising=True)
+        return NoCuda(seen.why_none, _how_to_get_one(seen), surprising=True)
     if driver.cuda is not None and driver.cuda[0] < build.cuda_major:
         newest = ".".join(map(str, driver.cuda))
-        return Lack(
-            f"its driver {driver.version} supports CUDA {newest} and PyTorch is built for CUDA {build.cuda}",
+        return NoCuda(
+            f"its driver {driver.version} supports CUDA {newest}, but PyTorch is built for CUDA {build.cuda}",
             f"update the driver, or install a PyTorch built for CUDA {driver.cuda[0]}",
             surprising=True,
         )
-    index = int(asked.partition(":")[2] or 0)
+    index = int(requested.partition(":")[2] or 0)
     if index >= len(seen.devices):
-        there = "cuda:0 alone" if len(seen.devices) == 1 else f"cuda:0 to cuda:{len(seen.devices) - 1}"
-        return Lack(f"this machine shows {there}", "use one of those", surprising=True)
-    candidates = [seen.devices[index]] if ":" in asked and seen.sure else list(seen.devices)
+        there = "only cuda:0" if len(seen.devices) == 1 else f"cuda:0 to cuda:{len(seen.devices) - 1}"
+        return NoCuda(f"this machine has {there}", "use one of those", surprising=True)
+    candidates = [seen.devices[index]] if ":" in requested and seen.sure else list(seen.devices)
     reasons = [unusable(gpu) for gpu in candidates]
     if all(reasons):
-        return Lack(reasons[0], "wait for it, or allow more with `nvidia-smi -c DEFAULT`", surprising=True)
+        return NoCuda(reasons[0], "wait for it, or share it with `nvidia-smi -c DEFAULT`", surprising=True)
     return None
 
 
-def _to_be_given_one(seen: Visible) -> str:
+def _how_to_get_one(seen: Visible) -> str:
     if "batch system" in seen.why_none:
-        return "ask it for one, as with --gres=gpu:1"
+        return "request one, for example with --gres=gpu:1"
     if "MIG" in seen.why_none:
-        return "make an instance (nvidia-smi mig -cgi ... -C)"
-    return f"name one that is there in {VISIBLE}"
+        return "create an instance (nvidia-smi mig -cgi ... -C)"
+    return f"set {VISIBLE} to an existing GPU"
 
 
-def _lack_of_amd(environ: Mapping[str, str]) -> Lack | None:
-    """Its devices are not counted here, where NVML knows none of them: the child does it."""
+def _amd_problem(environ: Mapping[str, str]) -> NoCuda | None:
+    """AMD devices are not counted here, since NVML does not know them: the child process counts them."""
     for variable in HIDING:
         if environ.get(variable, "0").strip() in ("", "-1"):
-            return Lack(f"{variable}={environ[variable]} hides every device", f"unset {variable}")
+            return NoCuda(f"{variable}={environ[variable]} hides every device", f"unset {variable}")
     if not AMD_DRIVER.exists():
-        return Lack(f"PyTorch is built for AMD GPUs, and no driver of theirs is here ({AMD_DRIVER})")
+        return NoCuda(f"PyTorch is built for AMD GPUs, but their driver is missing ({AMD_DRIVER})")
     return None
 
 
 @functools.cache
 def say_once(text: str) -> None:
-    """`text` on stderr, unless this process said it before."""
+    """Prints `text` on stderr, unless this process has printed it before."""
     sys.stderr.write(text + "\n")

@@ -1,4 +1,4 @@
-"""What the death of a worker means."""
+"""The status of a run whose process ended without recording one."""
 
 import contextlib
 import signal
@@ -8,20 +8,20 @@ from batchlab.records import RunStatus
 
 
 def classify(exitcode: int, *, stopped_by_us: bool, oom_kills: int) -> tuple[RunStatus, str]:
-    """The status and the reason of a worker that ended without leaving its own.
+    """The status and the reason of a worker that ended without recording them itself.
 
     `exitcode` as multiprocessing gives it (negative: a signal); `oom_kills`: how often the kernel's out-of-memory
-    killer struck in this cgroup (or on this machine) while it ran.
+    killer ended a process in this cgroup (or on this machine) while the worker ran.
     """
     if stopped_by_us:
-        return RunStatus.INTERRUPTED, "stopped before its step was done"
+        return RunStatus.INTERRUPTED, "stopped before its step was finished"
     if exitcode >= 0:
-        return RunStatus.FAILED, f"its process ended with exit code {exitcode} and without a result"
+        return RunStatus.FAILED, f"its process ended with exit code {exitcode} without a result"
     if exitcode == -signal.SIGKILL:
         if oom_kills > 0:
-            return RunStatus.OOM, "the kernel's out-of-memory killer ended its process (host memory)"
-        return RunStatus.KILLED, "its process was killed (SIGKILL) from outside"
-    return RunStatus.FAILED, f"its process died of {signal_name(-exitcode)}"
+            return RunStatus.OOM, "the kernel's out-of-memory killer ended its process (host memory ran out)"
+        return RunStatus.KILLED, "its process was killed by another program (SIGKILL)"
+    return RunStatus.FAILED, f"its process was ended by {signal_name(-exitcode)}"
 
 
 def signal_name(number: int) -> str:
@@ -30,7 +30,7 @@ def signal_name(number: int) -> str:
 
 
 def oom_kill_count() -> int:
-    """How often the kernel's out-of-memory killer has struck: in this process's cgroup, else on this machine."""
+    """How many processes the out-of-memory killer has ended: in this process's cgroup, else on this machine."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             number, _, path = line.split(":", 2)

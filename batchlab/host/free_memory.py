@@ -1,17 +1,17 @@
-"""How much memory this machine has left: a search for what fits must not drive it into the kernel's killer."""
+"""How much memory this machine has left, so that `batchlab find` does not trigger the out-of-memory killer."""
 
 import contextlib
 from pathlib import Path
 
-SHARE = 0.9  # of what is available: others take some meanwhile
+SHARE = 0.9  # of available memory; others need some
 
 
 def available_bytes(root: Path = Path("/")) -> int:
-    """Bytes that a process may take now: what the kernel counts as available, and what its cgroup leaves of a limit."""
+    """Bytes that a process can allocate now: the available memory, or what its cgroup's limit leaves."""
     import psutil
 
     left = [int(psutil.virtual_memory().available)] if root == Path("/") else [2**63]
-    left += [room for room in map(_left_of, _cgroups(root)) if room is not None]
+    left += [free for free in map(_left_of, _cgroups(root)) if free is not None]
     return min(left)
 
 
@@ -30,13 +30,13 @@ def _cgroups(root: Path) -> list[Path]:
 
 
 def _left_of(cgroup: Path) -> int | None:
-    """The limit of a cgroup less its use; pages of files that it may drop are no use. None: it has no limit."""
+    """The limit of a cgroup minus its usage; file pages that can be dropped do not count. None: it has no limit."""
     for limit, use, droppable in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
         with contextlib.suppress(OSError, ValueError):
-            most, used = (int((cgroup / name).read_text()) for name in (limit, use))  # "max" is no number
+            most, used = (int((cgroup / name).read_text()) for name in (limit, use))  # "max" is not a number
             statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
             return max(0, most - used + int(statistics.get(droppable, 0)))
     return None

@@ -1,4 +1,4 @@
-"""The GPUs that a sweep may give to its points, one to each."""
+"""The GPUs that a sweep may assign to its points, one to each."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -12,22 +12,22 @@ from batchlab.printable import counted
 
 
 def unusable(gpu: Gpu) -> str:
-    """Why no process can begin to compute on a GPU now; empty where one can."""
+    """Why no new process can use a GPU now; empty if one can."""
     if gpu.mode == "prohibited":
         return f"{gpu.name} ({gpu.uuid}) is in compute mode prohibited"
     if gpu.mode == "exclusive" and gpu.processes:
-        return f"{gpu.name} ({gpu.uuid}) is in exclusive mode, and process {gpu.processes[0]} computes on it"
+        return f"{gpu.name} ({gpu.uuid}) is in exclusive mode and used by process {gpu.processes[0]}"
     return ""
 
 
 def gpus_for(
     config: RunConfig, jobs: int, *, environ: Mapping[str, str] = os.environ, driver: Driver | str | None = None
 ) -> tuple[Gpu, ...]:
-    """The GPUs that points of `config` are given, the first for what happens before them; none: CUDA's own choice.
+    """The GPUs for points of `config`; the first also runs the checks before them. Empty: CUDA chooses.
 
-    For `jobs` points at once those that CUDA_VISIBLE_DEVICES lets through and that can be used, of one model where
-    there are as many of it. For one at a time CUDA's first device, which needs no naming unless it cannot be used.
-    BadRequest where `jobs` points would need more GPUs, or more cores, than there are.
+    For `jobs` points at once: the usable GPUs that CUDA_VISIBLE_DEVICES allows, all of one model if there are enough
+    of it. For one point at a time: CUDA's first device, which is named only if it cannot be used.
+    BadRequest if `jobs` points need more GPUs or more cores than there are.
     """
     if not config.device.startswith("cuda"):
         _check_cores(config, jobs)
@@ -51,14 +51,14 @@ def gpus_for(
         raise BadRequest(_too_few(config, jobs, counted(len(usable), "device"), most=len(usable)))
     if VISIBLE in environ and not sure and len(models(allowed)) > 1:
         raise BadRequest(
-            f"{VISIBLE}={environ[VISIBLE]} names GPUs of several models by their numbers, which depend on {ORDER}: "
-            f"set {ORDER}=PCI_BUS_ID, or name them by their UUIDs (nvidia-smi -L)"
+            f"{VISIBLE}={environ[VISIBLE]} selects GPUs of several models by index, and the index depends on {ORDER}: "
+            f"set {ORDER}=PCI_BUS_ID, or use their UUIDs (nvidia-smi -L)"
         )
     return _of_one_model(usable, jobs)
 
 
 def without_other_programs(gpus: Sequence[Gpu], *, listed: Listed = computing_on) -> list[Gpu]:
-    """Those on which nobody but this process's family computes now; where the driver does not say, nobody does."""
+    """Those that no other program uses now; a GPU counts as free if the driver does not list its processes."""
     found = [(gpu, listed(gpu.uuid) or frozenset()) for gpu in gpus]
     if not any(processes for _, processes in found):
         return list(gpus)
@@ -81,7 +81,7 @@ def _of_one_model(gpus: Sequence[Gpu], jobs: int) -> tuple[Gpu, ...]:
 
 
 def _too_few(config: RunConfig, jobs: int, there: str, *, most: int = 1) -> str:
-    needed = f"jobs={jobs} points at once need a GPU each, and device={config.device} is {there} here"
+    needed = f"jobs={jobs} needs {jobs} GPUs, one for each point, but device={config.device} is {there} here"
     return f"{needed}: use jobs={max(1, most)}"
 
 
@@ -90,6 +90,6 @@ def _check_cores(config: RunConfig, jobs: int) -> None:
     if jobs > 1 and jobs * config.threads > cores:
         most = cores // config.threads
         raise BadRequest(
-            f"jobs={jobs} points at once with threads={config.threads} need {jobs * config.threads} "
-            f"cores, and this machine has {cores}: use jobs={max(1, most)}"
+            f"jobs={jobs} with threads={config.threads} needs {jobs * config.threads} "
+            f"cores, but this machine has {cores}: use jobs={max(1, most)}"
         )

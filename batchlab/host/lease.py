@@ -1,11 +1,10 @@
-"""Who uses a device of this machine at the same time: every point takes a lease, and two that met are marked.
+"""Detects points that use a device of this machine at the same time: every point takes a lease on its device.
 
-Speed and memory are compared only between points that had the machine to themselves (DESIGN). A lease is a file of
-its holder's own, locked for as long as the holder lives, in a folder that all sweeps of this user on this machine
-look at, whatever their runs_dir: `$XDG_RUNTIME_DIR/batchlab-<uid>/leases/<device>/`, or below the folder for
-temporary files where there is no such folder. A killed holder's lock goes with it; the next who comes removes its
-files. A GPU's device is its UUID, however a process numbers it, and its driver is asked as well which other programs
-compute on it.
+Speed and memory are compared only between points that did not share the machine (DESIGN). A lease is a file that its
+holder keeps locked while it lives, in a folder that all sweeps of this user on this machine use, whatever their
+runs_dir: `$XDG_RUNTIME_DIR/batchlab-<uid>/leases/<device>/`, or below the folder for temporary files if that does not
+exist. The lock of a killed holder is released by the system, and the next lease removes its files. A GPU is identified
+by its UUID, since its index depends on the process; its driver also reports which other programs use it.
 """
 
 import contextlib
@@ -22,13 +21,13 @@ from batchlab.host.neighbours import Neighbours
 from batchlab.host.nvml import read_driver
 from batchlab.host.visible import VISIBLE, entries, visible
 
-LEASE, MET = ".lease", ".met"  # a holder's file, and the mark that others leave for it
-GATE = "gate"  # one at a time may come, go, or take the whole device
-TAKEN = "taken"  # held by whoever has the whole device
+LEASE, MET = ".lease", ".met"  # a holder's file, and the mark that another process leaves for it
+GATE = "gate"  # held while a lease begins or ends, or a whole device is taken
+TAKEN = "taken"  # held by the process that has the whole device
 
 
 class Lease:
-    """A hold on a device that others see; `unknown` says what of its sharing cannot be known, and why."""
+    """A lease on a device, visible to other processes; `unknown` says what is not known about sharing, and why."""
 
     def __init__(self, device: str, uuid: str | None) -> None:
         self.unknown = ""
@@ -39,10 +38,10 @@ class Lease:
         self._programs: Neighbours | None = None
 
     def shared(self) -> bool:
-        """Whether anybody else held the device at any time since this lease began (until it ended).
+        """Whether another process held a lease on the device at any time during this one.
 
-        Of a GPU also whether another program computed on it when the lease began, or does so now. False also where it
-        is not known, which `unknown` tells.
+        For a GPU also whether another program used it when the lease began, or uses it now. Also False if that is not
+        known; then `unknown` says so.
         """
         if not self._met and self._file is not None:
             self._met = self._file.with_suffix(MET).exists()
@@ -62,23 +61,23 @@ class Lease:
                 for other in others:
                     os.close(locks.open_to_lock(other.with_suffix(MET)))
                 self._file = own
-        except OSError as error:  # whoever shares it, the point can run
-            self._note(f"it is not known who shares {self._device} with this point: {_refusal(error)}")
+        except OSError as error:  # the point can run all the same
+            self._note(f"whether other points share {self._device} with this one is not known: {_refusal(error)}")
         if self._uuid is not None:
             self._programs = Neighbours(self._uuid)
             self._note_programs()
         elif self._device.startswith("cuda"):
-            self._note_programs("the driver does not say which GPU it is")
+            self._note_programs("the driver does not report which GPU it is")
 
     def _end(self) -> None:
-        """Lets go. What fails here is the next one's to clean up: a point that is done stays done."""
+        """Ends the lease. Errors are ignored: the next lease cleans up, and a finished point stays finished."""
         with contextlib.suppress(OSError):
             if self._file is not None:
                 with locks.locked(self._file.with_name(GATE)):
                     self.shared()
                     locks.remove(self._file)
                     locks.remove(self._file.with_suffix(MET))
-        self.shared()  # once more, where the gate could not be passed
+        self.shared()  # again, if the gate could not be locked
         self._file = self._programs = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
@@ -86,7 +85,7 @@ class Lease:
     def _note_programs(self, why: str = "") -> None:
         why = why or (self._programs.unknown if self._programs is not None else "")
         if why:
-            self._note(f"it is not known whether other programs use {self._device} meanwhile: {why}")
+            self._note(f"whether other programs use {self._device} at the same time is not known: {why}")
 
     def _note(self, text: str) -> None:
         self.unknown = self.unknown or text
@@ -95,10 +94,10 @@ class Lease:
 
 @contextlib.contextmanager
 def leased(device: str, uuid: str | None = None) -> Iterator[Lease]:
-    """Holds `device` (`cpu`, `cuda`, `cuda:1`) together with whoever else does, for as long as the block runs.
+    """Holds a lease on `device` (`cpu`, `cuda`, `cuda:1`) while the block runs; others may hold one as well.
 
-    `uuid` is that of the GPU, for who knows it; else the driver is asked. A point on the CPU and one on a GPU share
-    only the host, and do not count as sharing. Never fails: what cannot be known is in `unknown`, and on stderr once.
+    `uuid` is the GPU's, if the caller knows it; otherwise the driver is queried. A point on the CPU and one on a GPU
+    share only the host, which does not count. Never raises: `unknown` and, once, stderr say what is not known.
     """
     lease = Lease(device, uuid or uuid_of(device))
     lease._begin()
@@ -110,18 +109,18 @@ def leased(device: str, uuid: str | None = None) -> Iterator[Lease]:
 
 @contextlib.contextmanager
 def take_device(candidates: Sequence[str]) -> Iterator[str | None]:
-    """The first of `candidates`, UUIDs of GPUs, that nobody holds, kept from everybody else who takes; None: all held.
+    """Takes the first of `candidates` (UUIDs of GPUs) that no other process holds; None if all are held.
 
-    A device with a lease on it is held too. It is taken for a point whose process then leases it. Raises BadRequest
-    where the folder of leases cannot be used, for then nothing keeps two points off one device.
+    A device with a lease on it is held too. It is taken for a point, whose process then leases it. Raises BadRequest
+    if the folder of leases cannot be used, since two points could then get the same device.
     """
     for device in candidates:
         try:
             descriptor = _take(_folder(device))
         except OSError as error:
             raise BadRequest(
-                f"several points at once need a device each, and {_refusal(error)}: use jobs=1, or set "
-                "XDG_RUNTIME_DIR to a folder of your own"
+                f"jobs above 1 needs a device for each point, but {_refusal(error)}: use jobs=1, or set "
+                "XDG_RUNTIME_DIR to a folder that belongs to you"
             ) from error
         if descriptor is None:
             continue
@@ -134,7 +133,7 @@ def take_device(candidates: Sequence[str]) -> Iterator[str | None]:
 
 
 def uuid_of(device: str) -> str | None:
-    """The GPU that this process calls `device`; None for the CPU, and where neither driver nor environment tells."""
+    """The UUID of the GPU `device` of this process; None for the CPU, or if driver and environment do not tell."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return None
@@ -146,7 +145,7 @@ def uuid_of(device: str) -> str | None:
 
 
 def _take(folder: Path) -> int | None:
-    """The descriptor that keeps the device of `folder`, or None where it is held."""
+    """A descriptor that keeps the device of `folder` taken, or None if another process holds it."""
     with locks.locked(folder / GATE):
         descriptor = locks.open_to_lock(folder / TAKEN)
         if locks.lock(descriptor) and not _living(folder):
@@ -156,7 +155,7 @@ def _take(folder: Path) -> int | None:
 
 
 def _living(folder: Path) -> list[Path]:
-    """The leases that somebody holds. Removes what dead holders left; its caller must be inside the gate."""
+    """The leases held by living processes. Removes the files of dead holders; the caller must hold the gate."""
     living = [path for path in sorted(folder.glob(f"*{LEASE}")) if locks.is_held(path)]
     for path in [*folder.glob(f"*{LEASE}"), *folder.glob(f"*{MET}")]:
         if path.with_suffix(LEASE) not in living:
@@ -165,14 +164,14 @@ def _living(folder: Path) -> list[Path]:
 
 
 def _folder(device: str) -> Path:
-    """The folder of the device's leases; OSError where somebody else could write to it."""
+    """The folder of the device's leases; OSError if another user could write to it."""
     folder = locks.own_folder() / "leases" / re.sub(r"[^A-Za-z0-9_-]", "-", device)
     locks.make_private(folder)
     return folder
 
 
 def _name(device: str) -> str:
-    """`cuda:3` for `cuda:1` where CUDA_VISIBLE_DEVICES=0,3: as near to the device itself as the environment tells."""
+    """`cuda:3` for `cuda:1` with CUDA_VISIBLE_DEVICES=0,3: the best name that the environment gives."""
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return device

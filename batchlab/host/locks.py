@@ -1,6 +1,6 @@
-"""Locks between programs of one machine: files in a folder of the user's own, which the system unlocks with a process.
+"""Locks between programs of one machine: files in a private folder, which the system unlocks when a process ends.
 
-They are no part of a run, and lie below the floor of `recording/disk.py`, whose writes are durable and these not.
+They are not part of a run and need no durable writes, so they do not use `recording/disk.py`, a layer above.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ _LOCKED = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def own_folder() -> Path:
-    """`$XDG_RUNTIME_DIR/batchlab-<uid>`, or below the folder for temporary files where there is no such folder."""
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))  # a job may have been handed one of another machine
+    """`$XDG_RUNTIME_DIR/batchlab-<uid>`, or below the folder for temporary files if that does not exist."""
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))  # a job may have inherited the value of another machine
     parent = runtime if runtime.is_absolute() and runtime.is_dir() else Path(tempfile.gettempdir())
     return parent / f"batchlab-{os.getuid()}"
 
 
 def make_private(folder: Path) -> None:
-    """Makes `folder`, of `own_folder`, for its owner alone; PermissionError where somebody else could write to it."""
+    """Makes `folder`, inside `own_folder`, private; PermissionError if another user could write to it."""
     own = own_folder()
     with contextlib.suppress(FileExistsError):
-        own.mkdir(mode=0o700)  # private from its first moment, and a link is no folder to it
+        own.mkdir(mode=0o700)  # private from the start; fails on a link
     found = own.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
         raise PermissionError("it is not a folder that only you can write to")
@@ -34,19 +34,19 @@ def make_private(folder: Path) -> None:
 
 
 def create(path: Path) -> int:
-    """A descriptor of a file that did not exist before, locked; no link is followed."""
+    """A descriptor of a new, locked file; links are not followed."""
     descriptor = os.open(path, _OWN_FILE, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 
 def open_to_lock(path: Path) -> int:
-    """A descriptor of a file that is made and stays."""
+    """A descriptor of a lock file, which is created if needed and never removed."""
     return os.open(path, _LOCKED, 0o600)
 
 
 def lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Locks the file, unless another holds it."""
+    """Locks the file, unless another process holds it; whether it did."""
     try:
         fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -55,8 +55,8 @@ def lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 
 def release(descriptor: int) -> None:
-    """Unlocks and closes; a child of a fork may have the descriptor too, and closing alone would leave it the lock."""
-    with contextlib.suppress(OSError):  # of a file system without locks
+    """Unlocks and closes. Closing is not enough: a forked child may share the descriptor and keep the lock."""
+    with contextlib.suppress(OSError):  # a file system without locks
         fcntl.flock(descriptor, fcntl.LOCK_UN)
     os.close(descriptor)
 
@@ -65,19 +65,19 @@ def is_held(path: Path) -> bool:
     """Whether a living process has the file locked."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return not lock(descriptor, fcntl.LOCK_SH)  # so that two who look do not take each other for its holder
+        return not lock(descriptor, fcntl.LOCK_SH)  # shared: two processes that check do not block each other
     finally:
         os.close(descriptor)
 
 
 def remove(path: Path) -> None:
-    """The file is gone; nothing where it was."""
+    """Removes the file, if it exists."""
     path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until nobody else is inside for the same `path`, a file that is made and stays."""
+    """Holds the lock file `path`, waiting until no other process holds it; the file is never removed."""
     descriptor = open_to_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Other programs that compute on a GPU, whoever started them: what no lease of batchlab's shows."""
+"""Other programs that use a GPU, whoever started them; the leases of batchlab do not show them."""
 
 import os
 from collections.abc import Callable, Collection
@@ -7,17 +7,17 @@ from batchlab.host.nvml import computing_on
 
 Listed = Callable[[str], frozenset[int] | None]
 
-SILENT = "the driver does not say which programs compute on it"
-HIDDEN = "the driver lists no process on it, this one included, as in a container"
+SILENT = "the driver does not report which programs use it"
+HIDDEN = "the driver lists no process on it, not even this one, as in a container"
 
 
 class Neighbours:
-    """Who else computes on a GPU, asked before this process does and once more when it has.
+    """Other programs on a GPU, checked before this process uses the GPU and once more afterwards.
 
-    Own processes are no neighbours: this one, what started it, and what it started.
+    This process, its ancestors and its descendants do not count.
 
-    In a container the driver may list processes by numbers that mean others in here. Where this one computes on the
-    GPU it is listed then, and cannot be told: one process listed is itself, and a second somebody else.
+    In a container the driver may list process ids of the host, so this process cannot be recognised in the list. If
+    it uses the GPU, one listed process is itself, and a second one is another program.
     """
 
     def __init__(self, uuid: str, *, listed: Listed = computing_on, family: Collection[int] | None = None) -> None:
@@ -32,7 +32,7 @@ class Neighbours:
             self._met = bool(found - set(own_family() if family is None else family))
 
     def met(self) -> bool:
-        """Whether there was one before, or is one now. To be asked while this process still has its GPU."""
+        """Whether another program used the GPU before, or uses it now; call it while this process still does."""
         if self._met or self.unknown:
             return self._met
         found = self._listed(self.uuid)
@@ -55,5 +55,5 @@ def own_family() -> frozenset[int]:
         here = psutil.Process()
         family |= {relative.pid for relative in (*here.parents(), *here.children(recursive=True))}
     except psutil.Error:
-        pass  # one of them ended while it was looked at
+        pass  # one of them ended meanwhile
     return frozenset(family)

@@ -1,4 +1,4 @@
-"""What the installed PyTorch is built for, read from its version file: it is not imported."""
+"""The GPU platform of the installed PyTorch, read from its version file, without importing it."""
 
 import importlib.util
 import re
@@ -8,19 +8,19 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Build:
-    """The platforms of GPUs that a build of PyTorch has kernels for."""
+    """The GPU platforms that a build of PyTorch supports."""
 
-    cuda: str = ""  # "13.2"; empty: not NVIDIA's
-    hip: str = ""  # "7.1.52802"; empty: not AMD's, whose devices are called `cuda` in PyTorch as well
+    cuda: str = ""  # "13.2"; empty: no NVIDIA support
+    hip: str = ""  # "7.1.52802"; empty: no AMD support (AMD devices are called `cuda` in PyTorch too)
 
     @property
     def cuda_major(self) -> int:
-        """The CUDA that its driver must support; any minor version of it will do."""
+        """The major version of CUDA that the driver must support; any minor version works."""
         return int(self.cuda.split(".")[0] or 0)
 
 
 def installed_build() -> Build:
-    """Of the PyTorch that would be imported; for none the one without GPUs."""
+    """The build of the PyTorch that would be imported; without PyTorch, a build without GPUs."""
     spec = importlib.util.find_spec("torch")  # finds, does not import
     if spec is None or spec.origin is None:
         return Build()
@@ -29,7 +29,7 @@ def installed_build() -> Build:
 
 
 def build_of(text: str) -> Build:
-    """`text` is that of `torch/version.py`."""
+    """Parses `text`, the content of `torch/version.py`."""
     return Build(*(_value(text, name) for name in ("cuda", "hip")))
 
 

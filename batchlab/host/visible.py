@@ -1,4 +1,4 @@
-"""Which GPUs CUDA shows to a process: the driver's, as the environment lets them through."""
+"""The GPUs that CUDA shows to a process, given the driver's GPUs and the environment."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ class Visible:
     """The GPUs that one process sees."""
 
     devices: tuple[Gpu, ...]  # `cuda:0`, `cuda:1`, ...
-    sure: bool  # whether that order is certain: CUDA's own puts the fastest first and leaves the rest open
-    why_none: str = ""  # where there are none
+    sure: bool  # whether that order is certain: by default CUDA only promises to put the fastest first
+    why_none: str = ""  # set if there are none
 
 
 def visible(driver: Driver, environ: Mapping[str, str]) -> Visible:
@@ -25,14 +25,14 @@ def visible(driver: Driver, environ: Mapping[str, str]) -> Visible:
     allowed, sure = let_through(driver, environ)
     parts = instances(allowed)
     if parts:
-        # Of MIG instances CUDA shows the first alone, and beside one no whole GPU.
+        # CUDA shows only the first MIG instance, and no whole GPU next to one.
         return Visible(parts[:1], sure or len(parts) == 1)
     whole = tuple(gpu for gpu in allowed if not gpu.mig)
     return Visible(whole, sure, "" if whole else why_none(driver, environ))
 
 
 def let_through(driver: Driver, environ: Mapping[str, str]) -> tuple[list[Gpu], bool]:
-    """What CUDA_VISIBLE_DEVICES names, all GPUs where it is not set; and whether their order is certain."""
+    """The GPUs in CUDA_VISIBLE_DEVICES, all if it is not set; and whether their order is certain."""
     decided = environ.get(ORDER) == "PCI_BUS_ID" or len(driver.gpus) < 2
     named = entries(environ.get(VISIBLE))
     if named is None:
@@ -41,7 +41,7 @@ def let_through(driver: Driver, environ: Mapping[str, str]) -> tuple[list[Gpu], 
     for name in named:
         gpu = _found(driver, name)
         if gpu is None:
-            break  # what follows a device that is not there is not shown either
+            break  # CUDA ignores everything after a device that does not exist
         if gpu in chosen:
             return [], True
         chosen.append(gpu)
@@ -49,15 +49,15 @@ def let_through(driver: Driver, environ: Mapping[str, str]) -> tuple[list[Gpu], 
 
 
 def instances(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The MIG instances among `gpus` and of them."""
+    """The MIG instances in `gpus`, and those of GPUs in `gpus`."""
     return tuple(part for gpu in gpus for part in (gpu.instances if gpu.mig else (gpu,)) if _is_part(part))
 
 
 def entries(text: str | None) -> list[int] | list[str] | None:
-    """CUDA_VISIBLE_DEVICES as CUDA reads it: indices, or the beginnings of UUIDs; None: not set, all are shown.
+    """CUDA_VISIBLE_DEVICES as CUDA reads it: indices or prefixes of UUIDs; None: not set, all are shown.
 
-    The list ends at the first entry that can name no device: `0,-1,1` is one device, `NoDevFiles` none. A device that
-    is there twice hides all of them.
+    The list ends at the first invalid entry: `0,-1,1` is one device, `NoDevFiles` none. If a device is listed twice,
+    no device is shown.
     """
     if text is None:
         return None
@@ -72,11 +72,11 @@ def why_none(driver: Driver, environ: Mapping[str, str]) -> str:
     """Why a process with this environment sees no GPU."""
     value = environ.get(VISIBLE)
     if (value or "").startswith("NoDevFiles"):
-        return f"{VISIBLE}={value}: the batch system gave this job no GPU"
+        return f"{VISIBLE}={value}: the batch system assigned no GPU to this job"
     allowed, _ = let_through(driver, environ)
     if not allowed:
-        return f"{VISIBLE}={value} hides every GPU of this machine"
-    return f"{allowed[0].name} is divided by MIG and has no instance"
+        return f"{VISIBLE}={value} hides all GPUs of this machine"
+    return f"{allowed[0].name} is in MIG mode and has no instance"
 
 
 def _found(driver: Driver, name: int | str) -> Gpu | None:
@@ -84,7 +84,7 @@ def _found(driver: Driver, name: int | str) -> Gpu | None:
         return driver.gpus[name] if name < len(driver.gpus) else None
     known = [*driver.gpus, *(part for gpu in driver.gpus for part in gpu.instances)]
     like = [gpu for gpu in known if gpu.uuid.startswith(name)]
-    return like[0] if len(like) == 1 else None  # of a beginning that several share CUDA takes none
+    return like[0] if len(like) == 1 else None  # CUDA ignores an ambiguous prefix
 
 
 def _until(valid: Callable[[Entry], bool], named: Sequence[Entry]) -> list[Entry]:

@@ -1,9 +1,8 @@
-"""All contact with Hydra: search path, plugins, the grid, and what its errors mean.
+"""All contact with Hydra: search path, plugins, the grid, and translations of its errors.
 
-`batchlab sweep` is `@hydra.main` with `--multirun`. A Sweeper of ours composes the whole grid; our default Launcher
-stands for this machine's supervisor, and launchers of other packages get the points that are left to run. The plugins
-are registered while the program runs: an installed `hydra_plugins` package would change every other Hydra program of
-the environment.
+`batchlab sweep` is `@hydra.main` with `--multirun`. Our Sweeper composes the whole grid; our default Launcher is for
+this machine's supervisor, and launchers of other packages get the points that are left to run. The plugins are
+registered at run time: an installed `hydra_plugins` package would change every other Hydra program of the environment.
 """
 
 from batchlab.hydra_app.arguments import own_targets, refuse_what_is_for_runs

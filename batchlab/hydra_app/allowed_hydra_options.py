@@ -1,4 +1,4 @@
-"""What of Hydra a command line may reach: its launcher. The rest writes where it likes, or is not batchlab any more."""
+"""The settings of Hydra that a command line may change: its launcher. Others would write files anywhere."""
 
 import itertools
 import re
@@ -19,19 +19,19 @@ from batchlab.hydra_app.explaining import unreadable
 
 ALLOWED = re.compile(r"hydra\.(launcher(\..+)?|verbose)")
 INSTEAD = (
-    (r"run\b|sweep\b|output_subdir|job\.chdir", "runs_dir=... and study=... say where runs are kept"),
+    (r"run\b|sweep\b|output_subdir|job\.chdir", "set where runs are kept by runs_dir=... and study=..."),
     (r"\w+_logging|callbacks", "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own"),
-    (r"searchpath", "--config-dir DIR adds configs of your own"),
-    (r"sweeper", "values with commas or range(...) make the grid"),
+    (r"searchpath", "use --config-dir DIR to add configs of your own"),
+    (r"sweeper", "give the values of the grid with commas or range(...)"),
     (r"mode", "`batchlab train` runs one point, `batchlab sweep` every point of a grid"),
 )
-PACKAGED = "batchlab"  # who provides the shipped configs
-MOST_OPTIONS = 1000  # of a group that are looked at
-OTHERWISE = "of Hydra's own settings hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set"
+PACKAGED = "batchlab"  # the provider of the shipped configs
+MOST_OPTIONS = 1000  # options of a group that are checked
+OTHERWISE = "of Hydra's own settings only hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set"
 
 
 def check_overrides(overrides: Iterable[Override]) -> None:
-    """BadRequest for an override that reaches a setting of Hydra's that is not the user's."""
+    """BadRequest for an override of a Hydra setting that users may not change."""
     groups = {path.name for path in config_folder().iterdir() if path.is_dir()}
     for override in overrides:
         line = str(override.input_line)
@@ -42,17 +42,17 @@ def check_overrides(overrides: Iterable[Override]) -> None:
         key = override.key_or_group.replace("/", ".")
         package = str(override.package or "")
         if any(part.split(".")[0] == "hydra" for part in package.split(":")):
-            raise BadRequest(f"{line} cannot be: a group cannot be put into Hydra's own settings; leave @... out")
+            raise BadRequest(f"{line} cannot be: a group must not be put into Hydra's own settings; leave out @...")
         if key.split(".")[0] != "hydra":
             continue
         if not ALLOWED.fullmatch(key):
             raise BadRequest(f"{line} cannot be: {_instead(key)}")
         if "_target_" in line:
-            raise BadRequest(f"{line} cannot be: hydra/launcher=NAME chooses a launcher, by name only")
+            raise BadRequest(f"{line} cannot be: a launcher is chosen only by its name, hydra/launcher=NAME")
 
 
 def _check_choice(override: Override, line: str) -> None:
-    """BadRequest for a group's choice that is no name: Hydra would fall over a number."""
+    """BadRequest where the choice of a group is not a name: Hydra would crash on a number."""
     if override.is_delete() or override.value_type is ValueType.GLOB_CHOICE_SWEEP:
         return
     if override.is_discrete_sweep():
@@ -61,7 +61,7 @@ def _check_choice(override: Override, line: str) -> None:
         values = [override.value()]
     if not all(isinstance(value, str | QuotedString | list | dict) for value in values):
         group = override.key_or_group
-        raise BadRequest(f"{line} cannot be: {group} is the name of an option; `batchlab config` lists them")
+        raise BadRequest(f"{line} cannot be: {group} must be one of the names that `batchlab config` lists")
 
 
 def _instead(key: str) -> str:
@@ -70,13 +70,13 @@ def _instead(key: str) -> str:
 
 
 def stays_inside(config_path: str) -> bool:
-    """Whether the name of a config, `model/mlp`, can only be below the folder it is looked for in."""
+    """Whether the name of a config, such as `model/mlp`, can only lie below the folder in which it is searched."""
     parts = config_path.split("/") if config_path else []
     return all(part.isprintable() and "\\" not in part and part not in ("", ".", "..") for part in parts)
 
 
 class _StaysInside(ConfigSource):
-    """Finds nothing outside its folder: Hydra 1.3 opens what `model=../../x` names, wherever that is."""
+    """Finds nothing outside its folder: Hydra 1.3 opens `model=../../x`, wherever that is."""
 
     def is_group(self, config_path: str) -> bool:
         return stays_inside(config_path) and bool(super().is_group(config_path))  # type: ignore[safe-super]
@@ -99,20 +99,20 @@ class PackageSource(_StaysInside, ImportlibResourcesConfigSource):
     """`pkg://`: Hydra's own configs, its launchers among them."""
 
 
-# A job of another package's launcher gets this registry as it is and registers Hydra's own classes again: Hydra
-# compares the names, refuses others, and keeps what is there.
+# A job of another package's launcher gets this registry and registers Hydra's own classes again: Hydra
+# compares the names, refuses different ones, and keeps the registered classes.
 FolderSource.__name__, PackageSource.__name__ = FileConfigSource.__name__, ImportlibResourcesConfigSource.__name__
 
 
 def confine_sources() -> None:
-    """Makes Hydra look for configs through the two classes above."""
-    Plugins.instance()  # registers Hydra's own first, and nothing replaces those by the ordinary way
+    """Makes Hydra search configs through the two classes above."""
+    Plugins.instance()  # registers Hydra's own classes first, which the public interface cannot replace
     types = SourcesRegistry.instance().types
     types["file"], types["pkg"] = FolderSource, PackageSource
 
 
 def _check_file(config_path: str, found: ConfigResult) -> None:
-    """BadRequest for a file (of an experiment from somebody else) that sets what no override may."""
+    """BadRequest for a file (such as somebody else's experiment) that sets what no override may set."""
     config, package = found.config, found.header.get("package") or config_path.rpartition("/")[0].replace("/", ".")
     package = package.removeprefix("_global_").lstrip(".")
     if not isinstance(config, DictConfig):
@@ -123,7 +123,7 @@ def _check_file(config_path: str, found: ConfigResult) -> None:
 
 
 def _settings(config: DictConfig, package: str) -> Iterable[str]:
-    """The dotted keys of Hydra's node that a file reaches: by its values, by its defaults, by its package."""
+    """The dotted keys of Hydra's node that a file sets: by its values, its defaults or its package."""
     listed = config._get_node("defaults")
     for entry in listed._iter_ex(resolve=False) if isinstance(listed, ListConfig) else ():
         for group in entry if isinstance(entry, DictConfig) else ():

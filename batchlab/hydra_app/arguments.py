@@ -1,4 +1,4 @@
-"""The arguments of a command line: our options, Hydra's options, and the overrides, each apart."""
+"""Separates the arguments of a command line: our flags, Hydra's options, and the overrides."""
 
 import argparse
 import functools
@@ -15,11 +15,11 @@ from batchlab.config.options import GROUPS, RETRIED, SWEEP
 from batchlab.errors import BadRequest, did_you_mean
 
 RETRY = SWEEP["retry"].flag
-NOTHING_TO_RETRY = f"{RETRY} needs what to run again: write {RETRY} failed,timeout"
+NOTHING_TO_RETRY = f"{RETRY} needs the statuses to run again: write {RETRY} failed,timeout"
 FLAGS = {row.flag: f"{name}=true" for name, row in SWEEP.items() if row.flag and row.type == "bool"}
-# Options of Hydra that would replace what batchlab is; what to use in their place.
+# Options of Hydra that would replace parts of batchlab, and what to use instead.
 REFUSED = {
-    ("--experimental-rerun",): "it runs what a pickle says; write the overrides again",
+    ("--experimental-rerun",): "it runs code from a pickle file; type the overrides again",
     ("--config-path", "-cp", "--config-name", "-cn"): "use --config-dir DIR to add configs of your own",
     ("--run", "-r", "--multirun", "-m"): "`batchlab train` runs one point, `batchlab sweep` every point of a grid",
 }
@@ -27,10 +27,10 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What was typed behind the command."""
+    """What was typed after the command."""
 
-    overrides: tuple[str, ...]  # those that our options stand for come last
-    hydra: argparse.Namespace  # its options, as its parser reads them
+    overrides: tuple[str, ...]  # those that our flags set come last
+    hydra: argparse.Namespace  # Hydra's options, as its parser reads them
     config_dir: str | None = None  # --config-dir
 
     @property
@@ -41,21 +41,21 @@ class Arguments:
 
 
 def read_arguments(arguments: Sequence[str]) -> Arguments:
-    """Takes a command line apart; its options may stand anywhere. BadRequest for an option that is none."""
-    for word in arguments:
+    """Splits a command line, whose options may be anywhere. BadRequest for an unknown option."""
+    for argument in arguments:
         for names, instead in REFUSED.items():
-            if word.partition("=")[0] in names:
-                raise BadRequest(f"{word} cannot be: {instead}")
-    given = _parser().parse_intermixed_args([word for word in arguments if word != "--"])
+            if argument.partition("=")[0] in names:
+                raise BadRequest(f"{argument} cannot be: {instead}")
+    given = _parser().parse_intermixed_args([argument for argument in arguments if argument != "--"])
     for option, value in (("--resolve", given.resolve), ("--package", given.package)):
         if value and not given.cfg:
-            raise BadRequest(f"{option} goes with --cfg job, which shows the config: add it, or leave {option} out")
-    config_dir, given.config_dir = given.config_dir, None  # Hydra would put it behind the shipped one
+            raise BadRequest(f"{option} needs --cfg job, which shows the config: add it, or leave out {option}")
+    config_dir, given.config_dir = given.config_dir, None  # Hydra would search it after the shipped one
     return Arguments((*given.overrides, *given.ours), given, config_dir)
 
 
 def refuse_what_is_for_runs(command: str, overrides: Sequence[str]) -> None:
-    """BadRequest where a command that makes no run is told how a sweep is to be conducted."""
+    """BadRequest where a command that makes no run gets an option of sweeps."""
     for line in () if COMMANDS[command].makes_runs else overrides:
         name = line.partition("=")[0].lstrip("+~")
         if name in SWEEP:
@@ -63,18 +63,18 @@ def refuse_what_is_for_runs(command: str, overrides: Sequence[str]) -> None:
 
 
 def to_continue(arguments: Sequence[str]) -> list[str]:
-    """`arguments` as they continue a sweep that was interrupted: forced once more, it would start from nothing.
+    """The arguments that continue an interrupted sweep: without `--force`, which would start it again from nothing.
 
-    What a forced sweep was allowed to mix, its continuation is too.
+    A forced sweep may mix code, data and devices, so its continuation may too.
     """
-    left = [word for word in arguments if not re.match(r"(--force$|\+{0,2}force=)", word)]
+    left = [argument for argument in arguments if not re.match(r"(--force$|\+{0,2}force=)", argument)]
     return left if len(left) == len(arguments) else [*left, "accept_changed=true"]
 
 
 def own_targets(overrides: Sequence[str]) -> list[str]:
-    """`overrides` with the group `own` chosen wherever a `_target_` is named without choosing a group.
+    """`overrides` with the group `own` wherever a `_target_` is given without a choice of group.
 
-    So no key of a built-in model leaks into the user's call; further `model.key=value` are then accepted.
+    So no key of a built-in model is passed to the user's class; any `model.key=value` is then accepted.
     """
     rewritten = list(overrides)
     for group in GROUPS:
@@ -88,7 +88,7 @@ def own_targets(overrides: Sequence[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    """Hydra's own, with our options; those leave the overrides that they stand for in `ours`."""
+    """Hydra's parser with our flags, which put the overrides that they set into `ours`."""
     parser = get_args_parser()
     parser.allow_abbrev = False
     parser.error = functools.partial(_refuse, parser)  # type: ignore[method-assign]
@@ -99,33 +99,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _retried(text: str) -> str:
-    """The override for `failed,timeout`; BadRequest where it names nothing that can be run again."""
+    """The override for `failed,timeout`; BadRequest for a status that cannot be run again."""
     statuses = [status.strip() for status in text.strip("[]").split(",")]
     if statuses == [""] or "=" in text:
         raise BadRequest(NOTHING_TO_RETRY)
     for status in statuses:
         if status not in RETRIED:
             near = did_you_mean(status, RETRIED)
-            raise BadRequest(f"{RETRY} {text} cannot be: it takes {', '.join(RETRIED)}, with commas between{near}")
+            raise BadRequest(f"{RETRY} {text} cannot be: it takes {', '.join(RETRIED)}, separated by commas{near}")
     return f"retry=[{','.join(statuses)}]"
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    """One line for what argparse has to say, with what to type instead."""
+    """Turns a message of argparse into one line that says what to type instead."""
     if message == f"argument {RETRY}: expected one argument":
         raise BadRequest(NOTHING_TO_RETRY)
     if given := re.fullmatch(r"argument (?:.*/)?(--[\w-]+)(?:/.*)?: ignored explicit argument '(.*)'", message):
         flag, value = given.groups()
-        raise BadRequest(f"{flag}={value} cannot be: {flag} takes no value; write {flag}, or leave it out")
+        raise BadRequest(f"{flag}={value} cannot be: {flag} takes no value; write {flag} alone, or leave it out")
     unknown = re.match(r"unrecognized arguments: (-+)([^\s=]*)", message)
     if unknown is None:
         raise BadRequest(f"{message}; `batchlab sweep --help` shows what it takes")
     option, name = unknown[1] + unknown[2], unknown[2].replace("-", "_")
     if name.partition(".")[0] in option_names():
-        raise BadRequest(f"unknown option {option}: a knob is written without dashes, {name}=...")
-    refused = {word for names in REFUSED for word in names}
+        raise BadRequest(f"unknown flag {option}: options are written without dashes, {name}=...")
+    refused = {flag for names in REFUSED for flag in names}
     known = [o for o in parser._option_string_actions if o.startswith("--") and o not in refused]
-    # Without the dashes, or every option would be near every other.
-    near = did_you_mean(unknown[2], [word.lstrip("-") for word in known]).replace("'", "'--", 1)
+    # Without the dashes, which would make all flags similar.
+    near = did_you_mean(unknown[2], [flag.lstrip("-") for flag in known]).replace("'", "'--", 1)
     near = near or did_you_mean(name, option_names()).replace("'?", "=...'?")
-    raise BadRequest(f"unknown option {option}{near or ': `batchlab sweep --help` shows what there is'}")
+    raise BadRequest(f"unknown flag {option}{near or ': `batchlab sweep --help` lists the flags'}")

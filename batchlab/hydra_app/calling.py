@@ -1,4 +1,4 @@
-"""batchlab for callers in Python: their values as the words of a command line, and the records that come of it."""
+"""batchlab for callers in Python: converts their values to overrides, runs the points, and returns the records."""
 
 import json
 import re
@@ -17,70 +17,70 @@ from batchlab.hydra_app.front import grid_composer
 from batchlab.printable import printable
 from batchlab.recording.run_folder import read_record
 from batchlab.records import RunRecord
+from batchlab.sweep.planning import Action, plan_point
 from batchlab.sweep.points import Point, without_duplicates
 from batchlab.sweep.processes.server import keep_warm
 from batchlab.sweep.run_sweep import run_sweep_and_points
-from batchlab.sweep.standing import Action, standing
 
-Asked = str | Mapping[str, object] | Sequence[str]
+Requested = str | Mapping[str, object] | Sequence[str]
 
-WITH_KEYS = (*GROUPS, "target")  # a mapping given for these is several knobs
+WITH_KEYS = (*GROUPS, "target")  # a mapping given for these sets several options
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
 BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
 NOT_BARE = {"true", "false", "null", "nan", "inf"}
 
 
-def point(asked: Asked, config_dir: str | None) -> RunRecord:
-    """Trains the one point that `asked` describes; its record."""
-    points, sweep = _grid(words(asked), config_dir)
+def point(requested: Requested, config_dir: str | None) -> RunRecord:
+    """Trains the one point that `requested` describes; returns its record."""
+    points, sweep = _grid(overrides_of(requested), config_dir)
     if len(points) != 1:
         raise BadRequest(f"this is a grid of {len(points)} points, and train runs one: use batchlab.run_study(...)")
     if sweep.dry_run:
-        raise BadRequest("dry_run is for the command line and run_study: train returns the record of a run")
+        raise BadRequest("dry_run works with run_study and the command line only: train returns the record of a run")
     (record,) = _records(points, sweep)
     return record
 
 
-def study(asked: Asked, over: Mapping[str, Iterable[Any]], config_dir: str | None) -> list[RunRecord]:
-    """Trains the points of a grid; the records of those that have one, in the grid's order."""
-    return _records(*_grid([*words(asked), *_axes(over)], config_dir))
+def study(requested: Requested, over: Mapping[str, Iterable[Any]], config_dir: str | None) -> list[RunRecord]:
+    """Trains the points of a grid; returns the records of those that have one, in the grid's order."""
+    return _records(*_grid([*overrides_of(requested), *_axes(over)], config_dir))
 
 
-def words(asked: Asked) -> list[str]:
-    """What was asked for, as overrides: of a command line's text, of a list of them, of a mapping of plain values."""
-    if isinstance(asked, str):
+def overrides_of(requested: Requested) -> list[str]:
+    """The request as overrides: from the text of a command line, a list of overrides, or a mapping of plain values."""
+    if isinstance(requested, str):
         try:
-            return shlex.split(asked)
+            return shlex.split(requested)
         except ValueError as error:
-            raise BadRequest(f"{printable(asked)[:100]} cannot be read: {error}, as a shell would say") from None
-    if isinstance(asked, Mapping):
-        return [f"{key}={_written(key, value)}" for key, value in _flat(asked)]
-    listed = list(asked) if isinstance(asked, Iterable) else None
-    if listed is None or not all(isinstance(word, str) for word in listed):
+            raise BadRequest(f"{printable(requested)[:100]} cannot be read: {error}, as in a shell") from None
+    if isinstance(requested, Mapping):
+        return [f"{key}={_written(key, value)}" for key, value in _flat(requested)]
+    listed = list(requested) if isinstance(requested, Iterable) else None
+    if listed is None or not all(isinstance(override, str) for override in listed):
         raise BadRequest(
-            f"{printable(repr(asked))[:100]} is no configuration: give a dict of knobs, such as {{'batch_size': 64}}, "
-            "or what you would type, such as 'batch_size=64 model=cnn'"
+            f"{printable(repr(requested))[:100]} is not a config: give a dict of options, as {{'batch_size': 64}}, "
+            "or what you would type, as 'batch_size=64 model=cnn'"
         )
     return listed
 
 
 def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], SweepConfig]:
     given = read_arguments(typed)
-    elsewhere = [word for word in given.overrides if word.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
-    options = [word for word in typed if word.startswith("-") and word.partition("=")[0] not in (RETRY, *FLAGS, "--")]
-    for word in (*options, *elsewhere):
-        raise BadRequest(f"{word} is for the command line: leave it out; configs of your own are config_dir='...'")
+    elsewhere = [line for line in given.overrides if line.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
+    flags = [line for line in typed if line.startswith("-") and line.partition("=")[0] not in (RETRY, *FLAGS, "--")]
+    for line in (*flags, *elsewhere):
+        raise BadRequest(f"{line} is for the command line: leave it out; for configs of your own use config_dir='...'")
     with grid_composer(given.overrides, config_dir) as composer:
         return composer.grid(given.overrides)
 
 
 def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
-    if any(standing(p, sweep).action is not Action.SKIP for p in points):
+    if any(plan_point(p, sweep).action is not Action.SKIP for p in points):
         keep_warm()
     code, points = run_sweep_and_points(points, sweep)
     if code == 130:
         raise KeyboardInterrupt
-    if code > 128:  # another signal, whose sender wants this program's end
+    if code > 128:  # another signal, which is meant to end this program
         raise SystemExit(code)
     found = [read_record(p.folder) for p in without_duplicates(points)]
     return [record for record in found if record is not None]
@@ -88,7 +88,7 @@ def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
 
 def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
     if not isinstance(over, Mapping):
-        raise BadRequest(f"over={printable(repr(over))[:100]} cannot be: it is a dict, {{'batch_size': [8, 32, 256]}}")
+        raise BadRequest(f"over={printable(repr(over))[:100]} cannot be: give a dict, {{'batch_size': [8, 32, 256]}}")
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
             raise BadRequest(
@@ -101,9 +101,9 @@ def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
         yield f"{_key(name)}={','.join(_written(key, value) for value in listed)}"
 
 
-def _flat(asked: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
-    """The knobs, a mapping of several taken apart; a group's option before its keys."""
-    for key, value in asked.items():
+def _flat(requested: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
+    """The options, with mappings flattened; the choice of a group comes before its keys."""
+    for key, value in requested.items():
         name = _key(key)
         if name in GROUPS and callable(value):
             yield f"{name}._target_", value
@@ -117,7 +117,7 @@ def _flat(asked: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str) or not KEY.fullmatch(key):
-        raise BadRequest(f"{printable(repr(key))[:100]} is no knob's name: `batchlab config` lists them")
+        raise BadRequest(f"{printable(repr(key))[:100]} is not the name of an option: `batchlab config` lists them")
     return key
 
 
@@ -138,7 +138,7 @@ def _written(key: str, value: Any) -> str:
         return "[" + ",".join(_written(key, entry) for entry in value) + "]"
     if callable(value):
         return _target(key, value)
-    if getattr(value, "shape", None) == ():  # one number of NumPy's or PyTorch's
+    if getattr(value, "shape", None) == ():  # a scalar of NumPy or PyTorch
         return _written(key, value.item())
     raise BadRequest(
         f"{key}={printable(repr(value))[:100]} cannot be: a value of type {type(value).__name__} cannot be written "
@@ -147,13 +147,13 @@ def _written(key: str, value: Any) -> str:
 
 
 def _target(key: str, value: Any) -> str:
-    """The dotted name of a class or a function, by which the process of a point finds it again."""
+    """The dotted name of a class or function, by which the process of a point imports it."""
     home, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not home or not name:
-        raise BadRequest(f"{key}={printable(repr(value))[:100]} has no name to find it by: give a class or a function")
+        raise BadRequest(f"{key}={printable(repr(value))[:100]} has no name to import: give a class or a function")
     if home == "__main__":
         raise BadRequest(
-            f"{key}={name} is defined in this script or notebook, and the process of a point does not run that again: "
+            f"{key}={name} is defined in this script or notebook, which the process of a point cannot import: "
             f"put {name} into a file of its own, my_net.py, and write `from my_net import {name}` here"
         )
     if "<" in name:

@@ -1,4 +1,4 @@
-"""From the overrides of a grid to its points: every point is composed as Hydra would, once per choice of groups."""
+"""From the overrides of a grid to its points: composed as by Hydra, but only once per choice of groups."""
 
 import copy
 import functools
@@ -22,11 +22,11 @@ from batchlab.host.device_choice import resolve_device
 from batchlab.hydra_app.allowed_hydra_options import check_overrides
 from batchlab.hydra_app.arguments import own_targets
 from batchlab.hydra_app.explaining import translated
-from batchlab.hydra_app.measured_noise_scale import told, with_number
+from batchlab.hydra_app.measured_noise_scale import reported_noise_scale, with_number
 from batchlab.hydra_app.plain_overrides import (
     PlainConfig,
     PlainValue,
-    laid_over,
+    merged,
     parsed_number,
     plain_config,
     plain_value,
@@ -39,24 +39,24 @@ MOST_POINTS = 100_000
 class Composer:
     """From lists of overrides to checked configurations.
 
-    Hydra takes 0.1 s to compose a point. Which groups are chosen decides the composition; the values are then laid
-    over it as Hydra itself does it, so one composition for each choice of groups is enough.
+    Hydra takes 0.1 s to compose a point. The composition depends only on the groups that are chosen; the values are
+    then merged into it as Hydra itself does it, so one composition for each choice of groups is enough.
     """
 
     def __init__(
         self, context: HydraContext, master: DictConfig, device: Callable[[str], str] = resolve_device
     ) -> None:
-        """`device` decides what `device=...` comes to."""
-        self.loader: Any = context.config_loader  # the implementation: its interface does not know of overrides
+        """`device` resolves the requested device."""
+        self.loader: Any = context.config_loader  # the implementation: the interface has no method for overrides
         self.master = master
         self.parser = OverridesParser.create(config_loader=context.config_loader)
-        self._device = functools.cache(device)  # asks the driver: once a grid, not once a point
-        self._noise_scale = functools.cache(told)  # read and told once a grid
+        self._device = functools.cache(device)  # queries the driver: once per grid, not per point
+        self._noise_scale = functools.cache(reported_noise_scale)  # read and reported once per grid
         self._composed: dict[tuple[str, ...], tuple[DictConfig, PlainConfig | None]] = {}
         self._read: dict[str, tuple[Override, bool, PlainValue | None]] = {}
 
     def grids(self, arguments: Sequence[str]) -> list[list[str]]:
-        """The `grids` of every experiment that `arguments` choose; one empty grid where there are none."""
+        """The `grids` of every experiment that `arguments` choose; one empty grid where it has none."""
         chosen = [o for o in self.parser.parse_overrides(list(arguments)) if o.key_or_group == "experiment"]
         if chosen and chosen[-1].is_sweep_override():
             experiments = [[f"experiment={name}"] for name in chosen[-1].sweep_string_iterator()]
@@ -64,7 +64,7 @@ class Composer:
         return _lists(self.master.grids)
 
     def expanded(self, overrides: Sequence[str]) -> Iterator[list[str]]:
-        """Every point of the product; of two overrides of one key the later holds. EmptyGrid where there is none."""
+        """Every point of the product; of two overrides of one key the later wins. EmptyGrid where there is no point."""
         parsed = self.parser.parse_overrides(list(overrides))
         check_overrides(parsed)
         counts = {override.get_key_element(): count_of(override) for override in parsed}
@@ -73,7 +73,7 @@ class Composer:
             points *= count
         if points > MOST_POINTS:
             raise BadRequest(
-                f"the grid has more than {MOST_POINTS:,} points: give fewer values, or several sweeps into one study"
+                f"the grid has more than {MOST_POINTS:,} points: give fewer values, or make several sweeps of one study"
             )
         (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
         yield from jobs
@@ -86,25 +86,25 @@ class Composer:
         return points, one_sweep([request.sweep for request in requests])
 
     def config(self, overrides: Sequence[str]) -> RunConfig:
-        """The point that `overrides`, none of them a sweep, describe, with its device decided."""
+        """The point that `overrides`, none of them a sweep, describe, with its device resolved."""
         return self._point(self.request(overrides), overrides).config
 
     def _point(self, request: Request, overrides: Sequence[str]) -> Point:
-        asked_for_any = request.run.device == "auto"
+        auto = request.run.device == "auto"
         config = pinned(request.run, self._device)
-        return Point(config, tuple(overrides), auto=asked_for_any, published=request.published)
+        return Point(config, tuple(overrides), auto=auto, published=request.published)
 
     def request(self, overrides: Sequence[str]) -> Request:
-        """What `overrides`, none of them a sweep, ask for."""
+        """The request that `overrides`, none of them a sweep, describe."""
         read = [self._read_override(line) for line in overrides]
         composed, plain = self._base(tuple(str(o.input_line) for o, is_group, _ in read if is_group))
         changes = [change for _, is_group, change in read if not is_group]
-        if plain is not None and (values := _laid_over(plain, changes)) is not None:
+        if plain is not None and (values := _merged(plain, changes)) is not None:
             return from_dict(self._settled(values))
         return self.by_hydra([o for o, is_group, _ in read if not is_group], composed)
 
     def by_hydra(self, overrides: Sequence[Override], composed: DictConfig) -> Request:
-        """The same, by Hydra's own hand: for interpolations, `+`, `~`, mappings, and for what it has to refuse."""
+        """The same with Hydra itself: for interpolations, `+`, `~`, mappings, and everything that Hydra refuses."""
         composed = copy.deepcopy(composed)
         try:
             self.loader._apply_overrides_to_config(list(overrides), composed)
@@ -129,7 +129,7 @@ class Composer:
         return self._composed[groups]
 
     def _read_override(self, line: str) -> tuple[Override, bool, PlainValue | None]:
-        """`line` parsed, whether it chooses a group, and what it sets where that is plain; each line is read once."""
+        """`line` parsed, whether it chooses a group, and its value where that is plain; each line is read once."""
         if line not in self._read:
             override = parsed_number(line) or self.parser.parse_overrides([line])[0]
             is_group = bool(self.loader.repository.group_exists(override.key_or_group))
@@ -138,27 +138,27 @@ class Composer:
 
 
 def pinned(config: RunConfig, device: Callable[[str], str] = resolve_device) -> RunConfig:
-    """`device=auto` decided, so that the run's identity knows it."""
+    """`config` with `device=auto` resolved, so that the device is part of the run's identity."""
     here = device(config.device)
     return config if here == config.device else replace(config, device=here)
 
 
-def _laid_over(base: PlainConfig, changes: Sequence[PlainValue | None]) -> dict[str, object] | None:
+def _merged(base: PlainConfig, changes: Sequence[PlainValue | None]) -> dict[str, object] | None:
     plain = [change for change in changes if change is not None]
-    return laid_over(base, plain) if len(plain) == len(changes) else None
+    return merged(base, plain) if len(plain) == len(changes) else None
 
 
 def count_of(override: Override) -> int:
-    """How many values an override gives, counted no further than a grid may be; BadRequest or EmptyGrid for none."""
+    """How many values an override gives, counted up to the largest grid; BadRequest or EmptyGrid for none."""
     if not override.is_sweep_override():
         return 1
     line = override.input_line
     if not override.is_discrete_sweep():
-        raise BadRequest(f"{line} names no values: write them with commas, or range(start,stop,step)")
+        raise BadRequest(f"{line} gives no list of values: write them with commas, or range(start,stop,step)")
     try:
         count = sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_POINTS + 1))
     except (ValueError, HydraException):  # of Python's range, and of Hydra's for floats
-        raise BadRequest(f"{line} cannot be: the step of a range is not 0") from None
+        raise BadRequest(f"{line} cannot be: the step of a range must not be 0") from None
     if not count:
         raise EmptyGrid(f"the grid is empty: {line} gives no values")
     return count
@@ -168,8 +168,8 @@ def _lists(grids: Any) -> list[list[str]]:
     """`grids` of a config as plain lists of overrides; one empty list where it has none."""
     plain = OmegaConf.to_container(grids) if OmegaConf.is_list(grids) else grids
     if not isinstance(plain, list) or not all(isinstance(grid, list) for grid in plain):
-        raise BadRequest('grids is a list of lists of overrides, such as grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]')
+        raise BadRequest('grids must be a list of lists of overrides: grids: [["batch_size=8,32"], ["lr=0.1,0.2"]]')
     for entry in (entry for grid in plain for entry in grid):
         if not isinstance(entry, str) or "=" not in entry:
-            raise BadRequest(f'grids holds {entry!r}, which is no override: quote what has commas, "batch_size=8,32"')
+            raise BadRequest(f'grids holds {entry!r}, which is not an override: use quotes, "batch_size=8,32"')
     return plain or [[]]

@@ -1,4 +1,4 @@
-"""What a user should know of Hydra's errors, in one line."""
+"""Turns Hydra's errors into one line for the user."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from batchlab.errors import BadRequest, did_you_mean
 
 
 def translated(error: BaseException) -> BadRequest:
-    """The first of an error and its causes that says something to a user, in our words where there are any."""
+    """The first of an error and its causes that helps a user, in batchlab's own wording where it has one."""
     chain = list(_causes(error))
     for link in chain:
         if isinstance(link, BadRequest):
@@ -22,30 +22,30 @@ def translated(error: BaseException) -> BadRequest:
         if isinstance(link, MissingConfigException) and link.missing_cfg_file and link.options is not None:
             return _unknown_option(link, link.missing_cfg_file, link.options)
         if isinstance(link, MissingConfigException) and link.missing_cfg_file:
-            return BadRequest(f"unknown config '{link.missing_cfg_file}': `batchlab config` lists what there is")
+            return BadRequest(f"unknown config '{link.missing_cfg_file}': `batchlab config` lists the configs")
         if isinstance(link, OmegaConfBaseException) and link.full_key and "not in struct" in str(link):
             return _unknown_key(link)
         if added := re.search(r"Either remove \+ prefix: '([^=]*)=", str(link)):
-            return BadRequest(f"+{added[1]}=... cannot be: there is a {added[1]} already; write {added[1]}=...")
+            return BadRequest(f"+{added[1]}=... cannot be: {added[1]} is already there; write {added[1]}=...")
     return BadRequest(" ".join(str(chain[-1] if str(chain[-1]) else error).split()))
 
 
 def unreadable(override: str) -> BadRequest:
-    """What is wrong with an override that Hydra's grammar does not take."""
+    """The message for an override that Hydra's grammar does not accept."""
     key, equals, value = override.partition("=")
     if not equals and re.fullmatch(r"[\w.]+", key):
         instead = f"it has no value; write {key}=..."
     elif equals and not key.strip():
         instead = "it has no key; write key=value"
     elif re.search(r",\s*(,|$)|^\s*,", value):
-        instead = "a comma stands between two values, as in 8,32"
+        instead = "a comma must be between two values, as in 8,32"
     elif ";" in value:
-        instead = "commas stand between values, as in 8,32"
+        instead = "separate values by commas, as in 8,32"
     elif value.startswith("~"):
-        instead = "nothing here expands '~'; write the folder out"
+        instead = "'~' is not expanded here; write out the whole path"
     else:
         instead = (
-            "write key=value or key=value,value,... and quote what holds spaces, commas or brackets, as in "
+            "write key=value or key=value,value,... and quote values with spaces, commas or brackets, as in "
             "\"model.name='a,b'\""
         )
     return BadRequest(f"cannot read '{override}': {instead}")
@@ -61,8 +61,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _unknown_option(error: BaseException, path: str, listed: Sequence[str]) -> BadRequest:
-    told = re.search(r"Available options in '([^']+)':", str(error))
-    group = told[1] if told else path.rpartition("/")[0]
+    listing = re.search(r"Available options in '([^']+)':", str(error))
+    group = listing[1] if listing else path.rpartition("/")[0]
     name = path.removeprefix(f"{group}/")
     options = [option for option in listed if option != "own"]
     near = did_you_mean(name, options) or ": it is one of " + ", ".join(options)
@@ -73,10 +73,10 @@ def _unknown_key(error: OmegaConfBaseException) -> BadRequest:
     key, parent = str(error.full_key), error.parent_node
     *groups, last = key.split(".")
     if groups and last in option_names():
-        return BadRequest(f"unknown key '{key}': did you mean '{last}'? It is a knob of its own, {last}=...")
+        return BadRequest(f"unknown key '{key}': did you mean '{last}'? It is an option at the root, {last}=...")
     inside = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
     near = did_you_mean(last, inside if groups else option_names())
     if not near and groups and inside:
         taken = ", ".join(name for name in inside if name != "_target_")
-        near = f": {'.'.join(groups)} takes {taken or 'nothing'}; +{key}=... gives it more"
+        near = f": {'.'.join(groups)} takes {taken or 'nothing'}; use +{key}=... to add a key"
     return BadRequest(f"unknown key '{key}'{near or ': `batchlab config` lists the keys'}")

@@ -1,4 +1,4 @@
-"""The doors to Hydra: a command line, one point for Python callers, and the task of other packages' launchers."""
+"""The entry points: a command line, one point for Python callers, and the task of other packages' launchers."""
 
 import contextlib
 import os
@@ -34,41 +34,41 @@ INTERRUPTED = (130, 143)
 
 
 def point_task(cfg: DictConfig) -> int:
-    """Hydra's task function, for launchers of other packages: runs one point of a grid that was checked."""
+    """Hydra's task function, for launchers of other packages: runs one point of a checked grid."""
     request = from_hydra(cfg, with_number)
     return run_in_job(Point(pinned(request.run), tuple(HydraConfig.get().overrides.task)), request.sweep)
 
 
-def launch(word: str, arguments: Sequence[str], settings: Mapping[str, int] | None = None) -> int:
+def launch(command: str, arguments: Sequence[str], settings: Mapping[str, int] | None = None) -> int:
     """Runs `batchlab train`, `sweep`, ... with `arguments`, ours and Hydra's; the exit code.
 
-    `settings` are those of `find`, and mean that word. Raises BadRequest (nothing was started) and EmptyGrid.
+    `settings` are those of `find`; None for the other commands. Raises BadRequest (nothing was started) and EmptyGrid.
     """
-    asked = read_arguments(arguments)
-    refuse_what_is_for_runs(word, asked.overrides)
-    register_plugins(asked.config_dir)
-    sweeper = {"word": word} if settings is None else settings
+    given = read_arguments(arguments)
+    refuse_what_is_for_runs(command, given.overrides)
+    register_plugins(given.config_dir)
+    sweeper = {"command": command} if settings is None else settings
     own = [] if settings is None else ["hydra/sweeper=find"]
     own += [f"hydra.sweeper.{name}={value}" for name, value in sweeper.items()]
     setbase("1.3")
-    with _in_our_words():
-        overrides = _checked(asked.overrides)
-        if asked.hydra.cfg:
+    with _errors_translated():
+        overrides = _checked(given.overrides)
+        if given.hydra.cfg:
             overrides = _first_point(overrides)
-            run = _composed(overrides).run  # what would be refused is not shown as if it were none
-            if run.noise_scale is not None:  # as a number, where it was named by a run
+            run = _composed(overrides).run  # refuses a bad config instead of showing it
+            if run.noise_scale is not None:  # as a number, where the folder of a run was given
                 overrides = [*overrides, f"noise_scale={run.noise_scale}"]
-        asked.hydra.multirun = not asked.only_shows
-        asked.hydra.overrides = overrides if asked.only_shows else [*overrides, *own]
+        given.hydra.multirun = not given.only_shows
+        given.hydra.overrides = overrides if given.only_shows else [*overrides, *own]
         with _errors_raised():
             try:
-                _run_hydra(asked.hydra, get_args_parser(), point_task, config_path=None, config_name="config")
+                _run_hydra(given.hydra, get_args_parser(), point_task, config_path=None, config_name="config")
             except SystemExit as end:
                 if end.code in INTERRUPTED and settings is None:
                     left = to_continue(arguments)
-                    again = shlex.join(["batchlab", word, *left])
+                    again = shlex.join(["batchlab", command, *left])
                     if left != list(arguments):
-                        sys.stderr.write("points that were not begun keep their old answers: --force runs all again\n")
+                        sys.stderr.write("points that were not started keep their results: --force runs all again\n")
                     sys.stderr.write(f"continue with: {again}\n")
                 return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     return 0
@@ -80,17 +80,17 @@ def compose(overrides: Sequence[str], config_dir: str | None = None) -> RunConfi
 
 
 def request(overrides: Sequence[str], config_dir: str | None = None) -> Request:
-    """What `overrides` ask for, its device as it was asked for."""
+    """The request that `overrides` describe, with the device as it was requested."""
     register_plugins(config_dir)
-    with _in_our_words():
+    with _errors_translated():
         return _composed(_checked(overrides))
 
 
 @contextlib.contextmanager
 def grid_composer(overrides: Sequence[str], config_dir: str | None = None) -> Iterator[Composer]:
-    """What composes the grid that `overrides` describe, and its neighbours, without running anything."""
+    """A composer for the grid that `overrides` describe and for variations of it; runs nothing."""
     register_plugins(config_dir)
-    with _in_our_words(), hydra.initialize(version_base="1.3", config_path=None):
+    with _errors_translated(), hydra.initialize(version_base="1.3", config_path=None):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", _checked(overrides), run_mode=RunMode.MULTIRUN)
         yield Composer(HydraContext(config_loader=loader, callbacks=Callbacks()), master)
@@ -107,7 +107,7 @@ def _first_point(overrides: Sequence[str]) -> list[str]:
     first = []
     for override, line in zip(parsed, overrides, strict=True):
         if override.value_type is ValueType.GLOB_CHOICE_SWEEP:
-            raise BadRequest(f"{line} is several configs, and one can be shown: name it")
+            raise BadRequest(f"{line} chooses several configs, but only one can be shown: give its name")
         if override.is_sweep_override() and count_of(override):
             line = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
         first.append(line)
@@ -117,14 +117,14 @@ def _first_point(overrides: Sequence[str]) -> list[str]:
 
 
 def _checked(overrides: Sequence[str]) -> list[str]:
-    """`overrides` as Hydra is to get them, none of which reaches a setting that is not the user's."""
+    """`overrides` as Hydra gets them; BadRequest for one of a setting that users may not change."""
     check_overrides(OverridesParser.create().parse_overrides(list(overrides)))
     return own_targets(overrides)
 
 
 @contextlib.contextmanager
-def _in_our_words() -> Iterator[None]:
-    """What Hydra has to refuse, as a BadRequest."""
+def _errors_translated() -> Iterator[None]:
+    """Turns an error of Hydra into a BadRequest."""
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -133,7 +133,7 @@ def _in_our_words() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _errors_raised() -> Iterator[None]:
-    """Hydra raises its errors, instead of printing them and ending, only if this is set."""
+    """Makes Hydra raise its errors instead of printing them and exiting."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:

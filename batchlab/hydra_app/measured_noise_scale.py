@@ -1,6 +1,6 @@
-"""A noise scale that is named by the run that measured it becomes a number, before anything is made of it.
+"""Replaces the run that measured a noise scale by the number that it measured, before the option is checked.
 
-So the run that uses it is known by the number: its id is the same wherever the other run lies.
+So the id of the run that uses it depends on the number only, not on where the other run is stored.
 """
 
 import math
@@ -24,9 +24,9 @@ Reader = Callable[[str, str, str], "Interval"]
 
 
 def with_number(values: Mapping[str, object], read: Reader | None = None) -> Mapping[str, object]:
-    """`values` of a config with a number where `noise_scale` names a run; `read` is `noise_scale_of`, or its cache.
+    """`values` of a config with a number where `noise_scale` names a run; `read` is `noise_scale_of`, or a cache of it.
 
-    To 4 digits: its error is larger. BadRequest where the run has none.
+    Rounded to 4 digits: its error is larger. BadRequest where the run has none.
     """
     named, rule = values.get("noise_scale"), values.get("lr_scaling")
     if not isinstance(named, str) or not isinstance(rule, str) or rule not in RULE_NAMES:
@@ -39,9 +39,9 @@ def with_number(values: Mapping[str, object], read: Reader | None = None) -> Map
 def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
     """What a finished run measured for `rule`, in examples; `named` is its folder, or `STUDY/RUN` in `runs_dir`.
 
-    The run's one noise scale (`over_training`), or, for a rule that follows Adam's, the median over training of that:
-    the journal has no parts of it to average. BadRequest where there is no such run, or it measured none or none that
-    is resolved.
+    The noise scale averaged over the run (`over_training`). For a rule that uses Adam's noise scale it is the median
+    over training, as the journal does not hold its signal and noise. BadRequest where there is no such run, or where
+    it measured no noise scale or none that is resolved.
     """
     folder = _run_folder(named, runs_dir)
     unreadable: list[str] = []
@@ -50,8 +50,8 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
         raise BadRequest(f"noise_scale={printable(named)} cannot be: {printable(unreadable[0])}")
     if record.status is not RunStatus.COMPLETED:
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: that run is {record.status}, and a noise scale is taken from "
-            "a completed one; name another, or give a number of examples"
+            f"noise_scale={printable(named)} cannot be: that run is {record.status}, but a noise scale needs "
+            "a completed run; give another run, or a number of examples"
         )
     taken = read_journal(folder / METRICS)
     of_adam = NOISE_RULES[rule].of_adam
@@ -64,14 +64,14 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
         )
     if not (math.isfinite(found.value) and found.value > 0):
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: in that run it is not resolved, the noise hides the gradient; "
-            f"let the instrument draw more, name another run, or give a number of examples"
+            f"noise_scale={printable(named)} cannot be: that run did not resolve it, as the noise hides the gradient; "
+            "raise instruments.noise_scale.draws, or give another run or a number of examples"
         )
     return found
 
 
-def told(named: str, rule: str, runs_dir: str) -> "Interval":
-    """`noise_scale_of`, with a line on stderr about what was found."""
+def reported_noise_scale(named: str, rule: str, runs_dir: str) -> "Interval":
+    """`noise_scale_of`, which also writes the result to stderr."""
     found = noise_scale_of(named, rule, runs_dir)
     bounds = "" if found.low is None else f" (95% interval {found.low:.4g} to {found.high:.4g})"
     how = "the median of" if NOISE_RULES[rule].of_adam else "from"
@@ -90,17 +90,17 @@ def _run_folder(named: str, runs_dir: str) -> Path:
     for folder in candidates:
         if runs := run_folders(folder):
             raise BadRequest(
-                f"noise_scale={printable(named)} cannot be: that is a study of {len(runs)}; name one of its runs, "
+                f"noise_scale={printable(named)} cannot be: that is a study of {len(runs)} runs; give one of them, "
                 f"such as noise_scale={printable(runs[0])}"
             )
     raise BadRequest(
-        f"noise_scale={printable(named)} cannot be: it is a number of examples above 0, or the folder of a run that "
-        "measured one, runs/STUDY/RUN, and no run is there; `batchlab list STUDY` shows a study's runs"
+        f"noise_scale={printable(named)} cannot be: give a number of examples above 0, or the folder of a run that "
+        "measured it, runs/STUDY/RUN; no run is there, and `batchlab list STUDY` shows the runs of a study"
     )
 
 
 def _over_training(taken: Sequence[Measurement]) -> "Interval | None":
-    from batchlab.science.scaling.noise_over_training import over_training  # with SciPy: other commands save its 0.1 s
+    from batchlab.science.scaling.noise_over_training import over_training  # imports SciPy, which takes 0.1 s
 
     signal, noise = ({m.examples: _interval(m) for m in taken if m.name == name} for name in (SIGNAL.name, NOISE.name))
     both = [at for at in signal if at in noise and math.isfinite(signal[at].value + noise[at].value)]

@@ -1,7 +1,7 @@
-"""Plain values laid over a composition without OmegaConf: microseconds a point, where OmegaConf takes ten milliseconds.
+"""Merges plain values into a composition without OmegaConf: microseconds per point instead of ten milliseconds.
 
-Only what cannot come out otherwise is done here: a value at a known key, where nothing depends on anything else.
-For the rest the answer is None, and Hydra does it.
+Only the simple case is done here: a value at a known key, where no value depends on another.
+For everything else the functions return None, and Hydra does it.
 """
 
 import re
@@ -24,7 +24,7 @@ class PlainConfig:
     """A composition as plain values: no interpolation in it, no schema."""
 
     values: dict[str, object]
-    missing: frozenset[str]  # dotted keys that are still to be given
+    missing: frozenset[str]  # dotted keys that still need a value
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class PlainValue:
     parents: tuple[str, ...]
     key: str
     value: Any
-    adds: bool  # ++: also where there is no such key
+    adds: bool  # with ++: also adds a new key
 
 
 def plain_config(composed: DictConfig) -> PlainConfig | None:
-    """`composed` as plain values; None where something in it depends on something else, or has a type of its own."""
+    """`composed` as plain values; None where a value depends on another or has a declared type."""
     if not all(_is_untyped(node) for node in _nodes(composed)):
         return None
     values: Any = OmegaConf.to_container(composed, resolve=False)
@@ -48,7 +48,7 @@ def plain_config(composed: DictConfig) -> PlainConfig | None:
 
 
 def plain_value(override: Override) -> PlainValue | None:
-    """`override` as one plain value; None where it is anything else."""
+    """`override` as one plain value; None for any other override."""
     if override.type not in (OverrideType.CHANGE, OverrideType.FORCE_ADD) or override.package is not None:
         return None
     if override.value_type is not ValueType.ELEMENT or not _KEY.fullmatch(override.key_or_group):
@@ -60,13 +60,13 @@ def plain_value(override: Override) -> PlainValue | None:
     return PlainValue(tuple(parents), key, value, adds=override.type is OverrideType.FORCE_ADD)
 
 
-def laid_over(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, object] | None:
-    """`base` with `changes` in it, in their order; None where only Hydra knows what that means.
+def merged(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, object] | None:
+    """`base` with `changes` merged into it in their order; None where only Hydra can do that.
 
-    Shares with `base` what no change touches.
+    The result shares all unchanged values with `base`.
     """
     result = dict(base.values)
-    own: dict[tuple[str, ...], dict[str, object]] = {}  # the mappings that are no longer the base's
+    own: dict[tuple[str, ...], dict[str, object]] = {}  # the mappings that were copied from `base`
     given = set()
     for change in changes:
         into = result
@@ -86,7 +86,7 @@ def laid_over(base: PlainConfig, changes: Iterable[PlainValue]) -> dict[str, obj
 
 
 def parsed_number(line: str) -> Override | None:
-    """`line` as Hydra's parser reads it, where it is key=number: a grid has thousands of these, a parser's millisecond.
+    """`line` as Hydra's parser reads it, if it is key=number: a grid has thousands of them, and the parser is slow.
 
     None for anything else.
     """
@@ -112,7 +112,7 @@ def _nodes(node: Any) -> Iterator[Any]:
 
 
 def _is_untyped(node: Any) -> bool:
-    """Whether any value may stand at `node`, and is kept as it is given."""
+    """Whether `node` takes any value, and keeps it unchanged."""
     if isinstance(node, DictConfig | ListConfig):
         data = node._metadata
         return data.object_type in (None, dict, list) and data.ref_type in (Any, None) and data.element_type is Any

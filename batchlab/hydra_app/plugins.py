@@ -1,4 +1,4 @@
-"""The classes that Hydra calls: our Sweeper, our Launcher, and where our configs are."""
+"""The classes that Hydra calls: our Sweeper, our Launcher, and the search path of our configs."""
 
 import functools
 from collections.abc import Sequence
@@ -18,25 +18,25 @@ from omegaconf import DictConfig
 from batchlab.config.commands import COMMANDS
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
-from batchlab.host.device_choice import left_to_the_job, resolve_device
+from batchlab.host.device_choice import device_of_remote_jobs, resolve_device
 from batchlab.hydra_app.allowed_hydra_options import PACKAGED, confine_sources
 from batchlab.hydra_app.composing import Composer
 from batchlab.sweep.checking import check
-from batchlab.sweep.find.finding import STANDING_IN, find
+from batchlab.sweep.find.finding import PLACEHOLDER_SIZE, find
 from batchlab.sweep.points import Point
 from batchlab.sweep.run_sweep import run_sweep
 from batchlab.sweep.verifying import verify
 
-# The launchers whose jobs run where they are submitted; all others are taken to be for other machines.
+# The launchers whose jobs run where they are submitted; all others are assumed to use other machines.
 ON_THIS_MACHINE = ("PointLauncher", "BasicLauncher", "JoblibLauncher", "LocalLauncher")
-LOOKING = {"verify": verify, "check": check}  # they make no run
+WITHOUT_RUNS = {"verify": verify, "check": check}
 
 
 class GridSweeper(Sweeper):
     """Composes every point of the grid before the first one starts."""
 
-    def __init__(self, word: str) -> None:
-        self.word = word  # of ours that is running: train, sweep, verify, check
+    def __init__(self, command: str) -> None:
+        self.command = command  # that is running: train, sweep, verify, check
         self.launcher: Launcher | None = None
         self.remote = False  # whether its jobs run on other machines
 
@@ -45,21 +45,21 @@ class GridSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.remote = COMMANDS[self.word].makes_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
+        self.remote = COMMANDS[self.command].makes_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
         named = str(config.hydra.runtime.choices["hydra/launcher"])
-        device = functools.partial(left_to_the_job, launcher=named) if self.remote else resolve_device
+        device = functools.partial(device_of_remote_jobs, launcher=named) if self.remote else resolve_device
         self.composer = Composer(hydra_context, config, device)
 
     def sweep(self, arguments: list[str]) -> None:
         """Ends with SystemExit, which carries the exit code past Hydra, unless it is 0."""
         points, sweep = self.composer.grid(arguments)
-        if (said := COMMANDS[self.word].one_point) and len(points) != 1:
-            raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.word}` {said}")
+        if (one_point := COMMANDS[self.command].one_point) and len(points) != 1:
+            raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.command}` {one_point}")
         elsewhere = self._elsewhere()
-        look = LOOKING.get(self.word)
-        if look is not None and elsewhere is not None:
-            raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.word}` makes none: leave it out")
-        code = run_sweep(points, sweep, elsewhere=elsewhere, remote=self.remote) if look is None else look(points[0])
+        command = WITHOUT_RUNS.get(self.command)
+        if command is not None and elsewhere is not None:
+            raise BadRequest(f"hydra/launcher=... is for runs, and `batchlab {self.command}` makes none: leave it out")
+        code = command(points[0]) if command else run_sweep(points, sweep, elsewhere=elsewhere, remote=self.remote)
         if code:
             raise SystemExit(code)
 
@@ -69,8 +69,8 @@ class GridSweeper(Sweeper):
             return None
 
         def launch(points: Sequence[Point]) -> list[str]:
-            # Decided here, and part of a run's identity: the job may see another device, and the run that a noise
-            # scale was read from may have changed until then.
+            # Resolved here, as both are part of a run's identity: the job may have another device, and the run that
+            # measured a noise scale may change before the job starts.
             jobs = [
                 [o for o in point.overrides if o.partition("=")[0].lstrip("+") != "device"]
                 + [f"device={point.config.device}"]
@@ -84,17 +84,17 @@ class GridSweeper(Sweeper):
 
 
 class FindSweeper(GridSweeper):
-    """`batchlab find`: a search for each combination, in place of a run for each point."""
+    """`batchlab find`: a search for each combination, instead of a run for each point."""
 
     def __init__(self, memory_limit: int | None, at_most: int | None) -> None:
         super().__init__("find")
         self.memory_limit, self.at_most = memory_limit, at_most
 
     def sweep(self, arguments: list[str]) -> None:
-        """As of `GridSweeper`; a batch size that is given is refused before it comes here."""
-        points, _ = self.composer.grid([*arguments, *STANDING_IN])
+        """As in `GridSweeper`; a requested batch size has been refused before."""
+        points, _ = self.composer.grid([*arguments, *PLACEHOLDER_SIZE])
         if self._elsewhere() is not None:
-            raise BadRequest("hydra/launcher=... is for runs, and find is about this machine: leave it out")
+            raise BadRequest("hydra/launcher=... is for runs, but find searches on this machine: leave it out")
         code = find(points, memory_limit=self.memory_limit, at_most=self.at_most)
         if code:
             raise SystemExit(code)
@@ -107,13 +107,13 @@ class PointLauncher(Launcher):
         """Nothing to prepare."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        raise BadRequest("hydra/launcher=batchlab goes with hydra/sweeper=batchlab: leave hydra/sweeper out")
+        raise BadRequest("hydra/launcher=batchlab needs hydra/sweeper=batchlab: leave out hydra/sweeper")
 
 
 class ConfigFolders(SearchPathPlugin):
-    """Puts the user's folders of configs on Hydra's search path, and `configs/` behind them: the first file holds."""
+    """Puts the user's config folders on Hydra's search path, then `configs/`: the first file found takes precedence."""
 
-    of_the_user: ClassVar[Sequence[Path]] = ()  # Hydra makes the object, so it cannot be handed in
+    of_the_user: ClassVar[Sequence[Path]] = ()  # a class variable, as Hydra makes the object
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in self.of_the_user:
@@ -122,7 +122,7 @@ class ConfigFolders(SearchPathPlugin):
 
 
 def register_plugins(config_dir: str | None = None) -> None:
-    """Makes Hydra know the classes above, and where the user's configs are: `config_dir`, and the lab's own."""
+    """Registers the classes above and the folders of the user's configs: `config_dir`, and the lab's own."""
     ConfigFolders.of_the_user = folders_of_the_user(config_dir)
     confine_sources()
     plugins, store = Plugins.instance(), ConfigStore.instance()
@@ -130,7 +130,7 @@ def register_plugins(config_dir: str | None = None) -> None:
         plugins.register(ConfigFolders)
     for group, option, plugin, keys in (
         ("launcher", "batchlab", PointLauncher, {}),
-        ("sweeper", "batchlab", GridSweeper, {"word": "sweep"}),
+        ("sweeper", "batchlab", GridSweeper, {"command": "sweep"}),
         ("sweeper", "find", FindSweeper, {"memory_limit": None, "at_most": None}),
     ):
         # Hydra 1.3 takes plugins from the package hydra_plugins only, and looks them up by this name. The classes

@@ -1,4 +1,4 @@
-"""The plugs: what measures a run without disturbing it."""
+"""The instruments, which measure a run without disturbing it."""
 
 from batchlab.instruments.instrument import Instrument
 from batchlab.records.quantity import Chart, Quantity

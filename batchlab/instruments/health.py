@@ -1,4 +1,4 @@
-"""Whether the numbers still mean something."""
+"""Detects divergence."""
 
 import math
 from collections.abc import Iterator
@@ -14,27 +14,27 @@ from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 
 EXPLODED = 1000.0  # x max(initial loss, 1): AdamW at lr = 1e9 stays finite, at a loss of 4e8
-SMALLEST_SCALE = 1e-4  # of the fp16 scaler: below it, gradients vanish where they did not overflow
+SMALLEST_SCALE = 1e-4  # of the fp16 scaler: below it, gradients underflow if they do not overflow
 
 
 class Health(Instrument):
-    """Raises `Diverged` at the end of the window in which a run diverged; the message names the step and the rate.
+    """Raises `Diverged` at the end of the window in which a run diverged; the message gives step and learning rate.
 
-    Diverged: a loss that is not finite; a window's mean loss above 1000 x max(first loss, 1); at the end of the run a
-    weight that is not finite (so a gradient was not); in fp16, a loss scale that has collapsed, or a whole run of
-    skipped updates. Steps' losses are kept on the device and looked at once a window.
+    Diverged means: a loss that is not finite; a window's mean loss above 1000 x max(first loss, 1); at the end of the
+    run a weight that is not finite (so a gradient was not); in fp16, a loss scale that has collapsed, or a whole run of
+    skipped updates. The losses of steps stay on the device and are checked once per window.
     """
 
     def __init__(self, *, log_every: int) -> None:
         self.every: int | None = log_every
         self._initial: float | None = None  # mean loss of the first step
-        self._sums: list[Tensor] = []  # of the window's losses: 0-d, a step each, and 1-d where they were folded
-        self._counts: list[Tensor] = []  # of its terms, likewise, one count to a loss
+        self._sums: list[Tensor] = []  # of the window's losses: 0-d for each step, or 1-d if folded
+        self._counts: list[Tensor] = []  # of its terms, one for each loss, likewise
         self._unfolded: list[Tensor] = []
         self._unfolded_counts: list[Tensor] = []
-        self._skips: list[Tensor] = []  # per step, or folded: whether all were
+        self._skips: list[Tensor] = []  # per step, or folded: whether all were skipped
         self._window_starts = 0  # steps before the window
-        self._applied = False  # whether any update was
+        self._applied = False  # whether any update was applied
 
     def watch(self, outcome: Outcome) -> None:
         self._unfolded.append(outcome.loss_sum)
@@ -56,9 +56,9 @@ class Health(Instrument):
         yield from ()
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
-        # Sooner, a weight that is not finite shows in the loss of the next step.
+        # Before the end, a weight that is not finite shows in the loss of the next step.
         if not all_finite(list(state.model.parameters())):
-            raise Diverged(f"a weight is not finite after step {state.step} ({_rate(state)})")
+            raise Diverged(f"a weight is not finite after step {state.step} ({_lr(state)})")
         if state.precision.scaler is not None and state.step and not self._applied:
             raise Diverged(f"0 of {state.step} updates were applied: fp16 overflowed each time; use bf16 or a lower lr")
         yield from ()
@@ -69,27 +69,27 @@ class Health(Instrument):
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
             step = self._window_starts + bad + 1
-            raise Diverged(f"the training loss is {losses[bad]} at step {step} ({_rate(state)})")
+            raise Diverged(f"the training loss is {losses[bad]} at step {step} ({_lr(state)})")
         mean = sum(losses) / len(losses)
         bound = EXPLODED * max(self._initial, 1.0)
         if mean > bound:
             steps = f"steps {self._window_starts + 1} to {state.step}"
-            raise Diverged(f"the training loss is {mean:.3g} over {steps}, above {bound:.3g} ({_rate(state)})")
+            raise Diverged(f"the training loss is {mean:.3g} over {steps}, above {bound:.3g} ({_lr(state)})")
 
     def _losses(self) -> list[float]:
-        """The mean loss of each step of the window, which is thereby over."""
+        """The mean loss of each step of the window; starts a new window."""
         self._fold()
         if not self._sums:
             return []
-        # Few copies to the host, and Python's numbers: a dozen small tensor operations in every window would leave the
-        # processor cold for training.
+        # One copy to the host, then Python numbers: a dozen small tensor operations in every window would displace
+        # training's data from the caches.
         sums = (self._sums[0] if len(self._sums) == 1 else torch.cat(self._sums)).tolist()
         losses = [total / count for total, count in zip(sums, _numbers(self._counts), strict=True)]
         self._sums, self._counts = [], []
         return losses
 
     def _fold(self) -> None:
-        """Stacks the references, so that few small tensors are held; no wait."""
+        """Stacks the references, so that few small tensors stay in memory; does not wait."""
         if self._unfolded:
             self._sums.append(torch.stack(self._unfolded))
             self._unfolded = []
@@ -127,7 +127,7 @@ class Health(Instrument):
 
 
 def all_finite(tensors: list[Tensor]) -> bool:
-    """Whether every number in `tensors` is finite; one wait for the device."""
+    """Whether every value in `tensors` is finite; waits for the device once."""
     floating = [t.detach() for t in tensors if t.is_floating_point()]
     return all(flag for flag in torch.stack([torch.isfinite(t).all() for t in floating]).tolist()) if floating else True
 
@@ -136,5 +136,5 @@ def _numbers(folded: list[Tensor]) -> list[float]:
     return [number for part in folded for number in part.tolist()]
 
 
-def _rate(state: RunState) -> str:
+def _lr(state: RunState) -> str:
     return f"lr {state.learning_rate:.3g}"

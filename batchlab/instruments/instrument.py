@@ -1,4 +1,4 @@
-"""What an instrument is."""
+"""The base class of instruments."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,50 +10,50 @@ from batchlab.training.updates.update import Outcome
 
 
 def is_count(value: object, at_least: int = 1) -> bool:
-    """Whether it is an integer of at least so much: a key of an instrument may be anything."""
+    """Whether it is an integer of at least `at_least`; the config may contain any value."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
 
 
 def check(key: str, value: object, fits: bool, allowed: str) -> None:
-    """BadRequest unless `value`, given as `instruments.<key>`, fits; `allowed` says what would."""
+    """BadRequest unless `value`, given as `instruments.<key>`, `fits`; `allowed` describes valid values."""
     if not fits:
-        raise BadRequest(f"instruments.{key}={value} cannot be: it is {allowed}")
+        raise BadRequest(f"instruments.{key}={value} cannot be: it must be {allowed}")
 
 
 def check_count(key: str, value: object) -> None:
-    """`check` of a number of something that null leaves to the instrument."""
+    """`check` of a count, or null for the instrument's default."""
     check(key, value, value is None or is_count(value), "an integer of at least 1, or null")
 
 
 class Instrument:
-    """Something that measures a run. Inherit, and override what is needed.
+    """Measures a run. Inherit from it, and override what you need.
 
-    The factory is called with the instrument's own keys of the config and what its signature takes of: `eval_every`,
-    `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples), `clip_norm`, `seed`,
-    `task` and `instrument_name` (its key in the config). It raises BadRequest where it cannot measure the task: that
-    is before the first point starts. Where `measure` or `conclude` runs out of memory, the run goes on without it.
+    The factory is called with the instrument's own keys of the config, and those of these that its signature has:
+    `eval_every`, `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples),
+    `clip_norm`, `seed`, `task` and `instrument_name` (its key in the config). It raises BadRequest if it cannot
+    measure the task, before the first point starts. A run continues without an instrument that runs out of memory.
     """
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end
-    instrument_name: str = ""  # its key in the config, once it has been made from one
-    quantities: Sequence[Quantity] = ()  # what it measures; what is not declared has no unit, chart or direction
+    instrument_name: str = ""  # its key in the config, if it was built from one
+    quantities: Sequence[Quantity] = ()  # what it measures; undeclared quantities have no unit, chart or direction
 
     @empty
     def watch(self, outcome: Outcome) -> None:
-        """After every step. Keep references only: this must not wait for the device."""
+        """Called after every step. Keep references only: this must not wait for the device."""
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        """At 0 examples, at the first step beyond each multiple of `every`, and at the end; the clock stands still."""
+        """Called at 0 examples, at the first step beyond each multiple of `every`, and at the end, off the clock."""
         del state
         yield from ()
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
-        """Once, after the last `measure`: what the run as a whole comes to."""
+        """Called once, after the last `measure`: the results for the run as a whole."""
         del state
         yield from ()
 
     def state_dict(self) -> StateDict:
-        """What resuming needs; empty where the instrument keeps nothing between measurements."""
+        """What a resumed run needs; empty if the instrument keeps nothing between measurements."""
         return {}
 
     def load_state_dict(self, state: StateDict) -> None:

@@ -1,4 +1,4 @@
-"""How much memory training takes."""
+"""The memory that training takes."""
 
 from collections.abc import Iterable, Iterator
 
@@ -21,13 +21,13 @@ from batchlab.training.state import RunState
 class Memory(Instrument):
     """Peak bytes while training, and the bytes that one forward pass saves for its backward pass.
 
-    `memory/peak_growth_bytes`, on every device: the most that training took beyond what was held when it began, without
-    the sets that are held and the weights.
+    `memory/peak_growth_bytes`, on every device: the most memory that training used beyond what was in use when it
+    began, without the sets in memory and the weights.
     On CUDA `memory/peak_allocated_bytes` and `memory/peak_reserved_bytes` of PyTorch's allocator, and
-    `memory/device_used_bytes`, all that is in use on the device at the end by NVML's count (other processes too).
-    On the CPU `memory/peak_resident_bytes`, the growth of the process over the start of training. Everywhere
-    `memory/saved_for_backward_bytes` of one micro-batch: exact, and the same on every device of one kind. And what was
-    held before training, counted from the tensors: `memory/resident_data_bytes` of the sets that live on the device,
+    `memory/device_used_bytes`, all memory in use on the device at the end by NVML's count (including other processes).
+    On the CPU `memory/peak_resident_bytes`, the growth of the process since the start of training. Everywhere
+    `memory/saved_for_backward_bytes` of one micro-batch: exact, and the same on every device of one kind. Also what was
+    in memory before training, counted from the tensors: `memory/resident_data_bytes` of the sets on the device,
     `memory/resident_model_bytes` of weights and buffers.
     """
 
@@ -54,25 +54,25 @@ class Memory(Instrument):
             yield state.measurement("memory/device_used_bytes", used)
 
     def _saved(self, state: RunState) -> int | None:
-        """None where the forward pass does not fit: the peaks of what does are worth having all the same."""
+        """None if the forward pass does not fit; the run's peaks are measured nevertheless."""
         try:
-            # Gathered, not sliced: a slice would be charged the storage of the whole set.
+            # Gathered, not sliced: a slice would count as the storage of the whole set.
             return saved_for_backward_bytes(state, gather(state.train, torch.arange(self.micro_batch_size)))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        give_back(state.device)  # out here, where the frames that held the memory are gone
-        state.note("memory/saved_for_backward_bytes is not counted: the forward pass for it does not fit the memory")
+        give_back(state.device)  # after the except block, whose frames held the memory
+        state.note("memory/saved_for_backward_bytes is not measured: its forward pass does not fit in memory")
         return None
 
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
-    """Each storage once, whole: a view keeps all of it."""
+    """Bytes of each storage once, whole, because a view keeps all of it."""
     return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
 
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
-    """Bytes of the tensors autograd keeps between forward and backward, each storage once, weights left out."""
+    """Bytes of the tensors that autograd keeps between forward and backward, each storage once, without weights."""
     own = {t.untyped_storage().data_ptr() for t in (*state.model.parameters(), *state.model.buffers())}
     storages: dict[int, int] = {}
 

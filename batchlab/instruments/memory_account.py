@@ -1,4 +1,4 @@
-"""The bytes of a training step, counted from its tensors: what a memory model is made of, by category."""
+"""The bytes of a training step by category, counted from its tensors, for a memory model."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,13 +11,12 @@ from batchlab.science.memory.memory_model import Account, fit
 from batchlab.training.data.batches import gather, held, length
 from batchlab.training.state import RunState
 
-SIZES = (2, 4, 8)  # micro-batches passed forward to count what is saved: two would not show that it is no line
+SIZES = (2, 4, 8)  # micro-batch sizes at which saved bytes are counted: two would not show whether they are linear
 
 
 def account(state: RunState, sizes: Sequence[int] = SIZES) -> Account:
-    """What `state` holds after a step, which has made the gradients and the optimizer's state; leaves no trace.
-
-    What is saved for backward is counted in forward passes of `sizes` examples.
+    """The memory of `state` after a step, when gradients and the optimizer's state exist; leaves no trace.
+    Bytes saved for backward are counted in forward passes of `sizes` examples.
     """
     parameters = list(state.model.parameters())
     saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in sizes]
@@ -36,7 +35,7 @@ def _repeated(size: int, state: RunState) -> Tensor:
 
 
 def _nested(value: Any) -> Iterator[Tensor]:
-    """The tensors in an optimizer's state, however it is nested."""
+    """The tensors in an optimizer's state, at any depth."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The instruments of a run, made from its configuration."""
+"""Builds the instruments of a run from its configuration."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,8 +14,8 @@ from batchlab.training.state import Plug
 
 
 def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[Instrument]:
-    """The instruments the config names, in its order, each offered what it may want to know; BadRequest where
-    one cannot measure this task."""
+    """The instruments that the config names, in its order, each offered the run's settings; BadRequest if one cannot
+    measure this task."""
     offered = {
         "eval_every": planned.eval_every,
         "log_every": planned.log_every,
@@ -38,13 +38,13 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
 
 
 def declared(instruments: Iterable[Plug], task: Task) -> tuple[Quantity, ...]:
-    """What the record of a run with these instruments on this task declares, besides the table of quantities."""
+    """The quantities that a run with these instruments on this task declares, in addition to the table's."""
     measured = [quantity for instrument in instruments for quantity in instrument.quantities]
     return besides_the_table([*metrics(task.higher_is_better), *measured])
 
 
 def check_declared(instruments: Iterable[Instrument]) -> None:
-    """BadRequest where something else than quantities is declared, or one name as two things."""
+    """BadRequest if something is declared that is not a quantity, or one name twice with different meanings."""
     known: dict[str, tuple[Quantity, str]] = {}
     for instrument in instruments:
         for quantity in instrument.quantities:
@@ -56,6 +56,6 @@ def check_declared(instruments: Iterable[Instrument]) -> None:
             first, by = known.setdefault(quantity.name, (quantity, instrument.instrument_name))
             if first != quantity:
                 raise BadRequest(
-                    f"instruments.{by} and instruments.{instrument.instrument_name} declare {quantity.name} as two "
-                    "things: give one of them another name, or both the same declaration"
+                    f"instruments.{by} and instruments.{instrument.instrument_name} declare {quantity.name} "
+                    "differently: rename one of them, or use the same declaration in both"
                 )

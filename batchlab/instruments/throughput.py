@@ -1,4 +1,4 @@
-"""How fast it trains."""
+"""The speed of training."""
 
 from collections.abc import Iterator
 
@@ -11,16 +11,16 @@ from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.passes.halving import give_back
 from batchlab.training.state import RunState
 
-WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are picked, caches filled
+WARM_UP = 0.1  # share of the windows left out of the median, at least one: kernels are selected, caches filled
 
 
 class Throughput(Instrument):
     """`speed/examples_per_second` and `speed/seconds_per_step` of each window of `log_every` examples.
 
-    At the end their medians over the windows after the warm-up, with the interval of the median. On a GPU then also
-    `speed/device_busy_share`: of the time that the forward and backward passes of a micro-batch take, how long the
-    device works on them (`training.pace.busy_share` says how it is measured). Below 0.7 training is launch-bound: the
-    host cannot ask fast enough, and the speed is Python's.
+    At the end their medians over the windows after the warm-up, with the interval of the median. On a GPU also
+    `speed/device_busy_share`: the share of the time of a micro-batch's forward and backward passes in which the device
+    computes (`pauses.busy_share` describes how it is measured). Below 0.7 training is launch-bound: the host cannot
+    launch kernels fast enough, and Python limits the speed.
     """
 
     quantities = table.THROUGHPUT
@@ -57,14 +57,14 @@ class Throughput(Instrument):
             yield state.measurement("speed/device_busy_share", busy)
 
     def _busy_share(self, state: RunState) -> float | None:
-        """None where its passes do not fit: they need more than training did, and what the run was is known by now."""
+        """None if its passes do not fit: they need more memory than training, and must not make a complete run fail."""
         try:
             return busy_share_of(state, self.micro_batch_size, state.meter.clock)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-        give_back(state.device)  # out here, where the frames that held the memory are gone
-        state.note("speed/device_busy_share is not measured: the passes for it do not fit the memory")
+        give_back(state.device)  # after the except block, whose frames held the memory
+        state.note("speed/device_busy_share is not measured: its passes do not fit in memory")
         return None
 
     def state_dict(self) -> StateDict:

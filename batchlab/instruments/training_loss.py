@@ -1,4 +1,4 @@
-"""The training loss, as the optimizer saw it."""
+"""The training loss, as the optimizer used it."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from batchlab.records import quantities as table
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 
-FOLD = 256  # references kept before they are stacked: on CUDA each 0-d tensor holds 512 bytes
+FOLD = 256  # references kept before they are stacked: on CUDA each 0-d tensor takes 512 bytes
 
 
 class TrainingLoss(Instrument):
     """`train/loss`: mean over the terms of a window of `log_every` examples, the same window for all batch sizes.
 
-    A window is at least one step. Each batch is seen at the weights before its update. Also `train/learning_rate`
-    of the window's last step, and `train/steps_skipped` in fp16: updates the loss scaler has thrown away so far.
+    A window is at least one step. The loss of a batch is at the weights before its update. Also `train/learning_rate`
+    of the window's last step, and `train/steps_skipped` in fp16: updates the loss scaler has skipped so far.
     """
 
     quantities = table.TRAINING_LOSS
@@ -29,7 +29,7 @@ class TrainingLoss(Instrument):
         self._sums: list[Tensor] = []
         self._counts: list[Tensor] = []
         self._skips: list[Tensor] = []
-        self._count = 0  # terms of the window that are not among `_counts`: those of before a checkpoint
+        self._count = 0  # terms of the window that are not in `_counts`: those before a checkpoint
 
     def watch(self, outcome: Outcome) -> None:
         self._sums.append(outcome.loss_sum)
@@ -44,7 +44,7 @@ class TrainingLoss(Instrument):
     def measure(self, state: RunState) -> Iterator[Measurement]:
         if not self._sums:
             return
-        # float64 on the host: a window may hold a million terms
+        # float64 on the host: a window may have a million terms
         yield state.measurement("train/loss", sum(value.item() for value in self._sums) / self._terms())
         yield state.measurement("train/learning_rate", state.learning_rate)
         if state.precision.scaler is not None:
@@ -56,7 +56,7 @@ class TrainingLoss(Instrument):
         return self._count + (torch.stack(self._counts).sum().item() if self._counts else 0)
 
     def state_dict(self) -> StateDict:
-        # Tensors as they are, or a loss in float64 would come back rounded.
+        # Tensors unconverted, or a loss in float64 would be rounded.
         return {
             "sums": list(self._sums),
             "skips": list(self._skips),

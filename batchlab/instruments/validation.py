@@ -1,4 +1,4 @@
-"""How well it has learnt."""
+"""The validation loss and metrics."""
 
 from collections.abc import Iterator
 
@@ -13,10 +13,9 @@ from batchlab.training.state import RunState
 
 
 class Validation(Instrument):
-    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and the
-    precision that `eval_precision` names.
-
-    BadRequest where not even one example fits the memory: without it a run would have no result.
+    """`val/loss` and `val/<metric>`: means over the terms of the whole validation set, in eval mode and the precision
+    `eval_precision`.
+    BadRequest if not even one example fits in memory: without it a run would have no result.
     """
 
     quantities = table.VALIDATION
@@ -38,10 +37,10 @@ class Validation(Instrument):
 
 
 def does_not_fit(eval_batch_size: int, error: BaseException) -> str:
-    """The reason of a run whose validation has no room, not even for one example at a time."""
+    """The reason of a run whose validation does not fit in memory, not even one example at a time."""
     return (
-        f"the validation does not fit: eval_batch_size={eval_batch_size} was halved down to 1, and one example at a "
-        "time does not fit either, beside the weights, the gradients and the optimizer's state "
+        f"the validation does not fit in memory: eval_batch_size={eval_batch_size} was halved down to 1, but even one "
+        "example does not fit in addition to the weights, the gradients and the optimizer's state "
         f"({how_it_failed(error)[1]}): use a smaller model, eval_precision=same in half precision, or a device with "
         "more memory"
     )

@@ -1,1 +1,1 @@
-"""The models that ship with batchlab, written only against the contract that a user's own is written against."""
+"""The models that ship with batchlab; they use the same contract as a user's own."""

@@ -12,7 +12,7 @@ from batchlab.models.norms import check_norm, norm_layer
 class CNN(nn.Module):
     """Two 3x3 convolutions of `width` and 2 x `width` channels, each with ReLU and pooling, then a linear layer.
 
-    `norm` comes after each convolution; null is BatchNorm, or none where `batch_norm` is false.
+    `norm` follows each convolution; null is BatchNorm, or none if `batch_norm` is false.
 
     Maps images (examples, channels, height, width) of at least 4x4 to logits (examples, num_classes).
     """
@@ -35,7 +35,7 @@ class CNN(nn.Module):
         check_norm(norm)
         if norm in ("batch", "ghost") and not batch_norm:
             raise BadRequest(
-                f"model.norm={norm} and model.batch_norm=false are two answers: leave out model.batch_norm=false, or "
+                f"model.norm={norm} contradicts model.batch_norm=false: leave out model.batch_norm=false, or "
                 "use model.norm=none"
             )
         self.layers = nn.Sequential(
@@ -51,7 +51,7 @@ class CNN(nn.Module):
 
 
 def _block(channels_in: int, channels_out: int, norm: str) -> list[nn.Module]:
-    # What comes after has a shift of its own for each channel.
+    # A norm layer has its own bias for each channel.
     convolution = nn.Conv2d(channels_in, channels_out, kernel_size=3, padding=1, bias=norm == "none")
     normalisation = [norm_layer(norm, channels_out)] if norm != "none" else []
     return [convolution, *normalisation, nn.ReLU(), nn.MaxPool2d(2)]

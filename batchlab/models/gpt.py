@@ -9,10 +9,10 @@ from batchlab.models.transformer import blocks, start_small
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer in the form of GPT-2: learned positions, `depth` pre-norm blocks of causal attention.
+    """A decoder-only transformer like GPT-2: learned positions, `depth` pre-norm blocks of causal attention.
 
-    Maps tokens (examples, length), at most `context` long, to the logits of each one's next, (examples, length,
-    vocabulary). Embedding and head have weights of their own.
+    Maps tokens (examples, length), at most `context` long, to the logits of the next token of each, (examples, length,
+    vocabulary). Embedding and head do not share weights.
     """
 
     def __init__(
@@ -27,7 +27,7 @@ class GPT(nn.Module):
     ) -> None:
         super().__init__()
         if vocabulary is None or context is None:
-            raise BadRequest("model=gpt learns the next token of a text, and this data is none: use data=text")
+            raise BadRequest("model=gpt predicts the next token of a text, but this data is not text: use data=text")
         check_count("vocabulary", vocabulary)
         check_count("context", context)
         self.blocks = blocks(width=width, depth=depth, heads=heads, causal=True, dropout=dropout)

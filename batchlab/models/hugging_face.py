@@ -1,4 +1,4 @@
-"""Models of Hugging Face's transformers by the name of their kind, built at random and fitted to the data."""
+"""Models of Hugging Face's transformers by their type, randomly initialised and fitted to the data."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def build(
     input_shape: Sequence[int] | None = None,
     **settings: Any,
 ) -> nn.Module:
-    """A causal language model where the data offers a `vocabulary`, else a classifier of images.
+    """A causal language model if the data offers a `vocabulary`, else an image classifier.
 
-    `kind` is transformers' `model_type`: gpt2, llama, vit. `settings` are its configuration's: `hidden_size`,
-    `num_hidden_layers`; what they do not say is as large as transformers makes it. Nothing is downloaded.
+    `kind` is transformers' `model_type`: gpt2, llama, vit. `settings` are those of its configuration: `hidden_size`,
+    `num_hidden_layers`; the others have transformers' defaults. Nothing is downloaded.
 
     Maps tokens (examples, length) to logits (examples, length, vocabulary), or images (examples, channels, height,
     width) to logits (examples, num_classes).
@@ -29,7 +29,7 @@ def build(
         import transformers
     except ModuleNotFoundError:
         raise BadRequest(
-            f"model.kind={kind} is one of Hugging Face's transformers, which is not installed here: "
+            f"model.kind={kind} needs Hugging Face's transformers, which is not installed here: "
             "pip install 'batchlab[examples]'"
         ) from None
     makes: Any
@@ -46,12 +46,12 @@ def build(
         model = makes.from_config(transformers.AutoConfig.for_model(kind, **fitted | settings))
     except (ValueError, TypeError, KeyError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise BadRequest(f"model.kind={kind} cannot be built so ({reason}): change the kind or a key") from None
+        raise BadRequest(f"model.kind={kind} cannot be built ({reason}): change the kind or a key") from None
     return Logits(model)
 
 
 class Logits(nn.Module):
-    """The model within, and of what it gives the logits alone."""
+    """Wraps a model and returns only the logits of its output."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -14,8 +14,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"gelu": nn.GELU, "relu": nn.ReLU, "ta
 class MLP(nn.Module):
     """`depth` hidden layers of `width` units over the flattened input; no hidden layer is a linear model.
 
-    A smooth `activation` (gelu, tanh) keeps two runs that differ by rounding together: at the kink of a ReLU a unit
-    switches, and the loss parts by 1e-4 within 20 epochs of the digits.
+    With a smooth `activation` (gelu, tanh) two runs that differ by rounding stay close: at the kink of a ReLU a unit
+    switches, and the losses differ by 1e-4 within 20 epochs of the digits.
 
     Maps (examples, *input_shape) to logits (examples, num_classes), or to (examples, num_outputs) for a regression.
     """
@@ -35,8 +35,8 @@ class MLP(nn.Module):
         super().__init__()
         if input_shape is None:
             raise BadRequest(
-                "model=mlp takes numbers of one shape, and this data does not say what its examples are: use model=gpt "
-                "for a text, or offer input_shape in the Task's model_args"
+                "model=mlp needs examples of a fixed shape, but this data does not give it: use model=gpt for text, or "
+                "provide input_shape in the Task's model_args"
             )
         check_count("width", width)
         check_count("depth", depth, 0)
@@ -46,7 +46,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = [nn.Flatten()]
         size = math.prod(input_shape)
         for _ in range(depth):
-            # BatchNorm subtracts the mean, and a bias with it.
+            # BatchNorm subtracts the mean, which cancels a bias.
             layers.append(nn.Linear(size, width, bias=not batch_norm))
             layers += [nn.BatchNorm1d(width)] if batch_norm else []
             layers.append(ACTIVATIONS[activation]())

@@ -12,12 +12,12 @@ from batchlab.models.norms import check_norm, norm_layer
 
 
 class ResNet(nn.Module):
-    """The form for CIFAR of He et al. 2016 (arXiv:1512.03385, section 4.2): 6n + 2 layers with weights.
+    """The CIFAR variant of He et al. 2016 (arXiv:1512.03385, section 4.2): 6n + 2 layers with weights.
 
     A 3x3 convolution of `width` channels, then three stages of n blocks of width, 2 and 4 x `width` channels, the
-    image halved before the second and third, its mean over the pixels and a linear layer. Shortcuts have no weights:
-    where the channels grow, those added are 0 (option A). With `norm` none a branch starts at 0, by a factor of its own
-    (SkipInit, De and Smith 2020, arXiv:2002.10444), or deep ones would not start at all.
+    image halved before the second and third, the mean over pixels and a linear layer. Shortcuts have no weights: added
+    channels are 0 (option A). With `norm` none each branch has a factor that starts at 0 (SkipInit, De and Smith 2020,
+    arXiv:2002.10444), or deep networks would not train.
 
     Maps images (examples, channels, height, width) of at least 4x4 to logits (examples, num_classes).
     """
@@ -37,7 +37,7 @@ class ResNet(nn.Module):
         if depth % 6 != 2:
             lower = depth - (depth - 2) % 6
             raise BadRequest(
-                f"model.depth={depth} cannot be: it is 6n + 2, such as model.depth={lower} or model.depth={lower + 6}"
+                f"model.depth={depth} cannot be: it must be 6n + 2, so model.depth={lower} or model.depth={lower + 6}"
             )
         check_count("width", width)
         check_norm(norm)
@@ -56,13 +56,13 @@ class ResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         seen = self.blocks(F.relu(self.norm(self.convolution(images))))
-        # Not AdaptiveAvgPool2d: CUDA has no deterministic backward pass of it.
+        # Not AdaptiveAvgPool2d: it has no deterministic backward pass on CUDA.
         logits: Tensor = self.head(seen.mean(dim=(2, 3)))
         return logits
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, added to what came in."""
+    """Two 3x3 convolutions, added to the input."""
 
     def __init__(self, channels_in: int, channels_out: int, *, stride: int, norm: str) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Block(nn.Module):
 
 
 def convolution(channels_in: int, channels_out: int, *, stride: int = 1, norm: str) -> nn.Conv2d:
-    """3x3, with He's initial weights (He et al. 2015, arXiv:1502.01852); with a bias only where no norm shifts."""
+    """3x3, with He's initial weights (He et al. 2015, arXiv:1502.01852); with a bias only if there is no norm."""
     made = nn.Conv2d(channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=norm == "none")
     nn.init.kaiming_normal_(made.weight, mode="fan_out", nonlinearity="relu")
     if made.bias is not None:

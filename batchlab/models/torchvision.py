@@ -1,4 +1,4 @@
-"""Every image classifier of torchvision, fitted to the data."""
+"""The image classifiers of torchvision, fitted to the data."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -23,12 +23,12 @@ def build(
     num_outputs: int | None = None,
     **settings: Any,
 ) -> nn.Module:
-    """The model torchvision calls `name`, its head as wide as the data asks and its first convolution as deep.
+    """Torchvision's model `name`, with its head and first convolution fitted to the data.
 
-    Initial weights are torchvision's own, random unless `weights` names pre-trained ones, which are downloaded; the
-    head is new then. `norm` takes the place of every BatchNorm, and null leaves the model as it is; beside `weights` it
-    is null, batch or ghost. Further `settings` are those of torchvision's builder. Images come as the data has them:
-    pre-trained weights expect torchvision's normalisation of them.
+    Initial weights are torchvision's own, random unless `weights` names pre-trained ones, which are downloaded; then
+    the head is new. `norm` replaces every BatchNorm, and null leaves the model unchanged; with `weights` it must be
+    null, batch or ghost. Other `settings` go to torchvision's builder. Images are used as the data has them, but
+    pre-trained weights expect torchvision's normalisation.
 
     Maps images (examples, channels, height, width) to logits (examples, num_classes).
     """
@@ -38,14 +38,14 @@ def build(
     if name not in known:
         near = difflib.get_close_matches(str(name), known, n=1)
         instead = f"did you mean model.name={near[0]}?" if near else "use one such as resnet18, vgg11_bn or vit_b_16"
-        raise BadRequest(f"model.name={name} is no classifier of torchvision {torchvision.__version__}: {instead}")
+        raise BadRequest(f"model.name={name} is not a classifier of torchvision {torchvision.__version__}: {instead}")
     shape = image(f"torchvision model.name={name}", input_shape)
     wanted = outputs(f"torchvision model.name={name}", num_classes, num_outputs)
     if norm is not None:
         check_norm(norm)
         if weights is not None and norm not in ("batch", "ghost"):
             raise BadRequest(
-                f"model.norm={norm} would throw away what model.weights={weights} brings for BatchNorm: use "
+                f"model.norm={norm} would discard the BatchNorm weights of model.weights={weights}: use "
                 "model.norm=null, batch or ghost, or model.weights=null"
             )
     settings = _of_its_own(name, shape) | settings
@@ -56,12 +56,12 @@ def build(
     _fit_channels(model, name, shape[0], weights)
     _refuse_unless_it_passes(model, name, shape)
     if norm is not None and not replace_batch_norm(model, norm):
-        raise BadRequest(f"model.norm={norm}: {name} has no BatchNorm that could make way; use model.norm=null")
+        raise BadRequest(f"model.norm={norm} has no effect, because {name} has no BatchNorm: use model.norm=null")
     return model
 
 
 def _of_its_own(name: str, shape: tuple[int, int, int]) -> dict[str, Any]:
-    """What the builders of some models must be told, to take these images and to give nothing but logits."""
+    """Settings that some builders need, to accept these images and to return only logits."""
     if name.startswith("vit_"):
         return {"image_size": shape[1]}
     if name.startswith("maxvit"):
@@ -76,7 +76,7 @@ def _called(name: str, builder: Callable[[], nn.Module]) -> nn.Module:
         return builder()
     except (TypeError, ValueError, AssertionError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BadRequest(f"model.name={name} cannot be built so ({reason}): change or leave out a key") from None
+        raise BadRequest(f"model.name={name} cannot be built ({reason}): change or remove a key") from None
 
 
 def _pretrained(name: str, weights: str, wanted: int, settings: dict[str, Any]) -> nn.Module:
@@ -85,7 +85,7 @@ def _pretrained(name: str, weights: str, wanted: int, settings: dict[str, Any]) 
     there_are = torchvision.models.get_model_weights(name).__members__
     if weights not in there_are:
         raise BadRequest(
-            f"model.weights={weights} is unknown: {name} has {', '.join(there_are) or 'none'}; null starts at random"
+            f"model.weights={weights} is unknown: {name} has {', '.join(there_are) or 'none'}; null: random weights"
         )
     chosen = there_are[weights]
     settings = {key: value for key, value in settings.items() if key not in ("aux_logits", "init_weights")}
@@ -93,19 +93,19 @@ def _pretrained(name: str, weights: str, wanted: int, settings: dict[str, Any]) 
         model = _called(name, lambda: torchvision.models.get_model(name, weights=chosen, **settings))
     except OSError as error:
         raise BadRequest(
-            f"model.weights={weights} could not be downloaded ({error}): fetch {chosen.url} where there is a network, "
+            f"model.weights={weights} could not be downloaded ({error}): download {chosen.url} elsewhere, "
             f"put it into {torch.hub.get_dir()}/checkpoints, and run the same command again"
         ) from None
     _fit_head(model, len(chosen.meta["categories"]), wanted)
     if name == "inception_v3":
-        # Its weights are loaded with the second head only, and with one it gives a pair in training.
+        # Its weights can only be loaded with the second head, but then it returns a pair in training.
         with_two: Any = model
         with_two.aux_logits, with_two.AuxLogits = False, None
     return model
 
 
 def _fit_head(model: nn.Module, trained: int, wanted: int) -> None:
-    """Gives the last layer, which has `trained` outputs, so many as are wanted, and new weights."""
+    """Gives the last layer, which has `trained` outputs, `wanted` outputs and new weights."""
     for layer in reversed(list(model.modules())):
         if isinstance(layer, nn.Linear) and layer.out_features == trained:
             layer.out_features = wanted
@@ -121,27 +121,27 @@ def _fit_head(model: nn.Module, trained: int, wanted: int) -> None:
 
 
 def _fit_channels(model: nn.Module, name: str, channels: int, weights: str | None) -> None:
-    """Gives the first convolution new weights where the images are not of three channels."""
+    """Gives the first convolution new weights if the images do not have three channels."""
     if channels == RGB:
         return
     if weights is not None:
         raise BadRequest(
-            f"model.weights={weights} is for images of {RGB} channels, and the data's have {channels}: use "
+            f"model.weights={weights} needs images of {RGB} channels, but the data's have {channels}: use "
             "model.weights=null"
         )
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d) and layer.in_channels == RGB:
-            # As widely spread as those they replace: each model has an initialisation of its own.
+            # With the same spread as those they replace: each model has its own initialisation.
             spread = layer.weight.detach().std()
             filters, _, *kernel = layer.weight.shape
             layer.in_channels = channels
             layer.weight = nn.Parameter(torch.randn(filters, channels, *kernel) * spread)
             return
-    raise BadRequest(f"model.name={name} has no first convolution of {RGB} channels that could be fitted to {channels}")
+    raise BadRequest(f"model.name={name} has no convolution of {RGB} channels that could be adapted to {channels}")
 
 
 def _refuse_unless_it_passes(model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """BadRequest where the model was made for larger images than these."""
+    """BadRequest if the model needs larger images than these."""
     was_training = model.training
     model.eval()
     try:
@@ -150,7 +150,7 @@ def _refuse_unless_it_passes(model: nn.Module, name: str, shape: tuple[int, int,
     except (RuntimeError, AssertionError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise BadRequest(
-            f"model.name={name} cannot take images of {'x'.join(map(str, shape))} ({reason}): use larger images, or "
-            "a model made for small ones, such as model=resnet20"
+            f"model.name={name} cannot process images of {'x'.join(map(str, shape))} ({reason}): use larger images, "
+            "or a model for small ones, such as model=resnet20"
         ) from None
     model.train(was_training)

@@ -1,4 +1,4 @@
-"""The block that the transformers are made of."""
+"""The building block of the transformers."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from batchlab.models.checked_arguments import check_count, check_dropout
 
 
 class Block(nn.Module):
-    """Attention and a GELU network four times as wide, each after a LayerNorm and added to what came in.
+    """Attention and a GELU network four times as wide, each after a LayerNorm and added to its input.
 
-    Maps (examples, positions, width) to the same shape. With `causal` a position sees none after it.
+    Maps (examples, positions, width) to the same shape. With `causal` a position does not attend to later ones.
     """
 
     def __init__(self, width: int, heads: int, *, causal: bool, dropout: float) -> None:
@@ -29,7 +29,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of `heads` heads, by PyTorch's fused kernels where the device has them."""
+    """Self-attention with `heads` heads, by PyTorch's fused kernels if the device has them."""
 
     def __init__(self, width: int, heads: int, *, causal: bool, dropout: float) -> None:
         super().__init__()
@@ -51,13 +51,13 @@ class Attention(nn.Module):
 
 
 def blocks(*, width: int, depth: int, heads: int, causal: bool, dropout: float) -> nn.Sequential:
-    """`depth` blocks and a last LayerNorm; BadRequest where the sizes cannot be."""
+    """`depth` blocks and a final LayerNorm; BadRequest for invalid sizes."""
     for name, value, least in (("width", width, 1), ("depth", depth, 0), ("heads", heads, 1)):
         check_count(name, value, least)
     check_dropout(dropout)
     if width % heads:
         raise BadRequest(
-            f"model.width={width} does not part into model.heads={heads}: use a multiple, such as "
+            f"model.width={width} must be divisible by model.heads={heads}: use a multiple, such as "
             f"model.width={-(-width // heads) * heads}"
         )
     made = [Block(width, heads, causal=causal, dropout=dropout) for _ in range(depth)]
@@ -65,8 +65,8 @@ def blocks(*, width: int, depth: int, heads: int, causal: bool, dropout: float) 
 
 
 def start_small(model: nn.Module, depth: int) -> None:
-    """GPT-2's initial weights (Radford et al. 2019): normal with a deviation of 0.02, biases of 0; what ends a branch
-    is smaller by sqrt(2 depth), so that the sum over the branches does not grow with their number."""
+    """GPT-2's initial weights (Radford et al. 2019): normal with a deviation of 0.02, biases of 0; the last layer of a
+    branch is smaller by sqrt(2 depth), so that the sum over the branches does not grow with their number."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02 / (2 * depth) ** 0.5 if name.endswith(".outer") else 0.02)

@@ -13,8 +13,8 @@ from batchlab.models.transformer import blocks, start_small
 class ViT(nn.Module):
     """Patches of the image as tokens (Dosovitskiy et al. 2021, arXiv:2010.11929): `depth` blocks of attention.
 
-    Positions are learned; the mean over the patches is classified, not a token of its own (Beyer et al. 2022,
-    arXiv:2205.01580). No BatchNorm anywhere: an example sees no other.
+    Positions are learned; the mean over the patches is classified, not a separate token (Beyer et al. 2022,
+    arXiv:2205.01580). There is no BatchNorm, so examples are independent.
 
     Maps images (examples, channels, height, width), whose sides are multiples of `patch`, to logits (examples,
     num_classes).
@@ -38,7 +38,7 @@ class ViT(nn.Module):
         if rows % patch or columns % patch:
             fits = [size for size in range(1, min(rows, columns) + 1) if rows % size == 0 and columns % size == 0]
             nearest = min(fits, key=lambda size: abs(size - patch))
-            raise BadRequest(f"model.patch={patch} does not part images of {rows}x{columns}: use model.patch={nearest}")
+            raise BadRequest(f"model.patch={patch} must divide the {rows}x{columns} images: use model.patch={nearest}")
         self.blocks = blocks(width=width, depth=depth, heads=heads, causal=False, dropout=dropout)
         self.patches = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
         self.positions = nn.Parameter(0.02 * torch.randn(rows // patch * (columns // patch), width))

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: the journal, the record, the TensorBoard events, and the exports made from them."""
+"""The files of a run: the journal, the record, the checkpoints, and the exports made from them."""

@@ -1,7 +1,7 @@
-"""Checkpoints as files: whole or not there, known by their content, two kept.
+"""Checkpoint files: written atomically, verified by a hash of their content; the newest two are kept.
 
-`step000001200-<16 hex digits of the SHA-256 of the content>.pt`. The hash is looked at before anything is read from
-the file, because `torch.load` takes a file with flipped bits for a good one. It tells damage, not malice.
+`step000001200-<16 hex digits of the SHA-256 of the content>.pt`. The hash is checked before the file is loaded,
+because `torch.load` accepts a file with flipped bits. It detects damage, not malice.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ from batchlab.recording import disk
 from batchlab.recording.run_folder import CHECKPOINTS
 
 KEPT = 2
-DAMAGED = "damaged"  # where checkpoints go that cannot be used; never deleted
+DAMAGED = "damaged"  # the folder of unusable checkpoints; never deleted
 _NAME = re.compile(r"step([0-9]{9,})-([0-9a-f]{16})\.pt")
 
 
 def write_checkpoint(run_folder: Path, step: int, content: bytes) -> Path:
-    """Puts `content` on the disk beside the others, then removes all but the newest two."""
+    """Writes a checkpoint with `content`, then removes all but the newest two."""
     folder = run_folder / CHECKPOINTS
     disk.make_folder_inside(folder)
-    disk.sync_folder(run_folder)  # the folder's name
+    disk.sync_folder(run_folder)  # makes the new folder durable
     path = folder / f"step{step:09d}-{_hash(content)}.pt"
     disk.write_atomically(path, content)
     for old in _newest_first(folder)[KEPT:]:
@@ -31,8 +31,8 @@ def write_checkpoint(run_folder: Path, step: int, content: bytes) -> Path:
     return path
 
 
-def usable_checkpoints(run_folder: Path, said: list[str]) -> Iterator[tuple[Path, bytes]]:
-    """The checkpoints with their content, newest (by step) first; damaged ones are set aside, and that is `said`."""
+def usable_checkpoints(run_folder: Path, messages: list[str]) -> Iterator[tuple[Path, bytes]]:
+    """The checkpoints with their content, newest step first; damaged ones are set aside, with a line in `messages`."""
     folder = run_folder / CHECKPOINTS
     if not folder.is_dir():
         return
@@ -42,24 +42,24 @@ def usable_checkpoints(run_folder: Path, said: list[str]) -> Iterator[tuple[Path
         if content is not None:
             yield path, content
         else:
-            set_aside(path, "its content is not what its name says", said)
+            set_aside(path, "its content does not match the hash in its name", messages)
 
 
-def set_aside(path: Path, why: str, said: list[str]) -> None:
-    """Moves a checkpoint that cannot be used out of the way, into `checkpoints/damaged/`."""
+def set_aside(path: Path, why: str, messages: list[str]) -> None:
+    """Moves a checkpoint that cannot be used into `checkpoints/damaged/`."""
     disk.make_folder(path.parent / DAMAGED)
     disk.move(path, path.parent / DAMAGED / path.name)
-    said.append(f"checkpoint {path.name} cannot be used ({why}): moved to {CHECKPOINTS}/{DAMAGED}/")
+    messages.append(f"checkpoint {path.name} cannot be used ({why}): moved to {CHECKPOINTS}/{DAMAGED}/")
 
 
 def newest_step(run_folder: Path) -> int | None:
-    """The step of the newest checkpoint, by its name alone; None where there is none."""
+    """The step of the newest checkpoint, from its file name; None if there is no checkpoint."""
     steps = [int(found[1]) for path in _listed(run_folder / CHECKPOINTS) if (found := _NAME.fullmatch(path.name))]
     return max(steps, default=None)
 
 
 def remove_checkpoints(run_folder: Path) -> None:
-    """Removes them all, of a run that has its answer or begins anew; damaged ones stay."""
+    """Removes all checkpoints of a run that is final or starts again; damaged ones are kept."""
     folder = run_folder / CHECKPOINTS
     for path in _newest_first(folder):
         disk.remove(path)
@@ -70,7 +70,7 @@ def remove_checkpoints(run_folder: Path) -> None:
 
 
 def _content(path: Path) -> bytes | None:
-    """The file's bytes, or None where they are not what its name says."""
+    """The file's bytes, or None if they do not match the hash in its name."""
     found = _NAME.fullmatch(path.name)
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -82,7 +82,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """By step: a clock that was set back does not make an old checkpoint the newest."""
+    """Sorted by step and not by time: the clock may have been set back."""
     named = [(int(found[1]), path) for path in _listed(folder) if (found := _NAME.fullmatch(path.name))]
     return [path for _, path in sorted(named, reverse=True)]
 

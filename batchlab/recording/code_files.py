@@ -1,6 +1,6 @@
-"""Which source files a run's code is, and their hashes: read from the disk, never imported.
+"""The source files of a run's code and their hashes, found on the disk without importing them.
 
-The answer depends on the files alone, so it is the same in the parent of a sweep, in the preflight child (which has
+The result depends on the files alone, so it is the same in the parent of a sweep, in the preflight child (which has
 imported every model of the grid) and in the worker.
 """
 
@@ -23,7 +23,7 @@ HEX_DIGITS = 16
 
 
 def code_targets(config: Mapping[str, object]) -> tuple[str, ...]:
-    """The `_target_` names in a config whose code decides what a run is: model, data, optimizer, instruments."""
+    """The `_target_` names in a config whose code defines a run: model, data, optimizer, instruments."""
     instruments = config.get("instruments")
     groups = [config.get(name) for name in GROUPS]
     groups += instruments.values() if isinstance(instruments, Mapping) else []
@@ -32,14 +32,14 @@ def code_targets(config: Mapping[str, object]) -> tuple[str, ...]:
 
 
 def code_files(targets: Iterable[str], *, here: Path | None = None) -> dict[str, str]:
-    """`relative/name.py` -> 16 hex digits of the file's SHA-256, sorted, for dotted `targets` as seen from `here`.
+    """`relative/name.py` -> 16 hex digits of the file's SHA-256, sorted, for dotted `targets` resolved from `here`.
 
-    Of a target in the user's own folders: its module, the packages it lies in, and what these import, at any depth
-    and from any line, as far as it lies below the same entry of the path (`here`, the current folder, goes first).
-    Of an installed one, or one of batchlab's own: its module's file alone, for its version speaks for the rest.
+    For a target in the user's folders: its module, the packages that contain it, and all that these import, directly
+    or indirectly, below the same entry of the path (`here`, the current folder, comes first). For a target that is
+    installed or part of batchlab: only its module's file, since the version covers the rest.
     Modules that are not found and names made at run time (`import_module(name)`) are left out.
     """
-    importlib.invalidate_caches()  # a file made a moment ago is there
+    importlib.invalidate_caches()  # or a file that was just written might be missed
     path = [str(here or Path.cwd()), *(entry for entry in sys.path if entry)]
     files: dict[str, Path] = {}
     for target in targets:
@@ -49,7 +49,7 @@ def code_files(targets: Iterable[str], *, here: Path | None = None) -> dict[str,
 
 
 def code_fingerprint(files: Mapping[str, str]) -> str:
-    """16 hex digits for the whole of `code_files`."""
+    """16 hex digits of the SHA-256 of all of `code_files`."""
     return _digest(json.dumps(sorted(files.items())).encode())
 
 
@@ -57,11 +57,11 @@ def code_fingerprint(files: Mapping[str, str]) -> str:
 class _Module:
     name: str  # dotted
     file: Path | None  # None: a package without an `__init__.py`
-    inside: tuple[str, ...] | None  # where a package's modules lie; None: no package
+    inside: tuple[str, ...] | None  # the folders of a package's modules; None: not a package
 
     @property
     def root(self) -> Path | None:
-        """The entry of the path below which the file has its name."""
+        """The entry of the path that the module was found in."""
         if self.file is None:
             return None
         depth = self.name.count(".") + (self.inside is not None)
@@ -69,16 +69,16 @@ class _Module:
 
     @property
     def package(self) -> list[str]:
-        """What a relative import starts from."""
+        """The package that relative imports start from."""
         return self.name.split(".")[: None if self.inside is not None else -1]
 
 
 def _files_of(target: str, path: list[str]) -> dict[str, Path]:
     first = target.partition(".")[0]
-    if not first.isidentifier():  # a record of somebody else's may say anything
+    if not first.isidentifier():  # the record of another user may contain anything
         return {}
     if first == OURS:
-        path = [str(Path(__file__).parents[2])]  # the one that runs, whatever is called so in this folder
+        path = [str(Path(__file__).parents[2])]  # the running batchlab, not a folder of that name
     chain = _chain(target, path) or _chain(target, _path_of_an_editable(first))
     if not chain or chain[-1].root is None:
         return {}
@@ -91,7 +91,7 @@ def _files_of(target: str, path: list[str]) -> dict[str, Path]:
 def _closure(start: list[_Module], root: Path, path: list[str]) -> list[_Module]:
     """`start` and what it imports below `root`, transitively."""
     seen: dict[str, _Module] = {}
-    asked: set[str] = set()
+    requested: set[str] = set()
     waiting = list(start)
     while waiting:
         module = waiting.pop()
@@ -99,8 +99,8 @@ def _closure(start: list[_Module], root: Path, path: list[str]) -> list[_Module]
             continue
         seen[module.name] = module
         for name in _imports(module):
-            if name not in asked and name.partition(".")[0] not in (OURS, *sys.builtin_module_names):
-                asked.add(name)
+            if name not in requested and name.partition(".")[0] not in (OURS, *sys.builtin_module_names):
+                requested.add(name)
                 waiting += _chain(name, path)
     return list(seen.values())
 
@@ -110,13 +110,13 @@ def _named(modules: Iterable[_Module], root: Path) -> dict[str, Path]:
 
 
 def _chain(dotted: str, path: list[str]) -> list[_Module]:
-    """The modules along a dotted name, as far as they are modules: `my_pkg`, `my_pkg.net` for `my_pkg.net.Net`."""
+    """The modules at the start of a dotted name: `my_pkg` and `my_pkg.net` for `my_pkg.net.Net`."""
     found: list[_Module] = []
     within: Sequence[str] | None = path
     for name in dotted.split("."):
         if within is None:
             break
-        # By its last word alone: asked for `my_pkg.net`, the finder would want `my_pkg` imported.
+        # By the last part alone: to find `my_pkg.net`, the finder would need `my_pkg` imported.
         spec = PathFinder.find_spec(name, within)
         if spec is None:
             break
@@ -135,7 +135,7 @@ def _module(name: str, spec: ModuleSpec) -> _Module:
 
 
 def _path_of_an_editable(first: str) -> list[str]:
-    """Where a package lies that was installed to be edited, and that only a finder of its own knows."""
+    """The path entry of a package in an editable installation, which only its own finder knows."""
     for finder in sys.meta_path:
         spec = finder.find_spec(first, None) if finder is not PathFinder else None
         root = _module(first, spec).root if spec is not None else None
@@ -145,14 +145,14 @@ def _path_of_an_editable(first: str) -> list[str]:
 
 
 def _imports(module: _Module) -> Iterator[str]:
-    """Dotted names of what the module may import; `a.b` of `from a import b`, for b may be one too."""
+    """Dotted names that the module may import; `a.b` for `from a import b`, since b may be a module."""
     tree = _parsed(module.file)
     for node in ast.walk(tree) if tree is not None else ():
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             up = node.level - 1
-            if up >= len(module.package):  # beyond the top, where Python finds nothing either
+            if up >= len(module.package):  # beyond the top-level package: Python fails as well
                 continue
             origin = module.package[: len(module.package) - up] if node.level else []
             home = ".".join([*origin, *([node.module] if node.module else [])])
@@ -164,14 +164,14 @@ def _parsed(file: Path | None) -> ast.Module | None:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the user's own "\d", to be said when it runs
+            warnings.simplefilter("ignore")  # about the user's "\d", which Python shows when it runs
             return ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # what cannot be read imports nothing
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # an unreadable file imports nothing
         return None
 
 
 def _is_installed(root: Path) -> bool:
-    """Whether it holds the installed packages or the standard library."""
+    """Whether `root` contains installed packages or the standard library."""
     library = Path(sysconfig.get_path("stdlib")).resolve()
     return bool({"site-packages", "dist-packages"} & set(root.parts)) or root.resolve().is_relative_to(library)
 

@@ -1,4 +1,4 @@
-"""Which runs have numbers of the clock and of memory that compare: those on one model of GPU, or of processor."""
+"""Times and memory are compared only between runs on the same model of GPU or processor."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,9 +6,9 @@ from batchlab.printable import counted, printable
 
 
 def main_model(runs: Iterable[tuple[str | None, int]]) -> str | None:
-    """Of (model, batch size) of each run the model with the most batch sizes, then the most runs; None: none is known.
+    """The model with the most batch sizes, then the most runs, of each run's (model, batch size); None: not known.
 
-    Where runs that are equal otherwise were made on several models, only its seconds and bytes are compared.
+    If otherwise equal runs were made on several models, only the seconds and bytes of this model are compared.
     """
     sizes: dict[str, set[int]] = {}
     counts: dict[str, int] = {}
@@ -20,9 +20,9 @@ def main_model(runs: Iterable[tuple[str | None, int]]) -> str | None:
 
 
 def measured_on(counts: Mapping[str, int], what: str) -> str:
-    """`Measured on NVIDIA H200.`; of several models with how many of each; nothing where none is known.
+    """`Measured on NVIDIA H200.`; several models are listed with their counts; empty if none is known.
 
-    `counts` are of `what`: runs, points.
+    `counts` is the number of `what` (run, point) for each model.
     """
     if not counts:
         return ""
@@ -30,4 +30,4 @@ def measured_on(counts: Mapping[str, int], what: str) -> str:
         return f"Measured on {printable(next(iter(counts)))}."
     order = sorted(counts, key=lambda model: (-counts[model], model))
     listed = ", ".join(f"{printable(model)} ({counted(counts[model], what)})" for model in order)
-    return f"Measured on {listed}: speeds and peaks of one are not compared with another's."
+    return f"Measured on {listed}: speeds and memory peaks of different models are not compared."

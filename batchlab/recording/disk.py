@@ -1,7 +1,7 @@
-"""The one door to the disk: every durable write of a run or a study goes through here.
+"""All durable writes of a run or a study go through this module.
 
-Each function does one thing to the disk and raises StorageError, which names the path and what the system said. A test
-fails every call of this module in turn, and another asserts that nobody else writes.
+Each function does one thing to the disk and raises StorageError, with the path and the system's error. One test
+makes every call of this module fail in turn, and another asserts that no other module writes.
 """
 
 import contextlib
@@ -14,27 +14,27 @@ from pathlib import Path
 
 from batchlab.errors import StorageError
 
-# Not the caller's fault if a link of that name waits in the folder: it is never followed.
+# A link that somebody placed in the folder is never followed.
 _OWN_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPENDED = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 _LOCKED = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-_ASIDE = ".tmp"  # the end of a name that is not yet the file's own
+_ASIDE = ".tmp"  # suffix of a temporary file
 
 
 def make_folder(path: Path) -> None:
-    """`path` and what it lies in; nothing where it is there."""
+    """Creates `path` and its parents, if they do not exist."""
     with _at(path, "made"):
         os.makedirs(path, exist_ok=True)  # noqa: PTH103 - all of this module's calls are os's, for the test's sake
 
 
 def make_folder_inside(path: Path) -> None:
-    """`path` alone: StorageError where what it lies in is gone, or it would come back empty around what is written."""
+    """Creates `path` but not its parent: if the parent is gone, it must not come back empty; then StorageError."""
     with _at(path, "made"), contextlib.suppress(FileExistsError):
         os.mkdir(path)  # noqa: PTH102
 
 
 def create(path: Path) -> int:
-    """A descriptor for writing to a file that did not exist before; FileExistsError otherwise."""
+    """A descriptor for writing to a new file; FileExistsError if it exists."""
     try:
         return os.open(path, _OWN_FILE, 0o666)
     except FileExistsError:
@@ -50,13 +50,13 @@ def open_to_append(path: Path, *, restart: bool = False) -> int:
 
 
 def open_to_lock(path: Path) -> int:
-    """A descriptor of a file that is made and stays."""
+    """A descriptor of a lock file, which is created if needed and never removed."""
     with _at(path):
         return os.open(path, _LOCKED, 0o666)
 
 
 def append(descriptor: int, data: bytes, path: Path) -> None:
-    """All of `data`, or StorageError after any part of it."""
+    """Writes all of `data`; StorageError, possibly after a part of it."""
     with _at(path):
         written = 0
         while written < len(data):
@@ -64,42 +64,42 @@ def append(descriptor: int, data: bytes, path: Path) -> None:
 
 
 def cut(descriptor: int, length: int, path: Path) -> None:
-    """The file's first `length` bytes stay."""
+    """Truncates the file to `length` bytes."""
     with _at(path):
         os.ftruncate(descriptor, length)
 
 
 def sync(descriptor: int, path: Path) -> None:
-    """What was written is on the disk, and not only with the system."""
+    """Flushes what was written from the system's cache to the disk."""
     with _at(path):
         os.fsync(descriptor)
 
 
 def move(source: Path, target: Path) -> None:
-    """`source` is called `target`, in place of any file that was."""
+    """Renames `source` to `target`, replacing an existing file."""
     with _at(target):
         os.replace(source, target)  # noqa: PTH105
 
 
 def remove(path: Path) -> None:
-    """The file is gone; nothing where it was."""
+    """Removes the file, if it exists."""
     with _at(path, "removed"), contextlib.suppress(FileNotFoundError):
         os.unlink(path)  # noqa: PTH108
 
 
 def remove_folder(folder: Path) -> None:
-    """The empty folder is gone; StorageError where it holds something."""
+    """Removes the empty folder; StorageError if it is not empty."""
     with _at(folder, "removed"):
         os.rmdir(folder)  # noqa: PTH106
 
 
 def remove_tree(folder: Path) -> None:
-    """The folder and all in it is gone, as far as the system lets."""
+    """Removes the folder and its content, ignoring errors."""
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def sync_folder(folder: Path) -> None:
-    """Puts the names in `folder` on the disk: a moved file may otherwise be lost with the power."""
+    """Flushes the names in `folder` to the disk: otherwise a power loss may undo a rename."""
     with _at(folder):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -109,16 +109,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_way_to(folder: Path, *, levels: int) -> None:
-    """Puts the names of `folder` and of the `levels` - 1 above it on the disk: a lost one takes along what is in it."""
+    """Flushes the names of `folder` and of `levels` - 1 parents: if one were lost, its content would be too."""
     for parent in list(folder.parents)[:levels]:
-        if os.access(parent, os.R_OK):  # where one may write and not look, only the system can
+        if os.access(parent, os.R_OK):  # a folder that cannot be read cannot be synced from here
             sync_folder(parent)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Writes aside, on to the disk, then moves: whoever reads `path` sees the old content or the new, never a part.
+    """Writes a temporary file, syncs and renames it: readers of `path` see the old or the new content, never a part.
 
-    Raises StorageError, with the old content untouched and nothing left aside.
+    Raises StorageError; then the old content is untouched and no temporary file is left.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{_ASIDE}")
     try:
@@ -133,20 +133,20 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):
             remove(aside)
         if isinstance(error, StorageError):
-            raise StorageError.of(error, path) from error  # nobody knows of the file aside
+            raise StorageError.of(error, path) from error  # with the name that the user knows
         raise
     sync_folder(path.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a killed `write_atomically` left in `folder`; its caller must be the only writer there."""
+    """Removes temporary files that a killed `write_atomically` left; the caller must be the only writer."""
     for left in folder.glob(f".*{_ASIDE}"):
         remove(left)
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Waits until nobody else is inside for the same `path`, a file that is made and stays."""
+    """Holds the lock file `path`, waiting until no other process holds it; the file is never removed."""
     descriptor = open_to_lock(path)
     try:
         with _at(path, "locked"):
@@ -158,7 +158,7 @@ def locked(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _at(path: Path, done: str = "written") -> Iterator[None]:
-    """What the system refuses in here, with the path it was about."""
+    """Turns an OSError of the block into a StorageError about `path`."""
     try:
         yield
     except OSError as error:

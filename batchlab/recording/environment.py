@@ -1,7 +1,7 @@
-"""Where a run was made, from an allow-list: enough to explain a number, nothing that names a person or a machine.
+"""The environment of a run, from an allow-list: enough to explain a number, nothing that names a person or a machine.
 
-A GPU's UUID does name a machine, so it is recorded as a hash: two GPUs of a study can be told apart by it, and nobody
-can look one up.
+A GPU's UUID identifies a machine, so only a hash of it is recorded: it distinguishes the GPUs of a study and cannot be
+looked up.
 """
 
 import fnmatch
@@ -36,8 +36,8 @@ UUID = re.compile(r"\b(GPU-|MIG-)[\w/-]+")
 def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = None) -> dict[str, Any]:
     """Versions, processor, memory in bytes, selected variables, and the git commit of the folder `code`.
 
-    `device` holds what only the caller can know, such as the device's name; its `device_uuid`, and UUIDs in
-    CUDA_VISIBLE_DEVICES, are hashed alike. Facts that are not found are left out.
+    `device` holds what only the caller can know, such as the device's name; its `device_uuid` and UUIDs in
+    CUDA_VISIBLE_DEVICES are hashed in the same way. Unknown facts are left out.
     """
     facts = {
         "python": platform.python_version(),
@@ -54,7 +54,7 @@ def environment(device: Mapping[str, Any] | None = None, *, code: Path | None = 
 
 
 def _hashed(text: Any) -> Any:
-    """`GPU-1a2b3c4d` in place of each UUID of a GPU: the same for the same, whoever names it."""
+    """`text` with each GPU UUID replaced by a hash such as `GPU-1a2b3c4d`."""
     if not isinstance(text, str):
         return text
     return UUID.sub(lambda found: found[1] + hashlib.sha256(found[0].encode()).hexdigest()[:8], text)
@@ -73,7 +73,7 @@ def installed_version(package: str) -> str | None:
 
 
 def cpu_name() -> str | None:
-    """The processor's model, or its architecture where the system does not say."""
+    """The processor's model, or its architecture if the system does not report the model."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
@@ -84,9 +84,9 @@ def cpu_name() -> str | None:
 
 def _git_commit(folder: Path) -> str | None:
     try:
-        asked = subprocess.run(
+        found = subprocess.run(
             ["git", "rev-parse", "--verify", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=2, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return asked.stdout.strip() if asked.returncode == 0 else None
+    return found.stdout.strip() if found.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""JSON as it stands on the disk, with words for the numbers it has none for."""
+"""JSON files; numbers that JSON cannot express are written as text."""
 
 import json
 import math
@@ -17,7 +17,7 @@ def now_utc() -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; OSError where it cannot be read, ValueError where it is no JSON in UTF-8."""
+    """The content of a JSON file; OSError if it cannot be read, ValueError if it is not JSON in UTF-8."""
     try:
         return json.loads(path.read_bytes().decode())
     except RecursionError:
@@ -25,18 +25,18 @@ def read_json(path: Path) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON that every parser accepts: what is not finite is written as `"nan"`, `"inf"` or `"-inf"`."""
+    """JSON that every parser accepts: numbers that are not finite become `"nan"`, `"inf"` or `"-inf"`."""
     return json.dumps(plain(value), indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def plain(value: Any) -> Any:
-    """`value` in the types of JSON: mappings to dicts, tuples to lists, anything unknown to its text."""
+    """`value` in the types of JSON: mappings become dicts, tuples become lists, unknown types become text."""
     if isinstance(value, Enum):
         return plain(value.value)
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        return number_or_word(value)
+        return number_or_name(value)
     if isinstance(value, Mapping):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
@@ -45,17 +45,17 @@ def plain(value: Any) -> Any:
 
 
 def encodable(text: str) -> str:
-    """`text` without lone surrogates (of file names that are no text): one would take a whole file with it."""
+    """`text` without lone surrogates (from file names that are not text), which UTF-8 cannot encode."""
     return text.encode(errors="replace").decode()
 
 
-def number_or_word(value: float) -> float | str:
-    """`value`, or its name where it is not finite."""
+def number_or_name(value: float) -> float | str:
+    """`value`, or its name if it is not finite."""
     if math.isfinite(value):
         return value
     return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def number(value: Any) -> Any:
-    """The inverse of `number_or_word`; what is neither a number nor such a name stays what it is."""
+    """The inverse of `number_or_name`; other values are returned unchanged."""
     return NOT_FINITE.get(value, value) if isinstance(value, str) else value

@@ -1,20 +1,21 @@
-"""The knobs of a run as one flat row, in the order that tables and dashboards show them."""
+"""The options of a run as one flat row, in the order in which tables and dashboards show them."""
 
 from collections.abc import Mapping
 
 from batchlab.config import target_name
-from batchlab.config.alike import device_kind
+from batchlab.config.canonical import device_kind
 from batchlab.config.option_row import IDENTITY
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
+from batchlab.config.values import flattened
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
 
 
-def knobs(record: RunRecord) -> dict[str, object]:
-    """Every knob of a run by its dotted name, `None` where it was not set; lists as JSON text.
+def flat_options(record: RunRecord) -> dict[str, object]:
+    """Every option of a run by its dotted name, `None` if it was not set; lists as JSON text.
 
-    The config says what was asked; `micro_batch_size` and `accumulate` are what came of it, and beside
-    `model._target_` stands the short `model`. Needs the record alone, so that old runs can be read.
+    Values are those of the config, but `micro_batch_size` and `accumulate` are as used, and the short `model` is
+    given in addition to `model._target_`. Needs only the record, so that old runs can be read.
     """
     config = {name: record.config[name] for name in that_move(record.config, IDENTITY)}
     if "device" in config:
@@ -23,7 +24,7 @@ def knobs(record: RunRecord) -> dict[str, object]:
     for name in (*MICRO_BATCHES, *FIRST):
         shown[name] = config.get(name)
         if name == "lr_scaling":
-            shown["lr_scaled"] = record.lr_scaled  # what came of it
+            shown["lr_scaled"] = record.lr_scaled  # after the scaling rule
     shown |= {"batch_size": record.batch_size, "seed": record.seed}
     shown["micro_batch_size"] = max(record.micro_batch_sizes, default=config.get("micro_batch_size"))
     shown["accumulate"] = record.accumulate or config.get("accumulate")
@@ -31,13 +32,6 @@ def knobs(record: RunRecord) -> dict[str, object]:
     return {**shown, **{name: value for name, value in flat(config).items() if name not in shown}}
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as dotted names, lists as JSON text; an empty mapping has no name."""
-    row: dict[str, object] = {}
-    for key, value in values.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            row |= flat(value, f"{name}.")
-        else:
-            row[name] = to_json(value) if isinstance(value, list | tuple) else value
-    return row
+def flat(values: Mapping[str, object]) -> dict[str, object]:
+    """Nested mappings as dotted names, lists as JSON text; empty mappings are left out."""
+    return {name: to_json(value) if isinstance(value, list | tuple) else value for name, value in flattened(values)}

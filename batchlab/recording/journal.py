@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one line per measurement, append-only; a run killed at any byte loses at most its last line."""
+"""`metrics.jsonl`: one line per measurement, append-only; a run that is killed loses at most its last line."""
 
 import contextlib
 import hashlib
@@ -11,32 +11,32 @@ from typing import Self
 
 from batchlab.errors import BatchlabError
 from batchlab.recording import disk
-from batchlab.recording.files import number, number_or_word
+from batchlab.recording.files import number, number_or_name
 from batchlab.records import Measurement
 
 
-class NotItsJournal(BatchlabError):  # noqa: N818 - what was found, not what went wrong
-    """The journal has no line that begins where a checkpoint says it was."""
+class NotItsJournal(BatchlabError):  # noqa: N818 - a finding, not a failure
+    """The journal does not match a checkpoint's position in it."""
 
 
 class Journal:
-    """The writing end. One writer per run folder: hold the folder (`run_folder.hold`) while it is open.
+    """Writes the journal. One writer per run folder: hold the folder (`run_folder.hold`) while it is open.
 
-    Each line is handed to the system when it is appended, so that a killed process loses none; `flush` puts
-    them on the disk, for a machine that loses its power. OSError where the file cannot be opened.
+    Each line is passed to the system when it is appended, so that a killed process loses none; `flush` writes
+    them to the disk, in case of a power loss. OSError if the file cannot be opened.
     """
 
     def __init__(self, path: Path, *, restart: bool = False) -> None:
-        """Goes on after the last whole line, cutting off a torn one; `restart` begins an empty journal."""
+        """Continues after the last whole line and cuts off a torn one; `restart` begins an empty journal."""
         self._path = path
         self._descriptor = disk.open_to_append(path, restart=restart)
         self._seq = 0
-        self.offset = 0  # bytes: where the next line begins; a checkpoint keeps it
+        self.offset = 0  # in bytes, where the next line begins; stored in checkpoints
         self._hash = hashlib.sha256()
         self._cut(_whole(path.read_bytes()))
 
     def append(self, measurement: Measurement) -> None:
-        """One more line; StorageError where the disk takes no more, with the lines before it unharmed."""
+        """Appends a line; StorageError if the disk is full, with the earlier lines intact."""
         line = (json.dumps({"seq": self._seq, **_fields(measurement)}, allow_nan=False) + "\n").encode()
         try:
             disk.append(self._descriptor, line, self._path)
@@ -50,31 +50,31 @@ class Journal:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of every line so far; a checkpoint keeps it."""
+        """The SHA-256 of all lines so far; stored in checkpoints."""
         return self._hash.hexdigest()
 
     def truncate(self, offset: int, digest: str | None = None) -> None:
-        """Goes back to an `offset` of before: what came later will be measured again.
+        """Cuts the journal back to `offset`: what came later will be measured again.
 
-        NotItsJournal where the journal is shorter, no line begins there, or the lines before it do not have the
-        `digest` they had, where that is known: then it is not the checkpoint's, or was damaged since.
+        NotItsJournal if the journal is shorter, no line begins there, or the lines before it do not have the given
+        `digest`: then it belongs to another checkpoint, or was damaged since.
         """
         content = self._path.read_bytes()
         if offset > len(content) or _whole(content[:offset]) != content[:offset]:
             raise NotItsJournal(
-                f"{self._path.name} has no line that begins at byte {offset} of its {len(content)}: "
+                f"{self._path.name} ({len(content)} bytes) has no line that begins at byte {offset}: "
                 "it is not the journal of that checkpoint"
             )
         if digest is not None and hashlib.sha256(content[:offset]).hexdigest() != digest:
-            raise NotItsJournal(f"the first {offset} bytes of {self._path.name} are not what they were")
+            raise NotItsJournal(f"the first {offset} bytes of {self._path.name} have changed since the checkpoint")
         self._cut(content[:offset])
 
     def flush(self) -> None:
-        """Puts every line on the disk."""
+        """Flushes all lines to the disk."""
         disk.sync(self._descriptor, self._path)
 
     def close(self) -> None:
-        """Flushes and closes; a second time does nothing."""
+        """Flushes and closes; calling it twice is harmless."""
         if self._descriptor >= 0:
             self.flush()
             os.close(self._descriptor)
@@ -96,22 +96,22 @@ class Journal:
 
 
 def read_journal(path: Path, broken: list[str] | None = None) -> list[Measurement]:
-    """The measurements of a run in their order, of one that still goes on as well; none where there is no journal.
+    """The measurements of a run in order, also while it is running; empty if there is no journal.
 
-    A torn last line is ignored. A broken line before it is left out, and said in `broken` where one is handed in.
+    A torn last line is ignored. Other broken lines are left out and listed in `broken`, if given.
     """
     try:
         content = _whole(path.read_bytes())
     except FileNotFoundError:
         return []
     measurements = []
-    # Not splitlines: it also cuts at characters that may stand inside a name.
+    # Not splitlines: it also splits at characters that may be part of a name.
     for position, line in enumerate(content.split(b"\n")[:-1], 1):
         entry = _entry(line)
         if entry is not None:
             measurements.append(entry.measurement)
         elif broken is not None:
-            broken.append(f"{path}, line {position}: no measurement, left out")
+            broken.append(f"{path}, line {position} is not a measurement and was left out")
     return measurements
 
 
@@ -124,12 +124,12 @@ def _fields(measurement: Measurement) -> dict[str, str | float | None]:
     low, high = measurement.low, measurement.high
     return {
         "name": measurement.name,
-        "value": number_or_word(float(measurement.value)),
+        "value": number_or_name(float(measurement.value)),
         "step": int(measurement.step),
         "examples": int(measurement.examples),
-        "train_seconds": number_or_word(float(measurement.train_seconds)),
-        "low": None if low is None else number_or_word(float(low)),
-        "high": None if high is None else number_or_word(float(high)),
+        "train_seconds": number_or_name(float(measurement.train_seconds)),
+        "low": None if low is None else number_or_name(float(low)),
+        "high": None if high is None else number_or_name(float(high)),
         "n": None if measurement.n is None else int(measurement.n),
     }
 
@@ -141,7 +141,7 @@ class _Entry:
 
 
 def _entry(line: bytes) -> _Entry | None:
-    """What a line says; None where it is broken."""
+    """The content of a line; None if it is broken."""
     try:
         values = json.loads(line.decode())
         return _Entry(

@@ -1,4 +1,4 @@
-"""What a run's measurements come to: last and best values, and when the target was reached."""
+"""The results of a run's measurements: last and best values, and when the target was reached."""
 
 import math
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from batchlab.science.scaling.crossings import reaches
 
 
 class Ledger:
-    """Takes every measurement once and keeps the sums; `declared` is what the run's record declares of them."""
+    """Receives every measurement once; `declared` holds the quantities that the run's record declares."""
 
     def __init__(
         self,
@@ -26,17 +26,17 @@ class Ledger:
         self.best: dict[str, dict[str, float]] = {}
         self._quantities = Quantities(declared)
         self._target = target
-        self._resolution = resolution  # examples between two looks at the target's metric
+        self._resolution = resolution  # examples between two checks of the target's metric
         self._reached: Measurement | None = None
 
     def take(self, measurement: Measurement) -> None:
-        """Counts `measurement` in."""
+        """Adds a measurement."""
         name, value = measurement.name, measurement.value
         self.final[name] = value
         quantity = self._quantities[name]
         if quantity.keep_best and quantity.higher_is_better is not None and not math.isnan(value):
             best = self.best.get(name)
-            # strictly better only, so that the first of equals is kept; a nan is never best
+            # only if strictly better, so that the first of equal values is kept; nan is never best
             if best is None or (value > best["value"] if quantity.higher_is_better else value < best["value"]):
                 self.best[name] = {"value": value, "examples": measurement.examples}
         if self._reached is None and self._is_target(measurement):
@@ -48,7 +48,7 @@ class Ledger:
         return self._reached is not None
 
     def fields(self) -> dict[str, Any]:
-        """Its part of the run's record."""
+        """The fields of the run's record that come from the measurements."""
         return {
             "steps_skipped": int(self.final.get(STEPS_SKIPPED.name, 0)),
             "final": dict(self.final),
@@ -57,7 +57,7 @@ class Ledger:
         }
 
     def target_record(self) -> dict[str, str | float | None] | None:
-        """The target's part of the run's record; None where the run has none."""
+        """The field `target` of the run's record; None if the run has no target."""
         if self._target is None:
             return None
         at = self._reached

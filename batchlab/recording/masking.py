@@ -1,6 +1,6 @@
-"""The public form of a config: what is or looks like a secret is written as `***`, wherever a run leaves it.
+"""Masks secrets: a value that is or looks like a secret is written as `***` in all files of a run.
 
-A secret is what an environment variable gave (`config.hidden` names the keys), and what has a secret's name.
+A secret is a value from an environment variable (`config.hidden` lists the keys), or one whose key looks like a secret.
 """
 
 import re
@@ -14,9 +14,9 @@ SECRET_WORDS = re.compile(
     r"key|token|secrets?|pass|passw.*|passphrase|pwd|credentials?|auth|authorization|bearer|cookie"
     r"|(api|access|auth|secret|private)(key|token)"
 )
-# A password may be a number; the others hold numbers that are none: `key_dim: 64`, `max_token: 512`.
+# A password may be a number; other keys hold numbers that are not secrets: `key_dim: 64`, `max_token: 512`.
 PASSWORD_WORDS = re.compile(r"passw.*|passphrase|pwd")
-# Letters in one case: HF_TOKEN and apiKey are the same words as hf_token and api_key.
+# Splits a key into words: HF_TOKEN and apiKey have the same words as hf_token and api_key.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
 _QUERY = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s]*)")
@@ -25,38 +25,38 @@ _NUMBERS = re.compile(r"[-+\d.,eE_\s]*")
 
 
 def masked(config: Mapping[str, object]) -> dict[str, object]:
-    """A plain copy of `config` that may be shown: every text below a secret key is `***`, URLs lose their user.
+    """A plain copy of `config` that may be shown: text below a secret key is `***`, user names in URLs are removed.
 
-    Numbers, booleans and null stay (`use_cls_token: true` is no secret), so does an empty text. Tuples become lists.
-    Of the keys in `config["hidden"]` nothing stays.
+    Numbers, booleans, null and empty text are kept (`use_cls_token: true` is not a secret). Tuples become lists.
+    Everything below the keys in `config["hidden"]` is masked.
     """
     return dict(_masked(config, "", _hidden(config)))
 
 
 def masked_overrides(overrides: Iterable[str]) -> list[str]:
-    """The same for what was typed: `+data.password=x` becomes `+data.password=***`."""
+    """Masks command-line overrides: `+data.password=x` becomes `+data.password=***`."""
     return [_masked_override(override) for override in overrides]
 
 
 def concealed(text: str, config: Mapping[str, object]) -> str:
-    """`text`, an error's say, without what `config`, unmasked, hides: user code likes to tell what it was given."""
+    """`text` without the hidden values of the unmasked `config`: errors of user code may quote their arguments."""
     is_hidden = _hidden(config)
     values = {str(value) for key, value in leaves(config) if is_hidden(key)}
     for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, MASK) if len(value) >= 4 else text  # a shorter one is in every text, and no secret
+        text = text.replace(value, MASK) if len(value) >= 4 else text  # shorter values occur everywhere
     return text
 
 
 def _is_secret(key: str, words: re.Pattern[str] = SECRET_WORDS) -> bool:
-    """Whether one of the words of a dotted key is a word for a secret: `data.api_key`, `HF_TOKEN`, `accessToken`.
+    """Whether a dotted key contains a word for a secret: `data.api_key`, `HF_TOKEN`, `accessToken`.
 
-    Whole words only, and plurals of key and token are counts: `num_memory_tokens`, `keys`, `monkey` are not.
+    Only whole words, and plurals of key and token are counts: `num_memory_tokens`, `keys`, `monkey` are not secret.
     """
     return any(words.fullmatch(word.lower()) for word in _WORD.findall(key))
 
 
 def _hidden(config: Mapping[str, object]) -> Callable[[str], bool]:
-    """Whether a dotted key is one that `config` says is hidden, or below one."""
+    """A function that says whether a dotted key is one of the hidden keys of `config`, or below one."""
     keys = config.get("hidden", ())
     names = tuple(f"{key}." for key in keys) if isinstance(keys, list | tuple) else ()
     return lambda key: f"{key}.".startswith(names)
@@ -85,7 +85,7 @@ def _masked_override(override: str) -> str:
 
 
 def _masked_text(text: str) -> str:
-    """`text` with the user of every URL removed, and the secrets in its query."""
+    """`text` with the user names and query secrets of all URLs removed."""
     without_user = _USER_INFO.sub(r"\1", text)
     if "://" not in without_user:
         return without_user
@@ -93,7 +93,7 @@ def _masked_text(text: str) -> str:
 
 
 def _shown(key: str, value: str) -> str:
-    """`value`, as it was typed, or the mask; the same answer as for what the config makes of it."""
+    """`value` as it was typed, or the mask; consistent with the masking of the parsed config."""
     plain = value.strip().lower() in ("", "true", "false", "null")
     is_number = _NUMBERS.fullmatch(value) is not None
     return value if plain or not _is_secret(key, PASSWORD_WORDS if is_number else SECRET_WORDS) else MASK

@@ -1,4 +1,4 @@
-"""The record of a run as it begins: made by the process that trains it, or by the sweep where none came to that."""
+"""The initial record of a run, made by the process that trains it, or by the sweep if no process started."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from batchlab.records import RunIdentity, RunRecord, RunStatus
 
 
 def new_record(config: RunConfig, identity: RunIdentity, status: RunStatus, **more: Any) -> RunRecord:
-    """What the config says of the run, secrets masked, and `more` fields of its record; it starts now."""
+    """A record of the run that starts now: its config, with secrets masked, and `more` fields."""
     return RunRecord(
         run_id=identity.run_id,
         study=identity.study,

@@ -1,4 +1,4 @@
-"""A run's folder: the names in it, its record and config, and who holds it."""
+"""A run's folder: the names of its files, its record and config, and its lock."""
 
 import contextlib
 import json
@@ -33,7 +33,7 @@ _NUMBERS = ("lr_scaled", "epochs", "train_seconds", "wall_seconds")
 
 
 class RunIsHeld(BadRequest):
-    """Another process is writing this run; `by` says which, as a part of a sentence."""
+    """Another process is writing this run; `by` says which one, as a part of a sentence."""
 
     def __init__(self, folder: Path, by: str) -> None:
         super().__init__(f"{folder} {by}: wait for it, or stop it")
@@ -41,7 +41,7 @@ class RunIsHeld(BadRequest):
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Moves `record.json` into place, secrets masked; OSError where it cannot."""
+    """Writes `record.json` atomically, secrets masked; OSError on failure."""
     values = record.to_dict()
     values["config"] = masked(values["config"])
     values["overrides"] = masked_overrides(values["overrides"])
@@ -49,10 +49,10 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path, unreadable: list[str] | None = None) -> RunRecord | None:
-    """The record of a run; None where there is none, or none that can be read.
+    """The record of a run; None if there is none or it cannot be read.
 
-    Why a damaged one cannot be read is said in `unreadable` where one is handed in. Numbers of the record that are
-    not finite come back as such; in the config their names stay, for there a text may be called "inf".
+    The reason why a record cannot be read is added to `unreadable`, if given. Numbers that are not finite are
+    converted back from their names, except in the config, where "inf" may be text.
     """
     path = folder / RECORD
     try:
@@ -73,7 +73,7 @@ def read_record(folder: Path, unreadable: list[str] | None = None) -> RunRecord 
 
 
 def set_damaged_aside(folder: Path) -> str | None:
-    """Renames a record that cannot be read, and the journal with it, to `....damaged`; what to say of it, if any."""
+    """Renames an unreadable record and its journal to `*.damaged`; returns a message if it did."""
     damaged: list[str] = []
     if read_record(folder, damaged) is not None or not damaged:
         return None
@@ -84,35 +84,35 @@ def set_damaged_aside(folder: Path) -> str | None:
 
 
 def read_records(study_dir: Path, unreadable: list[str] | None = None) -> list[RunRecord]:
-    """The records of a study, in the order of batch sizes; damaged ones are left out, and said in `unreadable`."""
+    """The records of a study, sorted by batch size; damaged ones are left out and listed in `unreadable`."""
     records = [record for folder in run_folders(study_dir) if (record := read_record(folder, unreadable))]
     return sorted(records, key=lambda record: (record.batch_size, record.run_id))
 
 
 def write_config(folder: Path, config: Mapping[str, object]) -> None:
-    """Writes `config.yaml`, secrets masked: to be read by people, never to be built from."""
+    """Writes `config.yaml`, secrets masked: for people to read; no run is built from it."""
     disk.write_atomically(folder / CONFIG, yaml.safe_dump(masked(config), sort_keys=False, allow_unicode=True))
 
 
 def run_folders(study_dir: Path) -> list[Path]:
-    """The folders of a study's runs, by name: those with a `record.json`; none where there is no such study."""
+    """The folders of a study's runs, by name: those with a `record.json`; empty if there is no such study."""
     return [folder for folder in _folders(study_dir) if (folder / RECORD).is_file()]
 
 
 def studies(runs_dir: Path) -> list[Path]:
-    """The folders below `runs_dir` that hold a run, by name."""
+    """The folders in `runs_dir` that contain a run, by name."""
     return [folder for folder in _folders(runs_dir) if run_folders(folder)]
 
 
 @contextlib.contextmanager
 def hold(folder: Path) -> Iterator[None]:
-    """Keeps every other process from writing this run; RunIsHeld, without waiting, where another one does.
+    """Locks the run against other writers; RunIsHeld, without waiting, if another process has locked it.
 
-    The system lets go of it when the process ends, however it ends. The lock file stays: removing it would let
-    two processes hold two files of one name.
+    The system releases the lock when the process ends, however it ends. The lock file is kept: if it were removed,
+    two processes could hold two files of the same name.
     """
     disk.make_folder(folder)
-    disk.sync_way_to(folder, levels=3)  # the run's own name, its study's and that of runs_dir
+    disk.sync_way_to(folder, levels=3)  # the names of the run, its study and runs_dir
     descriptor = disk.open_to_lock(folder / LOCK)
     try:
         try:
@@ -120,8 +120,8 @@ def hold(folder: Path) -> Iterator[None]:
                 raise RunIsHeld(folder, _holder(os.pread(descriptor, 4096, 0)))
         except OSError as error:
             raise BadRequest(
-                f"{folder} cannot be locked ({error.strerror}), and without a lock two processes could write one run: "
-                "use runs_dir=... on a file system that has locks"
+                f"{folder} cannot be locked ({error.strerror}), so two processes could write the same run: "
+                "use runs_dir=... on a file system that supports locks"
             ) from error
         me = {"pid": os.getpid(), "host": socket.gethostname(), "started_at": now_utc()}
         disk.cut(descriptor, 0, folder / LOCK)
@@ -129,7 +129,7 @@ def hold(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            with contextlib.suppress(OSError):  # who had it is of no more use
+            with contextlib.suppress(OSError):  # the holder is no longer of interest
                 disk.cut(descriptor, 0, folder / LOCK)
     finally:
         locks.release(descriptor)
@@ -137,14 +137,14 @@ def hold(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def hold_study(study_dir: Path) -> Iterator[None]:
-    """Waits to be the only writer of the study's own files; what a killed one left aside is removed."""
+    """Waits to be the only writer of the study's files, and removes temporary files of killed writers."""
     with disk.locked(study_dir / f".{TENSORBOARD}.lock"):
         disk.sweep(study_dir)
         yield
 
 
 def holder(folder: Path) -> str | None:
-    """Who is writing this run just now, as a part of a sentence; None where nobody is."""
+    """The process that is writing this run, as a part of a sentence; None if there is none."""
     with contextlib.suppress(OSError):
         if locks.is_held(folder / LOCK):
             return _holder((folder / LOCK).read_bytes())
@@ -155,7 +155,7 @@ def _holder(content: bytes) -> str:
     try:
         who = json.loads(content)
         return f"is being run by pid {who['pid']} on host {who['host']} since {who['started_at']}"
-    except (ValueError, TypeError, KeyError):  # it has the lock and has not said yet who it is
+    except (ValueError, TypeError, KeyError):  # it has the lock and has not written its name yet
         return "is being run by another process"
 
 
@@ -166,7 +166,7 @@ def _folders(parent: Path) -> list[Path]:
 
 
 def _record(values: Any) -> RunRecord:
-    """ValueError, TypeError or KeyError where the values are no record."""
+    """ValueError, TypeError or KeyError if the values are not a record."""
     if not isinstance(values, dict):
         raise ValueError("it is not a record")
     for name, kind in (("run_id", str), ("study", str), ("batch_size", int), ("seed", int), ("config", dict)):

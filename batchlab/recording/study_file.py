@@ -1,6 +1,6 @@
-"""`study.json` in a study's folder: what the study shows beside its runs.
+"""`study.json` in a study's folder: what the study shows in addition to its runs.
 
-What another version wrote there and this one does not know is kept: neither a key nor a figure of it is dropped.
+Keys and figures that another version wrote and this one does not know are kept.
 """
 
 import contextlib
@@ -22,13 +22,13 @@ SCHEMA_VERSION = 1
 
 
 def add_published(study: Path, figures: Iterable[Published]) -> str | None:
-    """Adds to the figures of others that a study shows; one of the same name takes the place of the older.
+    """Adds published figures to a study; a figure replaces an older one of the same name.
 
-    A file that is damaged is set aside, and what is to be said of it is returned. StorageError where the disk refuses,
-    also to read the file: it is not overwritten.
+    A damaged file is set aside, and a message about it is returned. StorageError if the file cannot be written, or
+    cannot be read: then it is not overwritten.
     """
     disk.make_folder(study)
-    path, said = study / STUDY, None
+    path, message = study / STUDY, None
     with hold_study(study):
         content: dict[str, Any] = {}
         try:
@@ -38,7 +38,7 @@ def add_published(study: Path, figures: Iterable[Published]) -> str | None:
         except OSError as error:
             raise StorageError.of(error, path, "read") from error
         except ValueError as error:
-            said = _set_aside(path, error)
+            message = _set_aside(path, error)
         before = content.get("published", [])
         kept = {_name(entry, f"published[{at}]"): entry for at, entry in enumerate(before)}
         for new in plain_figures(tuple(figures)):
@@ -47,12 +47,12 @@ def add_published(study: Path, figures: Iterable[Published]) -> str | None:
         if (after := list(kept.values())) != before:
             text = to_json({"schema_version": SCHEMA_VERSION, **content, "published": after}, indent=2)
             disk.write_atomically(path, text + "\n")
-    return said
+    return message
 
 
 def read_published(study: Path, damaged: list[str] | None = None) -> tuple[Published, ...]:
-    """The figures of others that a study shows; what cannot be read of them is said in `damaged`, and left out."""
-    path, said = study / STUDY, [] if damaged is None else damaged
+    """The published figures of a study; those that cannot be read are left out and listed in `damaged`."""
+    path, problems = study / STUDY, [] if damaged is None else damaged
     found: list[Published] = []
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         try:
@@ -60,26 +60,26 @@ def read_published(study: Path, damaged: list[str] | None = None) -> tuple[Publi
                 try:
                     found.append(figure(f"published[{at}]", entry))
                 except BadRequest as error:
-                    said.append(printable(f"{path} has a figure that cannot be read: {error}"))
+                    problems.append(printable(f"{path} has a figure that cannot be read: {error}"))
         except ValueError as error:
-            said.append(printable(f"{path} cannot be read: {error}"))
+            problems.append(printable(f"{path} cannot be read: {error}"))
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
-            said.append(printable(f"{path} cannot be read: {error.strerror or error}"))
+            problems.append(printable(f"{path} cannot be read: {error.strerror or error}"))
     return tuple(found)
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """OSError where the file cannot be read, ValueError where it does not hold what is written there."""
+    """OSError if the file cannot be read, ValueError if its content is not a study file's."""
     values = read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("published", []), list):
-        raise ValueError("it is no mapping with a list of published figures")
+        raise ValueError("it is not a mapping with a list of published figures")
     return values
 
 
 def _set_aside(path: Path, error: ValueError) -> str:
-    """Renames a damaged file, in place of none that was set aside before; what to say of it."""
+    """Renames a damaged file to a new name and returns a message about it."""
     aside = next(path.with_name(name) for name in _names(path.name) if not path.with_name(name).exists())
     disk.move(path, aside)
     return printable(f"{path} cannot be read: {error}; it is kept as {aside.name}, and its figures are not shown")
@@ -91,7 +91,7 @@ def _names(name: str) -> Iterator[str]:
 
 
 def _name(entry: Any, where: str) -> str:
-    """What a figure is of, for one of the same takes its place; an entry that is no figure here is like no other."""
+    """The key by which a newer figure replaces this one; an entry that is not a valid figure has a unique key."""
     try:
         found = figure(where, entry)
     except BadRequest:

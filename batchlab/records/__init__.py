@@ -1,4 +1,4 @@
-"""The words the floors exchange: what was measured, how a run ended, and what is kept of it."""
+"""The types that all layers exchange: what was measured, how a run ended, and what is recorded."""
 
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
@@ -10,11 +10,11 @@ from batchlab.records.quantity import Quantity
 
 SCHEMA_VERSION = 1
 
-StateDict = Mapping[str, Any]  # what a part of a run needs to be resumed: values that a checkpoint can hold, by name
+StateDict = Mapping[str, Any]  # what a part of a run needs to resume: values that a checkpoint can store, by name
 
 
 class RunStatus(StrEnum):
-    """How a run ended; `running` while it lives."""
+    """How a run ended; `running` until then."""
 
     RUNNING = "running"
     COMPLETED = "completed"
@@ -26,28 +26,28 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
     @property
-    def is_answer(self) -> bool:
-        """Whether it answers what this batch size does to a run: then it is final and is not asked again."""
+    def is_final(self) -> bool:
+        """Whether the run has a final result, so that it is not run again."""
         return self in (RunStatus.COMPLETED, RunStatus.OOM, RunStatus.DIVERGED)
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """One number that an instrument took, and where in the run it took it."""
+    """One number that an instrument measured, and when in the run."""
 
     name: str  # group/quantity_unit, as in CONTRACTS: val/loss, speed/examples_per_second
     value: float
     step: int  # optimizer updates made
     examples: int  # training examples consumed
-    train_seconds: float  # seconds spent training, measuring not charged
-    low: float | None = None  # 95% interval, where the measurement has one
+    train_seconds: float  # seconds spent training, without measuring
+    low: float | None = None  # 95% interval, if the measurement has one
     high: float | None = None
-    n: int | None = None  # the sample the interval rests on
+    n: int | None = None  # sample size of the interval
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """Why something cannot be told, in words that `as_sentence` makes a sentence of; its text."""
+    """Why something is not known, as text for `as_sentence`."""
 
     why: str
 
@@ -63,21 +63,21 @@ class RunIdentity:
     study: str
     group: str  # the id shared by the runs that differ in the seed alone
     overrides: tuple[str, ...] = ()
-    answered_at: str | None = None  # `ended_at` of the final result that is to be measured again
+    previous_ended_at: str | None = None  # `ended_at` of the final result that is to be measured again
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What the preflight found that a point would be made with."""
+    """What the preflight found out about the data, PyTorch and device of a point."""
 
-    data_fingerprint: str | None = None  # None: the data could not be made
+    data_fingerprint: str | None = None  # None: the data could not be built
     torch: str  # its version as the package's metadata has it, as in a record's environment
-    device_name: str | None = None  # the GPU's name, on the CPU the processor's; None: not known
+    device_name: str | None = None  # the GPU's name, or the processor's on the CPU; None: not known
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """Everything that is kept of a run beside its curves: `record.json`, and a row of `results.csv`."""
+    """Everything that is stored about a run except its curves: `record.json`, and a row of `results.csv`."""
 
     run_id: str
     study: str
@@ -85,50 +85,50 @@ class RunRecord:
     config: Mapping[str, Any]  # resolved, secrets masked
     seed: int
     batch_size: int
-    reason: str = ""  # why it ended so, where `completed` does not say it all
-    phase: str = ""  # of `training.phase`, in which it ran out of memory or failed
-    quantities: tuple[Quantity, ...] = ()  # declared of what it measured, where `records.quantities` does not say it
-    notes: tuple[str, ...] = ()  # what it could not do as it was asked to, a sentence each
+    reason: str = ""  # why it ended that way; empty where `completed` says it all
+    phase: str = ""  # the `training.phase` in which it ran out of memory or failed
+    quantities: tuple[Quantity, ...] = ()  # what it measured beyond `records.quantities`
+    notes: tuple[str, ...] = ()  # what it could not do as requested, a sentence each
     schema_version: int = SCHEMA_VERSION
     overrides: tuple[str, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     n_train: int | None = None  # training examples in the data
-    parameters: int | None = None  # trainable numbers in the model
+    parameters: int | None = None  # trainable parameters of the model
     data_fingerprint: str | None = None
     code_fingerprint: str | None = None
-    weights_fingerprint: str | None = None  # of the weights and buffers that the run ended with
+    weights_fingerprint: str | None = None  # of the final weights and buffers
     micro_batch_sizes: tuple[int, ...] = ()
     accumulate: int | None = None  # micro-batches per optimizer step
-    lr_scaled: float | None = None  # the peak rate after the scaling rule
+    lr_scaled: float | None = None  # the peak learning rate after the scaling rule
     steps: int = 0
-    steps_skipped: int = 0  # updates the fp16 scaler threw away; counted in steps
+    steps_skipped: int = 0  # updates that the fp16 scaler skipped; included in steps
     examples: int = 0
     remainder: int = 0  # examples of the budget that make no whole step
     epochs: float = 0.0
     train_seconds: float = 0.0
     wall_seconds: float = 0.0
-    eval_batch_size_used: int | None = None  # `eval_batch_size`, or as many as fitted beside training
+    eval_batch_size_used: int | None = None  # `eval_batch_size`, or what fitted next to the training state
     target: Mapping[str, Any] | None = None  # metric, value, reached, step, examples, train_seconds, resolution
     final: Mapping[str, float] = field(default_factory=dict)  # the last value of each measurement
     best: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # {name: {value, examples}}
     shared_machine: bool = False
-    changes_accepted: bool = False  # the user let it run with other code, data, PyTorch or device than the study's
-    attempts: int = 1  # 0: not run, because another point of its size or a smaller one did not fit
-    resumed_at: tuple[int, ...] = ()  # steps at which it went on from a checkpoint
+    changes_accepted: bool = False  # the user accepted other code, data, PyTorch or device than the study's
+    attempts: int = 1  # 0: not run, because another point of the same or a smaller size did not fit
+    resumed_at: tuple[int, ...] = ()  # steps at which it resumed from a checkpoint
     started_at: str = ""  # UTC, ISO 8601 with Z
     ended_at: str = ""
 
     @property
     def peak_bytes(self) -> float | None:
-        """The most memory that training took beyond what was held when it began: one number for every device.
+        """The peak memory of training beyond what was held when it began: one number for every device.
 
-        Of a run of before it was measured: what CUDA's allocator held at most, else by how much the process grew.
+        For older runs without it: the peak of CUDA's allocator, else how much the process grew.
         """
         return next((self.final[peak.name] for peak in PEAKS if peak.name in self.final), None)
 
     @property
     def device_model(self) -> str | None:
-        """The GPU's name, on the CPU the processor's; None where it is not known.
+        """The GPU's name, or the processor's on the CPU; None if it is not known.
 
         Speeds and peaks of different models are never compared.
         """
@@ -147,7 +147,7 @@ class RunRecord:
         known["status"] = RunStatus(known["status"])
         for name in ("overrides", "notes", "micro_batch_sizes", "resumed_at"):
             known[name] = tuple(known.get(name, ()))
-        if "changes_accepted" not in known:  # it was in the config, which had the options of the sweep too
+        if "changes_accepted" not in known:  # older records have it in the config
             known["changes_accepted"] = known["config"].get("accept_changed") is True
         known["quantities"] = tuple(map(Quantity.from_dict, known.get("quantities", ())))
         return cls(**known)

@@ -1,7 +1,7 @@
 """The one table of what is measured: instruments declare from it, and tables and charts read it.
 
-It lies below all of them, for a report is made where no instrument can be imported, and of old run folders too. What a
-user's own instrument or task declares besides is in the run's record (`records.declared`).
+It is a layer below all of them, since reports are made without importing instruments, also from old run folders. What
+a user's own instrument or task declares in addition is in the run's record (`records.declared`).
 """
 
 from dataclasses import replace
@@ -21,7 +21,7 @@ from batchlab.records.quantity import (
 
 EXAMPLES, SECONDS, STEPS, PERCENT = "examples", "seconds", "steps", "percent"
 SLOPE, SQUARED_SLOPE, CURVATURE = "loss/weight", "(loss/weight)^2", "loss/weight^2"
-OF_VALIDATION = "val/"  # before the names of metrics on the validation set, which a target may be of
+OF_VALIDATION = "val/"  # prefix of metrics on the validation set, which a target may name
 OF_THE_METRIC = "the metric's"
 
 VALIDATION = (
@@ -40,7 +40,7 @@ VALIDATION = (
     Quantity(
         "val/accuracy",
         SHARE,
-        "right answers of the validation set",
+        "accuracy on the validation set",
         higher_is_better=True,
         chart=charts.ACCURACY,
         keep_best=True,
@@ -70,7 +70,7 @@ THROUGHPUT = (
     STEP_TIME := Quantity(
         "speed/seconds_per_step", SECONDS, "time of an optimizer step", False, True, charts.STEP_TIME
     ),
-    BUSY := Quantity("speed/device_busy_share", SHARE, "of the time of a pass, when the GPU works on it", True, True),
+    BUSY := Quantity("speed/device_busy_share", SHARE, "share of a pass in which the GPU computes", True, True),
 )
 
 
@@ -79,7 +79,7 @@ def _bytes(name: str, meaning: str, *, clocked: bool = True, label: str = "", co
     return replace(found, compared=RATIO) if label else found
 
 
-# The most memory that training took, in the order in which they are asked for: old runs have one of the last two.
+# Peak memory of training, in order of preference: old runs have one of the last two.
 PEAKS = (
     PEAK_GROWTH := replace(
         _bytes("peak_growth", "growth by training", label="bytes that training took", column="peak\nMiB"), headline=True
@@ -105,34 +105,32 @@ MEMORY = (
 TRAINING_LOSS = (
     WINDOW_LOSS := Quantity("train/loss", LOSS, "mean loss of a window of training", False, chart=charts.TRAINING_LOSS),
     Quantity("train/learning_rate", NO_UNIT, "learning rate of the last step", chart=charts.LEARNING_RATE),
-    STEPS_SKIPPED := Quantity("train/steps_skipped", STEPS, "updates thrown away by the fp16 scaler so far", False),
+    STEPS_SKIPPED := Quantity("train/steps_skipped", STEPS, "updates skipped by the fp16 scaler so far", False),
 )
 GRADIENT = (Quantity("train/gradient_norm", SLOPE, "norm of a batch's gradient", chart=charts.GRADIENT_NORM),)
 GENERALISATION = (
     CLEAN_LOSS := Quantity("clean_train/loss", LOSS, "mean loss of training examples in eval mode", False),
     Quantity("clean_train/<metric>", OF_THE_METRIC, "a metric of the task on the same examples"),
     LOSS_GAP := Quantity(
-        "gap/loss", LOSS, "validation loss less that of the training examples", False, chart=charts.LOSS_GAP
+        "gap/loss", LOSS, "validation loss minus loss of the training examples", False, chart=charts.LOSS_GAP
     ),
-    Quantity("gap/<metric>", OF_THE_METRIC, "by how much a metric is worse in validation", False),
+    Quantity("gap/<metric>", OF_THE_METRIC, "how much worse a metric is in validation", False),
     HARDEST_DECILE_LOSS := Quantity(
         "val/hardest_decile_loss", LOSS, "mean loss of the hardest tenth", False, chart=charts.HARDEST
     ),
 )
 MEMORISATION = (
     CORRUPTED_ACCURACY := Quantity(
-        "clean_train/corrupted_accuracy", SHARE, "wrong labels given back", False, chart=charts.MEMORISATION
+        "clean_train/corrupted_accuracy", SHARE, "wrong labels predicted", False, chart=charts.MEMORISATION
     ),
-    Quantity("clean_train/corrupted_true_accuracy", SHARE, "right answers in spite of wrong labels", True),
+    Quantity("clean_train/corrupted_true_accuracy", SHARE, "true labels predicted in spite of wrong labels", True),
 )
 GRADIENT_STATISTICS = (
     GRADIENT_VARIANCE := Quantity(
         "gradient/variance", SQUARED_SLOPE, "variance of a batch's gradient", chart=charts.GRADIENT_VARIANCE
     ),
     Quantity("gradient/cosine_successive", NO_UNIT, "cosine of successive gradients", chart=charts.SUCCESSIVE_COSINE),
-    Quantity(
-        "gradient/update_to_weight_ratio", NO_UNIT, "size of an update over the weights'", chart=charts.UPDATE_SIZE
-    ),
+    Quantity("gradient/update_to_weight_ratio", NO_UNIT, "relative size of an update", chart=charts.UPDATE_SIZE),
 )
 NOISE_CHARTS = {
     "noise": (charts.NOISE_SCALE, charts.ADAM_NOISE_SCALE),
@@ -141,7 +139,7 @@ NOISE_CHARTS = {
 
 
 def noise_scale(group: str) -> tuple[Quantity, ...]:
-    """What an instrument of the noise scale measures, whose names begin with `group`."""
+    """The quantities of a noise-scale instrument whose names begin with `group`."""
     own = Chart(charts.GRADIENT, f"noise scale of {group}, 95% interval", band=True)
     chart, adam_chart = NOISE_CHARTS.get(group, (own, None))
     return (
@@ -171,10 +169,10 @@ SHARPNESS = (
     Quantity(f"{AT}/asam", LOSS, "the same, relative to each weight", chart=charts.SAM),
     Quantity(f"{AT}/keskar", PERCENT, "Keskar's metric, a lower bound"),
 )
-# Of these names everything was always taken by the clock or of the memory, whoever measured it.
+# Measurements with these names are always of time or memory, whichever instrument made them.
 UNDECLARED = (
-    Quantity("speed/<unit>", "as named", "what another instrument calls a speed", clocked=True),
-    Quantity("memory/<what>_bytes", BYTES, "what another instrument calls memory", clocked=True, chart=charts.MEMORY),
+    Quantity("speed/<unit>", "as named", "a speed measured by another instrument", clocked=True),
+    Quantity("memory/<what>_bytes", BYTES, "memory measured by another instrument", clocked=True, chart=charts.MEMORY),
 )
 
 TABLE = (

@@ -10,7 +10,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import number
 
 BYTES, SHARE, LOSS, EXAMPLES_PER_SECOND = "bytes", "share", "loss", "examples/s"
-NO_UNIT = "1"  # of a quotient or a cosine
+NO_UNIT = "1"  # for a ratio or a cosine
 MIB = 2**20
 WRITTEN = {LOSS: "#.4g", SHARE: ".4f", EXAMPLES_PER_SECOND: ",.0f"}
 DIFFERENCE, RATIO = "difference", "ratio"
@@ -19,13 +19,13 @@ PLACEHOLDER = re.compile(r"<[^>]*>")  # in the name of a family
 
 @dataclass(frozen=True)
 class Chart:
-    """Where TensorBoard's CUSTOM SCALARS page draws a quantity; those that name one category and title share it."""
+    """A chart on TensorBoard's CUSTOM SCALARS page; quantities with the same category and title share it."""
 
     category: str
     title: str
-    band: bool = False  # with its 95% interval as a band, which every point of it must have
+    band: bool = False  # drawn with its 95% interval as a band, which every point must have
     over_steps: str = ""  # title of a second chart, over optimizer steps; "": none
-    by_batch_size: str = ""  # title of a chart of what runs came to, over the batch size; "": none
+    by_batch_size: str = ""  # title of a chart of final results over the batch size; "": none
 
     def __post_init__(self) -> None:
         _check(self)
@@ -33,46 +33,46 @@ class Chart:
 
 @dataclass(frozen=True)
 class Quantity:
-    """One thing that an instrument measures. `<...>` in its name is any text: `val/<metric>` declares a family."""
+    """A quantity that an instrument measures. `<...>` in a name matches any text: `val/<metric>` is a family."""
 
     name: str  # group/quantity_unit, as in the journal
-    unit: str  # "1" where it has none
+    unit: str  # "1" if it has none
     meaning: str  # a phrase, for legends and for the documentation
-    higher_is_better: bool | None = None  # None: neither is, or it is not known
-    # Taken by the clock, or of what the device holds: runs that shared the machine, or were made on another model of
-    # device, are not compared by it.
+    higher_is_better: bool | None = None  # None: neither, or not known
+    # A time or a use of memory: not compared between runs that shared the machine or were made on different models of
+    # device.
     clocked: bool = False
     chart: Chart | None = None
-    keep_best: bool = False  # a record has the best value beside the last, where the better direction is known
+    keep_best: bool = False  # the record also has the best value, if the better direction is known
     compared: str = ""  # by `batchlab compare`: as a "difference" or as a "ratio"; "": not at all
     label: str = ""  # of its row there; "": its name
-    column: str = ""  # title of its column below a sweep, its lines parted by newlines; "": it has none
+    column: str = ""  # title of its column in the table of a sweep, with newlines; "": no column
     headline: bool = False  # among the first columns of TensorBoard's table, and side by side in the report
 
     def __post_init__(self) -> None:
         _check(self)
         if self.compared not in ("", DIFFERENCE, RATIO):
-            raise BadRequest(f"Quantity(compared={self.compared!r}) cannot be: use '{DIFFERENCE}', '{RATIO}' or ''")
+            raise BadRequest(f"Quantity(compared={self.compared!r}) is not valid: use '{DIFFERENCE}', '{RATIO}' or ''")
         if self.is_family and (self.compared or self.column or self.headline):
             raise BadRequest(
-                f"Quantity({self.name!r}) is a family, which no row or column can show: declare each name by itself, "
+                f"Quantity({self.name!r}) is a family, which a row or column cannot show: declare each name by itself, "
                 "or leave out compared, column and headline"
             )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Quantity":
-        """The inverse of `dataclasses.asdict`; keys of a newer version are left out. ValueError or TypeError where it
-        is none."""
+        """The inverse of `dataclasses.asdict`; keys of a newer version are ignored. ValueError or TypeError if it is
+        not a quantity."""
         try:
             chart = values.get("chart")
             given = {**values, "chart": None if chart is None else Chart(**_known(Chart, chart))}
             return cls(**_known(cls, given))
         except (BadRequest, AttributeError) as error:
-            raise ValueError(f"it has a quantity that is none: {error}") from None
+            raise ValueError(f"it has an invalid quantity: {error}") from None
 
     @property
     def group(self) -> str:
-        """What stands before the slash of its name."""
+        """The part of its name before the slash."""
         return self.name.partition("/")[0]
 
     @property
@@ -87,11 +87,11 @@ class Quantity:
 
     @property
     def is_family(self) -> bool:
-        """Whether it declares every name that is like its own."""
+        """Whether it declares all names that match its pattern."""
         return PLACEHOLDER.search(self.name) is not None
 
     def covers(self, name: str) -> bool:
-        """Whether what is called `name` is this quantity, or of this family."""
+        """Whether `name` is this quantity or belongs to this family."""
         return self._pattern.fullmatch(name) is not None
 
     @cached_property
@@ -99,7 +99,7 @@ class Quantity:
         return re.compile(".*".join(map(re.escape, PLACEHOLDER.split(self.name))), re.DOTALL)
 
     def written(self, value: float | None) -> str:
-        """`value` as a table shows it, bytes in MiB; `-` where there is none."""
+        """`value` as a table shows it, bytes in MiB; `-` if it is missing."""
         if value is not None and self.unit == BYTES:
             few = ",.1f" if self.clocked else ",.2f"  # counted bytes are exact
             return number(value / MIB, few if value < 100 * MIB else ",.0f")
@@ -111,10 +111,10 @@ def _known(table: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(row: Any) -> None:
-    """A declaration is written by hand, or read from anybody's run folder."""
+    """Checks the types of a declaration, which is written by hand or read from any run folder."""
     for field in fields(row):
         value = getattr(row, field.name)
-        kind: Any = field.type  # a class or a union of them: no annotation here is a text
+        kind: Any = field.type  # a class or a union of classes; no annotation here is a string
         if not isinstance(value, kind):
             name = f"{type(row).__name__}({field.name}={value!r})"
-            raise BadRequest(f"{name} cannot be: it must be of type {getattr(kind, '__name__', kind)}")
+            raise BadRequest(f"{name} is not valid: it must be of type {getattr(kind, '__name__', kind)}")

@@ -1,1 +1,1 @@
-"""Many runs: which they are, a process for each, and what they came to."""
+"""Sweeps: their points, a process for each, and the summary of the results."""

@@ -1,13 +1,13 @@
-"""What is no longer as it was when the points of a study were run: their code, data, PyTorch or device."""
+"""Detects changes since the points of a study were run: of their code, data, PyTorch or device."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchlab.config.alike import which_data
+from batchlab.config.canonical import which_data
 from batchlab.errors import BadRequest
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.recording.code_files import code_files, code_targets
 from batchlab.recording.files import plain
 from batchlab.recording.masking import MASK, masked
@@ -18,20 +18,20 @@ MOST_NAMED = 2  # points or files named in one sentence
 
 @dataclass(frozen=True)
 class MadeWith:
-    """What points that share their data and model would be made with now."""
+    """The current code, data and facts of points that share their data and model."""
 
     code: Mapping[str, str]  # recording.code_files of the points' targets
-    data: Mapping[str, object]  # the config group the fingerprint is of
+    data: Mapping[str, object]  # the config group that the fingerprint belongs to
     facts: Facts
 
 
 def changes(existing: Sequence[RunRecord], new: MadeWith) -> list[str]:
     """One sentence for each difference between `new` and what the `existing` records were made with.
 
-    `existing` are records of one study with the targets of `data` and `model` and the kind of device that `new` was
-    found for. What a record does not say is not compared: records of older versions have no `environment["code"]`.
-    Of code only files that both know are compared: a model cannot come to use another file without a change of its
-    own, and another optimizer is another point, not a change.
+    `existing` are records of one study with the same targets of `data` and `model` and the same kind of device as
+    `new`. Missing facts are not compared: records of older versions have no `environment["code"]`. Only code files
+    that both know are compared: a model cannot start to use another file without a change in a known one, and another
+    optimizer is another point, not a change.
     """
     return [
         *_of_code(existing, new.code),
@@ -42,31 +42,31 @@ def changes(existing: Sequence[RunRecord], new: MadeWith) -> list[str]:
 
 
 def refuse(sentences: Sequence[str], study_dir: Path) -> BadRequest:
-    """The refusal of a sweep, to be raised: what `changes` said of this study, and the ways on."""
+    """The error of a sweep, to be raised: the `changes` of this study, and the ways to continue."""
     listed = "; ".join(sentences)
     return BadRequest(
-        f"{printable(study_dir)} was measured with something else, and its points would not compare: {listed}; "
-        "add accept_changed=true to go on, force=true to run every point again, or study=... for a study of its own"
+        f"{printable(study_dir)} was measured under other conditions, so new points are not comparable: {listed}; "
+        "add accept_changed=true to continue, force=true to run every point again, or study=... for a new study"
     )
 
 
 def stale(records: Sequence[RunRecord], here: Path) -> list[str]:
-    """What to say to somebody who only looks at these records: which files have changed since they were measured."""
+    """A warning for readers of these records: which files have changed since they were measured."""
     found: dict[tuple[str, ...], dict[str, str]] = {}
     changed: dict[str, None] = {}
-    concerned = 0
+    outdated = 0
     for record in records:
         targets = code_targets(record.config)
         if targets not in found:
             found[targets] = code_files(targets, here=here)
         other = _changed_files(record, found[targets])
         changed |= dict.fromkeys(other)
-        concerned += bool(other)
+        outdated += bool(other)
     if not changed:
         return []
-    answers = "these answers were" if concerned == len(records) else f"{concerned} of these {len(records)} answers were"
+    runs = "these runs were" if outdated == len(records) else f"{outdated} of these {len(records)} runs were"
     have = "has" if len(changed) == 1 else "have"
-    return [f"{_listed(changed)} {have} changed since {answers} measured; --force runs them again"]
+    return [f"{_few(changed)} {have} changed since {runs} measured; --force runs them again"]
 
 
 def _of_code(existing: Sequence[RunRecord], code: Mapping[str, str]) -> list[str]:
@@ -74,14 +74,14 @@ def _of_code(existing: Sequence[RunRecord], code: Mapping[str, str]) -> list[str
     for record in existing:
         for file in _changed_files(record, code):
             points.setdefault(file, []).append(record)
-    files: dict[tuple[str, ...], list[str]] = {}  # those that changed under the same points make one sentence
+    files: dict[tuple[str, ...], list[str]] = {}  # one sentence for files that affect the same points
     for file in sorted(points):
         files.setdefault(tuple(record.run_id for record in points[file]), []).append(file)
-    return [f"{_listed(names)} changed {_since(points[names[0]])}" for names in files.values()]
+    return [f"{_few(names)} changed {_since(points[names[0]])}" for names in files.values()]
 
 
 def _changed_files(record: RunRecord, code: Mapping[str, str]) -> list[str]:
-    """The files that this record and `code` both know, with another content; PyTorch's own version speaks for its."""
+    """The files in both this record and `code` whose content differs; PyTorch's files are covered by its version."""
     before = record.environment.get("code")
     if not isinstance(before, Mapping):
         return []
@@ -95,7 +95,7 @@ def _changed_files(record: RunRecord, code: Mapping[str, str]) -> list[str]:
 def _of_fact(
     existing: Sequence[RunRecord], new: str | None, of: Callable[[RunRecord], Any], sentence: str
 ) -> list[str]:
-    """One sentence for each other value that records have."""
+    """One sentence for each value in the records that differs from `new`."""
     others: dict[str, list[RunRecord]] = {}
     for record in existing:
         before = of(record)
@@ -107,7 +107,7 @@ def _of_fact(
 
 
 def _of_device(existing: Sequence[RunRecord], new: str | None) -> list[str]:
-    """Nothing where the study has points of that device already: speeds are compared among those of one model."""
+    """Empty if the study already has points on this device: speeds are only compared within one model."""
     known = any(record.device_model == new for record in existing)
     return [] if known else _of_fact(existing, new, lambda record: record.device_model, "device: {} -> {}")
 
@@ -125,7 +125,7 @@ def _of_data(existing: Sequence[RunRecord], new: MadeWith) -> list[str]:
 
 
 def _as_recorded(group: Any) -> Any:
-    """What a data group says, as it comes back from a record: secrets masked, tuples as lists."""
+    """A data group in the form of a record: secrets masked, tuples as lists."""
     return plain(masked(which_data(group))) if isinstance(group, Mapping) else None
 
 
@@ -137,12 +137,8 @@ def _torch(record: RunRecord) -> Any:
 def _since(records: Sequence[RunRecord]) -> str:
     """`since 3 points of this study were run (bs8-..., bs32-... and 1 more)`."""
     points = "1 point of this study was" if len(records) == 1 else f"{len(records):,} points of this study were"
-    return f"since {points} run ({_listed(record.run_id for record in records)})"
+    return f"since {points} run ({_few(record.run_id for record in records)})"
 
 
-def _listed(names: Iterable[str]) -> str:
-    """`a`, `a and b`, `a, b and 3 more`."""
-    shown = [printable(name) for name in names]
-    named, more = shown[:MOST_NAMED], len(shown) - MOST_NAMED
-    parts = [*named, f"{more:,} more"] if more > 0 else named
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]
+def _few(names: Iterable[str]) -> str:
+    return listed(map(printable, names), MOST_NAMED)

@@ -1,4 +1,4 @@
-"""`batchlab check`: the battery of one point, each part of it in a process of its own."""
+"""`batchlab check`: the trials of one point, each part in a separate process."""
 
 import sys
 from dataclasses import replace
@@ -14,15 +14,15 @@ from batchlab.worker.check.findings import Checkup, Finding, better, is_wrong, l
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
 
-EXAMPLES, MICRO_BATCHES = 8, 2  # of the batch that is accumulated
+EXAMPLES, MICRO_BATCHES = 8, 2  # of the accumulated batch
 
 
 def check(point: Point) -> int:
-    """Prints what was found; 0 where nothing is wrong, 1 where something is."""
+    """Prints the findings; returns 0 if nothing is wrong, otherwise 1."""
     checkup = or_on_cpu([point], lambda points: _checkup(points[0]))[0]
     after = "batchlab sweep batch_size=8,64"
-    if point.overrides:  # not written out: what Hydra was told beside them is not known here
-        after = "the same words behind `batchlab sweep`, and batch_size=8,64"
+    if point.overrides:  # not written out, since Hydra may have been given further options
+        after = "`batchlab sweep` with the same arguments and batch_size=8,64"
     sys.stdout.write("".join(f"{line}\n" for line in lines(checkup, after)))
     return 1 if is_wrong(checkup.findings) else 0
 
@@ -40,17 +40,17 @@ def _checkup(point: Point) -> Checkup:
 
 def _examined(config: RunConfig, server: WarmServer) -> Checkup:
     try:
-        found = reply_of(server, look, config, doing="passing a few examples")
-    except BadRequest as error:  # its process died of it
-        return Checkup((wrong("process", str(error), "run the model on its own, to see where it ends"),))
+        found = reply_of(server, run_trials, config, doing="passing a few examples")
+    except BadRequest as error:  # the process died
+        return Checkup((wrong("process", str(error), "run the model outside batchlab, to see where it fails"),))
     if isinstance(found, Failed):
         raise BadRequest(found.reason)
     return found
 
 
 def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
-    """Whether micro-batches make the same update as the whole batch: what `batchlab verify` looks into."""
-    name, more = "accumulate", f"`batchlab verify`, with the same words and accumulate={MICRO_BATCHES}, says more"
+    """Whether micro-batches give the same update as the whole batch; `batchlab verify` examines this further."""
+    name, more = "accumulate", f"`batchlab verify` with these arguments and accumulate={MICRO_BATCHES} explains it"
     small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
     try:
         found = reply_of(server, compare, small, doing="comparing the gradients")
@@ -59,30 +59,30 @@ def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
     if isinstance(found, Failed):
         return better(name, f"the gradients cannot be compared: {found.reason}", more)
     if found.same:
-        return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {_apart(found)}")
+        return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {_difference(found)}")
     causes = ", ".join(dict.fromkeys(cause.what for cause in found.causes)) or "no module by itself"
     return better(
         name,
-        f"{MICRO_BATCHES} micro-batches give another gradient than the whole batch ({causes}; {_apart(found)})",
+        f"{MICRO_BATCHES} micro-batches give another gradient than the whole batch ({causes}; {_difference(found)})",
         more,
     )
 
 
-def _apart(found: Findings) -> str:
-    return f"relative difference {found.deciding.worst:.1g} in {found.deciding.number_format}"
+def _difference(found: Findings) -> str:
+    return f"relative difference {found.deciding.worst:.1g} in {found.deciding.dtype}"
 
 
 def _would_start(point: Point, server: WarmServer) -> Finding:
-    """What a sweep would refuse before its first point, whatever the battery has not thought of."""
+    """The checks of a sweep before its first point, which cover more than the trials."""
     try:
         check_grid([point], server)
     except BadRequest as error:
-        return wrong("sweep", str(error), "a run with these knobs would not start")
-    return ok("sweep", "a run with these knobs would start")
+        return wrong("sweep", str(error), "fix this first: a run with these options would not start")
+    return ok("sweep", "a run with these options would start")
 
 
-def look(config: RunConfig) -> Checkup | Failed:
-    """In the child: what `examine` finds, or why it finds nothing."""
+def run_trials(config: RunConfig) -> Checkup | Failed:
+    """In the child: the findings of `examine`, or why there are none."""
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
     from batchlab.worker.check.examination import examine
@@ -91,7 +91,7 @@ def look(config: RunConfig) -> Checkup | Failed:
     try:
         found = examine(config)
         hidden = tuple(
-            replace(f, what=concealed(f.what, values), mend=concealed(f.mend, values)) for f in found.findings
+            replace(f, what=concealed(f.what, values), advice=concealed(f.advice, values)) for f in found.findings
         )
         return replace(found, findings=hidden)
     except (Exception, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""DESIGN's preflight: a grid is checked before its first point, and what it found compared with what stands."""
+"""DESIGN's preflight: checks a grid before its first point, and compares its code and data with earlier runs."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -20,24 +20,24 @@ from batchlab.sweep.processes.server import WarmServer, ended
 from batchlab.worker import entry as worker
 from batchlab.worker.messages import DeviceFailed, Failed, GridAccepted, GridRefused
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 A = TypeVar("A")
 Reply = TypeVar("Reply")
 UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
 
 
 class DeviceUnusable(BadRequest):
-    """PyTorch cannot compute on a device of the grid."""
+    """PyTorch cannot use a device of the grid."""
 
     def __init__(self, device: str, why: str, instead: str) -> None:
         super().__init__(f"device={device} cannot be used: {why}; {instead}, or use device=cpu")
         self.why, self.instead = why, instead
 
 
-def or_on_cpu(points: Sequence[Point], do: Callable[[Sequence[Point]], Answer]) -> tuple[Answer, Sequence[Point]]:
-    """What `do` makes of the points, and which they were: where no GPU can be used, device=auto takes the CPU.
+def or_on_cpu(points: Sequence[Point], do: Callable[[Sequence[Point]], Result]) -> tuple[Result, Sequence[Point]]:
+    """The result of `do` and its points: if the GPU cannot be used, points of device=auto are moved to the CPU.
 
-    stderr says so. DeviceUnusable where the device of a point was asked for by its name.
+    Then stderr says so. DeviceUnusable if the device of a point was requested by name.
     """
     try:
         return do(points), points
@@ -45,13 +45,13 @@ def or_on_cpu(points: Sequence[Point], do: Callable[[Sequence[Point]], Answer]) 
         if any(point.config.device != "cpu" and not point.auto for point in points):
             raise
         sys.stdout.flush()
-        sys.stderr.write(f"device=auto uses the CPU: the GPU cannot be used, as {unusable.why}; {unusable.instead}\n")
+        sys.stderr.write(f"device=auto uses the CPU: the GPU cannot be used: {unusable.why}; {unusable.instead}\n")
     on_cpu = [replace(p, config=replace(p.config, device="cpu"), auto=False) if p.auto else p for p in points]
     return do(on_cpu), on_cpu
 
 
 def check_device(point: Point, server: WarmServer) -> None:
-    """DeviceUnusable where PyTorch cannot compute on the point's device; BadRequest where there is none of its name."""
+    """DeviceUnusable if PyTorch cannot use the point's device; BadRequest if there is no such device."""
     device = point.config.device
     if device == "cpu":
         return
@@ -65,9 +65,9 @@ def check_device(point: Point, server: WarmServer) -> None:
 
 
 def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
-    """What the preflight found of each point (`preflight.examine`); BadRequest, one line for each problem.
+    """The facts about each point (`preflight.examine`); BadRequest lists the problems.
 
-    DeviceUnusable comes first: on such a device nothing else can be found out.
+    DeviceUnusable comes first: nothing else can be checked on such a device.
     """
     if not points:
         return []
@@ -82,26 +82,26 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
 
 
 def reply_of(server: WarmServer, examine: Callable[[A], Reply], argument: A, *, doing: str) -> Reply:
-    """What `examine(argument)` returns, run in a child; BadRequest where its process ends without a reply."""
+    """The result of `examine(argument)` in a child process; BadRequest if the process ends without a reply."""
     process, connection = server.start(worker.reply, examine, argument)
     try:
         found: Reply = connection.recv()
-        process.kill()  # it has said all; a thread of the user's code may not let it end
+        process.kill()  # not needed any more; a thread of the user's code could keep it alive
     except KeyboardInterrupt:
         process.kill()
         raise
     except EOFError:
         ended(process)
-        status, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
-        raise BadRequest(f"{doing} ended its process ({status}: {reason})") from None
+        _, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
+        raise BadRequest(f"{doing} failed: {reason}") from None
     ended(process)
     return found
 
 
 def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: SweepConfig) -> None:
-    """BadRequest where the points that stand in these studies were made with other code, data, PyTorch or device.
+    """BadRequest if these studies have points that were made with other code, data, PyTorch or device.
 
-    `points` are to be run, `found` is what `check_grid` says of them.
+    `points` are to be run, `found` is the result of `check_grid` for them.
     """
     if sweep.force or sweep.accept_changed:
         return
@@ -112,7 +112,7 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: Swee
     for (study, kind), (point, facts) in kinds.items():
         if study not in studies:
             studies[study] = [
-                r for r in read_records(study) if r.attempts and (r.status.is_answer or _goes_on(study, r))
+                r for r in read_records(study) if r.attempts and (r.status.is_final or _can_resume(study, r))
             ]
         existing = [record for record in studies[study] if made_with(record.config) == kind]
         if not existing:
@@ -125,5 +125,5 @@ def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: Swee
             raise refuse(sentences, study)
 
 
-def _goes_on(study: Path, record: RunRecord) -> bool:
+def _can_resume(study: Path, record: RunRecord) -> bool:
     return record.status in UNFINISHED and newest_step(study / record.run_id) is not None

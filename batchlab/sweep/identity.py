@@ -1,4 +1,4 @@
-"""Which run a configuration is: ask twice, run once."""
+"""The identity of a run, a hash of its configuration, so that no run is made twice."""
 
 import hashlib
 import json
@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from batchlab.config import RunConfig
-from batchlab.config.alike import micro_batches
+from batchlab.config.canonical import micro_batches
 from batchlab.config.key import compared
 from batchlab.config.option_row import IDENTITY
 
-SCHEME = 1  # of the hash; a change of what the same config *means* must raise it
+SCHEME = 1  # of the hash; increase it if the same config starts to *mean* something else
 
 
 def run_id(config: RunConfig) -> str:
@@ -26,12 +26,12 @@ def run_id(config: RunConfig) -> str:
 
 
 def group_id(config: RunConfig) -> str:
-    """The id shared by the runs that differ in the seed alone."""
+    """The id shared by runs that differ only in the seed."""
     return run_id(replace(config, seed=0)).replace("-s0-", "-")
 
 
 def identity(config: RunConfig) -> dict[str, object]:
-    """What a run is, as canonical plain values: two configs that mean the same run give the same."""
+    """A run's identity as canonical plain values: equal for two configs that mean the same run."""
     return {**compared(config, IDENTITY), "scheme": SCHEME}
 
 
@@ -42,10 +42,10 @@ def digest(values: Mapping[str, object]) -> str:
 
 
 def run_folder(config: RunConfig) -> Path:
-    """Where the run lives: `<runs_dir>/<study>/<run_id>`."""
+    """The run's folder: `<runs_dir>/<study>/<run_id>`."""
     return study_folder(config) / run_id(config)
 
 
 def study_folder(config: RunConfig) -> Path:
-    """Where the run's study lives."""
+    """The folder of the run's study."""
     return Path(config.runs_dir) / config.study_name

@@ -1,4 +1,4 @@
-"""What did not fit once is not tried again, and nothing larger."""
+"""Skips points that cannot fit, because one that needs no more memory did not."""
 
 from batchlab.config import key, to_dict
 from batchlab.config.key import requested
@@ -13,9 +13,9 @@ AXIS = of_role(Role.AXIS)
 
 
 class Limits:
-    """The smallest micro-batch that ran out of memory, for each configuration that moves the memory of training.
+    """The smallest micro-batch that ran out of memory, for each combination of the options that affect memory.
 
-    What moves the weights alone is no part of it: where 128 did not fit, neither 128 nor 256 is tried at another
+    Options that affect only the weights do not count: if 128 did not fit, neither 128 nor 256 is tried at another
     learning rate or with another seed.
     """
 
@@ -24,14 +24,14 @@ class Limits:
         self._smallest: dict[str, Point] = {}
 
     def learn(self, point: Point, record: RunRecord) -> None:
-        """Takes note of a point that ran, and ran out of memory that it had to itself."""
+        """Records a point that ran out of memory without sharing the machine."""
         if record.status is RunStatus.OOM and record.attempts > 0 and not record.shared_machine:
             smallest = self._smallest.setdefault(_kind(point), point)
             if _size(point) < _size(smallest):
                 self._smallest[_kind(point)] = point
 
     def too_large(self, point: Point) -> RunRecord | None:
-        """The record of a point that need not be run: another one, no larger than it, did not fit. Else None."""
+        """The record of a point that is not run because one of the same or a smaller size did not fit; else None."""
         if not self._smallest or not self._skip_larger:
             return None
         limit = self._smallest.get(_kind(point))
@@ -45,11 +45,11 @@ def _kind(point: Point) -> str:
 
 
 def _size(point: Point) -> tuple[int, bool]:
-    """By which points of one kind take more memory: gradients are held beside the second micro-batch of a step."""
+    """Sorts points of one kind by memory: from the second micro-batch of a step on, gradients are held too."""
     return point.config.largest_micro_batch, len(point.config.micro_batch_sizes) > 1
 
 
 def _named(limit: Point, point: Point) -> str:
-    """The point that did not fit, by its batch size and all options that tell it from `point`."""
+    """The point that did not fit, by its batch size and all options that differ from `point`."""
     given, other = (flat(requested(masked(to_dict(each.config)), IDENTITY)) for each in (limit, point))
     return " ".join(f"{name}={value}" for name, value in given.items() if name in AXIS or value != other.get(name))

@@ -1,4 +1,4 @@
-"""A sweep from its points to its table: how each stands, the check, the runs, and what is made of them."""
+"""A sweep from its points to its table: the plan, the check, the runs, and the results."""
 
 import contextlib
 import os
@@ -17,31 +17,31 @@ from batchlab.recording import disk
 from batchlab.recording.results import write_results
 from batchlab.recording.run_folder import hold_study, read_record
 from batchlab.recording.study_file import add_published
-from batchlab.records import Facts, RunRecord
+from batchlab.records import Facts
 from batchlab.sweep.changes import stale
 from batchlab.sweep.checks import check_grid, check_unchanged, or_on_cpu
+from batchlab.sweep.planning import Action, plan_lines, plan_point, points_without_result
 from batchlab.sweep.points import Point, Spectator, SweepOutcome, exit_code, gpus_of, without_duplicates
 from batchlab.sweep.processes.elsewhere import Launch, run_elsewhere
 from batchlab.sweep.processes.interruption import Interruption, watching_signals
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.processes.supervisor import run_grid
-from batchlab.sweep.standing import Action, plan_lines, standing, stands_failed
 from batchlab.sweep.summary.progress import progress
 from batchlab.sweep.summary.reporting import REPORT, report
 from batchlab.sweep.summary.table import show
 from batchlab.tensorboard.study_view import rebuild
 
-MIXED = "the GPUs of this sweep are of several models, and speeds and peaks of one are not compared with another's"
+MIXED = "the GPUs of this sweep are of several models, whose speeds and memory peaks are not compared"
 
 
 def run_sweep(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> int:
-    """Runs what is left of `points`, shows the comparison of all of them, and returns the exit code.
+    """Runs the unfinished `points`, shows the comparison of all of them, and returns the exit code.
 
-    The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points in place of
-    this machine's supervisor; where it is `remote`, on other machines, whose GPUs are not known here. With `dry_run`
-    it only says what it would do.
+    The whole grid is checked first: BadRequest means nothing was started. `elsewhere` runs the points instead of
+    this machine's supervisor; if `remote`, on other machines, whose GPUs are not known here. With `dry_run` it only
+    shows what it would do.
     """
     return run_sweep_and_points(points, sweep, elsewhere=elsewhere, remote=remote)[0]
 
@@ -49,7 +49,7 @@ def run_sweep(
 def run_sweep_and_points(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
 ) -> tuple[int, Sequence[Point]]:
-    """As `run_sweep`, with the points that it came to: those of device=auto on the CPU where no GPU can be used."""
+    """As `run_sweep`, with the points used: those of device=auto are on the CPU if no GPU can be used."""
     return or_on_cpu(points, lambda chosen: _run_all(chosen, sweep, elsewhere, remote=remote))
 
 
@@ -58,14 +58,14 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
     removed = len(points) - len(distinct)
     gpus = gpus_of(distinct, sweep.jobs) if elsewhere is None else ()
     if elsewhere is not None and sweep.jobs > 1:
-        raise BadRequest(f"jobs={sweep.jobs} is for this machine: the launcher has a setting of its own")
-    standings = [standing(point, sweep) for point in distinct]
+        raise BadRequest(f"jobs={sweep.jobs} applies to this machine only: use the launcher's own setting")
+    plans = [plan_point(point, sweep) for point in distinct]
     if sweep.dry_run:
-        return _say_plan(list(plan_lines(standings)), removed)
-    left = [found.point for found in standings if found.action is not Action.SKIP]
-    answered = sum(found.action is Action.SKIP and found.answered_at is not None for found in standings)
+        return _say_plan(list(plan_lines(plans)), removed)
+    left = [found.point for found in plans if found.action is not Action.SKIP]
+    final = sum(found.action is Action.SKIP and found.previous_ended_at is not None for found in plans)
     try:
-        # While points run, signals are the supervisor's; before, there is nothing to end but what was begun here.
+        # The supervisor handles signals while points run; before that, only the processes started here must end.
         with watching_signals(then=_give_up) as interruption, WarmServer() as server:
             if left:
                 server.warm_up()
@@ -73,10 +73,10 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
                     _try_to_write(study)
             free = without_other_programs(gpus) if left else ()
             checking = server.seeing([gpu.uuid for gpu in (*free, *gpus)][:1])
-            with progress(total=len(left) + answered, skipped=answered) as spectator:
+            with progress(total=len(left) + final, skipped=final) as spectator:
                 if removed:
                     spectator.say(f"{counted(removed, 'duplicate')} removed from the grid")
-                if (text := stands_failed(standings)) is not None:
+                if (text := points_without_result(plans)) is not None:
                     spectator.say(text)
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
@@ -84,26 +84,26 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
                 _keep_published(distinct)
                 outcome = _run(distinct, left, sweep, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:
-        _tell("stopped before a point was begun")
+        _print_error("stopped before a point was started")
         return interruption.exit_code or 130
     refused = _show(outcome, distinct)
     if sweep.report and refused is None and outcome.storage is None and outcome.exit_code not in (130, 143):
-        _report(outcome, distinct, anew=bool(left))
+        _report(outcome, distinct, renew=bool(left))
     if outcome.storage is not None or refused is not None:
         raise StorageError(f"{outcome.storage or refused}; {_kept(outcome, distinct)}")
     if outcome.exit_code in (130, 143):
-        _tell(_kept(outcome, distinct))
+        _print_error(_kept(outcome, distinct))
     return outcome.exit_code
 
 
 def _check(points: Sequence[Point], server: WarmServer, spectator: Spectator, *, remote: bool) -> list[Facts]:
-    """What `check_grid` finds; of GPUs that only the jobs have, with the CPU in their place."""
+    """The result of `check_grid`; points for GPUs of other machines are checked on the CPU."""
     on_gpus = [remote and point.config.device != "cpu" for point in points]
     if not any(on_gpus):
         return check_grid(points, server)
     spectator.say(
-        f"device={points[on_gpus.index(True)].config.device} is for the machines of the jobs: data, model and sizes "
-        "are checked here, on the CPU; whether those GPUs have the precision and the memory, each job finds out"
+        f"device={points[on_gpus.index(True)].config.device} is on the machines of the jobs: data, model and sizes are "
+        "checked here, on the CPU; each job checks whether its GPU supports the precision and has enough memory"
     )
     found = check_grid([_on_cpu(p) if far else p for p, far in zip(points, on_gpus, strict=True)], server)
     return [replace(facts, device_name=None) if far else facts for facts, far in zip(found, on_gpus, strict=True)]
@@ -114,9 +114,9 @@ def _on_cpu(point: Point) -> Point:
 
 
 def _try_to_write(study: Path) -> None:
-    """StorageError, before anything is started, where the study could not be written; nothing is left behind.
+    """StorageError, before anything is started, if the study cannot be written; leaves no file.
 
-    Tried, not asked: the superuser may do what a full or read-only disk may not.
+    It tries to write, since permissions say nothing about a full or read-only disk, nor about the superuser.
     """
     place = next(path for path in (study, *study.absolute().parents) if path.exists())
     probe = place / f".batchlab-probe-{os.getpid()}.tmp"
@@ -126,7 +126,7 @@ def _try_to_write(study: Path) -> None:
 
 
 def _keep_published(points: Sequence[Point]) -> None:
-    """Figures of others are the study's: they lie in its folder, for every report of it."""
+    """Saves published figures in the folder of their study, for every report of it."""
     for study in dict.fromkeys(point.study_folder for point in points):
         figures = [figure for point in points if point.study_folder == study for figure in point.published]
         if figures and (damaged := add_published(study, figures)) is not None:
@@ -159,9 +159,9 @@ def _run(
 
 
 def _show(outcome: SweepOutcome, points: Sequence[Point]) -> str | None:
-    """The table of each study of the grid, and the study's own files; a disk that refuses those hides no table.
+    """Shows the table of each study of the grid and writes the study's files; disk errors do not hide a table.
 
-    What the disk refused of `results.csv` is returned; TensorBoard's view is a view, and only said.
+    Returns the disk error of `results.csv`; one of TensorBoard's view, which can be rebuilt, is only shown.
     """
     refused = None
     by_id = {(record.study, record.run_id): record for record in outcome.records}
@@ -180,20 +180,20 @@ def _show(outcome: SweepOutcome, points: Sequence[Point]) -> str | None:
         try:
             rebuild(study)
         except OSError as error:
-            _tell(f"batchlab: {error}")
+            _print_error(f"batchlab: {error}")
         show(shown, study)
-        for sentence in stale(_of_before(shown), Path.cwd()):
-            _tell(f"batchlab: {sentence}")
+        for sentence in stale([record for record in shown if record.status.is_final], Path.cwd()):
+            _print_error(f"batchlab: {sentence}")
     return refused
 
 
-def _report(outcome: SweepOutcome, points: Sequence[Point], *, anew: bool) -> None:
-    """The report of each study of several points; one that stands stays where nothing was run since."""
+def _report(outcome: SweepOutcome, points: Sequence[Point], *, renew: bool) -> None:
+    """Writes the report of each study with several points; an existing one is kept if nothing was run since."""
     for study in dict.fromkeys(point.study_folder for point in points):
-        there = sum(point.study_folder == study for point in points)
-        if not (there > 1 and outcome.records):
+        count = sum(point.study_folder == study for point in points)
+        if not (count > 1 and outcome.records):
             continue
-        if not anew and (study / REPORT).exists():
+        if not renew and (study / REPORT).exists():
             sys.stdout.write(f"Report: {printable(study / REPORT)}\n")
         else:
             width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
@@ -206,15 +206,11 @@ def _give_up(interruption: Interruption) -> None:
     raise KeyboardInterrupt
 
 
-def _of_before(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return [record for record in records if record.status.is_answer]
-
-
 def _kept(outcome: SweepOutcome, points: Sequence[Point]) -> str:
-    done = sum(record.status.is_answer for record in outcome.records)
-    return f"{done} of {counted(len(points), 'point')} done and kept"
+    done = sum(record.status.is_final for record in outcome.records)
+    return f"{done} of {counted(len(points), 'point')} done and saved"
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stdout.flush()
     sys.stderr.write(text + "\n")

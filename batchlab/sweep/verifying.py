@@ -1,4 +1,4 @@
-"""`batchlab verify`: both gradients of one point, compared in a process of its own."""
+"""`batchlab verify`: compares both gradients of one point in a separate process."""
 
 import sys
 
@@ -15,11 +15,11 @@ from batchlab.worker.verify.wording import lines
 
 
 def verify(point: Point) -> int:
-    """Prints what was found; 0 where the two are the same gradient, 1 where not. BadRequest for what has no two."""
+    """Prints the findings; 0 if both gradients are the same, else 1. BadRequest if there is only one micro-batch."""
     config = point.config
     if len(config.micro_batch_sizes) == 1:
         raise BadRequest(
-            "verify compares a batch with its micro-batches, and this point has one of those: add accumulate=4, or "
+            "verify compares a batch with its micro-batches, but this point has only one: add accumulate=4 or "
             "micro_batch_size=..."
         )
     found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
@@ -39,7 +39,7 @@ def _compared(point: Point) -> Findings | Failed:
 
 
 def compare(config: RunConfig) -> Findings | Failed:
-    """In the child: what `examine` finds, or why it finds nothing."""
+    """In the child: the findings of `examine`, or why there are none."""
     from batchlab.recording.masking import concealed
     from batchlab.training.devices.out_of_memory import how_it_failed
     from batchlab.worker.verify.examination import examine
@@ -49,5 +49,5 @@ def compare(config: RunConfig) -> Findings | Failed:
     except (Exception, SystemExit) as error:
         status, reason = how_it_failed(error)
         if status is RunStatus.OOM:
-            reason = f"the whole batch does not fit here ({reason}): use a smaller batch_size with the same accumulate"
+            reason = f"the whole batch does not fit ({reason}): use a smaller batch_size with the same accumulate"
         return Failed(concealed(reason, to_dict(config)))

@@ -1,1 +1,1 @@
-"""What TensorBoard shows of runs and studies: views of their folders, that may be lost and made again."""
+"""TensorBoard's views of runs and studies, which can be rebuilt from the run folders at any time."""

@@ -1,7 +1,7 @@
 """TensorBoard's event files, written without torch and without TensorFlow.
 
-Not through `tensorboard.summary`: its import takes TensorFlow in where there is one, and its writer puts the
-machine's name into the file's name and dies in a thread of its own, with a traceback, when the disk is full.
+Not through `tensorboard.summary`: it imports TensorFlow if that is installed, and its writer puts the machine's name
+into the file name and fails in a separate thread, with a traceback, when the disk is full.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class EventFile:
-    """A new event file in `folder`, which is made; every event is handed to the system as it is added.
+    """A new event file in `folder`, which is created; every event is passed to the system as it is added.
 
-    StorageError, from every method, where the disk does not take it.
+    Every method raises StorageError if the disk cannot be written.
     """
 
     def __init__(self, folder: Path, *, started: float) -> None:
-        """`started`, in seconds since 1970, is the time of the events that have none of their own."""
+        """`started`, in seconds since 1970, is the time of the events without a time."""
         disk.make_folder(folder)
         self._started = started
         self._descriptor, self._path = _create_event_file(folder)
@@ -46,15 +46,15 @@ class EventFile:
         self._write(Event(wall_time=wall_time, step=step, summary=summary))
 
     def image(self, tag: str, png: bytes) -> None:
-        """A picture, in TensorBoard's IMAGES tab; ValueError where the bytes are no PNG."""
+        """A picture, in TensorBoard's IMAGES tab; ValueError if the bytes are not a PNG."""
         if png[:8] != PNG or len(png) < 24:
-            raise ValueError(f"{tag} is no PNG")
-        width, height = struct.unpack(">II", png[16:24])  # of its header, which is always the first chunk
+            raise ValueError(f"{tag} is not a PNG")
+        width, height = struct.unpack(">II", png[16:24])  # from the header, which is always the first chunk
         picture = Summary.Image(width=width, height=height, colorspace=4, encoded_image_string=png)
         self.summary(Summary(value=[Summary.Value(tag=tag, image=picture)]))
 
     def summary(self, summary: Summary) -> None:
-        """What belongs to the run and to no step: hyperparameters, a layout."""
+        """Adds a summary of the run that belongs to no step: hyperparameters, a layout."""
         self._write(Event(wall_time=self._started, summary=summary))
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ def tag_of(name: str) -> str:
 
 
 def _create_event_file(folder: Path) -> tuple[int, Path]:
-    """TensorBoard reads the files of a run in the order of their names: a later one must have a later name."""
+    """TensorBoard reads the files of a run in the order of their names, so a later file needs a later name."""
     while True:
         seconds, rest = divmod(time.time_ns(), 10**9)
         path = folder / f"events.out.tfevents.{seconds:010d}.{rest:09d}.{os.getpid()}"

@@ -1,4 +1,4 @@
-"""One run's curves in TensorBoard: a view of its journal, that may fail without harm to the run."""
+"""One run's curves in TensorBoard: a view of its journal, whose failure does not affect the run."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from batchlab.recording import disk
-from batchlab.recording.flat_options import knobs
+from batchlab.recording.flat_options import flat_options
 from batchlab.records import Measurement, RunRecord, RunStatus
 from batchlab.records.declared import Quantities
 from batchlab.records.quantity import Quantity
@@ -15,15 +15,15 @@ from batchlab.tensorboard.event_file import EVENTS, EventFile, tag_of
 from batchlab.tensorboard.hparams import session_end, session_start
 from batchlab.tensorboard.layout import BY_STEP, HIGH, LOW
 
-MOST_POINTS = 2000  # of a curve; the journal has them all
+MOST_POINTS = 2000  # of a curve; the journal has all points
 
 
 class RunEvents:
-    """Writes a run's measurements and knobs to a new event file in its folder, in place of any that were there.
+    """Writes a run's measurements and options to a new event file in its folder, replacing older ones.
 
     The axis is examples seen; TensorBoard's "relative" is training seconds. The ends of an interval are curves too,
-    `<name>_low` and `<name>_high`. No method raises: when the disk takes
-    no more, one line on stderr says so and nothing further is written.
+    `<name>_low` and `<name>_high`. No method raises: if the disk is full, one line on stderr says so and nothing
+    further is written.
     """
 
     def __init__(
@@ -37,37 +37,37 @@ class RunEvents:
         budget: int,
         declared: Iterable[Quantity] = (),
     ) -> None:
-        """`group` is shared by the runs that differ in the seed alone, `started` is seconds since 1970, `budget`
-        the examples the run will see: a curve's points are at least a 2,000th of it apart. `declared` is what the
-        run's record declares of its measurements."""
+        """`group` is shared by runs that differ only in the seed, `started` is in seconds since 1970, `budget` is the
+        number of examples that the run will see: the points of a curve are at least a 2,000th of it apart.
+        `declared` holds the quantities that the run's record declares."""
         self._started = started
         self._quantities = Quantities(declared)
-        self._gap = budget / (MOST_POINTS - 2)  # examples; the first and the last point come on top
+        self._gap = budget / (MOST_POINTS - 2)  # in examples; the first and the last point are extra
         self._written: dict[str, Measurement] = {}
         self._waiting: dict[str, Measurement] = {}
         self._file: EventFile | None = None
         self._folder = folder
         with self._disk():
-            # A dashboard would draw two files as one curve, and an old file may end in a torn event.
+            # TensorBoard would draw two files as one curve, and an old file may end in a torn event.
             remove_events(folder)
             self._file = EventFile(folder, started=started)
             self._file.summary(session_start(hparams, run_id=run_id, group=group, started=started))
 
     @classmethod
     def of(cls, record: RunRecord, folder: Path, *, group: str, budget: int) -> "RunEvents":
-        """Of the run whose record this is, begun now."""
+        """The events of the run with this record, which starts now."""
         return cls(
             folder,
             run_id=record.run_id,
             group=group,
-            hparams=knobs(record),
+            hparams=flat_options(record),
             started=time.time(),
             budget=budget,
             declared=record.quantities,
         )
 
     def add(self, measurement: Measurement) -> None:
-        """One point, unless it lies too near to the one before; the last of each curve is never lost."""
+        """Adds a point, unless it is too close to the previous one; the last point of each curve is always written."""
         before = self._written.get(measurement.name)
         if before is not None and measurement.examples - before.examples < self._gap:
             self._waiting[measurement.name] = measurement
@@ -75,7 +75,7 @@ class RunEvents:
         self._draw(measurement)
 
     def close(self, status: RunStatus) -> None:
-        """The last points, and how the run ended; a second time does nothing."""
+        """Writes the last points and how the run ended; calling it twice is harmless."""
         for measurement in list(self._waiting.values()):
             self._draw(measurement)
         if self._file is None:
@@ -105,11 +105,11 @@ class RunEvents:
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:
-        """Whatever the disk refuses in here is said once, and nothing is written after it."""
+        """Reports a disk error of the block once; nothing is written after it."""
         try:
             yield
         except OSError as error:
-            with contextlib.suppress(OSError):  # a worker's log may lie on the same disk
+            with contextlib.suppress(OSError):  # the worker's log may be on the same disk
                 sys.stderr.write(f"TensorBoard events of {self._folder.name} end here: {error.strerror or error}\n")
             file, self._file = self._file, None
             if file is not None:
@@ -118,6 +118,6 @@ class RunEvents:
 
 
 def remove_events(folder: Path) -> None:
-    """Removes the event files of a run that begins anew: a dashboard would draw both attempts as one curve."""
+    """Removes the event files of a run that starts again: TensorBoard would draw both attempts as one curve."""
     for path in folder.glob(EVENTS):
         disk.remove(path)

@@ -1,6 +1,6 @@
 """The messages of TensorBoard's HPARAMS tab: a run's session, and the study's columns.
 
-Not `torch.utils.tensorboard`'s: it takes a boolean for a number, and torch into the process.
+Not with `torch.utils.tensorboard`, which writes booleans as numbers and imports torch.
 """
 
 import math
@@ -27,7 +27,7 @@ from batchlab.records import RunStatus
 
 
 def session_start(hparams: Mapping[str, object], *, run_id: str, group: str, started: float) -> Summary:
-    """A run begins: its knobs, secrets masked, and the `group` it shares with other seeds; `started` as of 1970."""
+    """The start of a run: its options, secrets masked, and its `group` of seeds; `started` in seconds since 1970."""
     info = SessionStartInfo(model_uri=run_id, group_name=group, start_time_secs=started)
     for name, value in typed(hparams).items():
         if isinstance(value, bool):  # before numbers: a bool is an int
@@ -40,7 +40,7 @@ def session_start(hparams: Mapping[str, object], *, run_id: str, group: str, sta
 
 
 def session_end(status: RunStatus, *, ended: float) -> Summary:
-    """A run has ended; TensorBoard knows success and failure."""
+    """The end of a run; TensorBoard distinguishes success and failure."""
     known = STATUS_SUCCESS if status is RunStatus.COMPLETED else STATUS_FAILURE
     info = SessionEndInfo(status=known, end_time_secs=ended)
     return _summary(metadata.SESSION_END_INFO_TAG, HParamsPluginData(session_end_info=info))
@@ -51,7 +51,7 @@ def experiment(
 ) -> Summary:
     """The study's table: a typed column for each of `columns` that a run has, and a metric for each of `tags`.
 
-    Each column lists its values, so that it can be filtered by them; a column of numbers and texts is one of texts.
+    Each column lists its values, so that it can be filtered by them; a mix of numbers and text becomes text.
     """
     table = [typed(run) for run in runs]
     infos = []
@@ -67,9 +67,9 @@ def experiment(
 
 
 def typed(hparams: Mapping[str, object]) -> dict[str, bool | float | str]:
-    """Booleans, numbers and texts; what is not set is left out, and so is what is not finite, which has no JSON.
+    """The options as booleans, numbers and text; unset values and numbers that are not finite are left out.
 
-    A column of numbers that says None or nan in one run becomes a column of texts, and its filter hides runs.
+    With None or nan in one run, a column of numbers would become a column of text, and its filter would hide runs.
     """
     values: dict[str, bool | float | str] = {}
     for name, value in masked(hparams).items():

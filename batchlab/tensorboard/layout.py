@@ -1,4 +1,4 @@
-"""The study's page in TensorBoard's CUSTOM SCALARS tab: the charts one wants to see first, side by side."""
+"""The study's page in TensorBoard's CUSTOM SCALARS tab: the most important charts, side by side."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,8 +21,8 @@ from batchlab.records.quantity import PLACEHOLDER, Chart, Quantity
 from batchlab.tensorboard.by_batch_size import BY_BATCH_SIZE, over_batch_sizes
 from batchlab.tensorboard.event_file import NOT_IN_A_TAG
 
-LOW, HIGH = "_low", "_high"  # added to a curve's name for the ends of its 95% interval
-BY_STEP = "_by_step"  # added to the name of a curve over optimizer steps
+LOW, HIGH = "_low", "_high"  # suffixes of the curves of a 95% interval
+BY_STEP = "_by_step"  # suffix of a curve over optimizer steps
 OVER_BATCH_SIZES = "By batch size (the step is the batch size)"
 
 OF_NO_QUANTITY = (
@@ -33,7 +33,7 @@ OF_NO_QUANTITY = (
 
 
 class Drawn(NamedTuple):
-    """A chart of the page, whose step is what TensorBoard draws it over."""
+    """A chart of the page; its x axis is the step."""
 
     category: str
     title: str
@@ -42,7 +42,7 @@ class Drawn(NamedTuple):
 
 
 def layout(tags: Iterable[str], quantities: Quantities) -> Summary:
-    """The page with those charts only whose tags exist, or the tab would show empty ones."""
+    """The page, with only the charts whose tags exist, since TensorBoard would show empty charts."""
     known = sorted(tags)
     page: dict[str, list[ChartOnPage]] = {}
     for drawn in _page(quantities):
@@ -55,7 +55,7 @@ def layout(tags: Iterable[str], quantities: Quantities) -> Summary:
 
 
 def _page(quantities: Quantities) -> Iterator[Drawn]:
-    """Every chart that a quantity declares: those of `CHARTS`, then the runs' own, then all over the batch size."""
+    """All declared charts: those of `CHARTS`, then those of the runs, then the charts over the batch size."""
     members: dict[Chart, list[Quantity]] = {chart: [] for chart in CHARTS}
     named = {(chart.category, chart.title): chart for chart in CHARTS}
     for quantity in quantities:
@@ -73,10 +73,10 @@ def _page(quantities: Quantities) -> Iterator[Drawn]:
 
 
 def _tags(quantities: Sequence[Quantity], *, over_batch_sizes: bool = False) -> list[str]:
-    """Regular expressions of what quantities of one chart are drawn as; a family stands for those that it covers."""
+    """Regular expressions for the curves of one chart; a family also matches the quantities that it covers."""
     families = [quantity for quantity in quantities if quantity.is_family]
-    apart = [q for q in quantities if not any(family is not q and family.covers(q.name) for family in families)]
-    return [_over_batch_sizes(quantity) if over_batch_sizes else _tag(quantity.name) for quantity in apart]
+    separate = [q for q in quantities if not any(family is not q and family.covers(q.name) for family in families)]
+    return [_over_batch_sizes(quantity) if over_batch_sizes else _tag(quantity.name) for quantity in separate]
 
 
 def _tag(name: str) -> str:
@@ -85,7 +85,7 @@ def _tag(name: str) -> str:
 
 
 def _over_batch_sizes(quantity: Quantity) -> str:
-    """As `by_batch_size` names its curves: of the last and of the best values, and apart what does not compare."""
+    """The names of `by_batch_size`: curves of last and best values, and separate ones for what is not comparable."""
     name = over_batch_sizes(_tag(quantity.name))
     return BY_BATCH_SIZE + ("(best_)?" if quantity.keep_best else "") + name + (".*" if quantity.clocked else "")
 
@@ -95,6 +95,6 @@ def _chart(drawn: Drawn, known: Sequence[str]) -> ChartOnPage:
     if drawn.band and {tag + LOW, tag + HIGH} <= set(known):
         series = MarginChartContent.Series(value=tag, lower=tag + LOW, upper=tag + HIGH)
         return ChartOnPage(title=drawn.title, margin=MarginChartContent(series=[series]))
-    # Anchored: the plugin matches from the start of a tag, and val/loss is also how val/loss_by_step begins.
+    # Anchored: the plugin matches from the start of a tag, and val/loss is a prefix of val/loss_by_step.
     tags = [f"^{tag}$" for tag in drawn.tags]
     return ChartOnPage(title=drawn.title, multiline=MultilineChartContent(tag=tags))

@@ -1,4 +1,4 @@
-"""`runs/<study>/tensorboard/`: what TensorBoard shows of the study as a whole, made again from its run folders."""
+"""`runs/<study>/tensorboard/`: TensorBoard's view of the whole study, rebuilt from its run folders."""
 
 import contextlib
 import secrets
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from batchlab.config.options import FIRST, GROUPS
 from batchlab.recording import disk
-from batchlab.recording.flat_options import knobs
+from batchlab.recording.flat_options import flat_options
 from batchlab.recording.journal import read_journal
 from batchlab.recording.run_folder import FIGURES, METRICS, TENSORBOARD, hold_study, read_records
 from batchlab.records import RunRecord
@@ -23,7 +23,7 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
     """Replaces the study's view: the columns of the HPARAMS table, the page of charts, the curves over batch size,
     and the figures of the last report.
 
-    Written aside and moved, one at a time; a study without runs keeps what it has. OSError where the disk refuses.
+    It is written to a temporary folder and moved; a study without runs keeps what it has. OSError if that fails.
     """
     if not study_dir.is_dir():
         return
@@ -38,7 +38,7 @@ def rebuild(study_dir: Path, unreadable: list[str] | None = None) -> None:
 
 def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
     now = time.time()
-    rows = [knobs(record) for record in records]
+    rows = [flat_options(record) for record in records]
     quantities = declared_by(records)
     headlines = [quantity.name for quantity in quantities if quantity.headline]
     names = _metric_names(records, study_dir, quantities, headlines)
@@ -48,14 +48,14 @@ def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
     tags = {tag_of(name) for name in names} | {tag for curve in curves.values() for tag in curve}
     tags |= {tag_of(name + BY_STEP) for name in names if (chart := quantities[name].chart) and chart.over_steps}
     with EventFile(folder, started=now) as file:
-        # A row is all seeds of a configuration, and would show the seed of any one of them.
+        # A row covers all seeds of a configuration, and would show an arbitrary one of them.
         columns = [name for name in dict.fromkeys((*FIRST, *GROUPS, *varied)) if name != "seed" or name not in varied]
-        # A table without a single metric is not shown at all.
+        # TensorBoard does not show a table without metrics.
         metrics = dict.fromkeys(tag_of(name) for name in (names or headlines[:1]))
         file.summary(experiment(rows, columns=columns, tags=metrics, now=now))
         file.summary(layout(tags, quantities))
         for picture in sorted((study_dir / FIGURES).glob("*.png")):
-            with contextlib.suppress(ValueError, OSError):  # somebody else's file: the report's are whole
+            with contextlib.suppress(ValueError, OSError):  # a file from elsewhere: those of the report are complete
                 file.image(tag_of(f"{FIGURES}/{picture.stem}"), picture.read_bytes())
     for name, curve in curves.items():
         with EventFile(folder / "by_batch_size" / name, started=now) as file:
@@ -67,10 +67,10 @@ def _write(folder: Path, records: Sequence[RunRecord], study_dir: Path) -> None:
 def _metric_names(
     records: Sequence[RunRecord], study_dir: Path, quantities: Quantities, headlines: Sequence[str]
 ) -> list[str]:
-    """Every measurement that a run of the study has: headlines first, for the table shows five, then by group."""
+    """All measurements of the study's runs: headlines first, since the table shows five, then by group."""
     found: set[str] = set()
     for record in records:
-        # A run that still goes on, or was killed, has no final values yet.
+        # A run that is still running, or was killed, has no final values.
         journal = () if record.final else read_journal(study_dir / record.run_id / METRICS)
         found |= {*record.final, *(measurement.name for measurement in journal)}
     first = [name for name in headlines if name in found]
@@ -82,7 +82,7 @@ def _metric_names(
 
 @contextlib.contextmanager
 def _aside(study_dir: Path) -> Iterator[Path]:
-    """A folder beside the view; what a killed rebuild left is removed with it."""
+    """A temporary folder next to the view; folders left by killed rebuilds are removed with it."""
     aside = study_dir / f".{TENSORBOARD}-{secrets.token_hex(4)}"
     disk.make_folder(aside)
     try:
@@ -93,7 +93,7 @@ def _aside(study_dir: Path) -> Iterator[Path]:
 
 
 def _move(new: Path, place: Path) -> None:
-    """A folder cannot be moved over another one: the old one steps aside first, and is removed with `_aside`."""
+    """Moves the folder; the old one is moved away first, since it cannot be overwritten, and removed by `_aside`."""
     if place.exists():
         disk.move(place, new.with_name(f"{new.name}-old"))
     disk.move(new, place)

@@ -1,1 +1,1 @@
-"""One point on the device: the loop, the step, the order of the data, the clock."""
+"""Training one run on its device: the loop, the step, the order of the data, the clock."""

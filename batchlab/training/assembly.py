@@ -1,4 +1,4 @@
-"""The parts of a run, made from its configuration in the worker (and once in the preflight child)."""
+"""Builds the parts of a run from its configuration, in the worker (and once in the preflight process)."""
 
 import inspect
 import math
@@ -24,7 +24,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.session import Session
-from batchlab.training.state import Plug, RunState, nobody
+from batchlab.training.state import Plug, RunState, ignore_note
 from batchlab.training.updates.eager import Eager
 
 
@@ -37,35 +37,35 @@ def prepare_process(config: RunConfig) -> Device:
 
 
 def device_facts(device: Device) -> dict[str, Any]:
-    """What a record's environment says of the device and of how PyTorch uses it."""
+    """Facts about the device, and how PyTorch uses it, for the environment section of a record."""
     return {"torch_cuda": torch.version.cuda, "threads": torch.get_num_threads(), **device.facts()}
 
 
 def build_task(config: RunConfig, device: Device) -> Task:
-    """What the data group names, called."""
+    """Calls the factory that the data group names."""
     return targets.build(config.data, Task, what="data", offered={"device": device.torch_device}, trust=config.trust)
 
 
 @dataclass(frozen=True)
 class Data:
-    """What a run trains on, and where."""
+    """The data a run trains on, and its device."""
 
     device: Device
     task: Task
     train: Any  # on the device, or a `Stream` to it
     val: Any
-    fingerprint: str | None = None  # where it was asked for
+    fingerprint: str | None = None  # if it was requested
 
 
 def build_data(config: RunConfig, device: Device) -> Data:
-    """What the data group names, brought to the device."""
+    """Loads the data that the data group names and moves it to the device."""
     task, train, val = _read_data(config, device)
     return Data(device, task, on_device(train, device), on_device(val, device))
 
 
 def build_known_data(config: RunConfig, device: Device) -> Data:
-    """`build_data` with its fingerprint, which is taken before anything is moved: from a GPU every number would have to
-    come back."""
+    """`build_data` plus the fingerprint, which is computed before the data is moved: otherwise all of it would have to
+    be copied back from the GPU."""
     task, train, val = _read_data(config, device)
     fingerprint = data_fingerprint(train, val)
     return Data(device, task, on_device(train, device), on_device(val, device), fingerprint)
@@ -78,7 +78,7 @@ def _read_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     return task, train, val
 
 
-# Of the config, what it means for the data, and the task: `instruments.panel.build_instruments`, or what stands for it.
+# From config, plan and task to instruments: `instruments.panel.build_instruments`, or a substitute for it.
 Instruments = Callable[[RunConfig, Plan, Task], Sequence[Plug]]
 
 
@@ -89,12 +89,12 @@ def assemble(
     *,
     planned: Plan | None = None,
     phase: Phase | None = None,
-    note: Callable[[str], None] = nobody,
+    note: Callable[[str], None] = ignore_note,
 ) -> Session:
-    """A run about to train on `data`: a fresh model in training mode, its optimizer, a meter and the `instruments`.
+    """Prepares a run on `data`: a new model in training mode, its optimizer, a meter and the `instruments`.
 
-    `planned` takes the place of the plan that the config makes. `phase` says afterwards, of a failure as well, how far
-    it came, and is the run's from then on; `note` is told what the run cannot do as it was requested.
+    `planned` replaces the plan computed from the config. `phase` records how far assembly came, also when it fails, and
+    is used by the run afterwards. `note` is called with whatever the run cannot do as requested.
     """
     phase = phase or Phase()
     phase.name = BUILDING
@@ -131,16 +131,16 @@ def assemble(
 
 
 def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
-    """What the model group names, called at the run's seed and moved to the device.
+    """Builds the model that the model group names, with the run's seed, and moves it to the device.
 
-    Initial weights come from the CPU's generator, so that they are the same on every device. `model.ghost_batch` is
-    not the factory's: it is for every BatchNorm layer of what the factory makes.
+    Initial weights are drawn with the CPU's generator, so they are the same on every device. `model.ghost_batch` is not
+    passed to the factory: it applies to every BatchNorm layer of the finished model.
     """
     group = dict(config.model)
     if group.get("ghost_batch") is not None and _takes(config, "ghost_batch"):
         raise BadRequest(
-            f"model.ghost_batch={group['ghost_batch']} is batchlab's, for every BatchNorm layer, and "
-            f"{group['_target_']} takes a ghost_batch of its own: give that parameter another name"
+            f"model.ghost_batch={group['ghost_batch']} is batchlab's own option for all BatchNorm layers, but "
+            f"{group['_target_']} also has a parameter 'ghost_batch': rename that parameter"
         )
     ghost_batch = group.pop("ghost_batch", None)
     torch.manual_seed(stream_seed(config.seed, "weights"))
@@ -148,15 +148,15 @@ def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
     model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device.torch_device)
     if lazy := [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
         raise BadRequest(
-            f"model._target_={config.model['_target_']} does not know the size of '{lazy[0]}' before its first batch, "
-            "and optimizers and counts need it: give the layer its size in place of nn.Lazy..., or pass a batch "
-            "through the model in its __init__"
+            f"model._target_={config.model['_target_']} has a lazy parameter, '{lazy[0]}', whose size is unknown "
+            "before the first batch, but the optimizer needs it: replace nn.Lazy... by a layer with a given size, or "
+            "pass a batch through the model in its __init__"
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise BadRequest(f"model._target_={config.model['_target_']} has no trainable parameters")
     if ghost_batch is not None:
         give_ghosts(model, ghost_batch)
-    torch.manual_seed(stream_seed(config.seed, "training"))  # dropout's stream, whatever the weights took
+    torch.manual_seed(stream_seed(config.seed, "training"))  # for dropout: independent of what initialisation drew
     return model
 
 
@@ -166,14 +166,16 @@ def _takes(config: RunConfig, parameter: str) -> bool:
 
 
 def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """What the optimizer group names, called with the scaled rate (and betas and eps, where the rule moves them)."""
+    """Builds the optimizer with the scaled learning rate (and betas and eps, if the scaling rule changes them)."""
     group = dict(config.optimizer)
     for name in ("lr", "weight_decay"):
         if name in group:
-            raise BadRequest(f"optimizer.{name} is a knob of its own: write {name}={group[name]}")
+            raise BadRequest(f"optimizer.{name} cannot be set: {name} is a top-level option, use {name}={group[name]}")
     takes = signature_defaults(config)
     if config.weight_decay and "weight_decay" not in takes:
-        raise BadRequest(f"weight_decay={config.weight_decay}: {group['_target_']} takes none; use weight_decay=0")
+        raise BadRequest(
+            f"weight_decay={config.weight_decay} cannot be: {group['_target_']} has no weight decay; use weight_decay=0"
+        )
     after = scaled(config, takes)
     if after.betas is not None:
         group["betas"] = after.betas
@@ -191,9 +193,9 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
 
 
 def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
-    """Of each parameter group, the multiple of the run's learning rate that it was built with, and keeps.
+    """For each parameter group, its learning rate as a multiple of the run's; it keeps this multiple during training.
 
-    The run's is that of the optimizer's own defaults where its factory takes no `lr`.
+    If the optimizer's factory takes no `lr`, the reference is the `lr` in the optimizer's defaults.
     """
     takes_it = "lr" in signature_defaults(config)
     base = peak_rate(config) if takes_it else getattr(optimizer, "defaults", {}).get("lr")
@@ -201,15 +203,15 @@ def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tupl
 
 
 def _multiple(built: Any, base: Any) -> float:
-    if built is None or not base:  # it makes its learning rate by itself, from what it is given at each step
+    if built is None or not base:  # it computes its own learning rate from the value set at each step
         return 1.0
     built, base = float(built), float(base)
-    # Exactly 1, or a lone group would be trained at a rounded learning rate. A tensor may hold it in single precision.
+    # Exactly 1, or a single group would train at a rounded learning rate. A tensor may hold it in single precision.
     return 1.0 if math.isclose(built, base, rel_tol=1e-6) else built / base
 
 
 def peak_rate(config: RunConfig) -> float:
-    """The learning rate the scaling rule gives this batch size, before warm-up and schedule."""
+    """The learning rate that the scaling rule gives for this batch size, before warm-up and schedule."""
     return scaled(config, signature_defaults(config)).lr
 
 

@@ -1,4 +1,4 @@
-"""What a run in flight consists of, as bytes, and back: a resumed run goes on as if it had never stopped."""
+"""Serialises the whole state of a run and restores it: a resumed run continues as if it had never stopped."""
 
 import io
 import random
@@ -17,7 +17,7 @@ from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.updates.update import Outcome
 
-FORMAT = 2  # a change of what is in it must raise it
+FORMAT = 2  # raise it whenever the content of a checkpoint changes
 PLAIN = (bool, int, float, str, bytes, type(None), torch.Tensor)
 
 
@@ -26,8 +26,8 @@ def capture(
 ) -> bytes:
     """Model, optimizer, loss scaler, random streams, clock, instruments and the place in the data and the journal.
 
-    Taken between two steps, with the meter's clock standing. The place in the data is `state.examples`: their order
-    depends on the seed alone. BadRequest where an instrument keeps what cannot be read back safely.
+    Taken between two steps, while the meter's clock is paused. The place in the data is `state.examples`: the data
+    order depends on the seed alone. BadRequest if an instrument's state cannot be read back safely.
     """
     model = state.model.state_dict()
     content = {
@@ -42,7 +42,7 @@ def capture(
         "eval_at_most": state.eval_at_most,
         "meter": state.meter.state_dict(),
         "model": model,
-        # Those that are not part of the model's state by its own wish (`persistent=False`) are part of the run's.
+        # Buffers that are excluded from the model's state_dict (`persistent=False`) still belong to the run's state.
         "buffers": {name: buffer for name, buffer in state.model.named_buffers() if name not in model},
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.precision.scaler.state_dict() if state.precision.scaler else None,
@@ -56,23 +56,23 @@ def capture(
 
 
 def read(content: bytes) -> dict[str, Any]:
-    """What `capture` made; ValueError where it is none of this program's. Its hash must have been looked at before."""
+    """Reads what `capture` made; ValueError if it is something else. The caller has checked its hash before."""
     try:
-        # Always, and without a way round it: a checkpoint is data, and loading it runs no code.
+        # weights_only always, with no option to change it: a checkpoint is data, and loading it must not run code.
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # of many kinds, by what is wrong
+    except Exception as error:  # the type depends on what is wrong
         raise ValueError(
             f"it cannot be read: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         ) from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise ValueError("it is not of this version of batchlab")
+        raise ValueError("it was written by another version of batchlab")
     return found
 
 
 def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[str, Plug]) -> None:
-    """Puts back what `read` gave, into parts that were made from the same configuration.
+    """Restores what `read` returned into parts built from the same configuration.
 
-    ValueError where they do not fit: then the model, the optimizer or the instruments have been changed since.
+    ValueError if they do not match: then the model, the optimizer or the instruments have changed since.
     """
     _refuse_other_multiples(content, state)
     try:
@@ -88,7 +88,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
             instrument.load_state_dict(_on(state.device.torch_device, content["instruments"][name]))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
-            f"it does not fit the model as it is now: {(str(error) or type(error).__name__).splitlines()[0]}"
+            f"it does not match the current model: {(str(error) or type(error).__name__).splitlines()[0]}"
         ) from error
     state.step, state.examples = content["step"], content["examples"]
     state.learning_rate, state.eval_at_most = content["learning_rate"], content.get("eval_at_most")
@@ -97,14 +97,14 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
 
 
 def _refuse_other_multiples(content: Mapping[str, Any], state: RunState) -> None:
-    """Before checkpoints held them, every parameter group was trained at the learning rate of the run."""
+    """Older checkpoints have no multiples: then every parameter group was trained at the run's learning rate."""
     now = list(state.group_multiples)
     kept = content.get("group_multiples", [1.0] * len(now))
     if kept != now:
         before, after = (", ".join(f"{multiple:g}" for multiple in multiples) for multiples in (kept, now))
         raise ValueError(
-            f"its parameter groups were trained at {before} times the learning rate, and the optimizer now makes them "
-            f"at {after} times it, so the run would be part one and part the other"
+            f"its parameter groups were trained at {before} times the learning rate, but the optimizer now has them at "
+            f"{after} times the learning rate, so the run would mix the two"
         )
 
 
@@ -128,7 +128,7 @@ def _set_random_streams(kept: Mapping[str, Any], device: Device) -> None:
 
 
 def _on(device: torch.device, value: Any) -> Any:
-    """`value` with its floating tensors on `device`; states of generators are bytes, and stay."""
+    """`value` with its tensors moved to `device`, except byte tensors, which are generator states."""
     if isinstance(value, torch.Tensor):
         return value if value.dtype == torch.uint8 else value.to(device)
     if isinstance(value, Mapping):
@@ -147,17 +147,17 @@ def _refuse_what_cannot_be_read(value: Any, name: str) -> None:
             _refuse_what_cannot_be_read(entry, name)
     elif type(value) not in PLAIN and not isinstance(value, torch.Tensor):
         raise BadRequest(
-            f"{name} keeps a {type(value).__name__} for its checkpoint, which cannot be read back safely: "
-            "its state_dict may hold tensors, numbers, texts, and lists and dicts of them"
+            f"{name} has a {type(value).__name__} in its state_dict, which cannot be read back safely from a "
+            "checkpoint: a state_dict may hold tensors, numbers, strings, and lists and dicts of them"
         )
 
 
 class Checkpointer:
-    """The plug that comes last in its row, and takes a checkpoint where one is due: by examples or by time.
+    """The last of the plugs: takes a checkpoint when one is due, by examples or by time.
 
-    When it looks, everybody due at that step has measured, and the clock stands still. What it costs is charged to
-    nobody. At the end of the run, where also those measure who are not due, it takes none: going on from it, they
-    would measure twice.
+    By then all instruments due at that step have measured, and the training clock is paused, so checkpoints cost no
+    training time. It takes none at the end of the run, where instruments measure that are not due: after resuming from
+    it they would measure twice.
     """
 
     instrument_name = CHECKPOINT
@@ -167,10 +167,10 @@ class Checkpointer:
         self,
         save: Callable[[], object],
         *,
-        examples: int | None,  # between checkpoints; None: by time alone
-        seconds: float | None,  # between checkpoints, on `clock`; None: by examples alone
-        look_every: int,  # examples between two looks at the clock
-        since: int = 0,  # examples that the run goes on from
+        examples: int | None,  # between checkpoints; None: by time only
+        seconds: float | None,  # between checkpoints, on `clock`; None: by examples only
+        look_every: int,  # examples between two checks of the clock
+        since: int = 0,  # examples at which the run resumes
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.every = min((n for n in (examples, look_every if seconds else None) if n), default=None)
@@ -183,7 +183,7 @@ class Checkpointer:
 
     @empty
     def watch(self, outcome: Outcome) -> None:
-        """It sees no step."""
+        """Does nothing."""
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         late = self._seconds is not None and self._clock() - self._saved_at_seconds >= self._seconds

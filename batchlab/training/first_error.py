@@ -1,4 +1,4 @@
-"""Clean-up that does not hide the error it cleans up after."""
+"""Clean-up that does not hide the original error."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def finally_do(clean: Callable[[], object]) -> Iterator[None]:
-    """Calls `clean` at the end, whatever happened inside; where both fail, the first error is the one that is raised.
+    """Calls `clean` at the end, whatever happened inside; if both fail, the first error is raised.
 
-    With `finally` it would be the last. A CUDA context that is broken once fails at every call after it, so putting
-    back a buffer or a generator would replace the error that says what went wrong.
+    With `finally` it would be the last. After an error that breaks the CUDA context every later call fails, so
+    restoring a buffer or a generator would replace the error that says what went wrong.
     """
     try:
         yield

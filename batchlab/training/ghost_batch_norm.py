@@ -1,4 +1,4 @@
-"""Ghost BatchNorm: statistics over groups of fixed size, so that the BatchNorm batch and the batch size are two knobs.
+"""Ghost BatchNorm: statistics over groups of fixed size, so that BatchNorm does not depend on the batch size.
 
 Hoffer et al. 2017, "Train longer, generalize better" (arXiv:1705.08741), algorithm 1.
 """
@@ -16,14 +16,12 @@ BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 class GhostBatchNorm(BatchNorm):
-    """Comes before a BatchNorm class, and passes it `ghost_batch` rows of the input after the other.
+    """Mixed in before a BatchNorm class: passes the input to it in groups ("ghosts") of `ghost_batch` rows.
 
-    Rows are the first axis: examples, wherever a model keeps them there. Running statistics move once for each ghost,
-    as they would if each were a micro-batch: their memory is as long in examples at every batch size. Without running
-    statistics to use (in training, or where none are kept) that is all; with them (eval mode) it is plain BatchNorm.
-
-    The last ghost may be smaller. Where it would be one row with one value per channel, whose variance is 0, it joins
-    the one before it.
+    Rows are the first axis, which is usually the example. Running statistics are updated once for each ghost, as if
+    each were a micro-batch, so they average over as many examples at every batch size. Where running statistics are
+    used (eval mode) it is plain BatchNorm. The last ghost may be smaller; if it would be one row with one value per
+    channel, whose variance is 0, it is merged with the one before it.
     """
 
     ghost_batch: int
@@ -34,14 +32,14 @@ class GhostBatchNorm(BatchNorm):
         if not counts_the_batch or len(input) <= self.ghost_batch:
             return forward(input)
         sizes = ghost_sizes(len(input), self.ghost_batch, values_per_row=math.prod(input.shape[2:]))
-        # One call after the other, not one over k times the channels: bit by bit what accumulation would do.
+        # Sequential calls, not one over k times the channels: bitwise what accumulation would give.
         return torch.cat([forward(ghost) for ghost in torch.split(input, sizes)])
 
 
 def give_ghosts(model: nn.Module, ghost_batch: Any) -> None:
-    """Makes every BatchNorm layer of `model` take its statistics over `ghost_batch` examples.
+    """Makes every BatchNorm layer of `model` compute its statistics over `ghost_batch` examples.
 
-    Weights, buffers and the keys of `state_dict` stay. BadRequest where there is no such layer.
+    Weights, buffers and the keys of `state_dict` do not change. BadRequest if there is no such layer.
     """
     if not isinstance(ghost_batch, int) or isinstance(ghost_batch, bool) or ghost_batch < 1:
         raise BadRequest(
@@ -51,26 +49,26 @@ def give_ghosts(model: nn.Module, ghost_batch: Any) -> None:
     norms: list[Any] = [module for module in model.modules() if isinstance(module, BatchNorm)]
     if not norms:
         raise BadRequest(
-            f"model.ghost_batch={ghost_batch}: this model has no BatchNorm layer whose statistics it could part; use "
+            f"model.ghost_batch={ghost_batch} has no effect, because this model has no BatchNorm layer: use "
             "model.ghost_batch=null, or a model with BatchNorm (model=cnn, model.batch_norm=true)"
         )
     for norm in norms:
-        # The class and not the module: a wrapper would rename the keys of `state_dict`, and a table of the three
-        # classes of PyTorch would forget a user's own.
+        # Change the class, not the module: a wrapper would rename the keys of `state_dict`, and a table of PyTorch's
+        # three classes would miss a user's own.
         kind: Any = type(norm)
         norm.__class__ = _ghost_of(kind)
         norm.ghost_batch = ghost_batch
 
 
 def ghost_sizes(rows: int, ghost_batch: int, *, values_per_row: int) -> list[int]:
-    """How `rows` of an input are parted; `values_per_row`: of each channel."""
+    """How `rows` of an input are divided; `values_per_row`: of each channel."""
     full, ragged = divmod(rows, ghost_batch)
     sizes = [ghost_batch] * full + ([ragged] if ragged else [])
     if values_per_row > 1:
         return sizes
     if ghost_batch == 1:
         raise BadRequest(
-            "model.ghost_batch=1 leaves BatchNorm one value per channel, whose variance is 0: use at least 2"
+            "model.ghost_batch=1 gives BatchNorm only one value per channel, whose variance is 0: use at least 2"
         )
     return sizes if ragged != 1 else [*sizes[:-2], ghost_batch + 1]
 

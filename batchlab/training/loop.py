@@ -8,7 +8,7 @@ from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import Batches
-from batchlab.training.passes.sparing import spared
+from batchlab.training.passes.skip_on_oom import unless_out_of_memory
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.update import Update
@@ -20,12 +20,12 @@ def train(
     update: Update,
     instruments: Sequence[Plug],
     *,
-    learning_rate: Callable[[int], float],  # of the step that starts after so many examples
-    stopping: Callable[[], bool],  # asked between steps: a signal leaves the run as it stands after a whole one
-    enough: Callable[[], bool] = lambda: False,  # asked between steps: the run is over before its budget
+    learning_rate: Callable[[int], float],  # of the step that starts after this many examples
+    stopping: Callable[[], bool],  # called between steps: a signal stops the run after a whole step
+    enough: Callable[[], bool] = lambda: False,  # called between steps: ends the run before its budget
 ) -> Iterator[Measurement]:
-    """Trains from where `state` is to the end of `state.budget`, yielding measurements; control is the caller's at
-    every yield. A run that was stopped has no last look: it is to go on from there."""
+    """Trains from where `state` is to the end of `state.budget`, yielding measurements; the caller has control at
+    every yield. A run that was stopped makes no final measurements, because it is to be resumed."""
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
@@ -49,23 +49,23 @@ def train(
         state.meter.stop()
         yield from _measured(state, agenda, agenda.not_yet_measured_at)
         for instrument in agenda.instruments:
-            yield from spared(state, instrument, instrument.conclude)
+            yield from unless_out_of_memory(state, instrument, instrument.conclude)
 
 
 def _set_learning_rate(state: RunState, learning_rate: float) -> None:
-    """Gives each parameter group its multiple of it; asked for anew at each step, as user code may replace them.
+    """Sets the learning rate of each parameter group; reads the groups at each step, as user code may replace them.
 
-    BadRequest where there are more or fewer than at the start: on resuming, the optimizer would be made without them.
+    BadRequest if their number has changed since the start: a resumed run would create the optimizer without them.
     """
     state.learning_rate = learning_rate
     groups, multiples = state.optimizer.param_groups, state.group_multiples
     if len(groups) != len(multiples):
         raise BadRequest(
-            f"the optimizer has {counted(len(groups), 'parameter group')} after step {state.step:,}, and was made with "
-            f"{len(multiples):,}: a run with groups that come or go while it trains cannot be resumed; make them all "
-            "where the optimizer is made"
+            f"the optimizer has {counted(len(groups), 'parameter group')} after step {state.step:,}, but was created "
+            f"with {len(multiples):,}: a run that adds or removes groups during training cannot be resumed; create "
+            "them all with the optimizer"
         )
-    for position, group in enumerate(groups):  # a strict zip takes 0.8 us longer, of a step of 150
+    for position, group in enumerate(groups):  # a strict zip would take 0.8 us more, of a step of 150
         group["lr"] = multiples[position] * learning_rate
 
 
@@ -76,27 +76,27 @@ def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
     with state.meter.paused(settling=state.examples < state.budget):
         for instrument in due(state.examples):
-            if not (yield from spared(state, instrument, instrument.measure)):
+            if not (yield from unless_out_of_memory(state, instrument, instrument.measure)):
                 agenda.leave_out(instrument)
     state.phase.name = BATCH
 
 
 class Agenda:
-    """When each instrument measures: at its first look, at the first step beyond each multiple of its `every`."""
+    """When each instrument measures: at the start, and at the first step beyond each multiple of its `every`."""
 
     def __init__(self, instruments: Sequence[Plug], examples: int = 0, batch_size: int = 1) -> None:
-        """A run that goes on after `examples`, in steps of `batch_size`, finds its agenda as it was."""
+        """The agenda of a new run, or of one that resumes after `examples`, in steps of `batch_size`."""
         self.instruments = list(instruments)
-        # A step of a small model takes 150 us: not even an empty call is made in vain.
+        # A step of a small model takes 150 us: even an empty call is worth avoiding.
         self.watchers = [i.watch for i in instruments if not getattr(type(i).watch, "is_empty", False)]
         resumed = examples > 0
         was_due = [i for i in instruments if resumed and after(i, examples - batch_size) <= examples]
         self._last = {id(instrument): examples for instrument in was_due}
         self._next = [(after(i, examples) if resumed else 0.0, i) for i in instruments]
-        self.next = min((at for at, _ in self._next), default=float("inf"))  # examples at which somebody is due
+        self.next = min((at for at, _ in self._next), default=float("inf"))  # examples at which an instrument is due
 
     def due(self, examples: int) -> list[Plug]:
-        """Who measures now; each is put down for its next time."""
+        """The instruments that measure now; schedules each for its next time."""
         now = [instrument for at, instrument in self._next if at <= examples]
         self._last |= {id(instrument): examples for instrument in now}
         self._next = [(after(i, examples) if at <= examples else at, i) for at, i in self._next]
@@ -104,14 +104,14 @@ class Agenda:
         return now
 
     def leave_out(self, instrument: Plug) -> None:
-        """Nobody asks it any more, or shows it a step."""
+        """Removes the instrument: it is not called any more."""
         self.instruments = [other for other in self.instruments if other is not instrument]
         self.watchers = [watch for watch in self.watchers if watch != instrument.watch]
         self._next = [(at, other) for at, other in self._next if other is not instrument]
         self.next = min((at for at, _ in self._next), default=float("inf"))
 
     def not_yet_measured_at(self, examples: int) -> list[Plug]:
-        """Who has not measured at this very step: an instrument does so at most once a step."""
+        """The instruments that have not measured at this step yet: each does so at most once a step."""
         return [instrument for _, instrument in self._next if self._last.get(id(instrument)) != examples]
 
 

@@ -1,4 +1,4 @@
-"""The forward pass and the loss of a task: all that trains, measures or examines a model takes them from here."""
+"""The forward pass and the loss of a task, as training, instruments and checks all use them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,9 @@ from batchlab.training.devices.precision import Precision
 
 
 class Losses:
-    """Batch -> terms: what the task's loss makes of the model's outputs, shape (terms,), in `precision`.
+    """Batch -> terms: the task's loss of the model's outputs, shape (terms,), in `precision`.
 
-    Nothing here changes modes, gradients or random streams: these are for the caller to set and to put back.
+    Nothing here changes modes, gradients or random streams: the caller sets and restores them.
     """
 
     __slots__ = ("model", "precision", "task")
@@ -24,7 +24,7 @@ class Losses:
         self.precision = precision
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The terms of a batch, in one call: the training step makes it for each micro-batch."""
+        """The terms of a batch, in one call; the training step calls it for each micro-batch."""
         with self.precision.forward():
             return self.task.loss(self.task.forward(self.model, batch), batch)
 
@@ -34,12 +34,12 @@ class Losses:
             return self.task.forward(self.model, batch)
 
     def terms(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss alone, of outputs that are there already."""
+        """The loss alone, of given outputs."""
         with self.precision.forward():
             return self.task.loss(outputs, batch)
 
     def quantities(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms as `loss`, and each metric of the task by its name, of one forward pass."""
+        """The terms as `loss`, and each metric of the task by its name, from one forward pass."""
         with self.precision.forward():
             outputs = self.outputs(batch)
             return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, batch)}
@@ -47,8 +47,8 @@ class Losses:
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The terms as a function of weights, for `torch.func` and for derivatives of any order.
 
-        `weights` take the place of the model's parameters and buffers of these names; those that are not named are the
-        model's own, and nothing is written to them.
+        `weights` replace the model's parameters and buffers of these names; the model's own are used for the others.
+        The model is not changed.
         """
         inside = {f"model.{name}": tensor for name, tensor in weights.items()}
         terms: Tensor = functional_call(_Module(self), inside, (batch,))
@@ -56,7 +56,7 @@ class Losses:
 
 
 class _Module(nn.Module):
-    """`functional_call` takes a module, and reaches through this one whatever the task does to the model."""
+    """`functional_call` needs a module; this one covers whatever the task does with the model."""
 
     def __init__(self, losses: Losses) -> None:
         super().__init__()

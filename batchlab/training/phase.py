@@ -1,4 +1,4 @@
-"""What a run is doing: where memory ran out is part of how it ended, and decides what that says of the batch size."""
+"""What a run is doing: the phase in which memory ran out decides whether that is a result of the batch size."""
 
 from dataclasses import dataclass
 
@@ -6,18 +6,18 @@ BUILDING, DATA = "building", "data"
 BATCH, FORWARD, BACKWARD, OPTIMIZER = "batch", "forward", "backward", "optimizer"
 VALIDATION, CHECKPOINT = "validation", "checkpoint"
 
-# Memory that runs out here is a result of the batch size, and nowhere else. `batch` is the gathering of a training
-# batch and all else between two steps.
+# Running out of memory is a result of the batch size in these phases only. `batch` is gathering a training batch and
+# everything else between two steps.
 TRAINING = frozenset((BATCH, FORWARD, BACKWARD, OPTIMIZER))
 
 
 @dataclass(slots=True)
 class Phase:
-    """Of one run, written by whoever begins something else: one store of an attribute, which costs a step nothing."""
+    """The phase of one run, set by the code that starts it: one attribute store, which costs a step nothing."""
 
     name: str = BUILDING
 
 
 def of_instrument(name: str) -> str:
-    """The phase in which the instrument of that key in the config works."""
+    """The phase of the instrument with that key in the config."""
     return f"instrument {name}"

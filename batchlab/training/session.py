@@ -1,10 +1,10 @@
-"""A run about to start, in its parts: what `assembly` makes of a configuration."""
+"""A run that is ready to start, as `assembly` builds it from a configuration."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, rate_at
+from batchlab.config.plan import Plan, learning_rate_at
 from batchlab.records import Measurement
 from batchlab.training import loop
 from batchlab.training.data.batches import Batches
@@ -14,7 +14,7 @@ from batchlab.training.updates.update import Update
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """All that a run is made of: of runs, probes, benchmarks and tests alike. `state` alone moves on as it trains."""
+    """All parts of a run, also in probes, benchmarks and tests. Only `state` changes during training."""
 
     config: RunConfig
     data_fingerprint: str | None
@@ -25,7 +25,7 @@ class Session:
     instruments: Mapping[str, Plug]  # by their keys in the config
 
     def batches(self) -> Batches:
-        """The steps that are left, from where `state` is."""
+        """The remaining steps, from where `state` is."""
         return Batches(
             self.state.train,
             micro_batch_sizes=self.config.micro_batch_sizes,
@@ -42,13 +42,13 @@ class Session:
         stopping: Callable[[], bool] = lambda: False,
         enough: Callable[[], bool] = lambda: False,
     ) -> Iterator[Measurement]:
-        """The training loop over them (`loop.train`); `more` measure after the session's own instruments."""
+        """The training loop over `batches` (`loop.train`); `more` measure after the session's own instruments."""
         return loop.train(
             self.state,
             self.batches(),
             self.update,
             [*self.instruments.values(), *more],
-            learning_rate=lambda examples: rate_at(self.config, self.plan, self.peak_learning_rate, examples),
+            learning_rate=lambda examples: learning_rate_at(self.config, self.plan, self.peak_learning_rate, examples),
             stopping=stopping,
             enough=enough,
         )

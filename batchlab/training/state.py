@@ -1,4 +1,4 @@
-"""What a run is made of while it trains, and the socket that instruments plug into."""
+"""The state of a run during training, and the interface of instruments."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +18,13 @@ from batchlab.training.phase import Phase
 from batchlab.training.updates.update import Outcome
 
 
-def nobody(text: str) -> None:
-    """Takes no note."""
+def ignore_note(text: str) -> None:
+    """Ignores a note."""
 
 
 @dataclass
 class RunState:
-    """One run in flight. Instruments read it and assign nothing to it; who writes what is said here, and tested."""
+    """A run during training. Instruments read it but do not change it; who writes what is listed here, and tested."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -35,17 +35,17 @@ class RunState:
     precision: Precision
     meter: Meter
     budget: int  # examples
-    group_multiples: Sequence[float] = ()  # of the learning rate, by parameter group; none: 1 of each
-    eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as the run's
-    phase: Phase = field(default_factory=Phase)  # whoever begins something else writes its name
-    note: Callable[[str], None] = nobody  # of what the run could not do as it was asked to, a sentence each
-    # The loop writes these, and a checkpoint that is restored:
+    group_multiples: Sequence[float] = ()  # of the learning rate, by parameter group; empty: all 1
+    eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as training
+    phase: Phase = field(default_factory=Phase)  # its name is set by the code that starts a phase
+    note: Callable[[str], None] = ignore_note  # called with what the run could not do as requested
+    # Written by the loop, and restored from a checkpoint:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
-    # `evaluation` writes these, whichever instrument asks it; the second one a checkpoint as well:
-    validated: tuple[Any, Any] | None = None  # when `val` was last passed through, and what came of it
-    eval_at_most: int | None = None  # examples that an evaluation passes at once, where `eval_batch_size` did not fit
+    # Written by `evaluation`; the second one is restored from a checkpoint as well:
+    validated: tuple[Any, Any] | None = None  # key and result of the last pass through `val`
+    eval_at_most: int | None = None  # examples evaluated at once, if `eval_batch_size` did not fit
 
     def __post_init__(self) -> None:
         if not self.group_multiples:
@@ -53,7 +53,7 @@ class RunState:
 
     @property
     def losses(self) -> Losses:
-        """What the run trains on, in its precision."""
+        """The losses that training uses, in its precision."""
         return Losses(self.model, self.task, self.precision)
 
     def measurement(
@@ -65,7 +65,7 @@ class RunState:
         high: float | None = None,
         n: int | None = None,
     ) -> Measurement:
-        """A number, stamped with where the run is."""
+        """A measurement at the run's current step, examples and seconds."""
         return Measurement(name, value, self.step, self.examples, self.meter.seconds, low=low, high=high, n=n)
 
 
@@ -73,29 +73,29 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def empty(method: F) -> F:
-    """Marks a `watch` that does nothing, so that the loop need not call it."""
+    """Marks a `watch` that does nothing, so that the loop does not call it."""
     method.is_empty = True  # type: ignore[attr-defined]
     return method
 
 
 class Plug(Protocol):
-    """What the loop asks of an instrument (`batchlab.instruments.Instrument` is the base to inherit from)."""
+    """The interface of an instrument (`batchlab.instruments.Instrument` is the base class to inherit from)."""
 
     every: int | None  # examples between measurements; None: only at the start and at the end
     instrument_name: str  # its key in the config
     quantities: Sequence[Quantity]  # what it measures
 
     def watch(self, outcome: Outcome) -> None:
-        """After every step. Keep references only: this must not wait for the device."""
+        """Called after every step. Keep references only: this must not wait for the device."""
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        """At 0 examples, at the first step beyond each multiple of `every`, and at the end."""
+        """Called at 0 examples, at the first step beyond each multiple of `every`, and at the end."""
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
-        """Once, after the last `measure`: what the run as a whole comes to."""
+        """Called once, after the last `measure`: the results for the run as a whole."""
 
     def state_dict(self) -> StateDict:
-        """What resuming needs."""
+        """What a resumed run needs."""
 
     def load_state_dict(self, state: StateDict) -> None:
         """The inverse of `state_dict`."""

@@ -1,4 +1,4 @@
-"""The gradient of one step, however many micro-batches it is taken in."""
+"""The gradient of one step, over any number of micro-batches."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from batchlab.training.phase import BACKWARD, BATCH, FORWARD, Phase
 def backward(losses: Losses, micro_batches: MicroBatches, phase: Phase | None = None) -> tuple[Tensor, int]:
     """Adds the gradient of the mean loss over all terms; returns the sum of the losses (0-d) and their count.
 
-    `phase` is the run's where training asks: what an instrument passes is no forward pass of training.
+    Training passes the run's `phase`; instruments do not, because their passes are not part of training.
     """
     micro_batches, count = counted(losses.task, micro_batches)
     # By count of the whole batch, not by 1/len(micro_batches): the last may be smaller, and then the mean of the
@@ -21,11 +21,11 @@ def backward(losses: Losses, micro_batches: MicroBatches, phase: Phase | None = 
 
 
 def counted(task: Task, micro_batches: MicroBatches) -> tuple[MicroBatches, int]:
-    """The terms in `micro_batches`, and these as they are to be passed on: some can be looked at but once."""
+    """The micro-batches to use from now on (some can be iterated only once), and their number of terms."""
     if isinstance(micro_batches, OneByOne):
         if task.count is Task.count:
             return micro_batches, micro_batches.examples
-        micro_batches = tuple(micro_batches)  # terms are counted by looking at them, all before the first pass
+        micro_batches = tuple(micro_batches)  # all terms must be counted before the first pass
     return micro_batches, sum(map(task.count, micro_batches))
 
 
@@ -37,11 +37,11 @@ def weighted_backward(losses: Losses, micro_batches: MicroBatches, weight: float
         phase.name = FORWARD
         terms = losses(batch)
         phase.name = BACKWARD
-        if terms.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose the small ones
+        if terms.dtype in _HALF:  # 8 and 11 bits: a sum of hundreds of losses would lose small ones
             terms = terms.float()
         losses.precision.backward(terms, weight)
         sums.append(terms.detach().sum())
-        del batch, terms  # before the next one is brought
+        del batch, terms  # before the next one is loaded
         phase.name = BATCH
     return sums[0] if len(sums) == 1 else torch.stack(sums).sum()
 

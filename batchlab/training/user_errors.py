@@ -1,4 +1,4 @@
-"""An error of the user's code, in one line."""
+"""Describes an error of the user's code in one line."""
 
 import traceback
 from pathlib import Path
@@ -10,7 +10,7 @@ OURS = Path(__file__).parents[1]
 
 
 def in_the_users_words(error: BaseException) -> str:
-    """What it says, and where in the user's own files; what batchlab raised on purpose says it all already."""
+    """The message and the place in the user's own files; errors raised by batchlab are complete as they are."""
     if isinstance(error, BatchlabError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)

@@ -1,1 +1,1 @@
-"""Everything that runs in a child of a sweep, with torch; what parents and children say to each other lies here too."""
+"""Everything that runs in the child processes of a sweep, with torch, and the messages between parent and child."""

@@ -1,4 +1,4 @@
-"""Whether PyTorch can compute on a device at all, asked of the device itself: a driver's promise is not enough."""
+"""Tests whether PyTorch can use a device, by computing on it: what the driver reports is not enough."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -10,71 +10,71 @@ from batchlab.training.devices.named import device_named, visible_devices
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 
 CHOOSE = "choose another GPU with CUDA_VISIBLE_DEVICES=..."
-# What CUDA or PyTorch says, what it means, and what to do about it.
+# A part of an error of CUDA or PyTorch, its meaning, and what to do about it.
 KNOWN: Sequence[tuple[str, str, str]] = (
     (
         "no kernel image",
-        "this PyTorch has no kernels for a GPU of its kind",
-        "install a PyTorch that has (https://pytorch.org/get-started/previous-versions)",
+        "this PyTorch has no kernels for this type of GPU",
+        "install a PyTorch that supports it (https://pytorch.org/get-started/previous-versions)",
     ),
     (
         "driver on your system is too old",
-        "its driver is older than the CUDA that PyTorch is built for",
+        "its driver is too old for the CUDA version of this PyTorch",
         "update the driver, or install a PyTorch built for an older CUDA",
     ),
-    ("forward compatibility", "its driver is older than the CUDA that is installed beside it", "update the driver"),
+    ("forward compatibility", "its driver is older than the installed CUDA", "update the driver"),
     (
         "busy or unavailable",
         "it is in exclusive mode and in use, or in prohibited mode",
-        f"wait for it, allow more with `nvidia-smi -c DEFAULT`, or {CHOOSE}",
+        f"wait for it, share it with `nvidia-smi -c DEFAULT`, or {CHOOSE}",
     ),
-    ("no cuda gpus are available", "PyTorch sees no GPU", "`batchlab doctor` says more"),
+    ("no cuda gpus are available", "PyTorch sees no GPU", "see `batchlab doctor`"),
     ("found no nvidia driver", "PyTorch finds no NVIDIA driver", "install or start the driver"),
 )
 
 
 def why_unusable(
-    asked: str, *, deterministic: bool = False, compute: Callable[[str], None] | None = None
+    requested: str, *, deterministic: bool = False, compute: Callable[[str], None] | None = None
 ) -> tuple[str, str] | None:
-    """Why nothing can be computed on the device `asked` and what would help; None where something can.
+    """Why the `requested` device cannot be used and what would help; None if it can.
 
-    BadRequest for one that does not exist beside others that do. After an error this process may not be able to use
-    CUDA any more, so it is one that ends. `deterministic`: whether a product that this process makes later is to be
-    so, which PyTorch decides at the first. `compute` does what is tried, in place of one matrix product.
+    BadRequest if it does not exist although others do. After an error this process may not be able to use CUDA, so it
+    should end. `deterministic`: whether this process will need deterministic matrix products, which PyTorch decides
+    at the first one. `compute` replaces the matrix product that is tried.
     """
     try:
-        (compute or functools.partial(_multiply, deterministic=deterministic))(asked)
+        (compute or functools.partial(_multiply, deterministic=deterministic))(requested)
     except BadRequest:
-        if ":" in asked or visible_devices():
+        if ":" in requested or visible_devices():
             raise
-        return _in_words(_what_pytorch_says(asked))
-    except Exception as error:  # whatever a library below raises: none of it is the user's code yet
-        return _in_words(error)
+        return _explained(_error_of_pytorch(requested))
+    except Exception as error:  # any error of the libraries; no user code runs here
+        return _explained(error)
     return None
 
 
-def _multiply(asked: str, *, deterministic: bool) -> None:
-    device = device_named(asked)
+def _multiply(requested: str, *, deterministic: bool) -> None:
+    device = device_named(requested)
     device.prepare(deterministic=deterministic)
     ones = torch.ones(64, 64).to(device.torch_device)
-    (ones @ ones).sum().item()  # waits for it, so that what went wrong is raised here
+    (ones @ ones).sum().item()  # waits for the result, so that errors are raised here
 
 
-def _what_pytorch_says(asked: str) -> Exception:
-    """The error of PyTorch's own that its answer, no device, hides."""
+def _error_of_pytorch(requested: str) -> Exception:
+    """PyTorch's error when it is used without a device: it says why there is none."""
     try:
-        torch.empty(1, device=asked)
-    except Exception as error:  # of any type, by the driver and the build
+        torch.empty(1, device=requested)
+    except Exception as error:  # its type depends on the driver and the build
         return error
     return RuntimeError("PyTorch sees no GPU")
 
 
-def _in_words(error: Exception) -> tuple[str, str]:
-    said = (str(error).strip() or type(error).__name__).splitlines()[0]
+def _explained(error: Exception) -> tuple[str, str]:
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
     if is_out_of_memory(error):
-        said = said.partition(" Of the allocated memory")[0]  # what to set in PyTorch is no help against other programs
-        return f"its memory is full ({said})", f"wait for the programs that nvidia-smi lists, or {CHOOSE}"
+        message = message.partition(" Of the allocated memory")[0]  # its PyTorch settings do not help here
+        return f"its memory is full ({message})", f"wait for the programs that nvidia-smi lists, or {CHOOSE}"
     for text, meaning, instead in KNOWN:
         if text in str(error).lower():
-            return f"{meaning} ({said})", instead
-    return f"one matrix product fails on it ({type(error).__name__}: {said})", "`batchlab doctor` looks at each GPU"
+            return f"{meaning} ({message})", instead
+    return f"a matrix product fails on it ({type(error).__name__}: {message})", "see `batchlab doctor`"

@@ -1,4 +1,4 @@
-"""The child's side: what happens in the process of one point. Imports torch only once it is there."""
+"""The entry point of a child process. Imports torch only in the child."""
 
 import contextlib
 import ctypes
@@ -47,9 +47,9 @@ REPORT_SECONDS = 0.1  # between two messages of progress
 
 
 def work(connection: Connection, assigned: Assignment, sweep: SweepConfig) -> None:
-    """Trains a point in its folder; sends what it plans, its progress and its record.
+    """Trains a point in its folder; sends its planned examples, its progress and its record.
 
-    Or, in place of the record, that another process holds the folder, or what the disk refused.
+    Instead of the record it may send that another process holds the folder, or a disk error.
     """
     die_with_parent()
     stop, config, folder = stop_flag(), assigned.config, assigned.folder
@@ -61,7 +61,7 @@ def work(connection: Connection, assigned: Assignment, sweep: SweepConfig) -> No
         from batchlab.worker.run_log import Listener
 
         class Reporter(Listener):
-            """Tells the parent how far the run is, at most ten times a second."""
+            """Sends the progress to the parent, at most ten times a second."""
 
             def __init__(self) -> None:
                 self._last = 0.0
@@ -83,10 +83,10 @@ def work(connection: Connection, assigned: Assignment, sweep: SweepConfig) -> No
                 send(connection, Notice(run_id, text))
 
             def note(self, text: str) -> None:
-                with contextlib.suppress(OSError):  # the log may lie on a full disk
+                with contextlib.suppress(OSError):  # the log may be on a full disk
                     sys.stderr.write(text + "\n")
 
-        at_once = sweep.jobs > 1 and config.device == "cpu"  # also where leases cannot tell
+        at_once = sweep.jobs > 1 and config.device == "cpu"  # if leases cannot be used
         with leased(config.device, gpu_of(config.device)) as lease:
             record = run(
                 config,
@@ -106,23 +106,23 @@ def work(connection: Connection, assigned: Assignment, sweep: SweepConfig) -> No
 
 
 def gpu_of(device: str) -> str | None:
-    """The UUID of the GPU that this process calls `device`: the driver's answer, or PyTorch's where it depends on it.
+    """The UUID of the GPU `device` of this process: from the driver, or from PyTorch if the driver cannot tell.
 
-    None for the CPU, and for a GPU that cannot be asked: the run says so better.
+    None for the CPU, and if the GPU cannot be queried: the run will report the error.
     """
     known = uuid_of(device)
     if known is not None or not device.startswith("cuda"):
         return known
     from batchlab.training.devices.named import device_named
 
-    with contextlib.suppress(Exception):  # CUDA refuses to start with errors of several kinds
+    with contextlib.suppress(Exception):  # CUDA may fail to start with errors of several kinds
         uuid = device_named(device).uuid()
         return None if uuid is None else full_uuid(uuid)
     return None
 
 
 def reply(connection: Connection, examine: Callable[[A], Reply], argument: A) -> None:
-    """Sends what `examine` makes of `argument`; whatever user code prints meanwhile goes nowhere."""
+    """Sends the result of `examine(argument)`; what user code prints meanwhile is discarded."""
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(os.open(os.devnull, os.O_WRONLY))
@@ -130,7 +130,7 @@ def reply(connection: Connection, examine: Callable[[A], Reply], argument: A) ->
 
 
 def check(grid: Sequence[RunConfig]) -> OfAGrid:
-    """What `preflight.examine` finds, or which device of the grid cannot be used."""
+    """The result of `preflight.examine`, or the device of the grid that cannot be used."""
     try:
         from batchlab.worker.device_trial import why_unusable
         from batchlab.worker.preflight import examine
@@ -143,12 +143,12 @@ def check(grid: Sequence[RunConfig]) -> OfAGrid:
     except BadRequest as error:
         return GridRefused((str(error),))
     except BaseException:
-        return GridRefused((f"the check of the grid failed, which is a fault of batchlab: {traceback.format_exc()}",))
+        return GridRefused((f"the check of the grid failed, which is a bug in batchlab: {traceback.format_exc()}",))
     return GridRefused(tuple(problems)) if problems else GridAccepted(tuple(facts))
 
 
 def try_device(config: RunConfig) -> DeviceFailed | Failed | None:
-    """Why PyTorch cannot compute on the device of `config`; None where it can."""
+    """Why PyTorch cannot use the device of `config`; None if it can."""
     from batchlab.worker.device_trial import why_unusable
 
     try:
@@ -159,13 +159,13 @@ def try_device(config: RunConfig) -> DeviceFailed | Failed | None:
 
 
 def send(connection: Connection, message: OfARun | Probed) -> None:
-    """Tells the parent; where it is gone, the record is on disk."""
+    """Sends a message to the parent; if the parent is gone, nothing is lost: the record is on the disk."""
     with contextlib.suppress(OSError):
         connection.send(message)
 
 
 def die_with_parent() -> None:
-    """Makes the kernel end this process with its server, and a thread end it with the sweep: no orphans."""
+    """Ends this process with its server (by the kernel) and with the sweep (by a thread): no orphans."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
@@ -183,7 +183,7 @@ def _end_after(sentinel: int) -> None:
 def stop_flag() -> threading.Event:
     """An event that SIGTERM and the signals of batch systems set: the run ends after a whole step.
 
-    Ctrl-C reaches the whole foreground group; it is the parent's to tell its child what to do.
+    Ctrl-C reaches the whole foreground group and is ignored here: the parent stops its child.
     """
     stop = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -193,7 +193,7 @@ def stop_flag() -> threading.Event:
 
 
 def log_to(path: Path) -> None:
-    """Sends this process's stdout and stderr, those of its C libraries too, to the end of `path`."""
+    """Appends stdout and stderr of this process, and of its C libraries, to `path`."""
     descriptor = disk.open_to_append(path)
     print_to(descriptor)
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""One run, config -> record: opens its log, assembles it, brings it to where it was, and trains it to its end."""
+"""One run, config -> record: opens its log, assembles it, restores its checkpoint, and trains it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,10 +23,10 @@ def run(
 ) -> RunRecord:
     """Trains one point in this process, from its newest checkpoint, and leaves its folder complete, however it ends.
 
-    A point that does not fit or diverges is a result, and so is an error of the user's code: all are recorded, with
-    the traceback of an error on stderr. With `force` of its `sweep` it starts from its first step. `stopping` is asked
-    between steps, `shared` at the end: whether another point used the machine meanwhile. Raises RunIsHeld where another
-    process holds the folder, and StorageError where the disk does not take it: then the run is as it was last recorded.
+    Running out of memory, divergence and errors of the user's code are recorded as results, with the traceback of an
+    error on stderr. With `force` in `sweep` it starts from its first step. `stopping` is called between steps,
+    `shared` (whether another point used the machine) at the end. Raises RunIsHeld if another process holds the
+    folder, and StorageError if the disk cannot be written: then the last stored record remains.
     """
     with run_log(folder, config, identity, sweep=sweep, listener=listener or Listener()) as log:
         if log.is_final:

@@ -1,4 +1,4 @@
-"""What a sweep and its processes send each other: frozen dataclasses, read with `match`. Imports no torch."""
+"""The messages between a sweep and its processes: frozen dataclasses, read with `match`. Does not import torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from batchlab.config import RunConfig
 from batchlab.records import Facts, RunIdentity, RunRecord
 
-if TYPE_CHECKING:  # SciPy, which no sweep needs
+if TYPE_CHECKING:  # imports SciPy, which no sweep needs
     from batchlab.science.memory.largest_fit import Probe
     from batchlab.science.memory.memory_model import Account
 
@@ -23,7 +23,7 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Planned:
-    """The run knows how many examples it will train on."""
+    """The number of examples that the run will train on."""
 
     run_id: str
     examples: int
@@ -31,7 +31,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the run is."""
+    """The progress of the run."""
 
     run_id: str
     examples: int  # trained on so far
@@ -41,7 +41,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Notice:
-    """What a person should know of the run."""
+    """A message about the run for the user."""
 
     run_id: str
     text: str
@@ -57,7 +57,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Held:
-    """The run was not begun: another process holds its folder."""
+    """The run was not started: another process holds its folder."""
 
     run_id: str
     by: str  # who
@@ -65,7 +65,7 @@ class Held:
 
 @dataclass(frozen=True)
 class StorageFailed:
-    """The disk refused what the run had to keep: it is as it was last recorded."""
+    """The run could not be written to the disk; the last stored record remains."""
 
     run_id: str
     reason: str
@@ -90,7 +90,7 @@ class GridRefused:
 
 @dataclass(frozen=True)
 class DeviceFailed:
-    """PyTorch cannot compute on a device of the grid, so nothing else of it was checked."""
+    """PyTorch cannot use a device of the grid, so nothing else was checked."""
 
     device: str
     why: str
@@ -109,18 +109,18 @@ class Failed:
 
 @dataclass(frozen=True)
 class ProbeRequest:
-    """One probe to make, as `batchlab.worker.probe` takes it."""
+    """The arguments of a probe (`batchlab.worker.probe`)."""
 
     config: RunConfig
     size: int  # examples of the micro-batch
-    allowed: int | None  # bytes; None: what is free on the CUDA device, less a headroom
+    allowed: int | None  # bytes; None: the free memory of the CUDA device minus the headroom
     exact: bool
-    seconds: float  # of steps beyond the first ones
+    seconds: float  # of further timed steps
 
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe came to."""
+    """The result of a probe."""
 
     probe: "Probe"
-    account: "Account | None"  # bytes by category; None where they could not be counted
+    account: "Account | None"  # bytes by category; None if they could not be counted

@@ -1,4 +1,4 @@
-"""Checks a whole grid before its first point, in a child of the warm server: what fails here starts nothing."""
+"""Checks a whole grid before its first point, in a child of the warm server; if it fails, nothing is started."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
@@ -32,33 +32,33 @@ from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, O
 from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
 from batchlab.training.user_errors import in_the_users_words
 
-TRIED = SPEED | MEMORY | PARTS  # what moves one of them is executed by other code; another seed or learning rate is not
-PASSED = 3  # examples: BatchNorm takes no single one, and a shape is looked at once more with one example less
-AUGMENTED = 8  # examples, to see whether the task's `augment` makes the same of them again
+TRIED = SPEED | MEMORY | PARTS  # options of these roles change the executed code; the seed and learning rate do not
+PASSED = 3  # examples: BatchNorm needs two, and shapes are checked again with one less
+AUGMENTED = 8  # examples, to check that the task's `augment` is reproducible
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What one distinct data and model of the grid was found to be."""
+    """The properties of one distinct combination of data and model."""
 
     n_train: int
-    metrics: tuple[str, ...]  # what a target may name
-    directed: tuple[str, ...]  # those of them whose better direction is known
-    norm: str | None  # a BatchNorm layer, where the model cannot train on one example alone
+    metrics: tuple[str, ...]  # that a target may name
+    directed: tuple[str, ...]  # those with a known better direction
+    norm: str | None  # a BatchNorm layer, if the model cannot train on a single example
     facts: Facts
 
 
 def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
-    """What is wrong with the grid, one line each (none: everything may start), and what each point would be made with.
+    """The problems of the grid, one line each (empty: everything may start), and the facts about each point.
 
-    Each distinct combination of what is `TRIED` is built once and passed one small batch; sizes are checked for every
-    point.
+    Each distinct combination of the options in `TRIED` is built once and run on one small batch; sizes are checked
+    for every point.
     """
     found: dict[str, None] = {}  # in order, each once
     facts: list[Facts] = []
-    nowhere = Facts(torch=metadata.version("torch"))
+    unknown = Facts(torch=metadata.version("torch"))
     built: dict[str, Parts | None] = {}
-    # One process makes all points.
+    # One process builds all points.
     allow_deterministic([config.device for config in grid if config.deterministic])
     for position, config in enumerate(grid, 1):
         kind = key(config, TRIED, without=MICRO_BATCHES)
@@ -67,21 +67,21 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
                 built[kind] = None
                 built[kind] = _build(config)
             parts = built[kind]
-            facts.append(parts.facts if parts is not None else nowhere)
+            facts.append(parts.facts if parts is not None else unknown)
             if parts is not None:
                 for problem in _misfits(config, parts):
                     found[problem] = None
         except BatchlabError as error:
             found[str(error)] = None
         except (Exception, SystemExit) as error:
-            if not is_out_of_memory(error):  # what does not fit is a result, and the point's to record
+            if not is_out_of_memory(error):  # running out of memory is a result, which the point records
                 found[concealed(in_the_users_words(error), to_dict(config))] = None
             if is_broken_context(error):  # nothing can be built after it in this process
                 if left := len(grid) - position:
-                    found[f"{counted(left, 'point')} after it were not checked"] = None
-                return list(found), facts + [nowhere] * (left + 1)
+                    found[f"{counted(left, 'later point')} not checked"] = None
+                return list(found), facts + [unknown] * (left + 1)
         if len(facts) < position:
-            facts.append(nowhere)
+            facts.append(unknown)
     return list(found), facts
 
 
@@ -112,22 +112,22 @@ def _build(config: RunConfig) -> Parts:
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
-    """BadRequest where the user's code has changed, for the whole process, what the config promises of it."""
+    """BadRequest if the user's code has changed process-wide settings that the config specifies."""
     threads = torch.get_num_threads()
     if threads != config.threads:
         raise BadRequest(
-            f"threads={config.threads} was asked for, and the code of the model or the data sets {threads} "
-            f"(torch.set_num_threads): take that line out, or use threads={threads}"
+            f"threads={config.threads} was requested, but the code of the model or the data sets {threads} "
+            f"(torch.set_num_threads): remove that call, or use threads={threads}"
         )
     if config.deterministic and not torch.are_deterministic_algorithms_enabled():
         raise BadRequest(
-            "deterministic=true was asked for, and the code of the model or the data switches it off "
-            "(torch.use_deterministic_algorithms): take that line out, or use deterministic=false"
+            "deterministic=true was requested, but the code of the model or the data switches it off "
+            "(torch.use_deterministic_algorithms): remove that call, or use deterministic=false"
         )
 
 
 def _few_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
-    """As training would have them. Copies: what the user's code does to a batch must not come to the set."""
+    """Examples as in training. Copies, so that changes by the user's code do not affect the data set."""
     if task.augment is None:
         return gather(train, torch.arange(min(PASSED, length(train))))
     few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed, device)
@@ -139,9 +139,9 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         plan(config, parts.n_train)
     except BatchlabError as error:
         yield str(error)
-        return  # its micro-batches may be too many to list
+        return  # there may be too many micro-batches to list
     if config.target is not None and config.target.metric not in parts.metrics:
-        yield f"target.metric={config.target.metric} is not measured: this task gives {', '.join(parts.metrics)}"
+        yield f"target.metric={config.target.metric} is not measured: use one of {', '.join(parts.metrics)}"
     elif config.target is not None and config.target.metric not in parts.directed:
         name = config.target.metric.removeprefix("val/")
         yield NO_DIRECTION.worded(name=name).sentence

@@ -1,4 +1,4 @@
-"""One probe, in a process of its own: whether a micro-batch of this size trains here, and what it takes."""
+"""One probe, in a separate process: whether a micro-batch of this size fits, and how much memory and time it takes."""
 
 import contextlib
 import os
@@ -36,16 +36,16 @@ from batchlab.training.phase import BATCH, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Update
 
-MOST_STEPS = 21  # on the CPU, where each is timed for itself
-WARM_UP_SECONDS = 1.0  # of steps before a GPU is timed: it leaves its idle clock only under load
-WINDOW_SECONDS = 0.05  # that a GPU's steps are timed together, or waiting for it would be most of what is timed
+MOST_STEPS = 21  # on the CPU, where each step is timed separately
+WARM_UP_SECONDS = 1.0  # of steps before a GPU is timed: its clock rises only under load
+WINDOW_SECONDS = 0.05  # of GPU steps that are timed together, so that synchronising takes a small share
 ENDLESS = 2**40  # examples
-KINDS: dict[str, type] = {"data": Task, "model": nn.Module, "optimizer": torch.optim.Optimizer}  # of what a group makes
+KINDS: dict[str, type] = {"data": Task, "model": nn.Module, "optimizer": torch.optim.Optimizer}  # what a group creates
 
 
 @dataclass
 class _Course:
-    """How far a probe is, and what is known of it: it may end anywhere."""
+    """The progress of a probe and its results so far: it may fail anywhere."""
 
     phase: Phase = field(default_factory=Phase)
     seconds: list[float] = field(default_factory=list)
@@ -65,17 +65,17 @@ def probe(
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> tuple[Probe, Account | None]:
-    """Trains `steps` steps of micro-batches of `size` examples, as many to a step as `config` has, and validates once.
+    """Trains `steps` steps with micro-batches of `size` examples, `config.accumulate` per step, and validates once.
 
-    More steps, where they are quick, until `seconds` have passed; a GPU is warmed up before these. With `allowed` bytes
-    of memory beyond the process with its libraries loaded; None: what is free on the CUDA device, less the share
-    `headroom`. Data, weights, gradients and the optimizer's state count. The bytes are training's; a validation that
-    does not fit is halved, as in a run. `exact`: host memory that is freed counts no more; otherwise it is kept, as a
-    run keeps it. Data of fewer examples is repeated. Never raises: what went wrong is the probe's outcome. The bytes by
-    category come with a probe of 4 examples or more that ran.
+    If steps are fast, more follow until `seconds` have passed; a GPU is warmed up before them. `allowed` is in bytes
+    beyond the process with its libraries loaded; None: the free memory of the CUDA device minus the share `headroom`.
+    Data, weights, gradients and optimizer state count. The bytes are those of training; a validation that does not
+    fit is halved, as in a run. `exact`: freed host memory does not count; otherwise it is kept, as in a run. Data with
+    fewer examples is repeated. Never raises: an error is the probe's outcome. The bytes by category are returned for a
+    probe of 4 or more examples that fitted.
     """
     accumulate = len(config.micro_batch_sizes)
-    # No rule of the rate: it moves no memory, and some rules refuse a size so far from the reference.
+    # No scaling rule: it does not affect memory, and some rules refuse a size far from the reference.
     config = replace(config, batch_size=size * accumulate, micro_batch_size=size, accumulate=None, lr_scaling="none")
     course, peaks, retries = _Course(), dict[str, int](), 0
     outcome, reason, counted, busy = Outcome.FITS, "", None, None
@@ -92,19 +92,19 @@ def probe(
             allowed -= (taken := _taken_beside_tensors(device))
             if allowed <= 0:
                 raise BadRequest(
-                    f"CUDA and its libraries take {taken / 2**20:,.0f} MiB of {device}, and with memory_limit nothing "
-                    "is left for training: give more"
+                    f"CUDA and its libraries take {taken / 2**20:,.0f} MiB of {device}, so memory_limit leaves nothing "
+                    "for training: use a larger one"
                 )
         with device.limited(allowed):
             with finally_do(lambda: peaks.update(marks.read())):
                 _train(config, device, course, steps, seconds, clock)
-            retries = device.allocator_retries()  # of training: a validation that is halved makes some of its own
+            retries = device.allocator_retries()  # of training: a halved validation causes some too
             _validate(course, min(size, config.eval_batch_size))
         busy, counted = _busy(config, course, size, clock), _accounted(config, course, size)
     except (Exception, SystemExit) as error:
         outcome, reason = _judged(error, config)
     if outcome is Outcome.FITS and retries:
-        outcome, reason = Outcome.RETRIES, f"it ran when the allocator had emptied its cache ({retries} times)"
+        outcome, reason = Outcome.RETRIES, f"it fitted only after the allocator had emptied its cache ({retries} times)"
     made = Probe(
         size=size,
         outcome=outcome,
@@ -112,7 +112,7 @@ def probe(
         phase="" if outcome in (Outcome.FITS, Outcome.RETRIES) else course.phase.name,
         reason=reason,
         allowed_bytes=allowed,
-        # What the limit is about: what PyTorch took from the device, or the process from the host.
+        # What the limit applies to: memory reserved by PyTorch on the device, or by the process on the host.
         peak_bytes=peaks.get(PEAK_RESERVED.name, peaks.get("memory/peak_private_bytes")),
         peaks=peaks,
         step_seconds=tuple(course.seconds[1:]),
@@ -124,8 +124,8 @@ def probe(
 
 
 def _taken_beside_tensors(device: Device) -> int:
-    """Bytes of a CUDA device that its context and its libraries take, on a small card as on a large one; 0 where the
-    driver does not say, and on the CPU, where a limit is of what comes on top."""
+    """Bytes of a CUDA device that its context and its libraries take; 0 if the driver does not report them, and on
+    the CPU, where the limit does not include them."""
     uuid = device.uuid()
     if uuid is None:
         return 0
@@ -138,7 +138,7 @@ def _taken_beside_tensors(device: Device) -> int:
 
 
 def _import_targets(config: RunConfig) -> None:
-    """So that the libraries of the user's code count as loaded."""
+    """Imports the user's code, so that its libraries do not count as memory of training."""
     for group in GROUPS:
         targets.resolve(getattr(config, group)["_target_"], KINDS[group], what=group, trust=config.trust)
 
@@ -146,12 +146,12 @@ def _import_targets(config: RunConfig) -> None:
 def _train(
     config: RunConfig, device: Device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
 ) -> None:
-    """Builds the parts as a run does, and trains; `course` is left with the state and the seconds of each step."""
+    """Builds the parts as a run does, and trains; `course` gets the state and the seconds of each step."""
     course.phase.name = DATA
     data = assembly.build_data(config, device)
     course.n_train, course.n_val = length(data.train), length(data.val)
     total = MOST_STEPS * config.batch_size if device.settles() else ENDLESS
-    # Not the config's plan: the order of examples goes on from epoch to epoch, so a batch may be larger than the data.
+    # Not the config's plan: the data order continues over epochs, so a batch may be larger than the data.
     planned = Plan(total // config.batch_size, total, 0, warmup_examples=0.0, eval_every=total, log_every=total)
     session = assembly.assemble(config, data, planned=planned, phase=course.phase)
     course.state, step, batches = session.state, session.update, iter(session.batches())
@@ -169,7 +169,7 @@ def _train(
 def _timed(
     count: int, step: Update, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
 ) -> float:
-    """Seconds that each of `count` steps takes."""
+    """Seconds per step, the mean of `count` steps."""
     began = clock()
     for _ in range(count):
         step(next(batches))
@@ -180,7 +180,7 @@ def _timed(
 def _warm_seconds(
     seconds: float, step: Update, batches: Iterator[MicroBatches], device: Device, clock: Callable[[], float]
 ) -> list[float]:
-    """Seconds per step, of windows of several steps, for as long as `seconds`, once the device is warm."""
+    """Seconds per step in windows of several steps, measured for `seconds` once the device is warm."""
     began = clock()
     while (spent := clock() - began) < WARM_UP_SECONDS:
         last = _timed(1, step, batches, device, clock)
@@ -192,8 +192,8 @@ def _warm_seconds(
 
 
 def _validate(course: _Course, size: int) -> None:
-    """A validation pass of `size` examples, as many at once as fit beside the weights, gradients and optimizer that
-    training has: only where not even one does, nothing of this size can be run."""
+    """A validation pass of `size` examples, as many at once as fit next to weights, gradients and optimizer state:
+    this size fails only if not even one example fits."""
     state = course.state
     assert state is not None
     course.phase.name = VALIDATION
@@ -201,8 +201,8 @@ def _validate(course: _Course, size: int) -> None:
 
 
 def _busy(config: RunConfig, course: _Course, size: int, clock: Callable[[], float]) -> float | None:
-    """The share of time that a GPU is busy, which training has warmed up; None where it cannot be measured, which takes
-    nothing from the outcome."""
+    """The share of time in which a GPU, warmed up by training, is busy; None if it cannot be measured, which does not
+    change the outcome."""
     if course.state is None:
         return None
     try:
@@ -214,8 +214,8 @@ def _busy(config: RunConfig, course: _Course, size: int, clock: Callable[[], flo
 
 
 def _accounted(config: RunConfig, course: _Course, size: int) -> Account | None:
-    """The bytes by category, of what ran; None where they cannot be counted, which takes nothing from the outcome."""
-    sizes = [passed for passed in SIZES if passed <= size]  # more might not fit
+    """The bytes by category; None if they cannot be counted, which does not change the outcome."""
+    sizes = [passed for passed in SIZES if passed <= size]  # larger ones might not fit
     if course.state is None or len(sizes) < 2:
         return None
     try:
@@ -227,7 +227,7 @@ def _accounted(config: RunConfig, course: _Course, size: int) -> Account | None:
 
 def _judged(error: BaseException, config: RunConfig) -> tuple[Outcome, str]:
     status, reason = how_it_failed(error)
-    reason = concealed(reason, to_dict(config))  # the user's code may quote what it was given
+    reason = concealed(reason, to_dict(config))  # the user's code may quote its arguments
     if is_ambiguous(error):
         return Outcome.UNCLEAR, reason
     if status is RunStatus.OOM:
@@ -239,6 +239,6 @@ def _judged(error: BaseException, config: RunConfig) -> tuple[Outcome, str]:
 
 
 def _log(config: RunConfig) -> None:
-    """The traceback of the error that is being handled, on stderr."""
-    with contextlib.suppress(OSError):  # the log may lie on a full disk
+    """Prints the traceback of the current error on stderr."""
+    with contextlib.suppress(OSError):  # the log may be on a full disk
         sys.stderr.write(concealed(traceback.format_exc(), to_dict(config)))

@@ -1,4 +1,4 @@
-"""The child's side of a probe: one micro-batch size tried in a process of its own."""
+"""The child's side of a probe: tries one micro-batch size in a separate process."""
 
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -9,18 +9,18 @@ from batchlab.recording import disk
 from batchlab.worker.entry import die_with_parent, gpu_of, log_to, send, stop_flag
 from batchlab.worker.messages import Probed, ProbeRequest
 
-HEADROOM = 0.05  # of the limit, which no probe may use: a size that just fits does not fit tomorrow
-STEPS = 3  # the optimizer makes its state in the first
+HEADROOM = 0.05  # share of the limit that is kept free: a size that just fits may not fit next time
+STEPS = 3  # the optimizer creates its state in the first one
 
 
 def work(connection: Connection, request: ProbeRequest, log: Path) -> None:
-    """Makes one probe and sends what came of it; in the child."""
+    """In the child: makes one probe and sends its result."""
     from batchlab.training.devices.process_memory import give_freed_pages_back
 
     if request.exact:
-        give_freed_pages_back()  # before there is a second thread, which would get a heap of its own
+        give_freed_pages_back()  # before there is a second thread, which would get a separate heap
     die_with_parent()
-    stop_flag()  # deaf to Ctrl-C, which is the parent's to pass on: it ends this process
+    stop_flag()  # ignores Ctrl-C: the parent handles it and ends this process
     disk.make_folder(log.parent)
     log_to(log)
     from batchlab.worker.probe import probe

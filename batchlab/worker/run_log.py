@@ -1,4 +1,4 @@
-"""What is kept of a run: lock, record, journal, events, checkpoints and notes of its folder, opened in one place."""
+"""Writes a run's folder: lock, record, journal, TensorBoard events, checkpoints and notes."""
 
 import contextlib
 import sys
@@ -37,19 +37,19 @@ from batchlab.training.session import Session
 
 
 class Listener:
-    """Who wants to hear of a run while it lives; this one does not."""
+    """Receives the events of a running run; this base class ignores them."""
 
     def planned(self, examples: int) -> None:
-        """Once, when it is known how many examples the run will train on."""
+        """Called once, when the number of examples to train on is known."""
 
     def take(self, measurement: Measurement) -> None:
-        """Every measurement, after it was kept."""
+        """Called with every measurement, after it was stored."""
 
     def say(self, text: str) -> None:
-        """What a person should know: where it goes on from, and what could not be used."""
+        """Called with a message for the user, such as where the run resumes and what could not be used."""
 
     def note(self, text: str) -> None:
-        """What the run could not do as it was asked to; its record has it as well."""
+        """Called with what the run could not do as requested, which is also in its record."""
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def run_log(
 ) -> Iterator["RunLog"]:
     """The log of the run in `folder`, which no other process can write until this block ends.
 
-    Raises RunIsHeld where another process holds it, and StorageError where the disk does not take it.
+    Raises RunIsHeld if another process holds it, and StorageError if the disk cannot be written.
     """
     with hold(folder), contextlib.ExitStack() as closing:
         if (damaged := set_damaged_aside(folder)) is not None:
@@ -67,13 +67,13 @@ def run_log(
 
 
 class RunLog:
-    """A run's folder while it is written: the record as it grows, what was measured, and where it can be resumed.
+    """The writer of a run's folder: its record, measurements and checkpoints.
 
-    Inside `until_it_ends`: first `restore`, then, inside `counting`, each measurement by `take`, and `checkpoints` as
-    the last of the instruments. Of a run that `is_final` nothing is written: `record` is what it came to.
+    Inside `until_it_ends`: call `restore` first, then, inside `counting`, `take` for each measurement, with
+    `checkpoints` as the last of the instruments. If the run `is_final`, nothing is written: `record` is its result.
     """
 
-    _journal: Journal  # these are there from `restore` on
+    _journal: Journal  # these three are set by `restore`
     _ledger: Ledger
     _events: RunEvents
 
@@ -86,21 +86,21 @@ class RunLog:
         listener: Listener,
         closing: contextlib.ExitStack,
     ) -> None:
-        """`closing` closes, at its end, what the log opens."""
+        """`closing` closes at its end what the log opens."""
         self._began = time.perf_counter()
         self._folder, self._config, self._identity = folder, config, identity
         self._listener, self._closing = listener, closing
         self._afresh = sweep is not None and sweep.force
         self._interrupted = False
-        self._flush: Callable[[], object] = nothing  # puts on the disk what was measured
+        self._flush: Callable[[], object] = nothing  # writes the measurements to the disk
         before = read_record(folder)
-        # Another sweep may have brought it there meanwhile.
-        self.is_final = before is not None and before.status.is_answer and before.ended_at != identity.answered_at
+        # Another sweep may have finished it meanwhile.
+        self.is_final = before is not None and before.status.is_final and before.ended_at != identity.previous_ended_at
         self.record = before if before is not None and self.is_final else self._begun(sweep, before)
 
     def _begun(self, sweep: SweepConfig | None, before: RunRecord | None) -> RunRecord:
         disk.sweep(self._folder)
-        if self._afresh or (before is not None and before.status.is_answer):
+        if self._afresh or (before is not None and before.status.is_final):
             remove_checkpoints(self._folder)
             before = None if before is None else replace(before, resumed_at=(), wall_seconds=0.0, shared_machine=False)
         config = self._config
@@ -122,12 +122,12 @@ class RunLog:
         return record
 
     def _keep(self, **changes: Any) -> None:
-        """Moves the record with `changes` into place."""
+        """Writes the record with `changes`."""
         self.record = replace(self.record, **changes)
         write_record(self._folder, self.record)
 
     def note(self, text: str) -> None:
-        """Puts into the record what the run could not do as it was requested, and tells the listener."""
+        """Adds what the run could not do as requested to the record, and informs the listener."""
         text = concealed(text, to_dict(self._config))
         self._keep(notes=(*self.record.notes, text))
         self._listener.note(text)
@@ -140,7 +140,7 @@ class RunLog:
     def restore(self, session: Session) -> None:
         """Brings the session and the journal to the newest checkpoint that can be used, or to the start.
 
-        The record then says what the run is made of, and what was measured before the checkpoint is taken into account.
+        The record then describes the run's parts, and measurements before the checkpoint are counted.
         """
         state, plan = session.state, session.plan
         self._journal = self._closing.enter_context(Journal(self._folder / METRICS))
@@ -173,7 +173,7 @@ class RunLog:
         found = self._usable_checkpoint()
         if found is None:
             if self.record.attempts > 1 and not self._afresh:
-                self._listener.say("starts again from its first step (there is no checkpoint to go on from)")
+                self._listener.say("starts again from its first step (there is no checkpoint)")
             self._journal.truncate(0)
             self.record = replace(self.record, notes=())
             return
@@ -183,37 +183,37 @@ class RunLog:
             raise BadRequest(
                 f"its checkpoint of step {found['step']:,} cannot be used: {error}; use force=true"
             ) from None
-        self._listener.say(f"goes on from its checkpoint at step {session.state.step:,}")
+        self._listener.say(f"resumes from its checkpoint at step {session.state.step:,}")
         self.record = replace(self.record, resumed_at=(*self.record.resumed_at, session.state.step))
 
     def _usable_checkpoint(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is this run's, with the journal cut back to it; the others are set aside."""
-        said: list[str] = []
+        """The newest valid checkpoint of this run, with the journal cut back to it; invalid ones are set aside."""
+        messages: list[str] = []
         found = None
-        for path, content in usable_checkpoints(self._folder, said):
+        for path, content in usable_checkpoints(self._folder, messages):
             try:
                 candidate = checkpoint.read(content)
                 if candidate["run_id"] != self._identity.run_id:
-                    raise ValueError("it is of another run")
+                    raise ValueError("it belongs to another run")
                 self._journal.truncate(candidate["journal_offset"], candidate["journal_digest"])
             except (ValueError, NotItsJournal) as error:
-                set_aside(path, str(error), said)
+                set_aside(path, str(error), messages)
             else:
                 found = candidate
                 break
-        for text in said:
+        for text in messages:
             self._listener.say(text)
         return found
 
     def take(self, measurement: Measurement) -> None:
-        """Keeps a measurement, and tells the listener."""
+        """Stores a measurement, and informs the listener."""
         self._journal.append(measurement)
         self._ledger.take(measurement)
         self._events.add(measurement)
         self._listener.take(measurement)
 
     def checkpoints(self, session: Session) -> Checkpointer:
-        """What takes a checkpoint wherever the config wants one."""
+        """The instrument that saves checkpoints as the config requests."""
         return Checkpointer(
             lambda: self._save(session),
             examples=self._config.checkpoint_every,
@@ -223,7 +223,7 @@ class RunLog:
         )
 
     def interrupt(self, session: Session) -> None:
-        """The run is to be resumed from where it is; before its first step there is nothing to keep."""
+        """Marks the run as interrupted and saves a checkpoint, unless no step was made."""
         self._interrupted = True
         if session.state.step > 0:
             session.state.phase.name = CHECKPOINT
@@ -243,7 +243,7 @@ class RunLog:
 
     @contextlib.contextmanager
     def counting(self, session: Session) -> Iterator[None]:
-        """Around training: the record has afterwards how far it came, whatever ended it."""
+        """Around training: adds to the record how far the run came, whatever ended it."""
         with finally_do(lambda: self._count_weights(session)), finally_do(lambda: self._count(session)):
             yield
 
@@ -259,14 +259,14 @@ class RunLog:
             **self._ledger.fields(),
         )
 
-    def _count_weights(self, session: Session) -> None:  # by itself: a device that failed cannot be asked for them
+    def _count_weights(self, session: Session) -> None:  # separate: a failed device cannot be read
         self.record = replace(self.record, weights_fingerprint=weights_fingerprint(session.state.model))
 
     @contextlib.contextmanager
     def until_it_ends(self, phase: Phase, shared: Callable[[], bool]) -> Iterator[None]:
-        """Around all that a run does: records how it ended, with the traceback of an error on stderr.
+        """Around the whole run: records how it ended, with the traceback of an error on stderr.
 
-        `phase` says what it was doing, `shared` whether another point used the machine meanwhile. Raises StorageError.
+        `phase` is the current phase, `shared` says whether another point used the machine. Raises StorageError.
         """
         status, reason = RunStatus.COMPLETED, ""
         try:
@@ -279,13 +279,13 @@ class RunLog:
             status, reason = RunStatus.DIVERGED, str(error)
         except (Exception, SystemExit) as error:
             status, reason = how_it_ended(error, phase.name)
-            reason = concealed(reason, to_dict(self._config))  # the user's code may quote what it was given
+            reason = concealed(reason, to_dict(self._config))  # the user's code may quote its arguments
             self.record = replace(self.record, phase=phase.name)
-            with contextlib.suppress(OSError):  # the log may lie on a full disk
+            with contextlib.suppress(OSError):  # the log may be on a full disk
                 sys.stderr.write(concealed(traceback.format_exc(), to_dict(self._config)))
         spent = self.record.wall_seconds + time.perf_counter() - self._began
         together = self.record.shared_machine or shared()
-        self._flush()  # before the record: a loss of power could leave half of it
+        self._flush()  # before the record: a power loss could leave half of the journal
         self._keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
-        if status.is_answer:
+        if status.is_final:
             remove_checkpoints(self._folder)

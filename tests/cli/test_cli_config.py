@@ -1,4 +1,4 @@
-"""`batchlab config` and the helps tell the knobs as they are, and where `configs/` lies."""
+"""`batchlab config` and the helps show the options as they are, and where `configs/` lies."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,7 @@ import yaml
 
 from batchlab import config_folder as module
 from batchlab.cli.commands.config import describe
-from batchlab.cli.option_help import blocks, groups, knob_rows, knobs
+from batchlab.cli.option_help import blocks, described_options, groups, option_rows
 from batchlab.cli.output import definitions
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.config import option_names
@@ -20,13 +20,13 @@ def defaults() -> dict[str, object]:
     return values
 
 
-def test_every_knob_is_described() -> None:
-    assert set(knobs()) == set(option_names())
-    assert all(knob.meaning for knob in knobs().values())
-    assert {name for name, _ in knob_rows()} == {*option_names(), "experiment"}
+def test_every_option_is_described() -> None:
+    assert set(described_options()) == set(option_names())
+    assert all(option.meaning for option in described_options().values())
+    assert {name for name, _ in option_rows()} == {*option_names(), "experiment"}
 
 
-def test_config_shows_every_knob_with_its_default() -> None:
+def test_config_shows_every_option_with_its_default() -> None:
     said = describe()
 
     for name, value in defaults().items():
@@ -37,7 +37,7 @@ def test_config_shows_every_knob_with_its_default() -> None:
     assert " target={metric: val/loss, value: null}" in said
 
 
-def test_config_tells_a_knob_of_identity_from_another() -> None:
+def test_config_marks_the_options_that_identify_a_run() -> None:
     lines = describe().splitlines()
 
     assert any(line.startswith("* batch_size=") for line in lines)
@@ -59,7 +59,7 @@ def test_config_shows_every_option_with_its_files_first_comment() -> None:
     assert "cnn Two 3x3 convolutions with ReLU and pooling, then a linear layer." in said
     assert "smoke Does everything work, end to end" in said
     assert "@package" not in said
-    assert "what learns; default mlp:" in said
+    assert "the model; default mlp:" in said
 
 
 def test_config_shows_the_keys_inside_every_group() -> None:
@@ -75,8 +75,8 @@ def test_config_shows_the_keys_inside_every_group() -> None:
     assert "instruments.memory" in lines
 
 
-def test_what_is_no_knob_is_not_described() -> None:
-    assert "hidden" not in knobs()
+def test_a_key_that_is_not_an_option_is_not_described() -> None:
+    assert "hidden" not in described_options()
     assert not any("environment gave" in line for line in describe().splitlines())
 
 
@@ -86,7 +86,7 @@ def test_list_and_dashboard_look_where_sweep_writes() -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 110])
 def test_a_text_fits_its_columns(columns: int) -> None:
-    lines = definitions(knob_rows(), columns=columns).splitlines()
+    lines = definitions(option_rows(), columns=columns).splitlines()
 
     assert max(map(len, lines)) <= columns
     assert max(map(len, lines)) > columns - 12  # and uses them

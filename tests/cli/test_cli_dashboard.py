@@ -61,7 +61,7 @@ def test_a_study_that_is_not_there_is_a_bad_request_with_those_that_are(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["dashboard", "runs/none"]) == 2
-    assert "no study 'runs/none': there is new, old (in runs)" in capsys.readouterr().err
+    assert "no study 'runs/none': the studies are new, old (in runs)" in capsys.readouterr().err
     assert main(["dashboard", "--runs-dir", "empty"]) == 2
     assert "there are no runs yet in empty/: start one with" in capsys.readouterr().err
 
@@ -78,7 +78,7 @@ def test_a_port_in_use_is_passed_over() -> None:
 
 @pytest.mark.parametrize("port", [0, -1, 65536])
 def test_a_port_that_is_none_is_refused(port: int) -> None:
-    with pytest.raises(BadRequest, match="a port is a number from 1 to 65535"):
+    with pytest.raises(BadRequest, match="a port must be a number from 1 to 65535"):
         free_port(port)
 
 

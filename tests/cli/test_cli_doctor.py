@@ -12,9 +12,9 @@ from invented.records import batchlab
 from rich.console import Console
 
 from batchlab.cli import machine
-from batchlab.cli.commands.doctor import ask_gpus, ask_pytorch, judge_cuda, show
+from batchlab.cli.commands.doctor import judge_cuda, probe_gpus, probe_pytorch, show
 from batchlab.cli.machine import Findings, check_requirements, read_disk, read_nvidia, requirements
-from batchlab.host.device_choice import Lack
+from batchlab.host.device_choice import NoCuda
 from batchlab.host.nvml import read_driver
 from batchlab.recording.environment import installed_version
 
@@ -49,10 +49,10 @@ def test_a_pytorch_that_dies_is_told_with_what_it_was_doing() -> None:
         "print('{\"doing\": \"using cuda:0\"}', flush=True); os.write(2, b'no kernel\\n'); os.abort()"
     )
 
-    ask_pytorch(found, [sys.executable, "-c", dies])
+    probe_pytorch(found, [sys.executable, "-c", dies])
 
     assert found.facts == {"PyTorch": {"torch": "2.15"}}
-    assert found.problems == [(True, "PyTorch fails while using cuda:0 (exit code -6): no kernel")]
+    assert found.problems == [(True, "PyTorch failed while using cuda:0 (exit code -6): no kernel")]
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_requirements_that_are_not_met_are_told() -> None:
 
     assert missing == (True, "no-such-package is not installed: pip install 'no-such-package>=2'")
     assert old[0] is False
-    assert "batchlab asks for 'rich>=999'" in old[1]
+    assert "batchlab requires 'rich>=999'" in old[1]
 
 
 def test_the_requirements_are_those_of_pyproject() -> None:
@@ -105,7 +105,7 @@ def test_a_folder_that_cannot_be_written_prevents_running(tmp_path: Path, monkey
 
     read_disk(found, tmp_path)
 
-    assert found.problems[0] == (True, f"{tmp_path} cannot be written, and the runs would lie there: give runs_dir=...")
+    assert found.problems[0] == (True, f"runs cannot be written to {tmp_path}: give another folder with runs_dir=...")
 
 
 def test_what_prevents_a_run_is_told_apart() -> None:
@@ -115,7 +115,7 @@ def test_what_prevents_a_run_is_told_apart() -> None:
     console = Console(file=io.StringIO(), width=30)
     show(found, console)
     assert isinstance(console.file, io.StringIO)
-    assert console.file.getvalue() == "Machine\n  CPU  one[31m\n\nNote: a note\nNothing that prevents a run.\n"
+    assert console.file.getvalue() == "Machine\n  CPU  one[31m\n\nNote: a note\nNothing prevents a run.\n"
 
     found.problem(True, "a fault " + "that is long " * 5)
     console = Console(file=io.StringIO(), width=30)
@@ -144,7 +144,7 @@ def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expec
     """The first is asked as `device=cuda`, which is what a run that names none has."""
     found = Findings()
 
-    ask_gpus(found, 2, [sys.executable, "-c", GPU_PROBE, broken])
+    probe_gpus(found, 2, [sys.executable, "-c", GPU_PROBE, broken])
 
     assert list(found.facts) == ["Device cuda", "Device cuda:1"]
     assert found.problems == expected
@@ -152,7 +152,7 @@ def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expec
 
 def test_the_driver_says_what_is_wrong_with_a_gpu_that_pytorch_cannot_use() -> None:
     found = Findings()
-    lack = Lack("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
+    lack = NoCuda("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
 
     judge_cuda(found, 1, {"cuda_build": True, "cuda_available": False}, lack)
 

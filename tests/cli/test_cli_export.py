@@ -97,11 +97,11 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "no study 'nowhere': there is digits"),
+        (["nowhere"], "no study 'nowhere': the studies are digits"),
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),
-        (["digits", "--output", "no/such/x.csv"], "lies in a folder that is not there"),
+        (["digits", "--output", "no/such/x.csv"], "is in a folder that does not exist"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(

@@ -46,8 +46,8 @@ def test_the_command_line_and_experiments_hold_over_the_lab(lab: Path) -> None:
 def test_config_shows_what_the_lab_adds(lab: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["config"]) == 0
 
-    told = capsys.readouterr().out.partition(f"Of this lab, in {lab / 'configs'}; they hold over")[2]
-    assert re.search(r"^ +model=mine +The model of this lab: what my_model.Net is called with", told, re.MULTILINE)
+    told = capsys.readouterr().out.partition(f"Configs of this lab, in {lab / 'configs'}; they take precedence")[2]
+    assert re.search(r"^ +model=mine +The model of this lab: the arguments of my_model.Net", told, re.MULTILINE)
     assert re.search(r"^ +experiment=first +Which batch size should be used here", told, re.MULTILINE)
 
 
@@ -72,7 +72,7 @@ def test_what_is_there_is_left_alone(
 
     for name in ("full", "file"):
         assert main(["init", name]) == 2
-        assert capsys.readouterr().err == f"batchlab: {name} is there already, and not empty: name a new folder\n"
+        assert capsys.readouterr().err == f"batchlab: {name} exists and is not empty: give the name of a new folder\n"
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
     assert main(["init", "repository"]) == 0
     capsys.readouterr()

@@ -81,7 +81,7 @@ def test_list_names_the_studies_that_exist(runs: Path, capsys: pytest.CaptureFix
     assert main(["list", "digits-mpl"]) == 2
     assert "no study 'digits-mpl': did you mean 'digits-mlp'?" in capsys.readouterr().err
     assert main(["list", "zzz"]) == 2
-    assert "no study 'zzz': there is digits-cnn, digits-mlp (in runs)" in capsys.readouterr().err
+    assert "no study 'zzz': the studies are digits-cnn, digits-mlp (in runs)" in capsys.readouterr().err
 
 
 def test_list_of_nothing_says_how_to_start(

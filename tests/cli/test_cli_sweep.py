@@ -50,7 +50,7 @@ def logging_as_it_was() -> Iterator[None]:
         ("sweep 'retry=[failed]' --retry diverged", ("diverged",), False, False),
     ],
 )
-def test_our_options_are_knobs_wherever_they_stand(
+def test_our_flags_set_options_wherever_they_are(
     line: str, retry: tuple[str, ...], force: bool, dry_run: bool, conducted: Conducted
 ) -> None:
     main([*shlex.split(line), "device=cpu"])
@@ -77,7 +77,7 @@ def test_the_line_to_continue_with_is_the_last_one(conducted: Conducted, capsys:
 
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "continue with: batchlab sweep batch_size=8,32 device=cpu study=a accept_changed=true"
-    assert said[-2] == "points that were not begun keep their old answers: --force runs all again"
+    assert said[-2] == "points that were not started keep their results: --force runs all again"
     assert len(conducted) == 1
 
 
@@ -136,4 +136,4 @@ def test_the_help_says_what_the_options_do(word: str, capsys: pytest.CaptureFixt
     for option in ("--retry STATUSES", "--force", "--dry-run"):
         assert option in said
     assert re.search(rf"batchlab {word} \S+ --retry \S+", said)
-    assert "stands as it is until --retry" in said
+    assert "is run again only" in said

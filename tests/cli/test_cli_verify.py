@@ -73,7 +73,7 @@ def test_a_model_that_accumulates_exactly_is_told_so_with_exit_code_0(verify: Ve
 
     assert code == 0
     assert out.startswith("Net on load: 5 batches of 20 examples, whole and as 4 micro-batches of 5, at the initial")
-    assert "The same gradient, to rounding" in out
+    assert "The same gradient up to rounding" in out
     assert "user code prints" not in out
     row = next(line.split() for line in out.splitlines() if line.startswith("float64"))
     assert float(row[2]) < 1e-12
@@ -84,8 +84,8 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
 
     assert code == 1
     assert "Not the same gradient" in out
-    assert "Cause: the loss of an example depends on the examples beside it" in out
-    assert "it is averaged, or divided by their number, already" in out
+    assert "Cause: for the same outputs, the loss of an example depends on the other examples of its batch" in out
+    assert "it is already averaged, or divided by their number" in out
     row = next(line.split() for line in out.splitlines() if line.startswith("float64"))
     assert float(row[2]) == pytest.approx(3)
 
@@ -93,8 +93,11 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4, or micro_batch_size="),
-        (("accumulate=2", "batch_size=8,32"), "a grid of 2 points, and `batchlab verify` looks at one: give each knob"),
+        (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4 or micro_batch_size="),
+        (
+            ("accumulate=2", "batch_size=8,32"),
+            "a grid of 2 points, and `batchlab verify` takes one point: give each option",
+        ),
         (("accumulate=2", "--dry-run"), "dry_run is for runs, and `batchlab verify` makes none: leave it out"),
         (("accumulate=2", "--force"), "force is for runs"),
         (("accumulate=2", "--retry=failed"), "retry is for runs"),
@@ -102,10 +105,13 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
         (("accumulate=3", "batch_size=5000", "device=cpu"), "batch_size=5000 is larger than the training set of 1437"),
         (
             ("accumulate=2", "model.ghost_batch=8", "device=cpu"),
-            "model.ghost_batch=8: this model has no BatchNorm layer",
+            "model.ghost_batch=8 has no effect, because this model has no BatchNorm layer",
         ),
         ((*OWN, "model._target_=planted.Fails"), "RuntimeError: no more than 8 at once$"),
-        ((*OWN, "model._target_=planted.Ends"), r"comparing the gradients ended its process \(failed: .*exit code 7"),
+        (
+            (*OWN, "model._target_=planted.Ends"),
+            r"comparing the gradients failed: its process ended with exit code 7 without a result",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_one_line(arguments: tuple[str, ...], said: str, verify: Verify) -> None:

@@ -1,4 +1,4 @@
-"""Tab completion: what may stand at the end of a line, values of config groups included, and each shell's script."""
+"""Tab completion: the completions of a line, values of config groups included, and each shell's script."""
 
 import os
 import shutil
@@ -11,8 +11,8 @@ import pytest
 from batchlab.cli.candidates import candidates
 from batchlab.cli.commands import init
 from batchlab.cli.commands.completion import SCRIPTS
-from batchlab.cli.main import WORDS, main
-from batchlab.cli.option_help import groups, knobs
+from batchlab.cli.main import ALL_COMMANDS, main
+from batchlab.cli.option_help import described_options, groups
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +49,14 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("batchlab sweep lr=", []),
     ],
 )
-def test_what_may_stand_there(line: str, found: list[str]) -> None:
+def test_the_completions_of_a_line(line: str, found: list[str]) -> None:
     assert candidates(line) == found
 
 
-def test_every_word_every_knob_and_every_option_of_a_group_is_there() -> None:
-    assert {word.strip() for word in candidates("batchlab ")} == {*WORDS, "--help", "--version"}
+def test_every_command_every_option_and_every_choice_of_a_group_is_there() -> None:
+    assert {word.strip() for word in candidates("batchlab ")} == {*ALL_COMMANDS, "--help", "--version"}
     offered = candidates("batchlab sweep ")
-    assert {f"{name}=" for name in knobs() if name != "target"} <= set(offered)
+    assert {f"{name}=" for name in described_options() if name != "target"} <= set(offered)
     for group, options in groups().items():
         assert {o.partition("=")[2] for o in candidates(f"batchlab train {group}=")} >= set(options) - {"own"}
 
@@ -102,7 +102,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
         ("batchlab li", ["list "]),
     ],
 )
-def test_bash_puts_in_what_is_missing_behind_the_sign_at_which_it_parts_words(
+def test_bash_adds_what_is_missing_after_the_character_at_which_it_splits_words(
     line: str, replies: list[str], somewhere: Path
 ) -> None:
     (somewhere / "script").write_text(SCRIPTS["bash"])
@@ -134,4 +134,7 @@ def test_the_script_is_printed_and_its_shell_reads_it(
 
 def test_no_shell_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion"]) == 2
-    assert capsys.readouterr().err == "batchlab: for which shell? `batchlab completion` takes one of bash, zsh, fish\n"
+    assert (
+        capsys.readouterr().err
+        == "batchlab: the name of a shell is missing: `batchlab completion` takes one of bash, zsh, fish\n"
+    )

@@ -122,7 +122,7 @@ def test_what_is_at_the_edge_of_the_allowed_is_allowed(name: str, value: Any) ->
     configured(**{name: value})
 
 
-# No knob without a value, no value without a knob
+# No option without a value, no value without an option
 
 
 def test_every_option_has_its_value_in_configs_and_every_value_there_is_an_option() -> None:
@@ -145,7 +145,7 @@ def test_every_option_of_every_group_names_what_it_is() -> None:
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
-    # changes, the knob and value as the message must show them, what is allowed
+    # changes, the option and value as the message must show them, what is allowed
     ({"batch_size": 0}, "batch_size=0", "an integer of at least 1"),
     ({"batch_size": -4}, "batch_size=-4", "an integer of at least 1"),
     ({"batch_size": 8.5}, "batch_size=8.5", "an integer of at least 1"),
@@ -182,7 +182,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scaling": None}, "lr_scaling=null", "one of none, linear"),
     ({"lr_scaling": 1}, "lr_scaling=1", "one of none, linear"),
     ({"lr_scaling": "noise"}, "lr_scaling=noise", "needs a noise scale: measure one with"),
-    ({"lr_scaling": "surge"}, "lr_scaling=surge", "or give a number of examples, noise_scale=120"),
+    ({"lr_scaling": "surge"}, "lr_scaling=surge", "or a number of examples, noise_scale=120"),
     ({"lr_scaling": "sqrt", "noise_scale": 120}, "lr_scaling=sqrt", "does not use noise_scale=120: leave it out"),
     ({"noise_scale": 120}, "lr_scaling=none", "or use lr_scaling=noise or surge"),
     ({"lr_scaling": "noise", "noise_scale": 0}, "noise_scale=0", "a number above 0, or null"),
@@ -249,7 +249,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"study": "a\\b"}, "study='a", "use letters, digits"),
     ({"study": "."}, "study='.'", "use letters, digits"),
     ({"study": ".."}, "study='..'", "use letters, digits"),
-    ({"study": ".jobs"}, "study='.jobs'", "not starting with '.'"),
+    ({"study": ".jobs"}, "study='.jobs'", "not '.' at the start"),
     ({"study": ""}, "study=''", "a text, or null"),
     ({"study": " "}, "study=' '", "a text, or null"),
     ({"study": "a b"}, "study='a b'", "use letters, digits"),
@@ -261,7 +261,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"runs_dir": ""}, "runs_dir=''", "a text"),
     ({"runs_dir": None}, "runs_dir=null", "a text"),
     ({"runs_dir": "a\x00b"}, r"runs_dir='a\x00b'", "a text"),
-    ({"runs_dir": "~/runs"}, "runs_dir=~/runs", "write the folder out"),
+    ({"runs_dir": "~/runs"}, "runs_dir=~/runs", "write out the whole path"),
     ({"retry": ["faild"]}, "retry holds 'faild'", "did you mean 'failed'"),
     ({"retry": "failed"}, "retry='failed'", "write retry=[failed,timeout]"),
     ({"jobs": 0}, "jobs=0", "an integer of at least 1"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plain_defaults import configured
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import plan, rate_at, scaled
+from batchlab.config.plan import learning_rate_at, plan, scaled
 from batchlab.errors import BadRequest
 
 N = 1437  # training examples of the digits
@@ -171,13 +171,13 @@ def test_the_rate_of_a_step_is_that_of_the_middle_of_its_batch(
 ) -> None:
     asked = config(batch_size=64, examples=1024, lr=0.1, **changes)
 
-    assert rate_at(asked, plan(asked, N), 0.8, examples_seen) == pytest.approx(rate, rel=1e-12)
+    assert learning_rate_at(asked, plan(asked, N), 0.8, examples_seen) == pytest.approx(rate, rel=1e-12)
 
 
 def test_a_warm_up_from_the_base_rate_does_nothing_where_the_rule_lowers_it() -> None:
     asked = config(batch_size=8, examples=1024, lr=0.1, warmup=0.5, warmup_from="base")
 
-    assert rate_at(asked, plan(asked, N), 0.05, 0) == 0.05
+    assert learning_rate_at(asked, plan(asked, N), 0.05, 0) == 0.05
 
 
 @pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
@@ -189,7 +189,7 @@ def test_the_mean_rate_is_the_same_for_every_batch_size(schedule: str, warmup_fr
             batch_size=batch_size, examples=1024, lr=0.1, warmup=0.125, warmup_from=warmup_from, schedule=schedule
         )
         made = plan(asked, N)
-        rates = [rate_at(asked, made, 0.8, step * batch_size) for step in range(made.steps)]
+        rates = [learning_rate_at(asked, made, 0.8, step * batch_size) for step in range(made.steps)]
         means.append(sum(rates) / len(rates))
 
     assert means == pytest.approx([means[0]] * 4, rel=1e-12)

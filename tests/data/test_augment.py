@@ -1,4 +1,4 @@
-"""Crop, flip and cutout: what they do to an image, how often, and that nothing but its own draw decides it."""
+"""Crop, flip and cutout: their effect on an image, their frequency, and that only the image's own draw matters."""
 
 import hashlib
 from typing import Any
@@ -14,19 +14,19 @@ from batchlab.data.images.augment import augmentation
 
 
 def images(n: int, channels: int = 2, rows: int = 6, columns: int = 5) -> Tensor:
-    """No pixel is like another, and none is 0."""
+    """All pixels differ, and none is 0."""
     return torch.arange(1, n * channels * rows * columns + 1).float().view(n, channels, rows, columns)
 
 
-def augmented(batch: Tensor, draws: Tensor, **asked: Any) -> Tensor:
-    augment = augmentation(**asked)
+def augmented(batch: Tensor, draws: Tensor, **requested: Any) -> Tensor:
+    augment = augmentation(**requested)
     assert augment is not None
     found: Tensor = augment((batch,), draws)[0]
     return found
 
 
 def places(before: Tensor, after: Tensor, padding: int) -> list[tuple[int, int]]:
-    """Where in the padded image each cut-out lies, by trying every place, channel by channel and pixel by pixel."""
+    """The place of each crop in the padded image, by trying every place, channel by channel and pixel by pixel."""
     rows, columns = before.shape[2:]
     found = []
     for one, other in zip(before.numpy(), after.numpy(), strict=True):
@@ -42,7 +42,7 @@ def places(before: Tensor, after: Tensor, padding: int) -> list[tuple[int, int]]
     return found
 
 
-def test_a_crop_is_a_window_of_the_padded_image_and_every_place_is_as_likely():
+def test_a_crop_is_a_window_of_the_padded_image_and_all_places_are_equally_likely():
     before = images(1350)
 
     found = places(before, augmented(before, torch.arange(1350), crop=1), 1)
@@ -51,7 +51,7 @@ def test_a_crop_is_a_window_of_the_padded_image_and_every_place_is_as_likely():
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_a_flip_turns_every_other_image_and_no_row_upside_down():
+def test_a_flip_mirrors_half_of_the_images_left_to_right():
     before = images(2000)
 
     after = augmented(before, torch.arange(2000), flip=True)
@@ -85,7 +85,7 @@ def test_a_cutout_is_a_square_around_a_place_anywhere_in_the_image(size):
     assert stats.chisquare(centres.flatten()).pvalue > 1e-3
 
 
-def test_all_three_go_together_in_the_order_crop_flip_cutout_and_draw_apart():
+def test_all_three_are_applied_in_the_order_crop_flip_cutout_with_separate_draws():
     before, draws = images(400, rows=8, columns=8), torch.arange(400)
 
     together = augmented(before, draws, crop=2, flip=True, cutout=3)
@@ -99,7 +99,7 @@ def test_all_three_go_together_in_the_order_crop_flip_cutout_and_draw_apart():
 
 
 @pytest.mark.parametrize(
-    ("asked", "stored"),
+    ("requested", "stored"),
     [
         ({"crop": 2}, "1977648c22cd0d8a"),
         ({"flip": True}, "cd4524eb907fd00c"),
@@ -110,11 +110,11 @@ def test_all_three_go_together_in_the_order_crop_flip_cutout_and_draw_apart():
     ],
     ids=str,
 )
-def test_images_are_changed_as_in_the_first_version(asked, stored):
-    """Else runs with augmentation would end at other bits, under the same ids."""
+def test_images_are_changed_as_in_the_first_version(requested, stored):
+    """Otherwise runs with augmentation would end at other bits, with the same ids."""
     before = images(2, channels=3, rows=7, columns=5).repeat(20, 1, 1, 1) * torch.arange(1, 41).view(-1, 1, 1, 1)
 
-    after = augmented(before, torch.arange(40) ^ 0x1234567890ABCDEF, **asked)
+    after = augmented(before, torch.arange(40) ^ 0x1234567890ABCDEF, **requested)
 
     assert hashlib.sha256(after.contiguous().numpy().tobytes()).hexdigest()[:16] == stored
 
@@ -122,18 +122,18 @@ def test_images_are_changed_as_in_the_first_version(asked, stored):
 def test_an_image_is_changed_by_its_own_draw_alone():
     """So batch size, micro-batches, workers and resuming change nothing."""
     before, draws = images(60), torch.randint(2**62, (60,), generator=torch.Generator().manual_seed(0))
-    asked = {"crop": 2, "flip": True, "cutout": 2}
-    whole = augmented(before, draws, **asked)
+    requested = {"crop": 2, "flip": True, "cutout": 2}
+    whole = augmented(before, draws, **requested)
 
-    pieces = [augmented(b, d, **asked) for b, d in zip(before.split(7), draws.split(7), strict=True)]
+    pieces = [augmented(b, d, **requested) for b, d in zip(before.split(7), draws.split(7), strict=True)]
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
 
     assert torch.equal(torch.cat(pieces), whole)
-    assert torch.equal(augmented(before[order], draws[order], **asked), whole[order])
-    assert not torch.equal(augmented(before, draws + 1, **asked), whole)
+    assert torch.equal(augmented(before[order], draws[order], **requested), whole[order])
+    assert not torch.equal(augmented(before, draws + 1, **requested), whole)
 
 
-def test_the_batch_it_is_given_stays_and_labels_come_back_as_they_are():
+def test_the_input_batch_and_the_labels_do_not_change():
     before, labels = images(10), torch.arange(10)
     kept, state = before.clone(), torch.get_rng_state()
     augment = augmentation(crop=2, flip=True, cutout=2)
@@ -148,18 +148,18 @@ def test_the_batch_it_is_given_stays_and_labels_come_back_as_they_are():
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_nothing_asked_for_is_nothing_done():
+def test_without_options_nothing_is_augmented():
     assert augmentation(crop=0, flip=False, cutout=0) is None
 
 
 @pytest.mark.parametrize("name", ["crop", "cutout"])
 @pytest.mark.parametrize("value", [-1, 1.0, "4", True, None])
 def test_pixels_are_whole_numbers(name, value):
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it is a number of pixels, such as"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: give a number of pixels, such as"):
         augmentation(**{name: value})
 
 
 @pytest.mark.parametrize("value", [1, 0, "yes", None])
 def test_a_flip_is_true_or_false(value):
-    with pytest.raises(BadRequest, match=r"^data\.flip=.* cannot be: it is true or false"):
+    with pytest.raises(BadRequest, match=r"^data\.flip=.* cannot be: use true or false"):
         augmentation(flip=value)

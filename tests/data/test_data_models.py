@@ -1,4 +1,4 @@
-"""The data and the models that ship with batchlab, and that they keep the contract a user's own would keep."""
+"""The data and the models that ship with batchlab, which must fulfil the same contract as a user's own."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from batchlab.models.cnn import CNN
 from batchlab.models.mlp import MLP
 
 SMALL: dict[str, Any] = {"train_size": 200, "val_size": 50, "features": 6, "classes": 4, "label_noise": 0.0}
-# The first labels of the split, as the first version made it.
+# The first labels of the split in the first version.
 FIRST_VALIDATION_LABELS = [1, 1, 0, 9, 8, 0, 3, 3, 4, 7, 6, 6]
 FIRST_TRAINING_LABELS = [8, 1, 6, 4, 3, 1, 1, 5, 5, 2, 1, 6]
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """On busy cores, two threads wait for each other longer than they work."""
+    """On busy cores two threads spend most of their time waiting for each other."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
 
 
 def accuracy_after(task: Task, model: nn.Module, *, epochs: int, lr: float, batch_size: int = 32) -> float:
-    """Plain SGD with momentum in ten lines, nothing of batchlab's loop; the share of validation it gets right."""
+    """The validation accuracy after plain SGD with momentum in ten lines, without batchlab's loop."""
     inputs, labels = task.train
     generator = torch.Generator().manual_seed(0)
     parameters = list(model.parameters())
@@ -80,7 +80,7 @@ def test_every_digit_is_in_training_and_in_validation() -> None:
 
 
 def test_the_split_does_not_change_from_one_version_to_the_next() -> None:
-    """Or losses of two versions would be of two validation sets."""
+    """Otherwise losses of two versions would be on different validation sets."""
     task = digits.load()
 
     assert task.val[1][:12].tolist() == FIRST_VALIDATION_LABELS
@@ -138,7 +138,7 @@ def test_a_training_set_of_another_size_is_refused(train_size: Any) -> None:
     ("share", "train_size", "wrong"),
     [(0.0, 1437, 0), (0.2, 1437, 287), (0.2, 10, 2), (0.99, 100, 99), (0.04, 10, 0), (0.06, 10, 1)],
 )
-def test_the_share_asked_for_is_wrong_and_known_to_be(share: float, train_size: int, wrong: int) -> None:
+def test_the_requested_share_of_labels_is_wrong_and_marked(share: float, train_size: int, wrong: int) -> None:
     right, task = digits.load(train_size=train_size), digits.load(train_size=train_size, label_noise=share)
 
     differs = right.train[1] != task.train[1]
@@ -175,14 +175,14 @@ def test_what_is_wrong_at_a_small_share_is_wrong_in_the_same_way_at_a_large_one(
     assert torch.equal(small.train[1][small.corrupted], large.train[1][small.corrupted])
     for task in (small, large):
         assert torch.equal(task.uncorrupted[1] != task.train[1], task.corrupted)
-        assert task.uncorrupted[0] is task.train[0]  # not held twice
+        assert task.uncorrupted[0] is task.train[0]  # not copied
 
 
 @pytest.mark.parametrize("share", [-0.1, 1, 1.0, 1.5, math.nan, math.inf, "0.1", True, None])
 @pytest.mark.parametrize(
     "load", [digits.load, lambda label_noise: synthetic.load(**SMALL | {"label_noise": label_noise})]
 )
-def test_a_share_that_is_none_is_refused(load: Any, share: Any) -> None:
+def test_an_invalid_share_is_refused(load: Any, share: Any) -> None:
     with pytest.raises(BadRequest, match=r"^data\.label_noise=.* cannot be: .*such as data\.label_noise=0\.2"):
         load(label_noise=share)
 
@@ -190,7 +190,7 @@ def test_a_share_that_is_none_is_refused(load: Any, share: Any) -> None:
 # The synthetic data
 
 
-def test_synthetic_data_has_the_sizes_asked_for() -> None:
+def test_synthetic_data_has_the_requested_sizes() -> None:
     task = synthetic.load(**SMALL)
 
     assert [tuple(t.shape) for t in (*task.train, *task.val)] == [(200, 6), (200,), (50, 6), (50,)]
@@ -198,12 +198,12 @@ def test_synthetic_data_has_the_sizes_asked_for() -> None:
     assert not set(rows_of(*task.train)) & set(rows_of(*task.val))
 
 
-def test_a_rare_class_is_offered_to_the_model_though_nobody_drew_it() -> None:
+def test_a_class_without_examples_is_still_offered_to_the_model() -> None:
     assert synthetic.load(**SMALL | {"train_size": 3, "val_size": 3, "classes": 50}).model_args["num_classes"] == 50
 
 
-def test_training_and_validation_have_one_teacher() -> None:
-    """The nearest neighbour among many examples mostly has the same class: it would not, had it another teacher."""
+def test_training_and_validation_have_the_same_teacher() -> None:
+    """The nearest neighbour among many examples usually has the same class, which another teacher would not give."""
     task = synthetic.load(**SMALL | {"train_size": 4000, "val_size": 300})
 
     nearest = torch.cdist(task.val[0], task.train[0]).argmin(dim=1)
@@ -214,7 +214,7 @@ def test_training_and_validation_have_one_teacher() -> None:
 @pytest.mark.parametrize(("name", "least"), [("train_size", 1), ("val_size", 1), ("features", 1), ("classes", 2)])
 @pytest.mark.parametrize("value", [0, -3, 2.0, "8", True, None])
 def test_sizes_of_synthetic_data_are_whole_numbers(name: str, least: int, value: Any) -> None:
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it is an integer of at least {least}"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it must be an integer of at least {least}"):
         synthetic.load(**SMALL | {name: value})
 
 
@@ -241,8 +241,8 @@ def numbers_in(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def test_models_have_the_parameters_one_counts_on_paper() -> None:
-    # The layers' weights and biases; with BatchNorm, a scale and a shift per unit stand for the bias.
+def test_models_have_the_number_of_parameters_counted_by_hand() -> None:
+    # The layers' weights and biases; with BatchNorm, a scale and a shift per unit replace the bias.
     assert numbers_in(MLP((1, 8, 8), 10, width=128, depth=2)) == 64 * 128 + 128 + 128 * 128 + 128 + 128 * 10 + 10
     assert numbers_in(MLP((1, 8, 8), 10, width=4, depth=1, batch_norm=True)) == 64 * 4 + 2 * 4 + 4 * 10 + 10
     assert numbers_in(MLP((1, 8, 8), 10, width=128, depth=0)) == 64 * 10 + 10
@@ -255,7 +255,7 @@ def kinds(model: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
     return [module for module in model.modules() if isinstance(module, kind)]
 
 
-def test_batch_norm_and_dropout_are_there_when_asked_for_only() -> None:
+def test_batch_norm_and_dropout_are_there_only_when_requested() -> None:
     plain, both = MLP((4,), 2, width=3, depth=2), MLP((4,), 2, width=3, depth=2, batch_norm=True, dropout=0.25)
 
     assert (len(kinds(plain, nn.BatchNorm1d)), len(kinds(plain, nn.Dropout)), list(plain.buffers())) == (0, 0, [])
@@ -266,7 +266,7 @@ def test_batch_norm_and_dropout_are_there_when_asked_for_only() -> None:
 
 
 @pytest.mark.parametrize(("activation", "by_hand"), [("relu", lambda z: max(z, 0)), ("tanh", math.tanh)])
-def test_a_unit_bends_its_sum_as_its_activation_says(activation: str, by_hand: Callable[[float], float]) -> None:
+def test_each_activation_is_the_named_function(activation: str, by_hand: Callable[[float], float]) -> None:
     model = MLP((1,), 1, width=1, depth=1, activation=activation)
     for p, value in zip(model.parameters(), (2.0, 0.5, 3.0, 1.0), strict=True):
         nn.init.constant_(p, value)
@@ -286,32 +286,35 @@ def test_a_model_with_hidden_layers_is_not_linear_and_one_without_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"width": 0}, r"^model\.width=0 cannot be: it is an integer of at least 1"),
+        ({"width": 0}, r"^model\.width=0 cannot be: it must be an integer of at least 1"),
         ({"width": 8.0}, r"^model\.width=8\.0 cannot be"),
-        ({"depth": -1}, r"^model\.depth=-1 cannot be: it is an integer of at least 0"),
+        ({"depth": -1}, r"^model\.depth=-1 cannot be: it must be an integer of at least 0"),
         ({"depth": True}, r"^model\.depth=True cannot be"),
         ({"activation": "swish"}, r"^model\.activation=swish is unknown: use one of gelu, relu, tanh"),
-        ({"dropout": 1.0}, r"^model\.dropout=1\.0 cannot be: it is from 0 to below 1, such as model\.dropout=0\.1"),
+        (
+            {"dropout": 1.0},
+            r"^model\.dropout=1\.0 cannot be: it must be from 0 to below 1, such as model\.dropout=0\.1",
+        ),
         ({"dropout": -0.1}, r"^model\.dropout=-0\.1 cannot be"),
         ({"dropout": math.nan}, r"^model\.dropout=nan cannot be"),
     ],
 )
-def test_an_mlp_that_cannot_be_is_refused(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequest, match=said):
+def test_an_invalid_mlp_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message):
         MLP(**{"input_shape": (4,), "num_classes": 2, "width": 3, "depth": 1} | changes)
 
 
 @pytest.mark.parametrize("shape", [(64,), (8, 8), (1, 3, 8), (1, 8, 3), (1, 1, 8, 8)])
-def test_a_cnn_on_what_is_no_image_is_refused_with_what_to_use_instead(shape: tuple[int, ...]) -> None:
-    with pytest.raises(BadRequest, match=r"examples are \(.*\): use model=mlp"):
+def test_a_cnn_on_data_without_images_is_refused_with_what_to_use_instead(shape: tuple[int, ...]) -> None:
+    with pytest.raises(BadRequest, match=r"examples have shape \(.*\): use model=mlp"):
         CNN(shape, 2, width=3)
 
 
 @pytest.mark.parametrize("width", [0, 2.0, True])
 def test_a_cnn_without_channels_is_refused(width: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^model\.width=.* cannot be: it is an integer of at least 1"):
+    with pytest.raises(BadRequest, match=r"^model\.width=.* cannot be: it must be an integer of at least 1"):
         CNN((1, 8, 8), 2, width=width)
 
 
@@ -324,7 +327,7 @@ def test_the_shipped_configs_build_and_can_be_learnt(data: str, model: str) -> N
     torch.manual_seed(0)
     offered = {**task.model_args, "task": task, "device": torch.device("cpu")}
     keys = read(f"model/{model}.yaml")
-    keys.pop("ghost_batch")  # batchlab's own, and no key of the factory
+    keys.pop("ghost_batch")  # batchlab's own key, not the factory's
     net = targets.build(keys, nn.Module, what="model", offered=offered)
 
     reached = accuracy_after(task, net, epochs=6, lr=0.02)
@@ -333,7 +336,7 @@ def test_the_shipped_configs_build_and_can_be_learnt(data: str, model: str) -> N
 
 
 def test_a_network_does_not_learn_labels_that_are_all_wrong() -> None:
-    """Or the accuracies above would say little about the labels."""
+    """Otherwise the accuracies above would show little about the labels."""
     task = digits.load(label_noise=0.99)
     torch.manual_seed(0)
 

@@ -1,4 +1,4 @@
-"""`data.download=true`: torchvision fetches the files, here from this machine, and they are read from then on."""
+"""`data.download=true`: torchvision downloads the files, here from this machine, and later calls read them."""
 
 import functools
 import hashlib
@@ -18,12 +18,12 @@ from batchlab.data import cifar10, cifar100, fashion_mnist, mnist, svhn
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
-        """Says nothing of what it serves."""
+        """Does not log requests."""
 
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A folder, and the address it is served at."""
+    """A folder and the URL at which it is served."""
     folder = tmp_path / "served"
     folder.mkdir()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
@@ -63,7 +63,7 @@ def test_all_five_are_fetched_once_and_read(served, tmp_path, monkeypatch):
 
     first = [module.load(folder=to, download=True) for module in (mnist, fashion_mnist, cifar10, cifar100, svhn)]
     for path in [path for path in folder.rglob("*") if path.is_file()]:
-        path.unlink()  # nothing is fetched again
+        path.unlink()  # nothing is downloaded again
     again = [module.load(folder=to, download=True) for module in (mnist, fashion_mnist, cifar10, cifar100, svhn)]
     alone = [module.load(folder=to) for module in (mnist, fashion_mnist, cifar10, cifar100, svhn)]
 
@@ -80,6 +80,6 @@ def test_a_file_that_is_not_what_was_published_or_not_there_is_one_line(served, 
     for content in (None, b"<html>"):
         if content is not None:
             (folder / datasets.CIFAR10.filename).write_bytes(content)
-        with pytest.raises(BadRequest, match=r"^data\.download=true could not fetch cifar10: ") as caught:
+        with pytest.raises(BadRequest, match=r"^data\.download=true could not download cifar10: ") as caught:
             cifar10.load(folder=str(tmp_path / "data"), download=True)
         assert str(caught.value).isprintable()

@@ -1,4 +1,4 @@
-"""A user's own folder of pictures: which are read, in what order, as what; and folders and files that will not do."""
+"""A user's own folder of images: which files are read, in what order and format; and invalid folders and files."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ CLASSES = ("ant", "bee", "cow")
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """train/ of three classes of 4 and val/ of two of them of 2, 6 high and 8 wide."""
+    """train/ with three classes of 4 images, val/ with two of them and 2 images each, 6 high and 8 wide."""
     write_pictures(tmp_path / "train", (6, 8), each=4, classes=CLASSES)
     write_pictures(tmp_path / "val", (6, 8), each=2, classes=CLASSES[1:], seed=1)
     return tmp_path
@@ -41,13 +41,13 @@ def test_every_picture_is_there_with_the_number_of_its_folder(pictures):
         assert CLASSES[label] == file.parent.name
         assert (image.dtype, tuple(image.shape), image.is_contiguous()) == (torch.float32, (3, 6, 8), True)
         assert np.array_equal(as_stored(image), np.array(Image.open(file)))
-    # The first class is none of validation's: its numbers are still those of training.
+    # The first class is not in validation, which still uses the class numbers of training.
     assert {task.val.files[i].parent.name: task.val[i][1] for i in range(4)} == {"bee": 1, "cow": 2}
     assert task.model_args == {"num_classes": 3, "input_shape": (3, 6, 8)}
 
 
 def test_without_a_folder_for_validation_a_fixed_fifth_is_held_out(tmp_path):
-    write_pictures(tmp_path, (4, 4), each=10, classes=("test", "train_station"))  # names that mean nothing here
+    write_pictures(tmp_path, (4, 4), each=10, classes=("test", "train_station"))  # names without a special meaning here
 
     task, again = image_folder.load(path=str(tmp_path)), image_folder.load(path=str(tmp_path))
     other = image_folder.load(path=str(tmp_path), val_share=0.5)
@@ -66,7 +66,7 @@ def test_a_folder_of_training_alone_is_divided_too(pictures):
     assert (len(task.train), len(task.val)) == (9, 3)
 
 
-def test_what_is_no_image_and_what_is_hidden_is_passed_over(pictures):
+def test_other_files_and_hidden_files_are_skipped(pictures):
     (pictures / "train/ant/notes.txt").write_text("seen at noon")
     (pictures / "train/ant/.hidden.png").write_bytes(b"")
     (pictures / "train/.cache").mkdir()
@@ -82,7 +82,7 @@ def test_what_is_no_image_and_what_is_hidden_is_passed_over(pictures):
     assert labels["LAST.PNG"] == 1
 
 
-def test_pictures_of_all_kinds_come_out_alike(tmp_path):
+def test_images_of_all_file_formats_give_the_same_tensors(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     colours = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -107,7 +107,7 @@ def test_pictures_of_all_kinds_come_out_alike(tmp_path):
     assert np.array_equal(found[0].round().numpy(), expected)
 
 
-def test_pictures_of_other_sizes_are_brought_to_one_by_their_middle(tmp_path):
+def test_images_of_other_sizes_are_resized_and_cropped_at_the_centre(tmp_path):
     for name, (height, width) in (("a/1.png", (4, 8)), ("a/2.png", (8, 4)), ("b/1.png", (4, 4)), ("b/2.png", (9, 9))):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         pixels = np.zeros((height, width, 3), dtype=np.uint8)
@@ -119,9 +119,9 @@ def test_pictures_of_other_sizes_are_brought_to_one_by_their_middle(tmp_path):
     assert task.model_args["input_shape"] == (3, 4, 4)
     for index in range(3):
         if task.train.files[index].name == "2.png" and task.train.files[index].parent.name == "b":
-            continue  # 9x9 is made smaller, not only cut
+            continue  # 9x9 is resized, not only cropped
         assert as_stored(task.train[index][0]).min() == 255
-    with pytest.raises(BadRequest, match=r"is \d+x\d+ and .* is \d+x\d+: add data\.image_size=\d+, which brings them"):
+    with pytest.raises(BadRequest, match=r"is \d+x\d+ but .* is \d+x\d+: add data\.image_size=\d+ to resize all"):
         [image_folder.load(path=str(tmp_path), val_share=0.25).train[i] for i in range(3)]
 
 
@@ -141,21 +141,21 @@ def test_fewer_pictures_wrong_labels_and_augmentation_are_as_of_the_other_sets(p
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"path": "nowhere"}, r"data\.path=nowhere is no folder here: give one that holds train/CLASS/\*\.png"),
+        ({"path": "nowhere"}, r"data\.path=nowhere is not a folder: give one that holds train/CLASS/\*\.png"),
         ({"path": ""}, r"data\.path= cannot be"),
-        ({"image_size": 0}, r"data\.image_size=0 cannot be: it is the pixels of a side"),
+        ({"image_size": 0}, r"data\.image_size=0 cannot be: give the pixels of a side"),
         ({"image_size": True}, r"data\.image_size=True cannot be"),
-        ({"channels": 4}, r"data\.channels=4 cannot be: it is 3 for colour or 1 for grey"),
-        ({"val_share": 0.5}, r"data\.val_share=0\.5 cannot be: .*val is for validation; use data\.val_share=null"),
+        ({"channels": 4}, r"data\.channels=4 cannot be: use 3 for colour or 1 for grey"),
+        ({"val_share": 0.5}, r"data\.val_share=0\.5 cannot be: validation uses .*val; use data\.val_share=null"),
         ({"train_size": 13}, r"data\.train_size=13 cannot be: image_folder has 12 training examples here"),
         ({"label_noise": 1.5}, r"data\.label_noise=1\.5 cannot be"),
         ({"cutout": -1}, r"data\.cutout=-1 cannot be"),
     ],
 )
-def test_what_cannot_be_is_refused(pictures, changes, said):
-    with pytest.raises(BadRequest, match=said):
+def test_invalid_options_are_refused(pictures, changes, message):
+    with pytest.raises(BadRequest, match=message):
         image_folder.load(**{"path": str(pictures)} | changes)
 
 
@@ -169,15 +169,17 @@ def test_a_share_that_leaves_one_side_empty_is_refused(pictures, val_share):
 
 def test_folders_that_hold_nothing_to_learn_are_refused(pictures):
     (pictures / "train/dog").mkdir()
-    with pytest.raises(BadRequest, match=r"train/dog holds no image \(.*\): put some there, or delete it"):
+    with pytest.raises(BadRequest, match=r"train/dog holds no images \(.*\): put some there, or delete it"):
         image_folder.load(path=str(pictures))
     (pictures / "train/dog").rmdir()
     (pictures / "val/cow").rename(pictures / "val/yak")
-    with pytest.raises(BadRequest, match=r"val/yak is a class that .*train has not"):
+    with pytest.raises(BadRequest, match=r"val/yak is a class that .*train lacks"):
         image_folder.load(path=str(pictures))
     shutil.rmtree(pictures / "train")
     (pictures / "train").mkdir()
-    with pytest.raises(BadRequest, match=r"train holds no folders: put the images of each class into a folder"):
+    with pytest.raises(
+        BadRequest, match=r"train holds no folders: put the images of each class into a separate folder"
+    ):
         image_folder.load(path=str(pictures))
 
 

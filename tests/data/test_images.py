@@ -1,4 +1,4 @@
-"""The published image sets, read from small files in their true formats; and files that are not what they should be."""
+"""The published image sets, read from small files in their real formats; and wrong files."""
 
 import gzip
 import hashlib
@@ -26,7 +26,7 @@ from plain_defaults import CONFIGS, configured, read
 from batchlab import BadRequest, Task, targets
 from batchlab.data import cifar10, cifar100, fake, fashion_mnist, mnist, svhn
 from batchlab.data.images import idx_files, svhn_files
-from batchlab.data.images.on_disk import fetch_if_asked
+from batchlab.data.images.on_disk import fetch_if_requested
 from batchlab.sweep.identity import run_id
 
 N, N_VAL = 40, 12
@@ -37,7 +37,7 @@ Write = Callable[[str, Path], Path]
 
 @pytest.fixture
 def write(monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a small set of that name into a folder, its pickles vouched for; returns where its files are."""
+    """Writes a small set of that name into a folder, with accepted pickles; returns the path of its files."""
 
     def written(name: str, folder: Path) -> Path:
         home = write_set(name, folder)
@@ -70,7 +70,7 @@ each_set = pytest.mark.parametrize("name", LOAD)
 
 
 def as_stored(standardised: torch.Tensor, whole: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Pixels back to 0..255, by the mean and deviation that NumPy finds of each channel of the `whole` set."""
+    """Pixels converted back to 0..255, with NumPy's mean and deviation of each channel of the `whole` set."""
     means = whole.astype(np.float64).mean(axis=(0, 2, 3), keepdims=True)
     deviations = whole.astype(np.float64).std(axis=(0, 2, 3), keepdims=True)
     pixels = standardised.double().numpy() * deviations + means
@@ -78,7 +78,7 @@ def as_stored(standardised: torch.Tensor, whole: np.ndarray[Any, Any]) -> np.nda
     return pixels.round().astype(np.uint8)
 
 
-# What is in the files is what is trained on
+# The content of the files is used unchanged
 
 
 @each_set
@@ -103,7 +103,7 @@ def test_images_and_labels_are_those_in_the_files(name, tmp_path, write):
     assert task.augment is None
 
 
-def test_both_forms_of_cifar_and_of_mnist_are_one_set(tmp_path, monkeypatch):
+def test_both_formats_of_cifar_and_of_mnist_give_the_same_set(tmp_path, monkeypatch):
     train, val = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
     for fine, load in ((False, cifar10.load), (True, cifar100.load)):
         vouch_for(write_cifar(tmp_path / "python", train, val, fine=fine), monkeypatch)
@@ -118,16 +118,16 @@ def test_both_forms_of_cifar_and_of_mnist_are_one_set(tmp_path, monkeypatch):
     assert torch.equal(one.train[0], other.train[0])
 
 
-def test_the_form_of_cifar_that_is_whole_is_the_one_that_is_read(tmp_path):
+def test_the_complete_format_of_cifar_is_read(tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
     home = write_cifar_binary(tmp_path, *sets, fine=False)
     (tmp_path / "cifar-10-batches-py").mkdir()
     assert len(cifar10.load(folder=str(tmp_path)).train[0]) == N
     (home / "data_batch_4.bin").unlink()
-    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*batches-py/data_batch_1, .*other form into .*-bin"):
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*batches-py/data_batch_1, .*other format in .*-bin"):
         cifar10.load(folder=str(tmp_path))
     (tmp_path / "cifar-10-batches-py").rmdir()
-    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*-bin/data_batch_4\.bin, .*other form into .*-py"):
+    with pytest.raises(BadRequest, match=r"^data=cifar10 needs .*-bin/data_batch_4\.bin, .*other format in .*-py"):
         cifar10.load(folder=str(tmp_path))
 
 
@@ -180,37 +180,39 @@ def test_a_missing_file_is_one_line_that_says_which_files_to_put_where(name, tmp
         (home / file).unlink()
         with pytest.raises(BadRequest) as caught:
             LOAD[name](folder=str(tmp_path))
-        said = str(caught.value)
+        message = str(caught.value)
         (home / file).write_bytes(kept)
 
-        assert said.startswith(f"data={name} needs {home / file}, which is not there: add data.download=true")
-        assert all(other in said for other in files)
-        assert "data.folder=" in said
-        assert said.isprintable()
+        assert message.startswith(f"data={name} needs {home / file}, which does not exist: add data.download=true")
+        assert all(other in message for other in files)
+        assert "data.folder=" in message
+        assert message.isprintable()
 
 
 @each_set
 def test_an_empty_folder_says_the_same(name, tmp_path):
-    with pytest.raises(BadRequest, match=rf"^data={name} needs {tmp_path}/.*, which is not there"):
+    with pytest.raises(BadRequest, match=rf"^data={name} needs {tmp_path}/.*, which does not exist"):
         LOAD[name](folder=str(tmp_path))
 
 
-def test_a_download_that_fails_is_one_line_and_one_that_is_not_needed_is_not_tried():
+def test_a_failed_download_is_reported_in_one_line_and_an_unneeded_one_is_not_tried():
     def how() -> None:
         raise URLError("[Errno -3] Temporary failure\nin name resolution")
 
-    with pytest.raises(BadRequest, match=r"^data\.download=true could not fetch mnist: URLError: .*put them") as caught:
-        fetch_if_asked("mnist", True, False, how)
+    with pytest.raises(
+        BadRequest, match=r"^data\.download=true could not download mnist: URLError: .*put them"
+    ) as caught:
+        fetch_if_requested("mnist", True, False, how)
     assert str(caught.value).isprintable()
-    fetch_if_asked("mnist", True, True, how)
-    fetch_if_asked("mnist", False, False, how)
-    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: it is true or false"):
-        fetch_if_asked("mnist", "yes", False, how)  # type: ignore[arg-type]
+    fetch_if_requested("mnist", True, True, how)
+    fetch_if_requested("mnist", False, False, how)
+    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: use true or false"):
+        fetch_if_requested("mnist", "yes", False, how)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("folder", ["", None, 3])
 def test_a_folder_is_a_name(folder):
-    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: it is the folder that data sets lie in"):
+    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: give the folder of the data sets"):
         mnist.load(folder=folder)
 
 
@@ -227,13 +229,13 @@ def test_a_file_cut_off_anywhere_is_one_line_that_names_it(name, tmp_path, write
             with pytest.raises(BadRequest) as caught:
                 LOAD[name](folder=str(tmp_path))
             assert str(caught.value).startswith(f"{path} ")
-            assert "it was cut off, changed, or is another file" in str(caught.value)
+            assert "it is incomplete, changed, or another file" in str(caught.value)
             assert str(caught.value).isprintable()
         path.write_bytes(content)
 
 
 def loaded_or_refused(load: Callable[..., Task], folder: Path) -> Task | str:
-    """The task, or what the refusal says."""
+    """The task, or the error message."""
     try:
         return load(folder=str(folder))
     except BadRequest as error:
@@ -246,16 +248,16 @@ def test_a_zipped_file_cut_off_or_changed_anywhere_is_refused(tmp_path):
     content, as_written, refused = path.read_bytes(), mnist.load(folder=str(tmp_path)).val[1], 0
     for cut in range(len(content)):
         path.write_bytes(content[:cut])
-        with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it was cut off"):
+        with pytest.raises(BadRequest, match=r"t10k-labels-idx1-ubyte\.gz .*it is incomplete"):
             mnist.load(folder=str(tmp_path))
-    for place in range(10, len(content)):  # behind gzip's head, whose time and name mean nothing
+    for place in range(10, len(content)):  # after gzip's header, whose time and name do not matter
         path.write_bytes(content[:place] + bytes((content[place] ^ 4,)) + content[place + 1 :])
         found = loaded_or_refused(mnist.load, tmp_path)
         if isinstance(found, str):
             assert found.startswith(f"{path} ")
             refused += 1
         else:
-            assert torch.equal(found.val[1], as_written)  # bits of deflate's that fill up a byte mean nothing
+            assert torch.equal(found.val[1], as_written)  # deflate's padding bits do not matter
     assert refused >= len(content) - 12
 
 
@@ -273,21 +275,21 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
         monkeypatch.setattr(idx_files, "PUBLISHED_EXAMPLES", {"train": N, "t10k": N_VAL})
         for file, known in md5.items():
             monkeypatch.setitem((mnist if name == "mnist" else fashion_mnist).MD5, file, known)
-    LOAD[name](folder=str(tmp_path))  # as it was published
+    LOAD[name](folder=str(tmp_path))  # as published
     for path in (p for p in home.iterdir() if p.is_file()):
         content = path.read_bytes()
-        place = min(len(content) - 1, 300)  # in images or labels, or what names them
+        place = min(len(content) - 1, 300)  # in images, labels or their names
         path.write_bytes(content + b"x" if name == "svhn" else content[:place] + b"\x09" + content[place + 1 :])
 
         with pytest.raises(BadRequest) as caught:
             LOAD[name](folder=str(tmp_path))
 
-        assert str(caught.value).startswith(f"{path} has as many examples as the published file, and not its checksum")
+        assert str(caught.value).startswith(f"{path} has as many examples as the published file, but another checksum")
         path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    ("file", "content", "said"),
+    ("file", "content", "message"),
     [
         ("train-images-idx3-ubyte", b"<html>not found</html>" * 9, "cannot be read as an idx file"),
         ("train-images-idx3-ubyte", idx(np.zeros(9, dtype=np.uint8)), "x should have 3 dimension"),
@@ -299,11 +301,15 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
             "cannot be read as an idx file",
         ),
         ("train-labels-idx1-ubyte", idx(np.zeros(N - 1, dtype=np.uint8)), f"has {N - 1} labels for {N} images"),
-        ("train-labels-idx1-ubyte", idx(np.full(N, 10, dtype=np.uint8)), "has labels 10 to 10, and they are 0 to 9"),
+        (
+            "train-labels-idx1-ubyte",
+            idx(np.full(N, 10, dtype=np.uint8)),
+            "has labels 10 to 10, but they must be 0 to 9",
+        ),
         ("t10k-labels-idx1-ubyte", idx(np.full(N_VAL, 255, dtype=np.uint8)), "has labels 255 to 255"),
     ],
 )
-def test_what_is_no_mnist_is_refused(file, content, said, tmp_path, write):
+def test_files_that_are_not_mnist_are_refused(file, content, message, tmp_path, write):
     raw = write("mnist", tmp_path)
     (raw / file).write_bytes(content)
 
@@ -311,13 +317,13 @@ def test_what_is_no_mnist_is_refused(file, content, said, tmp_path, write):
         mnist.load(folder=str(tmp_path))
 
     assert str(caught.value).startswith(f"{raw / file} ")
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_training_and_validation_images_are_of_one_size(tmp_path):
     raw = write_mnist(tmp_path, some_images(N, (1, 28, 28)), some_images(N_VAL, (1, 28, 27)))
 
-    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), and training"):
+    with pytest.raises(BadRequest, match=rf"^{raw}/t10k-images-idx3-ubyte has images of \(28, 27\), but training"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -330,7 +336,7 @@ def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, mon
         mnist.load(folder=str(tmp_path))
     monkeypatch.setattr(idx_files, "MOST_BYTES", 1_000_000)
 
-    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it was"):
+    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it is"):
         mnist.load(folder=str(tmp_path))
 
 
@@ -341,7 +347,7 @@ def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, mon
 def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeypatch, write):
     home, trap = write(name, tmp_path), tmp_path / "it was run"
     pickle.loads(poisoned(trap))
-    assert trap.exists()  # so it is one
+    assert trap.exists()  # so the pickle does run code
     trap.rmdir()
     LOAD[name](folder=str(tmp_path))
     monkeypatch.setattr(pickle, "load", lambda *_, **__: pytest.fail("it was opened"))
@@ -353,19 +359,19 @@ def test_a_changed_pickle_is_refused_before_it_is_opened(name, tmp_path, monkeyp
             path.write_bytes(changed)
             with pytest.raises(BadRequest) as caught:
                 LOAD[name](folder=str(tmp_path))
-            said = str(caught.value)
-            assert said.startswith(f"{path} is not byte for byte the published file, and is not opened, since a pickle")
-            assert said.isprintable()
+            message = str(caught.value)
+            assert message.startswith(f"{path} differs from the published file, and is not opened, because a pickle")
+            assert message.isprintable()
             assert not trap.exists()
         path.write_bytes(content)
 
 
-def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_says(tmp_path):
+def test_own_images_can_be_used_in_the_binary_format_as_the_error_for_a_pickle_says(tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32), seed=1)
-    home = write_cifar(tmp_path, *sets, fine=False)  # and nobody vouches for it
+    home = write_cifar(tmp_path, *sets, fine=False)  # not accepted as the published files
     binary = tmp_path / "cifar-10-batches-bin"
 
-    with pytest.raises(BadRequest, match=rf"^{home}/data_batch_1 .*images of your own go into {binary}, in the binary"):
+    with pytest.raises(BadRequest, match=rf"^{home}/data_batch_1 .*put your own images into {binary}, in the binary"):
         cifar10.load(folder=str(tmp_path))
 
     for path in home.iterdir():
@@ -375,24 +381,24 @@ def test_images_of_ones_own_go_into_the_binary_form_as_the_refusal_of_a_pickle_s
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (bytes(3073 * 4 - 1), "which is no whole number of examples of 3073"),
-        (bytes((10,)) + bytes(3072), "has labels 10 to 10, and they are 0 to 9"),
+        (bytes(3073 * 4 - 1), "which is not a multiple of 3073"),
+        (bytes((10,)) + bytes(3072), "has labels 10 to 10, but they must be 0 to 9"),
         (b"", "has 0 labels for 0 images"),
     ],
 )
-def test_a_damaged_binary_file_is_refused(content, said, tmp_path):
+def test_a_damaged_binary_file_is_refused(content, message, tmp_path):
     sets = some_images(N, (3, 32, 32)), some_images(N_VAL, (3, 32, 32))
     home = write_cifar_binary(tmp_path, *sets, fine=False)
     (home / "data_batch_3.bin").write_bytes(content)
 
-    with pytest.raises(BadRequest, match=f"{home / 'data_batch_3.bin'} .*{said}"):
+    with pytest.raises(BadRequest, match=f"{home / 'data_batch_3.bin'} .*{message}"):
         cifar10.load(folder=str(tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"X": None}, "holds no 'X'"),
         ({"y": None}, "holds no 'y' with a label from 1 to 10 for each of its 12 images"),
@@ -404,7 +410,7 @@ def test_a_damaged_binary_file_is_refused(content, said, tmp_path):
         ({"y": np.full((12, 1), 1.5)}, "holds no 'y' with a label from 1 to 10"),
     ],
 )
-def test_a_mat_file_of_something_else_is_refused(changes, said, tmp_path, write):
+def test_a_mat_file_of_something_else_is_refused(changes, message, tmp_path, write):
     from scipy.io import savemat
 
     write("svhn", tmp_path)
@@ -413,15 +419,15 @@ def test_a_mat_file_of_something_else_is_refused(changes, said, tmp_path, write)
     held = {key: value for key, value in (held | changes).items() if value is not None}
     savemat(tmp_path / "test_32x32.mat", held)
 
-    with pytest.raises(BadRequest, match=f"test_32x32.mat .*{said}"):
+    with pytest.raises(BadRequest, match=f"test_32x32.mat .*{message}"):
         svhn.load(folder=str(tmp_path))
 
 
-# Made-up images
+# Generated images
 
 
 def nearest_mean_accuracy(task: Task) -> float:
-    """Of the class whose mean training image is nearest: a classifier of three lines that knows nothing of batchlab."""
+    """The accuracy of a three-line classifier, without batchlab: the class whose mean training image is nearest."""
     inputs, labels = task.train
     means = torch.stack([inputs[labels == c].mean(0).flatten() for c in range(4)])
     return float((torch.cdist(task.val[0].flatten(1), means).argmin(1) == task.val[1]).float().mean())
@@ -430,13 +436,13 @@ def nearest_mean_accuracy(task: Task) -> float:
 FAKE: dict[str, Any] = {"train_size": 200, "val_size": 400, "image_shape": [3, 12, 10], "classes": 4, "signal": 0.3}
 
 
-def test_made_up_images_can_be_learnt_and_without_a_signal_they_cannot():
+def test_generated_images_can_be_learnt_only_with_a_signal():
     assert nearest_mean_accuracy(fake.load(**FAKE)) > 0.9
     noise = nearest_mean_accuracy(fake.load(**FAKE | {"signal": 0.0}))
     assert abs(noise - 0.25) < 4 * (0.25 * 0.75 / 400) ** 0.5
 
 
-def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
+def test_generated_images_have_the_requested_size_noise_and_signal():
     task = fake.load(**FAKE | {"train_size": 4000})
     inputs, labels = task.train
 
@@ -445,29 +451,29 @@ def test_made_up_images_have_the_size_asked_for_and_the_noise_and_signal_said():
     for c in range(4):
         of_class = inputs[labels == c]
         assert of_class.std(0).mean() == pytest.approx(1, abs=0.02)
-        # A mean of some thousand images still holds noise of variance 1/n beside the pattern of variance 0.3**2.
+        # A mean of some thousand images still has noise of variance 1/n in addition to the pattern of variance 0.3**2.
         spread = of_class.mean(0).var(unbiased=False) - 1 / len(of_class)
         assert float(spread) == pytest.approx(0.3**2, rel=0.15)
     assert torch.equal(fake.load(**FAKE).train[0], fake.load(**FAKE).train[0])
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
-        ({"train_size": 0}, r"data\.train_size=0 cannot be: it is an integer of at least 1"),
-        ({"classes": 1}, r"data\.classes=1 cannot be: it is an integer of at least 2"),
-        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: it is channels, height and width"),
+        ({"train_size": 0}, r"data\.train_size=0 cannot be: it must be an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 cannot be: it must be an integer of at least 2"),
+        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: give channels, height and width"),
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),
         ({"image_shape": 32}, r"data\.image_shape=32 cannot be"),
-        ({"signal": -1}, r"data\.signal=-1 cannot be: it is 0 for nothing but noise, or above"),
+        ({"signal": -1}, r"data\.signal=-1 cannot be: it must be 0 \(noise only\) or above"),
         ({"signal": float("nan")}, r"data\.signal=nan cannot be"),
         ({"signal": True}, r"data\.signal=True cannot be"),
         ({"crop": -1}, r"data\.crop=-1 cannot be"),
     ],
 )
-def test_made_up_images_that_cannot_be_are_refused(changes, said):
-    with pytest.raises(BadRequest, match=f"^{said}"):
+def test_invalid_generated_images_are_refused(changes, message):
+    with pytest.raises(BadRequest, match=f"^{message}"):
         fake.load(**FAKE | changes)
 
 
@@ -478,12 +484,12 @@ def test_made_up_images_that_cannot_be_are_refused(changes, said):
 def test_the_shipped_configs_fit_their_readers(name, tmp_path):
     keys = read(f"data/{name}.yaml")
     factory = targets.resolve(keys.pop("_target_"), Task, what="data")
-    assert factory.__module__ == f"batchlab.data.{name}"  # the study is named by it
+    assert factory.__module__ == f"batchlab.data.{name}"  # the study's name depends on it
     targets.fitting(factory, keys, {"device": "cpu"}, what="data")
     assert (CONFIGS / f"data/{name}.yaml").read_text().startswith("# ")
 
 
-def test_whether_files_may_be_fetched_is_no_part_of_a_runs_name_and_where_they_lie_is():
+def test_a_runs_id_depends_on_the_folder_of_the_files_but_not_on_downloading():
     def name(**changes: Any) -> str:
         return run_id(configured(data=read("data/cifar10.yaml") | changes, device="cpu"))
 

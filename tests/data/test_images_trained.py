@@ -1,4 +1,4 @@
-"""Runs on the image sets as a user asks for them: by config, from files in the folder where he stands."""
+"""Runs on the image sets as users start them: by config, from files in the current folder."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ def cifar(lab: Lab, *overrides: str) -> dict[str, list[float]]:
 
 def test_augmentation_changes_training_and_not_validation_and_micro_batches_change_nothing_of_it(lab: Lab) -> None:
     write_cifar_binary(Path("data"), some_images(40, (3, 32, 32)), some_images(12, (3, 32, 32), seed=1), fine=False)
-    asked = ("data.crop=4", "data.flip=true", "data.cutout=8")
+    requested = ("data.crop=4", "data.flip=true", "data.cutout=8")
 
-    plain, augmented, accumulated = cifar(lab), cifar(lab, *asked), cifar(lab, *asked, "accumulate=3")
+    plain, augmented, accumulated = cifar(lab), cifar(lab, *requested), cifar(lab, *requested, "accumulate=3")
 
     assert augmented["val/loss"][0] == plain["val/loss"][0]  # before the first step
     assert abs(augmented["train/loss"][0] - plain["train/loss"][0]) > 1e-3
@@ -37,7 +37,7 @@ def test_a_set_that_is_not_there_is_one_line_before_anything_starts(lab: Lab) ->
         lab.check(lab.point("data=mnist", *TINY))
 
     assert len(lines_of(caught.value)) == 1
-    assert "data=mnist needs data/MNIST/raw/train-images-idx3-ubyte, which is not there: add" in str(caught.value)
+    assert "data=mnist needs data/MNIST/raw/train-images-idx3-ubyte, which does not exist: add" in str(caught.value)
 
 
 def test_digits_and_a_folder_of_pictures_are_trained_on(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""Tables: scikit-learn's small ones and a CSV file of the user's."""
+"""Tables: scikit-learn's small sets and a user's CSV file."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ def write(folder: Path, content: str, name: str = "table.csv") -> str:
 
 
 def linear(rows: int, **columns: list[Any]) -> str:
-    """A CSV of `rows` rows: x, y and 3x - 2y, and what else is given."""
+    """A CSV of `rows` rows: x, y, 3x - 2y, and other given columns."""
     draws = np.random.default_rng(0).normal(size=(rows, 2)).round(3)
     lines = ["x,y,sum," + ",".join(columns)]
     for i, (x, y) in enumerate(draws):
@@ -47,7 +47,7 @@ def test_a_set_of_scikit_learn_is_there_whole_each_row_once(name: str) -> None:
     assert rows.shape == (ROWS[name], COLUMNS[name])
     assert len(task.val[0]) == round(0.2 * ROWS[name])
     assert task.model_args == {"num_classes": CLASSES[name], "input_shape": (COLUMNS[name],)}
-    # Each column is a straight line of what it was: the order of the rows is found by their labels and sorted values.
+    # Each column is a linear function of the original: rows are matched by their labels and sorted values.
     for column in range(COLUMNS[name]):
         for label in range(CLASSES[name]):
             ours, theirs = np.sort(rows[labels == label, column]), np.sort(inputs[targets == label, column])
@@ -71,7 +71,7 @@ def test_columns_have_mean_0_and_variance_1_over_the_training_rows_alone(name: s
 
 
 @pytest.mark.parametrize(("name", "outputs"), [("diabetes", 1), ("linnerud", 3)])
-def test_numbers_are_told_in_units_of_their_spread_and_missed_in_their_own(name: str, outputs: int) -> None:
+def test_targets_are_standardised_and_errors_are_in_their_own_unit(name: str, outputs: int) -> None:
     task = sklearn_sets.load(name)
     _, targets = getattr(datasets, f"load_{name}")(return_X_y=True)
     targets = targets.reshape(len(targets), -1)
@@ -85,7 +85,7 @@ def test_numbers_are_told_in_units_of_their_spread_and_missed_in_their_own(name:
     assert float(whole.mean()) == pytest.approx(1.0, abs=1e-5)
     assert losses.shape == errors.shape == (7,)
     assert task.model_args["num_outputs"] == outputs
-    # Both parts, brought back by the spread that `absolute_error` speaks of, are the targets.
+    # Both parts, rescaled by the deviation that `absolute_error` uses, are the targets.
     ours = torch.cat([task.train[1], task.val[1]]).reshape(-1, outputs).double().numpy()
     for column in range(outputs):
         line = np.polyfit(np.sort(ours[:, column]), spread[:, column], 1)
@@ -94,8 +94,8 @@ def test_numbers_are_told_in_units_of_their_spread_and_missed_in_their_own(name:
             assert float(errors[0]) == pytest.approx(abs(float(batch[1][0])) * line[0], rel=1e-4)
 
 
-def test_the_split_is_the_same_whatever_is_kept_of_it() -> None:
-    """Validation rows stay the same rows, though brought to the scale of fewer training rows."""
+def test_the_split_does_not_depend_on_train_size() -> None:
+    """Validation has the same rows, although standardised by fewer training rows."""
     torch.manual_seed(1)
     np.random.seed(1)
     whole = sklearn_sets.load("wine")
@@ -110,22 +110,25 @@ def test_the_split_is_the_same_whatever_is_kept_of_it() -> None:
     assert whole.val[1][:8].tolist() == sklearn_sets.load("wine").val[1][:8].tolist()
 
 
-def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
+def test_label_noise_applies_to_labels_and_not_to_numbers() -> None:
     right, task = sklearn_sets.load("iris"), sklearn_sets.load("iris", label_noise=0.25)
 
     assert task.corrupted is not None
     assert int(task.corrupted.sum()) == 30
     assert torch.equal(right.train[1] != task.train[1], task.corrupted)
     assert torch.equal(right.val[1], task.val[1])
-    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 cannot be: data\.name=diabetes has numbers to tell"):
+    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 cannot be: data\.name=diabetes predicts numbers"):
         sklearn_sets.load("diabetes", label_noise=0.1)
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
-        ({"name": "irises"}, r"^data\.name=irises is none of the sets .*: use one of iris, wine, .*linnerud; a table"),
-        ({"name": "california_housing"}, r"^data\.name=california_housing is none of the sets that ship inside"),
+        (
+            {"name": "irises"},
+            r"^data\.name=irises is not one of the sets .*: use one of iris, wine, .*linnerud; for your own table",
+        ),
+        ({"name": "california_housing"}, r"^data\.name=california_housing is not one of the sets that ship with"),
         (
             {"name": "iris", "train_size": 121},
             r"^data\.train_size=121 .* has 120 rows .* data\.train_size=120, or null",
@@ -137,9 +140,9 @@ def test_labels_are_made_wrong_where_asked_and_numbers_are_not() -> None:
         ({"name": "iris", "val_share": 0.999}, r"^data\.name=iris has 150 rows, of which .* leaves none to train on"),
     ],
 )
-def test_a_set_that_cannot_be_is_refused_with_what_to_type_instead(knobs: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequest, match=said) as caught:
-        sklearn_sets.load(**knobs)
+def test_an_invalid_set_is_refused_with_what_to_type_instead(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message) as caught:
+        sklearn_sets.load(**options)
 
     assert str(caught.value).isprintable()
 
@@ -147,12 +150,12 @@ def test_a_set_that_cannot_be_is_refused_with_what_to_type_instead(knobs: dict[s
 # A CSV file
 
 
-def test_numbers_are_brought_to_one_scale_and_words_become_columns_of_0_and_1(tmp_path: Path) -> None:
+def test_numbers_are_standardised_and_words_become_columns_of_0_and_1(tmp_path: Path) -> None:
     path = write(tmp_path, linear(40, colour=["red", "green", "blue", "red"], sold=["True", "False"]))
 
     task = csv_table.load(path, "sum")
 
-    # x, y, then blue, green, red in the order of the alphabet, then sold.
+    # x, y, then blue, green, red in alphabetical order, then sold.
     inputs = torch.cat([task.train[0], task.val[0]])
     assert inputs.shape == (40, 6)
     assert task.model_args == {"num_outputs": 1, "input_shape": (6,)}
@@ -161,34 +164,36 @@ def test_numbers_are_brought_to_one_scale_and_words_become_columns_of_0_and_1(tm
     assert words.sum(dim=1).tolist() == [1.0] * 40
     assert words.sum(dim=0).tolist() == [10.0, 10.0, 20.0]
     assert len(set(inputs[:, 5].tolist())) == 2
-    # The straight line that the columns were made of tells the targets.
+    # The linear function that generated the columns gives the targets.
     known = torch.cat([inputs[:, :2], torch.ones(40, 1)], dim=1).double()
     targets = torch.cat([task.train[1], task.val[1]]).double()
     solved = torch.linalg.lstsq(known, targets[:, None]).solution
     assert (known @ solved).flatten().numpy() == pytest.approx(targets.numpy(), abs=1e-3)
 
 
-def test_what_is_to_be_told_is_classes_or_numbers_by_the_column_unless_said(tmp_path: Path) -> None:
+def test_the_kind_of_target_depends_on_the_column_unless_given(tmp_path: Path) -> None:
     path = write(tmp_path, linear(60, word=["b", "a", "c"], grade=[3, 1, 7], yes=["True", "False"]))
 
-    told = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
-    said = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
+    tasks = {name: csv_table.load(path, name) for name in ("word", "grade", "yes", "sum")}
+    as_numbers = csv_table.load(path, "grade", kind="regression", leave_out=["word"])
 
-    assert {name: task.model_args.get("num_classes") for name, task in told.items()} == {
+    assert {name: task.model_args.get("num_classes") for name, task in tasks.items()} == {
         "word": 3,
         "grade": 3,
         "yes": 2,
         "sum": None,
     }
-    assert torch.bincount(torch.cat([told["grade"].train[1], told["grade"].val[1]])).tolist() == [20, 20, 20]
-    assert told["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in told["sum"].train)).keys() == {"absolute_error"}
-    assert "absolute_error" in said.higher_is_better
-    assert said.train[0].shape[1] == 4  # x, y, sum, yes
-    assert told["word"].train[0].shape[1] == 5
-    assert told["yes"].labels is not None
+    assert torch.bincount(torch.cat([tasks["grade"].train[1], tasks["grade"].val[1]])).tolist() == [20, 20, 20]
+    assert tasks["sum"].metrics(torch.zeros(3, 1), tuple(t[:3] for t in tasks["sum"].train)).keys() == {
+        "absolute_error"
+    }
+    assert "absolute_error" in as_numbers.higher_is_better
+    assert as_numbers.train[0].shape[1] == 4  # x, y, sum, yes
+    assert tasks["word"].train[0].shape[1] == 5
+    assert tasks["yes"].labels is not None
 
 
-def test_rows_with_missing_values_are_left_out_only_where_that_was_said(tmp_path: Path) -> None:
+def test_rows_with_missing_values_are_left_out_only_on_request(tmp_path: Path) -> None:
     content = linear(30, colour=["red", "green"]).splitlines()
     content[3], content[9] = content[3].replace("red", "").replace("green", ""), "," + content[9].partition(",")[2]
     path = write(tmp_path, "\n".join(content) + "\n")
@@ -228,47 +233,53 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
-        ({}, r"^data=csv needs data\.path=my_table\.csv, and data\.target=\.\.\., the column to tell$"),
-        ({"path": "absent.csv", "target": "b"}, r"^data\.path=absent\.csv is no file here: name a CSV file, seen from"),
-        ({"path": "twice.csv", "target": "b"}, r"has the column 'a' more than once: give each a name of its own"),
-        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv is no CSV file that can be read: No columns"),
-        ({"path": "binary.csv", "target": "b"}, r"^data\.path=binary\.csv is no CSV file that can be read: .*utf-8"),
-        ({"path": "titles.csv", "target": "b"}, r"has 0 rows of 2 columns: it takes a line of titles"),
+        ({}, r"^data=csv needs data\.path=my_table\.csv and data\.target=\.\.\., the column to predict$"),
+        (
+            {"path": "absent.csv", "target": "b"},
+            r"^data\.path=absent\.csv is not a file: give the path of a CSV file, relative to",
+        ),
+        ({"path": "twice.csv", "target": "b"}, r"has the column 'a' more than once: rename one of them"),
+        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv cannot be read as a CSV file: No columns"),
+        ({"path": "binary.csv", "target": "b"}, r"^data\.path=binary\.csv cannot be read as a CSV file: .*utf-8"),
+        ({"path": "titles.csv", "target": "b"}, r"has 0 rows of 2 columns: it needs a header line"),
         ({"path": "one_column.csv", "target": "a"}, r"has 3 rows of 1 columns: .*data\.separator=','"),
-        ({"path": "long_row.csv", "target": "b"}, r"no CSV file that can be read: .*Expected 2 fields in line 3"),
-        ({"path": "long_rows.csv", "target": "b"}, r"has rows with more values than its first line has titles"),
+        ({"path": "long_row.csv", "target": "b"}, r"cannot be read as a CSV file: .*Expected 2 fields in line 3"),
+        ({"path": "long_rows.csv", "target": "b"}, r"has rows with more values than there are titles"),
         ({"path": "short_row.csv", "target": "b"}, r"has missing values in 'b' \(1\): fill them in"),
         ({"path": "short_row.csv", "target": "b", "missing": "mean"}, r"^data\.missing=mean cannot be: use refuse"),
         ({"path": "all_missing.csv", "target": "b", "missing": "drop"}, r"has 0 rows without missing values"),
         ({"path": "short_row.csv"}, r"^data=csv needs data\.target=\.\.\.: short_row\.csv has the columns a, b$"),
-        ({"path": "short_row.csv", "target": "c"}, r"^data\.target=c is no column: short_row\.csv has .* a, b$"),
+        ({"path": "short_row.csv", "target": "c"}, r"^data\.target=c is not a column: short_row\.csv has .* a, b$"),
         ({"path": "short_row.csv", "target": "b", "leave_out": ["c"]}, r"^data\.leave_out=c cannot be: .* has a, b$"),
         ({"path": "short_row.csv", "target": "b", "leave_out": ["b"]}, r"^data\.leave_out=b cannot be"),
         ({"path": "short_row.csv", "target": "b", "leave_out": "a"}, r"^data\.leave_out=\[a\] leaves no column of"),
-        ({"path": "mistake.csv", "target": "b"}, r"has numbers in 'a', and in line 4 'five': mend it, or leave"),
-        ({"path": "mistake.csv", "target": "a"}, r"has numbers in 'a', and in line 4 'five'"),
-        ({"path": "infinite.csv", "target": "b"}, r"has infinite values in 'a': take them out"),
+        ({"path": "mistake.csv", "target": "b"}, r"has numbers in 'a', but in line 4 'five': fix it, or leave"),
+        ({"path": "mistake.csv", "target": "a"}, r"has numbers in 'a', but in line 4 'five'"),
+        ({"path": "infinite.csv", "target": "b"}, r"has infinite values in 'a': remove them"),
         ({"path": "one_class.csv", "target": "b"}, r"^'b' of one_class\.csv has 1 different values in 4 rows"),
         ({"path": "names.csv", "target": "b"}, r"^'b' of names\.csv has 4 different values in 4 rows, .*data\.target$"),
         ({"path": "names.csv", "target": "a", "kind": "classification"}, r"or data\.kind=regression$"),
         ({"path": "names.csv", "target": "b", "kind": "regression"}, r"^data\.kind=regression cannot be: 'b' of names"),
         ({"path": "names.csv", "target": "a", "kind": "numbers"}, r"^data\.kind=numbers cannot be: use class"),
         ({"path": "texts.csv", "target": "a"}, r"has 150 different texts in 'b', .*data\.leave_out=\[b\]$"),
-        ({"path": "names.csv", "target": "a", "separator": ""}, r"^data\.separator= cannot be: it is one character"),
+        (
+            {"path": "names.csv", "target": "a", "separator": ""},
+            r"^data\.separator= cannot be: it must be one character",
+        ),
     ],
 )
-def test_a_table_that_cannot_be_read_is_told_what_to_type_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], said: str
+def test_a_table_that_cannot_be_read_is_refused_with_what_to_type_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for name, content in BROKEN.items():
         write(tmp_path, content, name)
     (tmp_path / "binary.csv").write_bytes(b"a,b\n\x80\xff,1\n2,3\n")
 
-    with pytest.raises(BadRequest, match=said) as caught:
-        csv_table.load(**knobs)
+    with pytest.raises(BadRequest, match=message) as caught:
+        csv_table.load(**options)
 
     assert str(caught.value).isprintable()
 
@@ -278,11 +289,13 @@ def test_a_table_that_cannot_be_read_is_told_what_to_type_instead(
 
 def test_points_on_tables_run_and_learn(lab: Lab) -> None:
     write(Path(), linear(200))
-    asked = ["batch_size=16", "default_epochs=30", "model.width=16", "model.depth=0"]
+    requested = ["batch_size=16", "default_epochs=30", "model.width=16", "model.depth=0"]
     points = [
-        lab.point("data=sklearn", "data.name=wine", *asked),
-        lab.point("data=sklearn", "data.name=diabetes", *asked, "target.metric=val/absolute_error", "target.value=60"),
-        lab.point("data=csv", "data.path=table.csv", "data.target=sum", *asked),
+        lab.point("data=sklearn", "data.name=wine", *requested),
+        lab.point(
+            "data=sklearn", "data.name=diabetes", *requested, "target.metric=val/absolute_error", "target.value=60"
+        ),
+        lab.point("data=csv", "data.path=table.csv", "data.target=sum", *requested),
     ]
 
     lab.check(*points)
@@ -294,4 +307,4 @@ def test_points_on_tables_run_and_learn(lab: Lab) -> None:
     # A linear model of all columns explains half of the variance (the least squares of scikit-learn's own example).
     assert 0.3 < diabetes["val/loss"] < 0.75
     assert 35 < diabetes["val/absolute_error"] < 60
-    assert table["val/loss"] < 0.01  # what was made by a straight line is told by one
+    assert table["val/loss"] < 0.01  # a linear function is learnt by a linear model

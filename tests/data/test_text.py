@@ -1,4 +1,4 @@
-"""Text byte by byte: what is read, how it is cut, and what is refused."""
+"""Text byte by byte: what is read, how it is split into windows, and what is refused."""
 
 import math
 import os
@@ -15,7 +15,7 @@ from batchlab.data import text
 
 
 def read_back(part: Any) -> bytes:
-    """The bytes of windows put side by side, with the last one's next byte."""
+    """The bytes of adjacent windows, with the last one's next byte."""
     inputs, targets = part
     return bytes(inputs.flatten().tolist()) + bytes([int(targets[-1, -1])])
 
@@ -26,7 +26,7 @@ def test_windows_lie_side_by_side_and_every_target_is_the_next_byte(tmp_path: Pa
 
     task = text.load(str(tmp_path / "a.txt"), context=7, val_share=0.25)
 
-    # 75 bytes to train on: 10 windows of 7 and the byte after; 25 to validate on: 3 windows.
+    # 75 training bytes: 10 windows of 7 and the next byte; 25 validation bytes: 3 windows.
     assert task.train[0].tolist() == [list(content[7 * i : 7 * i + 7]) for i in range(10)]
     assert task.train[1].tolist() == [list(content[7 * i + 1 : 7 * i + 8]) for i in range(10)]
     assert task.val[0].tolist() == [list(content[75 + 7 * i : 82 + 7 * i]) for i in range(3)]
@@ -37,7 +37,9 @@ def test_windows_lie_side_by_side_and_every_target_is_the_next_byte(tmp_path: Pa
 @pytest.mark.parametrize(
     ("length", "context", "val_share"), [(250, 1, 0.1), (250, 9, 0.5), (250, 12, 0.06), (97, 5, 0.3)]
 )
-def test_no_byte_is_trained_on_and_validated_on(tmp_path: Path, length: int, context: int, val_share: float) -> None:
+def test_no_byte_is_in_both_training_and_validation(
+    tmp_path: Path, length: int, context: int, val_share: float
+) -> None:
     (tmp_path / "a.txt").write_bytes(bytes(range(1, length + 1)))  # each byte once
 
     task = text.load(str(tmp_path / "a.txt"), context=context, val_share=val_share)
@@ -45,7 +47,7 @@ def test_no_byte_is_trained_on_and_validated_on(tmp_path: Path, length: int, con
     train, val = set(read_back(task.train)), set(read_back(task.val))
     assert not train & val
     assert max(train) < min(val)
-    assert len(train) + len(val) > length - 2 * context - 1  # no more is lost than what makes no window
+    assert len(train) + len(val) > length - 2 * context - 1  # only incomplete windows are lost
 
 
 def test_sizes_keep_the_first_windows_of_each_part(tmp_path: Path) -> None:
@@ -103,14 +105,14 @@ def test_a_long_text_is_read_window_by_window_and_gives_the_same_ones(
     read = text.load(str(tmp_path), context=6)
 
     assert isinstance(read.train, text.Windows)
-    assert isinstance(read.val, tuple)  # short enough to be held
+    assert isinstance(read.val, tuple)  # short enough to be kept in memory
     assert len(read.train) == len(held.train[0])
     for i in range(len(read.train)):
         assert [t.tolist() for t in read.train[i]] == [t[i].tolist() for t in held.train]
     assert read.model_args == held.model_args
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_said(tmp_path: Path) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(b"x" * 100)
     files = text.Files([path])
@@ -148,12 +150,12 @@ def test_the_documentation_is_text_of_a_size_that_trains_in_a_minute() -> None:
     assert task.train[0].shape == (1000, 64)
     assert task.val[0].shape == (250, 64)
     assert "statement" in train
-    assert train.isascii() or train.count("\ufffd") < 3  # a character cut at the end at most
+    assert train.isascii() or train.count("\ufffd") < 3  # at most a character cut at the end
     assert len(val) > 15_000
 
 
-def test_no_paragraph_of_the_documentation_is_trained_on_and_validated_on() -> None:
-    """The chapter on compound statements quotes those on `if`, `while` and `with` word by word."""
+def test_no_paragraph_of_the_documentation_is_in_both_training_and_validation() -> None:
+    """The chapter on compound statements repeats those on `if`, `while` and `with`."""
     whole = text.documentation()
     split = len(whole) - math.ceil(len(whole) / 10)
     longest = (split - 1) // 64
@@ -167,7 +169,7 @@ def test_no_paragraph_of_the_documentation_is_trained_on_and_validated_on() -> N
     assert [paragraph for paragraph in paragraphs if paragraph in train] == []
 
 
-def test_the_documentation_is_asked_for_in_full() -> None:
+def test_the_whole_documentation_can_be_requested() -> None:
     assert len(text.load(train_size=4000).train[0]) == 4000
     assert text.load(context=640).train[0].shape == (100, 640)  # the same bytes, in fewer windows
     with pytest.raises(BadRequest, match=r"^the text is too short: .* for train, .* or data\.train_size=\d+$"):
@@ -186,23 +188,23 @@ def many(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
-        ({"path": "absent.txt"}, r"^data\.path=absent\.txt is not here: name a text file or a folder of them"),
-        ({"path": "empty"}, r"^data\.path=empty holds no file that fits data\.pattern=\*: put text files there$"),
-        ({"path": ".", "pattern": "*.rst"}, r"^data\.path=\. holds no file that fits data\.pattern=\*\.rst"),
-        ({"path": ".", "pattern": ""}, r"^data\.pattern= cannot be: it fits names of files, such as \*\.txt"),
+        ({"path": "absent.txt"}, r"^data\.path=absent\.txt does not exist: give a text file or folder"),
+        ({"path": "empty"}, r"^data\.path=empty has no file that matches data\.pattern=\*: put text files there$"),
+        ({"path": ".", "pattern": "*.rst"}, r"^data\.path=\. has no file that matches data\.pattern=\*\.rst"),
+        ({"path": ".", "pattern": ""}, r"^data\.pattern= cannot be: give a pattern of file names, such as \*\.txt"),
         ({"path": ".", "pattern": "/etc/*"}, r"^data\.pattern=/etc/\* cannot be"),
-        ({"path": "."}, r"^image\.png is no text \(it holds a byte 0\): .*data\.pattern='\*\.txt'"),
+        ({"path": "."}, r"^image\.png is not text \(it has a byte 0\): .*data\.pattern='\*\.txt'"),
         ({"path": "none.txt"}, r"^the text is too short: 0 of its 0 bytes are for train, .*: use a longer text$"),
         ({"path": "one.txt"}, r"^the text is too short: 0 of its 1 bytes"),
         ({"path": "short.txt"}, r"^the text is too short: 27 of its 30 bytes .* context=64 .*, or data\.context=26$"),
         ({"path": "short.txt", "context": 4}, r"^the text is too short: 3 of its 30 bytes are for val, .*context=2$"),
         (
             {"path": "short.txt", "context": 2, "train_size": 14},
-            r"14 windows of context=2 with the byte after take 29: use a longer text, or data\.train_size=13$",
+            r"14 windows of context=2 and the next byte need 29: use a longer text, or data\.train_size=13$",
         ),
-        ({"context": 0}, r"^data\.context=0 cannot be: it is a whole number of bytes, such as data\.context=64$"),
+        ({"context": 0}, r"^data\.context=0 cannot be: give a whole number of bytes, such as data\.context=64$"),
         ({"context": 8.0}, r"^data\.context=8\.0 cannot be"),
         ({"context": None}, r"^data\.context=None cannot be"),
         ({"train_size": 0}, r"^data\.train_size=0 cannot be: .* windows, .*, or null for all$"),
@@ -213,22 +215,22 @@ def many(folder: Path) -> None:
         ({"val_share": "a tenth"}, r"^data\.val_share=a tenth cannot be"),
     ],
 )
-def test_a_text_that_cannot_be_read_is_told_what_to_type_instead(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], said: str
+def test_a_text_that_cannot_be_read_is_refused_with_what_to_type_instead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     many(tmp_path)
 
-    with pytest.raises(BadRequest, match=said) as caught:
-        text.load(**knobs)
+    with pytest.raises(BadRequest, match=message) as caught:
+        text.load(**options)
 
     assert str(caught.value).isprintable()
 
 
-def test_a_python_without_its_documentation_asks_for_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_its_documentation_requests_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
 
-    with pytest.raises(BadRequest, match=r"comes without it \(pydoc_data\): name a text of yours, data\.path="):
+    with pytest.raises(BadRequest, match=r"but this Python has none \(pydoc_data\): give your own text, data\.path="):
         text.load()
 
 
@@ -250,14 +252,14 @@ class Bigram(nn.Module):
 
 
 def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
-    """A text where two bytes in three follow from the last: the best that a table can do is known."""
+    """A text in which two bytes of three follow from the previous one: the best loss of a table is known."""
     generator = torch.Generator().manual_seed(0)
     coins = torch.randint(0, 2, (3000,), generator=generator).tolist()
     Path("coins.txt").write_text("".join("ab" + "xy"[coin] for coin in coins))
     Path("my_net.py").write_text(BIGRAM)
-    asked = ["data=text", "data.path=coins.txt", "data.context=9", "model._target_=my_net.Bigram"]
-    asked += ["lr=4", "optimizer.momentum=0", "epochs=3"]
-    points = [lab.point(*asked, f"batch_size={size}") for size in (4, 16)]
+    requested = ["data=text", "data.path=coins.txt", "data.context=9", "model._target_=my_net.Bigram"]
+    requested += ["lr=4", "optimizer.momentum=0", "epochs=3"]
+    points = [lab.point(*requested, f"batch_size={size}") for size in (4, 16)]
 
     lab.check(*points)
     outcome = lab.run(*points)
@@ -266,24 +268,31 @@ def test_a_sweep_over_a_text_learns_it_at_every_batch_size(lab: Lab) -> None:
     for point in points:
         losses = lab.values(point, "val/loss")
         assert losses[0] == pytest.approx(math.log(256))
-        # ln 2 once in three bytes; what is not learnt yet and the chance of the sample add a little.
+        # ln 2 for one byte in three; incomplete training and sampling add a little.
         assert math.log(2) / 3 - 0.01 < losses[-1] < math.log(2) / 3 + 0.06
         assert lab.values(point, "val/accuracy")[-1] == pytest.approx(5 / 6, abs=0.03)
 
 
 @pytest.mark.slow
 def test_a_text_too_long_to_be_held_is_trained_on_from_disk(lab: Lab) -> None:
-    """300 MB of text, which as numbers would be 4.8 GB."""
+    """300 MB of text, which would be 4.8 GB as integers."""
     line = b"the quick brown fox jumps over the lazy dog; "
     block = line * (10**6 // len(line))
     with Path("long.txt").open("wb") as file:
         for _ in range(300):
             file.write(block)
     Path("my_net.py").write_text(BIGRAM)
-    asked = ["data=text", "data.path=long.txt", "data.context=512", "data.val_size=20", "batch_size=8", "examples=400"]
+    requested = [
+        "data=text",
+        "data.path=long.txt",
+        "data.context=512",
+        "data.val_size=20",
+        "batch_size=8",
+        "examples=400",
+    ]
     one, two = (
         lab.point(
-            *asked, "model._target_=my_net.Bigram", "lr=20", "optimizer.momentum=0", f"workers={n}", f"study=w{n}"
+            *requested, "model._target_=my_net.Bigram", "lr=20", "optimizer.momentum=0", f"workers={n}", f"study=w{n}"
         )
         for n in (0, 2)
     )

@@ -1,4 +1,4 @@
-"""What a step costs on the device: the host's part, the device's, batchlab's beside a bare loop's; and streaming."""
+"""Benchmarks of a step on the device: host and device time, batchlab compared with a bare loop; and streaming."""
 
 import contextlib
 import itertools
@@ -7,11 +7,11 @@ import time
 from smoke.runner import SIMULATED
 
 BENCH_SECONDS = 0.6  # of each way to run a step
-MANY = 10_000_000  # steps, which nobody makes
+MANY = 10_000_000  # steps, more than are ever made
 
 
 def bench(lab):
-    """A row for each model, precision and batch size: milliseconds of a step, as it is issued and until it is done."""
+    """A row for each model, precision and batch size: milliseconds until a step is issued and until it is done."""
     models = ("mlp",) if lab.small else ("mlp", "cnn", "resnet8", "gpt")
     for model, precision, batch_size in itertools.product(models, ("fp32", "bf16"), (8, 64, 512)):
         if lab.small and (precision, batch_size) != ("fp32", 64):
@@ -19,12 +19,12 @@ def bench(lab):
         row = {"model": model, "precision": precision, "batch_size": batch_size}
         try:
             lab.tell(**row, **ways(lab, model, precision, batch_size))
-        except Exception as error:  # the other rows are worth having
+        except Exception as error:  # keep the other rows
             lab.tell(**row, error=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
 
 
 def ways(lab, model, precision, batch_size):
-    """One configuration: a bare loop, the same as a CUDA graph (the device's part alone), batchlab's step and loop."""
+    """One configuration: a bare loop, the same as a CUDA graph (device time only), batchlab's step and loop."""
     from laboratory import assembled
 
     from batchlab.hydra_app import compose
@@ -54,7 +54,7 @@ def ways(lab, model, precision, batch_size):
 
 
 def graphed(bare, device, seconds):
-    """The same as `timed` of a replayed graph; that a model cannot be captured leaves the other figures."""
+    """Like `timed`, for a replayed graph; if a model cannot be captured, the other figures are kept."""
     try:
         return timed(bare.graph().replay, device, seconds)
     except Exception as error:
@@ -62,7 +62,7 @@ def graphed(bare, device, seconds):
 
 
 class Bare:
-    """The fifteen lines that everybody writes, on the run's own data, model and optimizer."""
+    """The usual training loop in fifteen lines, on the run's own data, model and optimizer."""
 
     def __init__(self, made, model):
         import torch
@@ -83,7 +83,7 @@ class Bare:
         self.optimizer.step()
 
     def graph(self):
-        """A step as one launch: it costs what the device needs for it, and no waiting for the host."""
+        """A step as one launch, which takes the device's time only."""
         import torch
 
         side = torch.cuda.Stream()
@@ -102,7 +102,7 @@ class Bare:
 
 @contextlib.contextmanager
 def without_autocast_cache():
-    """Weights are cast anew in each replay: a cast that is kept from before the capture would be an old one."""
+    """Casts the weights again in each replay: a cached cast from before the capture would be outdated."""
     import torch
 
     before = torch.is_autocast_cache_enabled()
@@ -114,7 +114,7 @@ def without_autocast_cache():
 
 
 def timed(step, device, seconds):
-    """Milliseconds of a step: until the host has issued it, and until the device has done it."""
+    """Milliseconds of a step: until the host has issued it, and until the device has finished it."""
     for _ in range(5):
         step()
     device.drain()
@@ -131,7 +131,7 @@ def timed(step, device, seconds):
 
 
 def streaming(lab):
-    """Examples a second by how they come: from the device, by index from the host, read one by one; what overlaps."""
+    """Examples per second by source: the device, by index from the host, read one by one; and what overlaps."""
     import torch
     from torch.utils.data import TensorDataset
 
@@ -165,7 +165,7 @@ def streaming(lab):
 
 
 def pace(data, device, batch_size, total, work=lambda: None):
-    """Examples a second of so many, and their seconds."""
+    """Examples per second for `total` examples, and their seconds."""
     from batchlab.training.data.batches import Batches
 
     total = total // batch_size * batch_size

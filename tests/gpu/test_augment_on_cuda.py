@@ -12,7 +12,7 @@ from batchlab.training.devices.cuda import visible_devices
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif("BATCHLAB_TESTS_CUDA" in os.environ, reason="a simulated device has no kernels of its own"),
-    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch finds no CUDA device here"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What only a CUDA device can show: points of every precision, each in a process of its own, and runs that resume."""
+"""Tests that need a CUDA device: points of every precision, each in a separate process, and resumed runs."""
 
 import itertools
 from collections.abc import Mapping
@@ -16,23 +16,23 @@ from batchlab.worker.execute import run
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch finds no CUDA device here"),
 ]
 PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
-SIZES = (1024, 512, 64, 8)  # the large ones run first: in one process their peak would be the small ones' too
+SIZES = (1024, 512, 64, 8)  # large sizes run first: in a shared process their peak would count for the small ones too
 
 
 class Points:
-    """Points on CUDA, each run once: its record and its measurements, by batch size and precision."""
+    """Points on CUDA, each run once: records and measurements by batch size and precision."""
 
     def __init__(self, server: WarmServer, folder: Path) -> None:
         self.lab = Lab(server, folder)
-        asked = [(256, precision) for precision in PRECISIONS] + [(size, "fp32") for size in SIZES]
+        requested = [(256, precision) for precision in PRECISIONS] + [(size, "fp32") for size in SIZES]
         self.points: Mapping[tuple[int, str], Point] = {
             (size, precision): self.lab.point(
                 "device=cuda", f"batch_size={size}", f"precision={precision}", "default_epochs=1"
             )
-            for size, precision in asked
+            for size, precision in requested
         }
         records = self.lab.run(*self.points.values()).records
         self.records: Mapping[tuple[int, str], RunRecord] = dict(zip(self.points, records, strict=True))
@@ -43,7 +43,7 @@ class Points:
 
 @pytest.fixture(scope="module")
 def points(server: WarmServer, tmp_path_factory: pytest.TempPathFactory) -> Points:
-    """All points that the tests here look at, in one sweep: what is dear is to start it."""
+    """All points that these tests use, in one sweep, because starting it takes longest."""
     return Points(server, tmp_path_factory.mktemp("runs"))
 
 
@@ -66,13 +66,13 @@ def test_peak_memory_is_of_the_point_and_not_of_the_one_before(points: Points) -
 
 
 def test_saved_for_backward_grows_with_the_batch(points: Points) -> None:
-    """The oracle: activations are proportional to the examples of a step; weights saved too are a constant."""
+    """The oracle: activations are proportional to the examples of a step; saved weights are a constant."""
     name = "memory/saved_for_backward_bytes"
     assert 1 < points.highest(512, name) / points.highest(64, name) <= 8
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes(precision: str, tmp_path: Path) -> None:
     words = ("device=cuda", "batch_size=64", "epochs=2", f"precision={precision}", "model.dropout=0.1")
     config, identity = compose(words), RunIdentity("one", "study", "group")
     looks = itertools.count()
@@ -83,5 +83,5 @@ def test_a_run_that_was_stopped_goes_on(precision: str, tmp_path: Path) -> None:
 
     assert (stopped.status, resumed.status, resumed.resumed_at) == ("interrupted", "completed", (20,))
     assert resumed.steps == whole.steps
-    # Kernels need not add up in one order.
+    # Kernels may sum in different orders.
     assert resumed.final["val/loss"] == pytest.approx(whole.final["val/loss"], rel=1e-2)

@@ -1,6 +1,5 @@
-"""The largest micro-batch under a limit of CUDA memory: the allocator refuses for real, by its memory fraction.
-
-A search is a dozen processes: half a minute, and with -m slow alone.
+"""The largest micro-batch under a CUDA memory limit, which the real allocator enforces by its memory fraction.
+A search starts a dozen processes and takes half a minute, so it runs only with -m slow.
 """
 
 import json
@@ -15,21 +14,21 @@ from batchlab.training.devices.cuda import visible_devices
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch sees no CUDA device here"),
+    pytest.mark.skipif(not visible_devices(), reason="needs CUDA, and PyTorch finds no CUDA device here"),
 ]
 MIB = 2**20
 
 
 @pytest.fixture
 def here(server: WarmServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to stand in, and a warm server."""
+    """An empty current folder, and a warm server."""
     monkeypatch.chdir(tmp_path)
     server.warm_up()
     return tmp_path
 
 
 def find(*words: str, study: Path) -> tuple[int, dict[str, Any]]:
-    """Runs `batchlab find` on CUDA: its exit code, and what it kept."""
+    """Runs `batchlab find` on CUDA; returns its exit code and its result."""
     code = main(["find", "device=cuda", f"study={study.name}", *words])
     (kept,) = study.glob("find/*.json")
     return code, json.loads(kept.read_text())
@@ -55,6 +54,6 @@ def test_a_limit_above_what_is_free_is_refused(here: Path, capsys: pytest.Captur
     code, kept = find("memory_limit=1000GiB", study=here / "runs/beyond")
 
     assert code == 3
-    said = capsys.readouterr()
-    assert "give a smaller memory_limit, or leave it out" in said.out + said.err
+    message = capsys.readouterr()
+    assert "use a smaller memory_limit, or leave it out" in message.out + message.err
     assert kept["status"] == "failed"

@@ -20,8 +20,8 @@ def nothing_said() -> None:
     device_choice.say_once.cache_clear()
 
 
-def resolved(asked: str, api: FakeNvml, build: Build = CUDA, **environ: str) -> str:
-    return resolve_device(asked, environ=environ, build=build, driver=read_driver(api))
+def resolved(requested: str, api: FakeNvml, build: Build = CUDA, **environ: str) -> str:
+    return resolve_device(requested, environ=environ, build=build, driver=read_driver(api))
 
 
 def with_mode(mode: int, *pids: int) -> FakeNvml:
@@ -30,17 +30,22 @@ def with_mode(mode: int, *pids: int) -> FakeNvml:
 
 @pytest.mark.parametrize("api", [four(), four("NVIDIA A100", "NVIDIA T4"), divided("MIG-1"), with_mode(3)])
 def test_a_gpu_that_can_be_used_is_taken(api: FakeNvml, capsys: pytest.CaptureFixture[str]) -> None:
-    assert [resolved(asked, api) for asked in ("auto", "cuda", "cuda:0", "cpu")] == ["cuda", "cuda", "cuda:0", "cpu"]
+    assert [resolved(requested, api) for requested in ("auto", "cuda", "cuda:0", "cpu")] == [
+        "cuda",
+        "cuda",
+        "cuda:0",
+        "cpu",
+    ]
     assert capsys.readouterr().err == ""
 
 
 UNUSABLE = [
-    (FakeNvml([Card("GPU-a")], cuda=12040), {}, "supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the"),
-    (four(), {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "the batch system gave this job no GPU", "--gres=gpu:1"),
-    (four(), {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES=7 hides every GPU", "name one that is there"),
-    (divided(), {}, "is divided by MIG and has no instance", "make an instance"),
+    (FakeNvml([Card("GPU-a")], cuda=12040), {}, "supports CUDA 12.4, but PyTorch is built for CUDA 13.2", "update the"),
+    (four(), {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "the batch system assigned no GPU to this job", "--gres=gpu:1"),
+    (four(), {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES=7 hides all GPUs", "to an existing GPU"),
+    (divided(), {}, "is in MIG mode and has no instance", "create an instance"),
     (with_mode(2), {}, r"NVIDIA H200 \(GPU-a\) is in compute mode prohibited", "nvidia-smi -c DEFAULT"),
-    (with_mode(3, 41), {}, "in exclusive mode, and process 41 computes on it", "wait for it"),
+    (with_mode(3, 41), {}, "in exclusive mode and used by process 41", "wait for it"),
 ]
 
 
@@ -56,14 +61,14 @@ def test_auto_falls_back_to_the_cpu_and_says_why_once(
     assert instead in line
 
 
-@pytest.mark.parametrize("asked", ["cuda", "cuda:0"])
+@pytest.mark.parametrize("requested", ["cuda", "cuda:0"])
 @pytest.mark.parametrize(("api", "environ", "what", "instead"), UNUSABLE)
 def test_cuda_is_refused_with_what_is_wrong_and_what_to_do(
-    api: FakeNvml, environ: dict[str, str], what: str, instead: str, asked: str
+    api: FakeNvml, environ: dict[str, str], what: str, instead: str, requested: str
 ) -> None:
-    said = rf"^device={asked} was asked for, and .*{what}.*{instead}.*, or use device=cpu$"
-    with pytest.raises(BadRequest, match=said):
-        resolved(asked, api, **environ)
+    reported = rf"^device={requested} was requested, but .*{what}.*{instead}.*, or use device=cpu$"
+    with pytest.raises(BadRequest, match=reported):
+        resolved(requested, api, **environ)
 
 
 @pytest.mark.parametrize(
@@ -76,25 +81,25 @@ def test_cuda_is_refused_with_what_is_wrong_and_what_to_do(
         (four(), CUDA, {"CUDA_VISIBLE_DEVICES": "-1"}),
     ],
 )
-def test_without_a_gpu_auto_is_the_cpu_and_nothing_is_said(
+def test_without_a_gpu_auto_is_the_cpu_without_a_message(
     api: FakeNvml, build: Build, environ: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert resolved("auto", api, build, **environ) == "cpu"
     assert capsys.readouterr().err == ""
-    with pytest.raises(BadRequest, match="device=cuda was asked for"):
+    with pytest.raises(BadRequest, match="device=cuda was requested"):
         resolved("cuda", api, build, **environ)
 
 
-def test_a_gpu_beside_a_pytorch_without_cuda_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_gpu_next_to_a_pytorch_without_cuda_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert resolved("auto", four(), Build()) == "cpu"
-    assert "a build without CUDA; install one for this GPU" in capsys.readouterr().err
+    assert "is built without CUDA; install one for this GPU" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("asked", "seen"), [("cuda:9", "cuda:0 to cuda:3"), ("cuda:4", "cuda:0 to cuda:3")])
-def test_a_device_that_is_not_there_is_refused(asked: str, seen: str) -> None:
-    with pytest.raises(BadRequest, match=f"{asked} was asked for, and this machine shows {seen}: use one of those"):
-        resolved(asked, four())
-    with pytest.raises(BadRequest, match="this machine shows cuda:0 alone"):
+@pytest.mark.parametrize(("requested", "seen"), [("cuda:9", "cuda:0 to cuda:3"), ("cuda:4", "cuda:0 to cuda:3")])
+def test_a_device_that_is_not_there_is_refused(requested: str, seen: str) -> None:
+    with pytest.raises(BadRequest, match=f"{requested} was requested, but this machine has {seen}: use one of those"):
+        resolved(requested, four())
+    with pytest.raises(BadRequest, match="this machine has only cuda:0"):
         resolved("cuda:1", divided("MIG-1", "MIG-2"))
 
 
@@ -111,13 +116,13 @@ def test_cuda_is_taken_where_one_of_the_gpus_can_be_used() -> None:
 def test_a_build_for_amd_is_accepted_where_its_driver_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(device_choice, "AMD_DRIVER", tmp_path / "kfd")
     rocm = build_of("cuda: Optional[str] = None\nhip: Optional[str] = '7.1.52802-26aae437f6'\n")
-    with pytest.raises(BadRequest, match="built for AMD GPUs, and no driver of theirs is here"):
+    with pytest.raises(BadRequest, match="built for AMD GPUs, but their driver is missing"):
         resolved("cuda", ABSENT, rocm)
     assert resolved("auto", ABSENT, rocm) == "cpu"
 
     (tmp_path / "kfd").touch()
 
-    assert [resolved(asked, ABSENT, rocm) for asked in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
+    assert [resolved(requested, ABSENT, rocm) for requested in ("auto", "cuda", "cuda:1")] == ["cuda", "cuda", "cuda:1"]
     assert resolved("auto", ABSENT, rocm, HIP_VISIBLE_DEVICES="-1") == "cpu"
 
 

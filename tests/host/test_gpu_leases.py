@@ -15,7 +15,7 @@ FOREIGN = 2**22 + 1  # more than Linux numbers processes
 
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-    """Four GPUs, a folder of leases of the test's own, and nothing said yet."""
+    """Four GPUs, a folder of leases of the test's own, and nothing reported yet."""
     api = four()
     monkeypatch.setitem(__import__("sys").modules, "pynvml", api)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -94,7 +94,7 @@ def test_a_program_on_another_gpu_is_none(machine: FakeNvml) -> None:
 
 
 @pytest.mark.parametrize("silence", ["no driver", "no list"])
-def test_what_the_driver_does_not_say_is_said_once(
+def test_what_the_driver_does_not_say_is_reported_once(
     silence: str, machine: FakeNvml, capsys: pytest.CaptureFixture[str]
 ) -> None:
     machine.starts = silence != "no driver"
@@ -103,7 +103,7 @@ def test_what_the_driver_does_not_say_is_said_once(
     for _ in range(2):
         with leased("cuda") as held:
             assert not held.shared()
-        assert held.unknown.startswith("it is not known whether other programs use cuda meanwhile: the driver does not")
+        assert held.unknown.startswith("whether other programs use cuda at the same time is not known: ")
 
     assert capsys.readouterr().err.splitlines() == [held.unknown]
 

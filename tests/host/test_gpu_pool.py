@@ -53,7 +53,7 @@ def test_gpus_of_one_model_are_preferred_where_there_are_enough() -> None:
 def test_numbers_that_may_mean_one_model_or_another_are_refused() -> None:
     api = four("NVIDIA T4", "NVIDIA A100")
 
-    with pytest.raises(BadRequest, match=r"set CUDA_DEVICE_ORDER=PCI_BUS_ID, or name them by their UUIDs"):
+    with pytest.raises(BadRequest, match=r"set CUDA_DEVICE_ORDER=PCI_BUS_ID, or use their UUIDs"):
         given(api, jobs=2, CUDA_VISIBLE_DEVICES="0,1")
     assert given(api, jobs=2, CUDA_VISIBLE_DEVICES="0,1", CUDA_DEVICE_ORDER="PCI_BUS_ID") == list("ab")
 
@@ -69,9 +69,7 @@ def test_numbers_that_may_mean_one_model_or_another_are_refused() -> None:
     ],
 )
 def test_more_points_at_once_than_gpus_are_refused(api: FakeNvml, device: str, jobs: int, there: str) -> None:
-    with pytest.raises(
-        BadRequest, match=f"jobs={jobs} points at once need a GPU each, and device={device} is {there} "
-    ):
+    with pytest.raises(BadRequest, match=f"{jobs} GPUs, one for each point, but device={device} is {there} "):
         given(api, device=device, jobs=jobs)
 
 

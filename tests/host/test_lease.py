@@ -75,7 +75,7 @@ class Holder:
 
 @pytest.fixture(autouse=True)
 def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of leases of the test's own, and nothing said yet."""
+    """A folder of leases of the test's own, and nothing reported yet."""
     folder = tmp_path / "runtime"
     folder.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
@@ -263,14 +263,14 @@ def plant_writable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_writable, Path.touch])
-def test_a_folder_that_may_be_another_s_is_not_used_and_said_once(
+def test_a_folder_that_may_be_another_s_is_not_used_and_reported_once(
     plant: Callable[[Path], None], runtime: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant(own(runtime))
 
     for _ in range(2):
         with leased("cpu") as held:
-            assert "it is not known who shares cpu" in held.unknown
+            assert "whether other points share cpu with this one is not known" in held.unknown
             assert "only you can write" in held.unknown
             assert not held.shared()
     with pytest.raises(BadRequest, match=r"use jobs=1, or set XDG_RUNTIME_DIR"), take_device(["cuda:0"]):
@@ -355,8 +355,8 @@ def taker(runtime: Path) -> Iterator[IO[str]]:
 
 
 def test_a_device_of_a_killed_taker_is_free(runtime: Path) -> None:
-    with taker(runtime) as said:
-        assert said.readline() == "cuda:0\n"
+    with taker(runtime) as reported:
+        assert reported.readline() == "cuda:0\n"
         with take_device(["cuda:0"]) as taken:
             assert taken is None
     with take_device(["cuda:0"]) as taken:
@@ -366,18 +366,18 @@ def test_a_device_of_a_killed_taker_is_free(runtime: Path) -> None:
 def test_a_lease_that_is_just_being_made_is_not_taken_for_dead(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its making and its lock the file looks like one of a dead holder: nobody may look then."""
     with contextlib.ExitStack() as others:
-        said: list[IO[str]] = []
+        reported: list[IO[str]] = []
         create = lease.locks.create
 
         def create_slowly(path: Path) -> int:
             descriptor = create(path)
-            said.append(others.enter_context(taker(runtime)))
-            select.select(said, [], [], 0.5)  # as long as a taker may need who does not wait
+            reported.append(others.enter_context(taker(runtime)))
+            select.select(reported, [], [], 0.5)  # as long as a taker may need who does not wait
             return descriptor
 
         monkeypatch.setattr("batchlab.host.locks.create", create_slowly)
         with leased("cuda:0"):
-            assert said[0].readline() == "None\n"
+            assert reported[0].readline() == "None\n"
 
 
 RACERS, ROUNDS, DEVICES = 8, 25, ["cuda:0", "cuda:1"]

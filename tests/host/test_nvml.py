@@ -9,7 +9,7 @@ def test_a_machine_without_a_driver_says_why() -> None:
     assert read_driver(FakeNvml(starts=False)) == "NVML Shared Library Not Found"
 
 
-def test_this_machine_can_be_asked() -> None:
+def test_this_machine_can_be_queried() -> None:
     """Over the real pynvml, whether or not there is a GPU."""
     assert isinstance(read_driver(), Driver | str)
 
@@ -23,7 +23,7 @@ def test_everything_of_a_gpu_is_read() -> None:
     assert driver == Driver("595.71.05", (12, 4), (expected,))
 
 
-def test_a_newer_libcuda_beside_the_driver_counts() -> None:
+def test_a_newer_libcuda_next_to_the_driver_counts() -> None:
     driver = read_driver(FakeNvml([Card("GPU-a")], cuda=12040, newer_libcuda=13000))
 
     assert isinstance(driver, Driver)

@@ -53,7 +53,7 @@ def test_the_devices_are_as_many_as_pytorch_would_count(text: str, monkeypatch: 
         ({"CUDA_VISIBLE_DEVICES": "GPU-c,GPU-a"}, "ca", True),
     ],
 )
-def test_an_order_is_sure_where_it_is_asked_for(environ: dict[str, str], seen: str, sure: bool) -> None:
+def test_an_order_is_sure_where_it_is_requested(environ: dict[str, str], seen: str, sure: bool) -> None:
     found = visible(read(four()), environ)
 
     assert [uuid[4] for uuid in uuids(found)] == list(seen)
@@ -88,7 +88,7 @@ def test_of_a_divided_gpu_cuda_shows_one_instance(text: str | None, seen: list[s
     assert uuids(visible(read(divided("MIG-1", "MIG-2")), environ)) == seen
 
 
-def test_beside_an_instance_no_whole_gpu_is_shown() -> None:
+def test_next_to_an_instance_no_whole_gpu_is_shown() -> None:
     api = FakeNvml([*four().cards[1:], *divided("MIG-1").cards])
 
     assert uuids(visible(read(api), {})) == ["MIG-1"]
@@ -98,4 +98,4 @@ def test_a_divided_gpu_without_an_instance_says_so() -> None:
     found = visible(read(divided()), {})
 
     assert found.devices == ()
-    assert found.why_none == "NVIDIA H200 is divided by MIG and has no instance"
+    assert found.why_none == "NVIDIA H200 is in MIG mode and has no instance"

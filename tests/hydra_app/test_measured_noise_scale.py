@@ -151,13 +151,13 @@ def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
 @pytest.mark.parametrize(
     ("rule", "named", "says"),
     [
-        ("noise", "runs/digits/absent", "it is a number of examples above 0, or the folder of a run that measured one"),
+        ("noise", "runs/digits/absent", "give a number of examples above 0, or the folder of a run that measured it"),
         (
             "noise",
             "runs/digits",
-            r"that is a study of \d; name one of its runs, such as noise_scale=runs/digits/adam-5$",
+            r"that is a study of \d runs; give one of them, such as noise_scale=runs/digits/adam-5$",
         ),
-        ("noise", "digits/oom-3", "that run is oom, and a noise scale is taken from a completed one; name another"),
+        ("noise", "digits/oom-3", "that run is oom, but a noise scale needs a completed run; give another"),
         ("noise", "digits/torn-6", r"runs/digits/torn-6/record.json cannot be read: "),
         (
             "noise",
@@ -169,10 +169,10 @@ def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
             "digits/one-1",
             "that run measured no noise/adam_scale_examples; train it again with optimizer=adamw ",
         ),
-        ("noise", "digits/lost-4", "in that run it is not resolved, the noise hides the gradient; let the instrument"),
-        ("surge", "digits/lost-4", "in that run it is not resolved"),
-        ("noise", "nan", "noise_scale is a number above 0, or null"),
-        ("noise", "'\"120\"'", "it is a number of examples above 0, or the folder"),
+        ("noise", "digits/lost-4", "that run did not resolve it, as the noise hides the gradient; raise instruments"),
+        ("surge", "digits/lost-4", "that run did not resolve it"),
+        ("noise", "nan", "noise_scale must be a number above 0, or null"),
+        ("noise", "'\"120\"'", "give a number of examples above 0, or the folder"),
     ],
 )
 def test_a_run_that_has_none_is_refused_in_one_line(rule: str, named: str, says: str, here: Path) -> None:

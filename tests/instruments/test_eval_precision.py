@@ -1,4 +1,4 @@
-"""`eval_precision`: a validation in fp32 whatever the run's precision, or in the run's own."""
+"""`eval_precision`: a validation in fp32 for any precision of the run, or in the run's own precision."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-KNOBS = {"eval_every": 10, "eval_batch_size": 7}
+OPTIONS = {"eval_every": 10, "eval_batch_size": 7}
 
 
 def state_in(precision, eval_precision):
@@ -28,7 +28,7 @@ def state_in(precision, eval_precision):
 
 
 def measured(instrument, state):
-    return {m.name: m.value for m in instrument(**KNOBS).measure(state)}
+    return {m.name: m.value for m in instrument(**OPTIONS).measure(state)}
 
 
 def plain(state, data, cast=None):
@@ -50,7 +50,7 @@ def test_it_is_what_plain_pytorch_evaluates_in_that_precision(precision):
     assert of_fp32 == pytest.approx(plain(in_fp32, in_fp32.val), rel=1e-12)
     assert of_same == pytest.approx(plain(same, same.val, TYPES.get(precision)), rel=1e-12)
     assert (of_same != of_fp32) is (precision in TYPES)
-    assert of_same == pytest.approx(of_fp32, rel=0.02)  # by rounding
+    assert of_same == pytest.approx(of_fp32, rel=0.02)  # up to rounding
 
 
 def test_what_is_compared_with_a_validation_is_taken_in_the_same_precision():
@@ -62,17 +62,17 @@ def test_what_is_compared_with_a_validation_is_taken_in_the_same_precision():
 
 
 class Noting(CpuDevice):
-    """Notes which mode of fp32 is asked for."""
+    """Records which fp32 mode is requested."""
 
     def __init__(self):
         super().__init__()
-        self.asked = []
+        self.requested = []
 
     def refuse_unless_able(self, precision):
         pass
 
     def fp32(self, *, tf32):
-        self.asked.append(tf32)
+        self.requested.append(tf32)
         return super().fp32(tf32=False)
 
 
@@ -82,7 +82,7 @@ def test_of_a_tf32_run_the_same_is_tf32(eval_precision, tf32):
     with Precision("tf32", device).evaluation(eval_precision):
         pass
 
-    assert device.asked == [tf32]
+    assert device.requested == [tf32]
 
 
 def test_fp32_products_are_fp32_in_every_other_validation():
@@ -90,4 +90,4 @@ def test_fp32_products_are_fp32_in_every_other_validation():
         device = Noting()
         with Precision(name, device).evaluation("same"):
             pass
-        assert device.asked == [False]
+        assert device.requested == [False]

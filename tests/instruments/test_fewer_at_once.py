@@ -1,4 +1,4 @@
-"""Where memory runs out, half as many examples pass at once, and the numbers are the same."""
+"""If memory runs out, half as many examples are processed at once, with the same results."""
 
 import weakref
 from dataclasses import replace
@@ -21,7 +21,7 @@ def refuse():
 
 
 class Caches:
-    """A device that notes what is alive when its cache is emptied."""
+    """A device that records which objects are alive when its cache is emptied."""
 
     def __init__(self):
         self.held = []
@@ -55,10 +55,10 @@ def fits(most, device):
     [
         (1000, 10**6, 1000, [1000]),
         (100, 10**6, 13, [100, 50, 25, 13]),
-        (1000, 36, 10, [1000, 18, 9]),  # 500 of 36 would have been the same 36
+        (1000, 36, 10, [1000, 18, 9]),  # 500 of 36 would be the same 36
     ],
 )
-def test_half_as_many_are_tried_until_it_fits_and_what_failed_is_gone_before(size, of, most, tried):
+def test_sizes_are_halved_until_one_fits_and_failed_attempts_are_released_before(size, of, most, tried):
     device = Caches()
     attempt, seen = fits(most, device)
 
@@ -68,7 +68,7 @@ def test_half_as_many_are_tried_until_it_fits_and_what_failed_is_gone_before(siz
     assert len(device.alive) == sum(range(len(tried)))
 
 
-def test_one_that_does_not_fit_is_the_callers_to_hear_of_and_so_is_every_other_error():
+def test_one_example_that_does_not_fit_and_other_errors_are_raised():
     device = Caches()
     attempt, seen = fits(0, device)
     with pytest.raises(torch.OutOfMemoryError):
@@ -79,10 +79,10 @@ def test_one_that_does_not_fit_is_the_callers_to_hear_of_and_so_is_every_other_e
         halved(lambda size: nn.Linear(2, 2)(torch.zeros(size, 3)), 5, of=9, device=device)
 
 
-def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_says_so_once():
+def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_chunks_with_one_note():
     task = classified(30, 20)
     torch.manual_seed(0)
-    model, sizes, said = nn.Linear(4, 3).double(), [], []
+    model, sizes, notes = nn.Linear(4, 3).double(), [], []
     expected = by_example(standing(model, task), task.val, 1000)
 
     def crowded(model, batch):
@@ -90,7 +90,7 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_sa
         return refuse() if len(batch[0]) > 6 else model(batch[0])
 
     state = standing(model, replace(task, forward=crowded))
-    state.note = said.append
+    state.note = notes.append
     seen = by_example(state, task.val, 1000)
 
     assert sizes == [20, 10, 5, 5, 5, 5]
@@ -101,15 +101,15 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_pieces_and_sa
     sizes.clear()
     by_example(state, task.train, 1000)  # what fits is known
     assert sizes == [5] * 6
-    assert said == [
-        "eval_batch_size=1000 does not fit the memory that is left beside training: evaluated at most 5 examples at a "
+    assert notes == [
+        "eval_batch_size=1000 does not fit in the memory that training leaves free: evaluated at most 5 examples at a "
         "time"
     ]
     assert state.eval_at_most == 5
 
 
 def test_examples_of_many_terms_are_passed_alone_where_two_do_not_fit():
-    """To see whether terms come in order takes two examples: where there is room for one it need not be seen."""
+    """Checking the order of terms takes two examples; it is skipped if only one fits."""
     tokens = torch.randint(5, (17,), generator=torch.Generator().manual_seed(0))
     task = Task.language_model(tokens, tokens, context=4)
 
@@ -146,4 +146,4 @@ def test_per_example_gradients_that_do_not_fit_are_taken_of_fewer_examples():
 
     assert seen == pytest.approx(expected, rel=1e-9)
     assert sizes[1:4] == [32, 16, 8]
-    assert set(sizes[4:]) == {8}  # what fits is known at the second draw
+    assert set(sizes[4:]) == {8}  # the size that fits is known at the second draw

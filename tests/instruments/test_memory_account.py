@@ -1,4 +1,4 @@
-"""The bytes by category, against counting by hand and against what torch's own optimizers hold."""
+"""The bytes by category, compared with counting by hand and with the state of torch's own optimizers."""
 
 import pytest
 import torch
@@ -52,17 +52,17 @@ def test_each_category_is_what_counting_by_hand_gives(make_optimizer, held):
     assert counted.data == (5 + 4) * (10 * 4 + 8)
 
 
-def test_saved_bytes_are_a_line_over_the_micro_batch_and_data_is_repeated_to_fill_it():
+def test_saved_bytes_are_linear_in_the_micro_batch_and_data_is_repeated_to_fill_it():
     counted = account(stepped(lambda p: torch.optim.SGD(p, lr=0.1)))
 
     assert counted.saved.scatter == pytest.approx(0, abs=1e-6)
-    # For each example: the input (10), what BatchNorm (7) and ReLU (7) keep of theirs, the loss's logits (3), 4 bytes
+    # For each example: the input (10), the values saved by BatchNorm (7) and ReLU (7), the loss's logits (3), 4 bytes
     # each, and the label, 8 bytes. Once: BatchNorm's mean and inverse deviation, and the weight of the loss.
     assert counted.saved.per_example == pytest.approx(4 * (10 + 7 + 7 + 3) + 8)
     assert 0 <= counted.saved.fixed < 100
 
 
-def test_a_loss_over_all_pairs_of_examples_is_seen_to_be_no_line():
+def test_a_loss_over_all_pairs_of_examples_is_recognised_as_not_linear():
     state = stepped(lambda p: torch.optim.SGD(p, lr=0.1))
     pairs = Task(train=state.train, val=state.val, loss=lambda outputs, batch: (outputs @ outputs.T).exp().sum(dim=1))
     state.task = pairs

@@ -41,8 +41,8 @@ def test_the_catalogue_is_all_there_is(repository):
     assert named == {type(make()).__name__ for make in CATALOGUE.values()}
 
 
-def test_a_forward_in_the_open_would_be_seen(undisturbed):
-    # The comparison above can fail: one forward pass in training mode moves dropout's stream and BatchNorm's buffers.
+def test_the_comparison_detects_an_unprotected_forward_pass(undisturbed):
+    # The comparison above can fail: one forward pass in training mode changes dropout's stream and BatchNorm's buffers.
     class Careless(Memory):
         def measure(self, state):
             if state.step == 0:

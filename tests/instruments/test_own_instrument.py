@@ -1,4 +1,4 @@
-"""A user's own instrument, in twenty lines, by `_target_`: its measurements are kept, and it disturbs nothing."""
+"""A user's own instrument, in twenty lines, by `_target_`: its measurements are kept, and it changes nothing."""
 
 import pytest
 import torch
@@ -10,21 +10,21 @@ from batchlab.instruments import Instrument, Quantity
 
 
 class Weights(Instrument):
-    """`mine/norm`: the norm of the weights, and how often it was asked before."""
+    """`mine/norm`: the norm of the weights, and how often it was called before."""
     quantities = (Quantity("mine/norm", "1", "norm of the weights", False, keep_best=True),)
     def __init__(self, eval_every, power=2.0):
-        self.every, self.power, self.asked = eval_every, power, 0
+        self.every, self.power, self.calls = eval_every, power, 0
 
     def measure(self, state):
         flat = torch.cat([p.detach().flatten() for p in state.model.parameters()])
-        yield state.measurement("mine/norm", flat.norm(self.power).item(), n=self.asked)
-        self.asked += 1
+        yield state.measurement("mine/norm", flat.norm(self.power).item(), n=self.calls)
+        self.calls += 1
 
     def state_dict(self):
-        return {"asked": self.asked}
+        return {"calls": self.calls}
 
     def load_state_dict(self, state):
-        self.asked = state["asked"]
+        self.calls = state["calls"]
 '''
 POINT = ("batch_size=64", "examples=640", "eval_every=320", "model.width=8")
 MINE = ("+instruments.mine._target_=my_probe.Weights", "+instruments.mine.power=1.0")
@@ -36,7 +36,7 @@ def probe(lab: Lab) -> None:
     (lab.runs_dir.parent / "my_probe.py").write_text(PROBE)
 
 
-def test_it_measures_when_it_asks_to_and_what_it_says(lab: Lab) -> None:
+def test_it_measures_at_the_requested_times_and_its_values_are_kept(lab: Lab) -> None:
     point = lab.point(*POINT, *MINE)
     (record,) = lab.run(point).records
 
@@ -53,7 +53,7 @@ def test_it_measures_when_it_asks_to_and_what_it_says(lab: Lab) -> None:
 
 
 def _norm_at_the_start() -> float:
-    """Of the weights that the run began with: the model built anew, by its own class."""
+    """The norm of the run's initial weights, from a newly built model."""
     from batchlab.models.mlp import MLP
     from batchlab.training.data.batches import stream_seed
 
@@ -66,7 +66,7 @@ def test_the_run_ends_at_the_same_bits_without_it(lab: Lab) -> None:
     with_it, without = lab.one(*POINT, *MINE), lab.one(*POINT)
 
     assert with_it.weights_fingerprint == without.weights_fingerprint
-    assert with_it.run_id != without.run_id  # what is measured is part of what a run is
+    assert with_it.run_id != without.run_id  # the instruments are part of a run's identity
 
 
 def test_a_key_that_it_does_not_take_is_refused_before_the_start(lab: Lab) -> None:

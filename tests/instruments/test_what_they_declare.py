@@ -1,4 +1,4 @@
-"""Everything that an instrument of ours yields is declared, with its unit; and what may be declared."""
+"""Every measurement of batchlab's instruments is declared, with its unit; and which declarations are valid."""
 
 import ast
 import re
@@ -19,7 +19,7 @@ A_NAME = re.compile(r"[a-z_]+/[a-z_]+")
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_measurement_that_it_yields_is_one_of_its_quantities(name):
     instrument = CATALOGUE[name]()
-    _, _, measured = trained([instrument], "fp16")  # with a scaler, whose skipped steps are counted
+    _, _, measured = trained([instrument], "fp16")  # with a scaler, so that skipped steps are counted
 
     covered = {m.name: [q for q in instrument.quantities if q.covers(m.name)] for m in measured}
 
@@ -29,17 +29,17 @@ def test_every_measurement_that_it_yields_is_one_of_its_quantities(name):
 
 
 def test_every_name_of_a_measurement_in_the_code_is_in_the_table(repository):
-    # Also those that only a GPU yields.
+    # Including those that only a GPU yields.
     named = set(names_in(repository / "batchlab/instruments")) | set(names_in(repository / "batchlab/training"))
 
     assert {"memory/device_used_bytes", "memory/peak_allocated_bytes", "speed/device_busy_share"} <= named
     declared = [quantity for quantity in TABLE if quantity not in UNDECLARED]
     left = [name for name in sorted(named) if not any(quantity.covers(name) for quantity in declared)]
-    assert left == ["memory/peak_private_bytes"]  # of the probes of `find`, which keep no journal
+    assert left == ["memory/peak_private_bytes"]  # from the probes of `find`, which have no journal
 
 
 def names_in(folder) -> Iterator[str]:
-    """What looks like a measurement's name, of all texts that are not documentation."""
+    """Strings that look like measurement names, except documentation."""
     for path in sorted(folder.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and A_NAME.fullmatch(node.value):
@@ -81,9 +81,9 @@ def test_a_record_declares_the_own_quantities_of_instruments_and_of_the_task():
     ("instruments", "why"),
     [
         ([Mine("a", "mine/score")], r"instruments.a declares 'mine/score' among its quantities: use batchlab"),
-        ([Mine("a", SCORE), Mine("b", Quantity("mine/score", "1", "else"))], "declare mine/score as two things"),
+        ([Mine("a", SCORE), Mine("b", Quantity("mine/score", "1", "else"))], "declare mine/score differently"),
     ],
 )
-def test_what_is_no_quantity_or_two_of_one_name_is_refused(instruments, why):
+def test_declarations_that_are_not_quantities_or_conflict_are_refused(instruments, why):
     with pytest.raises(BadRequest, match=why):
         check_declared(instruments)

@@ -1,4 +1,4 @@
-"""Each instrument against an oracle of its own."""
+"""Each instrument compared with an independent oracle."""
 
 import math
 from types import SimpleNamespace
@@ -118,7 +118,7 @@ def test_a_window_in_which_a_run_was_stopped_is_weighted_as_a_whole_one():
     after.load_state_dict(kept)
     after.watch(outcome(8.0, count=1))
 
-    assert kept["count"] == 3  # a number, as checkpoints have always had it
+    assert kept["count"] == 3  # a number, as always in checkpoints
     assert values(after.measure(state_of(torch.nn.Linear(4, 3), data_of(5))))["train/loss"] == pytest.approx(3.5)
 
 
@@ -143,7 +143,7 @@ def test_throughput_is_the_median_of_windows_without_the_warm_up():
     state.meter = Meter(peaks=SimpleNamespace(read=dict, reset=lambda: None), clock=lambda: now[0])
     state.meter.start()
     list(instrument.measure(state))
-    for seconds in [100.0, *[2.0] * 8, 50.0]:  # a slow first window, and one disturbed
+    for seconds in [100.0, *[2.0] * 8, 50.0]:  # a slow first window, and a disturbed one
         now[0] += seconds
         state.step += 5
         state.examples += 10
@@ -177,18 +177,18 @@ def test_saved_bytes_are_those_a_linear_relu_chain_must_keep(n):
     data = (inputs, torch.zeros(n, 5))
     task = Task(train=data, val=data, loss=lambda outputs, batch: outputs.sum(dim=1))
     saved = saved_for_backward_bytes(state_of(model, data, task=task), data)
-    # kept: the input of the first layer, and ReLU's output, which is also the input of the second
+    # saved: the input of the first layer, and ReLU's output, which is also the input of the second
     assert saved == 4 * n * (10 + 20)
 
 
-def test_the_peak_is_what_the_meter_saw_while_training():
+def test_the_peak_is_the_meters_while_training():
     state = state_of(torch.nn.Linear(4, 3), data_of(5))
     state.meter = SimpleNamespace(peak_bytes={"memory/peak_resident_bytes": 12345}, seconds=0.0)
     assert values(Memory(micro_batch_size=2).conclude(state))["memory/peak_resident_bytes"] == 12345
 
 
-def test_what_is_held_before_training_is_counted_apart_each_storage_once():
-    # 5 examples of 4 numbers of 4 bytes and a label of 8, as training and validation set in one; a second view of it.
+def test_memory_before_training_is_counted_separately_with_each_storage_once():
+    # 5 examples of 4 numbers of 4 bytes and a label of 8, for both training and validation; and a second view.
     data = data_of(5)
     state = state_of(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3)), data, val=(data[0], data[1]))
     state.meter = SimpleNamespace(peak_bytes={}, seconds=0.0)
@@ -215,7 +215,7 @@ def test_the_gradient_norm_of_a_full_batch_is_that_of_the_mean_loss(precision):
     instrument = Gradient(eval_every=1, batch_size=12, micro_batch_size=5, seed=0)
     seen = values(instrument.measure(state_of(model, data, precision=precision)))
 
-    tolerance = 1e-6 if precision == "fp32" else 5e-3  # fp16 holds 11 bits
+    tolerance = 1e-6 if precision == "fp32" else 5e-3  # fp16 has 11 bits
     assert seen["train/gradient_norm"] == pytest.approx(expected, rel=tolerance)
 
 
@@ -232,7 +232,7 @@ def looked_at(losses, *, step=0, instrument=None):
     return instrument
 
 
-def test_a_loss_that_is_not_finite_is_named_with_its_step_and_rate():
+def test_a_loss_that_is_not_finite_is_reported_with_its_step_and_learning_rate():
     instrument = looked_at([1.0, 2.0])
     with pytest.raises(Diverged, match=r"the training loss is nan at step 4 \(lr 0.25\)"):
         looked_at([3.0, math.nan, 1.0], step=2, instrument=instrument)
@@ -245,12 +245,12 @@ def test_a_bad_step_is_found_in_a_window_in_which_a_run_was_stopped():
     kept = before.state_dict()
     after.load_state_dict(kept)
 
-    assert kept["counts"] == [2, 3]  # numbers, as checkpoints have always had them
+    assert kept["counts"] == [2, 3]  # numbers, as always in checkpoints
     with pytest.raises(Diverged, match=r"inf at step 3 "):
         looked_at([math.inf], step=2, instrument=after)
 
 
-def test_a_bad_step_is_found_behind_a_fold():
+def test_a_bad_step_is_found_after_folding():
     with pytest.raises(Diverged, match=rf"inf at step {FOLD + 7} "):
         looked_at([1.0] * (FOLD + 6) + [math.inf] + [1.0] * 20)
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from batchlab.recording.flat_options import knobs
+from batchlab.recording.flat_options import flat_options
 from batchlab.recording.journal import Journal
 from batchlab.recording.run_folder import METRICS, write_record
 from batchlab.records import Measurement, RunRecord, RunStatus
@@ -64,7 +64,7 @@ def write_run(study: Path, made: RunRecord, measurements: list[Measurement]) -> 
         folder,
         run_id=made.run_id,
         group=f"bs{made.batch_size}",
-        hparams=knobs(made),
+        hparams=flat_options(made),
         started=STARTED,
         budget=2048,
         declared=made.quantities,

@@ -1,4 +1,4 @@
-"""The models beside the smallest: what they compute, by other means, and that every instrument bears them."""
+"""The larger models: compared with independent computations, and measured by every instrument."""
 
 import importlib.util
 import math
@@ -78,7 +78,7 @@ def test_attention_is_the_softmax_of_the_products_over_the_square_root_of_the_wi
     assert torch.allclose(attention(x), attention.outer(expected), atol=1e-12)
 
 
-def test_a_gpt_sees_no_token_that_comes_later() -> None:
+def test_a_gpt_does_not_use_later_tokens() -> None:
     model, text = GPT(**SMALL_GPT).double(), tokens(1, 6)
     changed = text.clone()
     changed[0, 3] = (changed[0, 3] + 1) % 7
@@ -88,7 +88,7 @@ def test_a_gpt_sees_no_token_that_comes_later() -> None:
     assert differs.tolist() == [False, False, False, True, True, True]
 
 
-def test_a_vit_without_positions_sees_a_set_of_patches() -> None:
+def test_a_vit_without_positions_does_not_depend_on_the_order_of_patches() -> None:
     model, images = ViT(**SMALL_VIT).double(), drawn(2, 1, 8, 8)
     halves_swapped = torch.cat([images[:, :, 4:], images[:, :, :4]], dim=2)
 
@@ -97,7 +97,7 @@ def test_a_vit_without_positions_sees_a_set_of_patches() -> None:
     assert torch.allclose(model(images), model(halves_swapped), rtol=1e-10, atol=0)
 
 
-def test_transformers_have_the_parameters_one_counts_on_paper() -> None:
+def test_transformers_have_the_number_of_parameters_counted_by_hand() -> None:
     # A block: two norms of 2 w, attention of 3 w + w outputs, 4 w and back, each with its biases.
     block = 4 * 8 + (8 * 24 + 24) + (8 * 8 + 8) + (8 * 32 + 32) + (32 * 8 + 8)
     assert numbers_in(GPT(**SMALL_GPT)) == 2 * block + 2 * 8 + 7 * 8 + 6 * 8 + (8 * 7 + 7)
@@ -143,7 +143,7 @@ def test_a_resnet_has_the_layers_and_the_parameters_of_the_paper(depth: int) -> 
 
 @pytest.mark.parametrize(("depth", "norm"), [(8, "batch"), (56, "none")])
 def test_a_resnets_shortcuts_take_every_other_pixel_and_add_channels_of_zero(depth: int, norm: str) -> None:
-    """With the branches at 0, where one without norm starts however deep it is, they are all there is."""
+    """With all branches at 0, as in a new network without norm, only the shortcuts remain."""
     model = ResNet((2, 8, 8), 3, depth=depth, width=4, norm=norm).double().eval()
     for block in model.blocks if norm == "batch" else ():
         nn.init.zeros_(block.norm_2.weight)  # type: ignore[union-attr, arg-type]
@@ -166,7 +166,7 @@ def test_a_resnet_without_norm_learns() -> None:
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_an_example_sees_the_others_through_batch_norm_alone(norm: str) -> None:
+def test_only_batch_norm_makes_an_example_depend_on_others(norm: str) -> None:
     images = drawn(4, 1, 8, 8)
     models: list[nn.Module] = [
         ResNet(**IMAGE, depth=8, width=4, norm=norm),
@@ -196,7 +196,7 @@ def test_norms_of_an_example_make_its_groups_of_channels_normal(norm: str, chann
     assert torch.allclose(seen, expected, atol=1e-4)
 
 
-def test_ghosts_that_nobody_gave_are_asked_for() -> None:
+def test_norm_ghost_without_ghost_batch_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"^model\.norm=ghost needs .*: add model\.ghost_batch=32"):
         ResNet(**IMAGE, depth=8, norm="ghost")(drawn(2, 1, 8, 8).float())
 
@@ -207,7 +207,7 @@ def test_null_leaves_a_cnn_as_it_was() -> None:
 
     assert built() == built(norm="batch") != built(norm="none")
     assert built(batch_norm=False) == built(norm="none") == built(batch_norm=False, norm="none")
-    with pytest.raises(BadRequest, match=r"model\.norm=batch and model\.batch_norm=false are two answers"):
+    with pytest.raises(BadRequest, match=r"model\.norm=batch contradicts model\.batch_norm=false"):
         built(batch_norm=False, norm="batch")
 
 
@@ -224,11 +224,11 @@ def test_a_model_of_torchvision_is_fitted_to_the_data(channels: int) -> None:
     assert model.training
     assert model(torch.randn(2, channels, 32, 32)).shape == (2, 7)
     assert first.weight.shape == (64, channels, 3, 3)
-    # 64 filters of 9 weights a channel: their deviation is known to about 1 / sqrt(2 x 576)
+    # 64 filters of 9 weights per channel: their deviation is known to about 1 / sqrt(2 x 576)
     assert first.weight.std().item() == pytest.approx(original.std().item(), rel=0.1)
 
 
-def test_norms_take_the_place_of_torchvisions_batch_norm() -> None:
+def test_norms_replace_torchvisions_batch_norm() -> None:
     model = of_torchvision.build("mobilenet_v3_small", 3, (3, 32, 32), norm="group")
 
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
@@ -239,7 +239,7 @@ def test_norms_take_the_place_of_torchvisions_batch_norm() -> None:
 
 
 def test_batch_and_ghost_leave_the_layers_of_torchvision_as_they_are() -> None:
-    """Its own eps of 0.001 and momentum of 0.01, where PyTorch's are 0.00001 and 0.1."""
+    """It has its own eps of 0.001 and momentum of 0.01; PyTorch's defaults are 0.00001 and 0.1."""
 
     def built(norm: str | None) -> nn.Module:
         torch.manual_seed(0)
@@ -254,7 +254,7 @@ def test_batch_and_ghost_leave_the_layers_of_torchvision_as_they_are() -> None:
             with pytest.raises(BadRequest, match=r"add model\.ghost_batch=32"):
                 model(images)
             give_ghosts(model, 8)
-        torch.manual_seed(2)  # of dropout
+        torch.manual_seed(2)  # for dropout
         seen.append(model(images))
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
@@ -294,7 +294,7 @@ def test_pretrained_weights_come_from_the_file_and_the_head_is_new(
     changed = [name for name in weights if not torch.equal(weights[name], kept_weights[name])]
     assert changed == ["classifier.1.weight", "classifier.1.bias"]
     assert model(torch.randn(2, 3, 32, 32)).shape == (2, 7)
-    with pytest.raises(BadRequest, match=r"model\.weights=DEFAULT is for images of 3 channels, and the data's have 1"):
+    with pytest.raises(BadRequest, match=r"model\.weights=DEFAULT needs images of 3 channels, but the data's have 1"):
         of_torchvision.build("squeezenet1_1", 7, (1, 32, 32), weights="DEFAULT")
 
 
@@ -305,7 +305,7 @@ def test_without_a_network_it_says_which_file_to_put_where(tmp_path: Path, monke
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
 
-    with pytest.raises(BadRequest, match=r"no route to host.*fetch https://\S+\.pth where .* put it into \S+hub/c"):
+    with pytest.raises(BadRequest, match=r"no route to host.*download https://\S+\.pth elsewhere, put it into \S+hub"):
         of_torchvision.build("squeezenet1_1", 7, (3, 32, 32), weights="DEFAULT")
 
 
@@ -331,38 +331,46 @@ def test_every_family_of_torchvision_is_fitted(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "keys", "said"),
+    ("model", "keys", "message"),
     [
-        (GPT, {"vocabulary": None}, r"^model=gpt learns the next token of a text, and this data is none: use data=te"),
-        (GPT, {"width": 9}, r"^model\.width=9 does not part into model\.heads=2: .* model\.width=10"),
-        (GPT, {"heads": 0}, r"^model\.heads=0 cannot be: it is an integer of at least 1"),
-        (GPT, {"depth": -1}, r"^model\.depth=-1 cannot be: it is an integer of at least 0"),
+        (
+            GPT,
+            {"vocabulary": None},
+            r"^model=gpt predicts the next token of a text, but this data is not text: use data=te",
+        ),
+        (GPT, {"width": 9}, r"^model\.width=9 must be divisible by model\.heads=2: .* model\.width=10"),
+        (GPT, {"heads": 0}, r"^model\.heads=0 cannot be: it must be an integer of at least 1"),
+        (GPT, {"depth": -1}, r"^model\.depth=-1 cannot be: it must be an integer of at least 0"),
         (GPT, {"dropout": 1.0}, r"^model\.dropout=1\.0 cannot be"),
-        (ViT, {"patch": 3}, r"^model\.patch=3 does not part images of 8x8: use model\.patch=2"),
-        (ViT, {"input_shape": (64,)}, r"^model=vit takes images .*\(64,\): use model=mlp"),
-        (ViT, {"num_classes": None}, r"^model=vit gives a row of outputs .* neither classes nor numbers"),
-        (ResNet, {"depth": 10}, r"^model\.depth=10 cannot be: it is 6n \+ 2, such as model\.depth=8 or model\.depth="),
-        (ResNet, {"depth": 2}, r"^model\.depth=2 cannot be: it is an integer of at least 8"),
+        (ViT, {"patch": 3}, r"^model\.patch=3 must divide the 8x8 images: use model\.patch=2"),
+        (ViT, {"input_shape": (64,)}, r"^model=vit needs images .*\(64,\): use model=mlp"),
+        (ViT, {"num_classes": None}, r"^model=vit gives one row of outputs .* neither classes nor number"),
+        (ResNet, {"depth": 10}, r"^model\.depth=10 cannot be: it must be 6n \+ 2, so model\.depth=8 or model\.depth="),
+        (ResNet, {"depth": 2}, r"^model\.depth=2 cannot be: it must be an integer of at least 8"),
         (ResNet, {"width": 0}, r"^model\.width=0 cannot be"),
         (ResNet, {"norm": "instance"}, r"^model\.norm=instance is unknown: use one of batch, ghost, group, layer"),
-        (ResNet, {"input_shape": (1, 3, 8)}, r"^model=resnet8 takes images .* of at least 4x4, .*\(1, 3, 8\): use mo"),
-        (ResNet, {"input_shape": None}, r"^model=resnet8 takes images, and this data does not say"),
-        (MLP, {"input_shape": None}, r"^model=mlp takes numbers of one shape, .* model=gpt for a text"),
-        (MLP, {"num_outputs": (3, 4)}, r"^model=mlp gives a row of outputs .* targets of shape \(3, 4\)"),
-        (of_torchvision.build, {"name": "resnet19"}, r"is no classifier of torchvision .*: did you mean model"),
-        (of_torchvision.build, {"name": "alexnet"}, r"^model\.name=alexnet cannot take images of 1x8x8 \(.*\): use l"),
+        (ResNet, {"input_shape": (1, 3, 8)}, r"^model=resnet8 needs images .* of at least 4x4, .*\(1, 3, 8\): use mo"),
+        (ResNet, {"input_shape": None}, r"^model=resnet8 needs images, but this data does not give"),
+        (MLP, {"input_shape": None}, r"^model=mlp needs examples of a fixed shape, .* model=gpt for text"),
+        (MLP, {"num_outputs": (3, 4)}, r"^model=mlp gives one row of outputs .* targets of shape \(3, 4\)"),
+        (of_torchvision.build, {"name": "resnet19"}, r"is not a classifier of torchvision .*: did you mean model"),
+        (
+            of_torchvision.build,
+            {"name": "alexnet"},
+            r"^model\.name=alexnet cannot process images of 1x8x8 \(.*\): use l",
+        ),
         (of_torchvision.build, {"norm": "what"}, r"^model\.norm=what is unknown"),
-        (of_torchvision.build, {**LARGER, "name": "squeezenet1_1", "norm": "group"}, "no BatchNorm that could"),
+        (of_torchvision.build, {**LARGER, "name": "squeezenet1_1", "norm": "group"}, "has no BatchNorm: use"),
         (
             of_torchvision.build,
             {"weights": "DEFAULT", "norm": "group"},
-            r"^model\.norm=group would throw .*weights=nul",
+            r"^model\.norm=group would discard .*weights=nul",
         ),
         (of_torchvision.build, {"weights": "MINE"}, r"^model\.weights=MINE is unknown: .* has .*DEFAULT"),
-        (of_torchvision.build, {"colour": 1}, r"^model\.name=shufflenet_v2_x0_5 cannot be built so \(.*colour"),
+        (of_torchvision.build, {"colour": 1}, r"^model\.name=shufflenet_v2_x0_5 cannot be built \(.*colour"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_to_type(model: Any, keys: dict[str, Any], said: str) -> None:
+def test_invalid_options_are_refused_with_what_to_type(model: Any, keys: dict[str, Any], message: str) -> None:
     possible = {
         GPT: SMALL_GPT,
         ViT: SMALL_VIT,
@@ -370,7 +378,7 @@ def test_what_cannot_be_is_refused_with_what_to_type(model: Any, keys: dict[str,
         MLP: {**IMAGE, "width": 2, "depth": 1},
         of_torchvision.build: {**IMAGE, "name": "shufflenet_v2_x0_5"},
     }[model]
-    with pytest.raises(BadRequest, match=said) as caught:
+    with pytest.raises(BadRequest, match=message) as caught:
         model(**possible | keys)
     assert str(caught.value).isprintable()
 
@@ -427,7 +435,7 @@ def test_every_instrument_measures_it(model: str, lab: Any) -> None:
     last = {m.name: m.value for m in lab.metrics(point)}
     assert [name for name in MEASURED if not math.isfinite(last.get(name, math.nan))] == []
     assert last["noise/gradient_variance"] > 0
-    # Two estimates of one trace, from 16 of 48 examples ten times, at the end: BatchNorm is another model in each.
+    # Two estimates of one trace, from 16 of 48 examples ten times, at the end: BatchNorm differs between them.
     if model in ("gpt", "vit"):
         assert 1 / 3 < last["noise_micro_batches/gradient_variance"] / last["noise/gradient_variance"] < 3
 
@@ -450,16 +458,22 @@ def test_verify_knows_whether_accumulating_is_the_large_batch(model: str, keys: 
     assert [cause.is_batch_norm for cause in found.causes] == ([] if same else [True])
 
 
-def test_a_micro_batch_of_one_that_batch_norm_cannot_bear_is_told_of_the_norms_that_can(lab: Any) -> None:
-    asked = ["data=fake", "data.train_size=8", "data.val_size=4", "model=torchvision", "model.name=shufflenet_v2_x0_5"]
+def test_a_micro_batch_of_one_is_refused_for_batch_norm_with_norms_that_work(lab: Any) -> None:
+    requested = [
+        "data=fake",
+        "data.train_size=8",
+        "data.val_size=4",
+        "model=torchvision",
+        "model.name=shufflenet_v2_x0_5",
+    ]
 
     with pytest.raises(BadRequest, match=r"BatchNorm \(layer '.*'\) cannot train on one: .*, or model\.norm=group"):
-        lab.check(lab.point(*asked, "batch_size=1"))
-    lab.check(lab.point(*asked, "batch_size=1", "model.norm=group"))
+        lab.check(lab.point(*requested, "batch_size=1"))
+    lab.check(lab.point(*requested, "batch_size=1", "model.norm=group"))
 
 
-def test_every_shipped_model_has_a_place_here() -> None:
-    """A config that nothing tries would be found broken by its first user."""
+def test_every_shipped_model_is_tested_here() -> None:
+    """Otherwise a broken config would be found by its first user."""
     elsewhere = {"cnn", "mlp", "own"}  # in test_data_models
     tried = {*elsewhere, *SMALL, "resnet20", "resnet32", "resnet56", "resnet18", "resnet50"}
     assert {path.stem for path in CONFIGS.glob("model/*.yaml")} == tried
@@ -487,8 +501,8 @@ def test_the_other_shipped_configs_build_and_pass(name: str) -> None:
 def test_a_model_of_another_package_runs_by_config_alone(package: str, words: str, lab: Any, repository: Path) -> None:
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed: pip install 'batchlab[examples]'")
-    asked = [*words.split(), "epochs=6", "optimizer=adamw", "lr=0.003", "device=cpu", f"runs_dir={lab.runs_dir}"]
-    point = Point(compose(asked, str(repository / "docs/examples")), tuple(asked))
+    requested = [*words.split(), "epochs=6", "optimizer=adamw", "lr=0.003", "device=cpu", f"runs_dir={lab.runs_dir}"]
+    point = Point(compose(requested, str(repository / "docs/examples")), tuple(requested))
 
     lab.check(point)
     (record,) = lab.run(point).records

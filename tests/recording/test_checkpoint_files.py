@@ -19,18 +19,18 @@ def two(tmp_path):
 
 
 def usable(folder):
-    said = []
-    return [(path.name, content) for path, content in usable_checkpoints(folder, said)], said
+    reported = []
+    return [(path.name, content) for path, content in usable_checkpoints(folder, reported)], reported
 
 
 def test_the_two_newest_are_kept_by_step_and_not_by_the_clock(tmp_path):
     made = [write_checkpoint(tmp_path, step, str(step).encode()) for step in (5, 90, 1000)]
     os.utime(made[1], (2e9, 2e9))  # the clock was set back after it
 
-    found, said = usable(tmp_path)
+    found, reported = usable(tmp_path)
 
     assert found == [(made[2].name, b"1000"), (made[1].name, b"90")]
-    assert said == []
+    assert reported == []
     assert newest_step(tmp_path) == 1000
     assert not made[0].exists()
 
@@ -42,10 +42,10 @@ def test_no_flipped_bit_is_taken_and_the_older_one_is(tmp_path, two):
         damaged = bytearray(NEWER)
         damaged[at // 8] ^= 1 << at % 8
         two[1].write_bytes(damaged)
-        found, said = usable(tmp_path)
+        found, reported = usable(tmp_path)
         taken += [(name, content) for name, content in found if (name, content) != (two[0].name, OLDER)]
-        assert said == [
-            f"checkpoint {two[1].name} cannot be used (its content is not what its name says): "
+        assert reported == [
+            f"checkpoint {two[1].name} cannot be used (its content does not match the hash in its name): "
             "moved to checkpoints/damaged/"
         ]
         assert (two[1].parent / "damaged" / two[1].name).read_bytes() == damaged
@@ -70,10 +70,8 @@ def test_when_all_are_damaged_none_is_handed_out_and_none_is_deleted(tmp_path, t
 
 
 def usable_said(paths):
-    return [
-        f"checkpoint {path.name} cannot be used (its content is not what its name says): moved to checkpoints/damaged/"
-        for path in reversed(paths)
-    ]
+    why = "its content does not match the hash in its name"
+    return [f"checkpoint {p.name} cannot be used ({why}): moved to checkpoints/damaged/" for p in reversed(paths)]
 
 
 def test_what_is_not_ours_is_left_alone_and_a_link_is_not_followed(tmp_path, two):
@@ -83,15 +81,15 @@ def test_what_is_not_ours_is_left_alone_and_a_link_is_not_followed(tmp_path, two
     link = folder / two[1].name.replace("step000000200", "step000000400")
     link.symlink_to(two[1])
 
-    found, said = usable(tmp_path)
+    found, reported = usable(tmp_path)
 
     assert [name for name, _ in found] == [two[1].name, two[0].name]
-    assert len(said) == 1
-    assert link.name in said[0]
+    assert len(reported) == 1
+    assert link.name in reported[0]
     assert sorted(p.name for p in folder.iterdir()) == sorted([two[0].name, two[1].name, "notes.txt", "damaged"])
 
 
-def test_a_run_with_its_answer_keeps_none_but_the_damaged(tmp_path, two):
+def test_a_run_with_its_final_result_keeps_none_but_the_damaged(tmp_path, two):
     two[1].write_bytes(b"damaged")
     usable(tmp_path)
 
@@ -108,7 +106,7 @@ def test_a_whole_folder_of_checkpoints_goes_with_them(tmp_path, two):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_removed_run_folder_is_not_made_anew_around_a_checkpoint(tmp_path):
+def test_a_removed_run_folder_is_not_created_again_around_a_checkpoint(tmp_path):
     with pytest.raises(StorageError, match=f"{checkpoint_files.CHECKPOINTS} cannot be made: No such file"):
         write_checkpoint(tmp_path / "gone", 1, b"x")
 

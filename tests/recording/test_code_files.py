@@ -166,14 +166,14 @@ def test_a_file_that_is_no_python_counts_by_its_bytes(broken: bytes, tmp_path: P
     assert files["a.py"] == hashlib.sha256(broken).hexdigest()[:16]
 
 
-def test_what_python_would_warn_of_is_not_said_here(tmp_path: Path) -> None:
+def test_what_python_would_warn_of_is_not_shown_here(tmp_path: Path) -> None:
     write(tmp_path, {"my_net.py": "pattern = '\\d'"})
 
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as reported:
         warnings.simplefilter("always")
         assert found(tmp_path, "my_net.Net") == ["my_net.py"]
 
-    assert said == []
+    assert reported == []
 
 
 def test_names_that_are_no_names_find_nothing(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_a_folder_of_2000_files_is_not_read_and_nothing_is_imported(tmp_path: Pa
     assert [name for name in modules if name.startswith("my_")] == []
 
 
-def test_every_process_gives_the_same_answer_whatever_it_has_imported(tmp_path: Path) -> None:
+def test_every_process_gives_the_same_result_whatever_it_has_imported(tmp_path: Path) -> None:
     for name in ("my_pkg/net.py", "my_pkg/__init__.py", "my_data.py", "layers.py", "other_net.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("import layers\n" if name == "my_pkg/net.py" else "")

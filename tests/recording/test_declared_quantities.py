@@ -60,12 +60,12 @@ def test_what_is_declared_comes_back_with_its_record_and_is_no_column_of_results
     assert [name for name in row(read) if "quantities" in name] == []
 
 
-def test_a_record_with_a_quantity_that_is_none_is_damaged_and_said(tmp_path):
+def test_a_record_with_a_quantity_that_is_none_is_damaged_and_reported(tmp_path):
     write_record(tmp_path, replace(record(), quantities=({"name": "mine/score", "unit": 3, "meaning": ""},)))
-    said = []
+    reported = []
 
-    assert read_record(tmp_path, said) is None
-    assert "it has a quantity that is none: Quantity(unit=3) cannot be" in said[0]
+    assert read_record(tmp_path, reported) is None
+    assert "it has an invalid quantity: Quantity(unit=3) is not valid" in reported[0]
 
 
 def test_tensorboard_draws_what_is_declared_as_it_draws_ours(tmp_path):
@@ -96,7 +96,7 @@ def test_what_is_not_declared_is_in_the_table_of_tensorboard_and_in_no_chart(tmp
     assert metrics == ["val/loss", "mine/other/a", "mine/score", "zz/undeclared"]
 
 
-def test_what_is_declared_to_be_clocked_is_kept_apart_where_runs_shared_the_machine(tmp_path):
+def test_what_is_declared_to_be_clocked_is_kept_separate_where_runs_shared_the_machine(tmp_path):
     rebuild(fabricate(tmp_path / "declared", DECLARED))
     dashboard = Dashboard.of(tmp_path / "declared")
     (curve,) = [run for run in dashboard.runs() if "by_batch_size" in run]

@@ -23,7 +23,7 @@ print(len(names), heavy)
 """
 
 
-def test_only_allowed_variables_are_told_and_nothing_names_the_machine(monkeypatch):
+def test_only_allowed_variables_are_recorded_and_nothing_names_the_machine(monkeypatch):
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
     monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
     monkeypatch.setenv("NCCL_HTTP_PROXY", "http://ada:pw@proxy/")
@@ -72,7 +72,7 @@ def test_recording_takes_no_torch_into_the_process():
     assert heavy.strip() == "[]"
 
 
-def test_a_gpus_uuid_is_a_hash_that_is_the_same_wherever_it_stands(monkeypatch):
+def test_a_gpus_uuid_is_a_hash_that_is_the_same_wherever_it_is(monkeypatch):
     uuid = "GPU-8932f937-d72c-4106-c12f-20bd9faed9f6"
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", f"{uuid},MIG-11111111-d72c-4106-c12f-20bd9faed9f6")
 

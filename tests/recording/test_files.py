@@ -64,6 +64,6 @@ def test_json_of_anything_is_json_for_every_parser():
 def test_now_is_utc_in_the_form_of_the_contract():
     from datetime import UTC, datetime
 
-    told = datetime.strptime(files.now_utc(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    output = datetime.strptime(files.now_utc(), "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
-    assert abs((datetime.now(UTC) - told).total_seconds()) < 5
+    assert abs((datetime.now(UTC) - output).total_seconds()) < 5

@@ -34,7 +34,7 @@ def test_a_line_reads_as_the_contract_says(tmp_path):
     )
 
 
-def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_goes_on(tmp_path):
+def test_a_journal_cut_at_any_byte_keeps_its_whole_lines_and_continues(tmp_path):
     path = tmp_path / "metrics.jsonl"
     content = written(path, THREE)
     more = Measurement("val/loss", 1.0, step=90, examples=2880, train_seconds=1.0)
@@ -65,7 +65,7 @@ def test_what_is_not_finite_comes_back_and_is_json_for_every_parser(tmp_path):
     assert stored == ["nan", "inf", "-inf"]
 
 
-def test_a_broken_line_in_the_middle_is_left_out_and_said(tmp_path):
+def test_a_broken_line_in_the_middle_is_left_out_and_reported(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = written(path, THREE).split(b"\n")
     for wrong in (b"{", b"", b"[]", b"\xff\xfe", b"null", b'{"seq": 1}', lines[1].replace(b"1440", b'"many"')):
@@ -97,7 +97,7 @@ def test_an_offset_that_is_not_of_this_journal_is_refused(tmp_path):
     size = len(written(path, THREE))
     with Journal(path) as journal:
         for wrong in (size + 1, size - 1, 1):
-            with pytest.raises(BatchlabError, match=f"no line that begins at byte {wrong} of its {size}"):
+            with pytest.raises(BatchlabError, match=rf"\({size} bytes\) has no line that begins at byte {wrong}"):
                 journal.truncate(wrong)
 
     assert read_journal(path) == THREE
@@ -131,7 +131,7 @@ def test_a_full_disk_ends_with_a_clear_error_and_whole_lines(tmp_path):
     try:
         with Journal(path) as journal:
             resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 10, before[1]))
-            with pytest.raises(BatchlabError, match=r"metrics\.jsonl cannot be written: .*; make room"):
+            with pytest.raises(BatchlabError, match=r"metrics\.jsonl cannot be written: .*; free some space"):
                 journal.append(THREE[1])
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             assert path.read_bytes() == content

@@ -1,4 +1,4 @@
-"""The table: knobs first, one row per run, numbers that come back, texts that stay texts."""
+"""The table: options first, one row per run, numbers that come back, texts that stay texts."""
 
 import csv
 import math
@@ -35,7 +35,7 @@ def read(path):
         return list(csv.DictReader(file))
 
 
-def test_a_row_holds_the_knobs_and_the_outcome_by_batch_size(study):
+def test_a_row_holds_the_options_and_the_outcome_by_batch_size(study):
     small, large = rows(study)
 
     assert list(small)[:6] == ["batch_size", "micro_batch_size", "accumulate", "lr", "lr_scaling", "lr_scaled"]
@@ -46,13 +46,13 @@ def test_a_row_holds_the_knobs_and_the_outcome_by_batch_size(study):
     assert (large["status"], large["model"], large["data"]) == ("oom", "mlp", "digits")
 
 
-def test_where_a_run_ended_and_what_it_could_not_do_as_asked_are_columns():
+def test_where_a_run_ended_and_what_it_could_not_do_as_requested_are_columns():
     columns = row(record(phase="backward", notes=("a note",), eval_batch_size_used=5))
 
     assert (columns["phase"], columns["notes"], columns["eval_batch_size_used"]) == ("backward", '["a note"]', 5)
 
 
-def test_knobs_of_every_run_come_before_the_outcome_of_any(study):
+def test_options_of_every_run_come_before_the_outcome_of_any(study):
     columns = list(read(write_results(study))[0])
 
     assert columns.index("optimizer.betas") < columns.index("run_id")
@@ -74,7 +74,7 @@ def test_numbers_stay_numbers_and_what_is_missing_is_empty(study):
     assert large["final.val/loss"] == ""
 
 
-def test_a_text_is_no_formula_and_a_secret_is_not_told(study):
+def test_a_text_is_no_formula_and_a_secret_is_not_reported(study):
     small, large = read(write_results(study))
 
     assert large["reason"] == "'=HYPERLINK(1)"

@@ -82,7 +82,7 @@ def damaged(**changes):
         (damaged(overrides=3), "not iterable"),
     ],
 )
-def test_a_damaged_record_is_said_and_left_out(tmp_path, content, why):
+def test_a_damaged_record_is_reported_and_left_out(tmp_path, content, why):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "record.json").write_bytes(content)
     (tmp_path / "good").mkdir()
@@ -125,8 +125,8 @@ def test_neither_record_nor_config_tells_a_secret(tmp_path):
     write_config(tmp_path, config())
 
     assert [path.name for path in tmp_path.iterdir() if "sk-123" in path.read_text()] == []
-    told = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert told == {**config(), "data": {"_target_": "batchlab.data.digits.digits", "api_key": "***"}}
+    output = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert output == {**config(), "data": {"_target_": "batchlab.data.digits.digits", "api_key": "***"}}
 
 
 def test_studies_are_the_folders_that_hold_runs(tmp_path):
@@ -159,11 +159,11 @@ def test_a_run_held_by_another_process_is_refused_with_its_name_and_free_when_it
 
 
 def test_a_run_that_was_let_go_can_be_held_by_another_process_even_from_a_child_of_a_fork(tmp_path):
-    descriptor, said = os.pipe()
+    descriptor, reported = os.pipe()
     with hold(tmp_path):
         child = os.fork()
         if child == 0:  # holds a copy of the lock's descriptor until it is told to go
-            os.close(said)
+            os.close(reported)
             os.read(descriptor, 1)
             os._exit(0)
     try:
@@ -171,7 +171,7 @@ def test_a_run_that_was_let_go_can_be_held_by_another_process_even_from_a_child_
             [sys.executable, "-c", HOLDER, str(tmp_path)], input="", capture_output=True, text=True, check=False
         )
     finally:
-        os.close(said)
+        os.close(reported)
         os.waitpid(child, 0)
         os.close(descriptor)
 

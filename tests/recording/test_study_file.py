@@ -63,7 +63,7 @@ def test_a_password_in_a_source_is_not_kept(tmp_path: Path) -> None:
         ('{"published": [{"what": "x"}]}', "published[0].source=null"),
     ],
 )
-def test_a_damaged_file_is_said_and_shows_nothing(text: str, says: str, tmp_path: Path) -> None:
+def test_a_damaged_file_is_reported_and_shows_nothing(text: str, says: str, tmp_path: Path) -> None:
     (tmp_path / STUDY).write_text(text)
     damaged: list[str] = []
 
@@ -104,15 +104,15 @@ def test_what_a_newer_version_wrote_is_kept(tmp_path: Path) -> None:
     }
 
 
-def test_a_file_that_is_damaged_is_set_aside_and_said(tmp_path: Path) -> None:
+def test_a_file_that_is_damaged_is_set_aside_and_reported(tmp_path: Path) -> None:
     for text in ("{", '{"published": 1}'):
         (tmp_path / STUDY).write_text(text)
 
-        said = add_published(tmp_path, [figure("accuracy")])
+        reported = add_published(tmp_path, [figure("accuracy")])
 
-        assert said is not None
-        assert "cannot be read" in said
-        assert f"it is kept as {STUDY}.damaged" in said
+        assert reported is not None
+        assert "cannot be read" in reported
+        assert f"it is kept as {STUDY}.damaged" in reported
         assert read_published(tmp_path) == (figure("accuracy"),)
     aside = [path.read_text() for path in sorted(tmp_path.glob(f"{STUDY}.damaged*"))]
     assert aside == ["{", '{"published": 1}']

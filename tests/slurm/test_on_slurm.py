@@ -66,7 +66,7 @@ def test_a_signal_to_the_job_requeues_it_and_it_resumes(
         code = sweep.process.wait(timeout=PATIENCE_SECONDS)
 
     assert code == 0, sweep.output
-    assert "goes on from its checkpoint" in logs(tmp_path)
+    assert "resumes from its checkpoint" in logs(tmp_path)
     assert_resumed_exactly(tmp_path, undisturbed, attempts=[2])
 
 

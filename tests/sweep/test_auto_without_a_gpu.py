@@ -28,7 +28,9 @@ def on_a_gpu(folder: Path, *, auto: bool) -> Point:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_goes_on_with_the_cpu_and_says_why(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_continues_with_the_cpu_and_says_why(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert COMMANDS[command](on_a_gpu(tmp_path, auto=True)) == 0
 
     out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""What changed under a study is said, and nothing else is."""
+"""What changed under a study is reported, and nothing else is."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def now(**changed: Any) -> MadeWith:
     return dataclasses.replace(NOW, **parts, facts=dataclasses.replace(NOW.facts, **changed))
 
 
-def test_nothing_is_said_where_nothing_changed() -> None:
+def test_nothing_is_reported_where_nothing_changed() -> None:
     assert changes([record("bs8"), record("bs32")], NOW) == []
     assert changes([], NOW) == []
 
@@ -98,7 +98,7 @@ def test_code_that_cannot_be_compared_is_not(code: Any) -> None:
     assert changes([old], NOW) == []
 
 
-def test_another_pytorch_and_another_processor_are_said_once_for_each_value() -> None:
+def test_another_pytorch_and_another_processor_are_reported_once_for_each_value() -> None:
     existing = [
         record("bs8", packages={"torch": "2.13.0+cpu"}, cpu=None),
         record("bs32", packages={"torch": "2.13.0+cpu"}, cpu="Another"),
@@ -123,7 +123,7 @@ def test_on_a_gpu_the_gpu_is_the_device_and_the_processor_is_not() -> None:
     ]
 
 
-def test_a_study_of_two_gpus_goes_on_on_either_and_on_no_third() -> None:
+def test_a_study_of_two_gpus_continues_on_either_and_on_no_third() -> None:
     existing = [record("bs8", device="cuda"), record("bs32", device="cuda", device_name="NVIDIA H100")]
 
     assert changes(existing, now(device_name="NVIDIA A100")) == []
@@ -131,7 +131,7 @@ def test_a_study_of_two_gpus_goes_on_on_either_and_on_no_third() -> None:
     assert len(changes(existing, now(device_name="NVIDIA L4"))) == 2
 
 
-def test_changed_data_are_said_for_the_points_with_this_data_group_alone() -> None:
+def test_changed_data_are_reported_for_the_points_with_this_data_group_alone() -> None:
     existing = [
         record("bs8", data_fingerprint="0" * 16),
         record("bs32", data_fingerprint="0" * 16, data={**DATA, "noise": 0.2}),
@@ -145,7 +145,7 @@ def test_changed_data_are_said_for_the_points_with_this_data_group_alone() -> No
     assert changes(existing, now(data_fingerprint=None)) == []
 
 
-def test_changed_data_are_said_where_this_time_the_files_were_to_be_fetched() -> None:
+def test_changed_data_are_reported_where_this_time_the_files_were_to_be_fetched() -> None:
     def group(**keys: Any) -> dict[str, Any]:
         return {"_target_": "batchlab.data.mnist.load", "folder": "data", "download": False, **keys}
 
@@ -157,10 +157,10 @@ def test_changed_data_are_said_where_this_time_the_files_were_to_be_fetched() ->
 
 
 def test_names_from_a_foreign_record_move_no_cursor() -> None:
-    said = changes([record("bs8\x1b[2J\n", packages={"torch": "\x1b[31m2"})], now(code={}))
+    reported = changes([record("bs8\x1b[2J\n", packages={"torch": "\x1b[31m2"})], now(code={}))
 
-    assert len(said) == 1
-    assert said[0].isprintable()
+    assert len(reported) == 1
+    assert reported[0].isprintable()
 
 
 def test_the_refusal_lists_each_difference_and_the_ways_on(tmp_path: Path) -> None:
@@ -174,7 +174,7 @@ def test_the_refusal_lists_each_difference_and_the_ways_on(tmp_path: Path) -> No
     assert [word for word in ("accept_changed=true", "force=true", "study=...") if word not in last] == []
 
 
-def test_answers_of_files_edited_since_are_stale(tmp_path: Path) -> None:
+def test_final_results_of_files_edited_since_are_stale(tmp_path: Path) -> None:
     (tmp_path / "my_net.py").write_text("class Net: pass\n")
     (tmp_path / "my_data.py").write_text("def load(): pass\n")
     measured = code_files(["my_net.Net", "my_data.load"], here=tmp_path)
@@ -186,29 +186,29 @@ def test_answers_of_files_edited_since_are_stale(tmp_path: Path) -> None:
     assert stale([], tmp_path) == []
 
     (tmp_path / "my_net.py").write_text("class Net: deeper = True\n")
-    assert stale(records, tmp_path) == [
-        "my_net.py has changed since these answers were measured; --force runs them again"
-    ]
+    assert stale(records, tmp_path) == ["my_net.py has changed since these runs were measured; --force runs them again"]
     assert stale([*records, unsure], tmp_path) == [
-        "my_net.py has changed since 2 of these 3 answers were measured; --force runs them again"
+        "my_net.py has changed since 2 of these 3 runs were measured; --force runs them again"
     ]
     (tmp_path / "my_data.py").write_text("def load(more): pass\n")
     assert stale(records, tmp_path) == [
-        "my_data.py and my_net.py have changed since these answers were measured; --force runs them again"
+        "my_data.py and my_net.py have changed since these runs were measured; --force runs them again"
     ]
 
 
-def test_answers_looked_at_from_another_folder_are_not_stale(tmp_path: Path) -> None:
+def test_final_results_looked_at_from_another_folder_are_not_stale(tmp_path: Path) -> None:
     assert stale([record()], tmp_path) == []
 
 
-def test_looking_at_a_thousand_answers_reads_the_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr("batchlab.sweep.changes.code_files", lambda targets, here: asked.append(targets) or {})
+def test_looking_at_a_thousand_final_results_reads_the_files_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requested = []
+    monkeypatch.setattr("batchlab.sweep.changes.code_files", lambda targets, here: requested.append(targets) or {})
 
     stale([record(f"bs{i}") for i in range(1000)], tmp_path)
 
-    assert asked == [("my_data.load", "my_net.Net")]
+    assert requested == [("my_data.load", "my_net.Net")]
 
 
 def test_records_with_a_strange_environment_are_no_error() -> None:

@@ -27,7 +27,7 @@ def made(**changes: Any) -> RunConfig:
         ({}, {"hidden": ["data.root"]}),
     ],
 )
-def test_one_run_asked_for_in_two_ways_is_one_run(one: dict[str, Any], other: dict[str, Any]) -> None:
+def test_one_run_requested_in_two_ways_is_one_run(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert run_id(made(**one)) == run_id(made(**other))
 
 

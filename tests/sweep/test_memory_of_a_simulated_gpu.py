@@ -1,4 +1,4 @@
-"""The command line on a machine with a simulated GPU of 80 MiB: a sweep in which nothing fits as asked, and `find`."""
+"""The command line on a machine with a simulated GPU of 80 MiB: a sweep where nothing fits as requested, and `find`."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ INSTRUMENT = "+instruments.large._target_=wide.Large"
 SWEEP = f"sweep {POINT} batch_size=4,40,48 examples=64 eval_every=32 {INSTRUMENT} report=false"
 
 
-def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_said_once(tmp_path):
+def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_reported_once(tmp_path):
     (tmp_path / "wide.py").write_text(WIDE)
 
     ended = subprocess.run(
@@ -85,11 +85,11 @@ def test_only_training_makes_a_size_not_fit_and_what_else_does_not_is_said_once(
         48: ("oom", "", 0),
     }
     assert records[48]["reason"].startswith("not run: batch_size=40 ")
-    halved = "note: batch_size=4: eval_batch_size=1000 does not fit the memory that is left beside training: "
+    halved = "note: batch_size=4: eval_batch_size=1000 does not fit in the memory that training leaves free: "
     assert ended.stdout.count("eval_batch_size=1000") == ended.stdout.count(halved) == 1
     assert records[4]["eval_batch_size_used"] in (8, 16)  # of 64
     (note,) = (text for text in records[4]["notes"] if "instrument" in text)
-    assert note == "instrument large does not fit the memory that is left beside training: left out after 32 examples"
+    assert note == "instrument large does not fit in the memory that training leaves free: left out after 32 examples"
     assert f"note: batch_size=4: {note}" in ended.stdout
     run = next(path.parent for path in (tmp_path / "runs").glob("*/bs4-*/record.json"))
     assert [m.examples for m in read_journal(run / "metrics.jsonl") if m.name == "large/fits"] == [0]

@@ -45,7 +45,7 @@ ENDINGS = {
 }
 
 
-def test_a_fault_is_recorded_as_what_it_is_and_the_sweep_goes_on(lab, tmp_path):
+def test_a_fault_is_recorded_as_what_it_is_and_the_sweep_continues(lab, tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE)
     points = [lab.point(*BASE, "model._target_=hostile.Net", f"model.fault={fault}") for fault in ENDINGS]
     outcome = lab.run(*points)
@@ -60,7 +60,7 @@ def test_a_fault_is_recorded_as_what_it_is_and_the_sweep_goes_on(lab, tmp_path):
     assert 'raise ValueError("line one' in raised.read_text()
 
 
-def test_answers_are_not_asked_again_and_what_failed_stands_until_it_is_retried(lab, tmp_path):
+def test_final_results_are_not_run_again_and_what_failed_is_kept_until_it_is_retried(lab, tmp_path):
     (tmp_path / "hostile.py").write_text(HOSTILE)
     faults = ["oom", "raise", "null"]
 
@@ -83,8 +83,8 @@ def test_the_spectator_hears_of_a_point_from_its_start_to_its_end(lab):
 
     spectator = Silent()
     lab.run(lab.point(*BASE), lab.point(*BASE, "seed=1"), spectator=spectator)
-    assert spectator.said[:3] == ["start batch_size=64", "expect 640", "finish completed"]
-    assert spectator.said[3] == "start seed=1"
+    assert spectator.reported[:3] == ["start batch_size=64", "expect 640", "finish completed"]
+    assert spectator.reported[3] == "start seed=1"
     assert spectator.updates
 
 
@@ -119,7 +119,7 @@ def test_batch_sizes_are_read_equally_often_and_start_from_the_same_weights(lab)
     assert looks[0][0] == looks[1][0] == looks[2][0]
 
 
-def test_diverged_points_are_answers(lab):
+def test_diverged_points_are_final_results(lab):
     points = [lab.point("batch_size=32", "lr=1e9", f"optimizer={name}") for name in ("sgd", "adamw")]
     outcome = lab.run(*points)
     assert [record.status for record in outcome.records] == [RunStatus.DIVERGED] * 2
@@ -186,7 +186,7 @@ def test_a_death_without_a_record_is_classified(exitcode, stopped, kills, status
         (ValueError("CUDA out of memory"), False),
     ],
 )
-def test_out_of_memory_is_told_from_everything_else(error, expected):
+def test_out_of_memory_is_distinguished_from_everything_else(error, expected):
     assert is_out_of_memory(error) is expected
 
 
@@ -201,15 +201,18 @@ def test_a_real_refusal_of_the_allocator_is_out_of_memory():
 
 def test_a_child_begins_with_everything_slow_imported_and_no_device_touched(lab, tmp_path):
     (tmp_path / "nosy.py").write_text(
-        "import sys, torch\n"
+        "import gc, sys, torch\n"
         "class Net(torch.nn.Linear):\n"
         "    def __init__(self):\n"
         "        super().__init__(64, 10)\n"
         "        slow = ['torch._dynamo', 'sklearn.datasets', 'torch.fx.experimental.symbolic_shapes']\n"
         "        print('MISSING', [name for name in slow if name not in sys.modules], torch.cuda.is_initialized())\n"
+        "        print('COLLECTS', gc.isenabled(), 'FROZEN', gc.get_freeze_count() > len(gc.get_objects()))\n"
         "    def forward(self, x):\n"
         "        return super().forward(x.flatten(1))\n"
     )
     point = lab.point(*BASE, "model._target_=nosy.Net")
     lab.run(point)
-    assert "MISSING [] False" in (run_folder(point.config) / "worker.log").read_text()
+    said = (run_folder(point.config) / "worker.log").read_text()
+    assert "MISSING [] False" in said
+    assert "COLLECTS True FROZEN True" in said

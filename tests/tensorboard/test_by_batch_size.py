@@ -9,9 +9,9 @@ from invented.written import config, record
 from batchlab.tensorboard import by_batch_size
 
 
-def test_configurations_are_named_by_what_tells_them_apart():
+def test_configurations_are_named_by_what_distinguishes_them():
     sgd, adamw = {"_target_": "torch.optim.SGD", "momentum": 0.9}, {"_target_": "torch.optim.AdamW", "eps": 1e-8}
-    asked = [
+    requested = [
         {},
         {"lr": 0.1},
         {"accumulate": 4},
@@ -20,7 +20,9 @@ def test_configurations_are_named_by_what_tells_them_apart():
         {"optimizer": sgd, "lr": 0.1, "precision": "bf16"},
     ]
 
-    curves = by_batch_size.curves(record(run_id=str(i), config=config(**changes)) for i, changes in enumerate(asked))
+    curves = by_batch_size.curves(
+        record(run_id=str(i), config=config(**changes)) for i, changes in enumerate(requested)
+    )
 
     assert len(curves) == 6
     assert {re.sub("-?optimizer.nesterov.*", "", name) for name in curves} == {
@@ -33,10 +35,12 @@ def test_configurations_are_named_by_what_tells_them_apart():
     assert all(re.fullmatch(r"[\w.+-]+", name) for name in curves)
 
 
-def test_names_that_cannot_be_told_apart_in_a_hundred_characters_still_are():
-    asked = [{"model": {"_target_": "m.N", "text": "x" * 150 + end}} for end in "ab"]
+def test_names_that_cannot_be_distinguished_in_a_hundred_characters_still_are():
+    requested = [{"model": {"_target_": "m.N", "text": "x" * 150 + end}} for end in "ab"]
 
-    curves = by_batch_size.curves(record(run_id=str(i), config=config(**changes)) for i, changes in enumerate(asked))
+    curves = by_batch_size.curves(
+        record(run_id=str(i), config=config(**changes)) for i, changes in enumerate(requested)
+    )
 
     assert len(curves) == 2
     assert max(map(len, curves)) <= 110
@@ -44,8 +48,10 @@ def test_names_that_cannot_be_told_apart_in_a_hundred_characters_still_are():
 
 def test_runs_for_which_files_were_to_be_fetched_lie_on_the_curve_of_the_others():
     mnist = {"_target_": "batchlab.data.mnist.load", "folder": "data", "download": True}
-    asked = {8: mnist, 32: {**mnist, "download": False}, 128: {**mnist, "folder": "fewer"}}
-    runs = [record(batch_size=size, config=config(data=data), final={"val/loss": 1.0}) for size, data in asked.items()]
+    requested = {8: mnist, 32: {**mnist, "download": False}, 128: {**mnist, "folder": "fewer"}}
+    runs = [
+        record(batch_size=size, config=config(data=data), final={"val/loss": 1.0}) for size, data in requested.items()
+    ]
 
     curves = by_batch_size.curves(runs).values()
 

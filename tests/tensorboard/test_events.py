@@ -54,7 +54,7 @@ def test_a_curve_lies_over_examples_and_its_time_is_training_time(tmp_path):
     assert [(p.step, p.value) for p in read(tmp_path).Scalars("val/loss_by_step")] == [(0, 0), (64, 512), (128, 1024)]
 
 
-def test_the_ends_of_an_interval_are_curves_beside_it(tmp_path):
+def test_the_ends_of_an_interval_are_curves_next_to_it(tmp_path):
     events = open_events(tmp_path)
     events.add(Measurement("noise/scale_examples", 90.0, 4, 512, 0.0, low=70.0, high=math.inf, n=10))
     events.add(Measurement("val/loss", 0.5, 4, 512, 0.0))
@@ -86,7 +86,7 @@ def test_a_chart_of_a_curve_whose_every_point_has_an_interval_shows_its_band():
     ]
 
 
-def test_points_can_be_seen_while_the_run_goes_on(tmp_path):
+def test_points_can_be_seen_while_the_run_continues(tmp_path):
     events = open_events(tmp_path, batch_size=8)
     events.add(at([8])[0])
 
@@ -121,7 +121,7 @@ def test_the_last_points_of_a_run_that_stopped_early_are_kept_for_each_curve(tmp
     assert [p.step for p in read(tmp_path).Scalars("val/loss")] == [0, 8]
 
 
-def test_a_session_keeps_the_type_of_each_knob(tmp_path):
+def test_a_session_keeps_the_type_of_each_option(tmp_path):
     events = open_events(
         tmp_path,
         batch_size=8,
@@ -170,7 +170,7 @@ def test_values_that_are_not_finite_or_too_large_for_its_numbers_are_drawn_as_su
     assert values[1:] == [math.inf, -math.inf, math.inf]
 
 
-def test_a_run_begun_anew_has_nothing_of_its_first_attempt(tmp_path):
+def test_a_run_started_again_has_nothing_of_its_first_attempt(tmp_path):
     (tmp_path / "metrics.jsonl").touch()
     first = open_events(tmp_path)
     first.add(at([512])[0])
@@ -195,7 +195,7 @@ def test_every_writer_opens_a_file_of_its_own_in_place_of_the_old_one_and_names_
     assert not [name for name in seen if socket.gethostname() in name]
 
 
-def test_a_full_disk_is_said_once_and_costs_the_curves_alone(tmp_path, capsys):
+def test_a_full_disk_is_reported_once_and_costs_the_curves_alone(tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     events = open_events(tmp_path / "bs8", batch_size=8)
@@ -209,13 +209,13 @@ def test_a_full_disk_is_said_once_and_costs_the_curves_alone(tmp_path, capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
 
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1
-    assert said[0].startswith("TensorBoard events of bs8 end here: ")
+    reported = capsys.readouterr().err.splitlines()
+    assert len(reported) == 1
+    assert reported[0].startswith("TensorBoard events of bs8 end here: ")
     assert read(tmp_path / "bs8").Scalars("train/loss")[0].step == 0
 
 
-def test_a_folder_that_takes_no_file_is_said_once_as_well(tmp_path, capsys):
+def test_a_folder_that_takes_no_file_is_reported_once_as_well(tmp_path, capsys):
     (tmp_path / "bs8").write_text("in the way")
 
     events = open_events(tmp_path / "bs8")

@@ -117,11 +117,11 @@ def test_a_row_of_the_table_is_a_batch_size_with_its_seeds_averaged(dashboard):
     )
 
 
-def test_no_secret_is_told_over_http(dashboard):
-    told = str(dashboard.session_groups(columns=[])) + str(dashboard.experiment())
+def test_no_secret_is_reported_over_http(dashboard):
+    output = str(dashboard.session_groups(columns=[])) + str(dashboard.experiment())
 
-    assert "***" in told
-    assert "sk-123" not in told
+    assert "***" in output
+    assert "sk-123" not in output
 
 
 def test_the_page_of_charts_names_tags_that_are_drawn_and_only_those(dashboard):
@@ -182,7 +182,7 @@ def test_a_rebuild_that_fails_leaves_the_old_view(tmp_path, monkeypatch):
     before = sorted(path.relative_to(tmp_path) for path in (tmp_path / "tensorboard").rglob("*"))
     (tmp_path / ".tensorboard-killed" / "x").mkdir(parents=True)
 
-    def full(*asked):
+    def full(*requested):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(study_view, "layout", full)
@@ -233,7 +233,7 @@ def test_the_metrics_of_the_table_come_group_by_group_behind_the_first_of_them(t
     assert metrics == order
 
 
-def test_a_knob_that_is_a_number_here_and_a_text_there_hides_no_run(tmp_path):
+def test_an_option_that_is_a_number_here_and_a_text_there_hides_no_run(tmp_path):
     for batch_size, hidden in ((8, 64), (32, [64, 64])):
         model = {"_target_": "my_net.Net", "hidden": hidden}
         write_run(tmp_path, record(batch_size=batch_size, config=config(model=model)), points(batch_size, 0.5))
@@ -247,7 +247,7 @@ def test_a_knob_that_is_a_number_here_and_a_text_there_hides_no_run(tmp_path):
         assert sorted((row["hparams"]["model.hidden"] for row in rows), key=str) == sorted(chosen, key=str)
 
 
-def test_a_damaged_run_is_said_and_the_others_are_shown(tmp_path):
+def test_a_damaged_run_is_reported_and_the_others_are_shown(tmp_path):
     write_run(tmp_path, record(batch_size=8, final={"val/loss": 1.0}), [])
     (tmp_path / "bad").mkdir()
     write_record(tmp_path / "bad", record())

@@ -18,8 +18,8 @@ def replaced(path: Path, door: FaultyOs) -> dict[str, Any]:
         try:
             disk.write_atomically(path, NEW)
         except StorageError as error:
-            return {"said": str(error), "calls": len(door.calls), "names": [call.name for call in door.calls]}
-    return {"said": None, "calls": len(door.calls), "names": [call.name for call in door.calls]}
+            return {"reported": str(error), "calls": len(door.calls), "names": [call.name for call in door.calls]}
+    return {"reported": None, "calls": len(door.calls), "names": [call.name for call in door.calls]}
 
 
 def faults(scratch: Path) -> Iterator[str | None]:
@@ -45,11 +45,11 @@ def _fault(path: Path, at: int, kind: Kind) -> str | None:
     if ending.killed:
         disk.sweep(path.parent)
     elif ending.code != 0:
-        return f"{where}: {ending.said}"
-    elif ending.said["said"] is None and found != NEW:
-        return f"{where}: nothing was said, and it is the old one"
-    elif ending.said["said"] is not None and str(path.parent) not in ending.said["said"]:
-        return f"{where}: {ending.said['said']} names no path"
+        return f"{where}: {ending.reported}"
+    elif ending.reported["reported"] is None and found != NEW:
+        return f"{where}: nothing was reported, and it is the old one"
+    elif ending.reported["reported"] is not None and str(path.parent) not in ending.reported["reported"]:
+        return f"{where}: {ending.reported['reported']} names no path"
     left = [entry.name for entry in path.parent.iterdir() if entry != path]
     lasting = kind.lasting and not ending.killed  # then nothing could be removed either
     return None if not left or lasting else f"{where}: {left} is left"

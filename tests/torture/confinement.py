@@ -37,8 +37,8 @@ def written_outside(runs_dir: Path, do: Any = whole) -> tuple[int, list[str]]:
         return {"seen": [path for path in seen if path not in ALLOWED and "__pycache__" not in path]}
 
     ending = in_a_child(work)
-    assert ending.code == 0, ending.said
-    seen = ending.said["seen"]
+    assert ending.code == 0, ending.reported
+    seen = ending.reported["seen"]
     # The folders above it are made where they are missing.
     above = {str(parent) for parent in (runs_dir, *runs_dir.parents)}
     return len(seen), [path for path in seen if not path.startswith(f"{runs_dir}/") and path not in above]
@@ -63,10 +63,10 @@ def told_secrets(folder: Path) -> tuple[int, list[str]]:
         code = running.end()
         assert code == 0, running.output
         files = [path for path in (folder / "runs").rglob("*") if path.is_file()]
-        told = [path for path in files if holds(path.read_bytes())]
+        messages = [path for path in files if holds(path.read_bytes())]
         names = [path for path in (folder / "runs").rglob("*") if holds(str(path).encode())]
         output = ["the terminal"] if holds(running.output.encode()) else []
-    return len(files), [str(path.relative_to(folder)) for path in (*told, *names)] + output
+    return len(files), [str(path.relative_to(folder)) for path in (*messages, *names)] + output
 
 
 def holds(content: bytes) -> bool:

@@ -50,13 +50,13 @@ def checkpoint_faults(run: Stopped, damages: Iterator[bytes]) -> Iterator[str | 
     content, kept = run.newest.read_bytes(), run.older.read_bytes()
     for damage in damages:
         run.newest.write_bytes(damage)
-        said: list[str] = []
-        path, found = next(usable_checkpoints(run.newest.parents[1], said))
+        reported: list[str] = []
+        path, found = next(usable_checkpoints(run.newest.parents[1], reported))
         aside = run.newest.parent / "damaged" / run.newest.name
         if (path, found) != (run.older, kept):
             yield f"{path.name} was taken"
-        elif len(said) != 1 or run.newest.name not in said[0] or aside.read_bytes() != damage:
-            yield f"it is not aside, or not said: {said}"
+        elif len(reported) != 1 or run.newest.name not in reported[0] or aside.read_bytes() != damage:
+            yield f"it is not aside, or not reported: {reported}"
         else:
             yield None
         run.whole_again(content)
@@ -102,7 +102,7 @@ def reads(run: Stopped, scratch: Path, name: str, damage: bytes) -> str | None:
         (study / "tiny" / name).write_bytes(damage)
         unreadable: list[str] = []
         if not read_records(study, unreadable) and not unreadable:
-            return f"{name}: the run is gone, and nothing was said"
+            return f"{name}: the run is gone, and nothing was reported"
         write_results(study)
         rebuild(study)
     except Exception as error:

@@ -18,7 +18,7 @@ class Ending:
     """How a child ended: killed by a signal (negative), or what its function returned."""
 
     code: int
-    said: Any
+    reported: Any
 
     @property
     def killed(self) -> bool:
@@ -39,36 +39,36 @@ def shared_out(cases: Sequence[Any], work: Callable[[Any], str | None], jobs: in
     started = [_started(functools.partial(share, number)) for number in range(jobs)]
     found: list[str | None] = []
     for ending in [_ending(*child) for child in started]:
-        found += ending.said if ending.code == 0 else [f"a share was not done: {ending}"]
+        found += ending.reported if ending.code == 0 else [f"a share was not done: {ending}"]
     return found
 
 
 def _started(work: Callable[[], Any]) -> tuple[int, IO[str]]:
-    told = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `_ending`
+    output = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `_ending`
     sys.stdout.flush()
     sys.stderr.flush()
     child = os.fork()
     if child != 0:
-        return child, told
+        return child, output
     code = WENT_WRONG
     try:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
-        json.dump(work(), told)
-        told.flush()
+        json.dump(work(), output)
+        output.flush()
         code = 0
     except BaseException:
-        traceback.print_exc(file=told)
-        told.flush()
+        traceback.print_exc(file=output)
+        output.flush()
     finally:
         os._exit(code)
 
 
-def _ending(child: int, told: IO[str]) -> Ending:
+def _ending(child: int, output: IO[str]) -> Ending:
     _, status = os.waitpid(child, 0)
-    with told:
-        told.seek(0)
-        text = told.read()
+    with output:
+        output.seek(0)
+        text = output.read()
     code = os.waitstatus_to_exitcode(status)
     return Ending(code, json.loads(text) if code == 0 else text)

@@ -19,7 +19,7 @@ STORAGE = 74
 DATA_LIMIT = 6 * 2**30  # bytes of private memory
 
 
-class NotHere(Exception):  # noqa: N818 - said aloud, and no failure
+class NotHere(Exception):  # noqa: N818 - a message, not a failure
     """This machine does not let it be tried."""
 
 
@@ -30,11 +30,11 @@ def limited(what: int, most: int) -> Callable[[], None]:
 
 def refused(code: int, output: str, *words: str) -> str | None:
     """A storage error: exit code 74 and one clear line, without a traceback."""
-    told = [line for line in output.splitlines() if line.startswith("batchlab: ")]
-    if code != STORAGE or "Traceback" in output or len(told) != 1:
+    messages = [line for line in output.splitlines() if line.startswith("batchlab: ")]
+    if code != STORAGE or "Traceback" in output or len(messages) != 1:
         return f"exit code {code}: {output}"
-    missing = [word for word in words if word not in told[0]]
-    return f"{missing} not in {told[0]!r}" if missing else None
+    missing = [word for word in words if word not in messages[0]]
+    return f"{missing} not in {messages[0]!r}" if missing else None
 
 
 def completes(folder: Path, expected: dict[str, Any], *grid: str) -> str | None:
@@ -49,7 +49,7 @@ def file_too_large(folder: Path, most: int, expected: dict[str, Any], *grid: str
     """No file may have more than `most` bytes (EFBIG)."""
     folder.mkdir()
     with sweep(folder, *grid, before=limited(resource.RLIMIT_FSIZE, most)) as running:
-        wrong = refused(running.end(), running.output, "File too large", "runs", "make room")
+        wrong = refused(running.end(), running.output, "File too large", "runs", "free some space")
     return wrong or completes(folder, expected, *grid)
 
 
@@ -58,7 +58,7 @@ def disk_full(folder: Path, kib: int, expected: dict[str, Any], *grid: str) -> s
     (folder / "runs").mkdir(parents=True)
     with _mounted(folder / "runs", kib):
         with sweep(folder, *grid) as running:
-            wrong = refused(running.end(), running.output, "No space left on device", "runs", "make room")
+            wrong = refused(running.end(), running.output, "No space left on device", "runs", "free some space")
         if wrong is None:
             subprocess.run(["mount", "-o", "remount,size=64m", str(folder / "runs")], check=True)
             wrong = completes(folder, expected, *grid)

@@ -209,8 +209,8 @@ def writes_outside(scratch: Path, amount: Amount) -> Results:
 def secrets(scratch: Path, amount: Amount) -> Results:
     """Every file of a sweep whose environment holds a secret, searched for it."""
     del amount
-    count, told = confinement.told_secrets(scratch / "sweep")
-    yield from [*told, *[None] * (count - len(told))]
+    count, output = confinement.told_secrets(scratch / "sweep")
+    yield from [*output, *[None] * (count - len(output))]
 
 
 ALL: dict[str, Callable[[Path, Amount], Results]] = {

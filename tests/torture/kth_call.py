@@ -51,14 +51,14 @@ def expected(scratch: Path) -> Expected:
     """By a run that nothing happens to."""
     place = Path(tempfile.mkdtemp(dir=scratch))
     ending = in_a_child(lambda: whole(place))
-    assert ending.code == 0, ending.said
-    assert ending.said["status"] == "completed", ending.said
+    assert ending.code == 0, ending.reported
+    assert ending.reported["status"] == "completed", ending.reported
     folder = folder_of(tiny(place))
     found = Expected(
         came_to(folder),
         table(folder.parent),
         curve(folder, "val/loss"),
-        [Call(*call) for call in ending.said["calls"]],
+        [Call(*call) for call in ending.reported["calls"]],
     )
     shutil.rmtree(place)
     return found
@@ -98,23 +98,23 @@ def _stands(place: Path, at: int, kind: Kind) -> str | None:
 
     ending = in_a_child(run)
     if ending.code == WENT_WRONG:
-        return f"a traceback: {ending.said}"
+        return f"a traceback: {ending.reported}"
     if kind.code is None:
         # The second of two faults may lie behind the last call.
         return None if ending.killed or ending.code == 0 else f"ended with {ending.code}"
     if ending.code != 0:
         return f"ended with {ending.code}"
-    said = ending.said
-    refused = [Call(*call) for call in said["refused"]]
-    if said["storage"] is None:
-        if said["status"] != "completed":
-            return f"recorded as {said['status']}: {said['reason']}"
+    reported = ending.reported
+    refused = [Call(*call) for call in reported["refused"]]
+    if reported["storage"] is None:
+        if reported["status"] != "completed":
+            return f"recorded as {reported['status']}: {reported['reason']}"
         if not_told := [call for call in refused if _must_be_told(call)]:
-            return f"nothing was said of {not_told}"
-    elif not said["named"]:
-        return f"the message names no path: {said['storage']}"
+            return f"nothing was reported of {not_told}"
+    elif not reported["named"]:
+        return f"the message names no path: {reported['storage']}"
     elif all(_is_a_view(call) for call in refused):
-        return f"a view stopped the run: {said['storage']}"
+        return f"a view stopped the run: {reported['storage']}"
     return None
 
 
@@ -126,7 +126,7 @@ def _is_a_view(call: Call) -> bool:
 def _must_be_told(call: Call) -> bool:
     """A refused call that nobody may swallow: what it was to keep is not kept.
 
-    A folder is not among them: the run's is also asked for by its view, and where one is missing the next call tells.
+    Folders are not among them: the run's is also requested by its view, and the next call reports a missing one.
     """
     return call.name in ("write", "fsync", "replace", "open") and not _is_a_view(call)
 
@@ -135,9 +135,9 @@ def recovers(place: Path, reference: Expected) -> str | None:
     """The same command again, without a fault."""
     folder = folder_of(tiny(place))
     before = read_record(folder)
-    kept = (folder / "record.json").read_bytes() if before is not None and before.status.is_answer else None
+    kept = (folder / "record.json").read_bytes() if before is not None and before.status.is_final else None
     ending = in_a_child(lambda: whole(place))
-    if ending.code != 0 or ending.said["storage"] is not None or ending.said["status"] != "completed":
+    if ending.code != 0 or ending.reported["storage"] is not None or ending.reported["status"] != "completed":
         return f"it cannot go on: {ending}"
     if kept is not None and (folder / "record.json").read_bytes() != kept:
         return "it had its answer, and was run again"

@@ -17,7 +17,7 @@ from torture.tiny import folder_of, tiny
 
 @dataclass(frozen=True)
 class Recorded:
-    """What one run did to the disk, and after how many changes it had said that it was done."""
+    """What one run did to the disk, and after how many changes it had reported that it was done."""
 
     log: list[tuple[Any, ...]]
     done_at: int
@@ -34,8 +34,8 @@ def recorded(scratch: Path) -> Recorded:
         return [[*map(_as_json, entry)] for entry in recorder.log]
 
     ending = in_a_child(work)
-    assert ending.code == 0, ending.said
-    log = [tuple(bytes.fromhex(x[0]) if isinstance(x, list) else x for x in entry) for entry in ending.said]
+    assert ending.code == 0, ending.reported
+    log = [tuple(bytes.fromhex(x[0]) if isinstance(x, list) else x for x in entry) for entry in ending.reported]
     # The study's own files come after it.
     done_at = next(i for i, entry in enumerate(log) if ".tensorboard.lock" in entry[1])
     shutil.rmtree(place)
@@ -65,7 +65,7 @@ def survives(at: int, variant: str, seed: int, run: Recorded, reference: Expecte
         image(disk.top, place, variant, random.Random(f"{seed} {at}"))
         if at >= run.done_at:
             record = read_record(folder_of(tiny(place)))
-            if record is None or not record.status.is_answer:
+            if record is None or not record.status.is_final:
                 return f"after change {at}, {variant}: it was done, and its answer is lost"
         wrong = recovers(place, reference)
         return f"after change {at} ({run.log[at - 1][:2] if at else 'none'}), {variant}: {wrong}" if wrong else None

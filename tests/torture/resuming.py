@@ -59,7 +59,7 @@ def undisturbed(config: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], 
     place = Path(tempfile.mkdtemp(dir=scratch))
     made = tiny(place, **config)
     record = train(made)
-    assert record.status.is_answer, record.reason
+    assert record.status.is_final, record.reason
     found = came_to(folder_of(made))
     shutil.rmtree(place)
     return found, record.steps
@@ -83,7 +83,7 @@ def exact(config: dict[str, Any], stops: tuple[int, ...], expected: dict[str, An
         if record.train_seconds <= seconds and record.steps > reached:
             return f"{config} stopped at {stops}: its clock was set back"
         steps = tuple(itertools.accumulate(stops))
-        if record.status.is_answer and record.resumed_at != steps:
+        if record.status.is_final and record.resumed_at != steps:
             return f"{config}: went on from {record.resumed_at}, not {steps}"
         wrong = differences(came_to(folder_of(made)), expected)
         return f"{config} stopped at {stops}: {'; '.join(wrong[:4])}" if wrong else None

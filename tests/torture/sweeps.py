@@ -111,8 +111,8 @@ class Sweep:
         found = []
         for lock in self.study.glob("*/lock"):
             with contextlib.suppress(OSError):
-                if (said := re.search(r'"pid": (\d+)', lock.read_text())) and int(said[1]) in self.alive():
-                    found.append(int(said[1]))
+                if (reported := re.search(r'"pid": (\d+)', lock.read_text())) and int(reported[1]) in self.alive():
+                    found.append(int(reported[1]))
         return found
 
     def alive(self) -> list[int]:
@@ -167,7 +167,7 @@ def sweep(
 
 
 def finished(folder: Path, *overrides: str) -> tuple[int, str]:
-    """A sweep to its end: exit code and what it said."""
+    """A sweep to its end: exit code and what it reported."""
     with sweep(folder, *overrides) as running:
         code = running.end()
         return code, running.output

@@ -1,6 +1,8 @@
 """A point that trains in a few milliseconds and has everything that a checkpoint must hold."""
 
+import atexit
 import functools
+import gc
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,22 +96,29 @@ def train(
     name: str = RUN_ID,
     stopping: Callable[[], bool] = lambda: False,
     listener: Listener | None = None,
-    answered_at: str | None = None,
+    previous_ended_at: str | None = None,
 ) -> RunRecord:
     """The point, in this process."""
-    identity = RunIdentity(name, str(config.study), "group", answered_at=answered_at)
+    identity = RunIdentity(name, str(config.study), "group", previous_ended_at=previous_ended_at)
     return run(config, folder_of(config, name), identity, stopping=stopping, listener=listener)
 
 
 def stop_at(step: int) -> Callable[[], bool]:
     """A `stopping` that is asked before every step, and says yes once `step` steps of this call have been made."""
-    asked = itertools.count()
-    return lambda: next(asked) >= step
+    requested = itertools.count()
+    return lambda: next(requested) >= step
 
 
 @functools.cache
 def warmed_up() -> None:
-    """What the first optimizer and the first use of everything import, once and before any fork."""
+    """What the first optimizer and the first use of everything import, once and before any fork.
+
+    Frozen, for a child whose collector looks at it copies its pages, and there are thousands of children.
+    """
     import torch._dynamo  # noqa: F401
 
+    import batchlab.instruments.throughput
     import batchlab.tensorboard.study_view  # noqa: F401
+
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked

@@ -1,4 +1,4 @@
-"""cuBLAS is deterministic where a point of the grid is to be, in one process with points that are not."""
+"""cuBLAS is deterministic if a point of the grid requires it, in one process with points that do not."""
 
 import os
 
@@ -17,8 +17,8 @@ PRODUCTS = {torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.bmm}
 
 
 class ATen:
-    """What ATen does before a matrix product (Context.cpp, alertCuBLASConfigNotDeterministic): it reads the
-    environment at the first one, and keeps the answer for the life of the process."""
+    """ATen's check before a matrix product (Context.cpp, alertCuBLASConfigNotDeterministic): it reads the
+    environment at the first one, and keeps the result for the life of the process."""
 
     def __init__(self):
         self.is_deterministic = None
@@ -48,7 +48,7 @@ def grid(tmp_path, *deterministic, device="cuda"):
     return [tiny(tmp_path, device=device, deterministic=each) for each in deterministic]
 
 
-def test_atens_rule_would_be_seen(aten, tmp_path, monkeypatch):
+def test_a_violation_of_atens_rule_is_detected(aten, tmp_path, monkeypatch):
     monkeypatch.setattr("batchlab.worker.preflight.allow_deterministic", lambda devices: None)
 
     problems, _ = examine(grid(tmp_path, False, True))
@@ -73,20 +73,20 @@ def test_where_no_point_is_to_be_deterministic_cublas_keeps_its_own_workspace(at
     assert not aten.is_deterministic
 
 
-@pytest.mark.parametrize("said", [":16:8", ":4096:8"])
-def test_a_workspace_of_the_users_own_that_is_deterministic_stays(said, aten, tmp_path, monkeypatch):
-    monkeypatch.setenv(WORKSPACE, said)
+@pytest.mark.parametrize("message", [":16:8", ":4096:8"])
+def test_a_users_deterministic_workspace_is_kept(message, aten, tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, message)
 
     assert train(tiny(tmp_path, device="cuda", deterministic=True)).status is RunStatus.COMPLETED
-    assert os.environ[WORKSPACE] == said
+    assert os.environ[WORKSPACE] == message
 
 
-@pytest.mark.parametrize(("said", "sets"), [(":0:0", ":0:0"), ("", "it to nothing")], ids=["other", "empty"])
-def test_one_that_is_not_is_refused_in_a_line_where_it_matters(said, sets, aten, tmp_path, monkeypatch):
-    monkeypatch.setenv(WORKSPACE, said)
+@pytest.mark.parametrize(("message", "sets"), [(":0:0", ":0:0"), ("", "an empty string")], ids=["other", "empty"])
+def test_another_workspace_is_refused_in_one_line_if_it_matters(message, sets, aten, tmp_path, monkeypatch):
+    monkeypatch.setenv(WORKSPACE, message)
     refusal = (
-        "deterministic=true on CUDA needs CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8, and the environment sets "
-        f"{sets}: unset it, or use deterministic=false"
+        "deterministic=true on CUDA needs CUBLAS_WORKSPACE_CONFIG=:4096:8 or :16:8, but the environment sets "
+        f"it to {sets}: unset it, or use deterministic=false"
     )
 
     assert examine(grid(tmp_path, False, True))[0] == [refusal]

@@ -1,4 +1,4 @@
-"""Ghost BatchNorm is BatchNorm over groups of fixed size: by hand, and as accumulation over chunks makes it."""
+"""Ghost BatchNorm is BatchNorm over groups of fixed size: compared with hand computation and with accumulation."""
 
 import copy
 
@@ -21,7 +21,7 @@ def drawn(*shape, dtype=torch.float64):
 
 
 def layer(shape, ghost_batch=None, **settings):
-    """A BatchNorm for inputs of `shape`, with a scale and a shift that are seen."""
+    """A BatchNorm for inputs of `shape`, with a non-trivial scale and shift."""
     kind = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}[len(shape)]
     norm = kind(shape[1], **settings).double()
     if norm.affine:
@@ -46,9 +46,9 @@ SHAPES = [(12, 3), (12, 3, 5), (12, 3, 2, 2), (12, 3, 2, 1, 2)]
 @pytest.mark.parametrize(
     ("ghost_batch", "groups"), [(4, [4, 4, 4]), (5, [5, 5, 2]), (7, [7, 5]), (11, None), (20, [12])]
 )
-def test_each_ghost_is_normalised_by_itself(shape, ghost_batch, groups):
+def test_each_ghost_is_normalised_separately(shape, ghost_batch, groups):
     x = drawn(*shape)
-    if groups is None:  # a row alone has no variance where it is one value per channel, and joins the others
+    if groups is None:  # a single row with one value per channel has no variance, and is merged with the others
         groups = [12] if len(shape) == 2 else [11, 1]
 
     seen = layer(shape, ghost_batch)(x)
@@ -134,7 +134,7 @@ def network():
 
 
 def test_the_gradient_is_that_of_accumulating_over_chunks_with_plain_batch_norm():
-    """Hoffer's own second implementation (`main_gbn.py`): a loop over chunks."""
+    """Hoffer's second implementation (`main_gbn.py`): a loop over chunks."""
     images, labels = drawn(22, 1, 5, 5), torch.arange(22) % 3
     chunked, ghostly = network(), network()
     give_ghosts(ghostly, 8)
@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_accumulating_over_chunks_with_plain_batch_norm(
 
 
 def test_ghosts_change_the_gradient_of_the_whole_batch():
-    """Or the test above would say nothing."""
+    """Otherwise the test above would show nothing."""
     images, labels = drawn(22, 1, 5, 5), torch.arange(22) % 3
     plain, ghostly = network(), network()
     give_ghosts(ghostly, 8)
@@ -162,7 +162,7 @@ def test_ghosts_change_the_gradient_of_the_whole_batch():
 
 
 class Activated(nn.BatchNorm2d):
-    """A user's own BatchNorm, with a forward of its own."""
+    """A user's own BatchNorm, with its own forward."""
 
     def forward(self, x):
         return super().forward(x).relu()
@@ -222,7 +222,7 @@ def test_it_passes_in_bf16():
 
 
 @pytest.mark.parametrize(
-    ("ghost_batch", "model", "said"),
+    ("ghost_batch", "model", "message"),
     [
         (
             0,
@@ -235,20 +235,20 @@ def test_it_passes_in_bf16():
         (
             8,
             nn.Linear(3, 3),
-            r"^model\.ghost_batch=8: this model has no BatchNorm layer .* use model\.ghost_batch=null",
+            r"^model\.ghost_batch=8 has no effect, because .* no BatchNorm layer: use model\.ghost_batch=null",
         ),
         (8, nn.InstanceNorm2d(3), "has no BatchNorm layer"),
     ],
 )
-def test_what_cannot_be_is_refused(ghost_batch, model, said):
-    with pytest.raises(BadRequest, match=said):
+def test_invalid_options_are_refused(ghost_batch, model, message):
+    with pytest.raises(BadRequest, match=message):
         give_ghosts(model, ghost_batch)
 
 
 def test_ghosts_of_one_value_per_channel_are_refused_and_ghosts_of_one_image_are_not():
-    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=1 leaves BatchNorm one value per channel"):
+    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=1 gives BatchNorm only one value per channel"):
         layer((4, 3), 1)(drawn(4, 3))
-    layer((4, 3), 1).eval()(drawn(4, 3))  # where there is nothing to part
+    layer((4, 3), 1).eval()(drawn(4, 3))  # nothing is divided in eval mode
 
     x = drawn(4, 3, 2, 2)
     seen = layer(x.shape, 1)(x)
@@ -266,12 +266,12 @@ class OwnGhosts(nn.Module):
         super().__init__()
 
 
-def test_a_factory_that_takes_a_ghost_batch_itself_is_told_apart():
-    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's.*give that parameter another name"):
+def test_a_factory_with_its_own_ghost_batch_is_refused():
+    with pytest.raises(BadRequest, match=r"^model\.ghost_batch=8 is batchlab's own option.*rename that parameter"):
         built(_target_=f"{__name__}.OwnGhosts", ghost_batch=8)
 
 
-def test_the_knob_is_the_models_but_not_its_factorys_and_the_weights_stay():
+def test_the_option_is_not_passed_to_the_factory_and_weights_do_not_change():
     plain, ghostly = built(ghost_batch=None), built(ghost_batch=4)
 
     assert [type(m).__name__ for m in ghostly.modules()].count("GhostBatchNorm2d") == 2

@@ -1,4 +1,4 @@
-"""How many operations the data of a step takes on a GPU, where each is a launch: on fake CUDA tensors."""
+"""The number of operations for the data of a step on a GPU, where each is a launch: on fake CUDA tensors."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CIFAR = 3 * 32 * 32 * 4 + 8  # bytes of an example and its label
 
 
 class ManyBytes(CpuDevice):
-    """What there is of a GPU here: how much it gathers at once."""
+    """A CPU device that gathers as much at once as a GPU."""
 
     gather_bytes = 32 * 2**20
 
@@ -26,17 +26,17 @@ class ManyBytes(CpuDevice):
 def fake():
     with FakeTensorMode():
         yield
-    permutation.cache_clear()  # which keeps fake ones
+    permutation.cache_clear()  # which would keep fake tensors
 
 
-def operations_of_a_step(batch_size, steps, **asked):
+def operations_of_a_step(batch_size, steps, **requested):
     data = (torch.empty(50_000, 3, 32, 32, device="cuda:0"), torch.empty(50_000, dtype=torch.int64, device="cuda:0"))
     batches = Batches(
         data,
         micro_batch_sizes=[batch_size],
         seed=0,
         total=steps * batch_size,
-        augment=augmentation(**asked),
+        augment=augmentation(**requested),
         device=ManyBytes(),
     )
     with Operations() as operations:
@@ -47,12 +47,12 @@ def operations_of_a_step(batch_size, steps, **asked):
 
 
 @pytest.mark.parametrize(
-    ("asked", "most"),
+    ("requested", "most"),
     [({"crop": 4, "flip": True}, 40), ({"crop": 4, "flip": True, "cutout": 16}, 55)],
     ids=["crop, flip", "crop, flip, cutout"],
 )
-def test_an_augmentation_takes_few_operations_however_many_numbers_it_draws(asked, most):
-    augment, images, draws = augmentation(**asked), torch.zeros(8, 3, 32, 32), torch.arange(8)
+def test_an_augmentation_takes_few_operations_however_many_numbers_it_draws(requested, most):
+    augment, images, draws = augmentation(**requested), torch.zeros(8, 3, 32, 32), torch.arange(8)
     with Operations() as operations:
         augment((images,), draws)
 
@@ -83,7 +83,7 @@ def test_a_gpu_gathers_32_mib_at_once_and_a_small_share_of_a_small_one(monkeypat
 
 
 @pytest.mark.parametrize("batch_size", [8, 4096])
-def test_a_piece_is_let_go_before_the_next_is_gathered(batch_size):
+def test_a_piece_is_released_before_the_next_is_gathered(batch_size):
     with simulated_cuda(total_bytes=24 * GIB) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)

@@ -1,4 +1,4 @@
-"""The loop: when it measures, what it charges, and that it is the plain loop of a textbook."""
+"""The loop: when it measures, what it times, and that it equals the plain textbook loop."""
 
 import weakref
 
@@ -29,7 +29,7 @@ class NoMemory:
 
 
 class At(Instrument):
-    """Notes where it was asked to measure."""
+    """Records when it is called to measure."""
 
     def __init__(self, every):
         self.every = every
@@ -72,7 +72,7 @@ def go(
     enough=lambda: False,
     leave=False,
 ):
-    """`leave`: with `state.budget` behind it, the run is stopped instead of ended."""
+    """`leave`: when `state.budget` is reached, the run is stopped instead of ended."""
     upto = state.budget
     if leave:
         state.budget, stopping = 10**9, lambda: state.examples >= upto
@@ -117,16 +117,16 @@ def test_instruments_measure_at_the_same_examples_for_every_batch_size(batch_siz
     assert instrument.seen == expected
 
 
-def test_a_signal_leaves_it_as_it_stands_after_a_whole_step():
+def test_a_signal_stops_it_after_a_whole_step():
     state = run_state(data_of(), budget=40)
     instrument = At(100)
-    asked = iter([False, False, True])
-    go(state, 4, [instrument], stopping=lambda: next(asked))
+    requested = iter([False, False, True])
+    go(state, 4, [instrument], stopping=lambda: next(requested))
     assert (state.step, state.examples) == (2, 8)
-    assert instrument.seen == [0]  # no last look: it is to go on
+    assert instrument.seen == [0]  # no final measurement: it is to be resumed
 
 
-def test_a_run_that_has_enough_ends_with_a_last_look():
+def test_a_run_that_ends_early_makes_final_measurements():
     state = run_state(data_of(), budget=40)
     instrument = At(100)
     go(state, 4, [instrument], enough=lambda: state.examples >= 12)
@@ -137,7 +137,7 @@ def test_a_run_that_has_enough_ends_with_a_last_look():
 @pytest.mark.parametrize(
     ("batch_size", "every"), [(4, 1), (4, 10), (5, 3), (5, 12), (20, 10), (5, 40), (20, 100), (20, None)]
 )
-def test_a_run_that_goes_on_finds_its_agenda_as_it_was(batch_size, every):
+def test_a_resumed_run_has_the_same_agenda(batch_size, every):
     whole = At(every)
     go(run_state(data_of(), budget=40), batch_size, [whole])
     for steps in range(1, 40 // batch_size + 1):
@@ -177,7 +177,7 @@ def test_measuring_and_the_consumer_of_measurements_are_not_charged():
     assert state.meter.measuring_seconds == 6 * 1100.0
 
 
-def test_the_batch_that_was_rehearsed_is_let_go_and_two_examples_of_it_are_kept():
+def test_the_rehearsed_batch_is_released_except_two_examples():
     data = data_of(4000)
     state = run_state(data, budget=3000)
     rehearsed = []
@@ -203,7 +203,7 @@ def test_the_batch_that_was_rehearsed_is_let_go_and_two_examples_of_it_are_kept(
     list(train(state, batches, step, [At(1000)], learning_rate=lambda examples: 0.1, stopping=lambda: False))
 
     assert state.step == 3
-    assert set(settled) == {(2, 2 * 4 * 4)}  # two examples of four numbers, and not their batch
+    assert set(settled) == {(2, 2 * 4 * 4)}  # two examples of four numbers, not their batch
 
 
 def test_only_instruments_that_watch_are_called_each_step():
@@ -215,7 +215,7 @@ def test_only_instruments_that_watch_are_called_each_step():
     assert [w.__self__ for w in Agenda([watching, silent]).watchers] == [watching]
 
 
-def test_settling_leaves_everything_but_gradients_as_it_was_and_holds_those_once():
+def test_settling_changes_only_gradients_and_keeps_one_copy_of_them():
     data = data_of(100)
     state = run_state(data, budget=100)
     state.model = model = nn.Sequential(nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 3))

@@ -1,4 +1,4 @@
-"""The terms that everybody takes are the task's own, in the run's precision, at the model's weights or at others."""
+"""`Losses` gives the task's own terms, in the run's precision, at the model's weights or at others."""
 
 import copy
 
@@ -15,7 +15,7 @@ CPU = CpuDevice()
 
 
 class Net(torch.nn.Module):
-    """The default forward is none of its own: the task calls the two layers, and the second one twice."""
+    """Without a forward of its own: the task calls the two layers, the second one twice."""
 
     def __init__(self):
         super().__init__()
@@ -75,7 +75,7 @@ def test_terms_are_differentiated_twice_by_the_weights_that_are_given(batch):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_form_is_of_one_pass_in_the_precision(precision, batch):
+def test_every_method_makes_one_pass_in_the_precision(precision, batch):
     losses = losses_of(batch, precision)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         outputs = by_layers(losses.model, batch)

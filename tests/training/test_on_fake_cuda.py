@@ -1,5 +1,5 @@
-"""The data path, the models, the tasks and what watches them, on a `cuda:0` without numbers: a mix of devices raises,
-and so does a wait for the device (fake_tensors)."""
+"""Data, models, tasks and instruments on a `cuda:0` without values: a mix of devices or a wait for the device raises
+an error (fake_tensors)."""
 
 import numpy as np
 import pytest
@@ -81,7 +81,7 @@ def written():
 
 
 def validating(model, task, device):
-    """A run that stands still."""
+    """A run that is not being trained."""
     return RunState(
         model=model,
         optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
@@ -99,7 +99,7 @@ def all_on_gpu(*values):
     return all(t.device == GPU for value in values for t in (value if isinstance(value, tuple) else [value]))
 
 
-def test_a_mix_of_devices_and_a_wait_would_be_seen():
+def test_a_mix_of_devices_and_a_wait_are_detected():
     with fake_gpu():
         x = torch.zeros(3, 4).to(GPU)
         with pytest.raises(RuntimeError, match=r"same device|device mismatch"):
@@ -138,7 +138,7 @@ def test_sets_are_gathered_cut_and_sliced_on_the_device():
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("training", [True, False], ids=["training", "eval"])
-def test_every_classifier_passes_forward_and_is_judged_on_the_device(name, training):
+def test_every_classifier_runs_forward_and_computes_its_loss_on_the_device(name, training):
     made = classified()
     with fake_gpu():
         task, model = of_task(made), moved(CLASSIFIERS[name]()).train(training)
@@ -152,7 +152,7 @@ def test_every_classifier_passes_forward_and_is_judged_on_the_device(name, train
 
 
 @pytest.mark.parametrize("name", REGRESSORS)
-def test_every_regressor_passes_forward_and_is_judged_on_the_device(name):
+def test_every_regressor_runs_forward_and_computes_its_loss_on_the_device(name):
     made = regressed()
     with fake_gpu():
         task, model = of_task(made), moved(REGRESSORS[name]())
@@ -162,7 +162,7 @@ def test_every_regressor_passes_forward_and_is_judged_on_the_device(name):
         assert all_on_gpu(losses)
 
 
-def test_a_language_model_passes_forward_and_is_judged_on_the_device():
+def test_a_language_model_runs_forward_and_computes_its_loss_on_the_device():
     made = written()
     with fake_gpu():
         task = of_task(made)
@@ -175,7 +175,7 @@ def test_a_language_model_passes_forward_and_is_judged_on_the_device():
 
 
 class Doubled(torch.nn.Module):
-    """A model with a tensor that no `.to` moves."""
+    """A model with a tensor that `.to` does not move."""
 
     def __init__(self):
         super().__init__()
@@ -186,7 +186,7 @@ class Doubled(torch.nn.Module):
         return self.layer(x.flatten(1)) * self.factor
 
 
-def test_a_model_that_leaves_a_tensor_on_the_host_would_be_seen():
+def test_a_model_that_leaves_a_tensor_on_the_host_is_detected():
     made = classified()
     with fake_gpu():
         task, model = of_task(made), moved(Doubled())
@@ -203,7 +203,7 @@ def test_validation_passes_over_the_device_and_waits_once_for_each_quantity(make
         return np.zeros(tuple(tensor.shape))
 
     monkeypatch.setattr(torch.Tensor, "numpy", read)
-    monkeypatch.setattr(torch, "allclose", lambda *_, **__: True)  # the look at whether terms are in order
+    monkeypatch.setattr(torch, "allclose", lambda *_, **__: True)  # the check of the order of terms
     made = make()
     with fake_gpu() as device:
         task = of_task(made)

@@ -1,4 +1,4 @@
-"""Runs and probes on a simulated GPU of a known size: what fits is told by arithmetic."""
+"""Runs and probes on a simulated GPU of a known size, for which arithmetic shows what fits."""
 
 import contextlib
 from dataclasses import replace
@@ -16,7 +16,7 @@ from batchlab.training.devices import named
 from batchlab.worker.probe import probe
 
 MIB = 2**20
-ROOM = 80 * MIB  # for PyTorch, beside the context of 32 MiB
+ROOM = 80 * MIB  # for PyTorch, in addition to the context of 32 MiB
 
 
 class Wide(nn.Module):
@@ -27,13 +27,13 @@ class Wide(nn.Module):
         self.layer, self.validation = nn.Linear(6, 3), validation
 
     def forward(self, x):
-        many = 1 if self.training else self.validation  # an evaluation may take more than training
+        many = 1 if self.training else self.validation  # an evaluation may need more than training
         wide = x[:, :1].expand(-1, many * MIB // 4).contiguous()
         return self.layer(x) + (wide.exp() * self.layer.bias[0]).sum(dim=1, keepdim=True)
 
 
 class Many(Task):
-    """64 examples to train on and as many to validate: 64 MiB and more at once."""
+    """64 training and 64 validation examples: 64 MiB and more at once."""
 
     def __init__(self, padding: int = 0) -> None:
         made = Data(examples=64)
@@ -45,7 +45,7 @@ class Many(Task):
 
 
 class Large(Instrument):
-    """Takes as much as the device has, beside the run."""
+    """Takes all of the device's memory."""
 
     def __init__(self, eval_every: int) -> None:
         self.every = eval_every
@@ -80,7 +80,7 @@ def point(tmp_path, *, validation=1, instruments=(), **changes):
 def test_a_validation_of_all_examples_is_halved_until_two_tensors_of_each_fit(gpu, tmp_path):
     record = train(point(tmp_path))
 
-    assert (record.status, record.eval_batch_size_used) == ("completed", 16)  # 3 x 32 MiB are more than 80
+    assert (record.status, record.eval_batch_size_used) == ("completed", 16)  # 3 x 32 MiB is more than 80
     assert len(record.notes) == 1
     assert gpu.memory.ooms == 2  # of 64 and of 32
 
@@ -98,7 +98,7 @@ def test_an_instrument_larger_than_the_device_is_left_out_and_what_it_took_is_gi
     record, alone = train(point(tmp_path / "a", instruments=("Large",))), train(point(tmp_path / "b"))
 
     assert (record.status, "large/fits" in record.final) == ("completed", False)
-    left_out = "instrument Large does not fit the memory that is left beside training: left out from the start"
+    left_out = "instrument Large does not fit in the memory that training leaves free: left out from the start"
     assert record.notes == (*alone.notes, left_out)
     assert record.weights_fingerprint == alone.weights_fingerprint
 
@@ -107,32 +107,30 @@ def test_a_validation_of_one_example_that_does_not_fit_is_a_failure_and_no_resul
     record = train(point(tmp_path, validation=60, eval_batch_size=2))
 
     assert (record.status, record.phase) == ("failed", "validation")
-    assert record.reason.startswith("the validation does not fit: eval_batch_size=2 was halved down to 1")
+    assert record.reason.startswith("the validation does not fit in memory: eval_batch_size=2 was halved down to 1")
     assert "CUDA out of memory. Tried to allocate 60.00 MiB." in record.reason
 
 
 def test_a_set_whose_room_another_program_takes_meanwhile_is_a_failure_of_the_data(tmp_path, monkeypatch):
     with one_gpu(others_bytes=ROOM - 2 * MIB):
         kind = type(named.device_named("cuda"))
-        monkeypatch.setattr(kind, "free_bytes", kind.total_bytes)  # so it was when it was asked
+        monkeypatch.setattr(kind, "free_bytes", kind.total_bytes)  # so much was free when it was queried
         record = train(point(tmp_path, data={"padding": 2**14}))
 
     assert (record.status, record.phase) == ("failed", "data")
-    assert record.reason.startswith(
-        "the data does not fit the memory (CUDA out of memory. Tried to allocate 20.00 MiB."
-    )
+    assert record.reason.startswith("the data does not fit in memory (CUDA out of memory. Tried to allocate 20.00 MiB.")
     assert "a map-style Dataset" in record.reason
 
 
 def tried(tmp_path, size, **changes):
-    """A probe on a GPU of its own, as it has a process of its own."""
+    """A probe on a new GPU, as in a new process."""
     limits = {"allowed": ROOM, "headroom": 0.0, "exact": False, "steps": 3, "seconds": 0.0}
     with one_gpu():
         return probe(point(tmp_path, batch_size=4, **changes), size, **limits)
 
 
 def test_a_probe_judges_training_alone_and_its_bytes_are_trainings(tmp_path):
-    """A validation of one example takes 3 x 16 MiB, which training comes to at 16 examples."""
+    """A validation of one example takes 3 x 16 MiB, as much as training with 16 examples."""
     light, heavy = (tried(tmp_path, 4, validation=many)[0] for many in (1, 16))
 
     assert light.outcome is heavy.outcome is Outcome.FITS
@@ -143,17 +141,17 @@ def test_a_search_finds_what_training_takes_however_much_a_validation_does(tmp_p
     found = largest_fit(lambda size: tried(tmp_path, size, validation=4)[0], at_most=64)
 
     assert found.fault is None
-    assert 20 <= found.largest <= 40  # two to four tensors of 1 MiB an example at once
+    assert 20 <= found.largest <= 40  # two to four tensors of 1 MiB per example at once
     assert found.larger.phase in ("forward", "backward")
 
 
-def test_a_validation_that_never_fits_leaves_no_size_and_says_where(tmp_path):
+def test_if_no_validation_fits_no_size_is_found_and_the_reason_is_given(tmp_path):
     made, _ = tried(tmp_path, 2, validation=60)
 
     assert (made.outcome, made.phase) == (Outcome.OOM, "validation")
 
 
-def test_an_account_that_does_not_fit_leaves_the_outcome_of_its_probe(tmp_path, monkeypatch):
+def test_an_account_that_does_not_fit_does_not_change_the_outcome_of_its_probe(tmp_path, monkeypatch):
     made, account = tried(tmp_path, 4)
     assert (made.outcome, account is None) == (Outcome.FITS, False)
 

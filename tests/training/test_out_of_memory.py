@@ -1,4 +1,4 @@
-"""Memory that runs out in a run: where it happened, and what that says of the batch size."""
+"""Out-of-memory errors in a run: where they happened, and what follows for the batch size."""
 
 import ctypes
 import json
@@ -23,7 +23,7 @@ MIB = 2**20
 FULL = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
-refusals: list[int] = []  # of the test that runs
+refusals: list[int] = []  # of the running test
 
 
 def refuse():
@@ -37,7 +37,7 @@ def test_training_that_runs_out_of_memory_is_a_result_and_says_where(phase):
 
 
 @pytest.mark.parametrize("phase", ["building", "data", "validation", "checkpoint", "instrument gradient"])
-def test_whatever_else_runs_out_of_memory_is_a_failure_of_its_own(phase):
+def test_anything_else_that_runs_out_of_memory_is_a_failure(phase):
     status, reason = how_it_ended(torch.OutOfMemoryError(FULL), phase)
 
     assert status is RunStatus.FAILED
@@ -45,13 +45,13 @@ def test_whatever_else_runs_out_of_memory_is_a_failure_of_its_own(phase):
     assert len(reason.splitlines()) == 1
 
 
-def test_another_error_means_the_same_wherever_it_is_raised():
+def test_the_meaning_of_other_errors_does_not_depend_on_the_phase():
     for phase in ("forward", "data"):
         assert how_it_ended(ValueError("no"), phase) == (RunStatus.FAILED, "ValueError: no")
 
 
 class Net(nn.Module):
-    """Runs out of memory where it is told to, with more than `most` examples at once."""
+    """Runs out of memory in `where`, with more than `most` examples at once."""
 
     def __init__(self, where: str = "", most: int = 3) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class Net(nn.Module):
 
 
 class Late(torch.optim.SGD):
-    """Takes memory in its third step."""
+    """Runs out of memory in its third step."""
 
     steps = 0
 
@@ -87,17 +87,17 @@ class Unreadable(Data):
 
 
 class Growing(Task):
-    """Batches that do not fit: augmenting them takes too much."""
+    """Batches that do not fit, because augmenting them takes too much."""
 
     def __init__(self) -> None:
         super().__init__(**vars(Data()) | {"augment": lambda batch, draws: refuse()})
 
 
-shown: list[object] = []  # the steps that the newest `Hungry` was shown
+shown: list[object] = []  # the steps that the newest `Hungry` watched
 
 
 class Hungry(Instrument):
-    """Measures, until there is no room for it."""
+    """Measures until it runs out of memory."""
 
     def __init__(self, eval_every: int, until: int = 0, at_the_end: bool = False) -> None:
         self.every, self.until, self.at_the_end = eval_every, until, at_the_end
@@ -143,7 +143,7 @@ def lean(tmp_path, where="", **changes):
         ({"where": "forward", "precision": "bf16"}, "forward", 0),
     ],
 )
-def test_a_run_that_does_not_fit_is_an_answer_with_its_phase_and_what_came_before(changes, phase, steps, tmp_path):
+def test_a_run_that_does_not_fit_is_a_result_with_its_phase_and_earlier_measurements(changes, phase, steps, tmp_path):
     config = lean(tmp_path, **changes)
 
     record = train(config)
@@ -156,30 +156,30 @@ def test_a_run_that_does_not_fit_is_an_answer_with_its_phase_and_what_came_befor
     assert RunRecord.from_dict(kept) == record
 
 
-def test_a_batch_that_does_not_fit_is_an_answer_too(tmp_path):
+def test_a_batch_that_does_not_fit_is_a_result_too(tmp_path):
     record = train(lean(tmp_path, data={"_target_": f"{__name__}.Growing"}))
 
     assert (record.status, record.phase, record.reason) == ("oom", "batch", f"in batch: {FULL}")
 
 
 @pytest.mark.parametrize(
-    ("changes", "phase", "said"),
+    ("changes", "phase", "message"),
     [
-        ({"where": "building"}, "building", "the model and its optimizer do not fit the memory"),
-        ({"data": {"_target_": f"{__name__}.Unreadable"}}, "data", "the data does not fit the memory"),
+        ({"where": "building"}, "building", "the model and its optimizer do not fit in memory"),
+        ({"data": {"_target_": f"{__name__}.Unreadable"}}, "data", "the data does not fit in memory"),
         (
             {"where": "validation", "most": 0},
             "validation",
-            "the validation does not fit: eval_batch_size=1000 was halved down to 1, and one example at a time does "
-            "not fit either",
+            "the validation does not fit in memory: eval_batch_size=1000 was halved down to 1, but even one example "
+            "does not fit",
         ),
     ],
 )
-def test_what_no_batch_size_would_make_fit_is_a_failure_with_advice(changes, phase, said, tmp_path):
+def test_what_fits_at_no_batch_size_is_a_failure_with_advice(changes, phase, message, tmp_path):
     record = train(lean(tmp_path, **changes))
 
     assert (record.status, record.phase) == ("failed", phase)
-    assert record.reason.startswith(said)
+    assert record.reason.startswith(message)
 
 
 def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_so(tmp_path):
@@ -189,7 +189,7 @@ def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_s
     record, expected = train(crowded, listener=heard), train(free)
 
     note = (
-        "eval_batch_size=1000 does not fit the memory that is left beside training: evaluated at most 2 examples at a "
+        "eval_batch_size=1000 does not fit in the memory that training leaves free: evaluated at most 2 examples at a "
         "time"
     )
     assert (record.status, record.eval_batch_size_used, record.notes) == ("completed", 2, (note,))
@@ -199,7 +199,7 @@ def test_a_validation_that_does_not_fit_is_halved_in_a_run_and_the_record_says_s
     assert record.weights_fingerprint == expected.weights_fingerprint
 
 
-def test_a_run_that_goes_on_evaluates_as_many_at_a_time_as_before(tmp_path):
+def test_a_resumed_run_evaluates_as_many_examples_at_once_as_before(tmp_path):
     config = lean(tmp_path, where="validation", checkpoint_every=4)
     first = train(config, stopping=stop_at(5))
     assert refusals
@@ -222,11 +222,11 @@ def test_an_instrument_that_does_not_fit_is_left_out_from_there_on_and_costs_the
     expected, _ = with_it(until=1000)
     record, folder = with_it(until=16)
 
-    note = "instrument hungry does not fit the memory that is left beside training: left out after 16 examples"
+    note = "instrument hungry does not fit in the memory that training leaves free: left out after 16 examples"
     assert (record.status, record.reason, record.phase, record.notes) == ("completed", "", "", (note,))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     seen = [(line["examples"], line["value"]) for line in lines if line["name"].startswith("hungry/")]
-    assert seen == [(0, 0), (8, 2), (16, 4)]  # what it measured stays, and it concludes nothing
+    assert seen == [(0, 0), (8, 2), (16, 4)]  # its measurements are kept, and it does not conclude
     assert len(shown) == 4
     assert record.weights_fingerprint == expected.weights_fingerprint
     assert record.steps == expected.steps == 10
@@ -245,9 +245,7 @@ def test_the_forward_pass_that_counts_what_is_saved_costs_no_peaks(tmp_path, mon
     assert record.status == "completed"
     assert "memory/peak_resident_bytes" in record.final
     assert "memory/saved_for_backward_bytes" not in record.final
-    assert record.notes == (
-        "memory/saved_for_backward_bytes is not counted: the forward pass for it does not fit the memory",
-    )
+    assert record.notes == ("memory/saved_for_backward_bytes is not measured: its forward pass does not fit in memory",)
 
 
 def test_a_checkpoint_that_does_not_fit_costs_the_run_nothing_and_an_interrupted_one_its_end(tmp_path, monkeypatch):
@@ -260,13 +258,13 @@ def test_a_checkpoint_that_does_not_fit_costs_the_run_nothing_and_an_interrupted
 
     assert (whole.status, whole.steps) == ("completed", 10)
     assert whole.notes == (
-        "checkpoint does not fit the memory that is left beside training: left out after 12 examples",
+        "checkpoint does not fit in the memory that training leaves free: left out after 12 examples",
     )
     assert (stopped.status, stopped.phase, stopped.steps) == ("failed", "checkpoint", 2)
-    assert stopped.reason.startswith("the checkpoint does not fit the memory of the host")
+    assert stopped.reason.startswith("the checkpoint does not fit in the host's memory")
 
 
-def test_a_record_of_before_opens(tmp_path):
+def test_an_older_record_can_be_read(tmp_path):
     record = train(lean(tmp_path))
     old = record.to_dict()
     for name in ("phase", "notes", "eval_batch_size_used"):
@@ -299,7 +297,7 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
     )
 
     def limited():
-        ctypes.CDLL(None).malloc_trim(0)  # of what other tests have left in the heap
+        ctypes.CDLL(None).malloc_trim(0)  # memory that other tests have left in the heap
         room = status_bytes("VmData") + 200 * MIB
         resource.setrlimit(resource.RLIMIT_DATA, (room, room))
         record = train(config)
@@ -307,15 +305,15 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
 
     ended = in_a_child(limited)
 
-    assert ended.code == 0, ended.said
-    found, phase, reason, used = ended.said
+    assert ended.code == 0, ended.reported
+    found, phase, reason, used = ended.reported
     assert (found, phase) == (status, "" if status == "completed" else "forward")
-    assert 16 <= used <= 128  # of 256, which would take 1 GiB of 200 MiB and what is free in the heap
+    assert 16 <= used <= 128  # of 256, which would need 1 GiB; 200 MiB and the free part of the heap are available
     assert status == "completed" or "can't allocate memory" in reason
 
 
 class Many(Task):
-    """192 examples to train on, 256 to validate."""
+    """192 training examples, 256 validation examples."""
 
     def __init__(self) -> None:
         made = Data(examples=192)

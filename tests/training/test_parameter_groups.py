@@ -1,4 +1,4 @@
-"""A parameter group that is built at another learning rate than the run's keeps its multiple of it."""
+"""A parameter group with another learning rate than the run's keeps its multiple of it."""
 
 import copy
 import itertools
@@ -14,11 +14,11 @@ from batchlab.training import assembly, checkpoint
 from batchlab.training.data.batches import row
 from batchlab.training.devices.cpu import CpuDevice
 
-SHARES = (0.01, 1.0, 0.0)  # of the learning rate: of the first layer, of the last one's weight and of its bias
+SHARES = (0.01, 1.0, 0.0)  # of the learning rate: the first layer, the last one's weight and its bias
 
 
 class ThreeGroups(torch.optim.SGD):
-    """The first layer at a hundredth of the learning rate, and the last bias as it is."""
+    """The first layer at a hundredth of the learning rate, and the last bias at 0 times it."""
 
     def __init__(self, params, lr):
         *body, weight, bias = params
@@ -27,7 +27,7 @@ class ThreeGroups(torch.optim.SGD):
 
 
 class OwnLearningRates(torch.optim.SGD):
-    """Takes no learning rate, and has two of its own."""
+    """Takes no learning rate; has two fixed ones."""
 
     def __init__(self, params):
         *body, last = params
@@ -88,7 +88,7 @@ def test_they_keep_it_when_the_run_is_resumed(tmp_path):
     ("optimizer", "learning_rates"),
     [
         (ThreeGroups, [0.0005, 0.05, 0.0]),
-        (OwnLearningRates, [0.0005, 0.05]),  # the option lr is honoured: at one learning rate of its own it is 0.05
+        (OwnLearningRates, [0.0005, 0.05]),  # the option lr is honoured: its larger learning rate is 0.05
         (InSinglePrecision, [0.05]),
     ],
 )
@@ -102,7 +102,7 @@ def test_at_the_peak_each_has_what_it_was_built_with(optimizer, learning_rates, 
     assert [group["lr"] for group in session.state.optimizer.param_groups] == pytest.approx(learning_rates, rel=1e-12)
 
 
-def test_a_lone_group_has_the_learning_rate_of_the_run_to_the_bit(tmp_path):
+def test_a_single_group_has_bitwise_the_learning_rate_of_the_run(tmp_path):
     session = session_of(tiny(tmp_path, optimizer=SGD, lr=0.1 + 0.2, schedule="cosine"))
     seen = []
     session.state.optimizer.register_step_pre_hook(
@@ -115,11 +115,11 @@ def test_a_lone_group_has_the_learning_rate_of_the_run_to_the_bit(tmp_path):
     assert all(group == run for group, run in seen)
 
 
-# what the groups have is kept, and what changes it is refused
+# multiples are kept, and changes of them are refused
 
 
 class EditedSince(torch.optim.SGD):
-    """One group; or, where `share` has been given since, the last parameter in one of its own."""
+    """One group; or, if `share` is set later, the last parameter in a second group."""
 
     share = None  # of the learning rate
 
@@ -131,7 +131,7 @@ class EditedSince(torch.optim.SGD):
 
 @pytest.fixture
 def by_an_older_version(monkeypatch):
-    """Reads checkpoints as versions wrote them that trained all groups at one learning rate."""
+    """Removes the multiples from checkpoints, as in versions that trained all groups at one learning rate."""
     read = checkpoint.read
 
     def without_multiples(content):
@@ -155,7 +155,10 @@ def test_a_run_is_not_resumed_at_other_multiples(tmp_path, monkeypatch):
         record = train(config)
 
     assert (record.status, record.steps) == ("failed", 0)
-    assert "trained at 1 times the learning rate, and the optimizer now makes them at 1, 0.5 times it" in record.reason
+    assert (
+        "trained at 1 times the learning rate, but the optimizer now has them at 1, 0.5 times the learning rate"
+        in record.reason
+    )
     assert record.reason.endswith("; use force=true")
 
 
@@ -167,8 +170,9 @@ def test_an_older_checkpoint_is_not_resumed_where_the_multiples_are_not_all_one(
         record = train(config)
 
     assert record.status == "failed"
-    assert "trained at 1, 1, 1 times the learning rate, and the optimizer now makes them at 0.01, 1, 0 times it" in (
-        record.reason
+    assert (
+        "trained at 1, 1, 1 times the learning rate, but the optimizer now has them at 0.01, 1, 0 times"
+        in record.reason
     )
 
 
@@ -185,7 +189,7 @@ def test_an_older_checkpoint_of_one_learning_rate_for_all_is_resumed(tmp_path):
 
 
 def after_step(session, step, change):
-    """Has the optimizer call `change` at the end of that step, as user code may."""
+    """Makes the optimizer call `change` at the end of that step, as user code may."""
     steps = itertools.count(1)
     session.state.optimizer.register_step_post_hook(lambda *_: change() if next(steps) == step else None)
 
@@ -206,6 +210,8 @@ def test_a_group_that_is_added_while_the_run_trains_is_refused(tmp_path):
     added = {"params": [torch.nn.Parameter(torch.zeros(3))]}
     after_step(session, 4, lambda: session.state.optimizer.add_param_group(added))
 
-    with pytest.raises(BadRequest, match=r"has 4 parameter groups after step 4, and was made with 3: .*make them all"):
+    with pytest.raises(
+        BadRequest, match=r"has 4 parameter groups after step 4, but was created with 3: .*create them all"
+    ):
         list(session.train())
     assert session.state.step == 4

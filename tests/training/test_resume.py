@@ -1,4 +1,4 @@
-"""A run that was stopped goes on as if it never had: to the bit. Every step of every configuration: scripts/torture."""
+"""A stopped run resumes bitwise as if it had never stopped. Every step of every configuration: scripts/torture."""
 
 import pytest
 from torture import mutants, resuming
@@ -26,16 +26,16 @@ def words(config):
 @pytest.mark.parametrize(
     ("number", "config"), enumerate(resuming.COMBINATIONS), ids=[words(config) for config in resuming.COMBINATIONS]
 )
-def test_going_on_is_exact_whatever_trains(number, config, tmp_path):
+def test_resuming_is_exact_whatever_trains(number, config, tmp_path):
     expected, steps = resuming.undisturbed(config, tmp_path)
 
-    # Over all of them, every step of the run is stopped at.
+    # Together they stop at every step of the run.
     assert steps == resuming.STEPS
     assert resuming.exact(config, (number % (steps - 1) + 1,), expected, tmp_path) is None
 
 
 @pytest.mark.parametrize("config", resuming.TRAPS, ids=str)
-def test_going_on_is_exact_where_it_is_hard(config, tmp_path):
+def test_resuming_is_exact_where_it_is_hard(config, tmp_path):
     expected, steps = resuming.undisturbed(config, tmp_path)
 
     for stops in ((1,), (steps - 1,), (steps // 3, steps // 3)):
@@ -43,14 +43,14 @@ def test_going_on_is_exact_where_it_is_hard(config, tmp_path):
 
 
 @pytest.mark.parametrize("config", [resuming.TRAPS[-1], resuming.TRAPS[4]], ids=["by time", "at every step"])
-def test_going_on_is_exact_after_a_kill_behind_any_checkpoint_the_last_step_included(config, tmp_path):
+def test_resuming_is_exact_after_a_kill_after_any_checkpoint_including_the_last_step(config, tmp_path):
     count, wrong = resuming.exact_after_each_checkpoint(config, tmp_path)
 
     assert wrong == []
     assert count > 1
 
 
-def test_the_curves_of_a_run_that_went_on_are_drawn_once_and_whole(tmp_path):
+def test_the_curves_of_a_resumed_run_are_drawn_once_and_complete(tmp_path):
     undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
     train(undisturbed)
     for _ in range(2):
@@ -62,39 +62,39 @@ def test_the_curves_of_a_run_that_went_on_are_drawn_once_and_whole(tmp_path):
     assert len(list(folder_of(stopped).glob("events.*"))) == 1
 
 
-def test_damaged_checkpoints_are_passed_over_and_what_was_measured_after_the_older_one_is_measured_again(tmp_path):
+def test_damaged_checkpoints_are_skipped_and_later_measurements_are_repeated(tmp_path):
     undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
     train(undisturbed)
     train(stopped, stopping=stop_at(7))
     newest = sorted((folder_of(stopped) / "checkpoints").glob("*.pt"))[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    said = Said()
+    message = Said()
 
-    record = train(stopped, listener=said)
+    record = train(stopped, listener=message)
 
     assert record.resumed_at == (6,)
     assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
-    assert [text.split(" ")[0] for text in said.texts] == ["checkpoint", "goes"]
-    assert said.texts[1] == "goes on from its checkpoint at step 6"
+    assert [text.split(" ")[0] for text in message.texts] == ["checkpoint", "resumes"]
+    assert message.texts[1] == "resumes from its checkpoint at step 6"
 
 
-def test_a_journal_that_is_not_the_checkpoints_begins_the_run_anew(tmp_path):
+def test_a_run_whose_journal_does_not_match_its_checkpoint_starts_again(tmp_path):
     undisturbed, stopped = tiny(tmp_path / "a"), tiny(tmp_path / "b")
     train(undisturbed)
     train(stopped, stopping=stop_at(7))
     journal = folder_of(stopped) / "metrics.jsonl"
     journal.write_bytes(journal.read_bytes().replace(b'"value": 1.', b'"value": 2.', 1))
-    said = Said()
+    message = Said()
 
-    record = train(stopped, listener=said)
+    record = train(stopped, listener=message)
 
     assert record.resumed_at == ()
     assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
-    assert "of metrics.jsonl are not what they were" in said.texts[0]
-    assert said.texts[-1] == "starts again from its first step (there is no checkpoint to go on from)"
+    assert "of metrics.jsonl have changed since the checkpoint" in message.texts[0]
+    assert message.texts[-1] == "starts again from its first step (there is no checkpoint)"
 
 
-def test_an_answer_is_not_asked_again(tmp_path):
+def test_a_finished_run_is_not_repeated(tmp_path):
     config = tiny(tmp_path)
     first = train(config)
     before = {path.name: path.read_bytes() for path in folder_of(config).iterdir()}
@@ -104,7 +104,7 @@ def test_an_answer_is_not_asked_again(tmp_path):
 
 
 class Said(Listener):
-    """Keeps what was said, and how many measurements came."""
+    """Records messages and counts measurements."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
@@ -120,5 +120,5 @@ class Said(Listener):
 @pytest.mark.parametrize(
     ("name", "mutant", "check"), mutants.MUTANTS[:9], ids=[name for name, _, _ in mutants.MUTANTS[:9]]
 )
-def test_what_a_checkpoint_leaves_out_is_noticed(name, mutant, check, tmp_path):
+def test_something_missing_in_a_checkpoint_is_detected(name, mutant, check, tmp_path):
     assert mutants.killed(mutant, check, tmp_path) is None, name

@@ -1,4 +1,4 @@
-"""No step waits for the device: on `meta`, where there are no numbers to wait for, and on the simulated device, where
+"""No step waits for the device: on `meta`, where there are no values to wait for, and on the simulated device, where
 every wait is counted."""
 
 import pytest
@@ -48,7 +48,7 @@ def task_for(name):
 
 
 def cut(data, task, there, device=CPU):
-    """Batches of what lies `there`, cut as `device` cuts them."""
+    """Batches of the data on `there`, as `device` makes them."""
     moved = tuple(t.to(there) for t in data)
     return Batches(moved, micro_batch_sizes=(4, 3), seed=0, total=28, augment=task.augment, device=device)
 
@@ -73,7 +73,7 @@ def test_a_whole_step_runs_where_there_are_no_numbers(name, optimizer, how):
     assert all(value.is_meta for p in model.parameters() for value in (p, p.grad))
 
 
-def test_a_wait_would_be_seen_there():
+def test_a_wait_is_detected_there():
     task, model = task_for("cnn"), MODELS["cnn"]().to("meta")
     asking = Task(**{**vars(task), "loss": lambda outputs, batch: task.loss(outputs, batch) * outputs[0, 0].item()})
     step = Eager(Losses(model, asking, Precision("fp32", CPU)), OPTIMIZERS["sgd"](model.parameters()))
@@ -90,7 +90,7 @@ def cuda():
         yield machine
 
 
-# In fp16 whoever is not fused is asked by the host whether to update (GradScaler._maybe_opt_step).
+# In fp16 the host decides for unfused optimizers whether to update (GradScaler._maybe_opt_step).
 WAYS = [(precision, fused) for precision in ("fp32", "tf32", "bf16", "fp16") for fused in (False, True)]
 WAYS.remove(("fp16", False))
 
@@ -120,7 +120,7 @@ def test_no_step_waits_in_any_precision(optimizer, precision, fused, clip_norm, 
     assert not all(torch.equal(p, was) for p, was in zip(model.parameters(), before, strict=True))
 
 
-def test_a_wait_would_be_counted(cuda):
+def test_a_wait_is_counted(cuda):
     there = cuda.device.torch_device
     task, model = task_for("cnn"), MODELS["cnn"]().to(there)
     step = Eager(Losses(model, task, Precision("fp32", cuda.device)), OPTIMIZERS["sgd"](model.parameters()))
@@ -154,7 +154,7 @@ def test_between_two_measurements_the_loop_neither_waits_nor_drains(cuda, tmp_pa
 
 
 class Pairs(torch.utils.data.Dataset):
-    """A set that is read example by example."""
+    """A set that is read one example at a time."""
 
     def __len__(self):
         return 30
@@ -163,7 +163,7 @@ class Pairs(torch.utils.data.Dataset):
         return torch.full((3,), float(index)), index % 3
 
 
-def test_what_streams_comes_to_the_device_through_page_locked_memory_without_a_wait(cuda):
+def test_streamed_data_reaches_the_device_through_page_locked_memory_without_a_wait(cuda):
     read = Streamed(Pairs(), cuda.device, name="train")
 
     with cuda.forbidding_waits():

@@ -85,7 +85,7 @@ def found(*overrides: str) -> Checkup:
 
 def of(checkup: Checkup, *levels: Level) -> list[tuple[str, str]]:
     """Name and words of the findings of these levels."""
-    return [(f.name, f"{f.what} To do: {f.mend}") for f in checkup.findings if f.level in levels]
+    return [(f.name, f"{f.what} To do: {f.advice}") for f in checkup.findings if f.level in levels]
 
 
 def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
@@ -95,10 +95,10 @@ def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
     assert [f.name for f in checkup.findings] == [
         *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed", "learns")
     ]
-    told = {f.name: f.what for f in checkup.findings}
-    assert told["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
-    assert told["model"] == f"Net, {2 * 32 + 32 + 32 * 2 + 2:,} trainable numbers, on cpu"
-    assert told["gradient"] == "it reaches all 4 parameters"
+    output = {f.name: f.what for f in checkup.findings}
+    assert output["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
+    assert output["model"] == f"Net, {2 * 32 + 32 + 32 * 2 + 2:,} trainable parameters, on cpu"
+    assert output["gradient"] == "it reaches all 4 parameters"
 
 
 RETURN = "        return self.layers(inputs)"
@@ -128,15 +128,21 @@ BROKEN = {
         (),
         WRONG,
         "loss",
-        "of 8 examples is one number, averaged or",
+        "of 8 examples is one number, already averaged or",
     ),
-    "no gradient": (model((FORWARD, RETURN + ".detach()")), (), WRONG, "gradient", r"loss has no graph.*\.detach"),
+    "no gradient": (
+        model((FORWARD, RETURN + ".detach()")),
+        (),
+        WRONG,
+        "gradient",
+        r"loss has no autograd graph.*\.detach",
+    ),
     "squeezed": (
         model((FORWARD, RETURN + ".squeeze()")),
         (),
         WRONG,
         "alone",
-        r"alone gives outputs of shape \(2,\), and of \(8, 2\) beside others.*squeeze",
+        r"a single example gives outputs of shape \(2,\), but \(8, 2\) in a batch.*squeeze",
     ),
     "micro-batch 1": (
         model(NORM),
@@ -150,35 +156,35 @@ BROKEN = {
         (),
         BETTER,
         "speed",
-        r"slow data: reading takes [\d.]+ ms an example, .*; reading it all, \d+ s, comes before every point",
+        r"slow data: reading takes [\d.]+ ms per example, .*; every point of a sweep first reads all of it, \d+ s",
     ),
     "another data each time": (
         data(("torch.Generator().manual_seed(0)", "torch.default_generator")),
         (),
         WRONG,
         "data",
-        "train holds other examples when it is made again.*Generator",
+        "train has other examples when it is built again.*Generator",
     ),
     "a generator of the data's own": (
         pairs(f"g = {OWN}; return self.x[i] + torch.rand(2, generator=g), self.y[i]"),
         (),
         WRONG,
         "data",
-        "training refuses it: example 0 of the task's train is another one when it is read again",
+        r"training cannot use it: train\[0\] differs between two reads",
     ),
     "noise in eval mode": (
         model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
         (),
         WRONG,
         "random",
-        "eval mode draws random numbers.*self.training",
+        "eval mode uses random numbers.*self.training",
     ),
     "a generator that nobody seeds": (
         model(NUMPY, (FORWARD, RETURN + " * np.random.default_rng().random()")),
         (),
         WRONG,
         "random",
-        "two equal passes in eval mode differ although every seed is the same",
+        "two equal passes in eval mode differ although all seeds are the same",
     ),
     "float64": (
         data(("inside = (", "points = points.double()\n    inside = (")),
@@ -206,14 +212,14 @@ BROKEN = {
         (),
         WRONG,
         "labels",
-        "float32, and a class is an int",
+        "float32, but a class must be an int",
     ),
     "labels beyond the outputs": (
         model(("nn.Linear(width, num_classes)", "nn.Linear(width, 1)")),
         (),
         WRONG,
         "labels",
-        "from 0 to 1, and the model has 1 outputs",
+        "from 0 to 1, but the model has 1 outputs",
     ),
     "one class": (data((".sum(dim=1) < 2)", ".sum(dim=1) < 99)")), (), WRONG, "labels", "every example has class 1"),
     "stateful forward": (
@@ -221,49 +227,49 @@ BROKEN = {
         (),
         WRONG,
         "state",
-        r"another result each time, .*: steps went from \d to \d.*register_buffer",
+        r"changes its own state, .*: steps went from \d to \d.*register_buffer",
     ),
     "a counter that changes nothing": (
         model(COUNTS, (FORWARD, COUNT.format("0"))),
         (),
         BETTER,
         "state",
-        r"what no checkpoint holds: steps went from \d+ to \d+",
+        r"state that checkpoints do not store: steps went from \d+ to \d+",
     ),
     "python objects": (
         pairs("return str(self.x[i].tolist()), self.y[i]"),
         (),
         WRONG,
         "data",
-        r"train\[0\]\[0\] is a str \('\[.*\): a batch can hold tensors and numbers only.*token",
+        r"train\[0\]\[0\] is a str \('\[.*\), not a tensor or a number.*token",
     ),
     "examples that mix": (
         model((FORWARD, "        return self.layers(inputs - inputs.mean(dim=0))")),
         (),
         WRONG,
         "alone",
-        "depends on the examples beside it: the model's own forward",
+        "depends on the other examples of the batch: the model's own forward",
     ),
     "a layer that mixes": (
         model(("            nn.ReLU(),", "            nn.Softmax(dim=0),")),
         (),
         WRONG,
         "alone",
-        r"depends on the examples beside it: Softmax 'layers\.2'",
+        r"depends on the other examples of the batch: Softmax 'layers\.2'",
     ),
     "one example that does not pass": (
         model((FORWARD, "        assert len(inputs) > 1\n" + RETURN)),
         (),
         WRONG,
         "alone",
-        "an example does not pass alone.*squeeze",
+        "forward fails for a single example.*squeeze",
     ),
     "a loss divided by its number": (
         data((CLASSIFY, MEAN_LOSS.format(".expand(len(outputs))"))),
         (),
         WRONG,
         "loss",
-        "depends on the examples beside it, at the same outputs",
+        "for the same outputs, the loss of an example depends on the other examples",
     ),
     "an idle parameter": (
         model(("super().__init__()", "super().__init__()\n        self.idle = nn.Linear(2, 2)")),
@@ -277,7 +283,7 @@ BROKEN = {
         (),
         WRONG,
         "model",
-        r"does not know the size of 'layers\.1\.weight' before its first batch",
+        r"has a lazy parameter, 'layers\.1\.weight', whose size is unknown",
     ),
     "nan in the data": (
         data(("inside = (", "points[::7] = float('nan')\n    inside = (")),
@@ -307,7 +313,7 @@ BROKEN = {
         "model",
         r"TypeError: .*my_model\.py",
     ),
-    "few examples for BatchNorm": (model(NORM), ("batch_size=4",), BETTER, "BatchNorm", "those of 4 examples"),
+    "few examples for BatchNorm": (model(NORM), ("batch_size=4",), BETTER, "BatchNorm", "come from only 4 examples"),
     "an averaged metric": (
         data((CLASSIFY, CLASSIFY + "\n        metrics=lambda out, batch: {'accuracy': out.mean()},")),
         (),
@@ -320,7 +326,7 @@ BROKEN = {
         ("lr=1e-9",),
         BETTER,
         "learns",
-        r"of 64 examples does not fall when .* alone: from (\d\.\d+) to \1 in 50 steps at a rate of 1e-09",
+        r"of 64 examples does not fall when .* only on them: from (\d\.\d+) to \1 in 50 steps at learning rate 1e-09",
     ),
     "a rate that explodes": (
         data(),
@@ -334,23 +340,23 @@ BROKEN = {
         (),
         BETTER,
         "metrics",
-        "is a higher accuracy better",
+        "unknown whether a higher accuracy is better",
     ),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_what_is_broken_is_named_with_how_to_mend_it(name: str, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_broken_is_named_with_how_to_fix_it(name: str, lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "SECONDS", 0.1)  # of reading, in place of 1
     change, overrides, level, finding, words = BROKEN[name]
     change(lab)
 
     checkup = found(*overrides)
 
-    said = of(checkup, WRONG, BETTER)
-    assert [f for f, _ in said] == [finding], said
-    assert re.search(words, said[0][1]), said
-    assert said == of(checkup, level)
+    reported = of(checkup, WRONG, BETTER)
+    assert [f for f, _ in reported] == [finding], reported
+    assert re.search(words, reported[0][1]), reported
+    assert reported == of(checkup, level)
 
 
 def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: Path) -> None:
@@ -362,7 +368,7 @@ def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: 
     assert sample.is_random
 
 
-def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
+def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
     mended = lines(
         Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "go on"
     )
@@ -374,21 +380,21 @@ def test_the_answer_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
         "",
         "1 thing is wrong. Not tried: alone.",
     ]
-    assert lines(Checkup((better("speed", "slow", "mend"),)), "go on")[-1] == (
+    assert lines(Checkup((better("speed", "slow", "fix it"),)), "go on")[-1] == (
         "Nothing is wrong, 1 could be better. Next: go on"
     )
 
 
-def test_the_word_says_it_and_its_exit_code_tells(
+def test_the_command_reports_it_and_its_exit_code_shows_it(
     lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.warm_up()
     before = sorted(lab.rglob("*"))
 
     assert main(["check", "device=cpu"]) == 0
-    told = capfd.readouterr().out
-    assert re.search(r"^ok +accumulate +2 micro-batches give the gradient of the whole batch", told, re.MULTILINE)
-    assert re.search(r"^ok +sweep +a run with these knobs would start", told, re.MULTILINE)
+    output = capfd.readouterr().out
+    assert re.search(r"^ok +accumulate +2 micro-batches give the gradient of the whole batch", output, re.MULTILINE)
+    assert re.search(r"^ok +sweep +a run with these options would start", output, re.MULTILINE)
     assert [p for p in sorted(lab.rglob("*")) if "__pycache__" not in p.parts] == before
 
     assert main(["check", "device=cpu", "target.metric=val/nothing", "target.value=1"]) == 1
@@ -399,7 +405,7 @@ def test_the_word_says_it_and_its_exit_code_tells(
     assert "Not tried: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
 
     assert main(["check", "batch_size=8,16"]) == 2
-    assert "a grid of 2 points, and `batchlab check` looks at one" in capfd.readouterr().err
+    assert "a grid of 2 points, and `batchlab check` takes one point" in capfd.readouterr().err
     assert main(["check", "--force"]) == 2
     assert "force is for runs, and `batchlab check` makes none" in capfd.readouterr().err
 
@@ -412,10 +418,10 @@ def test_a_model_that_ends_its_process_is_a_finding(
 
     assert main(["check", "device=cpu"]) == 1
 
-    assert re.search(r"^WRONG +process +passing a few examples ended its process .*exit code 7", capfd.readouterr().out)
+    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", capfd.readouterr().out)
 
 
-def test_batch_norm_makes_accumulating_another_thing_and_that_is_said(
+def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
     lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     server.warm_up()

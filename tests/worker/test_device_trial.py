@@ -1,4 +1,4 @@
-"""What a device that cannot be used is said to be, of the words that CUDA and PyTorch have for it."""
+"""What a device that cannot be used is reported as, from the errors of CUDA and PyTorch."""
 
 import os
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from batchlab.worker.messages import DeviceFailed, GridAccepted
 
 
 def raising(error: Exception) -> Callable[[str], None]:
-    def compute(asked: str) -> None:
+    def compute(requested: str) -> None:
         raise error
 
     return compute
@@ -26,12 +26,12 @@ def raising(error: Exception) -> Callable[[str], None]:
     [
         (
             torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device\nCUDA kernel"),
-            "no kernels for a GPU of its kind (CUDA error: no kernel image is available for execution on the device)",
-            "install a PyTorch that has",
+            "no kernels for this type of GPU (CUDA error: no kernel image is available for execution on the device)",
+            "install a PyTorch that supports it",
         ),
         (
             RuntimeError("The NVIDIA driver on your system is too old (found version 12040). Please update"),
-            "its driver is older than the CUDA that PyTorch is built for",
+            "its driver is too old for the CUDA version of this PyTorch",
             "update the driver, or install a PyTorch built for an older CUDA",
         ),
         (
@@ -45,10 +45,10 @@ def raising(error: Exception) -> Callable[[str], None]:
             "nvidia-smi lists",
         ),
         (torch.AcceleratorError("CUDA error: out of memory"), "its memory is full", "CUDA_VISIBLE_DEVICES"),
-        (RuntimeError("cudnn fell over"), "one matrix product fails on it (RuntimeError: cudnn fell over)", "doctor"),
+        (RuntimeError("cudnn fell over"), "a matrix product fails on it (RuntimeError: cudnn fell over)", "doctor"),
     ],
 )
-def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str, instead: str) -> None:
+def test_a_device_that_fails_is_reported_with_what_helps(error: Exception, why: str, instead: str) -> None:
     found = why_unusable("cuda", compute=raising(error))
 
     assert found is not None
@@ -56,9 +56,9 @@ def test_a_device_that_fails_is_told_with_what_helps(error: Exception, why: str,
     assert instead in found[1]
 
 
-def test_no_device_at_all_is_told_in_pytorchs_own_words() -> None:
+def test_no_device_at_all_is_reported_in_pytorchs_own_words() -> None:
     """PyTorch's count of devices is 0, and only a use of one says why."""
-    found = why_unusable("cuda", compute=raising(BadRequest("sees no CUDA device here")))
+    found = why_unusable("cuda", compute=raising(BadRequest("finds no CUDA device here")))
 
     assert found is not None
     assert found[0].startswith("PyTorch finds no NVIDIA driver (Found no NVIDIA driver on your system")
@@ -71,14 +71,14 @@ def test_what_a_request_forbids_is_not_taken_for_a_lack_of_devices(monkeypatch: 
         why_unusable("cuda", deterministic=True)
 
 
-def test_a_device_that_is_not_there_beside_others_is_a_bad_request() -> None:
-    with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 is not here"):
+def test_a_device_that_is_not_there_next_to_others_is_a_bad_request() -> None:
+    with simulated_cuda(count=2), pytest.raises(BadRequest, match="device=cuda:9 does not exist"):
         why_unusable("cuda:9")
 
 
 def test_a_device_that_computes_is_usable_and_one_that_is_broken_is_not() -> None:
     with simulated_cuda(count=2) as cuda:
-        assert [why_unusable(asked) for asked in ("cuda", "cuda:1")] == [None, None]
+        assert [why_unusable(requested) for requested in ("cuda", "cuda:1")] == [None, None]
         cuda.gpus[1].broken = "unspecified launch failure"
         assert why_unusable("cuda") is None
         found = why_unusable("cuda:1")
@@ -109,4 +109,4 @@ def test_a_device_that_fails_ends_the_check_of_a_grid_first() -> None:
 
     assert isinstance(found, DeviceFailed)
     assert found.device == "cuda"
-    assert found.why.startswith("this PyTorch has no kernels for a GPU of its kind")
+    assert found.why.startswith("this PyTorch has no kernels for this type of GPU")

@@ -12,10 +12,10 @@ from batchlab.worker.run_log import Listener
 
 class Heard(Listener):
     def __init__(self):
-        self.said = []
+        self.reported = []
 
     def say(self, text):
-        self.said.append(text)
+        self.reported.append(text)
 
 
 SGD, RMSPROP = {"_target_": "torch.optim.SGD", "momentum": 0.9}, {"_target_": "torch.optim.RMSprop"}
@@ -40,6 +40,6 @@ def test_a_run_says_that_its_steps_wait_where_they_do(device, precision, optimiz
         steps_that_waited = [wait for wait in cuda.gpus[0].waits if "_local_scalar_dense" in wait]
 
     assert (record.status, record.reason) == ("completed", "")
-    assert [text.split(", so its speed")[0] for text in heard.said] == ([says] if says else [])
+    assert [text.split(", so its speed")[0] for text in heard.reported] == ([says] if says else [])
     if says:
         assert len(steps_that_waited) >= 3

@@ -35,8 +35,8 @@ def net(*layers, dtype=torch.float64):
     return nn.Sequential(nn.Linear(6, 16), *layers, nn.Tanh(), nn.Linear(16, 3)).to(dtype)
 
 
-def trial_of(model, sizes=(8, 8, 8, 8), task=None, batches=None, number_format="float64"):
-    wide = number_format == "float64"
+def trial_of(model, sizes=(8, 8, 8, 8), task=None, batches=None, dtype="float64"):
+    wide = dtype == "float64"
     made = batches or [images(sum(sizes), seed=s, dtype=torch.float64 if wide else torch.float32) for s in (1, 2)]
     return Trial(
         model=model,
@@ -44,7 +44,7 @@ def trial_of(model, sizes=(8, 8, 8, 8), task=None, batches=None, number_format="
         precision=Precision("fp32", CPU),
         batches=made,
         micro_batch_sizes=tuple(sizes),
-        number_format=number_format,
+        dtype=dtype,
         seed=5,
     )
 
@@ -93,7 +93,7 @@ def test_the_smaller_the_micro_batch_the_further_off_is_batch_norm_and_layer_nor
     assert off == sorted(off)
     assert all(1 / 3 < seen / expected < 3 for seen, expected in zip(off, (0.21, 0.37, 0.80), strict=True)), off
 
-    single = trial_of(net(nn.LayerNorm(16), dtype=torch.float32), (4,) * 64, number_format="fp32",
+    single = trial_of(net(nn.LayerNorm(16), dtype=torch.float32), (4,) * 64, dtype="fp32",
                       batches=[images(256, dtype=torch.float32)])  # fmt: skip
     assert 1e-9 < single.difference().worst < 2e-6
 
@@ -431,7 +431,7 @@ def config_of(**changes):
 def test_the_shipped_mlp_accumulates_to_rounding():
     found = examine(config_of(accumulate=4))
 
-    assert [d.number_format for d in found.differences] == ["fp32", "float64"]
+    assert [d.dtype for d in found.differences] == ["fp32", "float64"]
     assert [len(d.each) for d in found.differences] == [5, 5]
     assert found.deciding.worst < 1e-12
     assert 1e-9 < found.differences[0].worst < 1e-5
@@ -443,7 +443,7 @@ def test_the_shipped_mlp_accumulates_to_rounding():
 def test_the_shipped_cnn_does_not_because_of_batch_norm():
     found = examine(config_of(accumulate=4, model=read("model/cnn.yaml"), precision="bf16"))
 
-    assert [d.number_format for d in found.differences] == ["fp32", "bf16", "float64"]
+    assert [d.dtype for d in found.differences] == ["fp32", "bf16", "float64"]
     assert all(0.03 < d.worst < 1 for d in found.differences)
     assert (only(found.causes).what, only(found.causes).remains < ROUNDING) == ("BatchNorm2d", True)
     assert (found.same, found.explained) == (False, True)
@@ -484,7 +484,7 @@ class SingleForGood(nn.Module):
 def test_a_model_that_does_not_bear_float64_is_judged_in_fp32():
     found = examine(config_of(accumulate=4, model={"_target_": f"{__name__}.SingleForGood"}))
 
-    assert [d.number_format for d in found.differences] == ["fp32"]
+    assert [d.dtype for d in found.differences] == ["fp32"]
     assert found.float64_failed.startswith("RuntimeError: ")
     assert only(found.causes).what == "BatchNorm1d"
     assert only(found.causes).remains < 1e-5
@@ -519,7 +519,7 @@ class Huge(NotANumber):
 
 
 @pytest.mark.parametrize(
-    ("model", "changes", "said"),
+    ("model", "changes", "reported"),
     [
         (NotANumber, {"accumulate": 4}, "in float64 the gradient of the whole batch is nan or inf at layer.weight, "),
         (
@@ -530,14 +530,14 @@ class Huge(NotANumber):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_a_gradient_that_is_none_is_refused_and_it_is_said_which(model, changes, said):
-    with pytest.raises(BadRequest, match=f"{said}.*: look for a division by zero"):
+def test_a_gradient_that_is_none_is_refused_and_it_is_reported_which(model, changes, reported):
+    with pytest.raises(BadRequest, match=f"{reported}.*: look for a division by zero"):
         examine(config_of(**changes, model={"_target_": f"{__name__}.{model.__name__}"}))
 
 
 def test_a_gradient_whose_square_is_no_number_is_refused():
     with pytest.raises(
-        BadRequest, match=r"^in float64 the gradient is so large that its squares are inf, at the initial"
+        BadRequest, match=r"^in float64 the gradient at the initial weights is so large that its square overflows"
     ):
         examine(config_of(accumulate=4, model={"_target_": f"{__name__}.Huge"}))
 
@@ -557,26 +557,26 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
 
 
 @pytest.mark.parametrize(
-    ("found", "model", "said"),
+    ("found", "model", "reported"),
     [
-        (found_with(worst=1e-16, single=2e-7), {}, ["The same gradient, to rounding: an update over these micro-"]),
-        (found_with(worst=1e-14, single=0.1), {}, ["In fp32 rounding alone moves it by 0.1: at these weights"]),
+        (found_with(worst=1e-16, single=2e-7), {}, ["The same gradient up to rounding: an update over these micro-"]),
+        (found_with(worst=1e-14, single=0.1), {}, ["In fp32 rounding alone changes it by 0.1: at these weights"]),
         (
             found_with(NORM),
             {"batch_norm": True},
             [
-                "Not the same gradient: an update over these micro-batches is not an update on the whole batch.",
-                "Cause: BatchNorm2d (layers.1 and layers.5) takes mean and variance from the examples that pass "
-                "together: 8 in a micro-batch, 32 in the whole batch. With it in eval mode in both, 3e-16 is left.",
-                "What to type: model.ghost_batch=8 takes them over 8 examples in both, model.batch_norm=false leaves",
-                "Saved for backward: 4.000 MiB by the whole batch, 1.000 MiB by a micro-batch of 8.",
+                "Not the same gradient: an update over these micro-batches differs from one on the whole batch.",
+                "Cause: BatchNorm2d (layers.1 and layers.5) computes mean and variance over the examples of one "
+                "pass: 8 in a micro-batch, 32 in the whole batch. With it in eval mode in both, 3e-16 remains.",
+                "model.ghost_batch=8 computes them over 8 examples in both, model.batch_norm=false removes",
+                "Saved for backward: 4.000 MiB for the whole batch, 1.000 MiB for a micro-batch of 8.",
             ],
         ),
         (
             found_with(NORM),
             {"ghost_batch": 5},
             [
-                "takes mean and variance from ghosts of 5, which part a micro-batch of 8 and the whole batch of 32 at",
+                "over ghost batches of 5, which split a micro-batch of 8 and the whole batch of 32 at",
                 "such as accumulate=null micro_batch_size=5.",
             ],
         ),
@@ -585,54 +585,54 @@ DROPOUT = Cause(Kind.RANDOM, "Dropout", ("a", "b", "c", "d", "e"), 2e-16, frozen
             found_with(DROPOUT),
             {},
             [
-                "The same gradient, apart from the random numbers that each pass draws anew.",
-                "Cause: Dropout (a, b, c and 2 more) draws random numbers",
+                "The same gradient, except for the random numbers, which differ from pass to pass.",
+                "Cause: Dropout (a, b, c and 2 more) uses random numbers",
                 "two passes of one whole batch differ by 0.4 for the same reason",
             ],
         ),
         (
             found_with(Cause(Kind.RANDOM, "Noise", ("a",), redrawn=0.4)),
             {},
-            ["Not the same gradient", "It could not be taken out, so what else there may be is not known."],
+            ["Not the same gradient", "It could not be removed, so there may be other causes."],
         ),
         (
             found_with(Cause(Kind.MIXES, "loss", remains=1e-16, divides=True)),
             {},
-            ["it is averaged, or divided by their number, already.", "not averaged (reduction='none')"],
+            ["it is already averaged, or divided by their number.", "not averaged (reduction='none')"],
         ),
         (
             found_with(Cause(Kind.MIXES, "Mixer", ("",), 1e-16)),
             {},
             [
                 "Cause: Mixer (the model itself) gives the same examples another output",
-                "in eval mode too. Passed to it",
+                "in eval mode too. With micro-batches passed to it",
             ],
         ),
         (
             found_with(Cause(Kind.COUNT, "count", remains=1e-16, counts=(33, 9, 9, 9, 9))),
             {},
-            ["Cause: the task's count: 33 terms in a whole batch, and 36 in its parts together."],
+            ["Cause: the task's count gives 33 terms for a whole batch, but 36 for its parts together."],
         ),
         (found_with(), {}, ["Not explained: 0.3."]),
-        (found_with(Cause(Kind.MIXES, "A", ("a",), 0.02, frozen=True)), {}, ["0.02 is left.", "Not explained: 0.02."]),
+        (found_with(Cause(Kind.MIXES, "A", ("a",), 0.02, frozen=True)), {}, ["0.02 remains.", "Not explained: 0.02."]),
         (
             found_with(failed="TypeError: no\x1b[31m"),
             {},
-            ["Not possible in float64 (TypeError: no[31m), so this rests"],
+            ["Not possible in float64 (TypeError: no[31m), so this relies"],
         ),
     ],
 )
-def test_it_says_what_it_means_and_what_to_type(found, model, said):
-    told = lines(found, config_of(accumulate=4, model=read("model/cnn.yaml") | model))
+def test_it_says_what_it_means_and_what_to_type(found, model, reported):
+    output = lines(found, config_of(accumulate=4, model=read("model/cnn.yaml") | model))
 
-    for sentence in said:
-        assert any(sentence in line for line in told), "\n".join(told)
+    for sentence in reported:
+        assert any(sentence in line for line in output), "\n".join(output)
 
 
 def test_the_numbers_stand_in_a_table():
-    told = lines(found_with(NORM, worst=0.3, single=0.25), config_of(accumulate=4, model=read("model/cnn.yaml")))
+    output = lines(found_with(NORM, worst=0.3, single=0.25), config_of(accumulate=4, model=read("model/cnn.yaml")))
 
-    assert told[:5] == [
+    assert output[:5] == [
         "cnn on digits: 2 batches of 32 examples, whole and as 4 micro-batches of 8, at the initial weights of seed 0.",
         "Relative difference of the gradients, |accumulated - whole| / |whole|:",
         "                      worst of  which",

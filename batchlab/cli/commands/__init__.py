@@ -1,1 +1,1 @@
-"""The words of the command line, a module for each."""
+"""The commands, a module for each."""

@@ -8,9 +8,9 @@ from batchlab.cli.studies import RUNS_DIR, find_study
 from batchlab.errors import BadRequest
 
 EXAMPLES = """\
-What differs in their settings, what they measured at the points that both have (paired seed by seed), and what each
-says of the claims, with 95% intervals of the differences. A knob that has one value in each study, such as
-model.width=128 in one and 256 in the other, is what is compared, and parts no pair.
+Shows how their settings differ, how the measurements differ at the points that both have (paired seed by seed, with 95%
+intervals), and how each study judges the claims. An option that has one value in each study, such as model.width=128
+in one and 256 in the other, is what is compared: points are paired although it differs.
 
 examples:
   batchlab compare quick quick-on-the-gpu
@@ -18,17 +18,17 @@ examples:
 
 
 def main(arguments: list[str]) -> int:
-    """Reads run folders only: needs neither torch nor the device they were made on."""
+    """Reads run folders only: needs neither torch nor the device on which they were made."""
     parser = Parser("compare", "Shows two studies side by side.", EXAMPLES)
     parser.add_argument("first", metavar="A", help="a study's name or path")
-    parser.add_argument("second", metavar="B", help="another's")
+    parser.add_argument("second", metavar="B", help="another study's name or path")
     parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     given = parser.parse_args(arguments)
     folders = [find_study(name, Path(given.runs_dir)) for name in (given.first, given.second)]
     if folders[0].resolve() == folders[1].resolve():
-        raise BadRequest(f"'{given.first}' and '{given.second}' are one study: name two; `batchlab list` shows them")
+        raise BadRequest(f"'{given.first}' and '{given.second}' are one study: give two; `batchlab list` shows them")
 
-    # Here, for pandas takes a second to import, and a mistake should not have to wait for it.
+    # Not at the top: pandas takes a second to import, and the message of a mistake should not wait for it.
     from batchlab.report.claims import judge_claims
     from batchlab.report.compare.compare_table import lines
     from batchlab.report.compare.comparison import compare

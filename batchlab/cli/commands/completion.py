@@ -1,4 +1,4 @@
-"""`batchlab completion`: what a shell needs to complete a command line, values of config groups included."""
+"""`batchlab completion`: the script with which a shell completes command lines, values of config groups included."""
 
 import argparse
 
@@ -9,16 +9,16 @@ from batchlab.errors import BadRequest
 EXAMPLES = """\
 examples:
   batchlab completion bash >> ~/.bashrc                                    bash
-  batchlab completion zsh >> ~/.zshrc                                      zsh, behind its compinit
+  batchlab completion zsh >> ~/.zshrc                                      zsh, after its compinit
   batchlab completion fish > ~/.config/fish/completions/batchlab.fish      fish
 
-Then `batchlab sweep data=<TAB>` shows the data there is, --config-dir and the folder's own configs included."""
+Then `batchlab sweep data=<TAB>` lists the data sets, those of --config-dir and of the folder's own configs included."""
 
 BASH = """\
 _batchlab() {
     local line="${COMP_LINE:0:COMP_POINT}" word cut= found
     word="${line##*[[:space:]]}"
-    # bash parts words at = and : unless COMP_WORDBREAKS says otherwise, and replaces the last part alone.
+    # bash splits arguments at = and : unless COMP_WORDBREAKS says otherwise, and replaces only the last part.
     if [[ $COMP_WORDBREAKS == *=* && $word == *=* ]]; then cut="${word%"${word##*[=:]}"}"; fi
     COMPREPLY=()
     while IFS= read -r found; do
@@ -48,10 +48,10 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the shell's script; or, asked by that, what may stand at the end of a line, one a line."""
-    parser = Parser("completion", "Prints what makes a shell complete batchlab's command lines.", EXAMPLES)
+    """Prints the shell's script; or, when called by that script, the completions of a line, one per line."""
+    parser = Parser("completion", "Prints the script with which a shell completes batchlab's command lines.", EXAMPLES)
     parser.add_argument("shell", nargs="?", choices=tuple(SCRIPTS), help="the shell")
-    parser.add_argument("--line", help=argparse.SUPPRESS)  # as far as the cursor, the program's name included
+    parser.add_argument("--line", help=argparse.SUPPRESS)  # up to the cursor, with the name of the program
     given = parser.parse_args(arguments)
     if given.line is not None:
         from batchlab.cli.candidates import candidates
@@ -60,6 +60,6 @@ def main(arguments: list[str]) -> int:
             say(found)
         return 0
     if given.shell is None:
-        raise BadRequest(f"for which shell? `batchlab completion` takes one of {', '.join(SCRIPTS)}")
+        raise BadRequest(f"the name of a shell is missing: `batchlab completion` takes one of {', '.join(SCRIPTS)}")
     say(SCRIPTS[given.shell])
     return 0

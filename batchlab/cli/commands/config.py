@@ -1,28 +1,28 @@
-"""`batchlab config`: every knob and group, or the config that a command would use."""
+"""`batchlab config`: every option and group, or the config that a command would use."""
 
 from collections.abc import Iterator
 
 from batchlab.cli.option_help import (
     blocks,
     default_options,
+    described_options,
     first_comment,
     groups,
     keys_of,
-    knobs,
     read_defaults,
     written,
 )
-from batchlab.cli.output import LONGEST_WORD, definitions, say
+from batchlab.cli.output import LONGEST_NAME, definitions, say
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 
 
 def main(arguments: list[str]) -> int:
-    """Without arguments the knobs, read from the code and from `configs/`; with arguments Hydra composes."""
+    """Without arguments the options, read from the code and `configs/`; with arguments the composed config."""
     if "--markdown" in arguments:
         if len(arguments) > 1:
-            raise BadRequest("--markdown is a page of every knob: leave the others out")
+            raise BadRequest("--markdown prints the page of all options: leave out the other arguments")
         from batchlab.cli.config_page import page
 
         say(page().rstrip())
@@ -36,38 +36,38 @@ def main(arguments: list[str]) -> int:
 
 
 def describe() -> str:
-    """The knobs in the blocks of `configs/config.yaml`, then the groups and the experiments."""
-    known, defaults = knobs(), read_defaults()
+    """The options in the blocks of `configs/config.yaml`, then the groups and the experiments."""
+    known, defaults = described_options(), read_defaults()
     parts = [
-        f"Knobs, as in {config_folder() / 'config.yaml'}.",
-        "Those with a * are part of what a run is: another value makes another run.",
+        f"Options and their defaults, from {config_folder() / 'config.yaml'}.",
+        "Those with a * identify a run: another value makes another run.",
         "",
     ]
     for block in blocks():
         rows = []
         for name in block:
-            knob = known[name]
-            takes = f" ({knob.allowed})" if knob.allowed else ""
-            mark = "*" if knob.identity else " "
-            rows.append((f"{mark} {name}={written(defaults[name])}", knob.meaning + takes))
-        parts += [definitions(rows, indent=0, words=LONGEST_WORD), ""]
+            described = known[name]
+            takes = f" ({described.allowed})" if described.allowed else ""
+            mark = "*" if described.identity else " "
+            rows.append((f"{mark} {name}={written(defaults[name])}", described.meaning + takes))
+        parts += [definitions(rows, indent=0, column=LONGEST_NAME), ""]
     for group, options in groups().items():
         if group == "experiment":
-            parts.append("experiment=... sets several knobs at once:")
+            parts.append("experiment=... sets several options at once:")
         else:
             marked = f"* {group}" if known[group].identity else f"  {group}"
             parts.append(f"{marked}=... {known[group].meaning}; default {default_options()[group]}:")
         for option, meaning in options.items():
-            parts.append(definitions([(option, meaning)], indent=4, words=max(map(len, options))))
+            parts.append(definitions([(option, meaning)], indent=4, column=max(map(len, options))))
             if group != "experiment" and (keys := keys_of(group, option)):
-                parts.append(definitions(keys, indent=8, words=max(LONGEST_WORD, *(len(key) for key, _ in keys))))
+                parts.append(definitions(keys, indent=8, column=max(LONGEST_NAME, *(len(key) for key, _ in keys))))
         parts.append("")
     return "\n".join([*parts, *_of_this_lab()]).rstrip()
 
 
 def _of_this_lab() -> Iterator[str]:
-    """What the folder that the user stands in adds to the groups: `batchlab init`."""
+    """What the current folder adds to the groups, if it is a lab of `batchlab init`."""
     for folder in folders_of_the_user(None):
-        yield f"Of this lab, in {printable(folder)}; they hold over those of the same name above:"
+        yield f"Configs of this lab, in {printable(folder)}; they take precedence over those of the same name above:"
         files = sorted(folder.glob("*/*.yaml"))
         yield definitions([(f"{file.parent.name}={file.stem}", first_comment(file)) for file in files], indent=4)

@@ -15,7 +15,7 @@ from batchlab.recording.run_folder import studies
 HOST = "127.0.0.1"
 FIRST_PORT = 6006  # TensorBoard's own
 PORTS_TRIED = 100
-POINTS_PER_CURVE = 2000  # as many as a run writes (CONTRACTS); TensorBoard by itself would drop some at random
+POINTS_PER_CURVE = 2000  # as many as a run writes (CONTRACTS); TensorBoard would drop some of them at random
 
 EXAMPLES = """\
 examples:
@@ -23,14 +23,14 @@ examples:
   batchlab dashboard runs/digits-mlp
   batchlab dashboard digits-mlp --port 7000
 
-It listens on 127.0.0.1 only, as TensorBoard asks nobody who they are.
+It listens on 127.0.0.1 only, as TensorBoard has no login.
 From another machine: ssh -L 6006:127.0.0.1:6006 THIS_MACHINE, and open http://127.0.0.1:6006 there."""
 
 
 def main(arguments: list[str]) -> int:
-    """Chooses the study and the port, then is TensorBoard until Ctrl-C."""
+    """Chooses the study and the port, then runs TensorBoard until Ctrl-C."""
     parser = Parser("dashboard", "Shows a study in TensorBoard.", EXAMPLES)
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; the last written without it")
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; default: the study written last")
     parser.add_argument("--port", type=int, default=FIRST_PORT, help="the first port to try (%(default)s)")
     parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     _refuse_other_hosts(arguments)
@@ -38,11 +38,11 @@ def main(arguments: list[str]) -> int:
     study = choose_study(given.study, Path(given.runs_dir))
     port = free_port(given.port)
     name = printable(study)
-    say(f"Study: {name}" + ("" if given.study else " (the last written)"))
+    say(f"Study: {name}" + ("" if given.study else " (the study written last)"))
     if port != given.port:
-        say(f"Port {given.port} is in use, so this is {port}.")
-    say(f"Open http://{HOST}:{port} here; from another machine first: ssh -L {port}:{HOST}:{port} {_here()}")
-    say("Ctrl-C ends it.")
+        say(f"Port {given.port} is in use; using {port} instead.")
+    say(f"Open http://{HOST}:{port}; from another machine, first run: ssh -L {port}:{HOST}:{port} {_here()}")
+    say("Press Ctrl-C to stop.")
     sys.stdout.flush()
     return run_tensorboard(tensorboard_arguments(study, port))
 
@@ -59,7 +59,7 @@ def tensorboard_arguments(study: Path, port: int) -> list[str]:
 
 
 def choose_study(text: str | None, runs_dir: Path) -> Path:
-    """The study that is asked for, or the one last written; `BadRequest` where there is none."""
+    """The requested study, or the one written last; `BadRequest` where there is none."""
     if text is not None:
         return find_study(text, runs_dir)
     there = studies(runs_dir)
@@ -69,17 +69,17 @@ def choose_study(text: str | None, runs_dir: Path) -> Path:
 
 
 def free_port(first: int) -> int:
-    """`first`, or the next port that nobody listens on; `BadRequest` where there is none near."""
+    """`first`, or the next free port after it; `BadRequest` where there is none near."""
     if not 1 <= first <= 65535:
-        raise BadRequest(f"--port {first} cannot be: a port is a number from 1 to 65535")
+        raise BadRequest(f"--port {first} cannot be: a port must be a number from 1 to 65535")
     for port in range(first, min(first + PORTS_TRIED, 65536)):
         if _is_free(port):
             return port
-    raise BadRequest(f"--port {first}: neither it nor one of the next is free; give another")
+    raise BadRequest(f"--port {first}: this port and the {PORTS_TRIED - 1} after it are in use; give another port")
 
 
 def run_tensorboard(arguments: list[str]) -> int:
-    """Is TensorBoard until Ctrl-C or SIGTERM; in this process, so that no orphan is left behind."""
+    """Runs TensorBoard until Ctrl-C or SIGTERM; in this process, so that no child process can be left behind."""
     try:
         from tensorboard import default, program
 
@@ -92,7 +92,7 @@ def run_tensorboard(arguments: list[str]) -> int:
 
 def _is_free(port: int) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As TensorBoard's server does: a port whose last connection still lingers can be had.
+        # As TensorBoard's server does: a port whose last connection is still closing may be used.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -105,7 +105,7 @@ def _refuse_other_hosts(arguments: list[str]) -> None:
     for argument in arguments:
         if argument.split("=")[0] in ("--host", "--bind_all", "--bind-all"):
             raise BadRequest(
-                f"{argument} is refused: TensorBoard shows everything to whoever can reach it, so it listens on {HOST} "
+                f"{argument} is refused: TensorBoard shows all to anyone who can reach it, so it listens on {HOST} "
                 "only; reach it from another machine with ssh -L 6006:127.0.0.1:6006 THIS_MACHINE"
             )
 

@@ -12,7 +12,7 @@ from batchlab.cli.machine import Findings, read_machine, read_nvidia, read_softw
 from batchlab.cli.output import definitions, say
 from batchlab.cli.parser import Parser
 from batchlab.cli.studies import RUNS_DIR
-from batchlab.host.device_choice import Lack, what_cuda_lacks
+from batchlab.host.device_choice import NoCuda, why_no_cuda
 from batchlab.host.nvml import read_driver
 from batchlab.host.torch_build import installed_build
 from batchlab.printable import printable
@@ -28,14 +28,14 @@ examples:
   batchlab doctor
   batchlab doctor --json
 
-Everything it says was read or measured just now. It exits with 1 where something prevents a run, else with 0."""
+All values are read or measured when it runs. The exit code is 1 where something prevents a run, else 0."""
 
 
 def main(arguments: list[str]) -> int:
-    """Looks at everything, shows it; 1 where something prevents a run."""
-    parser = Parser("doctor", "Tells what this machine can do, and what is wrong with it.", EXAMPLES)
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="where runs are to lie (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="for a program")
+    """Examines everything and shows it; returns 1 where something prevents a run."""
+    parser = Parser("doctor", "Shows what this machine can do, and what is wrong with it.", EXAMPLES)
+    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     given = parser.parse_args(arguments)
 
     from rich.console import Console
@@ -54,23 +54,23 @@ def examine(runs_dir: Path) -> Findings:
     """Everything that can be read or measured."""
     found = Findings()
     read_software(found)
-    read_machine(found, runs_dir)  # before the probe makes a load of its own
+    read_machine(found, runs_dir)  # before the probe adds to the load
     probe = [sys.executable, *PROBE]
-    answers = ask_pytorch(found, probe)
+    answers = probe_pytorch(found, probe)
     driver = read_driver()
     gpus = read_nvidia(found, driver)
-    judge_cuda(found, gpus, answers, what_cuda_lacks("cuda", os.environ, installed_build(), driver))
-    ask_gpus(found, int(str(answers.get("cuda_devices", 0))), probe)
+    judge_cuda(found, gpus, answers, why_no_cuda("cuda", os.environ, installed_build(), driver))
+    probe_gpus(found, int(str(answers.get("cuda_devices", 0))), probe)
     return found
 
 
-def ask_gpus(found: Findings, count: int, probe: Sequence[str]) -> None:
-    """Tries each GPU in a process of its own; one that fails prevents a run where no other can be used."""
+def probe_gpus(found: Findings, count: int, probe: Sequence[str]) -> None:
+    """Tries each GPU in a separate process; a failure prevents a run only where no other GPU can be used."""
     tried: dict[str, Findings] = {}
     for index in range(count):
-        device = f"cuda:{index}" if index else "cuda"  # as a run that names no GPU calls the first
+        device = f"cuda:{index}" if index else "cuda"  # the name of the first GPU in a run that gives no index
         tried[device] = Findings(facts=found.facts)
-        ask_pytorch(tried[device], [*probe, device])
+        probe_pytorch(tried[device], [*probe, device])
     usable = [device for device, one in tried.items() if not any(prevents for prevents, _ in one.problems)]
     for one in tried.values():
         for prevents, what in one.problems:
@@ -78,8 +78,8 @@ def ask_gpus(found: Findings, count: int, probe: Sequence[str]) -> None:
             found.problem(prevents and not usable, what + other)
 
 
-def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
-    """Runs the probe and takes its findings; what it answers beside them (`cuda_build`, `cuda_available`)."""
+def probe_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
+    """Runs the probe and adds its findings; returns its other answers (`cuda_build`, `cuda_available`)."""
     try:
         ended = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
         output, trouble, code = ended.stdout, ended.stderr, f"exit code {ended.returncode}" if ended.returncode else ""
@@ -90,7 +90,7 @@ def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
         try:
             finding = json.loads(line)
         except ValueError:
-            continue  # something that a package printed as it was imported
+            continue  # printed by a package while it was imported
         if "fact" in finding:
             found.fact(*finding["fact"])
         elif "problem" in finding:
@@ -98,23 +98,23 @@ def ask_pytorch(found: Findings, command: list[str]) -> dict[str, object]:
         else:
             answers |= finding
     if code:
-        last = (trouble.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-        found.problem(True, f"PyTorch fails while {answers['doing']} ({code}): {last}")
+        last = (trouble.decode(errors="replace").strip().splitlines() or ["no error message"])[-1]
+        found.problem(True, f"PyTorch failed while {answers['doing']} ({code}): {last}")
     return answers
 
 
-def judge_cuda(found: Findings, gpus: int, answers: dict[str, object], lack: Lack | None = None) -> None:
-    """Whether PyTorch can use the GPUs that the driver shows; `lack` is what they lack, as far as it is known."""
+def judge_cuda(found: Findings, gpus: int, answers: dict[str, object], lack: NoCuda | None = None) -> None:
+    """Whether PyTorch can use the GPUs that the driver reports; `lack` is the reason if not, where it is known."""
     if not gpus or answers.get("cuda_available", True):
         return
     if answers.get("cuda_build") and lack is not None:
         instead = f"; {lack.instead}" if lack.instead else ""
         found.problem(True, f"PyTorch cannot use the GPU here: {lack.what}{instead}; device=cpu runs without it")
     elif answers.get("cuda_build"):
-        what = "PyTorch is built for CUDA and cannot use the GPU here: the driver may be older than that CUDA, or "
+        what = "PyTorch is built for CUDA but cannot use the GPU here: the driver may be too old for that CUDA, or "
         found.problem(True, what + "CUDA_VISIBLE_DEVICES hides it; device=cpu runs without it")
     else:
-        what = "there is an NVIDIA GPU, and this PyTorch is built without CUDA, so runs use the CPU; "
+        what = "there is an NVIDIA GPU, but this PyTorch is built without CUDA, so runs use the CPU; "
         found.problem(False, what + "install a CUDA build: https://pytorch.org/get-started/locally")
 
 
@@ -132,4 +132,4 @@ def show(found: Findings, console: "Console") -> None:
         mark = Text("Wrong: ", style="bold red") if prevents else Text("Note: ", style="bold yellow")
         console.print(mark + Text(printable(what)), soft_wrap=not console.is_terminal)
     if not any(prevents for prevents, _ in found.problems):
-        console.print(Text("Nothing that prevents a run.", style="green"))
+        console.print(Text("Nothing prevents a run.", style="green"))

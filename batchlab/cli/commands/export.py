@@ -17,24 +17,24 @@ examples:
   batchlab export digits-mlp --measurements --format parquet      digits-mlp-measurements.parquet: a row for each
   batchlab export runs/digits-mlp --format json --output -        to stdout
 
-The columns of runs are those of results.csv, which `batchlab.load_runs` describes; those of measurements are run_id,
-name, step, examples, train_seconds (measuring not charged), value, low and high (a 95% interval), n (its sample).
-The units of the measurements (`final.NAME` of a run), where 1 is none; those of an instrument of your own are in the
-`quantities` of a run's record.json:
+The columns of runs are those of results.csv, described by `help(batchlab.load_runs)`; those of measurements are run_id,
+name, step, examples, train_seconds (without measuring), value, low and high (a 95% interval), n (its sample size).
+The units of the measurements (`final.NAME` of a run) follow; 1 means no unit. Those of an instrument of your own are in
+the `quantities` of a run's record.json:
 {by_unit()}
 
 In Python: batchlab.load_runs("runs/digits-mlp")."""
 
-FORMATS = ("csv", "parquet", "json")  # as in report.tables, which would cost pandas to read
+FORMATS = ("csv", "parquet", "json")  # as in report.tables, whose import would need pandas
 
 
 def main(arguments: list[str]) -> int:
-    """Writes one table and says where."""
+    """Writes one table and prints its path."""
     parser = Parser("export", "Writes the runs of a study, or their measurements, as a table.", EXAMPLES)
     parser.add_argument("study", metavar="STUDY", help="a study's name or path")
-    parser.add_argument("--format", choices=FORMATS, default="csv", help="of the file (%(default)s)")
+    parser.add_argument("--format", choices=FORMATS, default="csv", help="format of the file (%(default)s)")
     parser.add_argument("--measurements", action="store_true", help="a row per measurement, not per run")
-    parser.add_argument("--output", metavar="FILE", help="where to (STUDY-runs.csv in this folder); - is stdout")
+    parser.add_argument("--output", metavar="FILE", help="file to write (STUDY-runs.csv in this folder); - is stdout")
     parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     given = parser.parse_args(arguments)
     folder = find_study(given.study, Path(given.runs_dir))
@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
         return 0
     path = Path(given.output or f"{study.name}-{kind}.{given.format}")
     if path.is_dir() or not path.parent.is_dir():
-        there = "is a folder" if path.is_dir() else "lies in a folder that is not there"
-        raise BadRequest(f"--output {path} {there}: name a file, as --output {study.name}.{given.format}")
+        there = "is a folder" if path.is_dir() else "is in a folder that does not exist"
+        raise BadRequest(f"--output {path} {there}: give a file, such as --output {study.name}.{given.format}")
     try:
         write_atomically(path, content)
     except StorageError as error:

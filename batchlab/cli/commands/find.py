@@ -11,7 +11,7 @@ UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "m
 
 
 def main(arguments: list[str]) -> int:
-    """Takes its own settings out; everything else goes to `hydra_app`."""
+    """Takes out its own settings; everything else goes to `hydra_app`."""
     settings, others = own_settings(arguments)
     from batchlab.hydra_app import launch
 
@@ -22,39 +22,39 @@ def own_settings(arguments: list[str]) -> tuple[Mapping[str, int], list[str]]:
     """`memory_limit` in bytes and `at_most` in examples, where they are given, and the arguments without them."""
     settings: dict[str, int] = {}
     others: list[str] = []
-    for word in arguments:
-        name, _, value = word.partition("=")
+    for argument in arguments:
+        name, _, value = argument.partition("=")
         if name.lstrip("+") in SOUGHT:
             raise BadRequest(
-                f"{word} cannot be: the batch size is what find looks for; leave it out, or bound it with at_most=..."
+                f"{argument} cannot be: find searches for the batch size; leave it out, or limit it with at_most=..."
             )
         if name not in ("memory_limit", "at_most"):
-            others.append(word)
+            others.append(argument)
             continue
         if name in settings:
-            raise BadRequest(f"{word}: {name} is given twice, and one search has one")
+            raise BadRequest(f"{argument}: {name} is given twice, but a search has one value")
         settings[name] = parse_bytes(value) if name == "memory_limit" else _parse_count(value)
     return settings, others
 
 
 def parse_bytes(text: str) -> int:
-    """`600MiB` in bytes; BadRequest for what is no size."""
+    """`600MiB` in bytes; BadRequest for a text that is not a size."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]+)", text.strip())
     factor = UNITS.get(found[2].lower()) if found else None
     if found is None or factor is None:
         raise BadRequest(
-            f"memory_limit={text} cannot be: it is one number with its unit, such as memory_limit=600MiB or "
+            f"memory_limit={text} cannot be: give one number with its unit, such as memory_limit=600MiB or "
             "memory_limit=8GiB"
         )
     size = math.floor(float(found[1]) * factor)
     if size < 2**20:
         raise BadRequest(f"memory_limit={text} cannot be: nothing trains in less than 1MiB")
     if size > 2**50:
-        raise BadRequest(f"memory_limit={text} cannot be: no machine has that; it is at most 1024TiB")
+        raise BadRequest(f"memory_limit={text} cannot be: no machine has that much; give at most 1024TiB")
     return size
 
 
 def _parse_count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
-        raise BadRequest(f"at_most={text} cannot be: it is an integer of at least 1, such as at_most=4096")
+        raise BadRequest(f"at_most={text} cannot be: give an integer of at least 1, such as at_most=4096")
     return int(text)

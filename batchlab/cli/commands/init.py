@@ -1,4 +1,4 @@
-"""`batchlab init`: a small lab of the user's own, to change."""
+"""`batchlab init`: makes a small lab that the user can change."""
 
 import shlex
 from importlib.resources import files
@@ -18,17 +18,17 @@ examples:
 Then: cd my_lab && batchlab check && batchlab sweep batch_size=8,64"""
 
 MEANINGS = {
-    "my_model.py": "what learns",
-    "my_data.py": "what is learnt from",
-    "configs/lab/default.yaml": "what the commands use in this folder",
-    "my_instrument.py": "something of your own to measure: instruments=mine",
-    "test_my_lab.py": "what must stay true: python -m pytest",
+    "my_model.py": "the model",
+    "my_data.py": "the data",
+    "configs/lab/default.yaml": "the defaults of the commands in this folder",
+    "my_instrument.py": "a measurement of your own: instruments=mine",
+    "test_my_lab.py": "tests of the model and the data: python -m pytest",
 }
 
 
 def main(arguments: list[str]) -> int:
-    """Writes the lab, and says what is in it and what to type."""
-    parser = Parser("init", "Makes a small lab of your own to change: model, data, configs, a test.", EXAMPLES)
+    """Writes the lab, and prints what is in it and what to type next."""
+    parser = Parser("init", "Makes a small lab to start from: model, data, configs, a test.", EXAMPLES)
     parser.add_argument("folder", metavar="DIR", help="a new folder, or an empty one")
     folder = Path(parser.parse_args(arguments).folder)
     write(folder)
@@ -40,9 +40,9 @@ def main(arguments: list[str]) -> int:
 
 
 def write(folder: Path) -> None:
-    """Copies the lab that ships with batchlab into `folder`; BadRequest where something is there already."""
+    """Copies the lab that ships with batchlab into `folder`; BadRequest where the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(path.name != ".git" for path in folder.iterdir())):
-        raise BadRequest(f"{printable(folder)} is there already, and not empty: name a new folder")
+        raise BadRequest(f"{printable(folder)} exists and is not empty: give the name of a new folder")
     template = Path(str(files("batchlab.cli"))) / "lab"
     for source in sorted(path for path in template.rglob("*") if path.is_file()):
         copy = folder / copied_name(source.relative_to(template))
@@ -51,5 +51,5 @@ def write(folder: Path) -> None:
 
 
 def copied_name(name: Path) -> Path:
-    """Python files are kept as text, so that nothing takes them for modules of batchlab; `.gitignore` is kept seen."""
+    """The name in the lab: the templates end in .txt, so that no tool takes them for modules of batchlab."""
     return Path(".gitignore") if name.name == "gitignore.txt" else name.with_name(name.name.removesuffix(".txt"))

@@ -17,10 +17,10 @@ from batchlab.records.quantities import TRAINING_SPEED, VALIDATION_LOSS
 
 EXAMPLES = """\
 examples:
-  batchlab list                       every study, the one that ended last at the end
+  batchlab list                       every study, sorted by when it ended
   batchlab list digits-mlp            its points
   batchlab list runs/digits-mlp       the same, by path
-  batchlab list digits-mlp --json     everything recorded of them, for a program"""
+  batchlab list digits-mlp --json     all that is recorded of them, as JSON"""
 
 POINT_TITLES = [
     *(RUN[name].column for name in LISTED),
@@ -32,11 +32,11 @@ POINT_TITLES = [
 
 
 def main(arguments: list[str]) -> int:
-    """Reads the disk, imports neither torch nor pandas."""
+    """Reads the disk; imports neither torch nor pandas."""
     parser = Parser("list", "Shows the studies on disk, or the points of one.", EXAMPLES)
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's name or path; every study without it")
+    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's name or path; default: every study")
     parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="for a program")
+    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
     given = parser.parse_args(arguments)
     runs_dir = Path(given.runs_dir)
     if given.study is None:
@@ -79,7 +79,7 @@ def _points(study: Study) -> str:
         [
             f"{printable(study.folder)}: {len(rows)} {'point' if len(rows) == 1 else 'points'}, "
             f"{_counts(study.records)}; last ended {_when(study.last_ended)}",
-            *([said] if (said := measured_on(_devices(study), "point")) else []),
+            *([models] if (models := measured_on(_devices(study), "point")) else []),
             "",
             *aligned(POINT_TITLES, rows, left=(2, 4, -1)),
         ]
@@ -95,7 +95,7 @@ def _cell(value: object) -> str:
 
 
 def _order(record: RunRecord) -> list[tuple[float, str]]:
-    """Numbers by their size, before texts."""
+    """Sorts numbers by value, before texts."""
     values = [*(record.config.get(name) for name in LISTED), record.run_id]
     return [(value, "") if isinstance(value, int | float) else (math.inf, str(value)) for value in values]
 

@@ -1,4 +1,4 @@
-"""`batchlab lr-table`: what each rule of lr_scaling gives, batch size by batch size."""
+"""`batchlab lr-table`: the learning rate that each rule of lr_scaling gives for each batch size."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled
 if TYPE_CHECKING:
     from rich.console import Console
 
-WITHOUT_BETAS_AND_EPS = ("torch.optim.SGD",)  # as its signature says: the default need not wait for PyTorch
+WITHOUT_BETAS_AND_EPS = ("torch.optim.SGD",)  # no import of PyTorch for the default
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What one rule gives: for each batch size, or why it gives nothing."""
+    """What one rule gives for each batch size, or the reason why it gives nothing."""
 
     name: str
-    given: tuple[tuple[int, Scaled], ...]  # batch size, and what it gets
+    given: tuple[tuple[int, Scaled], ...]  # (batch size, scaled settings)
     noise_scale: float | None = None
     refusal: str = ""
 
 
 def main(arguments: list[str]) -> int:
-    """Composes the grid as `sweep` would, once for each rule, and shows the rates."""
-    for word in arguments:
-        if word.startswith("-"):
-            raise BadRequest(f"unknown option {word}: lr-table takes knobs, as in `batchlab lr-table batch_size=8,32`")
-        if word.lstrip("+~").partition("=")[0] == "lr_scaling":
-            raise BadRequest(f"{word} cannot be: the table shows every rule; leave it out")
+    """Composes the grid as `sweep` would, once for each rule, and shows the learning rates."""
+    for argument in arguments:
+        if argument.startswith("-"):
+            raise BadRequest(f"unknown flag {argument}: write options as in `batchlab lr-table batch_size=8,32`")
+        if argument.lstrip("+~").partition("=")[0] == "lr_scaling":
+            raise BadRequest(f"{argument} cannot be: the table shows every rule; leave it out")
 
     from rich.console import Console
 
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
 
 
 def each_rule(arguments: Sequence[str]) -> tuple[RunConfig, list[Rule]]:
-    """The first point of the grid, not scaled, and every rule on all of it."""
+    """The first point of the grid, not scaled, and the result of every rule for the whole grid."""
     from batchlab.hydra_app import grid_composer, refuse_what_is_for_runs
 
     refuse_what_is_for_runs("lr-table", arguments)
@@ -56,21 +56,21 @@ def each_rule(arguments: Sequence[str]) -> tuple[RunConfig, list[Rule]]:
 
         configs = grid("none")
         takes = _takes(configs[0])
-        rules = [_on_a_grid("none", configs, takes)]  # what it refuses, no rule could make good
+        rules = [_on_a_grid("none", configs, takes)]  # where this is refused, so is every rule
         for name in RULE_NAMES[1:]:
             try:
                 rules.append(_on_a_grid(name, grid(name), takes))
             except BadRequest as refusal:
                 rules.append(Rule(name, (), refusal=str(refusal)))
     refusals = [rule.refusal for rule in rules if rule.name in NOISE_RULES and rule.refusal]
-    asked = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in arguments)}
-    if len(refusals) == len(NOISE_RULES) and asked.get("noise_scale", "null") != "null":
-        raise BadRequest(refusals[0])  # it was asked for, so it is no footnote
+    given = {key.lstrip("+"): value for key, _, value in (argument.partition("=") for argument in arguments)}
+    if len(refusals) == len(NOISE_RULES) and given.get("noise_scale", "null") != "null":
+        raise BadRequest(refusals[0])  # an error, not a footnote, as a noise scale was requested
     return configs[0], rules
 
 
 def show(config: RunConfig, rules: Sequence[Rule], console: "Console") -> None:
-    """Prints what holds at the reference, a row for each rule and batch size, and why a rule gives nothing."""
+    """Prints the settings at the reference, a row for each rule and batch size, and why a rule gives nothing."""
     from rich.text import Text
 
     console.print(Text(_at_the_reference(config, rules)), soft_wrap=True)
@@ -106,7 +106,7 @@ def _table(rules: Sequence[Rule]) -> tuple[list[str], list[list[str]]]:
     rows = []
     for rule in rules:
         for batch_size, after in rule.given:
-            # 6 digits: 4 would make 0.99975 and 0.9998 one.
+            # 6 digits: 4 would not distinguish 0.99975 from 0.9998.
             cells = [number(beta, ".6g") for beta in after.betas or ()] + ([number(after.eps)] if has_eps else [])
             rows.append([rule.name, str(batch_size), number(after.lr), *cells])
         if not rule.given:
@@ -120,15 +120,15 @@ def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, obje
 
 
 def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
-    """One of `configs` for each batch size; BadRequest where another knob moves the rates too."""
-    for knob in (*PEAK_LEARNING_RATE, "optimizer"):
-        if any(getattr(config, knob) != getattr(configs[0], knob) for config in configs):
-            raise BadRequest(f"lr-table shows one setting at several batch sizes: give {knob} one value")
+    """One of `configs` for each batch size; BadRequest where another option changes the learning rate too."""
+    for option in (*PEAK_LEARNING_RATE, "optimizer"):
+        if any(getattr(config, option) != getattr(configs[0], option) for config in configs):
+            raise BadRequest(f"lr-table shows one setting at several batch sizes: give {option} one value")
     return list({config.batch_size: config for config in configs}.values())
 
 
 def _takes(config: RunConfig) -> Mapping[str, object]:
-    """What the optimizer's signature has of betas and eps, where its config does not say it all."""
+    """The defaults of betas and eps in the optimizer's signature, where its config does not set both."""
     group = config.optimizer
     if group["_target_"] in WITHOUT_BETAS_AND_EPS or {"betas", "eps"} <= group.keys():
         return {}

@@ -1,4 +1,4 @@
-"""`batchlab report`: every claim judged, one recommendation, pictures."""
+"""`batchlab report`: every claim judged, one recommendation, figures."""
 
 import sys
 from pathlib import Path
@@ -9,17 +9,17 @@ from batchlab.errors import BadRequest
 
 EXAMPLES = """\
 examples:
-  batchlab report digits-mlp                     the study runs/digits-mlp, into its own folder
-  batchlab report runs/digits-mlp --out /tmp/r   the same, into another folder
-  batchlab report digits-mlp --no-files          in the terminal alone, faster
+  batchlab report digits-mlp                     the study runs/digits-mlp; files go into its folder
+  batchlab report runs/digits-mlp --out /tmp/r   the same; files go into another folder
+  batchlab report digits-mlp --no-files          in the terminal only, which is faster
 
 It reads run folders and trains nothing; it needs no GPU and no PyTorch, so a copied study can be read anywhere.
-Files: report.html (one page, with its figures, that loads nothing), report.md, report.json, figures/*.png.
-A sweep of several points makes one at its end, unless report=false."""
+Files: report.html (one page with its figures, without external content), report.md, report.json, figures/*.png.
+A sweep of several points makes a report at its end, unless report=false."""
 
 
 def main(arguments: list[str]) -> int:
-    """Reads the study, writes the files, and says the same in the terminal."""
+    """Reads the study, writes the files, and prints the report."""
     parser = Parser("report", "Judges what a study says about batch size, and recommends one.", EXAMPLES)
     parser.add_argument("study", metavar="STUDY", help="its name or path")
     parser.add_argument("--out", metavar="DIR", help="folder for the files (the study's own)")
@@ -27,7 +27,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     given = parser.parse_args(arguments)
     if given.no_files and given.out is not None:
-        raise BadRequest("--no-files writes nothing, so --out has no use: give one of them")
+        raise BadRequest("--no-files writes nothing, so --out has no effect: leave out one of them")
     folder = _study(given.study, Path(given.runs_dir))
 
     # Not before the study is found: pandas and matplotlib take seconds.
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> int:
     from batchlab.report.making import make, write
     from batchlab.report.render.terminal import say_where, show
 
-    # A file has no edge, and a row of a table stays a line there.
+    # In a file, each row of a table stays on one line.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 180)
     report = make(folder)
     show(report, console)
@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _study(text: str, runs_dir: Path) -> Path:
-    """An existing folder is a study even where it has no run yet: the report says so, and how to begin."""
+    """An existing folder is a study even without runs: the report then says how to begin."""
     try:
         return find_study(text, runs_dir)
     except BadRequest:

@@ -1,1 +1,1 @@
-"""Images: read from files, made into a task, augmented."""
+"""Images: reading files, building a task, augmentation."""

@@ -1,4 +1,4 @@
-"""Random changes of training images that keep what they show: crop, flip, cutout."""
+"""Augmentation of training images: crop, flip, cutout."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,28 +9,28 @@ from torch import Tensor
 
 from batchlab import BadRequest, uniforms
 
-# Numbers drawn for each image: the row and column where it is cut out, whether it is turned, the centre of the square.
+# Numbers drawn for each image: row and column of the crop, whether it is flipped, the centre of the square.
 STREAMS: dict[str, tuple[int, ...]] = {"crop": (2,), "flip": (), "cutout": (2,)}
 
 
 def augmentation(*, crop: int = 0, flip: bool = False, cutout: int = 0) -> Callable[[Any, Tensor], Any] | None:
-    """What a task changes its batches by, in this order; None where nothing was asked for.
+    """The `augment` of a task, with the changes in this order; None if none was requested.
 
-    `crop`: pads each side by so many pixels of 0, the mean of standardised images, and cuts the image's size out of
-    it at a random place (4 for 32x32: He et al. 2016, arXiv:1512.03385). `flip`: left to right, every other image.
-    `cutout`: sets a square of so many pixels a side to 0; its centre lies anywhere, so it may reach over the edge
+    `crop`: pads each side with this many pixels of 0, the mean of standardised images, and crops to the image's size
+    at a random place (4 for 32x32: He et al. 2016, arXiv:1512.03385). `flip`: left to right, with probability 1/2.
+    `cutout`: sets a square of this many pixels a side to 0; its centre is anywhere, so it may extend beyond the edge
     (16 for CIFAR-10, 8 for CIFAR-100, 20 for SVHN: DeVries and Taylor 2017, arXiv:1708.04552).
 
-    A batch is a tuple of images (examples, channels, height, width) and what else belongs to them. What is done to an
-    image depends on its own number of `draws` alone, and is the same on every device.
+    A batch is a tuple of images (examples, channels, height, width) and other tensors. The change of an image depends
+    on its own entry of `draws` alone, and is the same on every device.
     """
     for name, value in (("crop", crop), ("cutout", cutout)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise BadRequest(f"data.{name}={value} cannot be: it is a number of pixels, such as data.{name}=4; 0: none")
+            raise BadRequest(f"data.{name}={value} cannot be: give a number of pixels, such as data.{name}=4, or 0")
     if not isinstance(flip, bool):
-        raise BadRequest(f"data.flip={flip} cannot be: it is true or false")
-    asked = {"crop": crop, "flip": flip, "cutout": cutout}
-    drawn = {name: STREAMS[name] for name, value in asked.items() if value}
+        raise BadRequest(f"data.flip={flip} cannot be: use true or false")
+    requested = {"crop": crop, "flip": flip, "cutout": cutout}
+    drawn = {name: STREAMS[name] for name, value in requested.items() if value}
     if not drawn:
         return None
 

@@ -1,4 +1,4 @@
-"""CIFAR's files (Krizhevsky 2009): the python form, which is pickles, and the binary one, which can run no program."""
+"""CIFAR's files (Krizhevsky 2009): the python format, which is pickles, and the binary one, which cannot run code."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,23 +12,23 @@ from batchlab import BadRequest
 from batchlab.data.images.on_disk import Images, checked, damaged, missing, reading
 
 PIXELS = 3 * 32 * 32  # of an image, in this order
-UNKNOWN_PICKLE = "is not byte for byte the published file, and is not opened, since a pickle can run any program"
+UNKNOWN_PICKLE = "differs from the published file, and is not opened, because a pickle can run any program"
 
 
 @dataclass(frozen=True)
 class CifarFiles:
-    """The form whose files are all there, the python one where both are. Of the binary one no checksums are known."""
+    """Uses the format whose files are all there, python if both are. No checksums of the binary one are known."""
 
     binary_folder: str
     binary_train: Sequence[str]
     binary_val: Sequence[str]
-    label_bytes: int  # before each image of the binary form; the last is the label that is meant
+    label_bytes: int  # before each image in the binary format; the last is the label that is used
 
     def lacking(self, name: str, known: Any, folder: Path) -> BadRequest | None:
         home, files = self._form(known, folder)
         other = folder / (self.binary_folder if home.name == known.base_folder else known.base_folder)
         absent = (home / file for file in files if not (home / file).is_file())
-        return next((missing(name, path, files, f"or those of the other form into {other}") for path in absent), None)
+        return next((missing(name, path, files, f"or those of the other format in {other}") for path in absent), None)
 
     def download(self, known: Any, folder: Path) -> object:
         return known(folder, download=True)
@@ -39,12 +39,12 @@ class CifarFiles:
         home, _ = self._form(known, folder)
         if home.name == self.binary_folder:
             return self._binary(home, self.binary_train, classes), self._binary(home, self.binary_val, classes)
-        with reading(home, "CIFAR's python form"):
+        with reading(home, "CIFAR's python format"):
             for file, md5 in _published(known).items():
-                # torchvision looks as well, and names no file.
+                # torchvision checks this too, but does not name the file.
                 if not check_integrity(home / file, md5):
-                    said = f"images of your own go into {folder / self.binary_folder}, in the binary form"
-                    raise damaged(home / file, f"{UNKNOWN_PICKLE} ({said})")
+                    hint = f"put your own images into {folder / self.binary_folder}, in the binary format"
+                    raise damaged(home / file, f"{UNKNOWN_PICKLE} ({hint})")
             sets = [known(folder, train=train) for train in (True, False)]
         train, val = (
             (torch.from_numpy(found.data.transpose(0, 3, 1, 2)), torch.tensor(found.targets)) for found in sets
@@ -52,7 +52,7 @@ class CifarFiles:
         return train, val
 
     def _form(self, known: Any, folder: Path) -> tuple[Path, Sequence[str]]:
-        """Folder and files of the form that is there whole, else of the one that is there in part, else python's."""
+        """Folder and files of the format that is complete, else of one that is there in part, else python's."""
         python = folder / known.base_folder, [*_published(known)]
         forms = [python, (folder / self.binary_folder, [*self.binary_train, *self.binary_val])]
         whole = [(home, files) for home, files in forms if all((home / file).is_file() for file in files)]
@@ -64,8 +64,7 @@ class CifarFiles:
             with reading(home / file, "bytes"):
                 content = torch.from_numpy(np.fromfile(home / file, dtype=np.uint8))
             if len(content) % record:
-                said = f"has {len(content)} bytes, which is no whole number of examples of {record}"
-                raise damaged(home / file, said)
+                raise damaged(home / file, f"has {len(content)} bytes, which is not a multiple of {record}, an example")
             rows = content.view(len(content) // record, record)
             images, labels = rows[:, self.label_bytes :].reshape(-1, 3, 32, 32), rows[:, self.label_bytes - 1].long()
             parts.append(checked(home / file, images, labels, classes))

@@ -1,4 +1,4 @@
-"""MNIST and what was published in its format: idx files of unsigned bytes, plain or gzipped."""
+"""MNIST and other sets in its format: idx files of unsigned bytes, plain or gzipped."""
 
 import gzip
 from collections.abc import Callable, Mapping
@@ -14,14 +14,14 @@ from batchlab.data.images.on_disk import Images, check_published, checked, damag
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 PUBLISHED_EXAMPLES = {"train": 60_000, "t10k": 10_000}
-MOST_BYTES = 2**30  # of a gzipped file, unzipped: a small one could fill the memory
+MOST_BYTES = 2**30  # of a gzipped file, unzipped: a small file could fill the memory
 
 
 @dataclass(frozen=True)
 class IdxFiles:
-    """Four files in `<folder>/MNIST/raw`, or what torchvision's class is called."""
+    """Four files in `<folder>/MNIST/raw`, where MNIST is the name of torchvision's class."""
 
-    md5: Mapping[str, str]  # of the published files, unzipped; torchvision knows those of the zipped ones
+    md5: Mapping[str, str]  # of the published files, unzipped; torchvision has those of the zipped ones
 
     def lacking(self, name: str, known: Any, folder: Path) -> BadRequest | None:
         home = folder / known.__name__ / "raw"
@@ -40,7 +40,7 @@ class IdxFiles:
         )
         if train.shape[1:] != val.shape[1:]:
             raise damaged(
-                home / FILES[2], f"has images of {tuple(val.shape[1:])}, and training {tuple(train.shape[1:])}"
+                home / FILES[2], f"has images of {tuple(val.shape[1:])}, but training has {tuple(train.shape[1:])}"
             )
         return (
             checked(home / FILES[1], train.unsqueeze(1), train_labels, classes),
@@ -51,7 +51,7 @@ class IdxFiles:
         found = _there(path) or path
         with reading(found, "an idx file"), TemporaryDirectory() as aside:
             plain = found
-            if found != path:  # torchvision reads plain files alone
+            if found != path:  # torchvision reads only plain files
                 plain = Path(aside, path.name)
                 with gzip.open(found) as zipped:
                     plain.write_bytes(zipped.read(MOST_BYTES + 1))

@@ -1,4 +1,4 @@
-"""From images as they are stored to a task: chosen, standardised, some labels made wrong, augmented."""
+"""Builds a task from stored images: selection, standardisation, label noise, augmentation."""
 
 import numpy as np
 import torch
@@ -8,7 +8,7 @@ from batchlab import BadRequest, Task
 from batchlab.data.images.augment import augmentation
 from batchlab.data.label_noise import with_wrong_labels
 
-ORDER_SEED = 20251101  # of which examples a smaller training set keeps: a run's seed changes nothing of it
+ORDER_SEED = 20251101  # of the examples that a smaller training set keeps: does not depend on a run's seed
 NOISE_SEED = 20251102
 
 
@@ -26,8 +26,8 @@ def image_task(
 ) -> Task:
     """Classification of images (examples, channels, height, width) uint8 with labels (examples,) int64.
 
-    Each channel is brought to mean 0 and standard deviation 1 over the whole training set, so that validation is the
-    same for every `train_size`. `name` is the data group's, for messages.
+    Each channel is standardised to mean 0 and standard deviation 1 over the whole training set, so that validation is
+    the same for every `train_size`. `name` is the data group's, for messages.
     """
     augment = augmentation(crop=crop, flip=flip, cutout=cutout)
     order = chosen(name, len(train[1]), train_size)
@@ -46,9 +46,9 @@ def image_task(
 
 
 def chosen(name: str, n: int, train_size: int | None) -> Tensor:
-    """Which of `n` training examples are kept, as indices (train_size,), all where it is None.
+    """Which of `n` training examples are kept, as indices (train_size,); all if it is None.
 
-    In a fixed random order, since files may be sorted by class; a smaller choice is the beginning of a larger one.
+    In a fixed random order, because files may be sorted by class; a smaller choice is the beginning of a larger one.
     """
     count = n if train_size is None else train_size
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= n:
@@ -56,7 +56,7 @@ def chosen(name: str, n: int, train_size: int | None) -> Tensor:
             f"data.train_size={train_size} cannot be: {name} has {n} training examples here, "
             f"use data.train_size=1 to data.train_size={n}, or null for all"
         )
-    # NumPy's legacy generator: the only one whose numbers are promised to stay (NEP 19), so the choice stays.
+    # NumPy's legacy generator: the only one whose numbers are guaranteed not to change (NEP 19).
     return torch.from_numpy(np.random.RandomState(ORDER_SEED).permutation(n)[:count])
 
 

@@ -1,4 +1,4 @@
-"""The one `load` of the published image sets, which differ by how their files are read."""
+"""The `load` function of the published image sets, which differ in how their files are read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,24 +6,24 @@ from typing import Any, Protocol
 
 from batchlab import BadRequest, Task
 from batchlab.data.images.image_task import image_task
-from batchlab.data.images.on_disk import Images, fetch_if_asked, located
+from batchlab.data.images.on_disk import Images, fetch_if_requested, located
 
 
 class Files(Protocol):
-    """How the files of a published set are laid out and read; `known` is torchvision's class of the set."""
+    """The layout and format of a published set's files; `known` is torchvision's class for the set."""
 
     def lacking(self, name: str, known: Any, folder: Path) -> BadRequest | None:
-        """The refusal where files of data set `name` are not below `folder`."""
+        """The error if files of data set `name` are missing below `folder`, else None."""
 
     def download(self, known: Any, folder: Path) -> object:
-        """Fetches them."""
+        """Downloads them."""
 
     def read(self, known: Any, folder: Path, classes: int) -> tuple[Images, Images]:
-        """Training and test set; BadRequest where a file is not what it should be."""
+        """Training and test set; BadRequest if a file is wrong."""
 
 
 def loader(name: str, torchvision_name: str, files: Files, classes: int = 10) -> Callable[..., Task]:
-    """The function `load` of the data group `name`."""
+    """Makes the function `load` of the data group `name`."""
 
     def load(
         folder: str = "data",
@@ -34,17 +34,17 @@ def loader(name: str, torchvision_name: str, files: Files, classes: int = 10) ->
         flip: bool = False,
         cutout: int = 0,
     ) -> Task:
-        """Images (examples, channels, height, width), standardised, from files below `folder`, as torchvision has them.
+        """Images (examples, channels, height, width), standardised, from torchvision's files below `folder`.
 
-        The test set is for validation. A file of as many examples as the published one is taken byte for byte only, and
-        a pickle is opened only if its checksum is the published one's, since it could run any program. Other sets of
-        your own are taken as they are, in the formats that run none: idx, MATLAB and CIFAR's binary form.
+        The test set is used for validation. A file with as many examples as the published one must be identical to it,
+        and a pickle is opened only if its checksum is the published one, because it could run any program. Your own
+        sets are accepted in the formats that cannot run code: idx, MATLAB and CIFAR's binary format.
         """
-        from torchvision import datasets  # 0.3 s in a worker; 4 s in a process that begins with it
+        from torchvision import datasets  # 0.3 s in a worker; 4 s in a new process
 
         known, home = getattr(datasets, torchvision_name), located(folder)
         there = files.lacking(name, known, home) is None
-        fetch_if_asked(name, download, there, lambda: files.download(known, home))
+        fetch_if_requested(name, download, there, lambda: files.download(known, home))
         if (lacking := files.lacking(name, known, home)) is not None:
             raise lacking
         train, val = files.read(known, home, classes)

@@ -33,9 +33,9 @@ class SvhnFiles:
     def _read(self, path: Path, md5: str, published_examples: int, classes: int) -> Images:
         from scipy.io import loadmat
 
-        with reading(path, "a MATLAB file"):  # with what torchvision reads it, for files other than the published too
-            held = loadmat(path, appendmat=False, variable_names=("X", "y"))
-        images, labels = (np.asarray(held.get(key)) for key in ("X", "y"))
+        with reading(path, "a MATLAB file"):  # as torchvision reads it, but not only for the published files
+            content = loadmat(path, appendmat=False, variable_names=("X", "y"))
+            images, labels = (np.asarray(content.get(key)) for key in ("X", "y"))
         if images.dtype != np.uint8 or images.shape[:-1] != (32, 32, 3) or not images.size:
             raise damaged(path, "holds no 'X' of 32 x 32 x 3 bytes for each example")
         n = images.shape[-1]

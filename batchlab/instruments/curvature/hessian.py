@@ -1,4 +1,4 @@
-"""The loss over fixed examples as a function of a model's weights: values, gradients, products with its Hessian."""
+"""The loss over fixed examples as a function of a model's weights: values, gradients, Hessian-vector products."""
 
 import contextlib
 import functools
@@ -17,10 +17,10 @@ from batchlab.training.state import RunState
 
 
 class LossSurface:
-    """L(w): the mean loss over all terms of fixed examples at the trainable numbers w, laid end to end, shape (n,).
+    """L(w): the mean loss over all terms of fixed examples at the trainable parameters w, concatenated, shape (n,).
 
-    Examples pass in pieces of `chunk`, each counted for what it holds; where a piece does not fit the memory, it is
-    halved. The model's own weights are never written to. To be used inside `loss_surface`.
+    Examples are processed in chunks of `chunk`, weighted by their terms; a chunk that does not fit in memory is
+    halved. The model's own weights are not changed. Use it inside `loss_surface`.
     """
 
     def __init__(self, losses: Losses, data: Batch, *, chunk: int, double: bool) -> None:
@@ -64,7 +64,7 @@ class LossSurface:
     def hessian_product(self, vector: Tensor) -> Tensor:
         """The Hessian at the model's own weights times `vector`, both (n,), by differentiating twice.
 
-        RuntimeError or NotImplementedError where a part of the model cannot be.
+        RuntimeError or NotImplementedError if a part of the model cannot be differentiated twice.
         """
 
         def one(batch: Batch) -> tuple[Tensor]:
@@ -79,14 +79,14 @@ class LossSurface:
         return product
 
     def _loss(self, at: Tensor, batch: Batch) -> Tensor:
-        """What `batch` adds to L(`at`), 0-d."""
-        self._device.seed(0)  # a model that draws in eval mode too draws the same each time, or L were no function
+        """The contribution of `batch` to L(`at`), 0-d."""
+        self._device.seed(0)  # so that L is a function even if the model draws random numbers in eval mode
         pieces = [piece.view(shape) for piece, shape in zip(torch.split(at, self._sizes), self._shapes, strict=True)]
         weights = dict(zip(self._names, pieces, strict=True))
         return self._losses.at(weights | self._fixed, batch).sum(dtype=torch.float64) / self._count
 
     def _summed(self, one: Callable[[Batch], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-        """The sums over all pieces of what `one` makes of each."""
+        """The sums of the results of `one` over all chunks."""
 
         def summed(chunk: int) -> tuple[Tensor, ...]:
             parts = map(one, slices(self._data, chunk))
@@ -101,8 +101,8 @@ class LossSurface:
 
 
 def _refuse_dead_ends(gradient: Tensor) -> None:
-    """RuntimeError where `gradient` goes through a function that is marked `once_differentiable`: the engine finds no
-    way back to the weights there, and would take that part of the Hessian for 0 without a word."""
+    """RuntimeError if `gradient` passes through a function marked `once_differentiable`: autograd cannot follow it to
+    the weights, and would silently take that part of the Hessian as 0."""
     seen, waiting = set(), [gradient.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -116,12 +116,11 @@ def _refuse_dead_ends(gradient: Tensor) -> None:
 
 @contextlib.contextmanager
 def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> Iterator[LossSurface]:
-    """The loss over `data` around the run's weights: eval mode (no dropout, BatchNorm's statistics as they stand),
-    float32 without TF32, or float64 where asked for or where the weights are; afterwards no trace is left, and on CUDA
-    the memory it took is given back, or training's reserved bytes would be read with it.
-
-    Kernels that cannot be differentiated twice make way for those that can: fused attention, and cuDNN's recurrent
-    layers, whose backward pass wants training mode besides.
+    """The loss over `data` around the run's weights, in eval mode (no dropout, BatchNorm's running statistics), in
+    float32 without TF32, or float64 if requested or if the weights are; leaves no trace, and on CUDA its memory is
+    released, or it would count in training's reserved bytes.
+    Kernels that cannot be differentiated twice are replaced: fused attention, and cuDNN's recurrent layers, whose
+    backward pass also requires training mode.
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in state.model.modules())
     with (
@@ -136,7 +135,7 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
 
 @contextlib.contextmanager
 def _without_cudnn() -> Iterator[None]:
-    # Not by cudnn.flags(), which sets all the other flags as well.
+    # Not cudnn.flags(), which sets all the other flags as well.
     before = torch.backends.cudnn.enabled
     torch.backends.cudnn.enabled = False
     try:

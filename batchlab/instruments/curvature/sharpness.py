@@ -1,4 +1,4 @@
-"""How sharp the minimum is: at the end, and wherever the training loss first comes down to given levels."""
+"""The sharpness of the minimum: at the end, and where the training loss first reaches given levels."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,30 +18,30 @@ from batchlab.training.data.batches import gather, length, slices, stream_seed
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 
-BASIS_BYTES = 2**30  # that the Krylov space may take
+BASIS_BYTES = 2**30  # memory limit of the Krylov basis
 KESKAR_EPSILON, KESKAR_ITERATIONS = 1e-3, 10  # of the paper
 
 
 class Sharpness(Instrument):
     """Curvature and sharpness of the training loss around the weights, at the end and at matched training loss.
 
-    All of the mean loss over the same `examples` of the training set for every batch size and seed, in eval mode and
+    All for the mean loss over the same `examples` of the training set for every batch size and seed, in eval mode and
     without augmentation. At the end, in the group `sharpness`:
-    - `loss`: that loss itself, which everything below depends on.
+    - `loss`: that loss itself, on which everything below depends.
     - `lambda_max`, `lambda_min`: the ends of the Hessian's spectrum by Lanczos; low and high are -+ the residual.
-    - `trace`: of the Hessian by Hutchinson's estimate, with the 95% interval over its `probes`.
-    - `sam`: the rise of the loss over a step of length `rho` uphill; `asam`: the same with the step measured relative
-      to each weight, length `asam_rho`, which rescaling layers does not change.
+    - `trace`: of the Hessian by Hutchinson's estimator, with the 95% interval over its `probes`.
+    - `sam`: the increase of the loss in a step of length `rho` uphill; `asam`: the same with the step relative to each
+      weight, length `asam_rho`, which is invariant to rescaling layers.
     - `keskar`: Keskar's metric in percent, a lower bound of it.
-    And the same in the group `sharpness_at_loss_<level>` at the first look at which the loss is at or below one of
-    the `levels`. Looks are `every` examples apart (default: a window of the training loss) and at least a step, the
-    same for all batch sizes; how far below the level a run was seen is told by the group's `loss`. A level that the
-    run starts below, never comes to, or steps over to a lower one has no measurement.
+    And the same in the group `sharpness_at_loss_<level>` at the first check at which the loss is at or below one of
+    the `levels`. Checks are `every` examples apart (default: a window of the training loss) and at least a step, the
+    same for all batch sizes; the group's `loss` shows how far below the level it was. A level that the run starts
+    below, never reaches, or skips on the way to a lower one has no measurement.
 
-    One measuring takes at most `products` + 2 + `probes` products with the Hessian, each worth two to four gradients
-    of `examples`, fewer where both eigenvalues are known to `tolerance` x the larger |one| sooner, and 25 to 100
-    gradients for Keskar's metric. A look costs a forward pass of `examples`, and nothing once all levels are behind.
-    `double` counts in float64. Examples pass in pieces of `chunk`, halved where they do not fit.
+    A measurement takes at most `products` + 2 + `probes` products with the Hessian, each as long as two to four
+    gradients of `examples`, fewer if both eigenvalues reach `tolerance` x the larger |one| sooner, and 25 to 100
+    gradients for Keskar's metric. A check costs a forward pass of `examples`, and nothing after the last level.
+    `double` computes in float64. Examples are processed in chunks of `chunk`, halved if they do not fit.
     """
 
     quantities = table.SHARPNESS
@@ -75,7 +75,7 @@ class Sharpness(Instrument):
         self.examples, self.chunk, self.double = examples, chunk, double
         self.products, self.tolerance, self.probes = products, tolerance, probes
         self.rho, self.asam_rho = rho, asam_rho
-        self._levels = sorted({float(level) for level in levels})  # not come to yet
+        self._levels = sorted({float(level) for level in levels})  # not reached yet
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         if state.step == 0:
@@ -100,7 +100,7 @@ class Sharpness(Instrument):
         self._levels = list(state["levels"])
 
     def _data(self, state: RunState) -> Batch:
-        """The examples: drawn once and for all, whatever the run's seed."""
+        """The examples: a fixed draw that does not depend on the run's seed."""
         generator = torch.Generator().manual_seed(stream_seed("sharpness", "examples"))
         return gather(state.train, torch.randperm(length(state.train), generator=generator)[: self.examples])
 
@@ -112,8 +112,8 @@ class Sharpness(Instrument):
         n = length(data)
         yield state.measurement(f"{group}/loss", loss, n=n)
         if not math.isfinite(loss):
-            return  # there is nothing to be sharp
-        # Of the run's seed and the group: nothing has to be kept for resuming, and batch sizes are paired.
+            return  # no sharpness is defined
+        # From the run's seed and the group: no state is needed for resuming, and batch sizes are paired.
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "sharpness", group))
         with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
             weights = surface.weights
@@ -145,16 +145,16 @@ class Sharpness(Instrument):
             yield state.measurement(f"{group}/{name}", rise, n=n)
 
     def _refuse_unless_able(self, state: RunState) -> None:
-        """BadRequest, before a step is trained, where the model cannot be differentiated twice."""
+        """BadRequest, before the first step, if the model cannot be differentiated twice."""
         data = next(slices(self._data(state), self.chunk))
         with loss_surface(state, data, chunk=self.chunk, double=self.double) as surface:
-            _, gradient = surface.gradient(surface.weights)  # what fails here is no matter of the second derivative
+            _, gradient = surface.gradient(surface.weights)  # an error here does not come from the second derivative
             try:
                 surface.hessian_product(gradient)
             except (RuntimeError, NotImplementedError) as error:
                 if is_out_of_memory(error):
                     raise
                 raise BadRequest(
-                    "instruments.sharpness differentiates the loss twice, and this model cannot be: "
-                    f"{str(error).strip().splitlines()[0]}; take the instrument out with ~instruments.sharpness"
+                    "instruments.sharpness differentiates the loss twice, which this model does not support: "
+                    f"{str(error).strip().splitlines()[0]}; remove the instrument with ~instruments.sharpness"
                 ) from error

@@ -1,1 +1,1 @@
-"""What a model knows of examples that it has not learnt from, and what it knows by heart."""
+"""Generalisation: how a model does on examples it was not trained on, and what it has memorised."""

@@ -1,4 +1,4 @@
-"""How much better the model does on what it has trained on, and how it does on the hardest of what it has not."""
+"""The generalisation gap, and the loss on the hardest validation examples."""
 
 from collections.abc import Iterator
 
@@ -19,19 +19,17 @@ HARDEST = 0.1
 
 
 class Generalisation(Instrument):
-    """The model on as many training as validation examples, both in eval mode and fp32, and the gap between.
+    """The model on as many training as validation examples, both in eval mode and fp32, and the gap between them.
 
     `clean_train/loss` and `clean_train/<metric>`: means over a part of the training set that is as large as the
-    validation set, the same in all runs on this data. Examples whose label was made wrong are left out, or the gap
-    would be theirs: validation has none. Intervals are for the mean of the whole training set.
+    validation set, the same in all runs on this data. Examples with a wrong label are left out, because validation has
+    none and they would dominate the gap. Intervals are for the mean of the whole training set.
+    `gap/loss` and `gap/<metric>`: how much worse validation is, so a gap is positive for both losses and accuracies;
+    not measured for a metric if the task does not say whether higher is better.
+    `val/hardest_decile_loss`: the mean over the tenth of the validation examples with the largest current loss (for
+    tokens: mean over the example's tokens): the tail of the model's losses, not a fixed set.
 
-    `gap/loss` and `gap/<metric>`: how much worse validation is, so a gap is positive for losses and accuracies alike;
-    left out of a metric of which the task does not say whether higher is better.
-
-    `val/hardest_decile_loss`: the mean over the tenth of the validation examples whose loss is largest now (of tokens:
-    whose mean over its tokens is). What is hard is the model's own say: the tail of its losses, not a fixed set.
-
-    `every` is in examples; by default at every fourth validation, whose pass it shares.
+    `every` is in examples; default: every fourth validation, whose pass it shares.
     """
 
     quantities = table.GENERALISATION
@@ -57,9 +55,9 @@ class Generalisation(Instrument):
 
 
 def clean_examples(state: RunState) -> tuple[Tensor, int]:
-    """Training examples with right labels, as many as the validation set has or all there are; and of how many.
+    """Training examples with correct labels, at most as many as the validation set has; and out of how many.
 
-    A function of the two sizes and of which labels are wrong: no seed of a run and no batch size changes it.
+    Depends on the two sizes and on which labels are wrong, but not on a run's seed or batch size.
     """
     n = length(state.train)
     order = torch.randperm(n, generator=torch.Generator().manual_seed(stream_seed("clean train", n)))
@@ -69,9 +67,8 @@ def clean_examples(state: RunState) -> tuple[Tensor, int]:
 
 
 def is_wrong(corrupted: Tensor, n_train: int) -> Tensor:
-    """Whether each training example was given a wrong label, (n_train,) bool on the CPU, of a task's `corrupted`.
-
-    Of 0s and 1s too: `~` of an integer is another integer, and would pick examples by it.
+    """Whether each training example was given a wrong label, from a task's `corrupted`: (n_train,) bool on the CPU.
+    Integers are converted as well: `~` of an integer is another integer, which would be used as an index.
     """
     if corrupted.shape != (n_train,):
         raise BadRequest(
@@ -82,7 +79,7 @@ def is_wrong(corrupted: Tensor, n_train: int) -> Tensor:
 
 
 def interval(seen: ByExample, population: int | None = None) -> Interval:
-    """The mean over terms with its 95% interval: exact for right and wrong answers, else Student's t."""
+    """The mean over terms with its 95% interval: exact for right and wrong predictions, else Student's t."""
     if seen.is_share:
         return sample_share(int(seen.sums.sum()), len(seen.sums), population=population)
     return sample_mean(seen.sums, seen.counts, population=population)

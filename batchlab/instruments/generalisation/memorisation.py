@@ -1,4 +1,4 @@
-"""How many of the wrong labels the model has learnt by heart."""
+"""The share of wrong labels that the model has memorised."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from batchlab.records import quantities as table
 from batchlab.science.statistics.samples import sample_share
 from batchlab.task import Batch, Task
 from batchlab.training.data.batches import gather, length, rebuilt, stream_seed, subset, tensors
-from batchlab.training.data.residence import brought
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.passes.evaluation import by_example, right_answers
 from batchlab.training.state import RunState
@@ -22,18 +22,16 @@ CPU = CpuDevice()
 
 
 class Memorisation(Instrument):
-    """What the model answers to training examples whose label was made wrong, in eval mode and fp32.
+    """The model's predictions for training examples with a wrong label, in eval mode and fp32.
 
-    `clean_train/corrupted_accuracy`: the share answered with the wrong label they were given, which beyond chance only
-    memory can (Zhang et al. 2017, arXiv:1611.03530). `clean_train/corrupted_true_accuracy`: the share answered with the
-    right label in spite of it, where the task tells what was right (`uncorrupted`). Intervals are exact, and for all
-    examples that might have been given a wrong label.
-
-    Of at most as many examples as the validation set has, the same in all runs on this data. Needs the task's
+    `clean_train/corrupted_accuracy`: the share predicted as the wrong label, which beyond chance shows memorisation
+    (Zhang et al. 2017, arXiv:1611.03530). `clean_train/corrupted_true_accuracy`: the share predicted as the correct
+    label nevertheless, if the task provides it (`uncorrupted`). Intervals are exact, and for all examples that might
+    have been given a wrong label.
+    Uses at most as many examples as the validation set has, the same in all runs on this data. Needs the task's
     `corrupted` with a wrong label in it, as `data.label_noise` makes them, and its metric `accuracy` with one 0 or 1
-    for each example: a task that has none is refused, and with `required=False` not measured.
-
-    `every` is in examples; by default at every fourth validation.
+    for each example: a task without them is refused, or with `required=False` not measured.
+    `every` is in examples; default: every fourth validation.
     """
 
     quantities = table.MEMORISATION
@@ -48,36 +46,36 @@ class Memorisation(Instrument):
         self.corrupted = task.corrupted if wrong and "accuracy" in task.higher_is_better else None
         if required and self.corrupted is None:
             raise BadRequest(
-                "instruments.memorisation needs wrong labels in the training set and the metric 'accuracy', and this "
-                "task does not tell of both: add data.label_noise=0.1 (or give the Task corrupted=... and "
-                "higher_is_better={'accuracy': True}), or leave the instrument out with ~instruments.memorisation"
+                "instruments.memorisation needs wrong labels in the training set and the metric 'accuracy', but this "
+                "task does not have both: add data.label_noise=0.1 (or give the Task corrupted=... and "
+                "higher_is_better={'accuracy': True}), or remove the instrument with ~instruments.memorisation"
             )
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         if self.corrupted is None:
             return
         index = corrupted_examples(self.corrupted, length(state.train), length(state.val))
-        asked = {"corrupted_accuracy": subset(state.train, index)}
+        measured = {"corrupted_accuracy": subset(state.train, index)}
         if state.task.uncorrupted is not None:
-            asked["corrupted_true_accuracy"] = _with_right_labels(state, index)
-        for name, batch in asked.items():
+            measured["corrupted_true_accuracy"] = _with_right_labels(state, index)
+        for name, batch in measured.items():
             right = right_answers(by_example(state, batch, self.eval_batch_size))
             share = sample_share(int(right.sum()), len(right))
             yield state.measurement(f"clean_train/{name}", share.value, low=share.low, high=share.high, n=share.n)
 
 
 def corrupted_examples(corrupted: Tensor, n_train: int, at_most: int) -> Tensor:
-    """Training examples with a wrong label, all of them or a choice of `at_most`, as indices; of no run's seed."""
+    """Indices of at most `at_most` training examples with a wrong label; does not depend on a run's seed."""
     order = torch.randperm(n_train, generator=torch.Generator().manual_seed(stream_seed("corrupted", n_train)))
     return order[is_wrong(corrupted, n_train)[order]][:at_most]
 
 
 def _with_right_labels(state: RunState, index: Tensor) -> Batch:
-    right = brought(state.task.uncorrupted, CPU, name="uncorrupted")
+    right = prepare_set(state.task.uncorrupted, CPU, name="uncorrupted")
     if length(right) != length(state.train):
         raise BadRequest(
-            f"the task's uncorrupted has {length(right)} examples and its train {length(state.train)}: they must be "
-            "the same ones"
+            f"the task's uncorrupted has {length(right)} examples but its train has {length(state.train)}: they must "
+            "be the same examples"
         )
     chosen = gather(right, index)
     return rebuilt(chosen, [t.to(state.device.torch_device) for t in tensors(chosen)])

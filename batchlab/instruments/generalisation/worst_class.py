@@ -1,4 +1,4 @@
-"""How well the model has learnt the class it has learnt worst."""
+"""The accuracy on the class with the lowest accuracy."""
 
 from collections.abc import Iterator
 
@@ -18,13 +18,12 @@ from batchlab.training.state import RunState
 
 
 class WorstClass(Instrument):
-    """`val/worst_class_accuracy`: the smallest of the accuracies on each class of the validation set.
+    """`val/worst_class_accuracy`: the lowest accuracy of any class in the validation set.
 
-    The interval allows for its having been picked out of so many; `n` is the examples of that class. Classes without
-    examples are left out. Needs the task's `labels`, and its metric `accuracy` with one 0 or 1 for each example: a task
-    that has none is refused, and with `required=False` not measured.
-
-    `every` is in examples; by default at every fourth validation, whose pass it shares.
+    The interval allows for selecting the minimum over the classes; `n` is the number of examples of that class.
+    Classes without examples are left out. Needs the task's `labels`, and its metric `accuracy` with one 0 or 1 for
+    each example: a task without them is refused, or with `required=False` not measured.
+    `every` is in examples; default: every fourth validation, whose pass it shares.
     """
 
     quantities = table.WORST_CLASS
@@ -39,9 +38,9 @@ class WorstClass(Instrument):
         self.labels = task.labels if "accuracy" in task.higher_is_better else None
         if required and self.labels is None:
             raise BadRequest(
-                "instruments.worst_class needs the class of each example and the metric 'accuracy', and this task does "
-                "not tell both: give the Task labels=... and higher_is_better={'accuracy': True}, or leave the "
-                "instrument out with ~instruments.worst_class"
+                "instruments.worst_class needs the class of each example and the metric 'accuracy', but this task does "
+                "not have both: give the Task labels=... and higher_is_better={'accuracy': True}, or remove the "
+                "instrument with ~instruments.worst_class"
             )
 
     def measure(self, state: RunState) -> Iterator[Measurement]:

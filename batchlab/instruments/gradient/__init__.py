@@ -1,1 +1,1 @@
-"""The gradient: its size, its noise, how it differs from example to example."""
+"""The gradient: its norm, its noise, how it varies between examples."""

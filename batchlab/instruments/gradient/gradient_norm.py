@@ -1,4 +1,4 @@
-"""How large the gradient is."""
+"""The norm of the gradient."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,11 +15,11 @@ from batchlab.training.step import backward
 
 
 class Gradient(Instrument):
-    """`train/gradient_norm`: the 2-norm of the gradient of a fresh batch of the run's own size, before clipping.
+    """`train/gradient_norm`: the 2-norm of the gradient of a new batch of the run's size, before clipping.
 
-    The batch is drawn without replacement by a generator of the instrument's own, and passed through in micro-batches
-    as training does, in training mode, without the fp16 scale; of the examples as they are, before a task's `augment`.
-    `every` is in examples; by default it is taken at every fourth validation, as it costs a step.
+    The batch is drawn without replacement by the instrument's own generator, and processed in micro-batches as in
+    training, in training mode, without the fp16 scale and without a task's `augment`.
+    `every` is in examples; default: every fourth validation, because it costs a step.
     """
 
     quantities = table.GRADIENT
@@ -46,10 +46,10 @@ class Gradient(Instrument):
 
 
 def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dict[nn.Parameter, Tensor]:
-    """The gradient of the mean loss over the training examples at `index`, of each parameter that gets one.
+    """The gradient of the mean loss over the training examples at `index`, for each parameter that has one.
 
-    As training computes it: in training mode and the run's precision, in micro-batches, before clipping; without the
-    fp16 scale, and without a trace.
+    As in training: in training mode and the run's precision, in micro-batches, before clipping; without the fp16
+    scale. Leaves no trace.
     """
     full, ragged = divmod(len(index), micro_batch_size)
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
@@ -62,8 +62,8 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all numbers together, 0-d."""
-    # float64: squares of a hundred million small numbers are added
+    """The 2-norm of all values together, 0-d."""
+    # float64: the sum is over the squares of a hundred million small values
     each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
     total: Tensor = torch.linalg.vector_norm(each)
     return total

@@ -1,4 +1,4 @@
-"""How much the gradient differs from batch to batch and from step to step, and how far a step goes."""
+"""How much the gradient varies between batches and between steps, and the relative size of an update."""
 
 import contextlib
 import math
@@ -20,25 +20,22 @@ from batchlab.training.state import RunState
 from batchlab.training.updates.twin import twin
 
 LEAST_PAIRS, MOST_PAIRS = 10, 100
-PAIRED_EXAMPLES = 512  # small batches are cheap, and their gradients have heavy tails: so many examples, twice
+PAIRED_EXAMPLES = 512  # examples, twice: small batches are cheap, and their gradients have heavy tails
 
 Gradients = Mapping[nn.Parameter, Tensor]
 
 
 class GradientStatistics(Instrument):
-    """Of the gradient of a batch of the run's own size, as training computes it, at the present weights.
+    """Statistics of the gradient of a batch of the run's size, as in training, at the current weights.
 
-    `gradient/variance`: the trace of its covariance, over draws of batches without replacement: half the squared
-    distance of two independent ones, averaged over `pairs` of them (unbiased; interval on the scale of logarithms).
-    Where the loss is a mean over examples it is tr(Sigma) (1/B - 1/N), and 0 at B = N; dropout's noise is part of it,
-    a task's `augment` is not.
-
-    From the first step on, over `steps` steps that training could make from here, each taken back: the run's optimizer
-    with its state, the rate of the last step and clipping, on the first two batches of a fresh order of the examples.
-    `gradient/cosine_successive`: between the gradient of the first at these weights and of the second at those that
-    the step leads to. `gradient/update_to_weight_ratio`: |w' - w| / |w|, over all weights together.
-
-    `every` is in examples, by default an eighth of the budget: it costs 2 `pairs` + 2 `steps` passes of a batch.
+    `gradient/variance`: the trace of its covariance, over batches drawn without replacement: half the squared distance
+    of two independent ones, averaged over `pairs` of them (unbiased; interval on the log scale). If the loss is a mean
+    over examples it is tr(Sigma) (1/B - 1/N), and 0 at B = N; it includes dropout's noise, but not a task's `augment`.
+    From the first step on, over `steps` trial steps, each undone afterwards: the run's optimizer with its state, the
+    learning rate of the last step and clipping, on the first two batches of a new data order.
+    `gradient/cosine_successive`: between the gradient of the first batch at these weights and that of the second at
+    the weights after the step. `gradient/update_to_weight_ratio`: |w' - w| / |w|, over all weights together.
+    `every` is in examples, default: an eighth of the budget. It costs 2 `pairs` + 2 `steps` passes of a batch.
     """
 
     quantities = table.GRADIENT_STATISTICS
@@ -68,7 +65,7 @@ class GradientStatistics(Instrument):
     def measure(self, state: RunState) -> Iterator[Measurement]:
         with leaving_no_trace(state.model, state.device):
             variance = positive_mean([self._half_squared_distance(state) for _ in range(self.pairs)])
-            # Before the first step nobody but the loop knows its rate: a warm-up may begin at none.
+            # Before the first step only the loop knows its learning rate: a warm-up may begin at 0.
             successive = [self._step(state) for _ in range(self.steps)] if state.step else []
         found = {"gradient/variance": variance}
         if successive:
@@ -89,37 +86,37 @@ class GradientStatistics(Instrument):
         return squared_distance(first, second) / 2
 
     def _step(self, state: RunState) -> tuple[float, float]:
-        """The cosine of two successive gradients, and the size of the update between them over that of the weights."""
-        row = torch.cat([self._order(state), self._order(state)])  # straddling epochs, as training's own does
-        gradient = self._gradient(state, row[: self.batch_size])
+        """The cosine of two successive gradients, and the norm of the update between them over that of the weights."""
+        order = torch.cat([self._order(state), self._order(state)])  # across epochs, as in training
+        gradient = self._gradient(state, order[: self.batch_size])
         with stepped(state, gradient, self.clip_norm) as ratio:
-            following = self._gradient(state, row[self.batch_size : 2 * self.batch_size])
+            following = self._gradient(state, order[self.batch_size : 2 * self.batch_size])
         return cosine(gradient, following), ratio
 
     def _gradient(self, state: RunState, index: Tensor) -> Gradients:
-        # Dropout's streams, or every draw would fall under the same mask; the caller sets them back.
+        # Seed dropout, or every draw would use the same mask; the caller restores the streams.
         state.device.seed(int(torch.randint(2**62, (), generator=self._generator)))
         return batch_gradient(state, index, self.micro_batch_size)
 
     def _order(self, state: RunState) -> Tensor:
         n = length(state.train)
-        # The whole set is one batch however it is drawn: in one order its rounding is one too, and the variance 0.
+        # The whole set is the same batch in any order: with a fixed order rounding is the same too, and the variance 0.
         return torch.arange(n) if self.batch_size == n else torch.randperm(n, generator=self._generator)
 
 
 @contextlib.contextmanager
 def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> Iterator[float]:
-    """Inside, the weights are those after an update of the run's optimizer with `gradient`; then they are as before.
+    """Updates the weights with the run's optimizer and `gradient`, and restores them afterwards.
 
-    Yields the size of the update over that of the weights, |w' - w| / |w|. To be used inside `leaving_no_trace`, which
-    sets back the gradients.
+    Yields the norm of the update over that of the weights, |w' - w| / |w|. Use it inside `leaving_no_trace`, which
+    restores the gradients.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
     optimizer = twin(state.optimizer, {p: p for p in state.model.parameters()})
     try:
         for p in parameters:
-            # A clone: clipping, and SGD with Nesterov's momentum, write into it.
+            # A clone, because clipping and SGD with Nesterov momentum write into it.
             p.grad = gradient[p].clone() if p in gradient else None
         if clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, clip_norm)
@@ -135,21 +132,21 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
 
 
 def _within_one(cosine: Interval) -> Interval:
-    """A mean of cosines: t's interval of a few of them would reach beyond what a cosine can be."""
+    """Clips the interval of a mean cosine to [-1, 1], which a t interval of a few values may exceed."""
     if cosine.low is None or cosine.high is None:
         return cosine
     return replace(cosine, low=max(cosine.low, -1.0), high=min(cosine.high, 1.0))
 
 
 def squared_distance(first: Gradients, second: Gradients) -> float:
-    """|first - second|^2, where a parameter that has no gradient has one of 0."""
+    """|first - second|^2; a missing gradient counts as 0."""
     both = dict.fromkeys([*first, *second])
     apart = [first[p] - second[p] if p in first and p in second else first.get(p, second.get(p)) for p in both]
     return norm([t for t in apart if t is not None]).item() ** 2
 
 
 def cosine(first: Gradients, second: Gradients) -> float:
-    """The cosine of the angle between two gradients; nan where one is 0 or not finite."""
+    """The cosine of the angle between two gradients; nan if one is 0 or not finite."""
     products = [(first[p].double() * second[p]).sum() for p in first if p in second]
     size = (norm(list(first.values())) * norm(list(second.values()))).item()
     return torch.stack(products).sum().item() / size if size else math.nan

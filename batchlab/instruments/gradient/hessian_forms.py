@@ -1,4 +1,4 @@
-"""g'Hg of a batch's gradient and of its parts': what the full noise scale puts in the place of squared norms."""
+"""g'Hg of a batch's gradient and of its parts' gradients: the full noise scale uses it instead of squared norms."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.losses import Losses
 from batchlab.training.state import RunState
 
-HESSIAN_CHUNK = 128  # examples that pass together, halved where they do not fit
+HESSIAN_CHUNK = 128  # examples processed together, halved if they do not fit
 
 
 def hessian_forms(
@@ -22,15 +22,15 @@ def hessian_forms(
 ) -> Tensor:
     """Mean over `units` of g_j'Hg_j, and g'Hg of the gradient g of all together: (2,), float64, on the device.
 
-    H is the Hessian of the mean loss over `others`, a draw of its own, so that its noise and the gradients' are
-    independent; it is that of the loss without dropout and with BatchNorm's running statistics. The gradients are
-    those of `losses` in the model's present mode, `micro_batch_size` examples passing together, and held all at once.
-    BadRequest where the model cannot be differentiated twice.
+    H is the Hessian of the mean loss over `others`, an independent draw, so that its noise is independent of the
+    gradients'; the loss is without dropout and with BatchNorm's running statistics. The gradients are those of
+    `losses` in the model's current mode, with `micro_batch_size` examples at a time, and all are kept in memory.
+    BadRequest if the model cannot be differentiated twice.
     """
     parameters = [p for p in state.model.parameters() if p.requires_grad]
     summed, counts = zip(*(_summed(losses, unit, parameters, micro_batch_size) for unit in units), strict=True)
     whole = torch.stack(summed).sum(0) / sum(counts)
-    # As in UnitGradients: what a unit deviates by, where they hold different numbers of terms.
+    # As in UnitGradients: the deviation of a unit, if they have different numbers of terms.
     mean_count = sum(counts) / len(counts)
     deviations = [(g - count * whole) / mean_count for g, count in zip(summed, counts, strict=True)]
     with loss_surface(state, others, chunk=HESSIAN_CHUNK, double=False) as surface:
@@ -45,14 +45,14 @@ def _form(surface: LossSurface, vector: Tensor) -> Tensor:
         if is_out_of_memory(error):
             raise
         raise BadRequest(
-            "instruments.noise_scale.full=true differentiates the loss twice, and this model cannot be: "
+            "instruments.noise_scale.full=true differentiates the loss twice, which this model does not support: "
             f"{str(error).strip().splitlines()[0]}; use instruments.noise_scale.full=false"
         ) from error
     return (vector.double() * product.double()).sum()
 
 
 def _summed(losses: Losses, unit: Batch, parameters: Sequence[Tensor], micro_batch_size: int) -> tuple[Tensor, int]:
-    """The gradient of a unit's summed loss, laid end to end, and its terms."""
+    """The gradient of a unit's summed loss, concatenated, and its number of terms."""
     gradient, count = torch.zeros((), device=losses.precision.device.torch_device), 0
     for batch in slices(unit, micro_batch_size):
         more, terms = summed_gradient(losses, batch, parameters)

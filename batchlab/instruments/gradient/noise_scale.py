@@ -1,4 +1,4 @@
-"""How much of a gradient is noise."""
+"""The gradient noise scale."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -27,35 +27,32 @@ from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
 METHODS = ("auto", "micro_batches", "per_example")
-DRAW = 256  # examples, where there are as many: with 10 draws it resolves noise scales up to about 1,000
+DRAW = 256  # examples, if there are as many: with 10 draws it resolves noise scales up to about 1,000
 PARTS = 8  # micro-batches of a draw, at least
-APART = 4.5  # of a run's length there are between two measurements: the fourth is not just before the end
+INTERVALS = 4.5  # per run, between measurements: so the fourth is not just before the end
 
 
 class GradientNoiseScale(Instrument):
-    """`noise/scale_examples`: the batch size at which the gradient's noise is as large as its signal (B_simple of
-    McCandlish et al. 2018, arXiv:1812.06162), with its 95% interval.
+    """`noise/scale_examples`: the batch size at which the gradient's noise equals its signal (B_simple of McCandlish et
+    al. 2018, arXiv:1812.06162), with its 95% interval.
 
     Also its parts, `noise/squared_gradient_norm` (|G|^2 of the training set) and `noise/gradient_variance` (tr Sigma of
-    one example), which may be averaged where their ratio may not. Where the signal is lost in the noise the scale is
-    not resolved: its value and its upper end are then infinite, and its lower end is what can be said.
-
-    Each measurement takes `draws` batches of `examples`, without replacement and corrected for it, by a generator of
-    its own, at the weights of the moment, in training mode and fp32 (or the model's own type where it is wider),
-    before clipping and weight decay. Dropout is part of the noise, a task's `augment` is not. Draws of the whole
-    training set leave nothing else to chance. The `method`:
-
-    - `micro_batches` compares batches of `examples` with their micro-batches (the run's own, smaller where a draw would
-      not hold 8 of them). BatchNorm uses the statistics of each micro-batch, as in training.
-    - `per_example` compares them with single examples. BatchNorm uses its running statistics, as on those of a batch no
-      example has a gradient of its own: in the first steps, before they have settled, it is another model.
+    one example), which may be averaged, unlike their ratio. If the signal is lost in the noise the scale is not
+    resolved: its value and its upper end are then infinite, and its lower end is a lower bound.
+    Each measurement takes `draws` batches of `examples`, without replacement and corrected for it, with its own
+    generator, at the current weights, in training mode and fp32 (or the model's dtype if it is wider), before clipping
+    and weight decay. Dropout is part of the noise, a task's `augment` is not. With draws of the whole training set
+    dropout is the only noise. The `method`:
+    - `micro_batches` compares batches of `examples` with their micro-batches (the run's own, smaller if a draw would
+      have fewer than 8 of them). BatchNorm uses the statistics of each micro-batch, as in training.
+    - `per_example` compares them with single examples. BatchNorm uses its running statistics, because with those of the
+      batch single examples have no gradient: in the first steps, before they have settled, the model differs.
     - `auto` is `micro_batches` in a run that accumulates, else `per_example`.
-
-    With Adam's second moments also `noise/adam_scale_examples`, of the gradient as Adam divides it (`adam: false` does
-    without). With `full` also `noise/full_scale_examples`, tr(H Sigma)/(G'HG), at 9 Hessian products a draw. With
-    `per_layer` also `noise/scale_examples.<layer>` of the parameters of each module. Names begin with `group`, so that
-    a second instrument can tell its own apart. `every` is in examples; by default it measures at the start, four times
-    over the run and at its end.
+    If Adam's second moments exist, also `noise/adam_scale_examples`, of the gradient as Adam rescales it (`adam: false`
+    switches it off). With `full` also `noise/full_scale_examples`, tr(H Sigma)/(G'HG), at 9 Hessian products a draw.
+    With `per_layer` also `noise/scale_examples.<layer>` of the parameters of each module. Names begin with `group`, to
+    distinguish a second instrument. `every` is in examples; by default it measures at the start, four times during the
+    run and at its end.
     """
 
     def __init__(
@@ -78,7 +75,7 @@ class GradientNoiseScale(Instrument):
     ) -> None:
         for key, value, fits, allowed in (
             ("method", method, method in METHODS, f"one of {', '.join(METHODS)}"),
-            ("draws", draws, is_count(draws, 10), "an integer of at least 10: fewer seldom resolve anything"),
+            ("draws", draws, is_count(draws, 10), "an integer of at least 10: fewer rarely resolve the noise scale"),
             ("examples", examples, examples is None or is_count(examples, PARTS), f"null, or at least {PARTS}"),
             ("adam", adam, adam in ("auto", False), "auto or false"),
             ("full", full, isinstance(full, bool), "true or false"),
@@ -86,8 +83,8 @@ class GradientNoiseScale(Instrument):
         ):
             check(f"{instrument_name}.{key}", value, fits, allowed)
         check_count(f"{instrument_name}.every", every)
-        # Validations are equally far apart for all batch sizes, and budgets only nearly so.
-        self.every: int | None = every or eval_every * max(1, round(budget / eval_every / APART))
+        # Distances between validations are equal for all batch sizes, budgets only nearly so.
+        self.every: int | None = every or eval_every * max(1, round(budget / eval_every / INTERVALS))
         fitting = "micro_batches" if micro_batch_size < batch_size else "per_example"
         self.method = fitting if method == "auto" else method
         self.micro_batch_size = micro_batch_size
@@ -96,7 +93,7 @@ class GradientNoiseScale(Instrument):
         self.group, self.name = group, instrument_name
         self.quantities = table.noise_scale(group)
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "noise_scale", group, self.method))
-        self._chunk = 0  # examples whose gradients are held at once: found at the first measurement, then what fits
+        self._chunk = 0  # examples whose gradients are in memory at once; set when measuring
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         named = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
@@ -106,7 +103,7 @@ class GradientNoiseScale(Instrument):
         examples, unit = self._sizes(length(state.train))
         with leaving_no_trace(state.model, state.device), state.precision.full() as fp32:
             losses = Losses(state.model, state.task, fp32)
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # dropout's stream
+            torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # for dropout
             norms_of = self._norms_of(state, losses, unit, parameters, scales)
             state.model.train()
             forms = [self._forms(state, losses, examples) for _ in range(self.draws)] if self.full else []
@@ -118,21 +115,21 @@ class GradientNoiseScale(Instrument):
         small, big = torch.stack(norms).cpu().numpy().transpose(1, 2, 0, 3)  # each (scales, draws, parameters)
         seen = functools.partial(noise_scale, b_small=unit, b_big=examples, population=population)
         whole = seen(small[0].sum(-1), big[0].sum(-1))
-        yield self._told(state, "scale_examples", whole)
+        yield self._measurement(state, "scale_examples", whole)
         for name, part in (("squared_gradient_norm", whole.signal), ("gradient_variance", whole.noise)):
             yield state.measurement(f"{self.group}/{name}", part.value, low=part.low, high=part.high, n=part.n)
         if adam is not None:
-            yield self._told(state, "adam_scale_examples", seen(small[1].sum(-1), big[1].sum(-1)))
+            yield self._measurement(state, "adam_scale_examples", seen(small[1].sum(-1), big[1].sum(-1)))
         if self.full:
             eighth = self._eighth(examples)
             curved = noise_scale(
                 *torch.stack(forms).cpu().numpy().T, b_small=eighth, b_big=PARTS * eighth, population=population
             )
-            yield self._told(state, "full_scale_examples", curved)
+            yield self._measurement(state, "full_scale_examples", curved)
         if self.per_layer:
             for layer, columns in _layers(list(named)).items():
                 scale = seen(small[0][:, columns].sum(-1), big[0][:, columns].sum(-1))
-                yield self._told(state, f"scale_examples.{layer}", scale)
+                yield self._measurement(state, f"scale_examples.{layer}", scale)
 
     def state_dict(self) -> StateDict:
         return {"generator": self._generator.get_state()}
@@ -141,11 +138,11 @@ class GradientNoiseScale(Instrument):
         self._generator.set_state(state["generator"])
 
     def _sizes(self, population: int) -> tuple[int, int]:
-        """Examples of a draw, and of its equal parts."""
+        """The examples of a draw, and of each of its equal parts."""
         examples = self.examples or min(DRAW, population)
         if population < PARTS:
             raise BadRequest(
-                f"a noise scale needs {PARTS} training examples or more, and there are {population}: "
+                f"a noise scale needs at least {PARTS} training examples, and there are {population}: "
                 f"use ~instruments.{self.name}"
             )
         if examples > population:
@@ -163,11 +160,11 @@ class GradientNoiseScale(Instrument):
     def _norms_of(
         self, state: RunState, losses: Losses, unit: int, parameters: Sequence[Tensor], scales: Sequence[Scale]
     ) -> Callable[[Batch], Tensor]:
-        """What gives a batch's squared norms, by the method."""
+        """The function that computes a batch's squared norms, for the method."""
         if self.method == "micro_batches":
             return lambda batch: micro_batch_norms(losses, slices(batch, unit), parameters, scales)
         if not self._chunk:
-            # The first examples, not drawn ones: a run that goes on looks again, and would draw others from then on.
+            # The first examples, not drawn ones: a resumed run repeats this, and its later draws would change.
             refuse_company(losses, gather(state.train, torch.arange(PARTS)), parameters)
             self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
 
@@ -190,12 +187,12 @@ class GradientNoiseScale(Instrument):
         index = torch.randperm(length(state.train), generator=self._generator)[:examples]
         return gather(state.train, index)
 
-    def _told(self, state: RunState, name: str, scale: NoiseScale) -> Measurement:
+    def _measurement(self, state: RunState, name: str, scale: NoiseScale) -> Measurement:
         return state.measurement(f"{self.group}/{name}", scale.examples, low=scale.low, high=scale.high, n=scale.draws)
 
 
 def _layers(names: Sequence[str]) -> dict[str, list[int]]:
-    """The positions of each module's own parameters; one that belongs to no module stands for itself."""
+    """The positions of each module's own parameters; a parameter outside modules is listed by its own name."""
     found: dict[str, list[int]] = {}
     for position, name in enumerate(names):
         found.setdefault(name.rpartition(".")[0] or name, []).append(position)

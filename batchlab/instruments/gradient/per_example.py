@@ -1,4 +1,4 @@
-"""The gradient of every single example of a batch."""
+"""The gradient of each example of a batch."""
 
 from collections.abc import Sequence
 
@@ -17,8 +17,8 @@ from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
-CHUNK_BYTES = 64 * 2**20  # of gradients and activations held at once, at least
-FREE_SHARE = 1 / 8  # of what a GPU has free; vmap makes as much again beside what is counted
+CHUNK_BYTES = 64 * 2**20  # the minimum limit for gradients and activations in memory at once
+FREE_SHARE = 1 / 8  # of a GPU's free memory; vmap takes as much again as is counted
 ADVICE = "use instruments.noise_scale.method=micro_batches"
 
 
@@ -36,8 +36,8 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
     """The gradient of each example's summed loss, (examples, *the parameter's shape) for each parameter, and the terms
     of one example.
 
-    By `torch.func`: each example is passed through alone, as a batch of one, with its own dropout. BadRequest where
-    the model or the loss cannot be passed through so.
+    By `torch.func`: each example is processed alone, as a batch of one, with its own dropout. BadRequest if the model
+    or the loss does not allow that.
     """
     names = {id(p): name for name, p in losses.model.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
@@ -50,35 +50,34 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
         return own.sum()
 
     try:
-        with sdpa_kernel(SDPBackend.MATH):  # the fused ones have no rule for it
+        with sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no vmap rule
             gradients = vmap(grad(summed), in_dims=(None, 0), randomness="different")(trained, batch)
-    except Exception as error:  # of many kinds: control flow on values, a missing rule, shapes made for a batch
+    except Exception as error:  # of many kinds: control flow on values, a missing rule, fixed batch shapes
         if is_out_of_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
         raise BadRequest(
-            f"torch.func cannot take this model's gradients example by example ({reason}): {ADVICE}"
+            f"torch.func cannot compute this model's gradients per example ({reason}): {ADVICE}"
         ) from error
     if losses.task.count(batch) != length(batch) * terms[0]:
         raise BadRequest(
-            f"the examples of this task hold different numbers of terms, which per-example gradients cannot: {ADVICE}"
+            f"the examples of this task differ in their number of terms, so they cannot be processed singly: {ADVICE}"
         )
     return [gradients[names[id(p)]] for p in parameters], terms[0]
 
 
 def freeze_statistics(model: nn.Module) -> None:
-    """Lets BatchNorm and its like use their running statistics: on the batch's own no example has a gradient of its
-    own. To be undone by `leaving_no_trace`."""
+    """Makes BatchNorm and similar layers use their running statistics, because with those of the batch single examples
+    have no gradient. `leaving_no_trace` undoes it."""
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase):
             module.eval()
 
 
 def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> None:
-    """BadRequest where an example's gradient depends on the examples beside it, as with a contrastive loss or a
-    BatchNorm without running statistics: taken alone it would be another, and the noise scale a wrong number.
-
-    Dropout is left out of the comparison; a model that is random beyond it cannot be compared and is believed.
+    """BadRequest if an example's gradient depends on the other examples of the batch, as with a contrastive loss or a
+    BatchNorm without running statistics: computed alone it would differ, and the noise scale would be wrong.
+    Dropout is switched off for the comparison; a model that is random without it cannot be compared and is accepted.
     """
     model = losses.model
     with leaving_no_trace(model, losses.precision.device):
@@ -90,22 +89,22 @@ def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -
         together, again = (_flat(summed_gradient(losses, batch, parameters)[0]) for _ in range(2))
         each = per_example_gradients(losses, batch, parameters)[0]
         alone = _flat([g.sum(0) for g in each])
-        # Of the examples' lengths, not of the batch's: where they cancel, that is rounding alone.
+        # Relative to the examples' norms, not the batch's: if they cancel, the latter is only rounding.
         tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()
         is_random = (together - again).norm() > tolerance
         if not is_random and (together - alone).norm() > tolerance:
             raise BadRequest(
-                "an example's gradient depends on the other examples of its batch here (a loss or a layer that sees "
-                f"them all?), so no example has one of its own: {ADVICE}"
+                "an example's gradient depends on the other examples of its batch (is there a loss or a layer that "
+                f"uses all of them?), so per-example gradients are not defined: {ADVICE}"
             )
 
 
 def examples_at_once(state: RunState, two: Batch) -> int:
-    """How many examples' gradients and activations fit in the memory for them, at least 1; `two` is a batch to try.
+    """How many examples' gradients and activations fit in the memory for them, at least 1; `two` is a trial batch.
 
-    That is `CHUNK_BYTES`, or on a GPU a share of what is free: of a large model one example at a time would leave it
-    idle between the launches of thousands of passes. A power of two, so that a little more or less that is free, as in
-    a run that is resumed, does not cut the batch otherwise: dropout would draw other numbers.
+    That memory is `CHUNK_BYTES`, or on a GPU a share of what is free: with a large model, one example at a time would
+    leave it idle between the launches of thousands of passes. A power of two, so that slightly different free
+    memory, as in a resumed run, does not change how the batch is split: dropout would draw other numbers.
     """
     weights = sum(p.nbytes for p in state.model.parameters() if p.requires_grad)
     with sdpa_kernel(SDPBackend.MATH):

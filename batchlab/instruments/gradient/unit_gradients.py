@@ -1,4 +1,4 @@
-"""Squared gradient norms of a batch and of its equal parts: single examples, or micro-batches."""
+"""Squared gradient norms of a batch and of its units: single examples, or micro-batches."""
 
 from collections.abc import Iterable, Sequence
 
@@ -8,16 +8,16 @@ from torch import Tensor
 from batchlab.task import Batch
 from batchlab.training.losses import Losses
 
-Scale = Sequence[Tensor] | None  # factors of each parameter's gradient, number for number; None: as it is
+Scale = Sequence[Tensor] | None  # elementwise factors of each parameter's gradient; None: unscaled
 
 
 class UnitGradients:
-    """Sums over the gradients of a batch's units, from which the squared norms at both sizes follow.
+    """Accumulates sums over the gradients of a batch's units, from which the squared norms at both sizes follow.
 
-    One gradient is in memory at a time, and two sums. A unit's gradient is that of its *summed* loss, and the batch's
-    is their sum over the count of all terms, as in training. Where units hold different numbers of terms, a unit
-    deviates from the batch by s_j - C_j g, over the mean count (s_j summed gradient, C_j terms, g the batch's
-    gradient): the mean of its terms alone would make short units as heavy as long ones. Seen through each of `scales`.
+    Only one gradient and two sums are in memory. A unit's gradient is that of its *summed* loss, and the batch's is
+    their sum over the count of all terms, as in training. If units have different numbers of terms, a unit deviates
+    from the batch by s_j - C_j g, over the mean count (s_j summed gradient, C_j terms, g the batch's gradient): with
+    means over terms, short units would weigh as much as long ones. Computed for each of `scales`.
     """
 
     def __init__(self, scales: Sequence[Scale]) -> None:
@@ -28,7 +28,7 @@ class UnitGradients:
         self._squares = torch.zeros((), dtype=torch.float64)  # (scales, parameters) from the first unit on
 
     def add(self, gradients: Sequence[Tensor], count: int) -> None:
-        """Units of `count` terms each: for each parameter their gradients, shape (units, *the parameter's)."""
+        """Adds units of `count` terms each: for each parameter their gradients, shape (units, *the parameter's)."""
         units = len(gradients[0])
         self._units += units
         self._count += units * count
@@ -57,7 +57,7 @@ class UnitGradients:
 def micro_batch_norms(
     losses: Losses, micro_batches: Iterable[Batch], parameters: Sequence[Tensor], scales: Sequence[Scale]
 ) -> Tensor:
-    """`UnitGradients.squared_norms` with the micro-batches as units, in the model's present mode."""
+    """`UnitGradients.squared_norms` with the micro-batches as units, in the model's current mode."""
     units = UnitGradients(scales)
     for batch in micro_batches:
         gradients, count = summed_gradient(losses, batch, parameters)
@@ -66,17 +66,15 @@ def micro_batch_norms(
 
 
 def summed_gradient(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
-    """The gradient of the sum of a batch's losses, and how many there are; `.grad` stays as it is."""
+    """The gradient of the sum of a batch's losses, and their number; `.grad` does not change."""
     terms = losses(batch)
     gradients = torch.autograd.grad(terms, parameters, torch.ones_like(terms), materialize_grads=True)
     return [g.to_dense() for g in gradients], losses.task.count(batch)
 
 
 def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Scale:
-    """1 / (sqrt(v) + eps) of each parameter, v Adam's second moment without its bias: what an update is made through.
-
-    None where the optimizer keeps no `exp_avg_sq`, or has not made a step yet. A parameter that never had a gradient
-    gets ones.
+    """1 / (sqrt(v) + eps) of each parameter, the scaling of Adam's updates; v is the bias-corrected second moment.
+    None if the optimizer has no `exp_avg_sq`, or has not made a step yet. Ones for a parameter without gradients.
     """
     groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
     scale, found = [], False
@@ -98,8 +96,8 @@ def _seen(gradients: Sequence[Tensor], scale: Scale) -> Sequence[Tensor]:
 
 def _square(gradient: Tensor) -> Tensor:
     """The sum of all squares, 0-d and float64."""
-    # In float64, as a hundred million small numbers are added; but their rows, of some thousand at most, in the
-    # gradient's own type: to widen every number takes ten times as long as to find the gradient.
+    # In float64, because a hundred million small values are summed; but rows, of some thousand at most, in the
+    # gradient's own dtype: converting every value takes ten times as long as computing the gradient.
     rows = torch.linalg.vector_norm(gradient.flatten(2) if gradient.dim() > 2 else gradient, dim=-1)
     total: Tensor = rows.double().square().sum()
     return total

@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pandas as pd
 
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.records import RunStatus, Unknown
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.advice.picks import Pick
@@ -84,7 +84,7 @@ def critical(main: GroupFits) -> Iterator[str]:
 def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
     oom = sorted({size for size, status, _ in main.ended if status is RunStatus.OOM})
     if oom:
-        yield f"Out of memory: {listed(map(str, oom))}."
+        yield f"Out of memory: {listed(oom)}."
     if fit is None:
         ran = max((size for size, status, _ in main.ended if status is RunStatus.COMPLETED), default=None)
         more = "" if ran is None else f" ({ran} ran)"
@@ -136,15 +136,10 @@ def of_group(main: GroupFits) -> str:
     return f" (with {name if len(name) <= LONGEST else name[: LONGEST - 3] + '...'})" if name else ""
 
 
-def listed(parts: Iterable[str]) -> str:
-    given = list(parts)
-    return given[0] if len(given) == 1 else f"{', '.join(given[:-1])} and {given[-1]}" if given else ""
-
-
 def _ties(pick: Pick) -> str:
     if not pick.as_good:
         return ""
-    others = listed(map(str, pick.as_good))
+    others = listed(pick.as_good)
     return f", but is not shown to differ from {others}{' (one seed)' if pick.value.n < 2 else ''}"
 
 

@@ -78,12 +78,5 @@ def _least(by_size: Mapping[int, Interval]) -> Pick | None:
     if not by_size:
         return None
     best = min(by_size, key=lambda size: by_size[size].value)
-    other = tuple(size for size in by_size if size != best and _overlap(by_size[size], by_size[best]))
+    other = tuple(size for size in by_size if size != best and by_size[size].overlaps(by_size[best]))
     return Pick(best, by_size[best], other)
-
-
-def _overlap(first: Interval, second: Interval) -> bool:
-    """Whether two cannot be told apart; without intervals they cannot."""
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return True
-    return first.low <= second.high and second.low <= first.high

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from batchlab.printable import counted, printable
+from batchlab.printable import counted, listed, printable
 from batchlab.records import RunStatus, Unknown
-from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, listed, of_group, other_picks, use
+from batchlab.report.advice.advice import critical, fit_sentences, got_worse, limits, of_group, other_picks, use
 from batchlab.report.advice.picks import Pick, best_loss_of, cheapest_of, fastest_of, quickest_of, shown_runs
 from batchlab.report.claims.claim import Claim
 from batchlab.report.fits.fits import Fits, GroupFits

@@ -19,8 +19,8 @@ from batchlab.report.figures.drawing import (
     batch_size_axis,
     counted_seeds,
     draw,
+    each_size,
     missing,
-    over_seeds,
     plain_log,
     points,
 )
@@ -42,7 +42,7 @@ def cost(group: GroupFits, runs: pd.DataFrame) -> Iterator[Drawing]:
     did_not_fit = sorted({size for size, status, _ in group.ended if status is RunStatus.OOM})
     yield _throughput(group.examples_per_second, group.knee, did_not_fit)
     yield _per_step(group.seconds_per_step)
-    yield _memory(group.peak_bytes, over_seeds(runs, SAVED_FOR_BACKWARD.final), did_not_fit)
+    yield _memory(group.peak_bytes, each_size(runs, SAVED_FOR_BACKWARD.final), did_not_fit)
 
 
 def _throughput(found: Measured | Unknown, knee: Knee | Unknown, did_not_fit: list[int]) -> Drawing:

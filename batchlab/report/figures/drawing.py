@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from batchlab.report.tables.groups import Mean, by, column, over_seeds
 from batchlab.science.statistics.uncertainty import Interval, t_interval
 
 # Small, so that on a phone of 390 pixels a figure shrinks only by a fifth and its text stays readable.
@@ -41,9 +42,6 @@ STYLE: Any = {
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#555555"
 MARKS = "os^Dv<>pP*Xh"
 MOST_SIZES = 12  # lines in one figure; more would be unreadable
-
-
-Mean = Callable[[Sequence[float]], Interval]
 
 
 @dataclass(frozen=True)
@@ -128,16 +126,10 @@ def at_most(sizes: Iterable[int], most: int = MOST_SIZES) -> list[int]:
     return [known[i] for i in np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))]
 
 
-def over_seeds(runs: pd.DataFrame, column: str, *, interval: Mean = t_interval) -> dict[int, Interval]:
+def each_size(runs: pd.DataFrame, name: str, *, interval: Mean = t_interval) -> dict[int, Interval]:
     """The mean of a column over seeds with its 95% t interval, by batch size; what is not finite is left out."""
-    found: dict[int, Interval] = {}
-    if column not in runs:
-        return found
-    for size, values in runs.groupby("batch_size")[column]:
-        finite = [float(value) for value in values if value is not None and math.isfinite(float(value))]
-        if finite:
-            found[int(str(size))] = interval(finite)
-    return found
+    values = {int(size): column(of_size, name) for size, of_size in by(runs, "batch_size").items()}
+    return {size: mean for size, of_size in values.items() if (mean := over_seeds(of_size, interval))}
 
 
 def factors(values: Sequence[float]) -> Interval:

@@ -18,9 +18,9 @@ from batchlab.report.figures.drawing import (
     batch_size_axis,
     counted_seeds,
     draw,
+    each_size,
     factors,
     missing,
-    over_seeds,
     plain_log,
     points,
 )
@@ -44,10 +44,10 @@ def endings(study: Study, shown: Shown | None) -> Iterator[Drawing]:
 
 def _sharpness(runs: pd.DataFrame) -> Drawing:
     name, title = "sharpness", "Largest curvature by batch size"
-    lines = {"at the end": over_seeds(runs, f"{AT_THE_END}lambda_max", interval=factors)}
+    lines = {"at the end": each_size(runs, f"{AT_THE_END}lambda_max", interval=factors)}
     matched = [found for column in map(str, runs.columns) if (found := AT_LOSS.fullmatch(column))]
     for found in sorted(matched, key=lambda one: -float(one[1])):
-        lines[f"at training loss {found[1]}"] = over_seeds(runs, found[0], interval=factors)
+        lines[f"at training loss {found[1]}"] = each_size(runs, found[0], interval=factors)
     lines = {label: values for label, values in lines.items() if values}
     if not lines:
         return missing(name, title, "No run measured sharpness: run with instruments=full.")
@@ -75,7 +75,7 @@ def _sharpness(runs: pd.DataFrame) -> Drawing:
 
 def _gap(runs: pd.DataFrame) -> Drawing:
     name, title = "generalisation_gap", "Validation minus training loss by batch size"
-    gaps = over_seeds(runs, LOSS_GAP.final)
+    gaps = each_size(runs, LOSS_GAP.final)
     if not gaps:
         return missing(name, title, "No run measured its loss on clean training data: run with instruments=full.")
     caption = (
@@ -94,7 +94,7 @@ def _gap(runs: pd.DataFrame) -> Drawing:
 
 def _best(runs: pd.DataFrame) -> Drawing:
     name, title = "best_loss", "Validation loss by batch size"
-    best, last = (over_seeds(runs, name, interval=factors) for name in (VALIDATION_LOSS.best, VALIDATION_LOSS.final))
+    best, last = (each_size(runs, name, interval=factors) for name in (VALIDATION_LOSS.best, VALIDATION_LOSS.final))
     if not best and not last:
         return missing(name, title, "No completed run has a validation loss.")
     budgets = sorted({int(examples) for examples in runs["examples"] + runs["remainder"]})

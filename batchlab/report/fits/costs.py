@@ -118,7 +118,7 @@ def time_to_target(target: ToTarget, per_step: Measured | Unknown) -> TimeToTarg
     if not measured:
         return Unknown("no batch size reached the target with the machine to itself")
     fastest, least = min(measured, key=lambda entry: entry[1].value)
-    as_fast = tuple(size for size, seconds in measured if size != fastest and _overlap(seconds, least))
+    as_fast = tuple(size for size, seconds in measured if size != fastest and seconds.overlaps(least))
     line = per_step.line if isinstance(per_step, Measured) else None
     modelled: tuple[tuple[int, float], ...] = ()
     best = None
@@ -179,10 +179,3 @@ def _measured(
     shared_by = int(flag(known, "shared_machine").sum())
     elsewhere = len(known) - len(quiet) - shared_by
     return Measured(name, tuple(sizes), line, shared_by, tuple(map(str, quiet.index)), elsewhere)
-
-
-def _overlap(first: Interval, second: Interval) -> bool:
-    """Whether two estimates cannot be told apart; without intervals they can not either."""
-    if first.low is None or first.high is None or second.low is None or second.high is None:
-        return True
-    return first.low <= second.high and second.low <= first.high

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchlab.printable import NOTHING, counted, printable, signed
+from batchlab.printable import NOTHING, counted, listed, printable, signed
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunStatus
 from batchlab.records.quantities import VALIDATION_LOSS
@@ -148,12 +148,12 @@ def what_is_missing(report: "Report") -> Iterator[Missing]:
         if run["status"] != RunStatus.COMPLETED:
             ended.setdefault((str(run["status"]), printable(run["reason"] or "")), []).append(printable(run_id))
     for (status, reason), ids in ended.items():
-        named = ", ".join(ids[:3]) + (f" and {len(ids) - 3:,} more" if len(ids) > 3 else "")
+        named = listed(ids, 3, last=", ")
         yield Missing(f"{counted(len(ids), 'run')} {status} ({named})" + (f": {reason}" if reason else ""))
     most = max((len(group.batch_sizes) for group in report.fits.groups), default=0)
     few = [group for group in report.fits.groups if 2 <= len(group.batch_sizes) < SHARE_OF_SIZES * most]
     if few:
-        names = ", ".join(group.name for group in few[:3]) + (f" and {len(few) - 3} more" if len(few) > 3 else "")
+        names = listed((group.name for group in few), 3, last=", ")
         yield Missing(
             f"Trends over batch sizes leave out {names}: fewer than {SHARE_OF_SIZES:.0%} of the {most} sizes."
         )

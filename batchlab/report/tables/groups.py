@@ -1,7 +1,7 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -21,6 +21,7 @@ from batchlab.science.statistics.uncertainty import Interval, mean_interval
 LARGEST = 1e150  # its square is finite; a larger value is an overflow, not a loss
 POINT = (*of_role(Role.AXIS), *of_role(Role.REPEATED))
 FREE = (*POINT, *of_role(Role.TUNED))
+Mean = Callable[[Sequence[float]], Interval]
 FEW = 3  # options that are all in a group's name
 METRIC = "target.metric"  # in a group's name only if the target's value is not enough
 ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # where they vary
@@ -176,11 +177,15 @@ def flag(runs: pd.DataFrame, name: str) -> "pd.Series[bool]":
     return runs[name].isin([True]) if name in runs else pd.Series(False, index=runs.index)
 
 
-def over_seeds(values: Iterable[float]) -> Interval | None:
+def _mean(values: Sequence[float]) -> Interval:
+    # A new generator with a fixed seed: the same runs always give the same report.
+    return mean_interval(values, np.random.default_rng(0))
+
+
+def over_seeds(values: Iterable[float], mean: Mean = _mean) -> Interval | None:
     """The mean of one value per seed, with its interval; None if no value is finite."""
     finite = [float(value) for value in values if abs(value) < LARGEST]
-    # A new generator with a fixed seed: the same runs always give the same report.
-    return mean_interval(finite, np.random.default_rng(0)) if finite else None
+    return mean(finite) if finite else None
 
 
 def column(runs: pd.DataFrame, name: str) -> "pd.Series[float]":

@@ -18,6 +18,12 @@ class Interval:
     high: float | None
     n: int
 
+    def overlaps(self, other: "Interval") -> bool:
+        """Whether the two are not shown to differ; without intervals they cannot."""
+        if self.low is None or self.high is None or other.low is None or other.high is None:
+            return True
+        return self.low <= other.high and other.low <= self.high
+
 
 def median_interval(values: Sequence[float]) -> Interval:
     """The median with its distribution-free interval from order statistics (sign test; n >= 6, else none).

@@ -1,19 +1,19 @@
-"""What `batchlab find` found, in sentences: the size, the prediction, the memory, the knee, and what to type next."""
+"""The result of `batchlab find` in sentences: size, prediction, memory, throughput knee, and what to type next."""
 
 import math
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from batchlab.printable import NOTHING, counted, number, printable
 from batchlab.recording.masking import masked_overrides
 from batchlab.science.memory.largest_fit import Found, Outcome, busy_shares, line_through, out_of_order
 from batchlab.science.memory.memory_model import Account, MemoryModel
 from batchlab.science.scaling.knee import LAUNCH_BOUND, Knee, launch_bound
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 from batchlab.worker.probing import HEADROOM
 
 KIB, MIB = 2**10, 2**20
-SAYS = {
+OUTCOMES = {
     Outcome.FITS: "fits",
     Outcome.OOM: "out of memory",
     Outcome.RETRIES: "at the limit",
@@ -21,24 +21,24 @@ SAYS = {
     Outcome.UNCLEAR: "unclear",
     Outcome.FAILED: "failed",
 }
-NOT_ALONE = "Throughput knee: not resolved, as other points used the machine meanwhile."
+NOT_ALONE = "Throughput knee: not resolved, since other points used the machine at the same time."
 
 
 def sentences(search: Search) -> Iterator[str]:
-    """What a finished search came to, a line for each fact."""
+    """The result of a finished search, a line for each fact."""
     found = search.found
     if found is None:
         return
     yield _of_the_limit(search)
     if search.exact:
-        yield "What was freed counted as free. A run on this CPU keeps it for speed, and can take twice as much."
+        yield "Freed memory was counted as free. A run on this CPU keeps it for speed and can take twice as much."
     if found.fault is not None:
-        yield f"The search ended at {found.fault.size:,}, and not for want of memory: {printable(found.fault.reason)}"
+        yield f"The search failed at {found.fault.size:,}, not from a lack of memory: {printable(found.fault.reason)}"
     elif found.largest is None:
         yield _nothing_fits(found)
     else:
         yield from _of_what_fits(search, found, found.largest)
-    yield f"Kept in {printable(search.file)}."
+    yield f"Saved in {printable(search.file)}."
     if search.status == "found":
         yield f"Next: {_next(search)}"
 
@@ -57,35 +57,35 @@ def _of_what_fits(search: Search, found: Found, largest: int) -> Iterator[str]:
         yield _of_the_account(search.account)
         most = search.account.at_most(search.allowed or math.inf, accumulate=search.accumulate)
         if math.isfinite(most):
-            yield f"So more than {most:,.0f} cannot fit: what is held for a moment only comes on top of that count."
+            yield f"So more than {most:,.0f} cannot fit: temporary memory comes on top of these counts."
     if search.knee is not None:
         yield _of_the_knee(search.knee) if search.alone else NOT_ALONE
         yield from _of_the_launches(search)
     if search.n_train is not None and search.n_train < largest * search.accumulate:
-        yield f"The data has {search.n_train:,} training examples: larger batches were filled by repeating them."
+        yield f"The data has {search.n_train:,} training examples: larger batches repeat them."
     if found.unsteady:
-        yield f"At the limit it is not the same each time: {_listed(found.unsteady)} ran once and once did not."
+        yield f"At the limit the outcome varies: {_sizes(found.unsteady)} fitted once and failed once."
     if holes := out_of_order(search.probes if search.exact else search.as_runs):
-        yield f"Memory does not rise steadily: {_listed(holes)} did not fit, although larger sizes did."
+        yield f"Memory does not rise monotonically: {_sizes(holes)} did not fit, although larger sizes did."
 
 
 def _of_the_limit(search: Search) -> str:
     if search.limit_given:
         limit = f"memory_limit is {mib(search.limit)} MiB"
     elif search.config.device == "cpu":
-        limit = f"This machine can give {mib(search.limit)} MiB now"
+        limit = f"This machine has {mib(search.limit)} MiB available now"
     else:
-        limit = "No memory_limit was given, so it is what the device has free"
-    had = f"{HEADROOM:.0%} of it was left: each probe had {mib(search.allowed)} MiB on {search.config.device}."
+        limit = "No memory_limit was given, so the limit is the free memory of the device"
+    had = f"{HEADROOM:.0%} of it was kept free: a probe could use {mib(search.allowed)} MiB on {search.config.device}."
     if search.limit is not None and search.allowed is not None and search.config.device != "cpu":
         taken = int(search.limit * (1 - HEADROOM)) - search.allowed
-        had += f" CUDA and its libraries take {mib(taken)} MiB beside that." if taken > 0 else ""
+        had += f" CUDA and its libraries take another {mib(taken)} MiB." if taken > 0 else ""
     return f"{limit}. {had}"
 
 
 def _nothing_fits(found: Found) -> str:
     if any(probe.fits for probe in found.probes):
-        return "Nothing fits: no size ran twice."
+        return "Nothing fits: no size fitted twice."
     smallest = min(found.probes, key=lambda probe: probe.size)
     where = f"in {smallest.phase}: " if smallest.phase else ""
     text = f"Nothing fits: not even a micro-batch of {counted(smallest.size, 'example')}"
@@ -94,33 +94,32 @@ def _nothing_fits(found: Found) -> str:
 
 def _of_the_largest(search: Search, found: Found, largest: int) -> str:
     batch = f" (batch_size={largest * search.accumulate})" if search.accumulate > 1 else ""
-    text = f"Largest micro-batch: {largest:,}{batch}. It ran twice, three steps and a validation each; "
+    text = f"Largest micro-batch: {largest:,}{batch}. It fitted twice, each time for three steps and a validation; "
     larger = found.larger
     if larger is None:
-        return text + f"nothing above at_most={search.at_most} was tried."
-    return text + f"{larger.size:,} did not ({SAYS[larger.outcome]}{f' in {larger.phase}' if larger.phase else ''})."
+        return text + f"no size above at_most={search.at_most} was tried."
+    where = f" in {larger.phase}" if larger.phase else ""
+    return text + f"{larger.size:,} did not ({OUTCOMES[larger.outcome]}{where})."
 
 
 def _of_the_prediction(search: Search, found: Found) -> str:
     predicted, error = found.predicted, found.error
     if predicted is None and found.larger is None:
-        return f"Nothing was predicted: the sizes that were tried reach at_most={search.at_most}, and all of them fit."
+        return f"No prediction was made: the sizes that were tried reach at_most={search.at_most}, and all of them fit."
     if predicted is None:
-        return "The small probes predicted nothing: their bytes did not grow with the micro-batch."
-    doubt = "two probes give no interval"
+        return "No prediction from the small probes: their memory did not grow with the micro-batch."
+    doubt = "two probes give no error bars"
     if predicted.low is not None and predicted.high is not None:
         high = "not resolved above" if math.isinf(predicted.high) else f"{predicted.high:,.0f}"
         doubt = f"95%: {predicted.low:,.0f} to {high}"
-    text = (
-        f"Predicted before it was tried, from probes of {_listed(found.predicted_from)}: {predicted.size:,} ({doubt})"
-    )
+    text = f"Predicted beforehand, from probes of {_sizes(found.predicted_from)}: {predicted.size:,} ({doubt})"
     if error is None:
         return text + "."
     return f"{text}, {abs(error):.1%} too {'high' if error > 0 else 'low'}."
 
 
 def _of_the_line(line: MemoryModel) -> str:
-    scatter = "" if line.scatter is None else f", a probe lies {mib(line.scatter)} MiB off that line (SD)"
+    scatter = "" if line.scatter is None else f", residual SD {mib(line.scatter)} MiB"
     fitted = f"fitted to {counted(line.probes, 'probe')}{scatter}"
     return f"Memory: {mib(line.fixed)} MiB + {line.per_example / KIB:,.1f} KiB x micro-batch ({fitted})."
 
@@ -133,15 +132,15 @@ def _of_the_account(account: Account) -> str:
         "buffers": account.buffers,
         "data": account.data,
     }
-    told = ", ".join(f"{name} {number(size / MIB, '.3g')}" for name, size in held.items())
+    counts = ", ".join(f"{name} {number(size / MIB, '.3g')}" for name, size in held.items())
     saved = number(account.saved.per_example / KIB, ",.4g")
-    return f"Counted from the tensors, in MiB: {told}; saved for backward {saved} KiB per example."
+    return f"Counted from the tensors, in MiB: {counts}; saved for backward {saved} KiB per example."
 
 
 def _of_the_knee(knee: Knee) -> str:
-    doubt = "not resolved by the steps that were timed"
+    doubt = "not resolved by the timed steps"
     if knee.low is not None and knee.high is not None:
-        doubt = f"95%: {knee.low:,} to {knee.high:,}" if knee.low < knee.high else "95%: this one, of those tried"
+        doubt = f"95%: {knee.low:,} to {knee.high:,}" if knee.low < knee.high else "95%: only this one of those tried"
     best = f"{knee.best_speed:,.0f} examples/s at {knee.best_size:,}"
     return f"Throughput knee: {knee.size:,} ({doubt}), the smallest size tried within 10% of the best, {best}."
 
@@ -151,23 +150,22 @@ def _of_the_launches(search: Search) -> Iterator[str]:
     if bound:
         sizes = ", ".join(f"{size:,} ({share:.0%})" for size, share in bound.items())
         yield (
-            f"Launch-bound, the device busy for less than {LAUNCH_BOUND:.0%} of the time: {sizes}. There the host sets "
-            "the speed, which launches the kernels: a larger micro-batch needs fewer of them for each example, and its "
-            "gain says nothing of the device."
+            f"Launch-bound (device busy for less than {LAUNCH_BOUND:.0%} of the time): {sizes}. There the host, which "
+            "launches the kernels, limits the speed: a larger micro-batch needs fewer launches per example, and its "
+            "gain says nothing about the device."
         )
 
 
 def _next(search: Search) -> str:
-    """The sweep over what fits, as it is to be typed."""
+    """The command of a sweep over the sizes that fit."""
     largest = (search.found.largest if search.found else None) or 1
     most = min(largest * search.accumulate, search.n_train or largest)
     top = most.bit_length() - 1
-    powers = [2**exponent for exponent in range(top % 2, top + 1, 2)][-4:]  # 4 apart: a look at the whole range
+    powers = [2**exponent for exponent in range(top % 2, top + 1, 2)][-4:]  # factors of 4: covers the whole range
     sizes = [size for size in powers if size >= 2 * search.accumulate] or [most]
-    typed = [word.lstrip("+") for word in masked_overrides(search.overrides)]
-    words = [f"batch_size={','.join(map(str, sizes))}", *typed]
-    return shlex.join(["batchlab", "sweep", *words])
+    overrides = [override.lstrip("+") for override in masked_overrides(search.overrides)]
+    return shlex.join(["batchlab", "sweep", f"batch_size={','.join(map(str, sizes))}", *overrides])
 
 
-def _listed(sizes: tuple[int, ...]) -> str:
+def _sizes(sizes: Iterable[int]) -> str:
     return ", ".join(f"{size:,}" for size in sizes)

@@ -1,4 +1,4 @@
-"""What `batchlab find` shows: a line for each probe as it comes, a table at the end, and one over all searches."""
+"""The output of `batchlab find`: a line for each probe, a table at the end, and one over all searches."""
 
 import statistics
 import sys
@@ -9,19 +9,19 @@ from rich.text import Text
 
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.science.memory.largest_fit import Outcome, Probe, line_through
-from batchlab.sweep.find.find_sentences import KIB, SAYS, mib, sentences
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.find_sentences import KIB, OUTCOMES, mib, sentences
+from batchlab.sweep.find.search import Search
 from batchlab.sweep.summary.progress import UnreadConsole
 
 STYLES = {Outcome.FITS: "green", Outcome.FAILED: "red"}
 
 
 class Watcher:
-    """Tells on stderr how the search goes, and on stdout what came of it."""
+    """Shows the progress of a search on stderr and its result on stdout."""
 
-    def __init__(self, console: Console | None = None, answers: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, output: Console | None = None) -> None:
         self.console = console or UnreadConsole(stderr=True)
-        self.answers = answers or UnreadConsole(file=sys.stdout)
+        self.output = output or UnreadConsole(file=sys.stdout)
 
     def say(self, text: str) -> None:
         """One line of progress."""
@@ -32,33 +32,33 @@ class Watcher:
         self.say("looking for the largest micro-batch" + (f" [{position}/{of}] {label}" if of > 1 else ""))
 
     def probe(self, probe: Probe) -> None:
-        """One more probe is known."""
+        """A probe has finished."""
         parts = [f"{mib(probe.peak_bytes)} MiB"] if probe.fits else [f"in {probe.phase}"] if probe.phase else []
         if probe.step_seconds:
             parts += [f"{_milliseconds(probe)} ms per step", f"{_speed(probe)} examples/s"]
         if probe.reason:
             parts.append(printable(probe.reason))
-        outcome = (SAYS[probe.outcome], STYLES.get(probe.outcome, "yellow"))
+        outcome = (OUTCOMES[probe.outcome], STYLES.get(probe.outcome, "yellow"))
         line = Text.assemble(f"micro-batch {probe.size:,}: ", outcome, "".join(f", {part}" for part in parts))
         self.console.print(line, soft_wrap=not self.console.is_terminal, highlight=False)
 
     def show(self, lines: Sequence[str]) -> None:
-        """An answer; a terminal wraps its sentences at words."""
+        """Prints a result; a terminal wraps its sentences at words."""
         for line in lines:
-            self.answers.print(Text(line), soft_wrap=not self.answers.is_terminal, highlight=False)
+            self.output.print(Text(line), soft_wrap=not self.output.is_terminal, highlight=False)
 
 
 def summary(search: Search) -> list[str]:
-    """The table of the probes of one search, by size, and what they come to."""
+    """The table of the probes of one search, by size, and its result in sentences."""
     head = [""] + ([printable(search.label)] if search.label else [])
     if not search.exact:
         return [*head, *_table(search.as_runs), "", *sentences(search)]
-    speeds = ["", "Speeds, with memory as a run has it:", *_table(search.timings)] if search.timings else []
+    speeds = ["", "Speeds, with the memory allocation of a run:", *_table(search.timings)] if search.timings else []
     return [*head, *_table(search.probes), *speeds, "", *sentences(search)]
 
 
 def comparison(searches: Sequence[Search]) -> list[str]:
-    """One row for each search, where there are several."""
+    """One row for each of several searches."""
     titles = ["", "largest\nmicro-batch", "batch\nsize", "predicted", "error", "knee", "fixed\nMiB", "KiB per\nexample"]
     rows = []
     for search in searches:
@@ -86,7 +86,7 @@ def _table(probes: Sequence[Probe]) -> list[str]:
     rows = [
         [
             f"{p.size:,}",
-            SAYS[p.outcome],
+            OUTCOMES[p.outcome],
             p.phase or NOTHING,
             mib(p.peak_bytes) if p.fits else NOTHING,
             _milliseconds(p),

@@ -1,4 +1,4 @@
-"""`batchlab find`: the largest micro-batch that fits, for each combination of the other knobs."""
+"""`batchlab find`: the largest micro-batch that fits, for each combination of the other options."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,22 +15,22 @@ from batchlab.science.statistics.uncertainty import Interval
 from batchlab.sweep.checks import check_grid, or_on_cpu
 from batchlab.sweep.find.find_table import Watcher, comparison, summary
 from batchlab.sweep.find.probing import Prober
-from batchlab.sweep.find.searches import Search
+from batchlab.sweep.find.search import Search
 from batchlab.sweep.points import Point, distinguishing, gpu_of, without_duplicates
 from batchlab.sweep.processes.interruption import Interruption, watching_signals
 from batchlab.sweep.processes.server import WarmServer
 
-AT_MOST = 2**16  # examples of a micro-batch; no bound at all would go on to what no training takes
-TIMING_SECONDS = 4.0  # of steps for a speed; of seven or more their median has an interval
-# What stands where the size will be: large, so that any number of micro-batches divides it as config.py wants.
-STANDING_IN = ("batch_size=1000000000000", "micro_batch_size=null")
+AT_MOST = 2**16  # examples of a micro-batch; a bound, so that the search ends
+TIMING_SECONDS = 4.0  # of timed steps for a speed; the median of seven or more has an interval
+# A placeholder for the size: large, so that config.py accepts any number of micro-batches.
+PLACEHOLDER_SIZE = ("batch_size=1000000000000", "micro_batch_size=null")
 
 
 def find(points: Sequence[Point], *, memory_limit: int | None, at_most: int | None) -> int:
-    """Searches every combination, shows and keeps what was found; 0 where each has a largest size, 3 where not.
+    """Searches every combination, shows and saves the results; 0 if each has a largest size, otherwise 3.
 
-    `points` are composed with `STANDING_IN`; `memory_limit` is in bytes, `at_most` in examples. BadRequest means that
-    nothing was tried.
+    `points` are composed with `PLACEHOLDER_SIZE`; `memory_limit` is in bytes, `at_most` in examples. BadRequest means
+    that nothing was tried.
     """
     return or_on_cpu(points, lambda chosen: _find(chosen, memory_limit, at_most or AT_MOST))[0]
 
@@ -52,8 +52,8 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
     except KeyboardInterrupt:
         for search in (s for s in searches if s.status == "running" and s.probes):
             search.status = "interrupted"
-            search.keep()
-            watcher.say(f"interrupted; {counted(len(search.probes), 'probe')} kept in {search.file}")
+            search.save()
+            watcher.say(f"interrupted; {counted(len(search.probes), 'probe')} saved in {search.file}")
         return interruption.exit_code or 130
     if len(searches) > 1:
         watcher.show(comparison(searches))
@@ -61,56 +61,56 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
 
 
 def _searches(points: Sequence[Point], memory_limit: int | None, at_most: int) -> list[Search]:
-    room = int(SHARE * available_bytes()) if any(point.config.device == "cpu" for point in points) else None
-    if room is not None and (memory_limit or 0) > room:
+    host = int(SHARE * available_bytes()) if any(point.config.device == "cpu" for point in points) else None
+    if host is not None and (memory_limit or 0) > host:
         raise BadRequest(
-            f"memory_limit is more than this machine can give now, {room / 2**30:.1f} GiB ({SHARE:.0%} of what is "
-            "available): use at most that, or leave it out"
+            f"memory_limit is larger than {SHARE:.0%} of this machine's available memory, {host / 2**30:.1f} GiB: use "
+            "at most that, or leave it out"
         )
     searches = []
     for point, label in zip(points, distinguishing(points), strict=True):
-        limit = room if memory_limit is None and point.config.device == "cpu" else memory_limit
+        limit = host if memory_limit is None and point.config.device == "cpu" else memory_limit
         typed = tuple(o for o in point.overrides if o.partition("=")[0].lstrip("+") not in SOUGHT)
         label = label if len(points) > 1 else ""
-        searches.append(Search(point.config, label, typed, limit, memory_limit is not None, room, at_most))
+        searches.append(Search(point.config, label, typed, limit, memory_limit is not None, host, at_most))
     return searches
 
 
 def _small(config: RunConfig) -> Point:
-    """A point of two examples, for the check that every grid gets: that the user's parts can be built and passed."""
+    """A point with two examples, to check that the user's model, data and optimizer can be built and run."""
     return Point(replace(config, batch_size=2, accumulate=None, micro_batch_size=None))
 
 
 def _run(search: Search, server: WarmServer, watcher: Watcher) -> None:
-    """One search to its end; every probe is kept as soon as it is known."""
+    """Runs one search; every probe is saved as soon as it has finished."""
     disk.make_folder(search.file.parent)
     log = search.file.with_suffix(".log")
     disk.remove(log)  # of an earlier search
-    search.keep()
+    search.save()
     prober = Prober(search.config, server, limit=search.limit, exact=search.exact, log=log)
 
     def take(probe: Probe) -> None:
         search.probes.append(probe)
         search.account = prober.account
-        search.keep()
+        search.save()
         watcher.probe(probe)
 
     search.found = largest_fit(prober, at_most=search.at_most, watch=take)
     if search.found.largest is not None:
         _time(search, search.found.largest, server, watcher)
     search.status = "failed" if search.found.fault else "found" if search.found.largest else "nothing fits"
-    search.keep()
+    search.save()
 
 
 def _time(search: Search, largest: int, server: WarmServer, watcher: Watcher) -> None:
-    """The speed of each power of two below the largest, as a run has it; and the knee."""
-    limit = search.room if search.exact else search.limit
+    """Measures the speed of each power of two below the largest size, and finds the throughput knee."""
+    limit = search.host_bytes if search.exact else search.limit
     prober = Prober(search.config, server, limit=limit, exact=False, log=search.file.with_suffix(".log"))
     watcher.say("timing the sizes that fit")
     for size in (2**exponent for exponent in range(1, (largest - 1).bit_length())):
         if size not in _resolved(search.as_runs):
             search.timings.append(judged(prober(size, TIMING_SECONDS), search.probes))
-            search.keep()
+            search.save()
             watcher.probe(search.timings[-1])
     if measured := _resolved(search.as_runs) or speeds(search.as_runs):
         search.knee = throughput_knee(measured)

@@ -1,1 +1,1 @@
-"""The processes of a sweep: the server they are forked from, and who starts and ends them."""
+"""The processes of a sweep: the server that forks them, and the supervisor that starts and ends them."""

@@ -1,4 +1,4 @@
-"""One try at one job: its process, what it says of each of its runs, and how each of them ended."""
+"""One attempt at a job: its process, its messages about each of its runs, and how each run ended."""
 
 import contextlib
 import time
@@ -21,19 +21,19 @@ from batchlab.sweep.processes.server import ended as is_ended
 from batchlab.worker import entry as worker
 from batchlab.worker.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
 
-LINGER_SECONDS = 5.0  # between its record and its end
-KILL_AFTER_SECONDS = 20.0  # between asking a worker to end and ending it
-WEDGED = "its process does not end, though it was killed: the GPU or the disk that it waits for does not answer"
+LINGER_SECONDS = 5.0  # allowed between its last record and its end
+KILL_AFTER_SECONDS = 20.0  # between asking a worker to stop and killing it
+WEDGED = "its process does not end although it was killed: it waits for a GPU or disk that does not respond"
 
 
 @dataclass
-class Heard:
-    """What has become known of one run of a job."""
+class RunReport:
+    """What the messages of a job say about one of its runs."""
 
     point: Point
     record: RunRecord | None = None
-    held: str | None = None  # another process holds its folder: who
-    storage: str | None = None  # what the disk refused
+    held: str | None = None  # the process that holds its folder
+    storage: str | None = None  # the disk error
     timed_out: bool = False
 
 
@@ -44,23 +44,23 @@ class Attempt:
     job: Job
     process: ForkServerProcess
     connection: Connection
-    closing: ExitStack  # what is given back at its end: the device it was given
+    closing: ExitStack  # releases the device at its end
     clock: Callable[[], float]
     started: float
     kills_before: int
-    said_all_at: float | None = None  # when the last record was heard
-    asked_at: float | None = None  # when it was told to end
+    all_ended_at: float | None = None  # when the last record was received
+    stop_requested_at: float | None = None
     stopped_by_us: bool = False
     killed_at: float | None = None
-    wedged: bool = False  # its process does not end, whatever is done
+    wedged: bool = False  # its process does not end, even after SIGKILL
     finished: bool = False
-    runs: dict[str, Heard] = field(init=False)  # by run id
+    runs: dict[str, RunReport] = field(init=False)  # by run id
 
     def __post_init__(self) -> None:
-        self.runs = {point.run_id: Heard(point) for point in self.job.points}
+        self.runs = {point.run_id: RunReport(point) for point in self.job.points}
 
-    def hear(self, spectator: Spectator) -> None:
-        """Takes one message of its process; ValueError where it names a run that is none of the job's."""
+    def receive(self, spectator: Spectator) -> None:
+        """Handles one message of its process; ValueError if it is about a run that does not belong to the job."""
         try:
             message: OfARun = self.connection.recv()
         except (EOFError, OSError):
@@ -76,7 +76,7 @@ class Attempt:
             case Ended(run_id, record):
                 self._run(run_id).record = record
                 if all(run.record is not None for run in self.runs.values()):
-                    self.said_all_at = self.clock()
+                    self.all_ended_at = self.clock()
             case Held(run_id, by):
                 self._run(run_id).held = by
             case StorageFailed(run_id, reason):
@@ -84,38 +84,38 @@ class Attempt:
             case _:
                 assert_never(message)
 
-    def _run(self, run_id: str) -> Heard:
+    def _run(self, run_id: str) -> RunReport:
         if run_id not in self.runs:
             raise ValueError(f"the process of {', '.join(self.runs)} sent a message about another run, {run_id}")
         return self.runs[run_id]
 
-    def watch_the_clock(self) -> None:
-        """Asks it to end when the time of a run is up, and ends it when asking did not help."""
+    def enforce_timeouts(self) -> None:
+        """Asks it to stop when a run exceeds its timeout, and kills it if it does not stop."""
         now = self.clock()
-        if self.asked_at is None:
+        if self.stop_requested_at is None:
             for run in self.runs.values():
                 timeout = run.point.config.timeout
                 run.timed_out = timeout is not None and now - self.started > timeout
             if any(run.timed_out for run in self.runs.values()):
-                self._ask_at(now)
-        if self.asked_at is not None and now - self.asked_at > self._patience():
+                self._request_stop_at(now)
+        if self.stop_requested_at is not None and now - self.stop_requested_at > self._patience():
             self._kill()
-        if self.said_all_at is not None and now - self.said_all_at > LINGER_SECONDS:
-            self._kill()  # a thread of the user's code that does not end, say; its record is on the disk
+        if self.all_ended_at is not None and now - self.all_ended_at > LINGER_SECONDS:
+            self._kill()  # its record is saved; a thread of the user's code may keep it alive
         if self.killed_at is not None and now - self.killed_at > ENDS_WITHIN:
             self.finished = True
 
-    def ask(self) -> None:
-        """Tells it to end after its step, with a checkpoint."""
-        if self.asked_at is None:
-            self._ask_at(self.clock())
+    def request_stop(self) -> None:
+        """Asks it to stop after its step, with a checkpoint."""
+        if self.stop_requested_at is None:
+            self._request_stop_at(self.clock())
 
-    def _ask_at(self, now: float) -> None:
-        self.asked_at, self.stopped_by_us = now, True
+    def _request_stop_at(self, now: float) -> None:
+        self.stop_requested_at, self.stopped_by_us = now, True
         self.process.terminate()
 
     def end_now(self) -> None:
-        """Ends it at once."""
+        """Kills it."""
         self.stopped_by_us = True
         self._kill()
 
@@ -123,10 +123,10 @@ class Attempt:
         self.killed_at = self.clock() if self.killed_at is None else self.killed_at
         self.process.kill()
 
-    def concluded(self, run: Heard) -> RunRecord:
-        """The record of a run, once the process has ended; what the process did not record is recorded here.
+    def final_record(self, run: RunReport) -> RunRecord:
+        """The record of a run, once the process has ended; if the process did not record how, that is done here.
 
-        RunIsHeld where another sweep has its folder by now, StorageError where the disk does not take it.
+        RunIsHeld if another sweep holds its folder by now, StorageError if the record cannot be written.
         """
         point, record = run.point, run.record
         if record is not None and not (run.timed_out and record.status is RunStatus.INTERRUPTED):
@@ -149,12 +149,12 @@ class Attempt:
             wall_seconds = left.wall_seconds + spent
             return replace(left, status=status, reason=reason, wall_seconds=wall_seconds, ended_at=now_utc())
 
-        # A wedged process keeps its lock on the folder, and will never write there again: it has been killed.
+        # A wedged process keeps its lock on the folder, but it has been killed and will never write there again.
         lock = contextlib.nullcontext() if self.wedged else hold(point.folder)
         return keep(point, ended, lock)
 
     def close(self) -> None:
-        """Waits for its process, and gives back what it was given; a wedged one keeps its GPU."""
+        """Waits for its process and releases its device; a wedged process keeps its GPU."""
         waited = self.killed_at is not None and self.clock() - self.killed_at > ENDS_WITHIN
         self.wedged = not is_ended(self.process, 0.0 if waited else ENDS_WITHIN)
         self.connection.close()
@@ -162,13 +162,13 @@ class Attempt:
             self.closing.close()
 
     def _patience(self) -> float:
-        """Seconds between asking it to end and ending it: no more than a run that timed out had itself."""
+        """Seconds between asking it to stop and killing it: at most the timeout of a run that timed out."""
         spent = [run.point.config.timeout or 0.0 for run in self.runs.values() if run.timed_out]
         return min([KILL_AFTER_SECONDS, *(max(1.0, timeout) for timeout in spent)])
 
 
 def begin(job: Job, sweep: SweepConfig, server: WarmServer, closing: ExitStack) -> Attempt:
-    """Starts the job's process, which sees the devices of the job alone where it has some."""
+    """Starts the job's process, which sees only the job's devices, if it has any."""
     kills_before, started = oom_kill_count(), time.monotonic()
     process, connection = server.seeing(job.devices).start(worker.work, job.point.assignment, sweep)
     return Attempt(job, process, connection, closing, time.monotonic, started, kills_before)
@@ -177,14 +177,14 @@ def begin(job: Job, sweep: SweepConfig, server: WarmServer, closing: ExitStack) 
 def keep(
     point: Point, ended: Callable[[RunRecord], RunRecord], lock: AbstractContextManager[None] | None = None
 ) -> RunRecord:
-    """Records what the point's own process has not: `ended` of what is recorded. What is returned is on the disk.
+    """Writes the record that the point's process has not written, `ended` of the stored one, and returns it.
 
-    A final result is kept, unless it is the one that was to be measured again: the process died when it had said all,
-    or another sweep was faster. RunIsHeld and StorageError where it cannot be written.
+    A final result is kept, unless it was to be measured again: the process may have died after its record, or another
+    sweep may have been faster. RunIsHeld or StorageError if the record cannot be written.
     """
     with lock or hold(point.folder):
         left = read_record(point.folder)
-        if left is not None and left.status.is_answer and left.ended_at != point.answered_at:
+        if left is not None and left.status.is_final and left.ended_at != point.previous_ended_at:
             return left
         found = ended(left or point.new_record(RunStatus.RUNNING, ""))
         write_record(point.folder, found)

@@ -1,6 +1,6 @@
-"""Imported first by the warm server, so that signals which are meant for a sweep do not end its server.
+"""Imported first by the warm server, so that signals for the sweep do not end its server.
 
-A batch system sends them to every process of a job, and a terminal to every process of a group. The server ends with
+A batch system sends them to all processes of a job, a terminal to all processes of a group. The server ends with
 its parent; its children set their own handlers.
 """
 

@@ -1,4 +1,4 @@
-"""The signals that end a sweep: once after the running step, the same one twice at once."""
+"""The signals that stop a sweep: after the running step, or immediately if the same signal comes twice."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
 
-# Ctrl-C; a polite kill, and pre-emption by Slurm; what batch systems send ahead of the end; a dropped connection.
+# Ctrl-C; kill, and pre-emption by Slurm; the warnings of batch systems before a time limit; a lost connection.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 Handler = Callable[[int, FrameType | None], object]
@@ -15,14 +15,14 @@ Handler = Callable[[int, FrameType | None], object]
 
 @dataclass
 class Interruption:
-    """Which signals have come so far, in their order."""
+    """The signals received so far, in order."""
 
     seen: list[int] = field(default_factory=list)
-    earlier: dict[int, Handler] = field(default_factory=dict)  # whom the signals would have reached without us
+    earlier: dict[int, Handler] = field(default_factory=dict)  # the previous handlers
 
     @property
     def count(self) -> int:
-        """How many have come."""
+        """The number of signals received."""
         return len(self.seen)
 
     @property
@@ -32,24 +32,24 @@ class Interruption:
 
     @property
     def at_once(self) -> bool:
-        """Whether the end may not wait for the step.
+        """Whether to stop immediately and not after the step.
 
-        Two different signals are no second request: Slurm warns of a time limit with one and ends it with another.
+        Two different signals do not count: Slurm warns of a time limit with one signal and ends the job with another.
         """
         return len(set(self.seen)) < len(self.seen)
 
     @property
     def exit_code(self) -> int | None:
-        """130 for Ctrl-C, 143 for every other signal; None where nothing came."""
+        """130 for Ctrl-C, 143 for other signals; None without a signal."""
         if self.number is None:
             return None
         return 130 if self.number == signal.SIGINT else 143
 
     def hand_over(self) -> None:
-        """Calls whoever listened to the signals before us, once for each signal that came.
+        """Calls the previous handlers, once for each signal received.
 
-        A launcher's handler requeues its job, and then raises SystemExit. What it must find is already on disk, so
-        this is called when the worker has ended.
+        A launcher's handler requeues its job and then raises SystemExit. It needs the checkpoint on the disk, so call
+        this when the worker has ended.
         """
         for number in dict.fromkeys(self.seen):
             handler = self.earlier.pop(number, None)
@@ -58,15 +58,15 @@ class Interruption:
 
 
 def nothing(interruption: Interruption) -> None:
-    """What is done about a signal besides taking note of it, unless a caller says otherwise."""
+    """The default reaction to a signal: it is only recorded."""
 
 
 @contextlib.contextmanager
 def watching_signals(then: Callable[[Interruption], None] = nothing) -> Iterator[Interruption]:
-    """Takes note of the signals instead of dying of them, and calls `then` after each.
+    """Records the signals, which then do not end this process, and calls `then` after each.
 
-    A signal that was ignored before, as SIGHUP under nohup, stays ignored. Outside the main thread, where Python
-    takes none, nothing is seen.
+    A signal that was ignored before, such as SIGHUP under nohup, stays ignored. Outside the main thread, where Python
+    cannot handle signals, none is recorded.
     """
     interruption = Interruption()
 
@@ -81,7 +81,7 @@ def watching_signals(then: Callable[[Interruption], None] = nothing) -> Iterator
     note.is_ours = True  # type: ignore[attr-defined]
     before = {number: signal.getsignal(number) for number in SIGNALS}
     before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
-    interruption.earlier = listening()
+    interruption.earlier = other_handlers()
     for number in before:
         signal.signal(number, note)
     try:
@@ -91,10 +91,10 @@ def watching_signals(then: Callable[[Interruption], None] = nothing) -> Iterator
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def listening() -> dict[int, Handler]:
-    """Who in this process listens to the signals, besides Python and batchlab itself: in a job of submitit's, submitit.
+def other_handlers() -> dict[int, Handler]:
+    """The signal handlers that neither Python nor batchlab has set: in a job of submitit, those of submitit.
 
-    A watch of ours around another is told by the answer of what it watches over, and not of the signal once more.
+    Handlers of an outer `watching_signals` are left out: its block learns of the signal from the exit code.
     """
     found = {number: signal.getsignal(number) for number in SIGNALS}
     return {

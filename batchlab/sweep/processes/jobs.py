@@ -1,4 +1,4 @@
-"""Between points and processes: what one group of processes does together, and the devices that it has meanwhile."""
+"""Jobs, the layer between points and processes: what one group of processes does, and on which devices."""
 
 import time
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from batchlab.host.lease import take_device
 from batchlab.host.nvml import Gpu
 from batchlab.sweep.points import Point
 
-LOOK_SECONDS = 5.0  # between two looks at who computes on the GPUs, while a point waits for one
+LOOK_SECONDS = 5.0  # between two queries of which programs use the GPUs, while a point waits for one
 
 
 @dataclass(frozen=True)
 class Job:
-    """What one group of processes does together: one point, in one process, on at most one device of its own."""
+    """The work of one group of processes: one point, in one process, on at most one device."""
 
     points: tuple[Point, ...]
-    devices: tuple[str, ...] = ()  # UUIDs of GPUs; none: the CPU, or the GPU that CUDA takes first
+    devices: tuple[str, ...] = ()  # UUIDs of GPUs; empty: the CPU, or the first GPU of CUDA
 
     def __post_init__(self) -> None:
         if len(self.points) != 1 or len(self.devices) > 1:
@@ -29,22 +29,22 @@ class Job:
 
     @property
     def point(self) -> Point:
-        """Its point. That today a job holds one is said here, and relied on by the process that trains it alone."""
+        """Its only point. Only the process that trains it relies on there being one."""
         return self.points[0]
 
 
 class Scheduler:
-    """Turns points and the GPUs of a sweep into jobs."""
+    """Assigns the GPUs of a sweep to its points."""
 
     def __init__(self, gpus: Sequence[Gpu]) -> None:
         self._gpus = gpus
-        self._seen: tuple[float, Sequence[Gpu]] | None = None  # when they were looked at, and those without others
+        self._seen: tuple[float, Sequence[Gpu]] | None = None  # time of the last query, and free GPUs
 
     def job_of(self, point: Point, *, wedged: int) -> tuple[Job, ExitStack] | None:
-        """The job of `point`, and what gives its device back once closed; None where it has to wait for a device.
+        """The job of `point`, and a stack that releases its device when closed; None if it has to wait for a device.
 
-        The device is one that no other job has, of this sweep or another's, and no other program computes on. Where
-        `wedged` processes that do not end have them all, the first is used again.
+        The device is not used by any other job, of this sweep or another, nor by another program. If `wedged`
+        processes, which do not end, hold all devices, the first one is used again.
         """
         closing = ExitStack()
         if not self._gpus or point.config.device != "cuda":
@@ -53,11 +53,11 @@ class Scheduler:
         if gpu is None and wedged < len(self._gpus):
             closing.close()
             return None
-        self._seen = None  # the next point asks anew
+        self._seen = None  # query again for the next point
         return Job((point,), (gpu or self._gpus[0].uuid,)), closing
 
     def _without_other_programs(self) -> Sequence[Gpu]:
-        """Asked of the driver once in `LOOK_SECONDS` while a point waits: to look disturbs what is timed."""
+        """Queries the driver at most every `LOOK_SECONDS` while a point waits: a query disturbs what is timed."""
         if self._seen is None or time.monotonic() - self._seen[0] > LOOK_SECONDS:
             self._seen = time.monotonic(), without_other_programs(self._gpus)
         return self._seen[1]

@@ -1,4 +1,4 @@
-"""Fresh processes for the price of a fork, from a server that has imported torch and touched no device."""
+"""Starts new processes quickly, by forking a server that has imported torch and not used any device."""
 
 import atexit
 import contextlib
@@ -17,33 +17,33 @@ from typing import TypeVarTuple
 from batchlab.errors import BadRequest
 from batchlab.host.exit_status import signal_name
 
-ENDS_WITHIN = 30.0  # seconds: the longest that a healthy process takes, with all of a GPU's memory to give back
+ENDS_WITHIN = 30.0  # seconds: the most that a healthy process needs, even to free all of a GPU's memory
 AFTER_A_KILL = 5.0  # seconds
 Arguments = TypeVarTuple("Arguments")
 PRELOAD = ["batchlab.sweep.processes.ignored_signals", "batchlab.sweep.processes.preload"]
 
 
 class WarmServer:
-    """Starts children that begin with everything imported (`preload`); leaving it ends the server."""
+    """Starts children with everything imported (`preload`); its end as a context ends the server."""
 
     def __init__(self, devices: Sequence[str] = ()) -> None:
-        """To its children `devices`, UUIDs of GPUs, are the only ones there are, and the first is their `cuda`: the
-        config they run never names one. Without any: all that CUDA sees."""
+        """Its children see only `devices` (UUIDs of GPUs), the first as `cuda`: their config never names a UUID.
+        Empty: they see all devices of CUDA."""
         self.devices = tuple(devices)
         self._context = multiprocessing.get_context("forkserver")
         self._found: int | None = None
 
     def __enter__(self) -> "WarmServer":
-        self._found = _server_pid()  # one that runs already is its owner's to end
+        self._found = _server_pid()  # a server that already runs is ended by its owner
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Ends the server at once. Left alone it would finish its imports first, and hold the caller's output open."""
+        """Ends the server immediately; otherwise it would finish its imports and hold the caller's output open."""
         if _server_pid() != self._found:
             _end()
 
     def seeing(self, devices: Sequence[str]) -> "WarmServer":
-        """The same server, for children to whom `devices` are the only GPUs there are."""
+        """The same server, for children that see only `devices`."""
         return WarmServer(devices)
 
     def warm_up(self) -> None:
@@ -55,9 +55,9 @@ class WarmServer:
     def start(
         self, target: Callable[[Connection, *Arguments], None], *arguments: *Arguments
     ) -> tuple[ForkServerProcess, Connection]:
-        """A child running `target(connection, *arguments)`, and the parent's end of the connection.
+        """A child that runs `target(connection, *arguments)`, and the parent's end of the connection.
 
-        BadRequest, with how the server ended, where it starts none.
+        BadRequest, with how the server ended, if it cannot start a child.
         """
         self.warm_up()
         ours, theirs = self._context.Pipe(duplex=True)
@@ -66,16 +66,16 @@ class WarmServer:
             with _no_main():
                 process.start()
         except (EOFError, ConnectionError) as error:
-            raise BadRequest(_why_it_starts_none(error)) from None
+            raise BadRequest(_why_no_child(error)) from None
         theirs.close()
         return process, ours
 
 
 def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
-    """Waits for the end of a process that is ending, and kills one that is not; whether it ended.
+    """Waits for a process to end, and kills it if it does not; whether it ended.
 
-    One that hangs in the kernel, as with a GPU that does not answer, does not end of a kill either. It is left behind,
-    and this program does not wait for it when it ends.
+    A process that hangs in the kernel, for example because its GPU does not respond, does not even end when killed. It
+    is left behind, and this program does not wait for it at its own end.
     """
     process.join(seconds)
     if process.is_alive():
@@ -87,28 +87,26 @@ def ended(process: ForkServerProcess, seconds: float = ENDS_WITHIN) -> bool:
     return False
 
 
-def _why_it_starts_none(error: Exception) -> str:
-    """What was seen of the server, in a sentence, and what to do about it."""
-    what, code = "the process that imports PyTorch and starts each point's", _server_exit_code()
+def _why_no_child(error: Exception) -> str:
+    """How the server ended, in a sentence, and what to do about it."""
+    what, code = "the server process, which imports PyTorch and starts the processes of points,", _server_exit_code()
     if code is None:
-        return f"{what} started none ({error or type(error).__name__}), and did not end: run the command again"
+        return f"{what} did not start one ({error or type(error).__name__}): run the command again"
     if code > 0:
-        return f"{what} ended with exit code {code}; its error is above, and `batchlab doctor` checks the installation"
+        return f"{what} ended with exit code {code}; its error is above; `batchlab doctor` checks the installation"
     if code == 0:
-        return f"{what} ended (exit code 0) before it started a point: run the command again"
-    short = ", as happens where memory runs out" if code == -signal.SIGKILL else ""
-    return (
-        f"{what} was killed by {signal_name(-code)}{short}: run the command again, or see what `batchlab doctor` says"
-    )
+        return f"{what} ended (exit code 0) before it started one: run the command again"
+    short = ", probably because memory ran out" if code == -signal.SIGKILL else ""
+    return f"{what} was killed by {signal_name(-code)}{short}: run the command again, or check with `batchlab doctor`"
 
 
 def _server_exit_code() -> int | None:
-    """As `multiprocessing` has it: negative is a signal; None where the server has not ended."""
+    """As in `multiprocessing`: negative for a signal; None if the server has not ended."""
     pid = _server_pid()
     if pid is None:
         return None
     ends = time.monotonic() + AFTER_A_KILL
-    # Left to be waited for: multiprocessing does so before it starts another.
+    # WNOWAIT: multiprocessing reaps the process itself before it starts another.
     while (found := os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is None:
         if time.monotonic() > ends:
             return None
@@ -122,16 +120,16 @@ def _seeing(
     target: Callable[[Connection, *Arguments], None],
     *arguments: *Arguments,
 ) -> None:
-    """In the child, before anything has asked CUDA, which reads the variable once."""
+    """In the child, before the first use of CUDA, which reads the variable once."""
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
     target(connection, *arguments)
 
 
 def keep_warm() -> None:
-    """Lets this program have one server to its end, for callers who run one sweep after the other.
+    """Keeps one server until this program ends, for callers that run several sweeps.
 
-    It is started anew where the program's environment has changed: its children would have the old one.
+    It is restarted if the program's environment has changed: otherwise its children would have the old one.
     """
     if _server_pid() is not None and _kept in ({}, os.environ):
         return
@@ -147,7 +145,7 @@ _kept: dict[str, str] = {}  # the environment that the server of `keep_warm` was
 
 
 def _end() -> None:
-    """Ends this program's server at once, where one runs."""
+    """Kills this program's server, if it runs."""
     pid = _server_pid()
     if pid is None:
         return
@@ -157,16 +155,16 @@ def _end() -> None:
 
 
 def _server_pid() -> int | None:
-    """The process of this program's one server, while it runs."""
+    """The process id of this program's server, while it runs."""
     return getattr(multiprocessing.forkserver._forkserver, "_forkserver_pid", None)
 
 
 @contextlib.contextmanager
 def _no_main() -> Iterator[None]:
-    """Hides the caller's `__main__` while multiprocessing looks at it.
+    """Hides the caller's `__main__` from multiprocessing.
 
-    Otherwise each child would run the caller's script again from its first line, and a notebook or a script without
-    `if __name__ == "__main__"` would start sweeps for ever.
+    Otherwise each child would run the caller's script again, and a notebook or a script without
+    `if __name__ == "__main__"` would start sweeps endlessly.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")

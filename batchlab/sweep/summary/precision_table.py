@@ -1,4 +1,4 @@
-"""What a precision changes against fp32: speed, bytes and loss, point by point at equal settings and seeds."""
+"""Compares each precision with fp32 in speed, memory and loss, between points with equal settings and seeds."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -27,25 +27,25 @@ Pair = tuple[RunRecord, RunRecord]  # of one seed: in the precision, in fp32
 
 @dataclass(frozen=True)
 class Comparison:
-    """The completed points of one precision that have their like in fp32, seed by seed."""
+    """The completed points of one precision that have a counterpart in fp32 with the same seed."""
 
-    labels: tuple[str, ...]  # batch size, the settings that tell the points apart, precision
+    labels: tuple[str, ...]  # batch size, the settings that distinguish the points, precision
     pairs: tuple[Pair, ...]
 
 
 def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[str]:
-    """A table of every precision against fp32, with what its numbers mean; nothing where nothing can be compared.
+    """A table of every precision against fp32, with a heading; empty if nothing can be compared.
 
-    `settings` are the knobs that vary among `records`, as in the main table. Ratios and differences are paired by seed,
-    with 95% t intervals (of a ratio on the scale of logarithms).
+    `settings` are the options that vary among `records`, as in the main table. Ratios and differences are paired by
+    seed, with 95% t intervals (for ratios, of the logarithms).
     """
-    told_apart = [setting for setting in settings if setting.name not in NOT_PAIRED]
-    found = _comparisons(records, told_apart)
+    distinguishing = [setting for setting in settings if setting.name not in NOT_PAIRED]
+    found = _comparisons(records, distinguishing)
     if not found:
         return []
     shown = [quantity for quantity in in_tables(records) if quantity.compared]
     titles = [
-        *("batch\nsize", *(setting.name.replace(".", ".\n") for setting in told_apart), "precision"),
+        *("batch\nsize", *(setting.name.replace(".", ".\n") for setting in distinguishing), "precision"),
         *(TITLES.get(quantity, printable(quantity.label or quantity.name)) for quantity in shown),
         "seeds",
     ]
@@ -54,7 +54,7 @@ def against_fp32(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
         for comparison in found
     ]
     return [
-        f"Against {REFERENCE}, with all else equal and seed by seed (in brackets: 95% intervals, from two seeds on):",
+        f"Compared with {REFERENCE}, all else equal, paired by seed (brackets: 95% intervals, from two seeds on):",
         *aligned(titles, rows, left=()),
     ]
 
@@ -70,25 +70,25 @@ def _comparisons(records: Sequence[RunRecord], settings: Sequence[Setting]) -> l
     labels: dict[tuple[str, str], tuple[str, ...]] = {}
     for i in completed:
         record, precision = records[i], str(records[i].config.get("precision"))
-        like = reference.get((_rest(record), record.seed))
-        if precision == REFERENCE or like is None:
+        match = reference.get((_rest(record), record.seed))
+        if precision == REFERENCE or match is None:
             continue
         key = (_rest(record), precision)
-        pairs.setdefault(key, []).append((record, like))
+        pairs.setdefault(key, []).append((record, match))
         labels[key] = (str(record.batch_size), *(setting.cells[i] for setting in settings), precision)
     return [Comparison(labels[key], tuple(pairs[key])) for key in pairs]
 
 
 def _rest(record: RunRecord) -> str:
-    """What two points must share to be compared: all but precision and seed."""
+    """The options that two points must share to be compared: all but precision and seed."""
     return key(record.config, ALL_OF_A_RUN, without=NOT_PAIRED)
 
 
 def _change(pairs: Sequence[Pair], quantity: Quantity) -> str:
-    """By how much it differs from fp32's; of what is clocked, between undisturbed runs on one model of device."""
+    """The change from fp32; if the quantity is clocked, between undisturbed runs on one model of device."""
     if quantity.clocked:
-        pairs = [(run, like) for run, like in pairs if run.device_model == like.device_model]
-    values = [(_undisturbed(run, quantity), _undisturbed(like, quantity)) for run, like in pairs]
+        pairs = [(run, match) for run, match in pairs if run.device_model == match.device_model]
+    values = [(_undisturbed(run, quantity), _undisturbed(match, quantity)) for run, match in pairs]
     known = [(a, b) for a, b in values if a is not None and b is not None and math.isfinite(a - b)]
     if quantity.compared == RATIO:
         logs = [math.log(a / b) for a, b in known if a > 0 and b > 0]
@@ -101,12 +101,12 @@ def _undisturbed(record: RunRecord, quantity: Quantity) -> float | None:
 
 
 def _estimated(values: Sequence[float], pairs: int, written: Callable[[float], str], unit: str) -> str:
-    from batchlab.science.statistics.uncertainty import t_interval  # SciPy, which no other table needs
+    from batchlab.science.statistics.uncertainty import t_interval  # imports SciPy, which no other table needs
 
     if not values:
         return NOTHING
     found = t_interval(values)
     low, high = (None if bound is None else written(bound) for bound in (found.low, found.high))
-    spread = "" if low == high else f" [{low}, {high}]"  # none of bytes that are counted, nor of one seed
+    spread = "" if low == high else f" [{low}, {high}]"  # none for counted bytes, nor for one seed
     fewer = f" ({counted(len(values), 'seed')})" if len(values) < pairs else ""
     return f"{written(found.value)}{unit}{spread}{fewer}"

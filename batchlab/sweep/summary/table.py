@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 ALWAYS = (VALIDATION_LOSS.name, TRAINING_SPEED.name, PEAKS[0].name)
-CUT_OFF = (RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED)  # their few steps are no speed to compare with
+CUT_OFF = (RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED)  # their few steps give no comparable speed
 STYLES = {RunStatus.COMPLETED: "green", RunStatus.OOM: "yellow", RunStatus.DIVERGED: "yellow"}
 
 
@@ -31,15 +31,15 @@ class Column:
 
     title: str
     cells: list[str]
-    name: str = ""  # set where it is shown only now and then: in a narrow terminal `name=cell` stands below the row
-    always: bool = False  # shown even where every cell is empty
+    name: str = ""  # set if optional: a narrow terminal shows `name=cell` below the row
+    always: bool = False  # shown even if every cell is empty
 
 
 def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None" = None) -> None:
-    """Prints the comparison of `records`, what was held equal in it, and where to look next.
+    """Prints the comparison of `records`, notes about it, and the next command.
 
-    In a terminal too narrow for it, the settings of a point stand in a line below its row; where the output is
-    no terminal nothing is wrapped or cut.
+    In a terminal that is too narrow, the settings of a point are shown below its row; if the output is not a
+    terminal, nothing is wrapped or cut.
     """
     from rich.text import Text
 
@@ -71,7 +71,7 @@ def show(records: Sequence[RunRecord], study_dir: Path, console: "Console | None
 
 
 def _columns(records: Sequence[RunRecord], settings: Sequence[Setting]) -> list[Column]:
-    """The columns of `records`, in the order they are read: what was asked, what it cost, what it reached."""
+    """The columns of `records`, in reading order: what was requested, what it cost, what it reached."""
     columns = [
         Column("batch\nsize", [str(record.batch_size) for record in records], always=True),
         *(Column(setting.name.replace(".", ".\n"), list(setting.cells), setting.name) for setting in settings),
@@ -102,7 +102,7 @@ def _to_the_target(targets: Sequence[Mapping[str, Any]]) -> Iterator[Column]:
 
 
 def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[str]]:
-    """The table's lines, and below each row what found no place in it; `edge` is the terminal's width, if any."""
+    """The table's lines, and for each row the text below it; `edge` is the terminal's width, if any."""
 
     def lines(shown: Sequence[Column], gap: int) -> list[str]:
         return aligned([c.title for c in shown], list(zip(*(c.cells for c in shown), strict=True)), gap=gap)
@@ -123,7 +123,7 @@ def _fit(columns: Sequence[Column], edge: int | None) -> tuple[list[str], list[s
 
 
 def _relative(records: Sequence[RunRecord]) -> list[str]:
-    """Each speed over the mean speed of the smallest batch size of its kind, where the kind has several sizes."""
+    """Each speed divided by the mean speed of the smallest batch size of its kind, if it has several sizes."""
     no_speed = [record.shared_machine or record.status in CUT_OFF for record in records]
     speeds = [None if out else measured(r, TRAINING_SPEED) for r, out in zip(records, no_speed, strict=True)]
     kinds: dict[str, dict[int, list[float]]] = {}
@@ -138,7 +138,7 @@ def _relative(records: Sequence[RunRecord]) -> list[str]:
 
 
 def _kind(record: RunRecord) -> str:
-    """What moves the speed beside the batch size: a point is never compared with another model's, say."""
+    """What affects the speed except the batch size: points with other models, say, are not compared."""
     return repr((record.device_model, key(record.config, SPEED, without=("batch_size",))))
 
 

@@ -1,4 +1,4 @@
-"""Which knobs tell the points of a table apart, and the order that makes them readable."""
+"""The options that distinguish the points of a table, and the order of the points."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from batchlab.config.options import of_role
 from batchlab.printable import printable
 from batchlab.records import RunRecord
 
-ELSEWHERE = (*of_role(Role.AXIS, Role.TUNED), "accumulate")  # shown by a column of their own
+ELSEWHERE = (*of_role(Role.AXIS, Role.TUNED), "accumulate")  # they have their own columns
 ABSENT = "-"
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A knob whose value varies over the table, and its value for each record, in the table's order."""
+    """An option that varies over the table, and its value for each record, in the table's order."""
 
     name: str
     cells: tuple[str, ...]
 
 
 def arranged(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Setting]]:
-    """`records` by batch size and then by the knobs that vary among them; and those knobs."""
+    """`records` sorted by batch size and then by the options that vary; and those options."""
     varying = _varying(records)
     order = sorted(
         range(len(records)),
@@ -40,7 +40,7 @@ def arranged(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Settin
 
 
 def flat(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A config's values by dotted name; a group's own name holds its `_target_`."""
+    """A config's values by dotted name; the name of a group has its `_target_` as value."""
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):
@@ -57,15 +57,15 @@ def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     made = [record.accumulate for record in records]
     if len({count for count in made if count is not None}) > 1:
         found["accumulate"] = made
-    rates = [config.get("lr") for config in configs]
-    if _differ(rates) and any(r.lr_scaled != rate for r, rate in zip(records, rates, strict=True)):
-        found["lr"] = rates  # the column of peak rates does not tell them apart
+    lrs = [config.get("lr") for config in configs]
+    if _differ(lrs) and any(r.lr_scaled != lr for r, lr in zip(records, lrs, strict=True)):
+        found["lr"] = lrs  # the column of peak learning rates does not show them
     for name in dict.fromkeys(name for config in configs for name in config):
-        if name in ELSEWHERE or not _tells_apart(name, configs):
+        if name in ELSEWHERE or not _varies(name, configs):
             continue
         values = [config.get(name, ABSENT) for config in configs]
         found[name] = _names(values) if _is_group(name, records) else values
-    # A dozen columns of what measured each point are for nobody, where other knobs tell the points apart.
+    # Instruments may have a dozen options; their columns are left out if other options distinguish the points.
     others = {name: values for name, values in found.items() if not name.startswith("instruments")}
     rows = [
         (r.batch_size, r.seed, r.lr_scaled, *map(repr, row)) for r, *row in zip(records, *others.values(), strict=True)
@@ -73,8 +73,8 @@ def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return others if len(set(rows)) == len(rows) else found
 
 
-def _tells_apart(name: str, configs: Sequence[Mapping[str, object]]) -> bool:
-    """Whether `name` varies; a group's key (model.depth) only among the points with the same group (model)."""
+def _varies(name: str, configs: Sequence[Mapping[str, object]]) -> bool:
+    """Whether `name` varies; a group's key (model.depth) only among points with the same group (model)."""
     group = name.rpartition(".")[0]
     kinds: dict[str, list[Any]] = {}
     for config in configs:
@@ -88,7 +88,7 @@ def _is_group(name: str, records: Sequence[RunRecord]) -> bool:
 
 
 def _names(targets: Sequence[Any]) -> list[Any]:
-    """`mlp` for a built-in's `_target_`; all of it where two short names are the same."""
+    """`mlp` for a built-in's `_target_`; the whole name if two short names are equal."""
     short = [target_name({"_target_": target}) for target in targets]
     return short if len(set(short)) == len(set(targets)) else list(targets)
 

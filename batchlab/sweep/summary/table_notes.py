@@ -1,4 +1,4 @@
-"""What the table cannot say in its cells: what was held equal, what was left over, why a point ended early."""
+"""The notes below the table: what was held equal, what was left over, why a point ended early."""
 
 import os
 import shlex
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchlab.config.options import PEAK_LEARNING_RATE
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
@@ -17,7 +17,7 @@ MOST_NAMED = 4  # points named in one note
 
 
 def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: Path) -> list[str]:
-    """The sentences below a table of `records`, which `settings` tell apart."""
+    """The sentences below a table of `records`, which `settings` distinguish."""
     labels = {
         record.run_id: " ".join(
             [f"batch_size={record.batch_size}", *(f"{setting.name}={setting.cells[i]}" for setting in settings)]
@@ -37,7 +37,7 @@ def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: 
 
 
 def next_step(study_dir: Path) -> str:
-    """Where to look after the table."""
+    """The next command."""
     return f"Next: batchlab dashboard {shlex.quote(printable(_from_here(study_dir)))}"
 
 
@@ -47,21 +47,21 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
         return []
     budgets = {record.examples + record.remainder for record in whole}
     if len(budgets) > 1:
-        return [f"Not held equal: the examples, {min(budgets):,} to {max(budgets):,}."]
+        return [f"Not held equal: the number of examples, {min(budgets):,} to {max(budgets):,}."]
     held = [f"the budget, {min(budgets):,} examples each"]
-    rates = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
-    if all(rate == rates[0] for rate in rates):
-        held.append(_learning_rate(**rates[0]))
+    lrs = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
+    if all(lr == lrs[0] for lr in lrs):
+        held.append(_learning_rate(**lrs[0]))
     return [f"Held equal: {'; '.join(held)}."]
 
 
 def _learning_rate(
     *, lr: object, lr_scaling: object, reference_batch_size: object, noise_scale: object, **others: object
 ) -> str:
-    """What all points have in common of what decides the peak learning rate; options added later as they are typed."""
+    """The options that set the peak learning rate, equal for all points; options added later as they are typed."""
     scaled = "not scaled" if lr_scaling == "none" else f"scaled by {lr_scaling} from batch size {reference_batch_size}"
     scaled += "" if noise_scale is None else f", with a noise scale of {noise_scale}"
-    return f"the rate, {lr} and {scaled}" + "".join(f", {name}={value}" for name, value in others.items())
+    return f"the learning rate, {lr}, {scaled}" + "".join(f", {name}={value}" for name, value in others.items())
 
 
 def _left_over(records: Sequence[RunRecord]) -> list[str]:
@@ -73,22 +73,22 @@ def _left_over(records: Sequence[RunRecord]) -> list[str]:
                 at.append(record.batch_size)
     if not sizes:
         return []
-    parts = [f"{left:,} at batch size {_listed(map(str, at))}" for left, at in sizes.items()]
-    return [f"Examples of the budget left over, as steps are whole: {'; '.join(parts)}."]
+    parts = [f"{left:,} at batch size {_few(at, ', ')}" for left, at in sizes.items()]
+    return [f"Examples of the budget left over, since steps are whole: {'; '.join(parts)}."]
 
 
 def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
-    """What the column of peaks means: CUDA's own count where there is one (as in the table), else the process."""
+    """The meaning of the column of peaks: from CUDA's allocator if known (as in the table), else of the process."""
     growth, allocated, resident = (peak.name for peak in PEAKS)
     on_gpu = [record for record in records if allocated in record.final]
     on_cpu = [record for record in records if allocated not in record.final and resident in record.final]
     meanings = []
     if any(growth in record.final for record in on_gpu):
-        meanings.append("what training took on the GPU beside the data and the weights")
+        meanings.append("GPU memory that training took in addition to the data and the weights")
     if any(growth not in record.final for record in on_gpu):
-        meanings.append("what CUDA had allocated at most, the data included" + (" (older runs)" if meanings else ""))
+        meanings.append("the most that CUDA had allocated, data included" + (" (older runs)" if meanings else ""))
     if on_cpu:
-        meanings.append("how much the point's process grew by training" + (" (on the CPU)" if meanings else ""))
+        meanings.append("how much the point's process grew during training" + (" (on the CPU)" if meanings else ""))
     found = [f"Peak MiB: {'; '.join(meanings)}."] if meanings else []
     if any(SAVED_FOR_BACKWARD.name in record.final for record in records):
         found.append("Saved MiB: what the forward pass of a micro-batch keeps for its backward pass, counted exactly.")
@@ -98,7 +98,7 @@ def _peak_memory(records: Sequence[RunRecord]) -> list[str]:
 def _skipped(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
     found = [record for record in records if record.steps_skipped]
     parts = [f"{r.steps_skipped:,} of {r.steps:,} at {labels[r.run_id]}" for r in found]
-    return [f"Updates that the fp16 scaler skipped: {_listed(parts, '; ')}."] if found else []
+    return [f"Updates that the fp16 scaler skipped: {_few(parts)}."] if found else []
 
 
 def _shared(records: Sequence[RunRecord]) -> list[str]:
@@ -106,50 +106,48 @@ def _shared(records: Sequence[RunRecord]) -> list[str]:
     if not count:
         return []
     who = "1 point" if count == 1 else f"{count} points"
-    return [f"Speed and memory of {who} are not to be compared: other points used the machine meanwhile."]
+    return [f"Do not compare speed and memory of {who}: other points used the machine at the same time."]
 
 
 def _measured_on(records: Sequence[RunRecord]) -> list[str]:
-    """`Measured on NVIDIA H200.`: without the device no number of seconds or bytes says anything."""
-    said = measured_on(Counter(filter(None, (record.device_model for record in records if record.attempts))), "point")
-    return [said] if said else []
+    """`Measured on NVIDIA H200.`: seconds and bytes mean nothing without the device."""
+    text = measured_on(Counter(filter(None, (record.device_model for record in records if record.attempts))), "point")
+    return [text] if text else []
 
 
 def _noted(records: Sequence[RunRecord], labels: dict[str, str]) -> list[str]:
-    """What could not be done as it was asked for; equal notes are one sentence, however many points they are of.
+    """What could not be done as requested; equal notes of several points are one sentence.
 
-    Of a point that did not fit at all it goes without saying.
+    Notes of points that did not fit at all are left out.
     """
     noted: dict[str, list[str]] = {}
     for record in (record for record in records if record.status is not RunStatus.OOM):
         for note in record.notes:
             noted.setdefault(printable(note), []).append(labels[record.run_id])
-    return [f"note: {_listed(of, '; ')}: {note}" for note, of in noted.items()]
+    return [f"note: {_few(of)}: {note}" for note, of in noted.items()]
 
 
 def _ended_early(records: Sequence[RunRecord], labels: dict[str, str], study_dir: Path) -> list[str]:
-    """Equal reasons are one sentence, however many points they ended; faults say where their log is."""
+    """Equal reasons of several points are one sentence; failures name their log."""
     reasons: dict[tuple[RunStatus, str], list[RunRecord]] = {}
     for record in records:
         if record.status is not RunStatus.COMPLETED:
             reasons.setdefault((record.status, printable(record.reason)), []).append(record)
     found = []
     for (status, reason), ended in reasons.items():
-        note = f"{status}: {_listed((labels[record.run_id] for record in ended), '; ')}"
+        note = f"{status}: {_few(labels[record.run_id] for record in ended)}"
         note += f": {reason}" if reason else ""
-        if not status.is_answer:
+        if not status.is_final:
             note += f" (log: {printable(_from_here(study_dir / ended[0].run_id / 'worker.log'))})"
         found.append(note)
     return found
 
 
-def _listed(parts: Iterable[str], separator: str = ", ") -> str:
-    named = list(parts)
-    more = len(named) - MOST_NAMED
-    return separator.join(named[:MOST_NAMED]) + (f" and {more} more" if more > 0 else "")
+def _few(points: Iterable[object], separator: str = "; ") -> str:
+    return listed(points, MOST_NAMED, separator=separator, last=separator)
 
 
 def _from_here(path: Path) -> str:
-    """`path` as one would type it: relative where it lies below this folder."""
+    """`path` as one would type it: relative if it is below the current folder."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

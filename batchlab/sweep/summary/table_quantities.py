@@ -1,4 +1,4 @@
-"""Which measured quantities the tables below a sweep show, and what a run measured of them."""
+"""The quantities that the tables of a sweep show, and their values in a run."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,11 @@ from batchlab.records.quantity import Quantity
 
 
 def in_tables(records: Sequence[RunRecord]) -> list[Quantity]:
-    """Those that have a column: what a point cost before what it reached."""
+    """The quantities with a column: costs before results."""
     shown = [quantity for quantity in declared_by(records) if quantity.column]
     return sorted(shown, key=lambda quantity: quantity.chart is None or quantity.chart.category != COST)
 
 
 def measured(record: RunRecord, quantity: Quantity) -> float | None:
-    """The last value; of a peak, that of the kind the run has."""
+    """The last value; for a memory peak, the kind that the run has."""
     return record.peak_bytes if quantity in PEAKS else record.final.get(quantity.name)

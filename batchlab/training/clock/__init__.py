@@ -1,1 +1,1 @@
-"""Training seconds, with measuring and waiting charged to nobody."""
+"""The training clock, which excludes time spent measuring and waiting."""

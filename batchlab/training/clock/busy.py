@@ -1,4 +1,4 @@
-"""How busy the device is with a run as it is now."""
+"""Measures how busy the device is with a run in its current state."""
 
 import time
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from batchlab.training.step import backward
 def busy_share_of(
     state: RunState, micro_batch_size: int, clock: Callable[[], float] = time.perf_counter
 ) -> float | None:
-    """`pace.busy_share` of the forward and backward pass of a micro-batch, without a trace; None on the CPU."""
+    """`pauses.busy_share` of a micro-batch's forward and backward pass; leaves no trace; None on the CPU."""
     if state.device.settles():
         return None
     losses = state.losses

@@ -1,4 +1,4 @@
-"""Training seconds and peak bytes, with measuring charged to nobody."""
+"""Measures training seconds and peak memory, excluding measurements by instruments."""
 
 import contextlib
 import time
@@ -12,11 +12,11 @@ SETTLE_SECONDS = 0.005
 
 
 def nothing() -> None:
-    """What is done where nothing is."""
+    """Does nothing."""
 
 
 class Meter:
-    """A stop watch that stands still, and a high-water mark that does not rise, while an instrument works."""
+    """A stopwatch and memory high-water marks that are paused while an instrument works."""
 
     def __init__(
         self,
@@ -26,13 +26,13 @@ class Meter:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.measuring_seconds = 0.0  # spent in `paused`
-        self.pause_seconds = 0.0  # that a pause adds to the steps after it, and is not charged to them
+        self.pause_seconds = 0.0  # that a pause adds to the steps after it; subtracted from their time
         self._peaks = peaks
-        self._drain = drain  # waits until the device has done what it was given
+        self._drain = drain  # waits until the device has finished its queue
         self._settle: Callable[[], object] = nothing
         self.clock = clock
         self._seconds = 0.0
-        self._since: float | None = None  # when the clock was last set going
+        self._since: float | None = None  # when the clock was last started
         self._highest: dict[str, int] = {}
 
     @property
@@ -42,7 +42,7 @@ class Meter:
 
     @property
     def peak_bytes(self) -> dict[str, int]:
-        """The highest level of each kind of memory while training, by the last pause, as far as `peaks` looked."""
+        """The peak of each kind of memory while training, up to the last pause."""
         return dict(self._highest)
 
     def state_dict(self) -> StateDict:
@@ -57,10 +57,9 @@ class Meter:
             self._peaks.keep_earlier_marks()
 
     def start(self, rehearsal: Callable[[], object] = nothing, settle: Callable[[], object] = nothing) -> None:
-        """Sets the clock going, after a `rehearsal` that is not charged; memory counts from before it.
+        """Starts the clock after a `rehearsal`, whose time is not counted; its memory is.
 
-        `settle` brings the processor back to where training left it, after each measurement, as long as that is
-        quickly done.
+        `settle` restores the processor's caches after each measurement, as long as it is quick.
         """
         self._settle = settle
         self._drain()
@@ -70,7 +69,7 @@ class Meter:
         self._since = self.clock()
 
     def stop(self) -> None:
-        """Stops the clock and takes the marks, once the device is done."""
+        """Stops the clock and reads the marks, once the device has finished."""
         self._drain()
         now = self.clock()  # before anything else: a step of a small model takes 150 us
         if self._since is not None:
@@ -81,16 +80,16 @@ class Meter:
 
     @contextlib.contextmanager
     def paused(self, *, settling: bool = True) -> Iterator[None]:
-        """Around measuring: the device is drained at both ends, so that work is charged to its owner.
+        """Pauses the clock while measuring; drains the device at both ends, so that work counts on the right side.
 
-        `settling`: whether a step follows, which is to find the processor as training left it.
+        `settling`: whether a training step follows, so that the caches have to be restored.
         """
         running = self._since is not None
         if running:
             self.stop()
         began = self.clock()
 
-        def go_on() -> None:
+        def restart() -> None:
             self._drain()
             if running and any(value > self._highest[name] for name, value in self._peaks.read().items()):
                 self._peaks.resume(self._highest)
@@ -100,11 +99,11 @@ class Meter:
             if running:
                 self._since = self.clock()
 
-        with finally_do(go_on):
+        with finally_do(restart):
             yield
 
     def _settle_down(self) -> None:
         began = self.clock()
         self._settle()
-        if self.clock() - began > SETTLE_SECONDS:  # steps that long do not feel it
+        if self.clock() - began > SETTLE_SECONDS:  # steps that long are not affected
             self._settle = nothing

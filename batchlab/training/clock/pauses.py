@@ -1,4 +1,4 @@
-"""What the clock of training cannot tell by itself: what a pause costs, and whether the device waits for the host."""
+"""Measures what a pause of training costs, and whether the device waits for the host."""
 
 import statistics
 import time
@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 from batchlab.training.devices.device import Device
 
-QUICK_SECONDS = 0.1  # passes that take longer do not feel a pause
+QUICK_SECONDS = 0.1  # longer passes are not affected by a pause
 IN_A_ROW, ROUNDS = 4, 3
 
 Clock = Callable[[], float]
 
 
 def pause_seconds(passes: Callable[[], object], device: Device, clock: Clock = time.perf_counter) -> float:
-    """By which draining the device lengthens the steps between two pauses; `passes` are those of one step.
+    """Seconds that draining the device adds to the steps between two pauses; `passes` are those of one step.
 
-    Where the host runs ahead of the device, a drained device stands idle until the next step's first kernel comes, and
-    the host until the last one is done. Windows are equally many examples, so a large batch has that at every step and
-    a small one at every tenth: n steps between two pauses take n x steady + pause, and the pause is charged to the
+    If the host runs ahead of the device, a drained device is idle until the next step's first kernel arrives, and the
+    host waits for the last one. Pauses come every so many examples, so a large batch may have one at every step and a
+    small batch one at every tenth: n steps between two pauses take n x steady + pause, and the pause counts as
     measuring. On the CPU nothing runs ahead, and nothing is timed.
     """
     if device.settles():
@@ -27,12 +27,12 @@ def pause_seconds(passes: Callable[[], object], device: Device, clock: Clock = t
 
 
 def busy_share(passes: Callable[[], object], device: Device, clock: Clock = time.perf_counter) -> float | None:
-    """Of the time that `passes` take one after the other, how long the device works on them: 1 where it never waits
-    for the host to ask; None where that is not known, and on the CPU.
+    """The share of the time of consecutive `passes` in which the device works: 1 if it never waits for the host; None
+    if that is unknown, and on the CPU.
 
-    Not by events around the passes as they are: these time the gaps too. So the device is first given a kernel that
-    only spins, until the host has asked for all of one of the passes (`Device.busy_seconds`; NVBench times kernels so).
-    For a GPU that has been at work: at its idle clock it would look busy.
+    Events around the passes alone would include the gaps. So the device first runs a kernel that only spins, until the
+    host has queued one whole pass (`Device.busy_seconds`; NVBench times kernels in this way). Call it when the GPU has
+    been working: at its idle clock speed it would look busy.
     """
     if device.settles():
         return None
@@ -48,7 +48,7 @@ def busy_share(passes: Callable[[], object], device: Device, clock: Clock = time
 
 
 def _alone_and_steady(passes: Callable[[], object], device: Device, clock: Clock) -> tuple[float, float]:
-    """Seconds of the passes with the device drained before and after them, and of one more among many."""
+    """Seconds of the passes between two drains of the device, and of one more pass in a sequence."""
 
     def seconds(count: int) -> float:
         device.drain()

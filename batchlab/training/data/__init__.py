@@ -1,1 +1,1 @@
-"""The order of the examples, and how they come to where they are trained on."""
+"""The data order, and how the examples reach the device."""

@@ -1,4 +1,4 @@
-"""Whether a task's `augment` keeps its word: what it makes of an example is told by the example and its draw alone."""
+"""Checks a task's `augment`: its output for an example must depend on the example and its draw alone."""
 
 import torch
 from torch import Tensor
@@ -11,18 +11,18 @@ from batchlab.training.devices.device import Device
 
 
 def augmented_twice(batch: Batch, augment: Augment, seed: int, device: Device) -> Batch:
-    """`batch` as `augment` makes it at the start of the row; itself it is left as it is.
+    """`batch` augmented as at the start of the data order; the original is not changed.
 
-    BadRequest where `augment` draws random numbers of its own, makes something else of the same draws when it is called
-    again, or of a batch in two parts: the run could not be resumed, and would depend on the size of its batches.
+    BadRequest if `augment` draws random numbers itself, or gives another result for the same draws when it is called
+    again or for a batch in two parts: the run could not be resumed, and its data would depend on the batch size.
     """
     before = _states(device)
     made = augmented(_copy(batch), augment, seed, 0)
     drew = _states(device) != before
     if drew or not same_bits(made, augmented(_copy(batch), augment, seed, 0)):
         raise BadRequest(
-            "the task's augment draws random numbers of its own, so that no run could be resumed: make them of the "
-            "draws that it is handed, with batchlab.uniform(draws, 'a name'), which are told by the seed and the place"
+            "the task's augment draws random numbers itself, so a run could not be resumed: compute them from the "
+            "given draws, with batchlab.uniform(draws, 'a name'), which depend only on the seed and the data order"
         )
     half = length(batch) // 2
     sizes = [half, length(batch) - half]
@@ -30,8 +30,8 @@ def augmented_twice(batch: Batch, augment: Augment, seed: int, device: Device) -
     for part, start, whole in zip(parts, (0, half), split(made, sizes), strict=False):
         if not all(map(_alike, tensors(augmented(part, augment, seed, start)), tensors(whole))):
             raise BadRequest(
-                "the task's augment makes something else of an example when other examples stand in its batch, so that "
-                "batch sizes would not see the same data: let it change each example by itself"
+                "the task's augment gives another result for an example when the rest of its batch changes, so that "
+                "batch sizes would not see the same data: augment each example independently of the others"
             )
     return made
 
@@ -46,7 +46,7 @@ def _copy(batch: Batch) -> Batch:
 
 
 def _alike(one: Tensor, other: Tensor) -> bool:
-    """But for rounding: of another number of examples a kernel may add up in another order."""
+    """Up to rounding: for another number of examples a kernel may sum in another order."""
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     if not one.is_floating_point():

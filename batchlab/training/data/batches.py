@@ -1,4 +1,4 @@
-"""The order of the data: a function of the seed alone, so that every batch size sees the same row of examples."""
+"""The data order: it depends on the seed alone, so every batch size sees the same examples in the same order."""
 
 import functools
 import hashlib
@@ -16,14 +16,14 @@ from batchlab.training.devices.device import Device
 
 Augment = Callable[[Batch, Tensor], Batch]  # `Task.augment`
 
-INDICES_AT_ONCE = 4096  # examples whose order is looked up, and sent to the device, at once
+INDICES_AT_ONCE = 4096  # examples whose indices are computed, and sent to the device, at once
 
 
 @functools.lru_cache(maxsize=2)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """Epoch `epoch`'s order of the examples 0..n-1, shape (n,): depends on these three numbers and nothing else.
+    """The order of the examples 0..n-1 in epoch `epoch`, shape (n,): depends on the three arguments and nothing else.
 
-    The last two are kept, so do not write to them.
+    The last two results are cached, so do not write to them.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
     return torch.randperm(n, generator=generator)
@@ -36,7 +36,7 @@ def stream_seed(*words: object) -> int:
 
 
 def row(n: int, seed: int, start: int, length: int) -> Tensor:
-    """Examples `start` to `start + length` of the endless row of epoch permutations, as indices, shape (length,)."""
+    """Examples `start` to `start + length` of the data order (endless epochs) as indices, shape (length,)."""
     pieces = []
     while length > 0:
         epoch, offset = divmod(start, n)
@@ -47,10 +47,10 @@ def row(n: int, seed: int, start: int, length: int) -> Tensor:
 
 
 class Stream(ABC):
-    """A set whose examples are not held on the device, but brought there when they are asked for: read one by one
-    (`streaming.Streamed`), or gathered from tensors of the host (`host_rows.HostRows`).
+    """A set whose examples are moved to the device only when they are needed: read one by one (`streaming.Streamed`),
+    or gathered from tensors on the host (`host_rows.HostRows`).
 
-    What instruments and validation read of an example is the same each time; `row` is what training reads.
+    Instruments and validation read an example identically each time; training reads with `row`.
     """
 
     @abstractmethod
@@ -67,16 +67,16 @@ class Stream(ABC):
 
     @abstractmethod
     def subset(self, index: Tensor) -> "Stream":
-        """The examples at `index` as a set of their own."""
+        """The examples at `index` as a new set."""
 
     @abstractmethod
     def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
-        """Examples `start` to `stop` of the endless row, in batches of `sizes` over and over; reading ahead begins with
-        the call."""
+        """Examples `start` to `stop` of the data order, in batches of `sizes`, repeated; reading ahead starts at the
+        call."""
 
     @abstractmethod
     def piece(self, batch_size: int, most_bytes: int) -> int:
-        """How many examples `row` gives best at once: whole batches, of not much more than `most_bytes` together."""
+        """How many examples `row` should give at once: whole batches, of not much more than `most_bytes` in all."""
 
     @abstractmethod
     def example_bytes(self) -> int:
@@ -84,8 +84,8 @@ class Stream(ABC):
 
 
 class OneByOne:
-    """A step's micro-batches, brought as they are asked for, so that no two need be held: to be passed through once,
-    in order, before the next step's."""
+    """A step's micro-batches, each loaded when it is needed, so that no two are in memory: iterate once, in order,
+    before the next step's."""
 
     def __init__(self, batches: Iterator[Batch], examples: int) -> None:
         self.examples = examples
@@ -99,12 +99,12 @@ MicroBatches = Sequence[Batch] | OneByOne
 
 
 class Batches:
-    """Steps' worth of micro-batches, cut from the row of a set that lives on the device, or streams to it.
+    """The micro-batches of each step, taken in the data order from a set that is on the device, or streams to it.
 
-    Iterating yields each step's micro-batches (tuples or dicts of tensors, as the set is): a tuple of them, or where a
-    batch is larger than `device.gather_bytes`, one by one. Batches straddle epochs, so each holds exactly
+    Iterating yields each step's micro-batches (tuples or dicts of tensors, like the set): a tuple of them, or a
+    `OneByOne` if a batch is larger than `device.gather_bytes`. Batches cross epoch boundaries, so each holds exactly
     sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's; `device` (None: the CPU) is
-    where the set lives, or streams to.
+    where the set is, or streams to.
     """
 
     def __init__(
@@ -122,21 +122,21 @@ class Batches:
         self.micro_batch_sizes = tuple(micro_batch_sizes)
         self.seed = seed
         self.total = total
-        self.position = position  # examples handed out: whole steps
+        self.position = position  # examples yielded so far, in whole steps
         self.augment = augment
         self.device = device or CpuDevice()
 
     def first(self) -> MicroBatches:
-        """The next step's micro-batches, without moving on."""
+        """The next step's micro-batches; does not advance the position."""
         size, start = sum(self.micro_batch_sizes), self.position
         if (parts := self._parts()) is None:
             (batch,) = self._row(start, start + size, (size,))
             return split(augmented(batch, self.augment, self.seed, start), self.micro_batch_sizes)
-        brought = self._row(start, start + size, tuple(map(sum, parts)))
-        return OneByOne(self._in_parts(brought, parts, start), size)
+        loaded = self._row(start, start + size, tuple(map(sum, parts)))
+        return OneByOne(self._in_parts(loaded, parts, start), size)
 
     def few(self) -> Batch:
-        """The next two examples (one where a micro-batch is one), without moving on."""
+        """The next two examples (one if a micro-batch is one); does not advance the position."""
         size, start = min(2, self.micro_batch_sizes[0]), self.position
         (batch,) = self._row(start, start + size, (size,))
         return augmented(batch, self.augment, self.seed, start)
@@ -149,15 +149,15 @@ class Batches:
             piece = self.data.piece(batch_size, self.device.gather_bytes)
         else:
             piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))
-        # Pieces begin at multiples of their length wherever a run goes on: a batch at another address in memory may be
-        # added up in another order, and resuming would not be exact.
+        # Pieces begin at multiples of their length wherever a run resumes: a batch at another address in memory may be
+        # summed in another order, and resuming would not be exact.
         start = self.position // piece * piece
         return self._steps(self._row(start, self.total, (piece,)), piece, start)
 
     def _parts(self) -> list[tuple[int, ...]] | None:
-        """The micro-batches of a step in groups that are brought together: of `gather_bytes`, or of one that is larger.
+        """The micro-batch sizes of a step, in groups gathered at once: up to `gather_bytes`, or one larger micro-batch.
 
-        None where the whole step is.
+        None if the whole step is one group.
         """
         sizes = self.micro_batch_sizes
         if len(sizes) == 1:
@@ -174,7 +174,7 @@ class Batches:
         return parts
 
     def _steps(self, pieces: Iterator[Batch], piece: int, start: int) -> Iterator[MicroBatches]:
-        """Each step's micro-batches, of pieces of the row from `start` on, each of `piece` examples: whole steps."""
+        """Each step's micro-batches, from pieces of the data order that begin at `start`; a piece is whole steps."""
         batch_size, micro_batches = sum(self.micro_batch_sizes), len(self.micro_batch_sizes)
         for batch in pieces:
             steps = length(batch) // batch_size
@@ -183,27 +183,27 @@ class Batches:
             for step in range(self.position % piece // batch_size, steps):
                 self.position += batch_size
                 yield micro[step * micro_batches : (step + 1) * micro_batches]
-            del batch, micro  # or two pieces would be held while the next is gathered
+            del batch, micro  # or two pieces would be in memory while the next is gathered
 
     def _steps_in_parts(self, parts: Sequence[tuple[int, ...]]) -> Iterator[MicroBatches]:
         start, batch_size = self.position, sum(self.micro_batch_sizes)
         stop = start + (self.total - start) // batch_size * batch_size
-        brought = self._row(start, stop, tuple(map(sum, parts)))
+        loaded = self._row(start, stop, tuple(map(sum, parts)))
         for at in range(start, stop, batch_size):
             self.position += batch_size
-            step = self._in_parts(brought, parts, at)
+            step = self._in_parts(loaded, parts, at)
             yield OneByOne(step, batch_size)
-            for _ in step:  # or the next one would begin in the middle
+            for _ in step:  # or the next step would begin in the middle
                 pass
 
-    def _in_parts(self, brought: Iterator[Batch], parts: Sequence[tuple[int, ...]], at: int) -> Iterator[Batch]:
+    def _in_parts(self, loaded: Iterator[Batch], parts: Sequence[tuple[int, ...]], at: int) -> Iterator[Batch]:
         for part in parts:
-            # In one expression: a name would hold what is done with while the next is gathered.
-            yield from split(augmented(next(brought), self.augment, self.seed, at), part)
+            # In one expression: a name would keep the old part in memory while the next is gathered.
+            yield from split(augmented(next(loaded), self.augment, self.seed, at), part)
             at += sum(part)
 
     def _row(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
-        """Examples `start` to `stop` of the row, on the device, in pieces of `sizes` over and over."""
+        """Examples `start` to `stop` of the data order, on the device, in pieces of `sizes`, repeated."""
         if isinstance(self.data, Stream):
             return self.data.row(self.seed, start, stop, sizes)
         return (gather(self.data, index) for index in self._indices(start, stop, sizes))
@@ -219,23 +219,23 @@ class Batches:
 
 
 def augmented(batch: Batch, augment: Augment | None, seed: int, start: int) -> Batch:
-    """Examples of the row from `start` on, as the task's `augment` makes them of what was read."""
+    """`batch`, which begins at `start` in the data order, after the task's `augment`."""
     if augment is None:
         return batch
     n, device = length(batch), tensors(batch)[0].device
     made = augment(batch, torch.arange(start, start + n, device=device) ^ stream_seed(seed, "augment"))
     if length(made) != n:
-        raise BadRequest(f"the task's augment made {length(made)} examples of {n}: it must keep their number")
+        raise BadRequest(f"the task's augment returned {length(made)} examples for {n}: it must keep their number")
     return made
 
 
 def tensors(data: Batch) -> list[Tensor]:
-    """The tensors of a batch or of a set that is held."""
+    """The tensors of a batch, or of a set in memory."""
     return list(data.values()) if isinstance(data, Mapping) else list(data)
 
 
 def held(data: Any) -> list[Tensor]:
-    """The tensors of a set that are kept: of one that streams none."""
+    """The tensors of a set that are on the device: none if it streams."""
     return [] if isinstance(data, Stream) else tensors(data)
 
 
@@ -245,7 +245,7 @@ def length(data: Any) -> int:
 
 
 def examples_in(micro_batches: MicroBatches) -> int:
-    """Examples of a step."""
+    """The number of examples in a step."""
     return micro_batches.examples if isinstance(micro_batches, OneByOne) else sum(map(length, micro_batches))
 
 
@@ -270,12 +270,12 @@ def gather(data: Any, index: Tensor) -> Batch:
 
 
 def subset(data: Any, index: Tensor) -> Any:
-    """The examples at `index` as a set: gathered, or where the set streams read when they are asked for."""
+    """The examples at `index` as a set: gathered now, or if the set streams, read when they are needed."""
     return data.subset(index) if isinstance(data, Stream) else gather(data, index)
 
 
 def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
-    """Consecutive pieces of `sizes` examples: views, no copies."""
+    """Consecutive pieces of `sizes` examples, as views."""
     if len(sizes) == 1:
         return (data,)
     pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)

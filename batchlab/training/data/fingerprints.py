@@ -1,4 +1,4 @@
-"""Hashes of data and of weights, so that what changed between two runs can be seen."""
+"""Hashes of data and weights, which show whether they differ between two runs."""
 
 import hashlib
 from typing import Any
@@ -9,18 +9,18 @@ from torch import nn
 from batchlab.training.data.batches import Stream, gather, length, tensors
 from batchlab.training.data.host_rows import HostRows
 
-LOOKED_AT = 32  # examples of a set that streams
+LOOKED_AT = 32  # examples hashed of a set that streams
 HASHED_WHOLE_BYTES = 4 * 2**30  # of a set of tensors; half a GiB takes about a second
-SAMPLED = 4096  # examples of a larger one
-HASHED_BYTES = 64 * 2**20  # brought from the device at once
+SAMPLED = 4096  # examples hashed of a larger one
+HASHED_BYTES = 64 * 2**20  # copied from the device at once
 
 
 def data_fingerprint(*sets: Any) -> str:
-    """A hash of every number in the sets, so that runs on changed data are told apart.
+    """A hash of all values in the sets, so that runs on changed data can be recognised.
 
-    Of a set that streams: of its length and of `LOOKED_AT` examples, evenly spaced, as to read all might take hours; of
-    tensors of more than `HASHED_WHOLE_BYTES` so of `SAMPLED`. Where tensors lie, and what else the device holds, does
-    not matter.
+    For a set that streams, of its length and `LOOKED_AT` evenly spaced examples, as reading all might take hours; for
+    tensors of more than `HASHED_WHOLE_BYTES`, of its length and `SAMPLED` such examples. The hash does not depend on
+    the device.
     """
     digest = hashlib.sha256()
     read: list[torch.Tensor] = []
@@ -37,7 +37,7 @@ def data_fingerprint(*sets: Any) -> str:
     for tensor in read:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         rows = max(1, HASHED_BYTES * len(tensor) // max(1, tensor.nbytes))
-        # What was made on a GPU may be more than the host has room for.
+        # Data made on a GPU may be larger than the host's memory.
         for piece in torch.split(tensor.detach(), rows):
             digest.update(piece.cpu().contiguous().flatten().view(torch.uint8).numpy().data)  # not copied
     return digest.hexdigest()[:16]
@@ -49,7 +49,7 @@ def _evenly(n: int, most: int) -> torch.Tensor:
 
 
 def weights_fingerprint(model: nn.Module) -> str:
-    """A hash of every number of the model, so that two runs can be seen to have ended at the same bits."""
+    """A hash of all parameters and buffers of the model, to check whether two runs ended with identical bits."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         if isinstance(tensor, torch.Tensor):

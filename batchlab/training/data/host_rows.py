@@ -1,4 +1,4 @@
-"""Tensors that stay on the host, because the device has no room for them."""
+"""Sets of tensors that stay on the host because they do not fit on the device."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -10,14 +10,14 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import Stream, example_bytes, rebuilt, row, tensors
 from batchlab.training.devices.device import Device
 
-PIECE_BYTES = 4 * 2**20  # gathered at once at most, where batches are smaller: meanwhile the device may fall idle
+PIECE_BYTES = 4 * 2**20  # at most gathered at once, if batches are smaller: the device may be idle meanwhile
 
 
 class HostRows(Stream):
     """A tuple or dict of tensors on the host; a batch is gathered there by index, and copied while the device computes.
 
-    Examples are the same each time, and no random numbers are drawn for them. What training gets is what it would get
-    of the same tensors on the device, in the same order.
+    Examples are the same each time, and no random numbers are drawn for them. Training gets the same examples in the
+    same order as if the tensors were on the device.
     """
 
     def __init__(self, data: Batch, device: Device, *, index: Tensor | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Open files that reading moves: worker processes have one position in such a file, which all of them move."""
+"""Detects files whose position moves on reading: worker processes would share that position."""
 
 import contextlib
 import fcntl
@@ -9,16 +9,16 @@ from pathlib import Path
 
 from batchlab.printable import printable
 
-OPEN = Path("/dev/fd")  # names the descriptors of this process, on Linux and macOS
+OPEN = Path("/dev/fd")  # lists the descriptors of this process, on Linux and macOS
 
-Positions = Mapping[int, tuple[int, int]]  # descriptor -> which file it is, and where in it the next read begins
+Positions = Mapping[int, tuple[int, int]]  # descriptor -> (inode, offset of the next read)
 
 
 def positions() -> Positions:
-    """Where every file stands that this process has open for reading alone: logs and journals move by themselves."""
+    """The position of every file that this process has open read-only; those open for writing (logs) move anyway."""
     found = {}
     for entry in OPEN.iterdir():
-        with contextlib.suppress(OSError):  # the listing's own is closed by now
+        with contextlib.suppress(OSError):  # the listing's own descriptor is closed by now
             descriptor = int(entry.name)
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode) and not fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR):
@@ -27,7 +27,7 @@ def positions() -> Positions:
 
 
 def moved(before: Positions) -> str | None:
-    """The name of a file that stands elsewhere since `before`, `a file` where it has none; None where none does."""
+    """The name of a file whose position has changed since `before` (`a file` if it has no name), or None."""
     now = positions()
     for descriptor, (file, position) in before.items():
         if descriptor in now and now[descriptor][0] == file and now[descriptor][1] != position:

@@ -1,4 +1,4 @@
-"""Reading the examples of a Dataset, each under random numbers of its own."""
+"""Reads the examples of a Dataset, each with its own random seed."""
 
 import contextlib
 import copy
@@ -18,20 +18,20 @@ from batchlab.training.data.batches import length, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import in_the_users_words
 
-Piece = tuple[list[int], list[int]]  # which examples to read, and the seed of each one's random numbers; [] as it comes
+Piece = tuple[list[int], list[int]]  # indices of the examples to read, and the random seed of each; []: unseeded
 
-TWINS = "_batchlab_twins"  # of a Dataset: what `apart` has made of it
+TWINS = "_batchlab_twins"  # attribute of a Dataset: the copies that `independent_copy` has made
 
 
 class Reader:
-    """Reads the examples of a piece, each under random numbers of its own where they are seeded, and stacks them."""
+    """Reads the examples of a piece, each with its own seed if seeds are given, and stacks them."""
 
     def __init__(self, dataset: Any, name: str) -> None:
         self.dataset = dataset
         self.name = name
 
     def __getitem__(self, piece: Piece) -> Any:
-        """A batch; or why there is none: an error's type and text do not come whole out of a worker."""
+        """A batch, or an `Unreadable`: an error's type and text are not preserved when a worker process raises it."""
         with _one_thread():
             return self._read(*piece)
 
@@ -56,7 +56,7 @@ class Reader:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """As a `DataLoader`'s worker has it: of another number of threads a sum over a large tensor has other last bits."""
+    """As in a `DataLoader` worker: the last bits of a sum over a large tensor depend on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -67,13 +67,13 @@ def _one_thread() -> Iterator[None]:
 
 def _unreadable(error: Exception, what: str) -> "Unreadable":
     if is_out_of_memory(error):
-        raise error  # that is a result, and told by its type
+        raise error  # that is a result, recognised by its type
     return Unreadable(what, "".join(traceback.format_exception(error)))
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """What a reader gives in place of a batch."""
+    """What a reader returns instead of a batch if reading fails."""
 
     reason: str
     trace: str
@@ -83,12 +83,12 @@ class ReadingError(Exception):
     """The traceback of an error in another process, to be printed with ours."""
 
 
-def apart(dataset: Any) -> Any:
-    """The same Dataset, as an object that opens files of its own; what it holds is not copied.
+def independent_copy(dataset: Any) -> Any:
+    """A shallow copy of the Dataset that opens its own files; the data it holds is not copied.
 
-    A file that was opened at a first reading here would be shared with the workers, its position and all: each would
-    read what another looked for. Datasets inside it (`Subset`, `ConcatDataset`) are copied too. It lives as long as the
-    other, whose files, open already, its `__del__` might close.
+    A file that this process opened at the first read would be shared with the workers, including its position, and they
+    would disturb each other. Datasets inside it (`Subset`, `ConcatDataset`) are copied too. The copy is kept alive as
+    long as the original, because its `__del__` might close files that the original has open.
     """
     try:
         twin = copy.copy(dataset)
@@ -96,9 +96,9 @@ def apart(dataset: Any) -> Any:
         return dataset
     for name, value in list(getattr(twin, "__dict__", {}).items()):
         if isinstance(value, Dataset):
-            setattr(twin, name, apart(value))
+            setattr(twin, name, independent_copy(value))
         elif type(value) in (list, tuple) and value and all(isinstance(one, Dataset) for one in value):
-            setattr(twin, name, type(value)(map(apart, value)))
+            setattr(twin, name, type(value)(map(independent_copy, value)))
     if hasattr(type(dataset), "__del__") and hasattr(dataset, "__dict__"):
         vars(twin).pop(TWINS, None)
         vars(dataset).setdefault(TWINS, []).append(twin)
@@ -106,7 +106,7 @@ def apart(dataset: Any) -> Any:
 
 
 def seed_all(seed: int) -> None:
-    """Seeds the generators that a Dataset's transforms draw from. CUDA's is training's own."""
+    """Seeds the generators that a Dataset's transforms draw from; not CUDA's, which belongs to training."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
@@ -114,7 +114,7 @@ def seed_all(seed: int) -> None:
 
 @contextlib.contextmanager
 def own_random_numbers() -> Iterator[None]:
-    """The random streams of this process are afterwards where they were."""
+    """Restores the random streams of this process afterwards."""
     python_state, numpy_state = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -125,14 +125,14 @@ def own_random_numbers() -> Iterator[None]:
 
 
 def random_states() -> tuple[Any, ...]:
-    """Where the random streams stand, to be compared: by what was drawn, and not by what came of it."""
+    """The states of the random streams, which show whether anything was drawn."""
     numpy_state: Any = np.random.get_state(legacy=False)
     inner, gauss = numpy_state["state"], (numpy_state["has_gauss"], numpy_state["gauss"])
     return random.getstate(), bytes(inner["key"]), inner["pos"], gauss, bytes(torch.get_rng_state().numpy())
 
 
 def same_bits(a: Batch, b: Batch) -> bool:
-    """Whether two batches are the same, to the bit: nan is as good as any."""
+    """Whether two batches are bitwise equal; nan equals nan."""
     return length(a) == length(b) and all(
         one.shape == other.shape and torch.equal(_bits(one), _bits(other))
         for one, other in zip(tensors(a), tensors(b), strict=True)

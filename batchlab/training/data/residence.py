@@ -1,4 +1,4 @@
-"""Bringing a set to where it is trained on: small ones live on the device, others stream to it."""
+"""Decides where a set is kept: small ones on the device, others are streamed to it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ from batchlab.training.data.reading import (
     Reader,
     ReadingError,
     Unreadable,
-    apart,
+    independent_copy,
     own_random_numbers,
     random_states,
     same_bits,
@@ -25,39 +25,38 @@ from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.device import Device
 
-RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much
-DEVICE_SHARE = 0.5  # of a CUDA device's memory, that a run's sets may take together
-LOOKED_AT = 8  # examples that are read twice, to see whether they are the same
+RESIDENT_BYTES = 4 * 2**30  # a set read through a Dataset may take this much memory
+DEVICE_SHARE = 0.5  # the share of a CUDA device's memory that a run's sets may take together
+LOOKED_AT = 8  # examples that are read twice, to check that they are the same
 
 
-def brought(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
-    """`data` as a set for training or validation: what `as_read` makes of it, and its tensors on `device`."""
+def prepare_set(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+    """`data` as a set for training or validation: the result of `as_read`, with its tensors on `device`."""
     return on_device(as_read(data, device, name=name, workers=workers, beside=beside), device)
 
 
 def on_device(read: Any, device: Device) -> Any:
-    """What `as_read` gave, as it is to be trained on."""
+    """The result of `as_read`, with its tensors on `device`."""
     if isinstance(read, Stream):
         return read
     return rebuilt(read, [t.to(device.torch_device) for t in tensors(read)])
 
 
 def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
-    """A tuple or dict of tensors, or a map-style Dataset of examples, as a set that is yet to be moved to `device`.
+    """Turns a tuple or dict of tensors, or a map-style Dataset, into a set that is yet to be moved to `device`.
 
-    Tensors, wherever they are, that have room on it. Or a `HostRows`: tensors that together with `beside`, the set that
-    came before it, take more than `DEVICE_SHARE` of a CUDA device. Or a `Streamed` that `workers` processes read: a
-    Dataset that does so, or has more than `RESIDENT_BYTES`, or is a training set whose examples are made with random
-    numbers (augmentation). Of other sets an example with random numbers is drawn once and for all. `name` is `train` or
-    `val`, for messages. Raises BadRequest where the set is empty, its tensors disagree on the number of examples, an
-    example cannot be read, or it is another one when it is read again with the same random numbers; and where workers
-    would share an open file.
+    Returns tensors if they fit on it. Returns a `HostRows` for tensors that, together with the earlier set `beside`,
+    exceed `DEVICE_SHARE` of a CUDA device. Returns a `Streamed`, read by `workers` processes, for a Dataset that
+    exceeds it, or has more than `RESIDENT_BYTES`, or is a training set whose examples use random numbers
+    (augmentation); in other sets such examples are drawn once and kept. `name` is `train` or `val`, for messages.
+    BadRequest if the set is empty, its tensors differ in the number of examples, an example cannot be read, or differs
+    when it is read again with the same seed, or if workers would share an open file.
     """
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
-        coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others are where they are
+        coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others stay where they are
         if coming and _has_no_room(device, coming, beside):
-            return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may lie there already
+            return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may be there already
         return data
     n = _examples_in(data, name)
     before = positions()
@@ -65,9 +64,9 @@ def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
     if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
         if workers and (file := moved(before)):
             raise BadRequest(
-                f"the task's {name} reads {file} through one open file, which workers={workers} processes would share: "
-                "each would move the place where the others read. Open it at the first reading, in __getitem__, and "
-                "not in __init__ or __len__; or say workers=0"
+                f"the task's {name} reads {file} through one open file, which the {workers} processes of "
+                f"workers={workers} would share, and each would change the position at which the others read: open it "
+                "at the first read, in __getitem__, not in __init__ or __len__; or use workers=0"
             )
         return Streamed(data, device, name=name, workers=workers)
     if is_random:
@@ -76,12 +75,12 @@ def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
 
 
 def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
-    """The bytes of all examples of a Dataset, and whether reading them draws random numbers that a seed decides.
+    """The bytes of all examples of a Dataset, and whether reading them draws seeded random numbers.
 
-    BadRequest, as `brought` raises it, where they cannot be trained on.
+    BadRequest, as in `as_read`, if it cannot be trained on.
     """
     n = _examples_in(dataset, name)
-    reader = Reader(apart(dataset), name)
+    reader = Reader(independent_copy(dataset), name)
     with own_random_numbers():
         first = _read(reader, [0], [0])
     _refuse_what_is_no_batch(first, name)
@@ -93,7 +92,7 @@ def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
     if total is None:
         return False
     free = device.free_bytes()
-    room = total if free is None else min(total, free)  # others may hold some of it
+    room = total if free is None else min(total, free)  # other processes may use some of it
     there = sum(t.nbytes for t in held(beside))  # or will be there
     return there + coming > DEVICE_SHARE * room
 
@@ -102,21 +101,21 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
     parts = tensors(data)
     if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
         kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
-        raise BadRequest(f"the task's {name} holds {kinds}: it must be tensors whose first axis is the example")
+        raise BadRequest(f"the task's {name} holds {kinds}: it must hold tensors whose first axis is the example")
     sizes = {len(t) for t in parts}
     if sizes == {0} or len(sizes) > 1:
-        raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: they must agree, and be above 0")
+        raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: all must have the same, above 0")
 
 
 def _examples_in(dataset: Any, name: str) -> int:
     if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
         raise BadRequest(
             f"the task's {name} is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
-            "(one with __getitem__ and __len__), whose examples a seed can put in order"
+            "(with __getitem__ and __len__), whose order can be chosen by the seed"
         )
     n = len(dataset)
     if n == 0:
-        raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it must hold examples")
+        raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it needs at least one example")
     return n
 
 
@@ -130,18 +129,18 @@ def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
     if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
         raise BadRequest(
-            f"the task's {name} gives examples that are no tuple or dict: give each as (input, label), or as a dict"
+            f"the task's {name} gives examples that are not tuples or dicts: return (input, label), or a dict, for each"
         )
     bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
     if bad:
         raise BadRequest(
-            f"the task's {name} gives examples that hold other things than tensors and numbers (stacked: {bad[0]}): "
-            "they must hold tensors or numbers"
+            f"the task's {name} gives examples with values that are not tensors or numbers (stacked: {bad[0]}): "
+            "return only tensors and numbers"
         )
 
 
 def _has_random_numbers(reader: Reader, n: int) -> bool:
-    """Whether reading draws random numbers that a seed decides; BadRequest where it draws others."""
+    """Whether reading draws seeded random numbers; BadRequest if it draws others."""
     drawn = False
     with own_random_numbers():
         for index in sorted({n * i // LOOKED_AT for i in range(LOOKED_AT)}):
@@ -152,8 +151,8 @@ def _has_random_numbers(reader: Reader, n: int) -> bool:
             seed_all(index)
             if not same_bits(first, _read(reader, [index], [])):
                 raise BadRequest(
-                    f"example {index} of the task's {reader.name} is another one when it is read again, with the same "
-                    "seed of Python's, NumPy's and PyTorch's random numbers: draw them from random, np.random or "
-                    "torch, and from no generator of its own, or the order of reading would change the data"
+                    f"{reader.name}[{index}] differs between two reads with the same seed of Python's, NumPy's and "
+                    "PyTorch's generators, so the order of reading would change the data: draw random numbers from "
+                    "random, np.random or torch, not from a separate generator"
                 )
     return drawn

@@ -1,4 +1,4 @@
-"""Sets that are read while a run trains on them: larger than memory, or changed at random at each reading."""
+"""Sets that are read during training: larger than memory, or randomly changed at each read."""
 
 import contextlib
 import ctypes
@@ -20,29 +20,29 @@ from torch.utils.data import DataLoader
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.data.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
-from batchlab.training.data.reading import Piece, Reader, ReadingError, Unreadable, apart, own_random_numbers
+from batchlab.training.data.reading import Piece, Reader, ReadingError, Unreadable, independent_copy, own_random_numbers
 from batchlab.training.devices.device import Device
 
-# This much is read at once, where batches are smaller: setting the random streams back costs 200 us, however much
-# was read, and so does a message from a worker.
+# This much is read at once, if batches are smaller: restoring the random streams costs 200 us, however much was
+# read, and so does a message from a worker.
 PIECE_BYTES = 2**18
 PIECE_EXAMPLES = 256
-PIECES_AHEAD = 2  # of each worker
-READ_HERE = 64  # examples that no process is started for
-STARTING_SECONDS = 0.2  # of some workers; what takes less is read here
+PIECES_AHEAD = 2  # per worker
+READ_HERE = 64  # examples for which no process is started
+STARTING_SECONDS = 0.2  # to start some workers; what takes less is read in this process
 PR_SET_PDEATHSIG = 1
 
 
 class Streamed(Stream):
-    """A map-style Dataset that is read example by example when its examples are asked for.
+    """A map-style Dataset whose examples are read when they are needed.
 
-    Around each reading the random numbers of Python, NumPy and PyTorch (CPU) are seeded: in training by the run's seed
-    and the example's place in the row, elsewhere by which example it is. So neither the number of workers nor the
-    batch size nor where a run goes on changes what is read, and validation reads the same each time.
+    Before each read the generators of Python, NumPy and PyTorch (CPU) are seeded: in training by the run's seed and the
+    place in the data order, elsewhere by the index of the example. So what is read does not depend on the number of
+    workers, the batch size or where a run resumes, and validation reads the same each time.
 
-    `workers` processes read ahead what training, or a pass in order, is to have: two batches, or two pieces of
-    `PIECE_BYTES` for each of them; and else what takes longer than to start them. 0: this process reads, and training
-    waits. BadRequest where an example cannot be read, cannot be stacked with the others, or a worker dies.
+    `workers` processes read ahead for training and passes in order: two batches, or two pieces of `PIECE_BYTES` each.
+    Other reads use them if they take longer than starting them. 0: this process reads, and training waits. BadRequest
+    if an example cannot be read or stacked with the others, or if a worker dies.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Streamed(Stream):
         self.dataset, self.device, self.name, self.workers = dataset, device, name, workers
         self._index = index  # of a subset: which examples of `dataset`
         self._for_workers = Reader(dataset, name)
-        self._here = Reader(apart(dataset), name)
-        self._example_bytes = 0  # found when it is needed
-        self._seconds = math.inf  # that reading an example takes, at best
+        self._here = Reader(independent_copy(dataset), name)
+        self._example_bytes = 0  # 0: not known yet
+        self._seconds = math.inf  # to read one example, the fastest so far
 
     def __len__(self) -> int:
         return len(self.dataset) if self._index is None else len(self._index)
@@ -86,7 +86,7 @@ class Streamed(Stream):
         return self._batches(start, stop, sizes, piece, workers)
 
     def piece(self, batch_size: int, most_bytes: int) -> int:
-        """One batch: the next step waits for what is read."""
+        """One batch: the next step waits for the read."""
         del most_bytes
         return batch_size
 
@@ -99,16 +99,16 @@ class Streamed(Stream):
         return which, [stream_seed("read", one) for one in which]
 
     def _workers_for(self, n: int) -> int:
-        """How many read `n` examples, which nobody has been reading ahead."""
+        """How many workers to start for `n` examples that have not been read ahead."""
         if n <= READ_HERE or not self.workers:
             return 0
-        self._small_piece()  # has read one
+        self._small_piece()  # reads one, and times it
         return self.workers if n * self._seconds > STARTING_SECONDS else 0
 
     def _batches(
         self, start: int, stop: int, sizes: Sequence[int], piece: Callable[[int, int], Piece], workers: int
     ) -> Iterator[Batch]:
-        """Batches of `sizes`, and what is left; where workers read, they begin at once."""
+        """Batches of `sizes`, and the rest; workers start reading at once."""
         at_once = -(-max(sizes) // max(1, workers))
         if stop - start > max(sizes):
             at_once = max(at_once, self._small_piece())
@@ -123,7 +123,7 @@ class Streamed(Stream):
         return self._example_bytes
 
     def _small_piece(self) -> int:
-        """Examples that are read at once, where batches are smaller."""
+        """Examples that are read at once, if batches are smaller."""
         return min(PIECE_EXAMPLES, max(1, PIECE_BYTES // self.example_bytes()))
 
     def _read_here(self, piece: Piece) -> Any:
@@ -140,7 +140,7 @@ class Streamed(Stream):
 
     def _start(self, pieces: Iterator[Piece], workers: int) -> Any:
         loader: DataLoader[Any] = DataLoader(
-            self._for_workers,  # type: ignore[arg-type]  # it need only be asked for pieces
+            self._for_workers,  # type: ignore[arg-type]  # it only needs __getitem__
             sampler=pieces,
             batch_size=None,
             num_workers=workers,
@@ -148,11 +148,11 @@ class Streamed(Stream):
             pin_memory=self.device.pins(),
             worker_init_fn=_settle_in,
             prefetch_factor=PIECES_AHEAD,
-            multiprocessing_context="fork",  # a Dataset need not be picklable, and starts with everything imported
-            generator=torch.Generator(),  # or the run's own stream would be drawn from
+            multiprocessing_context="fork",  # a Dataset need not be picklable, and workers start with all imports done
+            generator=torch.Generator(),  # or it would draw from the run's own stream
         )
         with _allowed_children(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, from Python 3.12 on
+            warnings.simplefilter("ignore", DeprecationWarning)  # about a fork with threads, from Python 3.12 on
             return iter(loader)
 
     def _received(self, loader: Any) -> Iterator[Batch]:
@@ -164,24 +164,24 @@ class Streamed(Stream):
                     return
                 yield self._moved(read)
         except RuntimeError as error:
-            # That a signal ended it is told by the error which this one was made of.
-            said = [text for text in (str(error.__cause__ or ""), str(error)) if "DataLoader worker (pid" in text]
-            if not said:
+            # If a signal ended it, the cause of this error says so.
+            texts = [text for text in (str(error.__cause__ or ""), str(error)) if "DataLoader worker (pid" in text]
+            if not texts:
                 raise
-            told = said[0].strip().splitlines()[0]
+            reason = texts[0].strip().splitlines()[0]
             raise BadRequest(
-                f"a process that read the task's {self.name} died: {told.rstrip('. ')}. Where memory or /dev/shm ran "
-                "out, fewer workers take less, and workers=0 reads in the training process"
+                f"a worker process reading the task's {self.name} died: {reason.rstrip('. ')}. If memory or /dev/shm "
+                "ran out, use fewer workers, or workers=0 to read in the training process"
             ) from error
         finally:
-            loader._shutdown_workers()  # now, and not when nobody holds it any more
+            loader._shutdown_workers()  # now, not at garbage collection
 
 
 def cut(pieces: Iterator[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
-    """Batches of `sizes` examples, over and over, and what is left, each in memory of its own.
+    """Batches of `sizes` examples, repeated, and the rest, each in its own memory.
 
-    A batch that began within a piece would lie at another address for another number of workers, and might be added
-    up in another order.
+    A batch that is a view into a piece would be at another address for another number of workers, and might be summed
+    in another order.
     """
     waiting: list[Batch] = []
     turns = itertools.cycle(sizes)
@@ -216,7 +216,7 @@ def _unchanged(read: Any) -> Any:
 
 @contextlib.contextmanager
 def _allowed_children() -> Iterator[None]:
-    """A point is a daemon of its server, which may have no children: its workers end with it all the same."""
+    """A point runs as a daemon process, which may have no children; its workers end with it in any case."""
     me = multiprocessing.current_process()
     was = me.daemon
     if was:
@@ -229,19 +229,19 @@ def _allowed_children() -> Iterator[None]:
 
 
 def _settle_in(worker: int) -> None:
-    """In a new worker: it ends with its parent, and at its parent's word alone.
+    """In a new worker: it ends when its parent dies, and on SIGTERM only if the parent sent it.
 
-    Batch systems send SIGTERM to every process of a job. What that means is the point's to say: it takes a
-    checkpoint, and a worker that ended by itself would make it fail instead.
+    Batch systems send SIGTERM to every process of a job. The point then takes a checkpoint; a worker that ended by
+    itself would make it fail instead.
     """
     del worker
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_end_at_the_word_of, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_on_sigterm_from, args=(os.getppid(),), daemon=True).start()
 
 
-def _end_at_the_word_of(parent: int) -> None:
+def _end_on_sigterm_from(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         continue
     os._exit(0)

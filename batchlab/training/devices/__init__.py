@@ -1,1 +1,1 @@
-"""What a run trains on, as one object: the only place that names `torch.cuda` and asks which kind of device it is."""
+"""The device of a run as one object: the only package that uses `torch.cuda` and distinguishes kinds of devices."""

@@ -1,8 +1,8 @@
-"""Errors after which nothing works on the device any more in this process."""
+"""Recognises errors after which this process cannot use the device any more."""
 
 import re
 
-# What the driver says of them. Every later call fails with the same words.
+# The driver's messages. Every later call fails with the same message.
 BROKEN = re.compile(
     r"(?:cuda|hip)(?: driver)? error: (?:"
     r"device-side assert triggered|an illegal memory access was encountered|unspecified launch failure|"
@@ -14,20 +14,20 @@ BROKEN = re.compile(
 
 
 def is_broken_context(error: BaseException) -> bool:
-    """Whether `error` leaves the device's context unusable: whatever is tried next fails, whoever tries it."""
+    """Whether `error` leaves the device's context unusable, so that every later call fails."""
     return isinstance(error, RuntimeError) and BROKEN.search(str(error)) is not None
 
 
 def advice(error: BaseException) -> str:
-    """What to type to see where it came from, to be put behind the error's own words; empty for other errors.
+    """What to type to find its origin, to be appended to the error's message; empty for other errors.
 
-    The device reports such an error at a later call, so the line that raised it is seldom the one at fault.
+    The device reports such an error at a later call, so the line that raised it is rarely the cause.
     """
     if not is_broken_context(error):
         return ""
     if "device-side assert" in str(error):
         return (
-            "; most likely a label or an index is out of range for the model's classes or vocabulary: the same command "
-            "with device=cpu names the line, or with CUDA_LAUNCH_BLOCKING=1 before it"
+            "; most likely a label or an index is out of range for the model's classes or vocabulary: run the same "
+            "command with device=cpu, or with CUDA_LAUNCH_BLOCKING=1 before it, to see the line"
         )
-    return "; the same command with CUDA_LAUNCH_BLOCKING=1 before it, or with device=cpu, shows which operation it was"
+    return "; run the same command with CUDA_LAUNCH_BLOCKING=1 before it, or with device=cpu, to see which operation"

@@ -1,28 +1,28 @@
-"""Bringing tensors of the host to a device while it computes."""
+"""Copies tensors from the host to a device while it computes."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-Rows = Callable[[Tensor], list[Tensor]]  # from an index (on the host) to the rows at it, on the device
+Rows = Callable[[Tensor], list[Tensor]]  # from an index (on the host) to those rows, on the device
 
 
 class Copies(Protocol):
-    """Copies from the host to one device, made beside its other work where it can do both.
+    """Copies from the host to one device, in parallel with its other work if it can do both.
 
-    The host does not wait for a copy; what the device is given to do afterwards finds it complete.
+    The host does not wait for a copy; the device finishes it before work that is queued later.
     """
 
     def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The tensors on the device. They must not be written to afterwards: they may be read later, or be the same."""
+        """The tensors on the device. Do not write to the sources afterwards: they may be read later, or not copied."""
 
     def rows(self, tensors: Sequence[Tensor]) -> Rows:
-        """What gathers rows of `tensors`, which stay on the host and whose first axis is the row, and sends them."""
+        """A function that gathers rows (first axis) of `tensors`, which stay on the host, and sends them."""
 
 
 class HostCopies:
-    """Those of a device whose memory is the host's: nothing has to be moved."""
+    """For a device that uses the host's memory: nothing is copied."""
 
     def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return list(tensors)

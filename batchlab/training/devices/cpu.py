@@ -1,4 +1,4 @@
-"""The processor as the device of a run: its memory is the host's, and its work is done when the call returns."""
+"""The CPU as the device of a run: it uses the host's memory, and its work is done when the call returns."""
 
 import contextlib
 import resource
@@ -20,9 +20,8 @@ class CpuDevice:
 
     kind = "cpu"
     rounding = 1e-6
-    # One gather makes this many bytes of batches: fewer of them cost less per step, and 128 KiB or more come
-    # from the kernel page by page, each time anew. The same room for every batch size, so that it does not colour
-    # memory.
+    # One gather makes this many bytes of batches: fewer gathers cost less per step, but 128 KiB or more would come
+    # from the kernel page by page, each time. The same for every batch size, so that it does not distort memory.
     gather_bytes = 96 * 2**10
 
     def __init__(self) -> None:
@@ -36,7 +35,7 @@ class CpuDevice:
         torch.use_deterministic_algorithms(deterministic)
 
     def name(self) -> str | None:
-        """The record's environment says it already, as `cpu`."""
+        """Not needed: the record's environment has it already, as `cpu`."""
         return None
 
     def uuid(self) -> str | None:
@@ -46,7 +45,7 @@ class CpuDevice:
         return {"device": self.kind}
 
     def drain(self) -> None:
-        """Nothing is left to be done."""
+        """Nothing to wait for."""
 
     def busy_seconds(self, work: Callable[[], object], host_seconds: float) -> float | None:
         del work, host_seconds
@@ -63,19 +62,17 @@ class CpuDevice:
 
     @contextlib.contextmanager
     def limited(self, allowed: int) -> Iterator[None]:
-        """The kernel refuses what is beyond (RLIMIT_DATA counts private writable memory, which malloc takes), and
-        PyTorch says `DefaultCPUAllocator: can't allocate memory`."""
+        """The kernel refuses allocations beyond it (RLIMIT_DATA counts private writable memory, which malloc uses), and
+        PyTorch reports `DefaultCPUAllocator: can't allocate memory`."""
         held = status_bytes("VmData")
         if not held:
-            raise BadRequest(
-                "a limit of memory on the CPU needs the /proc of Linux, and there is none: use device=cuda"
-            )
+            raise BadRequest("a memory limit on the CPU needs Linux's /proc, which is missing here: use device=cuda")
         soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
         known = [bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY]
         resource.setrlimit(resource.RLIMIT_DATA, (min([held + allowed, *known]), hard))
         try:
             yield
-        finally:  # what is made of the outcome needs memory too
+        finally:  # handling the outcome needs memory too
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
     def total_bytes(self) -> int | None:
@@ -88,7 +85,7 @@ class CpuDevice:
         return 0
 
     def empty_cache(self) -> None:
-        """The C library's is no device's."""
+        """Nothing to do: there is only the C library's cache."""
 
     def holds(self, tensor: Tensor) -> bool:
         return tensor.device.type == "cpu"
@@ -100,18 +97,18 @@ class CpuDevice:
         return HostCopies()
 
     def seed(self, seed: int) -> None:
-        # Not torch.manual_seed: where CUDA has not been used that writes down a traceback each time, for 0.3 ms.
+        # Not torch.manual_seed: if CUDA has not been used, it records a traceback each time, which takes 0.3 ms.
         torch.default_generator.manual_seed(seed)
 
     def random_state(self) -> Tensor | None:
         return None
 
     def set_random_state(self, state: Tensor | None) -> None:
-        """PyTorch's CPU generator is set back by who keeps it."""
+        """Nothing to do: the caller restores PyTorch's CPU generator."""
 
     def refuse_unless_able(self, precision: str) -> None:
         if precision == "tf32":
-            raise BadRequest("precision=tf32 is a mode of NVIDIA GPUs, and this run is on the CPU: use fp32 or bf16")
+            raise BadRequest("precision=tf32 needs an NVIDIA GPU, and this run is on the CPU: use fp32 or bf16")
 
     def fp32(self, *, tf32: bool) -> AbstractContextManager[None]:
         del tf32  # refused above

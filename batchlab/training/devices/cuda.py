@@ -1,4 +1,4 @@
-"""A CUDA device (or a ROCm one, which PyTorch calls the same) as the device of a run."""
+"""A CUDA device (or ROCm, which PyTorch treats as CUDA) as the device of a run."""
 
 import contextlib
 import os
@@ -16,20 +16,20 @@ from batchlab.training.devices.cuda_copies import CudaCopies
 from batchlab.training.devices.cuda_marks import CudaMarks, CudaPeaks
 from batchlab.training.first_error import finally_do
 
-TENSOR_CORES = (8, 0)  # compute capability from which bf16 and tf32 run in hardware (Ampere)
-GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, where examples are augmented
+TENSOR_CORES = (8, 0)  # lowest compute capability with bf16 and tf32 in hardware (Ampere)
+GATHER_BYTES = 32 * 2**20  # fewer batches at once cost a hundred launches a step, if examples are augmented
 GATHER_SHARE = 1 / 512  # of the device's memory, at most: 16 MiB of 8 GiB
-CYCLES_PER_SECOND = 3.0e9  # about the fastest clock there is: a slower device spins longer
+CYCLES_PER_SECOND = 3.0e9  # about the fastest clock that exists: a slower device spins longer
 LONGEST_SPIN_SECONDS = 0.5
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"  # read once, at the first matrix product of a process
 DETERMINISTIC_WORKSPACES = (":4096:8", ":16:8")  # what PyTorch accepts with deterministic algorithms
 
 
 class CudaDevice:
-    """One device by its index in this process: torch.cuda takes no device without one in several of its calls."""
+    """One device, with its index in this process: several calls of torch.cuda require the index."""
 
     kind = "cuda"
-    rounding = 1e-3  # kernels add up in another order each time
+    rounding = 1e-3  # kernels may sum in another order each time
 
     def __init__(self, index: int) -> None:
         self.torch_device = torch.device("cuda", index)
@@ -41,7 +41,7 @@ class CudaDevice:
 
     @property
     def gather_bytes(self) -> int:
-        """By all of its memory, not by what is free: a run that is resumed must cut its batches at the same places."""
+        """Depends on total, not free, memory: a resumed run must cut its batches at the same places."""
         return min(GATHER_BYTES, int((self.total_bytes() or 0) * GATHER_SHARE))
 
     def prepare(self, *, deterministic: bool) -> None:
@@ -75,11 +75,11 @@ class CudaDevice:
         torch.cuda.synchronize(self.torch_device)
 
     def busy_seconds(self, work: Callable[[], object], host_seconds: float) -> float | None:
-        """By two events behind a kernel that only spins, for long enough that the host has asked for all of `work`.
+        """Times `work` by two events behind a kernel that only spins, long enough for the host to queue all of `work`.
 
-        So the device finds its whole queue there, and the time between the events has no gap of the host's. Where the
-        host has not asked for all by then (it waits for a value, or the queue is full after about 1,000 kernels), the
-        first event is over before the second is asked for, and nothing is known.
+        So the device has its whole queue, and the time between the events has no gaps from waiting for the host. If the
+        host has not queued everything by then (it waits for a value, or the queue is full after about 1,000 kernels),
+        the first event has passed before the second is queued, and the result is None.
         """
         if host_seconds > LONGEST_SPIN_SECONDS:
             return None
@@ -90,9 +90,9 @@ class CudaDevice:
         began.record()
         work()
         ended.record()
-        asked_in_time = not began.query()
+        queued_in_time = not began.query()
         self.drain()
-        return float(began.elapsed_time(ended)) / 1e3 if asked_in_time else None
+        return float(began.elapsed_time(ended)) / 1e3 if queued_in_time else None
 
     def settles(self) -> bool:
         return False
@@ -101,17 +101,17 @@ class CudaDevice:
         return CudaPeaks(self.torch_device)
 
     def limited_peaks(self) -> CudaMarks:
-        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no marks to set back
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before it there are no marks to reset
         return CudaMarks(self.torch_device)
 
     @contextlib.contextmanager
     def limited(self, allowed: int) -> Iterator[None]:
-        """PyTorch's allocator refuses what is beyond; the context, and what libraries take past the allocator, are not
-        in its count."""
+        """PyTorch's allocator refuses allocations beyond it; the context, and memory that libraries take directly, are
+        not counted."""
         free, total = torch.cuda.mem_get_info(self.torch_device)
         if allowed > free:
             raise BadRequest(
-                f"{self} has {free / 2**30:.1f} GiB free, and a probe was to have {allowed / 2**30:.1f} GiB: give a "
+                f"{self} has {free / 2**30:.1f} GiB free, less than the requested {allowed / 2**30:.1f} GiB: use a "
                 "smaller memory_limit, or leave it out"
             )
 
@@ -121,16 +121,16 @@ class CudaDevice:
 
         before = torch.cuda.get_per_process_memory_fraction(self.torch_device)
         limit_to(allowed / total, allowed)
-        with finally_do(lambda: limit_to(before, None)):  # what is made of the outcome needs memory too
+        with finally_do(lambda: limit_to(before, None)):  # handling the outcome needs memory too
             yield
 
     def total_bytes(self) -> int | None:
-        """Inside `limited` the limit: what a card of that size would have."""
+        """Inside `limited`, the limit: what a card of that size would have."""
         total = int(torch.cuda.get_device_properties(self.torch_device).total_memory)
         return total if self._limit is None else min(total, self._limit)
 
     def free_bytes(self) -> int | None:
-        """With what PyTorch's allocator keeps for the next tensors of this process."""
+        """Includes what PyTorch's allocator has cached for this process."""
         cached = torch.cuda.memory_reserved(self.torch_device) - torch.cuda.memory_allocated(self.torch_device)
         return int(torch.cuda.mem_get_info(self.torch_device)[0]) + cached
 
@@ -163,13 +163,13 @@ class CudaDevice:
     def refuse_unless_able(self, precision: str) -> None:
         if torch.version.hip is not None:
             if precision == "tf32":
-                raise BadRequest("precision=tf32 is a mode of NVIDIA GPUs, and this is an AMD one: use fp32 or bf16")
+                raise BadRequest("precision=tf32 needs an NVIDIA GPU, and this one is from AMD: use fp32 or bf16")
             return
         able = torch.cuda.get_device_capability(self.torch_device)
         if precision in ("bf16", "tf32") and able < TENSOR_CORES:
             raise BadRequest(
-                f"precision={precision} needs compute capability 8.0, and {self.name()} has "
-                f"{able[0]}.{able[1]}, where it would be emulated: use fp16 or fp32"
+                f"precision={precision} needs compute capability 8.0, and {self.name()} has {able[0]}.{able[1]}, "
+                "where it would be emulated: use fp16 or fp32"
             )
 
     def fp32(self, *, tf32: bool) -> AbstractContextManager[None]:
@@ -180,28 +180,28 @@ class CudaDevice:
 
 
 def allow_deterministic_products() -> None:
-    """Makes cuBLAS deterministic, unless the environment says something of it already.
+    """Makes cuBLAS deterministic, unless the environment already has a setting for it.
 
-    It is only with a workspace of its own for each stream. PyTorch reads the setting at the first matrix product of a
-    process and keeps the answer. So a process that makes several points must call this before the first of them, if
-    any of them is deterministic; the others do not change.
+    cuBLAS is deterministic only with a separate workspace for each stream. PyTorch reads the setting at the first
+    matrix product of a process and keeps it. So a process that trains several points must call this before the first,
+    if any of them is deterministic; the others do not change.
     """
     os.environ.setdefault(WORKSPACE, DETERMINISTIC_WORKSPACES[0])
 
 
 def _refuse_another_workspace() -> None:
-    said = os.environ[WORKSPACE]
-    if said not in DETERMINISTIC_WORKSPACES:
+    setting = os.environ[WORKSPACE]
+    if setting not in DETERMINISTIC_WORKSPACES:
         raise BadRequest(
-            f"deterministic=true on CUDA needs {WORKSPACE}={' or '.join(DETERMINISTIC_WORKSPACES)}, and the "
-            f"environment sets {said or 'it to nothing'}: unset it, or use deterministic=false"
+            f"deterministic=true on CUDA needs {WORKSPACE}={' or '.join(DETERMINISTIC_WORKSPACES)}, but the "
+            f"environment sets it to {setting or 'an empty string'}: unset it, or use deterministic=false"
         )
 
 
 def spills_to_the_host(kernel: Path = Path("/proc/sys/kernel/osrelease")) -> bool:
-    """Whether the driver may serve from host memory what the device has no room for, as it does under Windows (WSL).
+    """Whether the driver may use host memory when the device's memory is full, as it does under Windows (WSL).
 
-    A run would get slow in place of running out; a limit of what is free now makes PyTorch refuse it instead.
+    Then a run would become slow instead of running out of memory; a limit at what is free now makes PyTorch refuse.
     """
     try:
         return "microsoft" in kernel.read_text(encoding="utf-8").lower()
@@ -210,5 +210,5 @@ def spills_to_the_host(kernel: Path = Path("/proc/sys/kernel/osrelease")) -> boo
 
 
 def visible_devices() -> int:
-    """How many CUDA devices PyTorch can use in this process; 0 where it can use none."""
+    """The number of CUDA devices that PyTorch can use in this process."""
     return torch.cuda.device_count() if torch.cuda.is_available() else 0

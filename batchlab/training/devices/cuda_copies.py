@@ -1,4 +1,4 @@
-"""Copies to a CUDA device, on a stream of their own."""
+"""Copies to a CUDA device, on a separate stream."""
 
 import itertools
 from collections import deque
@@ -17,16 +17,16 @@ BUFFERS = 2  # one is filled while the other is copied
 class CudaCopies:
     """A stream that copies from page-locked memory while the device's current stream computes.
 
-    Four things keep it right. The source is page-locked, or the copy would make the host wait. The current stream
-    waits for the event behind the copy before whatever it is given next. The result is recorded as in use by the
-    current stream: it was allocated on the copying one, which else would hand its memory out again as soon as Python
-    lets go of it, while kernels may still read it. And the source is held until the copy is done.
+    Four things make it correct. The source is page-locked, or the host would wait for the copy. The current stream
+    waits for the event after the copy before any later work. The result is recorded as in use by the current stream:
+    it was allocated on the copying stream, which otherwise would reuse its memory as soon as Python releases it, while
+    kernels may still read it. And the source is kept alive until the copy is done.
     """
 
     def __init__(self, device: torch.device, cuda: Any = None) -> None:
         self._device, self._cuda = device, cuda or torch.cuda
-        self._stream: Any = None  # made at the first copy: a stream takes a context
-        self._under_way: deque[tuple[Any, list[Tensor]]] = deque()  # the event behind each copy, and its sources
+        self._stream: Any = None  # created at the first copy: a stream needs a context
+        self._under_way: deque[tuple[Any, list[Tensor]]] = deque()  # the event after each copy, and its sources
 
     def send(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         return self.sent(tensors)[0]
@@ -53,7 +53,7 @@ class CudaCopies:
 
 
 def pinned(tensor: Tensor) -> Tensor:
-    """A copy in page-locked memory; NotPinnedError where the host has none."""
+    """A copy in page-locked memory; NotPinnedError if none is available."""
     try:
         return tensor.pin_memory()
     except RuntimeError as error:
@@ -63,16 +63,16 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 class PinnedRows:
-    """Rows of tensors of the host, gathered in turn into one of `BUFFERS` page-locked buffers, and copied from there.
+    """Gathers rows of host tensors into one of `BUFFERS` page-locked buffers, in turn, and copies them from there.
 
-    Locking pages takes longer than copying them, so the buffers are kept, as large as the largest batch so far. The
-    host waits where the copy out of a buffer is not done when it is to be filled again.
+    Locking pages takes longer than copying them, so the buffers are reused, as large as the largest batch so far. The
+    host waits if the copy from a buffer is not done when it has to be filled again.
     """
 
     def __init__(self, tensors: Sequence[Tensor], copies: CudaCopies) -> None:
         self._tensors, self._copies = tensors, copies
         self._buffers: list[list[Tensor]] = [[] for _ in range(BUFFERS)]
-        self._copied: list[Any] = [None] * BUFFERS  # the event behind the last copy out of each
+        self._copied: list[Any] = [None] * BUFFERS  # the event after the last copy from each
         self._turns = itertools.cycle(range(BUFFERS))
 
     def __call__(self, index: Tensor) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""High-water marks of PyTorch's allocator of CUDA, as training's own."""
+"""High-water marks of PyTorch's CUDA allocator, of training alone."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ ALLOCATED, RESERVED = "memory/peak_allocated_bytes", "memory/peak_reserved_bytes
 
 
 class CudaMarks:
-    """The allocator's marks: `allocated` is what tensors held, `reserved` what PyTorch took from the device.
+    """The allocator's marks: `allocated` is what tensors used, `reserved` what PyTorch took from the device.
 
-    PyTorch keeps what is freed, so a measurement that takes more than training does leaves `reserved` raised: giving
-    it back would make training pay for getting its own anew. From then on `reserved` is training's mark from before,
-    plus what its tensors have risen by since.
+    PyTorch caches what is freed, so a measurement that needs more than training leaves `reserved` raised; emptying the
+    cache would make training allocate its memory again. From then on `reserved` is training's earlier mark plus the
+    growth of `allocated` since.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class CudaMarks:
         return {ALLOCATED: allocated, RESERVED: reserved}
 
     def reset(self) -> None:
-        torch.cuda.empty_cache()  # or training would be charged with what was taken before it
+        torch.cuda.empty_cache()  # or training would be charged for what was reserved before it
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def resume(self, marks: Mapping[str, int]) -> None:
@@ -38,26 +38,26 @@ class CudaMarks:
         torch.cuda.reset_peak_memory_stats(self.device)
 
     def keep_earlier_marks(self) -> None:
-        """The allocator's own count is as good in a process that goes on."""
+        """Nothing to do: the allocator's own count is valid in a resumed run too."""
 
 
 class CudaPeaks(CudaMarks):
-    """Beside them the growth of `allocated` over the start of training: without the weights and the sets, which were
-    there before."""
+    """Also the growth of `allocated` since the start of training: without the weights and the sets, which were there
+    before."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         self._at_start = 0
-        self._stands = False
+        self._frozen = False
 
     def read(self) -> dict[str, int]:
         marks = super().read()
-        return marks if self._stands else {**marks, GROWTH: max(0, marks[ALLOCATED] - self._at_start)}
+        return marks if self._frozen else {**marks, GROWTH: max(0, marks[ALLOCATED] - self._at_start)}
 
     def reset(self) -> None:
         super().reset()
         self._at_start = torch.cuda.memory_allocated(self.device)
 
     def keep_earlier_marks(self) -> None:
-        """A process that goes on begins with the optimizer's state, which is growth."""
-        self._stands = True
+        """A resumed run begins with the optimizer's state in memory, which counts as growth."""
+        self._frozen = True

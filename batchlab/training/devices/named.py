@@ -13,27 +13,27 @@ from batchlab.training.devices.device import Device
 __all__ = ["allow_deterministic", "device_named", "visible_devices"]
 
 
-def allow_deterministic(asked: Collection[str]) -> None:
-    """To be called before anything is computed in a process that makes deterministic points on the devices `asked`."""
-    if any(device != "cpu" for device in asked):
+def allow_deterministic(requested: Collection[str]) -> None:
+    """Call this before anything is computed in a process that trains deterministic points on `requested` devices."""
+    if any(device != "cpu" for device in requested):
         allow_deterministic_products()
 
 
-def device_named(asked: str) -> Device:
-    """The device that `cpu`, `cuda` (the first one) or `cuda:N` means in this process; BadRequest where it has none."""
-    wanted = torch.device(asked)
+def device_named(requested: str) -> Device:
+    """The device that `cpu`, `cuda` (the first one) or `cuda:N` means in this process; BadRequest if it has none."""
+    wanted = torch.device(requested)
     if wanted.type == "cpu":
         return CpuDevice()
     there = visible_devices()
     if not there:
         raise BadRequest(
-            f"device={asked} was asked for, and PyTorch {torch.__version__} sees no CUDA device here: "
-            "use device=cpu, or device=auto to take CUDA where there is one"
+            f"device={requested} was requested, but PyTorch {torch.__version__} finds no CUDA device here: "
+            "use device=cpu, or device=auto to use CUDA if there is one"
         )
     index = wanted.index or 0
     if index >= there:
         raise BadRequest(
-            f"device={asked} is not here: PyTorch sees {counted(there, 'CUDA device')}, numbered from 0: "
+            f"device={requested} does not exist: PyTorch finds {counted(there, 'CUDA device')}, numbered from 0: "
             f"use device=cuda:{there - 1} at most, or device=cuda for the first"
         )
     return CudaDevice(index)

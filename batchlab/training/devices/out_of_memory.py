@@ -1,4 +1,4 @@
-"""Telling "it does not fit" from every other error."""
+"""Distinguishes out-of-memory errors from all others."""
 
 import torch
 
@@ -6,12 +6,12 @@ from batchlab.errors import BadRequest
 from batchlab.records import RunStatus
 from batchlab.training.devices.broken_context import advice
 
-# SCIENCE 6. Each is what a PyTorch build (CUDA or ROCm) or one of its libraries says when memory ran out, lower case;
-# nothing shorter, or a user's own "out of patience and memory" would be taken for a result.
+# SCIENCE 6. Each is a message of a PyTorch build (CUDA or ROCm) or one of its libraries when memory ran out, in lower
+# case; nothing shorter, or a user's own "out of patience and memory" would be taken for a result.
 CERTAIN = (
     "cuda out of memory",
     "cuda error: out of memory",
-    "cuda driver error: out of memory",  # with expandable_segments, whose allocations go past the runtime
+    "cuda driver error: out of memory",  # with expandable_segments, whose allocations bypass the runtime
     "cuda ran out of memory outside pytorch's allocator",
     "hip out of memory",
     "hip error: out of memory",
@@ -23,7 +23,7 @@ CERTAIN = (
     "cusparse_status_alloc_failed",
     "cufft_alloc_failed",
     "cudnn_status_alloc_failed",
-    "cudnn_status_internal_error_device_allocation_failed",  # cuDNN 9's words for the line above
+    "cudnn_status_internal_error_device_allocation_failed",  # the same in cuDNN 9
     "cudnn_status_internal_error_host_allocation_failed",
     "hipblas_status_alloc_failed",
     "hipsolver_status_alloc_failed",
@@ -31,8 +31,8 @@ CERTAIN = (
     "defaultcpuallocator: can't allocate memory",
     "defaultcpuallocator: not enough memory",
 )
-# A library that found no room for its workspace or its handle says so in these words, and the same words where it
-# cannot at all.
+# Messages of a library that has no memory for its workspace or handle; it uses the same ones when the operation is
+# not possible at all.
 AMBIGUOUS = (
     "unable to find an engine to execute this computation",
     "no valid cudnn algorithm",
@@ -43,10 +43,10 @@ AMBIGUOUS = (
     "could not create a primitive",  # oneDNN's, on the CPU
 )
 TEXTS = (*CERTAIN, *AMBIGUOUS)
-# Host memory that could not be page-locked for copies to the device: CUDA says "out of memory" of it too, and the
-# device had room. So a DataLoader says it; what locks memory itself raises `NotPinnedError`.
+# Host memory that could not be page-locked for copies to the device: CUDA also reports "out of memory", although the
+# device has some. This is a DataLoader's message; our own code that locks memory raises `NotPinnedError`.
 PINNING = "in pin memory thread"
-# A launch of too many blocks, or more elements than 32 bits can number: no memory would help.
+# A launch of too many blocks, or more elements than 32 bits can index: more memory would not help.
 KERNEL_LIMITS = (
     "cuda error: invalid configuration argument",
     "canuse32bitindexmath",
@@ -58,49 +58,49 @@ KERNEL_LIMITS = (
 
 
 class NotPinnedError(RuntimeError):
-    """No host memory could be page-locked."""
+    """Host memory could not be page-locked."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, where the batch is trained on; any other error does not."""
+    """Whether `error` means that the memory used for training ran out."""
     if is_pinning(error):
         return False
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _says(error, TEXTS)
 
 
 def is_pinning(error: BaseException) -> bool:
-    """Whether `error` says that there was no host memory to lock: no batch size of the device's."""
+    """Whether `error` means that host memory could not be page-locked, which says nothing about the batch size."""
     if isinstance(error, NotPinnedError):
         return True
     return PINNING in str(error) and (isinstance(error, torch.OutOfMemoryError) or _says(error, TEXTS))
 
 
 def is_ambiguous(error: BaseException) -> bool:
-    """Whether `error` means a lack of memory only where a smaller batch works."""
+    """Whether `error` means a lack of memory only if a smaller batch works."""
     return _says(error, AMBIGUOUS)
 
 
 def is_kernel_limit(error: BaseException) -> bool:
-    """Whether `error` says that a kernel cannot be asked for so much at once, however much memory there is."""
+    """Whether `error` means that a kernel's size limit was exceeded, which does not depend on memory."""
     return _says(error, KERNEL_LIMITS)
 
 
 def _says(error: BaseException, texts: tuple[str, ...]) -> bool:
-    # What CUDA refuses while it starts comes as a kind of its own, which is no RuntimeError.
+    # Errors during CUDA's initialisation have a separate type, which is not a RuntimeError.
     by_pytorch = isinstance(error, RuntimeError) or type(error).__name__ == "DeferredCudaCallError"
     text = str(error).lower()
     return by_pytorch and any(known in text for known in texts)
 
 
 def how_it_failed(error: BaseException) -> tuple[RunStatus, str]:
-    """The status an error means, and the reason in one line."""
+    """The run status for an error, and the reason in one line."""
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     if is_out_of_memory(error):
         return RunStatus.OOM, first_line
     if is_pinning(error):
         return (
             RunStatus.FAILED,
-            "no host memory could be page-locked for copies to the device: raise its limit (ulimit -l), or use fewer "
+            "host memory could not be page-locked for copies to the device: raise the limit (ulimit -l), or use fewer "
             f"workers ({first_line})",
         )
     if isinstance(error, SystemExit):

@@ -1,4 +1,4 @@
-"""Precisions: the one place where a precision is honoured or refused."""
+"""Implements the `precision` option, or refuses it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def _run_backward(outputs: Tensor, gradient: Tensor) -> None:
-    """`outputs.backward(gradient)`, both of one shape and type.
+    """`outputs.backward(gradient)`, both of the same shape and type.
 
-    Straight to the engine where PyTorch has that door: its checks of the two in Python take 27 us of a step of 150.
+    Calls the engine directly if PyTorch exposes it: PyTorch's checks in Python take 27 us of a step of 150.
     """
     engine = getattr(torch.autograd.graph, "_engine_run_backward", None)
     if engine is None:
@@ -26,7 +26,7 @@ def _run_backward(outputs: Tensor, gradient: Tensor) -> None:
 
 
 class Precision:
-    """How one run's forward and backward passes count."""
+    """The precision of a run's forward and backward passes."""
 
     def __init__(self, name: str, device: Device) -> None:
         device.refuse_unless_able(name)
@@ -36,56 +36,55 @@ class Precision:
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """Around a run: what an fp32 product runs in is the run's to say, and afterwards what it was.
+        """Around a run: sets the precision of fp32 products for the run, and restores it afterwards.
 
-        BadRequest where the model's or the data's code has switched it meanwhile: then some of the run was in the one
-        and some in the other.
+        BadRequest if the model's or the data's code has changed it meanwhile: then the run has mixed two precisions.
         """
         tf32 = self.name == "tf32"
         with self.device.fp32(tf32=tf32):
             yield
             if not self.device.fp32_is(tf32=tf32):
                 raise BadRequest(
-                    f"precision={self.name} was asked for, and the code of the model or the data switches PyTorch's "
-                    "fp32 precision while it runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): "
-                    "take that line out, and use precision=tf32 for TF32"
+                    f"precision={self.name} was requested, but the code of the model or the data changes PyTorch's "
+                    "fp32 precision during the run (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): "
+                    "remove that line, and use precision=tf32 for TF32"
                 )
 
     def prepare(self, optimizer: torch.optim.Optimizer) -> None:
-        """Makes, before the first update, what an optimizer would leave unwritten where that update is thrown away.
+        """Creates state before the first update that the optimizer would leave uninitialised if that update is skipped.
 
-        A fused optimizer runs also where fp16's gradients overflow, and its kernel then writes nothing. PyTorch's fused
-        SGD takes its momentum from uninitialised memory (torch/optim/sgd.py), to be filled by that kernel: a routine
-        overflow of the first update, at a scale of 65,536, left garbage to go on from. From zeros the first update that
-        counts makes what it would have made: 0 x momentum + gradient.
+        A fused optimizer also runs if fp16's gradients overflow, and its kernel then writes nothing. PyTorch's fused
+        SGD allocates its momentum uninitialised (torch/optim/sgd.py), to be filled by that kernel: a routine overflow
+        of the first update, at a scale of 65,536, left garbage in it. Starting from zeros, the first update that is
+        applied gives the same as without an overflow: 0 x momentum + gradient.
         """
         if self.scaler is None or not isinstance(optimizer, torch.optim.SGD):
             return
         for group in optimizer.param_groups:
             if not (group.get("fused") and group.get("momentum")):
                 continue
-            if group.get("dampening"):  # the first update is not damped, and from zeros it would be
+            if group.get("dampening"):  # the first update is not damped, but starting from zeros it would be
                 raise BadRequest(
-                    f"optimizer.dampening={group['dampening']} cannot be with precision=fp16 and optimizer.fused=true: "
-                    "use optimizer.fused=false"
+                    f"optimizer.dampening={group['dampening']} does not work with precision=fp16 and "
+                    "optimizer.fused=true: use optimizer.fused=false"
                 )
             for p in group["params"]:
                 optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
     def waiting(self, optimizer: torch.optim.Optimizer) -> str | None:
-        """Why every step waits for the device, in a sentence; None where none does.
+        """A sentence that explains why every step waits for the device; None if it does not.
 
-        Whether fp16's gradients overflowed is known on the device alone. The kernels of fused optimizers look there;
-        for the others the host has to ask before it calls them (`GradScaler._maybe_opt_step`). Stepping all the same
-        and putting weights and state back would not do: Adam, for one, counts its steps on the host.
+        Only the device knows whether fp16's gradients overflowed. The kernels of fused optimizers check it there; for
+        the others the host has to wait for it before it calls them (`GradScaler._maybe_opt_step`). Stepping anyway and
+        restoring weights and state would not work: Adam, for example, counts its steps on the host.
         """
         skips_on_the_device = getattr(optimizer, "_step_supports_amp_scaling", False)
         if self.scaler is None or skips_on_the_device or self.device.kind == "cpu":
             return None
         return (
             f"precision=fp16 with {type(optimizer).__name__} waits for the device at every step, to know whether the "
-            "update is skipped, so its speed does not compare with that of other precisions: optimizer.fused=true "
-            "does not wait, which SGD, Adam, AdamW and Adagrad of torch.optim take"
+            "update is skipped, so its speed is not comparable with other precisions: use optimizer.fused=true, which "
+            "does not wait (SGD, Adam, AdamW and Adagrad of torch.optim support it)"
         )
 
     def forward(self) -> AbstractContextManager[object]:
@@ -96,30 +95,30 @@ class Precision:
 
     @contextlib.contextmanager
     def full(self) -> Iterator["Precision"]:
-        """Around what is measured in fp32 whatever the run's precision is; yields the precision of its passes."""
+        """Around measurements in fp32, whatever the run's precision; yields the precision of their passes."""
         with self.device.fp32(tf32=False):
             yield Precision("fp32", self.device)
 
     @contextlib.contextmanager
     def evaluation(self, name: str) -> Iterator["Precision"]:
-        """Around a validation: in `fp32`, so that precisions are compared by the weights they led to, or in the `same`
+        """Around a validation: in `fp32`, so that precisions are compared by the weights they lead to, or in the `same`
         precision as training's forward passes; yields the precision of its passes."""
         if name == "fp32":
             with self.full() as fp32:
                 yield fp32
             return
-        # A cast around all batches: the weights are cast once, not for each.
+        # One autocast around all batches: the weights are cast once, not for each batch.
         with self.device.fp32(tf32=self.name == "tf32"), self.forward():
             yield self
 
     def backward(self, losses: Tensor, weight: float | Tensor) -> None:
-        """Adds the gradient of `weight * losses.sum()` to the parameters', scaled where the precision needs it.
+        """Adds the gradient of `weight * losses.sum()` to the parameters' gradients, scaled if the precision needs it.
 
-        The weight, a number or 0-d on the device, which is not waited for, goes in as the gradient of `losses`, shape
-        (terms,): so neither sum nor product is differentiated.
+        The weight is a number, or 0-d on the device, which is not waited for. It is passed as the gradient of `losses`,
+        shape (terms,), so that neither sum nor product is differentiated.
         """
         scaled = self.scaler.scale(losses) if self.scaler else losses
-        # full_like would ask the device for the number; for a number it is faster by 1 us of a step of 150.
+        # full_like would wait for a tensor's value; for a number it is faster by 1 us of a step of 150.
         if isinstance(weight, Tensor):
             _run_backward(scaled, torch.empty_like(scaled).fill_(weight))
         else:
@@ -130,8 +129,8 @@ class Precision:
     ) -> Tensor | None:
         """Unscales, clips and applies the gradients; returns whether the update was skipped (0-d, on the device).
 
-        None where updates are never skipped. The flag is the scaler's own found-inf, not a fall of its scale, which
-        stops telling once the scale is 0.
+        None if updates are never skipped. The flag is the scaler's own found-inf, not a decrease of its scale, which
+        shows nothing once the scale is 0.
         """
         scaler = self.scaler
         if scaler is None:
@@ -148,5 +147,5 @@ class Precision:
         return skipped
 
     def loss_scale(self) -> float | None:
-        """The scaler's present scale; waits for the device."""
+        """The scaler's current scale; waits for the device."""
         return self.scaler.get_scale() if self.scaler else None

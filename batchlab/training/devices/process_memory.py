@@ -1,4 +1,4 @@
-"""Memory of this process as the kernel counts it, and what the C library keeps of it."""
+"""The memory of this process as the kernel counts it, and settings of the C library's allocator."""
 
 import contextlib
 import ctypes
@@ -12,31 +12,31 @@ RESIDENT = "memory/peak_resident_bytes"
 
 
 class ResidentPeak:
-    """Growth of this process's resident set over the start of training (a fork inherits the pages of its server).
+    """Growth of this process's resident set since the start of training (a fork inherits the pages of its server).
 
-    At `reset` pages that were freed go back to the kernel, its mark (VmHWM) is set back through /proc/self/clear_refs,
-    and growth counts from there. When a measurement has risen above training, the mark stands as it was: a rehearsal
-    and at least one step have been seen, and to give pages back again would make training pay for getting them anew.
-    Where the mark may not be set back, measuring is charged.
+    At `reset` freed pages are returned to the kernel, its mark (VmHWM) is reset through /proc/self/clear_refs, and
+    growth counts from there. Once a measurement has used more than training, the mark is frozen: a rehearsal and at
+    least one step have been counted, and returning pages again would make training allocate them again. If the mark
+    cannot be reset, measuring is included.
     """
 
     def __init__(self) -> None:
         self._baseline: int | None = None
-        self._stands = False
+        self._frozen = False
 
     def read(self) -> dict[str, int]:
-        if self._baseline is None or self._stands:
+        if self._baseline is None or self._frozen:
             return {}
         highest = status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         growth = max(0, highest - self._baseline)
         return {RESIDENT: growth, GROWTH: growth}
 
     def keep_earlier_marks(self) -> None:
-        self._stands = True
+        self._frozen = True
 
     def resume(self, marks: Mapping[str, int]) -> None:
         del marks
-        self._stands = True
+        self._frozen = True
 
     def reset(self) -> None:
         _trim()
@@ -46,10 +46,10 @@ class ResidentPeak:
 
 
 class PrivatePeak:
-    """The high-water mark of what the limit counts on the CPU: private writable memory, from `reset` on.
+    """The high-water mark of what the limit counts on the CPU: private writable memory since `reset`.
 
-    The kernel keeps a mark of all address space (VmPeak), from which what was mapped of files is taken. Where it did
-    not rise above an earlier peak, resident memory tells, less the pages of files: a forked process meets those of its
+    The kernel keeps a mark of all address space (VmPeak), from which mapped files are subtracted. If it did not rise
+    above an earlier peak, resident memory is used, minus the pages of files: a forked process touches those of its
     libraries one by one, 40 MiB in the first step; they are shared, and no limit counts them.
     """
 
@@ -63,13 +63,13 @@ class PrivatePeak:
         self._before = {key: status_bytes(key) for key in ("VmPeak", "VmSize", "VmData", "RssFile")}
 
     def keep_earlier_marks(self) -> None:
-        """A limit is tried by a process from its beginning to its end."""
+        """Nothing to do: a process that tries a limit is never resumed."""
 
     def resume(self, marks: Mapping[str, int]) -> None:
-        """Nothing is measured beside it."""
+        """Nothing to do: no instrument measures during it."""
 
     def read(self) -> dict[str, int]:
-        """Bytes at the highest since `reset`."""
+        """Peak bytes since `reset`."""
         now = {key: status_bytes(key) for key in self._before}
         if now["VmPeak"] > self._before["VmPeak"]:
             not_counted = (now["VmSize"] - now["VmData"]) - (self._before["VmSize"] - self._before["VmData"])
@@ -81,10 +81,10 @@ class PrivatePeak:
 
 
 def keep_freed_pages() -> None:
-    """Makes the C library keep what is freed, for the next step, instead of giving it back to the kernel each time.
+    """Makes the C library keep freed memory for the next step, instead of returning it to the kernel each time.
 
-    A step of the CNN on digits at batch 256 took 1,000 page faults, a twelfth of its time; now it takes 2. What
-    `reset` gives back is given back all the same. The numbers are glibc's for mallopt; elsewhere nothing happens.
+    A step of the CNN on digits at batch 256 took 1,000 page faults, a twelfth of its time; now it takes 2. `reset`
+    still returns memory. The numbers are glibc's for mallopt; with other libraries nothing happens.
     """
     trim_threshold, mmap_threshold = -1, -3
     with contextlib.suppress(AttributeError, OSError):
@@ -94,11 +94,11 @@ def keep_freed_pages() -> None:
 
 
 def give_freed_pages_back() -> None:
-    """The opposite: what is freed goes back at once, and the process holds what its tensors do, and no more.
+    """The opposite: freed memory is returned at once, so the process uses no more than its tensors do.
 
-    Kept pages make a heap with holes: the CNN on digits took 1.3 to 1.9 times its tensors, and at one batch size 15%
-    more or less from one process to the next. Here from 128 KiB on every tensor has pages of its own (glibc's first
-    threshold, which it would raise), and threads share one heap; a step of 8,000 examples takes twice as long.
+    Kept pages fragment the heap: the CNN on digits took 1.3 to 1.9 times its tensors, and at one batch size 15% more or
+    less from one process to the next. Here every tensor from 128 KiB on has its own pages (glibc's initial threshold,
+    which it would raise), and threads share one heap; a step of 8,000 examples takes twice as long.
     """
     trim_threshold, mmap_threshold, most_heaps = -1, -3, -8
     with contextlib.suppress(AttributeError, OSError):
@@ -109,13 +109,13 @@ def give_freed_pages_back() -> None:
 
 
 def _trim() -> None:
-    """Gives what an instrument freed back to the kernel, so that it is not counted as training's."""
+    """Returns to the kernel what an instrument freed, so that it is not counted as training's."""
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def status_bytes(key: str) -> int:
-    """A line of /proc/self/status in bytes; 0 where there is none."""
+    """A line of /proc/self/status in bytes; 0 if there is none."""
     with contextlib.suppress(OSError), Path("/proc/self/status").open() as lines:
         for line in lines:
             if line.startswith(key + ":"):

@@ -1,1 +1,1 @@
-"""Passes of a model outside a step: validations, and what is asked of a task and its model. None leaves a trace."""
+"""Passes of a model outside a step: validation, and checks of a task and its model. None leaves a trace."""

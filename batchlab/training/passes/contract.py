@@ -1,7 +1,7 @@
-"""What batchlab asks of a task and its model: each clause with the words for who breaks it, in one place.
+"""The contract for a task and its model: each clause with its check and its message.
 
-`check` says all that is broken; preflight and `verify` refuse what nothing can be measured with. What the clauses look
-at are the passes of `contract_passes`. The parent of a sweep reads these words too, so no torch is imported here.
+`check` reports all breaches; preflight and `verify` refuse those that make measuring impossible. The clauses examine
+the passes of `contract_passes`. The parent of a sweep uses these messages too, so torch is not imported here.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 
 if TYPE_CHECKING:
     from batchlab.training.passes.contract_passes import Parts, TrainingPass, ValidationPass
 
 MOST_NAMED = 3
-Words = Mapping[str, object]  # what the sentences of a clause are filled with
+Values = Mapping[str, object]  # the values that fill in a clause's message
 T = TypeVar("T")
 
 
 class Severity(Enum):
-    """What follows from a breach."""
+    """The consequence of a breach."""
 
     REFUSED = "nothing can be measured, so nothing is started"
-    WRONG = "it trains to no use, which is a result too"
-    BETTER = "it works, and could be better"
+    WRONG = "it trains, but the results are useless"
+    BETTER = "it works, but could be better"
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A clause that is broken, in words."""
+    """A broken clause, as a message."""
 
     about: str
     severity: Severity
@@ -45,58 +45,55 @@ class Breach:
 
 @dataclass(frozen=True)
 class Clause(Generic[T]):
-    """`broken` says what the words are filled with where what was seen breaks the clause; None where it is kept."""
+    """`broken` returns the values for the message if what it is given breaks the clause, else None."""
 
     about: str
     severity: Severity
     what: str
     advice: str
-    broken: Callable[[T], Words | None]
+    broken: Callable[[T], Values | None]
 
-    def worded(self, **words: object) -> Breach:
-        """The breach, for who knows already that it is one."""
-        return Breach(self.about, self.severity, self.what.format(**words), self.advice.format(**words))
+    def worded(self, **values: object) -> Breach:
+        """The breach with these values, without a check."""
+        return Breach(self.about, self.severity, self.what.format(**values), self.advice.format(**values))
 
 
 def first_breach(clauses: Iterable[Clause[T]], seen: T) -> Breach | None:
-    """Of clauses that are in order: behind one that is broken the others say nothing new."""
+    """The first broken clause, in order: after one that is broken the others add nothing."""
     for clause in clauses:
-        if (words := clause.broken(seen)) is not None:
-            return clause.worded(**words)
+        if (values := clause.broken(seen)) is not None:
+            return clause.worded(**values)
     return None
 
 
 def refuse(clauses: Iterable[Clause[T]], seen: T) -> None:
-    """BadRequest where something is broken that nothing can be measured with."""
+    """BadRequest if a clause is broken without which nothing can be measured."""
     breach = first_breach([clause for clause in clauses if clause.severity is Severity.REFUSED], seen)
     if breach is not None:
         raise BadRequest(breach.sentence)
 
 
-def listed(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    every = [printable(name) for name in names]
-    more = len(every) - MOST_NAMED
-    shown = ", ".join(every[:MOST_NAMED])
-    return f"{shown} and {more} more" if more > 0 else shown
+def few(names: Iterable[str]) -> str:
+    """The first few names, and the number of the others."""
+    return listed(map(printable, names), MOST_NAMED, last=", ")
 
 
 # The loss: one value per term.
 
 
-def _where(broken: "Callable[[TrainingPass], bool]") -> "Callable[[TrainingPass], Words | None]":
-    def words(seen: "TrainingPass") -> Words:
+def _where(broken: "Callable[[TrainingPass], bool]") -> "Callable[[TrainingPass], Values | None]":
+    def values(seen: "TrainingPass") -> Values:
         return {"kind": type(seen.terms).__name__} | {n: getattr(seen, n) for n in ("examples", "count", "shape")}
 
-    return lambda seen: words(seen) if broken(seen) else None
+    return lambda seen: values(seen) if broken(seen) else None
 
 
 LOSS_SHAPE: "Clause[TrainingPass]" = Clause(
     "loss",
     Severity.REFUSED,
     "the loss has shape {shape} for {examples} examples that count as {count} terms",
-    "it must be one loss per term, shape ({count},), not averaged; where a term is no example (a token), count=... "
-    "says how many a batch has",
+    "return one loss per term, shape ({count},), not averaged; if a term is not an example (a token), let count=... "
+    "give the number of terms in a batch",
     _where(lambda seen: seen.shape != (seen.count,)),
 )
 ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
@@ -104,30 +101,29 @@ ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
         "loss",
         Severity.REFUSED,
         "the task's loss returns a {kind}",
-        "it must return a tensor of one loss per term, shape ({count},)",
+        "return a tensor of one loss per term, shape ({count},)",
         _where(lambda seen: seen.shape is None),
     ),
     Clause(
         "loss",
         Severity.REFUSED,
-        "the loss of {examples} examples is one number, averaged or summed already",
-        "return one loss per term, shape ({count},), with reduction='none'; batchlab takes the mean, by count over all "
-        "micro-batches",
+        "the loss of {examples} examples is one number, already averaged or summed",
+        "return one loss per term, shape ({count},), with reduction='none'; batchlab computes the mean over all "
+        "micro-batches, by count",
         _where(lambda seen: seen.terms.numel() == 1 and seen.count > 1),
     ),
     Clause(
         "loss",
         Severity.REFUSED,
-        "the loss has shape {shape}, every output beside every target by broadcasting",
-        "bring outputs and targets to one shape before they are compared, such as outputs.squeeze(1)",
+        "the loss has shape {shape}: broadcasting has combined every output with every target",
+        "give outputs and targets the same shape before you compare them, such as outputs.squeeze(1)",
         _where(lambda seen: seen.is_a_square and seen.with_one_less().is_a_square),
     ),
     LOSS_SHAPE,
 )
 
-# The gradient: it reaches the weights, and is a number.
-
-CUT = "take .detach(), .item(), .data, .numpy(), argmax and torch.no_grad() out of the way from weights to loss"
+# The gradient: it reaches the weights, and is finite.
+CUT = "remove .detach(), .item(), .data, .numpy(), argmax and torch.no_grad() between the weights and the loss"
 
 
 def _without(seen: "TrainingPass") -> list[str]:
@@ -146,14 +142,14 @@ NOT_FINITE: "Clause[TrainingPass]" = Clause(
     "gradient",
     Severity.WRONG,
     "{what} is nan or inf at {names}, at the initial weights",
-    "look for a division by zero, a log or a square root of 0, and at the scale of the inputs",
-    lambda seen: {"what": "the gradient", "names": listed(names)} if (names := _not_finite(seen)) else None,
+    "look for a division by zero or a log or square root of 0, and check the scale of the inputs",
+    lambda seen: {"what": "the gradient", "names": few(names)} if (names := _not_finite(seen)) else None,
 )
 GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
     Clause(
         "gradient",
         Severity.REFUSED,
-        "no gradient reaches the weights, as the loss has no graph behind it",
+        "no gradient reaches the weights, because the loss has no autograd graph",
         CUT,
         lambda seen: None if seen.terms.requires_grad else {},
     ),
@@ -176,19 +172,19 @@ GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
         "gradient",
         Severity.BETTER,
         "no gradient reaches {names}: {without} of {all} parameters are never trained",
-        f"use them in forward, leave them out, or requires_grad_(False); else {CUT}",
+        f"use them in forward, remove them, or call requires_grad_(False); otherwise {CUT}",
         lambda seen: (
-            {"names": listed(names), "without": len(names), "all": len(seen.gradients)}
+            {"names": few(names), "without": len(names), "all": len(seen.gradients)}
             if (names := _without(seen))
             else None
         ),
     ),
 )
 
-# Metrics: one value per term as well, and a target needs to know which way is better.
+# Metrics: also one value per term; a target needs to know which direction is better.
 
 
-def _odd_metric(seen: "ValidationPass") -> Words | None:
+def _odd_metric(seen: "ValidationPass") -> Values | None:
     for name, shape in seen.shapes.items():
         if shape not in ((seen.count,), (seen.examples,)):
             kind = f"a {type(seen.metrics[name]).__name__}" if shape is None else f"of shape {shape}"
@@ -205,43 +201,43 @@ METRIC_SHAPE: "Clause[ValidationPass]" = Clause(
 )
 NO_DIRECTION: "Clause[ValidationPass]" = Clause(
     "metrics",
-    Severity.BETTER,  # and refused where a target names it
-    "is a higher {name} better? No target can name it",
-    "say higher_is_better={{'{name}': True}} or False in the Task",
+    Severity.BETTER,  # but refused if a target uses it
+    "it is unknown whether a higher {name} is better, so it cannot be used in a target",
+    "add higher_is_better={{'{name}': True}} or False to the Task",
     lambda seen: next(({"name": name} for name in seen.metrics if name not in seen.higher_is_better), None),
 )
 METRICS = (METRIC_SHAPE, NO_DIRECTION)
 
-# The parts of a batch: what is counted adds up, and a term is by itself.
+# The parts of a batch: counts add up, and each term is independent of the others.
 
 ADDS_UP: "Clause[Parts]" = Clause(
     "count",
     Severity.WRONG,
-    "the task's count: {whole:,} terms in a whole batch, and {parts:,} in its parts together",
-    "count(batch) must say how many terms the loss has for that batch, so that it adds up",
+    "the task's count gives {whole:,} terms for a whole batch, but {parts:,} for its parts together",
+    "count(batch) must return the number of terms in the loss for that batch",
     lambda seen: None if seen.whole == seen.together else {"whole": seen.whole, "parts": seen.together},
 )
-BESIDE = "the loss of an example depends on the examples beside it, at the same outputs"
+DEPENDS_ON_OTHERS = "for the same outputs, the loss of an example depends on the other examples of its batch"
 DIVIDED: "Clause[Parts]" = Clause(
     "loss",
     Severity.WRONG,
-    f"{BESIDE}: it is averaged, or divided by their number, already",
-    "return the loss of each term by itself, not averaged (reduction='none'); batchlab takes the mean",
+    f"{DEPENDS_ON_OTHERS}: it is already averaged, or divided by their number",
+    "return the loss of each term separately, not averaged (reduction='none'); batchlab computes the mean",
     lambda seen: {} if seen.divided else None,
 )
 BY_ITSELF: "Clause[Parts]" = Clause(
     "loss",
     Severity.WRONG,
-    BESIDE,
-    "return the loss of each term by itself; one that compares examples with each other has the micro-batch as its "
-    "batch, so leave accumulate=1",
+    DEPENDS_ON_OTHERS,
+    "return the loss of each term separately; a loss that compares examples only sees the micro-batch, so keep "
+    "accumulate=1",
     lambda seen: {},
 )
 
-# Number formats.
+# Dtypes.
 
 
-def _odd_weights(seen: "TrainingPass") -> Words | None:
+def _odd_weights(seen: "TrainingPass") -> Values | None:
     odd = {name: p.dtype for name, p in seen.losses.model.named_parameters() if _short(p.dtype) != "float32"}
     if not odd:
         return None
@@ -249,7 +245,7 @@ def _odd_weights(seen: "TrainingPass") -> Words | None:
     return {"name": name, "dtype": _short(dtype), "more": f" and {len(odd) - 1} more" if len(odd) > 1 else ""}
 
 
-def _wide_data(seen: "TrainingPass", *, fails: bool) -> Words | None:
+def _wide_data(seen: "TrainingPass", *, fails: bool) -> Values | None:
     wide = [position for position, part in enumerate(seen.tensors) if _short(part.dtype) == "float64"]
     failed = seen.failed in ("forward", "loss")
     return {"position": wide[0], "error": seen.words} if wide and failed is fails else None
@@ -259,21 +255,21 @@ def _short(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-WIDE = "tensor {position} of the data is float64, and the weights are float32"
-NARROWED = "make it float32 where the data is made: x.float(), or array.astype('float32')"
-NUMBER_FORMATS: "tuple[Clause[TrainingPass], ...]" = (
+WIDE = "tensor {position} of the data is float64, but the weights are float32"
+NARROWED = "convert it to float32 when you create the data: x.float(), or array.astype('float32')"
+DTYPES: "tuple[Clause[TrainingPass], ...]" = (
     Clause(
         "dtype",
         Severity.WRONG,
-        "the weights are {dtype} ({name}{more}), so that no precision=... would be honoured",
-        "leave them float32: take .double(), .half() or dtype=... out; precision=bf16 does the rest",
+        "the weights are {dtype} ({name}{more}), so precision=... would have no effect",
+        "keep them float32: remove .double(), .half() or dtype=..., and use precision=bf16 instead",
         _odd_weights,
     ),
     Clause("dtype", Severity.WRONG, f"{WIDE}: {{error}}", NARROWED, lambda seen: _wide_data(seen, fails=True)),
     Clause(
         "dtype",
         Severity.BETTER,
-        f"{WIDE}: twice the memory, for digits that no step sees",
+        f"{WIDE}: it takes twice the memory without any benefit",
         NARROWED,
         lambda seen: _wide_data(seen, fails=False),
     ),
@@ -283,8 +279,8 @@ NUMBER_FORMATS: "tuple[Clause[TrainingPass], ...]" = (
 
 
 def one_example(config: RunConfig, layer: str) -> Breach:
-    """Micro-batches of 1 example, and BatchNorm in the model: its variance would be that of one number."""
-    instead = "model.norm=group" if "norm" in config.model else "GroupNorm in its place"
+    """Micro-batches of 1 example in a model with BatchNorm: the variance of one value is 0."""
+    instead = "model.norm=group" if "norm" in config.model else "GroupNorm instead"
     if config.model.get("batch_norm") is True:
         instead = "model.batch_norm=false"
     return Breach(

@@ -1,4 +1,4 @@
-"""The passes of a few examples that show whether a task and its model keep the contract; they leave no trace."""
+"""Passes of a few examples that show whether a task and its model fulfil the contract; they leave no trace."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ from batchlab.training.user_errors import in_the_users_words
 
 @dataclass(frozen=True)
 class TrainingPass:
-    """What a forward and backward pass of `batch` gave, as far as it came."""
+    """The results of a forward and backward pass of `batch`, up to the first error."""
 
     losses: Losses
     batch: Batch
     outputs: Any = None
-    terms: Any = None  # what the task's loss gave: whatever that is
-    count: int = 0  # of the terms, as the task says
-    # Of each trainable parameter; empty where the loss is not one value per term.
+    terms: Any = None  # what the task's loss returned, of any type
+    count: int = 0  # of the terms, according to the task
+    # Of each trainable parameter; empty if the loss is not one value per term.
     gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
     failed: str = ""  # where the user's code raised: `forward`, `loss` or `gradient`
     error: BaseException | None = None
@@ -35,7 +35,7 @@ class TrainingPass:
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """Of the terms; None where they are no tensor."""
+        """Of the terms; None if they are not a tensor."""
         return _shape(self.terms)
 
     @property
@@ -54,18 +54,18 @@ class TrainingPass:
 
     @property
     def words(self) -> str:
-        """What the error says, and where; nothing where there was none."""
+        """The error's message and location; empty if there was none."""
         return "" if self.error is None else in_the_users_words(self.error)
 
     def completed(self) -> "TrainingPass":
-        """This pass; the error of the user's code where there was one."""
+        """Returns this pass, or raises the error of the user's code if there was one."""
         if self.error is not None:
             raise self.error
         return self
 
 
 def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
-    """One forward and backward pass of `batch`, in training mode, under the random numbers of `seed`."""
+    """One forward and backward pass of `batch`, in training mode, with the random numbers of `seed`."""
     found: dict[str, Any] = {}
     stage = ""
     try:
@@ -80,7 +80,7 @@ def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
             stage = ""
     except (Exception, SystemExit) as error:
         if not stage:
-            raise  # of what is around the passes
+            raise  # not from the passes
         return TrainingPass(losses, batch, **found, failed=stage, error=error)
     return TrainingPass(losses, batch, **found)
 
@@ -98,7 +98,7 @@ def _shape(values: Any) -> tuple[int, ...] | None:
 
 @dataclass(frozen=True)
 class ValidationPass:
-    """What a forward pass of validation examples gave."""
+    """The results of a forward pass of validation examples."""
 
     examples: int
     count: int  # of the terms of its loss
@@ -107,12 +107,12 @@ class ValidationPass:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...] | None]:
-        """Of each metric; None where it is no tensor."""
+        """Of each metric; None if it is not a tensor."""
         return {name: _shape(values) for name, values in self.metrics.items()}
 
 
 def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") -> ValidationPass:
-    """One forward pass of `batch` with the loss and the metrics, as a validation makes it."""
+    """One forward pass of `batch` with the loss and the metrics, as in a validation."""
     task = losses.task
     with (
         passing(losses.model, losses.precision, training=False, seed=0),
@@ -124,7 +124,7 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
 
 
 def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
-    """The first BatchNorm layer of the model, where a training pass of one example of `batch` fails; else None."""
+    """The first BatchNorm layer of the model if a training pass of one example fails, else None."""
     kind = nn.modules.batchnorm._BatchNorm
     layer: str | None = next((name for name, m in losses.model.named_modules() if isinstance(m, kind)), None)
     if layer is None:
@@ -139,7 +139,7 @@ def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
 
 @dataclass(frozen=True)
 class Parts:
-    """The losses of a batch, and those of its parts at the same outputs."""
+    """The losses of a batch, and of its parts, for the same outputs."""
 
     of_whole: Tensor
     of_parts: Sequence[Tensor]
@@ -155,7 +155,7 @@ class Parts:
 
     @property
     def divided(self) -> bool:
-        """Whether the terms are divided by their number, or are their mean, once for each of them."""
+        """Whether the terms are divided by their number, or are all equal to their mean."""
         if self.of_whole.dim() != 1 or self.whole != self.together:
             return False
         rescaled = [part.flatten() * (part.numel() / self.whole) for part in self.of_parts]

@@ -1,4 +1,4 @@
-"""What the model makes of a set, example by example: exact, in eval mode, without a trace."""
+"""Evaluates the model on a set, example by example, in eval mode; leaves no trace."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,36 +19,36 @@ from batchlab.training.passes.halving import halved
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
-SHARED_SUM = 2**15  # numbers from which PyTorch's threads share the sum of a tensor of its own, and not that of a row
+SHARED_SUM = 2**15  # from this size on PyTorch sums a whole tensor with several threads, but not a row of one
 
 
 @dataclass(frozen=True)
 class ByExample:
-    """The loss or a metric of a whole set: of each example the sum over its terms, and how many they are."""
+    """The loss or a metric of a whole set: for each example the sum over its terms, and their number."""
 
     sums: NDArray[np.float64]  # (examples,)
     counts: NDArray[np.int64]  # (examples,)
 
     @property
     def mean(self) -> float:
-        """Over all terms, the ragged last batch counted for what it holds."""
+        """Over all terms; a smaller last batch has a smaller weight."""
         return float(self.sums.sum() / self.counts.sum())
 
     @property
     def means(self) -> NDArray[np.float64]:
-        """(examples with terms,) the mean of each example's own terms."""
+        """(examples with terms,) the mean over the terms of each example."""
         seen = self.counts > 0
         return np.asarray(self.sums[seen] / self.counts[seen], dtype=np.float64)
 
     @property
     def is_share(self) -> bool:
-        """Whether it is one 0 or 1 for each example, as a right or wrong answer is."""
+        """Whether it is one 0 or 1 for each example, as for right and wrong predictions."""
         return bool((self.counts == 1).all() and np.isin(self.sums, (0.0, 1.0)).all())
 
 
 def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
-    """`by_example` of the validation set: one pass through it, however many instruments ask at this step."""
-    # The step alone would do in the loop; whoever moves the weights between two steps moves their versions.
+    """`by_example` of the validation set: one pass, shared by all instruments that need it at this step."""
+    # In the loop the step would be enough; code that changes the weights between two steps changes their versions.
     now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
     if state.validated is None or state.validated[0] != now:
         state.validated = (now, by_example(state, state.val, eval_batch_size))
@@ -58,10 +58,10 @@ def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
 
 def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
     """The loss and each metric of every example in the set `data`, by name; `eval_batch_size` examples at once, or as
-    many as fit: how they are cut changes nothing but rounding.
+    many as fit, which changes nothing but rounding.
 
-    BadRequest where the task's loss or a metric gives other than one value per term, or one per example. Where memory
-    runs out with one example, that error.
+    BadRequest if the task's loss or a metric does not give one value per term or per example. If one example alone does
+    not fit in memory, that error is raised.
     """
     size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
     seen, fits = halved(lambda size: _passed(state, data, size), size, of=length(data), device=state.device)
@@ -69,7 +69,7 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, By
         first, state.eval_at_most = state.eval_at_most is None, fits
         if first:
             state.note(
-                f"eval_batch_size={eval_batch_size} does not fit the memory that is left beside training: "
+                f"eval_batch_size={eval_batch_size} does not fit in the memory that training leaves free: "
                 f"evaluated at most {counted(fits, 'example')} at a time"
             )
     return seen
@@ -96,7 +96,7 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
 
 
 def _flat(quantity: Tensor) -> Tensor:
-    # float64, or the mean of a million terms would depend on how they were cut
+    # float64, or the mean of a million terms would depend on how they were split
     return quantity.flatten().double()
 
 
@@ -116,19 +116,18 @@ def _terms_of(task: Task, batch: Batch) -> list[int]:
 
 def _summed(values: Tensor, terms: list[int]) -> Tensor:
     """(examples,) of (terms,)."""
-    alike = set(terms)
-    if alike == {1}:
+    distinct = set(terms)
+    if distinct == {1}:
         return values
-    # One operation in place of one for each example, with the same bits: a row is added up as a tensor of its own is.
-    if len(alike) == 1 and terms[0] < SHARED_SUM:
+    # One operation instead of one per example, with the same bits: a row is summed like a separate tensor.
+    if len(distinct) == 1 and terms[0] < SHARED_SUM:
         return values.view(len(terms), -1).sum(1)
     return torch.stack([part.sum() for part in torch.split(values, terms)])
 
 
 def _in_order(losses: Losses, data: Batch) -> bool:
-    """Whether the terms of two examples passed together are those of the one, then those of the other.
-
-    Where time comes first they are not, and terms could not be told apart but by passing each example alone.
+    """Whether the terms of two examples passed together are those of the first, then those of the second.
+    If time is the first axis they are not, and terms can only be assigned by passing each example alone.
     """
     if losses.task.count is Task.count:
         return True
@@ -139,12 +138,11 @@ def _in_order(losses: Losses, data: Batch) -> bool:
 
 
 def right_answers(seen: Mapping[str, ByExample]) -> NDArray[np.float64]:
-    """(examples,) 1 where the metric `accuracy` says the answer is right, else 0; BadRequest where it says neither."""
+    """(examples,) 1 if the metric `accuracy` is 1 for the example, else 0; BadRequest if it has other values."""
     accuracy = seen.get("accuracy")
     if accuracy is None or not accuracy.is_share:
         raise BadRequest(
-            "worst-class accuracy and memorisation need a metric 'accuracy' of one 0 or 1 for each example, and this "
-            "task's metrics give another or none: give it one, or leave the instrument out, such as with "
-            "~instruments.worst_class"
+            "worst-class accuracy and memorisation need a metric 'accuracy' that is 0 or 1 for each example, and this "
+            "task has none: add one to its metrics, or remove the instrument, such as with ~instruments.worst_class"
         )
     return accuracy.sums

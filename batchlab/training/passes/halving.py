@@ -1,4 +1,4 @@
-"""Passing fewer examples at once where memory runs out."""
+"""Retries with fewer examples at once if memory runs out."""
 
 import gc
 from collections.abc import Callable
@@ -11,10 +11,10 @@ T = TypeVar("T")
 
 
 def halved(attempt: Callable[[int], T], size: int, *, of: int, device: Device) -> tuple[T, int]:
-    """`attempt(size)`, or where memory runs out in it `attempt` of half as many, and so on; and the size that fitted.
+    """`attempt(size)`, or if memory runs out, `attempt` of half as many, and so on; also returns the size that fitted.
 
-    There are `of` examples in all, so that more at once than these would be no other attempt. Each attempt begins
-    anew. Raises the error of the last one where not even one example fits.
+    There are `of` examples in all; sizes above that are equivalent. Each attempt starts from the beginning. Raises the
+    error of the last attempt if not even one example fits.
     """
     while True:
         try:
@@ -22,16 +22,16 @@ def halved(attempt: Callable[[int], T], size: int, *, of: int, device: Device) -
         except Exception as error:
             if size == 1 or not is_out_of_memory(error):
                 raise
-        # Out here, where the frames that held the memory are gone; all that the attempt made is young.
+        # After the except block, whose frames held the memory; all objects of the attempt are young.
         give_back(device, young=True)
         size = -(-min(size, of) // 2)
 
 
 def give_back(device: Device, *, young: bool = False) -> None:
-    """Gives back what a failed attempt held. To be called after the `except` block: the error holds its frames.
+    """Releases the memory of a failed attempt. Call it after the `except` block: the error keeps its frames alive.
 
-    A frame that keeps its own error is part of a circle, which only the collector takes apart: half a second, where it
-    is not told to look at `young` objects alone.
+    A frame that refers to its own error is part of a reference cycle, which only the garbage collector frees: this
+    takes half a second, unless it looks at `young` objects alone.
     """
     gc.collect(1 if young else 2)
     device.empty_cache()

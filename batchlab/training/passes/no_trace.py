@@ -1,4 +1,4 @@
-"""Passing batches through a model without its noticing."""
+"""Runs a model and restores its state afterwards."""
 
 import contextlib
 import random
@@ -16,9 +16,9 @@ from batchlab.training.first_error import finally_do
 
 @contextlib.contextmanager
 def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
-    """Gradients, buffers (BatchNorm's), modes and random streams are afterwards what they were before.
+    """Restores gradients, buffers (BatchNorm's), modes and random streams afterwards.
 
-    Inside, gradients start out empty. Weights and the optimizer are for the caller not to touch.
+    Inside, gradients start out empty. The caller must not change weights or the optimizer.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad) for p in model.parameters()]
@@ -47,7 +47,7 @@ def leaving_no_trace(model: nn.Module, device: Device) -> Iterator[None]:
 
 @contextlib.contextmanager
 def passing(model: nn.Module, precision: Precision, *, training: bool, seed: int) -> Iterator[None]:
-    """Passes inside leave no trace, are in training or in eval mode, and begin with the random numbers of `seed`."""
+    """Passes inside leave no trace, are in training or eval mode, and start with the random numbers of `seed`."""
     with leaving_no_trace(model, precision.device), precision.training():
         model.train(training)
         seed_everything(seed, precision.device)
@@ -55,6 +55,6 @@ def passing(model: nn.Module, precision: Precision, *, training: bool, seed: int
 
 
 def seed_everything(seed: int, device: Device) -> None:
-    """Every global stream of random numbers that user code may draw from: a model's on the GPU too."""
+    """Seeds every global random stream that user code may draw from, including the GPU's."""
     seed_all(seed)
     device.seed(seed)

@@ -1,4 +1,4 @@
-"""What passes through each module, and the first one that treats an example otherwise beside other examples."""
+"""Records the inputs and outputs of each module, and finds the first one whose result depends on other examples."""
 
 import contextlib
 from collections import Counter
@@ -13,9 +13,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module (or of the task's `forward` or `loss`): the tensors that went in and came out, on the CPU.
+    """One call of a module (or of the task's `forward` or `loss`): its input and output tensors, on the CPU.
 
-    `path` is the module's; a module that is called again in one pass has as many calls.
+    `path` is the module's; a module that is called several times in one pass has several calls.
     """
 
     path: str
@@ -26,12 +26,12 @@ class Call:
 
 @contextlib.contextmanager
 def observed(model: nn.Module) -> Iterator[list[Call]]:
-    """The calls of the modules of `model`, in the order in which they end: what is inside another comes before it."""
+    """The calls of the modules of `model`, in the order in which they end: inner modules before outer ones."""
     calls: list[Call] = []
     paths = {module: path for path, module in model.named_modules()}
     entered: list[list[Tensor]] = []
 
-    # Copied on the way in: a module that works in place changes its input.
+    # Inputs are copied before the call: an in-place module changes its input.
     def before(module: nn.Module, args: Any, kwargs: Any) -> None:
         entered.append(copies((args, kwargs)))
 
@@ -48,17 +48,17 @@ def observed(model: nn.Module) -> Iterator[list[Call]]:
 
 
 def copies(values: Any) -> list[Tensor]:
-    """The tensors anywhere in `values`, copied to the CPU: two passes of all activations may be too much elsewhere."""
+    """The tensors anywhere in `values`, copied to the CPU: all activations of two passes may not fit on a GPU."""
     return [t.detach().to("cpu", copy=True) for t in tree_leaves(values) if isinstance(t, Tensor)]
 
 
 def first_difference(
     whole: Sequence[Call], parts: Sequence[Sequence[Call]], tolerance: float
 ) -> tuple[Call, list[Call]] | None:
-    """The first call that gives other outputs for the same inputs, with its calls in the `parts`; None for none.
+    """The first call that gives other outputs for the same inputs, with its calls in the `parts`; or None.
 
     `whole` are the calls of one pass, `parts` those of passes of its pieces. `tolerance` is relative to the largest
-    number of a tensor. Calls whose tensors cannot be laid beside each other are passed over.
+    value of a tensor. Calls whose tensors cannot be compared are skipped.
     """
     in_parts = [_numbered(calls) for calls in parts]
     for key, call in _numbered(whole).items():
@@ -73,9 +73,9 @@ def first_difference(
 
 
 def by_micro_batch(function: Callable[..., Any], whole: Call, parts: Sequence[Call]) -> Callable[..., Any]:
-    """`function`, which takes its inputs piece by piece, one call after the other, and joins the outputs.
+    """`function`, changed to process its inputs piece by piece, sequentially, and to join the outputs.
 
-    How they are cut is seen in calls of it: `whole` of all, `parts` of the pieces.
+    How to split is inferred from calls of it: `whole` of all, `parts` of the pieces.
     """
     cuts = [_cut(tensor.shape, [part.inputs[i].shape for part in parts]) for i, tensor in enumerate(whole.inputs)]
     joins = [_cut(tensor.shape, [part.outputs[i].shape for part in parts]) for i, tensor in enumerate(whole.outputs)]
@@ -102,7 +102,7 @@ def by_micro_batch(function: Callable[..., Any], whole: Call, parts: Sequence[Ca
 
 
 def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
-    """Whether two tensors agree to `tolerance` times the largest finite number of the first; nan agrees with nan."""
+    """Whether two tensors agree within `tolerance` times the largest finite value of the first; nan equals nan."""
     wide = torch.complex128 if one.is_complex() else torch.float64
     a, b = one.to(wide), other.to(wide)
     finite = a[torch.isfinite(a)].abs()
@@ -112,14 +112,14 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
 
 @dataclass(frozen=True)
 class Cut:
-    """Where a tensor is parted: `sizes` along `axis`."""
+    """How a tensor is split: `sizes` along `axis`."""
 
     axis: int
     sizes: list[int]
 
 
 def _numbered(calls: Sequence[Call]) -> Mapping[tuple[str, int], Call]:
-    """Each call by its path and its number among those of the path, in their order."""
+    """Each call by its path and its number among the calls of that path."""
     seen: Counter[str] = Counter()
     numbered = {}
     for call in calls:
@@ -129,22 +129,22 @@ def _numbered(calls: Sequence[Call]) -> Mapping[tuple[str, int], Call]:
 
 
 def _agree(whole: Sequence[Tensor], parts: Sequence[Sequence[Tensor]], tolerance: float) -> bool | None:
-    """Whether the tensors of a whole are those of its parts together; None where that cannot be seen."""
+    """Whether the tensors of the whole equal those of its parts joined; None if they cannot be compared."""
     if any(len(part) != len(whole) for part in parts):
         return None
-    answers = [_agrees(tensor, pieces, tolerance) for tensor, *pieces in zip(whole, *parts, strict=True)]
-    return False if False in answers else None if None in answers else True
+    results = [_agrees(tensor, pieces, tolerance) for tensor, *pieces in zip(whole, *parts, strict=True)]
+    return False if False in results else None if None in results else True
 
 
 def _agrees(whole: Tensor, pieces: Sequence[Tensor], tolerance: float) -> bool | None:
-    if all(piece.shape == whole.shape for piece in pieces):  # nothing of the batch in it: a mask, a weight
+    if all(piece.shape == whole.shape for piece in pieces):  # it does not depend on the batch: a mask, a weight
         return all(close(whole, piece, tolerance) for piece in pieces)
     cut = _cut(whole.shape, [piece.shape for piece in pieces])
     return None if cut is None else close(whole, torch.cat(list(pieces), dim=cut.axis), tolerance)
 
 
 def _cut(whole: Size, pieces: Sequence[Size]) -> Cut | None:
-    """The axis along which `pieces` make `whole`: the first, or the second where time comes first, ..."""
+    """The axis along which `pieces` join to `whole`: the first, or the second if time comes first, ..."""
     if all(piece == whole for piece in pieces):
         return None
     for axis in range(len(whole)):

@@ -1,1 +1,1 @@
-"""How an optimizer update is executed: `eager`, as PyTorch runs it line by line; others lie beside it."""
+"""How an optimizer update is executed: `eager`, as PyTorch runs it line by line."""

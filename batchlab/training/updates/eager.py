@@ -1,4 +1,4 @@
-"""One optimizer update as PyTorch executes it, however many micro-batches it takes."""
+"""One optimizer update in PyTorch's eager mode, over any number of micro-batches."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from batchlab.training.updates.update import Outcome
 
 
 class Eager:
-    """Forward, backward, unscale, clip and update, as PyTorch runs them line by line; `phase` says which of them."""
+    """Forward, backward, unscale, clip and update, as PyTorch runs them line by line; sets `phase` to each."""
 
     def __init__(
         self,
@@ -37,33 +37,33 @@ class Eager:
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
         self._count: int | None = None  # of the last step
-        self._count_there = torch.empty(0)  # the same on the device
+        self._count_on_device = torch.empty(0)  # the same on the device
 
     def __call__(self, micro_batches: MicroBatches) -> Outcome:
         """One update on the mean loss over all terms of `micro_batches`; never waits for the device."""
-        for p in self.parameters:  # optimizer.zero_grad() does this, for 3 to 5% of a small step
+        for p in self.parameters:  # like optimizer.zero_grad(), which takes 3 to 5% of a small step
             p.grad = None
         loss_sum, count = backward(self.losses, micro_batches, self.phase)
         self.phase.name = OPTIMIZER
         skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
-        if count != self._count:  # nearly always it is what it was
+        if count != self._count:  # it rarely changes
             kind = torch.int64 if isinstance(count, int) else torch.float64  # exact: a loss is divided by it
-            self._count, self._count_there = count, torch.full((), count, dtype=kind, device=loss_sum.device)
+            self._count, self._count_on_device = count, torch.full((), count, dtype=kind, device=loss_sum.device)
         self.phase.name = BATCH
-        return Outcome(loss_sum, self._count_there, examples_in(micro_batches), skipped)
+        return Outcome(loss_sum, self._count_on_device, examples_in(micro_batches), skipped)
 
     def rehearse_update(self, device: Device) -> None:
-        """The update, on other parameters and without a trace, before memory is counted."""
+        """Makes an update of other parameters, before memory is counted; leaves no trace."""
         with leaving_no_trace(self.model, device):
             self._state_like = rehearse_update(self.optimizer, self.precision, self.clip_norm)
 
     def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> float:
-        """The passes of one update, without the update and without a trace: what is needed once is got outside the
-        clock (memory, kernels), and the mark of memory sees a step. `first` gives the first step's micro-batches, each
-        time anew. Returns the seconds that a pause adds to the steps after it (`pace.pause_seconds`).
+        """Runs the passes of one update, without updating, and leaves no trace: one-time costs (memory, kernels) arise
+        before the clock starts, and the memory marks include a step. `first` returns the first step's micro-batches, at
+        each call. Returns the seconds that a pause adds to the steps after it (`pauses.pause_seconds`).
 
-        Room for the state that the optimizer makes in its first update is held meanwhile, as it is from the second
-        step on: or the first steps would wait for the device to give it.
+        Memory for the state that the optimizer creates in its first update is reserved meanwhile, as in later steps:
+        otherwise the first steps would wait for the allocation.
         """
         with leaving_no_trace(self.model, device):
             self.model.train()
@@ -73,7 +73,7 @@ class Eager:
             micro_batches = first()
             self._passes(micro_batches)
             del room
-            one_by_one = isinstance(micro_batches, OneByOne)  # they are gone when they were passed
+            one_by_one = isinstance(micro_batches, OneByOne)  # they can be iterated only once
             return pause_seconds(lambda: self._passes(first() if one_by_one else micro_batches), device)
 
     def _passes(self, micro_batches: MicroBatches) -> None:
@@ -82,13 +82,13 @@ class Eager:
         backward(self.losses, micro_batches, self.phase)
 
     def settle(self, examples: Batch, device: Device) -> None:
-        """The passes of a few examples, so that training finds the processor as it left it; no trace, and no gradients.
+        """Runs a few examples, to restore the processor's caches after measuring; leaves no trace and no gradients.
 
-        On the CPU an instrument leaves other code and other numbers in the caches, and the vector units asleep: the
-        next step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), and measuring was charged after all. A
-        forward pass alone does not help. A task that refuses so few examples goes without.
+        On the CPU an instrument leaves other code and data in the caches, and the vector units powered down: the next
+        step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), so part of measuring was counted as training. A
+        forward pass alone does not help. Skipped for a task that refuses so few examples.
         """
-        for p in self.parameters:  # as the next step does: gradients would be held twice, and the peak is training's
+        for p in self.parameters:  # as the next step does: or training's peak would include two copies of the gradients
             p.grad = None
         with contextlib.suppress(Exception), leaving_no_trace(self.model, device):
             self._passes((examples,))

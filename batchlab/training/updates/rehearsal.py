@@ -1,4 +1,4 @@
-"""The first update of an optimizer, made on something else: what is needed once is got outside the clock."""
+"""Rehearses an optimizer's first update on other parameters, so that one-time costs arise before the clock starts."""
 
 import contextlib
 import copy
@@ -12,29 +12,29 @@ from batchlab.training.updates.twin import twin
 
 LARGEST_AXIS = 2
 
-StateLike = tuple[tuple[nn.Parameter, torch.dtype], ...]  # a tensor of the parameter's shape, of that type, for each
+StateLike = tuple[tuple[nn.Parameter, torch.dtype], ...]  # for each: a tensor of the parameter's shape and this dtype
 
 
 def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float | None) -> StateLike:
-    """One update by an optimizer of the same class and settings, of small parameters in the place of the real ones.
+    """One update by an optimizer of the same class and settings, of small parameters instead of the real ones.
 
-    Their number, types, devices and axes are the same, so the kernels are those of the real first step, which
-    otherwise loads them and imports what it needs: tens of milliseconds. Returns what state the real one will make.
-    Nothing of the run is touched, but random streams, which are for the caller to keep. An optimizer that cannot do it
-    (one that wants sparse gradients, or keeps tensors of its own for each weight) is left to its first step.
+    Their number, types, devices and axes are the same, so the kernels are those of the real first step, which otherwise
+    loads them and imports modules: tens of milliseconds. Returns the state that the real optimizer will create. Changes
+    nothing of the run except random streams, which the caller restores. If the optimizer cannot do it (it needs sparse
+    gradients, or has its own tensors for each weight), nothing is rehearsed.
     """
     stand_ins = {p: _small(p) for group in optimizer.param_groups for p in group["params"]}
     kept: StateLike = ()
     with contextlib.suppress(Exception):
         double = twin(optimizer, stand_ins, with_state=False)
-        # The user's, who count the steps of the run.
+        # Hooks of the user, which may count the steps of the run.
         vars(double).update(_optimizer_step_pre_hooks=OrderedDict(), _optimizer_step_post_hooks=OrderedDict())
         with_own_scale = copy.copy(precision)
         if precision.scaler is not None:
             with_own_scale.scaler = torch.amp.GradScaler(precision.device.torch_device.type)
             with_own_scale.scaler.scale(torch.ones((), device=precision.device.torch_device))  # makes the scale
         with_own_scale.update(double, list(stand_ins.values()), clip_norm)
-        # What was restored with a checkpoint is there already.
+        # State restored from a checkpoint exists already.
         kept = tuple(
             (p, value.dtype)
             for p, small in stand_ins.items()
@@ -46,7 +46,7 @@ def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip
 
 
 def _small(parameter: nn.Parameter) -> nn.Parameter:
-    """As many axes, none longer than `LARGEST_AXIS`, with a gradient."""
+    """A parameter with as many axes, none longer than `LARGEST_AXIS`, and a gradient."""
     shape = [min(size, LARGEST_AXIS) for size in parameter.shape]
     small = nn.Parameter(parameter.new_ones(shape), requires_grad=parameter.requires_grad)
     small.grad = torch.ones_like(small) if parameter.requires_grad else None

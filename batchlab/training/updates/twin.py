@@ -1,4 +1,4 @@
-"""An optimizer's double: the same class and settings, with a state of its own."""
+"""Copies an optimizer: the same class and settings, with separate state."""
 
 import copy
 from collections import defaultdict
@@ -12,9 +12,9 @@ from torch import nn
 def twin(
     optimizer: torch.optim.Optimizer, weights: Mapping[nn.Parameter, nn.Parameter], *, with_state: bool = True
 ) -> torch.optim.Optimizer:
-    """An optimizer like `optimizer`, of `weights[p]` where it has p; its state is now equal, or empty."""
-    # Not copy.deepcopy(optimizer): its pickling keeps the groups and the state alone, and an optimizer of the user's
-    # may hold more. The memo says what stands for the weights, which are not to be copied.
+    """An optimizer like `optimizer`, with `weights[p]` instead of p; its state is a copy, or empty."""
+    # Not copy.deepcopy(optimizer): its pickling keeps only groups and state, but a user's optimizer may have more
+    # attributes. The memo maps weights to their replacements, so that they are not copied.
     double: torch.optim.Optimizer = object.__new__(type(optimizer))
     memo: dict[int, Any] = {id(p): other for p, other in weights.items()}
     memo[id(optimizer)] = double

@@ -1,4 +1,4 @@
-"""What the training loop asks of an update, however it is executed, and what an update leaves behind."""
+"""The interface of an update in the training loop, and its outcome."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from batchlab.training.devices.device import Device
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a step leaves for the instruments: references on the device, which nobody has waited for.
+    """What a step provides to the instruments: references to tensors on the device, without waiting for them.
 
-    Nobody writes to them: instruments keep them until they measure, and one tensor may be of many outcomes. Whoever
-    reduces a count or a sum over devices reduces a tensor of its own.
+    Do not write to them: instruments keep them until they measure, and outcomes may share a tensor. To reduce a count
+    or a sum over devices, copy it first.
     """
 
     loss_sum: Tensor  # 0-d: the losses of the whole batch, summed over terms
     count: Tensor  # 0-d: terms (examples, or tokens)
     examples: int
-    skipped: Tensor | None  # 0-d bool: the fp16 scaler threw the update away; None in other precisions
+    skipped: Tensor | None  # 0-d bool: the fp16 scaler skipped the update; None in other precisions
 
 
 class Update(Protocol):
@@ -32,11 +32,11 @@ class Update(Protocol):
         """Makes the update; never waits for the device."""
 
     def rehearse_update(self, device: Device) -> None:
-        """Gets outside the clock, and before memory is counted, what the first update needs once; without a trace."""
+        """Incurs the one-time costs of the first update before time and memory are counted; leaves no trace."""
 
     def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> float:
-        """The same for the passes of an update, which then count as training's memory; `first` gives the micro-batches
-        of the first step, each time anew. Returns the seconds that a pause adds to the steps after it."""
+        """The same for the passes of an update, whose memory counts as training's; `first` returns the micro-batches of
+        the first step, at each call. Returns the seconds that a pause adds to the steps after it."""
 
     def settle(self, examples: Batch, device: Device) -> None:
-        """Brings the processor to where training left it, with the passes of a few examples; without a trace."""
+        """Restores the processor's caches after measuring, with passes of a few examples; leaves no trace."""

@@ -1,1 +1,1 @@
-"""Whether a model and its data can be measured at all: a battery of small trials, and how to mend what fails."""
+"""Checks whether a model and its data can be measured: small trials, and how to fix what fails."""

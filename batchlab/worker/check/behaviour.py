@@ -1,4 +1,4 @@
-"""How a model behaves: what it draws and keeps, what mixes examples, where the gradient goes."""
+"""Trials of a model's behaviour: randomness, state, dependence between examples, gradient flow."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -8,20 +8,20 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.printable import printable
-from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, first_breach, listed, one_example
+from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two
 from batchlab.training.passes.observing import copies, first_difference
 from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
 from batchlab.worker.check.passes import Passes, agree, changes, kept
 
-TOGETHER = 1e-3  # an example's output beside others and alone, in fp32: other kernels, other rounding
-FEW = 8  # examples of a micro-batch below which BatchNorm's statistics are mostly noise
+TOGETHER = 1e-3  # between an example alone and in a batch, in fp32: other kernels round differently
+FEW = 8  # examples per micro-batch, below which BatchNorm's statistics are mostly noise
 
 
 def randomness(passes: Passes) -> Iterator[Finding]:
-    """Whether equal passes are equal, in both modes, and eval mode draws nothing."""
-    passes.results(training=False, seed=0)  # what is made once, at the first pass, is made now
+    """Whether equal passes give equal results, in both modes, and eval mode draws no random numbers."""
+    passes.results(training=False, seed=0)  # creates what the first pass creates
     for training in (False, True):
         mode = "training" if training else "eval"
         before = kept(passes.model)
@@ -33,24 +33,24 @@ def randomness(passes: Passes) -> Iterator[Finding]:
         if between:
             yield wrong(
                 "state",
-                f"forward gives another result each time, in {mode} mode too: {listed(between)}",
-                "forward must be a function of its inputs, the weights and the buffers; keep what must last in a "
-                "buffer (register_buffer), which checkpoints hold, or leave it out",
+                f"forward changes its own state, so that equal passes differ in {mode} mode: {few(between)}",
+                "the result of forward must depend only on its inputs, the weights and the buffers: move this state to "
+                "a buffer (register_buffer), which checkpoints store, or remove it",
             )
         else:
             yield wrong(
                 "random",
-                f"two equal passes in {mode} mode differ although every seed is the same: something draws from a "
-                "generator that nobody seeds, or reads the clock or a global variable",
-                "draw from PyTorch's global stream (torch.rand, nn.Dropout), which batchlab seeds and checkpoints",
+                f"two equal passes in {mode} mode differ although all seeds are the same: the model uses an unseeded "
+                "random generator, the clock or a global variable",
+                "use PyTorch's global generator (torch.rand, nn.Dropout), which batchlab seeds and checkpoints",
             )
         return
     one, other = (passes.results(training=False, seed=seed) for seed in (0, 1))
     if not agree(one, other, passes.rounding):
         yield wrong(
             "random",
-            "eval mode draws random numbers: a validation would give another value each time",
-            "draw only `if self.training:`; nn.Dropout does so by itself, F.dropout needs training=self.training",
+            "eval mode uses random numbers, so every validation would give a different value",
+            "use random numbers only `if self.training:`; nn.Dropout does that, F.dropout needs training=self.training",
         )
         return
     before = kept(passes.model)
@@ -58,41 +58,41 @@ def randomness(passes: Passes) -> Iterator[Finding]:
     if between := changes(before, kept(passes.model)):
         yield better(
             "state",
-            f"forward changes what no checkpoint holds: {listed(between)}; a run that goes on starts with it anew",
-            "make it a buffer (register_buffer) if it matters to training",
+            f"forward changes state that checkpoints do not store: {few(between)}; a resumed run starts without it",
+            "make it a buffer (register_buffer) if training depends on it",
         )
-    yield ok("random", "equal passes are equal, and eval mode draws nothing")
+    yield ok("random", "equal passes give equal results, and eval mode uses no random numbers")
 
 
 def independence(passes: Passes) -> Iterator[Finding]:
-    """Whether an example gets the same output and the same loss alone as beside others, in eval mode."""
+    """Whether an example has the same output and loss alone as in a batch, in eval mode."""
     ones = passes.one_by_one()
     try:
         together = passes.outputs(passes.batch)
         alone = [passes.outputs(one) for one in ones]
         (whole,) = copies(passes.losses.terms(together, passes.batch))
-        apart = copies([passes.losses.terms(out, one) for out, one in zip(alone, ones, strict=True)])
+        single = copies([passes.losses.terms(out, one) for out, one in zip(alone, ones, strict=True)])
     except (Exception, SystemExit) as error:
         yield wrong(
             "alone",
-            f"in eval mode an example does not pass alone: {in_the_users_words(error)}",
-            "forward must take any number of examples: no squeeze() that drops the first axis, no fixed batch size, no "
-            "BatchNorm with track_running_stats=False",
+            f"in eval mode forward fails for a single example: {in_the_users_words(error)}",
+            "forward must accept any number of examples: no squeeze() that drops the first axis, no fixed batch size, "
+            "no BatchNorm with track_running_stats=False",
         )
         return
     if (axes := _lost_axis(copies(together), copies(alone[0]))) is not None:
         yield wrong(
             "alone",
-            f"an example alone gives outputs of shape {axes[0]}, and of {axes[1]} beside others: an axis is lost",
-            "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) in place of squeeze()",
+            f"a single example gives outputs of shape {axes[0]}, but {axes[1]} in a batch: an axis is lost",
+            "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) instead of squeeze()",
         )
         return
-    parts = Parts(whole, apart, TOGETHER)
+    parts = Parts(whole, single, TOGETHER)
     if (breach := first_breach([ADDS_UP], parts)) is not None:
         yield finding_of(breach)
         return
-    if agree([torch.cat([part.flatten() for part in apart]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
-        yield ok("alone", "in eval mode an example has the same loss alone as beside others")
+    if agree([torch.cat([part.flatten() for part in single]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
+        yield ok("alone", "in eval mode an example has the same loss alone as in a batch")
         return
     difference = first_difference(passes.calls(passes.batch), [passes.calls(one) for one in ones], TOGETHER)
     if difference is not None:
@@ -100,15 +100,15 @@ def independence(passes: Passes) -> Iterator[Finding]:
         where = f"{type(call.module).__name__} '{printable(call.path)}'" if call.path else "the model's own forward"
         yield wrong(
             "alone",
-            f"in eval mode the output of an example depends on the examples beside it: {where}",
+            f"in eval mode the output of an example depends on the other examples of the batch: {where}",
             "a mean, a softmax or a normalisation over the first axis mixes examples; BatchNorm needs "
-            "track_running_stats=True, and training=self.training where it is called as a function",
+            "track_running_stats=True, or training=self.training if it is called as a function",
         )
         return
     if _same_outputs(together, alone):
         yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
         return
-    yield wrong("alone", "an example has another loss alone than beside others, in eval mode", "look at task.forward")
+    yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
 
 
 def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
@@ -134,18 +134,18 @@ def gradient(passes: Passes) -> Iterator[Finding]:
 
 
 def batch_norm(passes: Passes, config: RunConfig) -> Iterator[Finding]:
-    """Whether BatchNorm has enough examples for its statistics in the micro-batches that were asked for."""
+    """Whether the requested micro-batches have enough examples for the statistics of BatchNorm."""
     norms = sum(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in passes.model.modules())
     smallest = min(config.micro_batch_sizes)
     if not norms:
-        yield ok("BatchNorm", "there is none")
+        yield ok("BatchNorm", "the model has none")
     elif smallest == 1 and (layer := batch_norm_that_needs_two(passes.losses, passes.batch)) is not None:
         yield finding_of(one_example(config, layer))
     elif smallest < FEW:
         yield better(
             "BatchNorm",
-            f"its statistics are those of {smallest} examples, and mostly noise",
-            "use micro-batches of 16 and more, or GroupNorm or LayerNorm in its place",
+            f"its statistics come from only {smallest} examples and are mostly noise",
+            "use micro-batches of 16 or more, or GroupNorm or LayerNorm instead",
         )
     else:
-        yield ok("BatchNorm", f"{norms} layers, with {smallest} examples each at least")
+        yield ok("BatchNorm", f"{norms} layers, each with at least {smallest} examples")

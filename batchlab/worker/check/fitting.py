@@ -1,4 +1,4 @@
-"""Whether data, model and loss fit together: number formats, shapes, labels, metrics."""
+"""Whether data, model and loss fit together: dtypes, shapes, labels, metrics."""
 
 from collections.abc import Iterator, Mapping
 
@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
-from batchlab.training.passes.contract import METRICS, NUMBER_FORMATS, ONE_PER_TERM, first_breach
+from batchlab.training.passes.contract import DTYPES, METRICS, ONE_PER_TERM, first_breach
 from batchlab.training.passes.contract_passes import validation_pass
 from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.check.data_sample import Sample, described, shapes
@@ -16,21 +16,21 @@ from batchlab.worker.check.findings import Finding, finding_of, ok, wrong
 from batchlab.worker.check.passes import Passes
 
 
-def number_formats(passes: Passes) -> Iterator[Finding]:
-    """Whether weights and data count in fp32, as the knob `precision` takes for granted."""
-    breach = first_breach(NUMBER_FORMATS, passes.seen)
+def dtypes(passes: Passes) -> Iterator[Finding]:
+    """Whether weights and data are in fp32, as the option `precision` assumes."""
+    breach = first_breach(DTYPES, passes.seen)
     yield finding_of(breach) if breach else ok("dtype", "float32 weights, no float64 in the data")
 
 
 def forward_and_loss(passes: Passes) -> Iterator[Finding]:
-    """Whether a batch passes, the labels are what the loss takes, and the loss is one number per term."""
+    """Whether forward accepts a batch, the loss accepts the labels, and the loss is one number per term."""
     seen, batch = passes.seen, shapes(passes.batch)
     if seen.failed == "forward":
         yield wrong(
             "shapes",
-            f"a batch of {batch} does not pass: {seen.words}",
-            "the first axis is the example; make the model's first layer fit the others (model_args of the Task, such "
-            "as input_shape, are offered to the model), or give the Task a forward=...",
+            f"forward fails for a batch of {batch}: {seen.words}",
+            "the first axis is the example; make the model's first layer fit the other axes (it can use model_args of "
+            "the Task, such as input_shape), or give the Task a forward=...",
         )
         return
     given = described([leaf for leaf in tree_leaves(seen.outputs) if isinstance(leaf, Tensor)])
@@ -40,8 +40,8 @@ def forward_and_loss(passes: Passes) -> Iterator[Finding]:
     if seen.failed == "loss":
         yield wrong(
             "loss",
-            f"outputs {given} for a batch of {batch}: {seen.words}",
-            "the outputs and the targets must have the shapes and types that the task's loss takes",
+            f"the loss fails for outputs {given} and a batch of {batch}: {seen.words}",
+            "the outputs and the targets must have the shapes and types that the task's loss expects",
         )
         return
     breach = first_breach(ONE_PER_TERM, seen)
@@ -49,7 +49,7 @@ def forward_and_loss(passes: Passes) -> Iterator[Finding]:
 
 
 def _labels(passes: Passes) -> Iterator[Finding]:
-    """What is wrong with the classes that the task's `labels` gives; nothing where they fit, or there are none."""
+    """Problems with the classes that the task's `labels` gives; empty if they fit, or there are none."""
     task, outputs = passes.losses.task, passes.seen.outputs
     if task.labels is None:
         return
@@ -57,13 +57,13 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     try:
         train = task.labels(task.train if whole else passes.batch)
     except (Exception, SystemExit) as error:
-        yield wrong("labels", in_the_users_words(error), "Task(labels=...) gives each example's class, (examples,)")
+        yield wrong("labels", in_the_users_words(error), "Task(labels=...) must give each example's class, (examples,)")
         return
     if train.is_floating_point() or train.dtype is torch.bool or train.dim() != 1:
         yield wrong(
             "labels",
-            f"they are {described([train])}, and a class is an integer",
-            "give class indices, (examples,) int64: y.long(), one-hot labels by y.argmax(1)",
+            f"they are {described([train])}, but a class must be an integer",
+            "give class indices, (examples,) int64: y.long(), or y.argmax(1) for one-hot labels",
         )
         return
     low, high = int(train.min()), int(train.max())
@@ -71,28 +71,28 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     if low < 0 or (classes is not None and high >= classes):
         yield wrong(
             "labels",
-            f"they go from {low} to {high}, and the model has {classes if classes is not None else 'no'} outputs",
-            "classes are 0, 1, ..., one output each: number them so (torch.unique(y, return_inverse=True)[1]), and "
+            f"they range from {low} to {high}, but the model has {classes if classes is not None else 'no'} outputs",
+            "classes must be 0, 1, ..., one output each: renumber them (torch.unique(y, return_inverse=True)[1]), and "
             "give the model as many outputs",
         )
     elif not whole:
-        return  # of a few examples no more can be said
+        return  # a few examples cannot show more
     elif low == high and len(train) > 1:
-        yield wrong("labels", f"every example has class {low}: there is nothing to tell apart", "look at the labels")
+        yield wrong("labels", f"every example has class {low}: there is nothing to learn", "check the labels")
     elif low > 0:
         yield wrong(
             "labels",
-            f"they go from {low} to {high}, and no example has class 0: they seem to be counted from {low}",
-            f"classes are 0, 1, ...: y - {low}",
+            f"they range from {low} to {high}, and no example has class 0: they seem to start at {low}",
+            f"classes must be 0, 1, ...: use y - {low}",
         )
 
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
-    """Whether each metric is one value per term, as a loss is, and known which way is better."""
+    """Whether each metric is one value per term, like a loss, and its better direction is known."""
     try:
         seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
     except (Exception, SystemExit) as error:
-        yield wrong("metrics", in_the_users_words(error), "Task(metrics=...) returns a dict of tensors, (terms,) each")
+        yield wrong("metrics", in_the_users_words(error), "Task(metrics=...) must return a dict of (terms,) tensors")
         return
     breach = first_breach(METRICS, seen)
     yield (

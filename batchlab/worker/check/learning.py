@@ -1,4 +1,4 @@
-"""Whether the model learns anything at all at the rate that it is to be trained at."""
+"""Whether the model learns anything at the requested learning rate."""
 
 import math
 import time
@@ -15,11 +15,11 @@ from batchlab.worker.check.passes import Passes
 
 STEPS = 50
 SECONDS = 2.0
-FALLS = 0.999  # of the loss that it began with: any fall will do, and rounding is none
+FALLS = 0.999  # of the initial loss: any decrease counts that is more than rounding
 
 
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
-    """Whether some steps on the same few examples bring their loss down; the weights are no longer the initial ones."""
+    """Whether some steps on the same few examples reduce their loss; this changes the weights."""
     optimizer = assembly.build_optimizer(config, passes.model)
     step = Eager(passes.losses, optimizer, config.clip_norm)
     seed_everything(0, passes.losses.precision.device)
@@ -29,15 +29,15 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
         outcome = step([sample.train])
         losses.append(outcome.loss_sum.item() / outcome.count.item())
-    rate = f"a rate of {assembly.peak_rate(config):.3g}"
-    course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {rate}"
+    lr = f"learning rate {assembly.peak_rate(config):.3g}"
+    course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"
     if not all(map(math.isfinite, losses)):
-        yield better("learns", f"the loss of {length(sample.train)} examples goes {course}", "a smaller lr=...")
+        yield better("learns", f"the loss of {length(sample.train)} examples goes {course}", "use a smaller lr=...")
     elif min(losses[-3:]) > FALLS * losses[0]:
         yield better(
             "learns",
-            f"the loss of {length(sample.train)} examples does not fall when they are learnt alone: {course}",
-            "another lr=..., smaller or larger; else look at the labels and the initial weights",
+            f"the loss of {length(sample.train)} examples does not fall when the model trains only on them: {course}",
+            "use a smaller or larger lr=...; otherwise check the labels and the initial weights",
         )
     else:
         yield ok("learns", f"the loss of {length(sample.train)} examples falls {course}")

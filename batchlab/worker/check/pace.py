@@ -1,4 +1,4 @@
-"""How fast the data comes."""
+"""How fast the data is read."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from batchlab.worker.check.findings import Finding, better, ok
 from batchlab.worker.check.passes import Passes
 
 ROUNDS = 5
-LONG_SECONDS = 0.05  # for a pass of few examples: then more of them tell no more
+LONG_SECONDS = 0.05  # of a pass: long enough to be timed without more examples
 
 
 def speed(passes: Passes, sample: Sample) -> Iterator[Finding]:
@@ -22,29 +22,29 @@ def speed(passes: Passes, sample: Sample) -> Iterator[Finding]:
     if step * length(passes.batch) < LONG_SECONDS:
         step = min(_seconds(passes.losses, sample.train) for _ in range(ROUNDS))
     if not sample.read_seconds:
-        yield ok("speed", f"the data is tensors already; a forward and backward pass takes {_shown(step)} an example")
+        yield ok("speed", f"the data is tensors already; a forward and backward pass takes {_shown(step)} per example")
         return
-    told = f"reading takes {_shown(sample.read_seconds)} an example, a forward and backward pass {_shown(step)}"
+    times = f"reading takes {_shown(sample.read_seconds)} per example, a forward and backward pass {_shown(step)}"
     whole = sample.read_seconds * (sample.n_train + sample.n_val)
     resident = example_bytes(sample.train) * sample.n_train <= RESIDENT_BYTES and not sample.is_random
     if resident and whole > SLOW_SECONDS:
         yield better(
             "speed",
-            f"slow data: {told}; reading it all, {whole:,.0f} s, comes before every point of a sweep",
-            "decode it once, keep the tensors with torch.save, and let data._target_ load those",
+            f"slow data: {times}; every point of a sweep first reads all of it, {whole:,.0f} s",
+            "decode it once, save the tensors with torch.save, and let data._target_ load them",
         )
     elif not resident and sample.read_seconds > step:
         yield better(
             "speed",
-            f"slow data: {told}, so the device waits for it",
-            "workers=4 lets processes read ahead; or decode it once to a file that is read fast (a memory map)",
+            f"slow data: {times}, so the device waits for data",
+            "add workers=4 to read ahead in processes, or decode it once into a file that reads fast (a memory map)",
         )
     else:
-        yield ok("speed", told)
+        yield ok("speed", times)
 
 
 def _seconds(losses: Losses, batch: Batch) -> float:
-    """What a forward and backward pass takes per example; the first one longer than the others."""
+    """Seconds per example of a forward and backward pass; the first call takes longer."""
     start = time.perf_counter()
     training_pass(losses, batch).completed()
     losses.precision.device.drain()

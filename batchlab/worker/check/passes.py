@@ -1,4 +1,4 @@
-"""Passes of a few examples through a user's model: what comes out, what it draws, what it keeps."""
+"""Runs a few examples through a user's model, to examine its outputs, randomness and state."""
 
 import contextlib
 import itertools
@@ -16,29 +16,29 @@ from batchlab.training.passes.contract_passes import TrainingPass, training_pass
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, close, copies, observed
 
-OF_A_MODULE = frozenset(vars(nn.Module()))  # what PyTorch itself keeps in every module
-MOST_ENTRIES = 50  # of a list that are looked at
+OF_A_MODULE = frozenset(vars(nn.Module()))  # the attributes that PyTorch has in every module
+MOST_ENTRIES = 50  # of a list that are compared
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A model at its initial weights, and the examples that are passed through it; no pass leaves a trace."""
+    """A model with its initial weights, and the examples to run through it; its state is restored after each pass."""
 
     losses: Losses
     batch: Batch
-    seen: TrainingPass  # of the batch: most of the trials read it
+    seen: TrainingPass  # of the batch; most trials use it
 
     @property
     def model(self) -> nn.Module:
         return self.losses.model
 
     def outputs(self, batch: Batch) -> Any:
-        """What the task's forward gives in eval mode."""
+        """The outputs of the task's forward in eval mode."""
         with self._evaluating():
             return self.losses.outputs(batch)
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
-        """The outputs, the losses and in training the gradients of one pass, on the CPU."""
+        """The outputs, losses and (in training mode) gradients of one pass, on the CPU."""
         if training:
             seen = training_pass(self.losses, self.batch, seed).completed()
             return copies((seen.outputs, seen.terms, list(seen.gradients.values())))
@@ -48,14 +48,14 @@ class Passes:
 
     @property
     def rounding(self) -> float:
-        """By which two equal passes may differ, relative to the largest number."""
+        """The difference allowed between equal passes, relative to the largest number."""
         return self.losses.precision.device.rounding
 
     def one_by_one(self) -> list[Batch]:
         return list(slices(self.batch, 1))
 
     def calls(self, batch: Batch) -> list[Call]:
-        """What passes through each module in eval mode."""
+        """The inputs and outputs of each module in eval mode."""
         with self._evaluating(), observed(self.model) as calls:
             self.losses.outputs(batch)
         return calls
@@ -67,7 +67,7 @@ class Passes:
 
 
 def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> bool:
-    """Whether two lists of tensors are the same to `tolerance`, relative to the largest number of each."""
+    """Whether two lists of tensors are equal within `tolerance`, relative to the largest number of each tensor."""
     first, second = list(one), list(other)
     return len(first) == len(second) and all(
         a.shape == b.shape and close(a, b, tolerance) for a, b in zip(first, second, strict=True)
@@ -75,7 +75,7 @@ def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> b
 
 
 def kept(model: nn.Module) -> dict[str, Any]:
-    """What the modules keep in attributes of Python that no checkpoint holds, by `path.attribute`."""
+    """The Python attributes of the modules, which checkpoints do not store, by `path.attribute`."""
     return {
         f"{path}.{name}" if path else name: _plain(value)
         for path, module in model.named_modules()
@@ -91,12 +91,12 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
         if before.get(name) == value:
             continue
         numbers = all(isinstance(v, bool | int | float) for v in (before.get(name), value))
-        found.append(f"{name} went from {before[name]} to {value}" if numbers else f"{name} is another one afterwards")
+        found.append(f"{name} went from {before[name]} to {value}" if numbers else f"{name} is different afterwards")
     return found
 
 
 def _plain(value: Any) -> Any:
-    """A stand-in for `value` that is equal where the value is."""
+    """A simple form of `value`, equal for equal values."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Tensor):

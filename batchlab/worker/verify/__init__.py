@@ -1,1 +1,1 @@
-"""Whether accumulating is the large batch: the two gradients of this model and data, and why they differ."""
+"""Whether gradient accumulation equals the large batch: compares the two gradients, and finds why they differ."""

@@ -1,4 +1,4 @@
-"""Why the two gradients differ, by experiment: one suspect after the other is taken out, and what is left measured."""
+"""Finds why the two gradients differ, by experiment: removes one suspect at a time and measures again."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +12,11 @@ from batchlab.worker.verify.trial import Trial
 
 
 def find_causes(trial: Trial, difference: float) -> list[Cause]:
-    """The causes of `difference`, in the order in which they were found; each stays taken out of `trial`.
+    """The causes of `difference`, in the order in which they were found; each remains removed from `trial`.
 
-    It ends where only rounding is left, where a cause cannot be taken out, and where no more is found.
+    It ends when only rounding is left, a cause cannot be removed, or no further cause is found.
     """
-    bound = ROUNDING[trial.number_format]
+    bound = ROUNDING[trial.dtype]
     found: list[Cause] = []
     remains: float | None = difference
     while remains is not None and remains > bound:
@@ -29,7 +29,7 @@ def find_causes(trial: Trial, difference: float) -> list[Cause]:
 
 
 def _next_cause(trial: Trial, tolerance: float) -> Cause | None:
-    # Random numbers before the rest: with them, no two passes agree on anything.
+    # Random numbers before the rest: they make any two passes differ.
     return _count(trial) or _random(trial, tolerance) or _mixing(trial, tolerance)
 
 
@@ -44,7 +44,7 @@ def _count(trial: Trial) -> Cause | None:
 
 def _random(trial: Trial, tolerance: float) -> Cause | None:
     def found() -> Call | None:
-        """What gives other outputs in a pass that has other random numbers and is otherwise the same."""
+        """The first call with other outputs in a pass that differs only in its random numbers."""
         drawn = first_difference(trial.calls_of_whole(), [trial.calls_of_whole(trial.seed + 1)], tolerance)
         return drawn[0] if drawn is not None else None
 
@@ -62,7 +62,7 @@ def _random(trial: Trial, tolerance: float) -> Cause | None:
 
 def _mixing(trial: Trial, tolerance: float) -> Cause | None:
     def found() -> tuple[Call, list[Call]] | None:
-        """What gives the same examples another output in micro-batches than in the whole batch."""
+        """The first call with other outputs for the same examples in micro-batches than in the whole batch."""
         return first_difference(trial.calls_of_whole(), trial.calls_of_micro_batches(), tolerance)
 
     first = found()
@@ -72,7 +72,7 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
     cause, group = _named(Kind.MIXES, trial.model, call)
     if call.module is None:
         function = by_micro_batch(getattr(trial.task, call.path), call, parts)
-        trial.task_in_pieces = {**trial.task_in_pieces, call.path: function}
+        trial.split_task = {**trial.split_task, call.path: function}
         divides = call.path == "loss" and _of_batch(call, parts, tolerance).divided
         return replace(cause, remains=_left(trial), divides=divides)
     trial.frozen += group
@@ -80,20 +80,20 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
     if again is None or again[0].module not in group:
         return replace(cause, frozen=True, remains=_left(trial))
     trial.frozen = [module for module in trial.frozen if module not in group]
-    _take_apart(trial, group)
+    _split(trial, group)
     return replace(cause, remains=_left(trial))
 
 
-def _take_apart(trial: Trial, group: Sequence[nn.Module]) -> None:
-    """Lets the modules of `group` see, in the pass of the whole batch too, one micro-batch after the other."""
+def _split(trial: Trial, group: Sequence[nn.Module]) -> None:
+    """Passes micro-batches to the modules of `group` sequentially, in the pass of the whole batch too."""
     passes = trial.calls_of_micro_batches()
     for call in trial.calls_of_whole():
         module = call.module
-        if module is None or module not in group or module in trial.in_pieces:
+        if module is None or module not in group or module in trial.split_modules:
             continue
         parts = [part for calls in passes for part in [_first_of(module, calls)] if part is not None]
         if len(parts) == len(passes):
-            trial.in_pieces[module] = by_micro_batch(module.forward, call, parts)
+            trial.split_modules[module] = by_micro_batch(module.forward, call, parts)
 
 
 def _first_of(module: nn.Module, calls: Sequence[Call]) -> Call | None:
@@ -101,15 +101,15 @@ def _first_of(module: nn.Module, calls: Sequence[Call]) -> Call | None:
 
 
 def _left(trial: Trial) -> float | None:
-    """The difference without what was taken out so far; None where the passes do not bear its absence."""
+    """The difference without the causes removed so far; None if the passes fail without them."""
     try:
         return trial.difference().worst
-    except (RuntimeError, ValueError, StopIteration):  # shapes that fit no more
+    except (RuntimeError, ValueError, StopIteration):  # shapes that do not fit any more
         return None
 
 
 def _named(kind: Kind, model: nn.Module, call: Call) -> tuple[Cause, list[nn.Module]]:
-    """A cause in its words, and the modules of its class: 50 layers of BatchNorm are one cause."""
+    """The cause, and the modules of its class: 50 layers of BatchNorm are one cause."""
     if call.module is None:
         return Cause(kind, call.path), []
     group = {path: module for path, module in model.named_modules() if type(module) is type(call.module)}

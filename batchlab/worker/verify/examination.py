@@ -1,4 +1,4 @@
-"""`batchlab verify`, in the process that has the model: both gradients in every number format, and why they differ."""
+"""`batchlab verify`, in the process that has the model: both gradients in several precisions, and why they differ."""
 
 import math
 
@@ -12,21 +12,21 @@ from batchlab.training import assembly
 from batchlab.training.data.batches import Batches, gather, length, rebuilt, stream_seed, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
-from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, listed, refuse
+from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, few, refuse
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.worker.verify.causes import find_causes
 from batchlab.worker.verify.findings import Findings
 from batchlab.worker.verify.trial import Trial
 
 BATCHES = 5  # the run's first ones
-EXAMPLES = 8  # that are passed before anything is compared
+EXAMPLES = 8  # of the first check, before anything is compared
 
 
 def examine(config: RunConfig) -> Findings:
-    """Compares the gradients of the run's first batches, whole and in its micro-batches, at its initial weights.
+    """Compares the gradients of the run's first batches, whole and in micro-batches, at its initial weights.
 
-    In fp32 and float64, and in the run's own precision where that is another. Why they differ is looked for in
-    float64, where a difference that is not rounding stands alone; in fp32 where float64 cannot be had.
+    In fp32, in float64, and in the run's precision if that is another one. Causes are searched for in float64, where
+    rounding is negligible; in fp32 if float64 is not possible.
     """
     device = assembly.prepare_process(config)
     state = assembly.assemble(config, assembly.build_data(config, device)).state
@@ -38,8 +38,8 @@ def examine(config: RunConfig) -> Findings:
     batch_size, micro_batch_size = config.batch_size, config.micro_batch_sizes[0]
     saved = [saved_for_backward_bytes(state, gather(train, torch.arange(n))) for n in (batch_size, micro_batch_size)]
     total = BATCHES * batch_size
-    row = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=total, device=device)
-    batches = [whole for (whole,) in row]
+    order = Batches(train, micro_batch_sizes=(batch_size,), seed=config.seed, total=total, device=device)
+    batches = [whole for (whole,) in order]
 
     judge = _trial(config, task, batches, device, "fp32")
     differences, failed = [judge.difference()], ""
@@ -49,10 +49,10 @@ def examine(config: RunConfig) -> Findings:
         wide = _trial(config, task, batches, device, "float64")
         differences.append(wide.difference())
         judge = wide
-    except (RuntimeError, TypeError) as error:  # a number of the model, the data or the loss that is fp32 for good
+    except (RuntimeError, TypeError) as error:  # the model, the data or the loss insists on fp32
         failed = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
         judge = _trial(config, task, batches, device, "fp32")
-    decided = next(d for d in differences if d.number_format == judge.number_format)
+    decided = next(d for d in differences if d.dtype == judge.dtype)
     if any(math.isnan(value) for value in decided.each):
         raise _not_a_number(judge)
     return Findings(
@@ -64,16 +64,16 @@ def examine(config: RunConfig) -> Findings:
     )
 
 
-def _trial(config: RunConfig, task: Task, batches: list[Batch], device: Device, number_format: str) -> Trial:
+def _trial(config: RunConfig, task: Task, batches: list[Batch], device: Device, dtype: str) -> Trial:
     model = assembly.build_model(config, task, device)
-    is_wide = number_format == "float64"
+    is_wide = dtype == "float64"
     return Trial(
         model=model.double() if is_wide else model,
         task=task,
-        precision=Precision("fp32" if is_wide else number_format, device),
+        precision=Precision("fp32" if is_wide else dtype, device),
         batches=[_in_float64(batch) for batch in batches] if is_wide else batches,
         micro_batch_sizes=config.micro_batch_sizes,
-        number_format=number_format,
+        dtype=dtype,
         seed=stream_seed(config.seed, "verify"),
     )
 
@@ -83,13 +83,13 @@ def _in_float64(batch: Batch) -> Batch:
 
 
 def _not_a_number(judge: Trial) -> BadRequest:
-    """Which of the two gradients is none."""
+    """The error for a gradient that is not finite, and which of the two it is."""
     for accumulated, whole in judge.gradients():
         for gradient, what in ((whole, "the whole batch"), (accumulated, "its micro-batches, not that of the whole,")):
             if names := [name for name, tensor in gradient.items() if not bool(tensor.isfinite().all())]:
-                told = NOT_FINITE.worded(what=f"in {judge.number_format} the gradient of {what}", names=listed(names))
-                return BadRequest(told.sentence)
+                breach = NOT_FINITE.worded(what=f"in {judge.dtype} the gradient of {what}", names=few(names))
+                return BadRequest(breach.sentence)
     return BadRequest(
-        f"in {judge.number_format} the gradient is so large that its squares are inf, at the initial weights: look at "
-        "the scale of the inputs and of the loss"
+        f"in {judge.dtype} the gradient at the initial weights is so large that its square overflows: check the scale "
+        "of the inputs and of the loss"
     )

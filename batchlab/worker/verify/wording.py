@@ -1,21 +1,21 @@
-"""What `verify` found, in words: the numbers, what they mean, what to type."""
+"""The output of `verify`: the numbers, what they mean, what to type."""
 
 from collections.abc import Iterator, Sequence
 
 from batchlab.config import RunConfig, target_name
-from batchlab.printable import aligned, number, printable
+from batchlab.printable import aligned, listed, number, printable
 from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED
 from batchlab.worker.verify.findings import Cause, Findings, Kind
 
 MIB = 2**20
 MOST_NAMED = 3  # layers, or modules of one class
-ILL_CONDITIONED = 1e-2  # of rounding alone, in fp32
+ILL_CONDITIONED = 1e-2  # a difference from rounding alone, in fp32
 
 
 def lines(findings: Findings, config: RunConfig) -> list[str]:
-    """The whole answer: the numbers, what they mean, and what to type."""
+    """The lines of the output."""
     found, sizes = findings.differences, findings.micro_batch_sizes
-    told = [
+    output = [
         f"{printable(target_name(config.model))} on {printable(target_name(config.data))}: {len(found[0].each)} "
         f"batches of {config.batch_size} examples, whole and as {_micro_batches(sizes)}, at the initial weights of "
         f"seed {config.seed}.",
@@ -25,10 +25,10 @@ def lines(findings: Findings, config: RunConfig) -> list[str]:
         *_verdict(findings),
     ]
     for cause in findings.causes:
-        told += [*_cause(cause, findings, config)]
-    told += _open_ends(findings)
+        output += [*_cause(cause, findings, config)]
+    output += _open_questions(findings)
     whole, micro = (f"{size / MIB:,.{3 if size < 10 * MIB else 0}f} MiB" for size in findings.saved_bytes)
-    return [*told, f"Saved for backward: {whole} by the whole batch, {micro} by a micro-batch of {sizes[0]}."]
+    return [*output, f"Saved for backward: {whole} for the whole batch, {micro} for a micro-batch of {sizes[0]}."]
 
 
 def _table(findings: Findings) -> list[str]:
@@ -37,7 +37,7 @@ def _table(findings: Findings) -> list[str]:
         layer, worst = difference.worst_layers[0]
         rows.append(
             [
-                difference.number_format,
+                difference.dtype,
                 number(difference.mean, ".2g"),
                 number(difference.worst, ".2g"),
                 number(worst, ".2g"),
@@ -49,17 +49,17 @@ def _table(findings: Findings) -> list[str]:
 
 def _verdict(findings: Findings) -> Iterator[str]:
     if findings.is_rounding:
-        yield "The same gradient, to rounding: an update over these micro-batches is an update on the whole batch."
+        yield "The same gradient up to rounding: an update over these micro-batches equals one on the whole batch."
         noise = findings.differences[0]
         if noise.worst > ILL_CONDITIONED:
             yield (
-                f"In {noise.number_format} rounding alone moves it by {noise.worst:.2g}: at these weights the model is "
-                "too sensitive for fp32 to say more."
+                f"In {noise.dtype} rounding alone changes it by {noise.worst:.2g}: at these weights the model is too "
+                "sensitive for a more exact comparison in fp32."
             )
     elif findings.same:
-        yield "The same gradient, apart from the random numbers that each pass draws anew."
+        yield "The same gradient, except for the random numbers, which differ from pass to pass."
     else:
-        yield "Not the same gradient: an update over these micro-batches is not an update on the whole batch."
+        yield "Not the same gradient: an update over these micro-batches differs from one on the whole batch."
 
 
 def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]:
@@ -67,24 +67,24 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
     if cause.kind is Kind.COUNT:
         whole, *parts = cause.counts
         breach = ADDS_UP.worded(whole=whole, parts=sum(parts))
-        yield f"Cause: {breach.what}. {_left(cause, 'With the examples counted instead')}"
+        yield f"Cause: {breach.what}. {_left(cause, 'With a count of examples instead')}"
         yield f"What to do: {breach.advice}."
     elif cause.kind is Kind.RANDOM:
-        yield f"Cause: {where} draws random numbers, and other ones in other passes. {_left(cause, _without(cause))}"
+        yield f"Cause: {where} uses random numbers, which differ between passes. {_left(cause, _without(cause))}"
         yield (
             f"What it means: two passes of one whole batch differ by {number(cause.redrawn, '.2g')} for the same "
-            "reason; on average over the draws the gradients agree."
+            "reason; on average over the random numbers the gradients agree."
         )
     elif cause.is_batch_norm:
         ghosts = config.model.get("ghost_batch")
         together = (
-            f"from ghosts of {ghosts}, which part a micro-batch of {findings.micro_batch_sizes[0]} and the whole batch "
-            f"of {config.batch_size} at other examples"
+            f"over ghost batches of {ghosts}, which split a micro-batch of {findings.micro_batch_sizes[0]} and the "
+            f"whole batch of {config.batch_size} at different examples"
             if ghosts and ghosts < findings.micro_batch_sizes[0]
-            else f"from the examples that pass together: {findings.micro_batch_sizes[0]} in a micro-batch, "
+            else f"over the examples of one pass: {findings.micro_batch_sizes[0]} in a micro-batch, "
             f"{min(ghosts or config.batch_size, config.batch_size)} in the whole batch"
         )
-        yield f"Cause: {where} takes mean and variance {together}. {_left(cause, _without(cause))}"
+        yield f"Cause: {where} computes mean and variance {together}. {_left(cause, _without(cause))}"
         yield from _about_batch_norm(findings, config)
     elif cause.what == "loss" and not cause.paths:
         breach = (DIVIDED if cause.divides else BY_ITSELF).worded()
@@ -96,8 +96,8 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
             f"{'' if cause.frozen or not cause.paths else ', in eval mode too'}. {_left(cause, _without(cause))}"
         )
         yield (
-            "What it means: the micro-batch is part of this model. A layer that treats each example by itself "
-            "(LayerNorm, GroupNorm) has no such part; accumulate=1 passes the whole batch."
+            "What it means: the output of this model depends on the micro-batch. Layers that treat each example "
+            "separately (LayerNorm, GroupNorm) avoid this; accumulate=1 passes the whole batch."
         )
 
 
@@ -106,33 +106,33 @@ def _about_batch_norm(findings: Findings, config: RunConfig) -> Iterator[str]:
     if ghost is not None and ghost < config.batch_size:
         multiple = max(ghost, micro // ghost * ghost)
         yield (
-            f"What to type: model.ghost_batch={ghost} parts a batch alike only where micro_batch_size is a multiple of "
-            f"it, such as accumulate=null micro_batch_size={multiple}."
+            f"What to type: with model.ghost_batch={ghost}, micro_batch_size must be a multiple of it, such as "
+            f"accumulate=null micro_batch_size={multiple}."
         )
         return
-    without = ", model.batch_norm=false leaves it out" if config.model.get("batch_norm") is True else ""
+    without = ", model.batch_norm=false removes it" if config.model.get("batch_norm") is True else ""
     here = " (model.norm=group)" if "norm" in config.model else ""
     yield (
-        f"What to type: model.ghost_batch={micro} takes them over {micro} examples in both{without}; GroupNorm or "
-        f"LayerNorm in its place{here} looks at one example at a time."
+        f"What to type: model.ghost_batch={micro} computes them over {micro} examples in both{without}; GroupNorm or "
+        f"LayerNorm instead{here} treats each example separately."
     )
 
 
-def _open_ends(findings: Findings) -> list[str]:
-    told = []
+def _open_questions(findings: Findings) -> list[str]:
+    output = []
     last = findings.causes[-1] if findings.causes else None
     left = last.remains if last is not None else findings.deciding.worst
     if left is not None and not findings.explained and not findings.is_rounding:
-        told.append(
+        output.append(
             f"Not explained: {left:.2g}. Every module gives the same examples the same output in both passes, and so "
-            "does the loss; what its backward pass does was not looked into."
+            "does the loss; the backward pass was not examined."
         )
     if findings.float64_failed:
-        told.append(
-            f"Not possible in float64 ({printable(findings.float64_failed)}), so this rests on fp32, where up to "
-            f"{findings.bound:g} passes for rounding."
+        output.append(
+            f"Not possible in float64 ({printable(findings.float64_failed)}), so this relies on fp32, where up to "
+            f"{findings.bound:g} counts as rounding."
         )
-    return told
+    return output
 
 
 def _where(cause: Cause) -> str:
@@ -140,27 +140,21 @@ def _where(cause: Cause) -> str:
     if not cause.paths:
         return f"the task's {cause.what}"
     paths = [printable(path) or "the model itself" for path in cause.paths]
-    named, more = paths[:MOST_NAMED], len(paths) - MOST_NAMED
-    parts = [*named, f"{more} more"] if more > 0 else named
-    return f"{printable(cause.what)} ({_listed(parts)})"
+    return f"{printable(cause.what)} ({listed(paths, MOST_NAMED)})"
 
 
 def _without(cause: Cause) -> str:
     if cause.frozen:
         return "With it in eval mode in both"
-    return "Passed to it one micro-batch after the other in the whole batch too"
+    return "With micro-batches passed to it sequentially in the whole batch too"
 
 
 def _left(cause: Cause, without: str) -> str:
     if cause.remains is None:
-        return "It could not be taken out, so what else there may be is not known."
-    return f"{without}, {cause.remains:.2g} is left."
+        return "It could not be removed, so there may be other causes."
+    return f"{without}, {cause.remains:.2g} remains."
 
 
 def _micro_batches(sizes: Sequence[int]) -> str:
     last = f", the last of {sizes[-1]}" if sizes[-1] != sizes[0] else ""
     return f"{len(sizes)} micro-batches of {sizes[0]}{last}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return ", ".join(parts[:-1]) + (" and " if len(parts) > 1 else "") + parts[-1]

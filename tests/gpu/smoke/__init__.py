@@ -1,1 +1,1 @@
-"""The checks that scripts/gpu_smoke runs: what only running on a GPU can answer, one question each."""
+"""The checks of scripts/gpu_smoke, each of one question that only a GPU can answer."""

@@ -1,4 +1,4 @@
-"""Whether a run whose device broke keeps its record, and says why."""
+"""Checks that a run whose device breaks keeps its record, with the reason."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ def device_side_assert(device: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as scratch:
         words = own_files(Path(scratch))
-        # One label of 512 is wrong, and the order of examples is fixed: some steps are made before it breaks.
+        # One label of 512 is wrong, and the data order is fixed: some steps are made before the device breaks.
         config = configured(device, *words, "+data.wrong_from=511", "batch_size=8", "epochs=1", "log_every=8")
         record = run(config, Path(scratch, "run"), RunIdentity("one", "study", "group"))
         os.chdir("/")

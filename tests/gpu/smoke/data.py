@@ -1,4 +1,4 @@
-"""Whether data reaches the device as it was, random streams are kept, and a run is resumed where it was."""
+"""Checks that data reaches the device unchanged, random streams are kept, and a run resumes exactly."""
 
 from collections.abc import Callable
 from typing import Any
@@ -97,7 +97,7 @@ def _on_the_host(one: Any) -> Any:
 
 
 def _as_held(device: str, made: Callable[[Any], Any]) -> dict[str, Any]:
-    """Whether training gets of a set what it gets of the same examples on the device."""
+    """Checks that training gets the same from a set as from the same examples on the device."""
     import torch
 
     from batchlab.training import assembly
@@ -111,7 +111,7 @@ def _as_held(device: str, made: Callable[[Any], Any]) -> dict[str, Any]:
         kept = []
         total = 9600 if real else 1152
         for (batch,) in Batches(data, micro_batch_sizes=[48], seed=0, total=total, device=one):
-            for _ in range(4):  # the device falls behind the host: memory that is given back too early is overwritten
+            for _ in range(4):  # the device falls behind the host: memory that is released too early is overwritten
                 busy = (busy @ busy).clamp(-1, 1)
             (x,) = tensors(batch)
             wants(one.holds(x), "a batch is not on the device", device=str(x.device))

@@ -1,4 +1,4 @@
-"""Whether a run's device is taken, named and numbered rightly."""
+"""Checks that a run's device is selected, named and numbered correctly."""
 
 import os
 import time
@@ -47,7 +47,7 @@ def _prepared(device: str) -> dict[str, str]:
 def auto_is_the_device(device: str) -> dict[str, str]:
     found = configured("auto").device
     if (device, found) == ("cpu", "cuda"):
-        raise LeftOutError("the CPU was asked for, and there is CUDA here")
+        raise LeftOutError("the CPU was requested, and there is CUDA here")
     wants(found == device.split(":")[0], "auto is another device", auto=found, device=device)
     return {"auto": found}
 
@@ -89,7 +89,7 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
 
     from batchlab.host.nvml import full_uuid
 
-    pynvml.nvmlInit()  # without a context: CUDA must not have been asked yet
+    pynvml.nvmlInit()  # without a context: CUDA must not have been used yet
     last = pynvml.nvmlDeviceGetCount() - 1
     uuid = pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(last))
     os.environ["CUDA_VISIBLE_DEVICES"] = uuid
@@ -97,5 +97,5 @@ def one_gpu_by_uuid(device: str) -> dict[str, Any]:
     made.update(next(iter(made.batches())))
     wants(torch.cuda.device_count() == 1, "several devices are seen", count=torch.cuda.device_count())
     used = full_uuid(made.state.device.uuid())
-    wants(used == uuid, "another device is used", asked=uuid, used=used)
+    wants(used == uuid, "another device is used", requested=uuid, used=used)
     return {"devices_of_the_machine": last + 1, "uuid": uuid}

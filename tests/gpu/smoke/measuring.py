@@ -1,4 +1,4 @@
-"""Whether instruments measure on the device what they measure on the CPU."""
+"""Checks that instruments measure the same on the device as on the CPU."""
 
 from typing import Any
 

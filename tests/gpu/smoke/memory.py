@@ -1,4 +1,4 @@
-"""Whether memory is limited, counted and missed as batchlab says."""
+"""Checks memory limits, memory marks and out-of-memory errors."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ def _device(device: str) -> Any:
 
 
 def _refusal(where: Any, wanted_bytes: int, **how: Any) -> Exception:
-    """What PyTorch raises when it is asked for so much."""
+    """PyTorch's error for an allocation of `wanted_bytes`."""
     import torch
 
     try:
@@ -23,13 +23,13 @@ def _refusal(where: Any, wanted_bytes: int, **how: Any) -> Exception:
     raise AssertionError(f"{wanted_bytes / MIB:,.0f} MiB were given")
 
 
-def _told(error: Exception) -> dict[str, Any]:
+def _report(error: Exception) -> dict[str, Any]:
     from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 
     status, reason = how_it_failed(error)
     kind = f"{type(error).__module__}.{type(error).__name__}"
-    told = {"kind": kind, "text": str(error)[:500], "recognised": is_out_of_memory(error)}
-    return told | {"status": str(status), "reason": reason}
+    report = {"kind": kind, "text": str(error)[:500], "recognised": is_out_of_memory(error)}
+    return report | {"status": str(status), "reason": reason}
 
 
 @check("a limit of memory refuses what is beyond it, and is gone afterwards", alone=True)
@@ -39,10 +39,10 @@ def a_limit_refuses(device: str) -> dict[str, Any]:
     one, allowed = _device(device), 256 * MIB
     one.empty_cache()
     with one.limited(allowed):
-        told = _told(_refusal(one.torch_device, 2 * allowed))
-    wants(told["recognised"], "the refusal is not recognised", **told)
+        report = _report(_refusal(one.torch_device, 2 * allowed))
+    wants(report["recognised"], "the refusal is not recognised", **report)
     given = torch.empty(2 * allowed, dtype=torch.uint8, device=one.torch_device)
-    return told | {"given_afterwards": given.nbytes}
+    return report | {"given_afterwards": given.nbytes}
 
 
 @check(
@@ -57,7 +57,7 @@ def peaks_around_a_pause(device: str) -> dict[str, Any]:
     made = parts_of(device, "batch_size=64", "steps=8")
 
     class Large(Instrument):
-        """Takes much: before the first step, in the middle and at the end."""
+        """Takes much memory: before the first step, in the middle and at the end."""
 
         every = 256
 
@@ -76,9 +76,9 @@ def peaks_around_a_pause(device: str) -> dict[str, Any]:
 @check("a request beyond the device is recognised as out of memory", alone=True)
 def out_of_memory_plain(device: str) -> dict[str, Any]:
     one = _device(device)
-    told = _told(_refusal(one.torch_device, 2 * (one.total_bytes() or 2**50)))
-    wants(told["recognised"], "it is not recognised", **told)
-    return told
+    report = _report(_refusal(one.torch_device, 2 * (one.total_bytes() or 2**50)))
+    wants(report["recognised"], "it is not recognised", **report)
+    return report
 
 
 @check("the same with expandable_segments, whose allocations go past the CUDA runtime", needs="gpu", alone=True)
@@ -87,9 +87,9 @@ def out_of_memory_expandable(device: str) -> dict[str, Any]:
 
     total = _device(device).total_bytes()
     torch.cuda.memory._set_allocator_settings("expandable_segments:True")
-    beyond = _told(_refusal("cuda", 2 * total))
+    beyond = _report(_refusal("cuda", 2 * total))
     torch.cuda.set_per_process_memory_fraction(256 * MIB / total)
-    limited = _told(_refusal("cuda", 512 * MIB))
+    limited = _report(_refusal("cuda", 512 * MIB))
     wants(beyond["recognised"] and limited["recognised"], "it is not recognised", beyond=beyond, limited=limited)
     return {"beyond_the_device": beyond, "beyond_a_limit": limited}
 
@@ -97,7 +97,7 @@ def out_of_memory_expandable(device: str) -> dict[str, Any]:
 @check("what CUDA says where host memory cannot be page-locked (not judged)", needs="gpu", alone=True)
 def out_of_memory_pinned(device: str) -> dict[str, Any]:
     _device(device)
-    return _told(_refusal("cpu", 2**48, pin_memory=True))  # beyond any address space: nothing is locked on the way
+    return _report(_refusal("cpu", 2**48, pin_memory=True))  # beyond any address space: nothing is locked
 
 
 @check("the bytes of the device: total and free, and the allocator's retries")

@@ -1,6 +1,5 @@
-"""Runs checks, each in a forked child of its own with a limit of seconds: one that crashes harms no other.
-
-The parent must not have touched CUDA: a driver that was started before a fork is of no use in the child.
+"""Runs checks, each in a forked process with a time limit, so that a crash does not affect the others.
+The parent must not have used CUDA: a driver that was started before a fork does not work in the child.
 """
 
 import contextlib
@@ -19,12 +18,12 @@ from multiprocessing.connection import wait
 from typing import Any
 
 LIMIT_SECONDS = 10.0
-SIMULATED = "BATCHLAB_TESTS_CUDA" in os.environ  # tests/faked_cuda.py's: no GPU is behind device=cuda
+SIMULATED = "BATCHLAB_TESTS_CUDA" in os.environ  # set by tests/faked_cuda.py: there is no real GPU behind device=cuda
 OUTPUT_KEPT = 4000  # characters of what a check printed
 
 PR_SET_PDEATHSIG = 1
 
-Body = Callable[[str], Mapping[str, Any] | None]  # takes the `device` option; gives what it measured
+Body = Callable[[str], Mapping[str, Any] | None]  # from the `device` option to what it measured
 
 
 def is_real_gpu(device: str) -> bool:
@@ -33,18 +32,18 @@ def is_real_gpu(device: str) -> bool:
 
 
 class LeftOutError(Exception):
-    """This check cannot be made here; the text says why."""
+    """This check is not possible here; the message says why."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One question that only running answers. `body` raises where the answer is not the wanted one."""
+    """One question that is answered by running. `body` raises an error if the result is not the expected one."""
 
     name: str
     asks: str
     body: Body
-    needs: str = ""  # "cuda": a simulated one will do; "gpu": only a real one
-    alone: bool = False  # it measures time or fills memory: no other check runs beside it
+    needs: str = ""  # "cuda": may be simulated; "gpu": only a real one
+    alone: bool = False  # it measures time or fills memory: no other check runs at the same time
     limit: float = LIMIT_SECONDS
 
 
@@ -74,8 +73,8 @@ def run_checks(
 ) -> Iterator[dict[str, Any]]:
     """The result of each check, as it ends: name, status, seconds, error, traceback, figures, output.
 
-    Limits are multiplied by `patience`. `status` is `passed`, `failed`, `left out`, `out of time`, or `died` where the
-    process ended without a word.
+    Limits are multiplied by `patience`. `status` is `passed`, `failed`, `left out`, `out of time`, or `died` if the
+    process ended without a result.
     """
     waiting, running = [replace(c, limit=c.limit * patience) for c in checks], dict[Any, _Running]()
     while waiting or running:
@@ -112,14 +111,14 @@ def _start(candidate: Check, device: str) -> tuple[Any, _Running]:
 
 
 def _child(candidate: Check, device: str, pipe: Any, output: int) -> None:
-    os.setsid()  # it is ended together with what it starts,
-    with contextlib.suppress(AttributeError, OSError):  # and when its parent is, by whom ever
+    os.setsid()  # it is ended together with its children,
+    with contextlib.suppress(AttributeError, OSError):  # and when its parent ends
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     os.dup2(output, 1)
     os.dup2(output, 2)
     faulthandler.enable(file=2, all_threads=False)
     sys.stdout = sys.stderr = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - to the end
-    pipe.send(_outcome(candidate, device))  # the parent ends this process when it has it: nothing is flushed later
+    pipe.send(_outcome(candidate, device))  # the parent then ends this process: nothing is flushed later
 
 
 def _outcome(candidate: Check, device: str) -> dict[str, Any]:
@@ -133,8 +132,8 @@ def _outcome(candidate: Check, device: str) -> dict[str, Any]:
         return {"status": "left out", "error": str(reason)}
     except BaseException as error:
         first = (str(error).strip() or "no message").splitlines()[0]
-        told = {"status": "failed", "error": f"{type(error).__name__}: {first}", "traceback": traceback.format_exc()}
-        return told | {"figures": dict(getattr(error, "figures", {}))}
+        outcome = {"status": "failed", "error": f"{type(error).__name__}: {first}", "traceback": traceback.format_exc()}
+        return outcome | {"figures": dict(getattr(error, "figures", {}))}
 
 
 def _ended(ours: Any, ran: _Running, *, late: bool) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def _ended(ours: Any, ran: _Running, *, late: bool) -> dict[str, Any]:
         ran.process.join()
         outcome = {"status": "died", "error": f"its process ended with {ran.process.exitcode} and without a word"}
     with contextlib.suppress(ProcessLookupError):
-        os.killpg(ran.process.pid, signal.SIGKILL)  # its result is here; what is left may hang in the driver
+        os.killpg(ran.process.pid, signal.SIGKILL)  # its result has arrived; the rest may hang in the driver
     ran.process.join(5)
     ran.output.seek(0)
     printed = ran.output.read().decode(errors="replace")[-OUTPUT_KEPT:]
@@ -155,7 +154,7 @@ def _ended(ours: Any, ran: _Running, *, late: bool) -> dict[str, Any]:
 
 
 def wants(condition: bool, text: str, /, **figures: Any) -> None:
-    """AssertionError with `text` unless `condition`; the figures are kept with it."""
+    """AssertionError with `text` unless `condition`; the figures are attached to it."""
     if not condition:
         shown = ", ".join(f"{name}={value}" for name, value in figures.items())
         error = AssertionError(f"{text}: {shown}" if shown else text)

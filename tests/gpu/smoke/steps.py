@@ -1,4 +1,4 @@
-"""Whether a whole step runs in each precision without a wait, and counts in the precision that was asked for."""
+"""Checks that a whole step runs in each precision without a wait, and in the requested precision."""
 
 import contextlib
 import math
@@ -13,7 +13,7 @@ OPTIMIZERS = {"sgd": "0.05", "adamw": "0.001"}  # with a learning rate that suit
 
 @contextlib.contextmanager
 def no_wait(device: str) -> Iterator[None]:
-    """Inside, PyTorch raises where the host would wait for the device."""
+    """Inside, PyTorch raises an error if the host would wait for the device."""
     import torch
 
     if not is_real_gpu(device):
@@ -27,11 +27,11 @@ def no_wait(device: str) -> Iterator[None]:
 
 
 def stepping(device: str, *words: str, steps: int = 6) -> dict[str, Any]:
-    """Two steps, and more that may not wait; the loss before and after."""
+    """Two steps, and more that must not wait; the loss before and after."""
     made = parts_of(device, "batch_size=64", f"steps={steps}", *words)
     with made.state.precision.training():
         step, batches = made.update, iter(made.batches())
-        outcomes = [step(next(batches)) for _ in range(2)]  # kernels are loaded, state is made
+        outcomes = [step(next(batches)) for _ in range(2)]  # loads kernels and creates state
         made.state.device.drain()
         with no_wait(device):
             outcomes += [step(batch) for batch in batches]
@@ -44,7 +44,7 @@ def stepping(device: str, *words: str, steps: int = 6) -> dict[str, Any]:
 def _stepping(precision: str, optimizer: str) -> Callable[[str], dict[str, Any]]:
     def body(device: str) -> dict[str, Any]:
         if precision == "tf32" and not device.startswith("cuda"):
-            raise LeftOutError("tf32 is a mode of NVIDIA GPUs")
+            raise LeftOutError("tf32 needs an NVIDIA GPU")
         words = (f"precision={precision}", f"optimizer={optimizer}", f"lr={OPTIMIZERS[optimizer]}")
         return stepping(device, *words, "clip_norm=1.0")
 
@@ -94,7 +94,7 @@ TF32_ERROR = 5e-5  # relative to float64: fp32 stays below (cuDNN may take Winog
 
 
 def _errors(made: Any, operation: Callable[..., Any], *shapes: tuple[int, ...]) -> dict[str, float]:
-    """How far an operation is from float64 in a run, and in its validation."""
+    """The error of an operation relative to float64 in a run, and in its validation."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
@@ -114,12 +114,12 @@ def _errors(made: Any, operation: Callable[..., Any], *shapes: tuple[int, ...]) 
     return errors
 
 
-def _as_asked(device: str, operation: Callable[..., Any], *shapes: tuple[int, ...]) -> dict[str, Any]:
+def _as_requested(device: str, operation: Callable[..., Any], *shapes: tuple[int, ...]) -> dict[str, Any]:
     import torch
 
     found = {}
     for precision in ("fp32", "tf32") if is_real_gpu(device) else ("fp32",):
-        if device.startswith("cuda"):  # a user's code may have asked for TF32, by the old names or the new one
+        if device.startswith("cuda"):  # a user's code may have enabled TF32, by the old names or the new one
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         errors = found[precision] = _errors(parts_of(device, f"precision={precision}"), operation, *shapes)
         wants(errors["validation"] < TF32_ERROR, f"validation of {precision} is not in fp32", **errors)
@@ -129,18 +129,18 @@ def _as_asked(device: str, operation: Callable[..., Any], *shapes: tuple[int, ..
     return found
 
 
-@check("matrix products run in fp32 or TF32 as asked, by their error against float64")
+@check("matrix products run in fp32 or TF32 as requested, by their error against float64")
 def tf32_in_matrix_products(device: str) -> dict[str, Any]:
     import torch
 
-    return _as_asked(device, torch.matmul, (256, 512), (512, 256))
+    return _as_requested(device, torch.matmul, (256, 512), (512, 256))
 
 
-@check("convolutions run in fp32 or TF32 as asked, by their error against float64")
+@check("convolutions run in fp32 or TF32 as requested, by their error against float64")
 def tf32_in_convolutions(device: str) -> dict[str, Any]:
     import torch
 
-    return _as_asked(device, torch.nn.functional.conv2d, (8, 64, 16, 16), (64, 64, 3, 3))
+    return _as_requested(device, torch.nn.functional.conv2d, (8, 64, 16, 16), (64, 64, 3, 3))
 
 
 @check("deterministic=true: a CNN trained twice has the same bits")

@@ -1,9 +1,9 @@
-"""What the checks train: small models on invented data, made by the same parts as a run's."""
+"""Small models on generated data for the checks, built like those of a run."""
 
 from pathlib import Path
 from typing import Any
 
-# A model and data of a user's own, for checks that run a whole run or need to reach into it.
+# A user's own model and data, for checks that need a whole run or access to its parts.
 OWN = """
 import torch
 from batchlab import Task
@@ -29,21 +29,21 @@ GPT = ("data=text", "data.context=32", "data.train_size=64", "data.val_size=16",
 
 
 def configured(device: str, *words: str) -> Any:
-    """A run's configuration on `device`, as the command line would make it."""
+    """A run's configuration on `device`, as from the command line."""
     from batchlab.hydra_app import compose
 
     return compose([f"device={device}", "threads=1", *words])
 
 
 def parts_of(device: str, *words: str) -> Any:
-    """The session of a run about to start, without instruments."""
+    """A session that is ready to start, without instruments."""
     from laboratory import assembled
 
     return assembled(configured(device, *words))
 
 
 def own_files(folder: Path) -> tuple[str, str]:
-    """Writes the user's file into `folder`, which becomes the current one; the words that name model and data."""
+    """Writes the user's file into `folder`, which becomes the current one; returns the overrides for model and data."""
     import os
     import sys
 

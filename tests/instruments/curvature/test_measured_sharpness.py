@@ -1,4 +1,4 @@
-"""The instrument of curvature and sharpness: against dense Hessians, and at matched training loss."""
+"""The sharpness instrument: compared with dense Hessians, and at matched training loss."""
 
 import copy
 import math
@@ -32,8 +32,8 @@ def small_net(**layers):
     return torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3), *layers.values())
 
 
-def instrument(**knobs):
-    return Sharpness(**({"log_every": 10, "seed": 0, "probes": 4} | knobs))
+def instrument(**options):
+    return Sharpness(**({"log_every": 10, "seed": 0, "probes": 4} | options))
 
 
 def values(measurements):
@@ -41,7 +41,7 @@ def values(measurements):
 
 
 def dense_hessian(model, loss_of):
-    """The Hessian of `loss_of(model as it is at given weights)`, over all its trainable numbers."""
+    """The Hessian of `loss_of(model at given weights)`, over all its trainable parameters."""
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     shapes = [dict(model.named_parameters())[name].shape for name in names]
     flat = torch.cat([dict(model.named_parameters())[name].detach().flatten() for name in names])
@@ -79,7 +79,7 @@ def test_a_product_is_that_of_the_hessian_of_the_mean_however_it_is_cut(chunk):
 
 
 def test_terms_count_and_not_examples():
-    # Tokens: the mean is over all that are not padding, of which the ragged pieces hold different numbers.
+    # Tokens: the mean is over all that are not padding, and the chunks have different numbers of them.
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Embedding(6, 3), torch.nn.Linear(3, 6)).double()
     tokens = torch.randint(1, 6, (7, 5), generator=torch.Generator().manual_seed(2))
@@ -102,7 +102,7 @@ def test_terms_count_and_not_examples():
     assert torch.allclose(seen, dense @ probe(model), rtol=1e-10, atol=1e-14)
 
 
-def test_it_sees_no_dropout_and_batch_norm_as_it_stands():
+def test_it_uses_no_dropout_and_batch_norms_running_statistics():
     torch.manual_seed(0)
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Tanh(), torch.nn.Dropout(0.5), torch.nn.Linear(5, 3)
@@ -123,7 +123,7 @@ def test_it_sees_no_dropout_and_batch_norm_as_it_stands():
 
 
 def test_frozen_tied_and_half_precision_weights_are_what_they_are():
-    # The last layer shares the first one's weight, the middle one is frozen, and all are bfloat16: counted in float32.
+    # The last layer shares the first one's weight, the middle one is frozen, and all are bfloat16: computed in float32.
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh(), torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
     model[3].weight = model[0].weight
@@ -189,12 +189,12 @@ def test_attention_and_recurrent_layers_are_differentiated_twice_by_other_kernel
     assert torch.allclose(product, (ahead - behind) / (2 * step), rtol=1e-6, atol=1e-8)
     with loss_surface(state, data, chunk=4, double=False) as surface:
         assert torch.allclose(surface.hessian_product(direction.float()).double(), product, rtol=1e-3, atol=1e-5)
-    assert set(seen) == {kind is Attending}  # cuDNN, on CUDA, makes way for recurrent layers only
+    assert set(seen) == {kind is Attending}  # cuDNN, on CUDA, is disabled for recurrent layers only
     assert torch.backends.cudnn.enabled
     assert torch.backends.cuda.flash_sdp_enabled()
 
 
-def test_a_model_that_draws_in_eval_mode_too_draws_the_same_each_time():
+def test_a_model_that_draws_in_eval_mode_gets_the_same_draws_each_time():
     class Drawing(torch.nn.Linear):
         def forward(self, x):
             return super().forward(x + torch.randn(len(x), 1))
@@ -211,11 +211,11 @@ def test_a_model_that_draws_in_eval_mode_too_draws_the_same_each_time():
 
 
 def test_at_the_end_all_agrees_with_the_dense_hessian():
-    trained, data = small_net(), data_of(23)  # in float32, and measured in float64
+    trained, data = small_net(), data_of(23)  # trained in float32, measured in float64
     model, (inputs, labels) = copy.deepcopy(trained).double(), (data[0].double(), data[1])
     dense = dense_hessian(model, lambda net: F.cross_entropy(net(inputs), labels))
     spectrum = np.linalg.eigvalsh(dense.numpy())
-    assert spectrum[0] < 0  # or the other end would not be tested
+    assert spectrum[0] < 0  # otherwise the other end would not be tested
 
     watching = instrument(chunk=7, double=True, tolerance=1e-9, products=100, probes=43)
     measured = {m.name: m for m in watching.conclude(state_of(trained, Task.classification(data, data)))}
@@ -268,14 +268,14 @@ def test_the_examples_are_the_same_for_every_seed_and_more_than_there_are_are_al
     assert few[0]["sharpness/loss"] == few[1]["sharpness/loss"]
     assert few[0]["sharpness/sam"] == few[1]["sharpness/sam"]
     assert few[0]["sharpness/lambda_max"] == pytest.approx(few[1]["sharpness/lambda_max"], rel=1e-4)
-    assert few[0]["sharpness/trace"] != few[1]["sharpness/trace"]  # the probes are the seed's
+    assert few[0]["sharpness/trace"] != few[1]["sharpness/trace"]  # the probes depend on the seed
 
     everything = values(instrument(examples=1000).conclude(state_of(model, task)))
     assert everything["sharpness/loss"] == pytest.approx(F.cross_entropy(model(data[0]), data[1]).item(), rel=1e-6)
     assert everything["sharpness/loss"] != few[0]["sharpness/loss"]
 
 
-def test_where_the_loss_is_not_finite_nothing_else_is_said():
+def test_if_the_loss_is_not_finite_nothing_else_is_measured():
     model, data = small_net(), data_of(8)
     with torch.no_grad():
         model[0].bias[0] = math.nan
@@ -288,7 +288,7 @@ def test_where_the_loss_is_not_finite_nothing_else_is_said():
 
 
 def at_losses(losses, watching):
-    """What `watching` says of a model whose training loss takes these values in turn, from step 0 on."""
+    """The measurements of `watching` for a model whose training loss takes these values, from step 0 on."""
     data = (torch.zeros(4, 1),)
     model = torch.nn.Linear(1, 1)  # its loss is bias^2
     task = Task(train=data, val=data, loss=lambda outputs, batch: outputs[:, 0].square())
@@ -301,7 +301,7 @@ def at_losses(losses, watching):
     return seen
 
 
-def test_each_level_is_measured_once_where_the_loss_first_comes_down_to_it():
+def test_each_level_is_measured_once_when_the_loss_first_reaches_it():
     seen = at_losses([1.0, 0.6, 0.5, 0.4, 0.7, 0.5, 0.15, 0.12], instrument(levels=[0.5, 0.2, 0.1]))
     losses = [(m.name, m.examples, round(m.value, 6)) for m in seen if m.name.endswith("/loss")]
     assert losses == [("sharpness_at_loss_0.5/loss", 20, 0.5), ("sharpness_at_loss_0.2/loss", 60, 0.15)]
@@ -312,19 +312,19 @@ def test_each_level_is_measured_once_where_the_loss_first_comes_down_to_it():
     assert largest == pytest.approx([2.0, 2.0])  # of bias^2
 
 
-def test_a_level_that_is_stepped_over_or_begun_below_is_not_measured():
+def test_a_level_that_is_skipped_or_started_below_is_not_measured():
     seen = at_losses([0.8, 0.15, 0.05], instrument(levels=[1.0, 0.5, 0.2, 0.01]))
     assert {m.name.split("/")[0] for m in seen} == {"sharpness_at_loss_0.2"}
     assert at_losses([0.8, 0.05], instrument(levels=[])) == []
 
 
-def test_looks_cost_nothing_once_all_levels_are_behind():
+def test_checks_cost_nothing_after_the_last_level():
     watching = instrument(levels=[0.5])
     at_losses([1.0, 0.4], watching)
-    assert list(watching.measure(SimpleNamespace(step=5))) == []  # that has no model to look at
+    assert list(watching.measure(SimpleNamespace(step=5))) == []  # without a model
 
 
-def test_a_level_that_was_measured_is_not_measured_again_after_going_on():
+def test_a_level_that_was_measured_is_not_measured_again_after_resuming():
     watching = instrument(levels=[0.5, 0.2])
     at_losses([1.0, 0.4], watching)
     went_on = instrument(levels=[0.5, 0.2])
@@ -360,28 +360,28 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
     assert all(m.examples == 2000 for m in seen if m.name.startswith("sharpness/"))
 
 
-# what it refuses, and what it makes do with
+# what it refuses, and what it tolerates
 
 
 @pytest.mark.parametrize(
-    ("knobs", "said"),
+    ("options", "message"),
     [
-        ({"examples": 0}, "sharpness.examples=0 cannot be: it is an integer of at least 1"),
+        ({"examples": 0}, "sharpness.examples=0 cannot be: it must be an integer of at least 1"),
         ({"chunk": 2.5}, "sharpness.chunk=2.5"),
         ({"every": True}, "sharpness.every=True"),
-        ({"products": 2}, "sharpness.products=2 cannot be: it is an integer of at least 3"),
-        ({"probes": 1}, "sharpness.probes=1 cannot be: it is an integer of at least 2"),
-        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it is a number above 0"),
+        ({"products": 2}, "sharpness.products=2 cannot be: it must be an integer of at least 3"),
+        ({"probes": 1}, "sharpness.probes=1 cannot be: it must be an integer of at least 2"),
+        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it must be a number above 0"),
         ({"rho": math.nan}, "sharpness.rho=nan"),
         ({"asam_rho": "x"}, "sharpness.asam_rho=x"),
         ({"levels": 0.5}, r"sharpness.levels=0.5 cannot be: .* such as \[0.5,0.2,0.1\], or \[\] for none"),
         ({"levels": [0.5, -1]}, "sharpness.levels"),
-        ({"double": 1}, "sharpness.double=1 cannot be: it is true or false"),
+        ({"double": 1}, "sharpness.double=1 cannot be: it must be true or false"),
     ],
 )
-def test_a_knob_that_cannot_be_is_refused(knobs, said):
-    with pytest.raises(BadRequest, match=said):
-        instrument(**knobs)
+def test_an_invalid_option_is_refused(options, message):
+    with pytest.raises(BadRequest, match=message):
+        instrument(**options)
 
 
 class Once(torch.autograd.Function):
@@ -395,9 +395,9 @@ class Once(torch.autograd.Function):
         return gradient
 
 
-def at_the_start(model, **knobs):
+def at_the_start(model, **options):
     data = data_of(9)
-    state = state_of(model, Task.classification(data, data, **knobs))
+    state = state_of(model, Task.classification(data, data, **options))
     state.step = 0
     return list(instrument(chunk=4).measure(state))
 
@@ -407,7 +407,9 @@ def test_a_model_that_cannot_be_differentiated_twice_is_refused_before_it_is_tra
         def forward(self, x):
             return Once.apply(super().forward(x))
 
-    with pytest.raises(BadRequest, match=r"this model cannot be: .*once_differentiable.*~instruments.sharpness"):
+    with pytest.raises(
+        BadRequest, match=r"which this model does not support: .*once_differentiable.*~instruments.sharpness"
+    ):
         at_the_start(Net(4, 3))
 
 
@@ -417,7 +419,7 @@ def test_an_error_of_the_users_own_is_left_as_it_is():
 
 
 def crowded(most):
-    """A forward pass that fits `most` examples at once, when it keeps what it needs for the backward pass."""
+    """A forward pass that fits at most `most` examples at once when gradients are enabled."""
 
     def forward(model, batch):
         if len(batch[0]) > most and torch.is_grad_enabled():
@@ -437,7 +439,7 @@ def test_pieces_that_do_not_fit_are_halved():
 
 
 class Crowding(torch.autograd.Function):
-    """Changes nothing; runs out of memory when it is differentiated for the `times`-th time."""
+    """The identity; runs out of memory when it is differentiated for the `times`-th time."""
 
     @staticmethod
     def forward(ctx, x, times):
@@ -452,12 +454,12 @@ class Crowding(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_what_does_not_fit_at_all_is_left_to_the_loop_and_not_taken_for_a_model_that_cannot_be_measured(times):
+def test_out_of_memory_is_left_to_the_loop_and_not_taken_for_an_unsupported_model(times):
     with pytest.raises(torch.OutOfMemoryError):
         at_the_start(small_net(), forward=lambda model, batch: Crowding.apply(model(batch[0]), times))
 
 
-def test_what_no_longer_fits_at_the_end_is_left_to_the_loop_as_well():
+def test_out_of_memory_at_the_end_is_left_to_the_loop_as_well():
     data = data_of(9)
     state = state_of(small_net(), Task.classification(data, data, forward=crowded(0)))
     with pytest.raises(torch.OutOfMemoryError):
@@ -484,6 +486,6 @@ def test_it_leaves_no_trace(precision):
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
     assert state.optimizer.state_dict() == optimizer
     assert [p.grad for p in model.parameters()] == gradients  # the same tensors,
-    assert all(torch.equal(a, b) for a, b in zip(gradients, old, strict=True))  # with the same numbers
+    assert all(torch.equal(a, b) for a, b in zip(gradients, old, strict=True))  # with the same values
     assert torch.equal(torch.get_rng_state(), streams)
     assert all(module.training for module in model.modules())

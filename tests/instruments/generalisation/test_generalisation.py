@@ -1,4 +1,4 @@
-"""The instruments of generalisation against plain PyTorch, scikit-learn and sums by hand."""
+"""The instruments of generalisation, compared with plain PyTorch, scikit-learn and hand-computed values."""
 
 import pytest
 import torch
@@ -16,11 +16,11 @@ from batchlab.instruments.validation import Validation
 from batchlab.training.passes.evaluation import by_example, validated
 from batchlab.worker.preflight import examine
 
-KNOBS = {"eval_every": 10, "eval_batch_size": 7}
+OPTIONS = {"eval_every": 10, "eval_batch_size": 7}
 
 
 def known(losses, right=None, val_losses=None, val_right=None, **changes):
-    """A task whose losses and right answers are written in its data, whatever the model says."""
+    """A task whose losses and correctness are stored in its data, independent of the model."""
     right, val_losses = right or [0.0] * len(losses), val_losses or losses
     val_right = val_right or [0.0] * len(val_losses)
     return Task(
@@ -33,8 +33,8 @@ def known(losses, right=None, val_losses=None, val_right=None, **changes):
     )
 
 
-def measured(kind, its_task, **knobs):
-    return by_name(kind(**KNOBS, **knobs).measure(standing(torch.nn.Linear(1, 1), its_task)))
+def measured(kind, its_task, **options):
+    return by_name(kind(**OPTIONS, **options).measure(standing(torch.nn.Linear(1, 1), its_task)))
 
 
 # example by example
@@ -58,7 +58,7 @@ def test_each_example_is_judged_alone_in_eval_mode(eval_batch_size):
 
 
 def sequences(time_first):
-    """6 sequences of 4 tokens with losses of their own. Padding: their first, another of the fifth's, all the sixth."""
+    """6 sequences of 4 tokens with different losses. Padding: each first, another of the fifth, all of the sixth."""
     tokens = torch.arange(24.0).reshape(6, 4)
     counted = torch.ones(6, 4, dtype=torch.bool)
     counted[:, 0] = counted[4, 1] = counted[5] = False
@@ -106,14 +106,14 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
     model.register_forward_hook(lambda module, inputs, outputs: passes.append(len(outputs)))
     state = standing(model, task)
 
-    seen = [*Validation(**KNOBS).measure(state), *WorstClass(task=task, **KNOBS).measure(state)]
+    seen = [*Validation(**OPTIONS).measure(state), *WorstClass(task=task, **OPTIONS).measure(state)]
     assert passes == [7, 7, 6]
-    list(Generalisation(**KNOBS).measure(state))
-    assert passes == [7, 7, 6] * 2  # and the training set's
+    list(Generalisation(**OPTIONS).measure(state))
+    assert passes == [7, 7, 6] * 2  # and the training set
 
     with torch.no_grad():
         model.weight.mul_(2.0)
-    again = by_name(Validation(**KNOBS).measure(state))
+    again = by_name(Validation(**OPTIONS).measure(state))
     assert again["val/loss"].value != by_name(seen)["val/loss"].value
     state.step += 1
     validated(state, 20)
@@ -123,7 +123,7 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
 # the gap
 
 
-def test_the_gap_is_what_validation_is_worse_by_for_losses_and_accuracies_alike():
+def test_the_gap_is_positive_if_validation_is_worse_for_both_losses_and_accuracies():
     task = known([1.0, 2.0, 3.0, 2.0], [1.0, 1.0, 1.0, 0.0], [4.0, 5.0, 6.0, 5.0], [1.0, 0.0, 0.0, 0.0])
     seen = {name: m.value for name, m in measured(Generalisation, task).items()}
 
@@ -144,13 +144,13 @@ def test_a_gap_needs_to_know_which_way_is_worse(direction, gap):
     assert seen["clean_train/accuracy"].value == 0.75
 
 
-def test_intervals_are_those_of_the_sets_they_speak_of():
+def test_intervals_are_for_the_right_populations():
     rng = torch.Generator().manual_seed(0)
     losses = torch.rand(400, generator=rng)
     seen = measured(Generalisation, known(losses.tolist(), val_losses=losses[:100].tolist()))
     train, gap = seen["clean_train/loss"], seen["gap/loss"]
 
-    # 100 of 400 drawn without replacement: the standard error of the whole set's mean is sqrt(3/4) of the plain one
+    # 100 of 400 drawn without replacement: the standard error of the whole set's mean is sqrt(3/4) of the usual one
     assert train.low < losses.mean() < train.high
     assert (train.high - train.low) / 2 == pytest.approx(1.984 * 0.2887 / 10 * 0.75**0.5, rel=0.1)
     assert gap.low < losses[:100].mean() - losses.mean() < gap.high
@@ -158,12 +158,12 @@ def test_intervals_are_those_of_the_sets_they_speak_of():
     assert (train.n, gap.n) == (100, 100)
 
 
-def test_a_training_set_that_is_wholly_seen_and_wholly_right_leaves_no_doubt_and_validation_does():
+def test_a_fully_evaluated_training_set_has_no_uncertainty_but_validation_has():
     seen = measured(Generalisation, known([0.5] * 8, [1.0] * 8, [0.5] * 30, [1.0] * 30))
     train, gap = seen["clean_train/accuracy"], seen["gap/accuracy"]
     assert (train.low, train.value, train.high) == (1.0, 1.0, 1.0)
     assert (gap.low, gap.value) == (0.0, 0.0)
-    assert gap.high == pytest.approx(1 - 0.025 ** (1 / 30))  # the rule of three, made exact
+    assert gap.high == pytest.approx(1 - 0.025 ** (1 / 30))  # the exact rule of three
 
 
 def test_the_clean_examples_are_as_many_as_validation_has_and_the_same_in_every_run():
@@ -188,9 +188,9 @@ def test_wrong_labels_are_left_out_whatever_number_says_so(dtype):
 
 @pytest.mark.parametrize("kind", [Generalisation, Memorisation, WorstClass])
 @pytest.mark.parametrize("every", [0, -5, 2.5, True, "many"])
-def test_a_cadence_that_is_no_count_is_refused(kind, every):
-    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it is an integer of at least 1, or null"):
-        kind(**KNOBS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
+def test_an_invalid_interval_is_refused(kind, every):
+    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it must be an integer of at least 1, or null"):
+        kind(**OPTIONS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
 
 
 def test_a_run_whose_training_labels_are_all_wrong_has_no_gap():
@@ -220,11 +220,11 @@ def test_the_worst_class_is_scikit_learns_smallest_recall():
     task = classified(30, 200, classes=5)
     x, y = task.train
     model = torch.nn.Linear(4, 5, dtype=torch.float64)
-    with torch.no_grad():  # least squares: right more often than not, and not always
+    with torch.no_grad():  # least squares: usually but not always right
         model.weight.copy_(torch.linalg.lstsq(x, F.one_hot(y, 5).double()).solution.T)
         model.bias.zero_()
 
-    (seen,) = WorstClass(task=task, **KNOBS).measure(standing(model, task))
+    (seen,) = WorstClass(task=task, **OPTIONS).measure(standing(model, task))
 
     x, y = task.val
     recalls = recall_score(y, model(x).argmax(1), average=None, labels=y.unique())
@@ -245,13 +245,13 @@ def test_a_class_without_examples_is_left_out():
 def test_a_task_without_classes_is_refused_unless_it_may_be_left_out(changes):
     task = known([1.0] * 4, **changes)
     with pytest.raises(BadRequest, match=r"worst_class needs the class of each example .* ~instruments\.worst_class"):
-        WorstClass(task=task, **KNOBS)
+        WorstClass(task=task, **OPTIONS)
     assert measured(WorstClass, task, task=task, required=False) == {}
 
 
 def test_an_accuracy_that_is_neither_right_nor_wrong_is_refused():
     task = known([1.0] * 4, val_right=[0.3, 1.0, 0.0, 1.0], labels=lambda batch: batch[1].long())
-    with pytest.raises(BadRequest, match="'accuracy' of one 0 or 1 for each example"):
+    with pytest.raises(BadRequest, match="'accuracy' that is 0 or 1 for each example"):
         measured(WorstClass, task, task=task)
 
 
@@ -259,7 +259,7 @@ def test_an_accuracy_that_is_neither_right_nor_wrong_is_refused():
 
 
 def lookup(task, labels):
-    """A model that answers digit i of the training set with `labels[i]`."""
+    """A model that predicts `labels[i]` for digit i of the training set."""
 
     class Lookup(torch.nn.Linear):
         def forward(self, x):
@@ -270,10 +270,10 @@ def lookup(task, labels):
 
 
 @pytest.mark.parametrize("train_size", [100, 800])
-def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
+def test_memorisation_is_the_share_of_wrong_labels_that_are_predicted(train_size):
     task = digits.load(train_size=train_size, label_noise=0.5)
     given, right = task.train[1], digits.load(train_size=train_size).train[1]
-    half = torch.where(torch.arange(train_size) % 2 == 0, given, right)  # every other one by heart
+    half = torch.where(torch.arange(train_size) % 2 == 0, given, right)  # every second one memorised
     n = min(360, round(0.5 * train_size))
     expected = {
         "by heart": (given, 1.0, 0.0),
@@ -282,7 +282,7 @@ def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
     }
     for name, (answers, by_heart, in_spite) in expected.items():
         state = standing(lookup(task, answers), task)
-        seen = by_name(Memorisation(task=task, **KNOBS).measure(state))
+        seen = by_name(Memorisation(task=task, **OPTIONS).measure(state))
         wrong, true = (seen[f"clean_train/corrupted_{of}accuracy"] for of in ("", "true_"))
         assert {wrong.n, true.n} == {n}
         if name == "half":
@@ -294,7 +294,7 @@ def test_memory_is_the_share_of_wrong_labels_that_are_given_back(train_size):
             assert wrong.high - wrong.low == pytest.approx(1 - 0.025 ** (1 / n))
 
 
-def test_without_the_right_labels_memory_alone_is_told():
+def test_without_the_correct_labels_only_memorisation_is_measured():
     task = known([1.0] * 4, [1.0, 0.0, 1.0, 0.0], corrupted=torch.tensor([True, True, True, False]))
     seen = measured(Memorisation, task, task=task)
     assert {name: m.value for name, m in seen.items()} == {"clean_train/corrupted_accuracy": pytest.approx(2 / 3)}
@@ -308,7 +308,7 @@ def test_without_the_right_labels_memory_alone_is_told():
 def test_a_task_without_wrong_labels_is_refused_unless_it_may_be_left_out(changes):
     task = known([1.0] * 4, **changes)
     with pytest.raises(BadRequest, match=r"memorisation needs wrong labels .*data\.label_noise=0\.1"):
-        Memorisation(task=task, **KNOBS)
+        Memorisation(task=task, **OPTIONS)
     assert measured(Memorisation, task, task=task, required=False) == {}
 
 
@@ -317,7 +317,7 @@ def test_what_was_corrupted_must_be_of_the_training_set():
     with pytest.raises(BadRequest, match=r"corrupted has shape \(2,\) for 4 training examples"):
         measured(Memorisation, short, task=short)
     other = known([1.0] * 4, corrupted=torch.ones(4, dtype=torch.bool), uncorrupted=(torch.ones(3), torch.ones(3)))
-    with pytest.raises(BadRequest, match="uncorrupted has 3 examples and its train 4"):
+    with pytest.raises(BadRequest, match="uncorrupted has 3 examples but its train has 4"):
         measured(Memorisation, other, task=other)
 
 

@@ -1,4 +1,4 @@
-"""The noise scale of training sets that can be counted out, by every method; gradients against plain backward."""
+"""The noise scale of training sets for which it is known, by every method; gradients compared with plain backward."""
 
 import copy
 import math
@@ -54,13 +54,13 @@ def images():
     torch.manual_seed(0)
     layers = [nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)]
     model = nn.Sequential(*layers).double()
-    model(draw(9, 40, 1, 6, 6))  # so that the running statistics are no longer 0 and 1
+    model(draw(9, 40, 1, 6, 6))  # so that the running statistics are not 0 and 1
     data = draw(0, 20, 1, 6, 6), classes(1, 20, 4)
     return model, Task.classification(data, data)
 
 
 class Named(nn.Module):
-    """Takes a dict, ties two weights, keeps one out of training, and one without use."""
+    """Takes a dict, ties two weights, freezes one, and has an unused one."""
 
     def __init__(self):
         super().__init__()
@@ -111,7 +111,7 @@ def exact(model, task):
 
 
 def one_by_one(model, task, parameters):
-    """The gradient of each example's mean loss, flat, (examples, numbers), by plain backward passes."""
+    """The gradient of each example's mean loss, flattened, (examples, parameters), by plain backward passes."""
     batch = task.train
     keys = list(batch) if isinstance(batch, dict) else range(len(batch))
     rows = []
@@ -143,7 +143,7 @@ def test_per_example_gradients_are_those_of_a_loop_of_backward_passes(kind):
 
 
 class WithFree(CpuDevice):
-    """A device of its own memory, of which so much is free."""
+    """A device with `free` bytes of free memory."""
 
     def __init__(self, free):
         super().__init__()
@@ -154,7 +154,7 @@ class WithFree(CpuDevice):
 
 
 def at_once(free, width=1000):
-    """Examples of a model of `width`^2 + `width` weights in float64 whose backward pass keeps `width` numbers each."""
+    """Examples at once for `width`^2 + `width` float64 weights, if the backward pass saves `width` values for each."""
     model = nn.Sequential(nn.Linear(width, width, dtype=torch.float64))
     data = draw(0, 2, width), draw(1, 2, width)
     state = standing(model, Task.regression(data, data))
@@ -166,10 +166,10 @@ def test_a_gpu_takes_as_many_examples_at_once_as_an_eighth_of_what_it_has_free()
     weights, gib = 8 * (1000**2 + 1000), 2**30
 
     assert at_once(None) == CHUNK_BYTES // weights == 8  # on the CPU
-    assert at_once(0) == at_once(2**28) == 8  # a GPU that is nearly full
+    assert at_once(0) == at_once(2**28) == 8  # an almost full GPU
     assert at_once(16 * gib) == pytest.approx(2 * gib / weights, rel=0.01)
     assert at_once(128 * gib) == pytest.approx(16 * gib / weights, rel=0.01)
-    assert at_once(17 * gib) == at_once(20 * gib) == at_once(31 * gib) == at_once(16 * gib)  # resuming cuts alike
+    assert at_once(17 * gib) == at_once(20 * gib) == at_once(31 * gib) == at_once(16 * gib)  # the same when resuming
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 20])
@@ -189,8 +189,8 @@ def test_squared_norms_do_not_depend_on_how_the_examples_are_cut(kind, chunk):
 
 
 def of_unequal_counts():
-    """A task whose terms are the positive numbers x of an example, (x w)^2, and what w's gradients in four
-    micro-batches of it are: that of their mean, (3,), and each one's deviation, (4, 3)."""
+    """A task with a term (x w)^2 for each positive number x of an example, and w's gradients in four micro-batches of
+    it: that of the mean, (3,), and the deviation of each, (4, 3)."""
     data = (draw(4, 12, 6),)
     task = Task(
         train=data,
@@ -223,7 +223,7 @@ def test_hessian_forms_are_those_of_the_hessian_of_other_data(micro_batch_size):
     model, task, mean, deviations = of_unequal_counts()
     others = (draw(5, 9, 6),)
     positive = others[0][others[0] > 0].numpy()
-    curvature = 2 * np.square(positive).sum() / len(positive)  # times the unit matrix
+    curvature = 2 * np.square(positive).sum() / len(positive)  # times the identity matrix
 
     state, units = standing(model, task), [*slices(task.train, 3)]
     forms = hessian_forms(state, state.losses, units, others, micro_batch_size=micro_batch_size)
@@ -245,7 +245,7 @@ def regression(n=200, features=3, *, slope=0.3):
 
 
 def parts_of(gradients):
-    """|G|^2 and tr(Sigma) of a population, N - 1 below the line."""
+    """|G|^2 and tr(Sigma) of a population, with denominator N - 1."""
     return np.square(gradients.mean(0)).sum(), gradients.var(0, ddof=1).sum()
 
 
@@ -266,7 +266,7 @@ def test_both_methods_find_the_known_noise_scale_within_their_interval(method):
         m = found[name]
         assert m.low <= truth <= m.high
         assert m.n == 40
-        assert m.high - m.low < 0.5 * truth  # or an interval without end would pass
+        assert m.high - m.low < 0.5 * truth  # otherwise an infinite interval would pass
 
 
 @pytest.mark.parametrize("method", ["per_example", "micro_batches"])
@@ -286,7 +286,7 @@ def test_draws_of_the_whole_training_set_know_its_gradient_exactly(method):
 def test_a_draw_holds_whole_micro_batches():
     model, task, gradients = regression(n=9)
     norm = seen(standing(model, task), method="micro_batches", examples=9)["noise/squared_gradient_norm"]
-    assert norm.low < norm.high  # 4 of 2 examples: one is left out, another each time
+    assert norm.low < norm.high  # 4 micro-batches of 2 examples: one example is left out, a different one each time
     assert norm.low < parts_of(gradients)[0] < norm.high
 
 
@@ -312,11 +312,11 @@ def test_no_pass_of_the_full_form_is_left_with_one_example():
     assert found["noise/full_scale_examples"].high > 0
 
 
-def test_adam_sees_the_gradient_through_its_second_moment():
+def test_adams_noise_scale_uses_its_second_moment():
     model, task, gradients = regression(n=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.0)
     state = standing(model, task, optimizer=optimizer)
-    assert "noise/adam_scale_examples" not in seen(state, examples=32)  # before the first step it has none
+    assert "noise/adam_scale_examples" not in seen(state, examples=32)  # it does not exist before the first step
 
     second = np.zeros(3)
     for step in range(4):
@@ -334,7 +334,7 @@ def test_adam_sees_the_gradient_through_its_second_moment():
     assert "noise/adam_scale_examples" not in seen(state, examples=32, adam=False)
 
 
-def test_each_layer_has_a_noise_scale_of_its_own():
+def test_each_layer_has_its_own_noise_scale():
     model, task = dictionaries()
     gradients = one_by_one(model, task, [p for p in model.parameters() if p.requires_grad]).numpy()
 
@@ -355,7 +355,7 @@ def test_each_layer_has_a_noise_scale_of_its_own():
 
 
 class Bowl(nn.Module):
-    """Losses (w - c)'A(w - c)/2 of examples c: the Hessian is A."""
+    """Losses (w - c)'A(w - c)/2 for examples c: the Hessian is A."""
 
     def __init__(self, curvature):
         super().__init__()
@@ -414,7 +414,7 @@ def test_it_is_measured_in_full_precision_whatever_the_run_trains_in(precision):
         assert found["noise/squared_gradient_norm"].value == pytest.approx(signal, rel=1e-5)
 
 
-# What cannot be measured so
+# Models that do not support it
 
 
 def with_a_loss_of_pairs():
@@ -456,11 +456,11 @@ def with_padding():
     [
         (with_a_loss_of_pairs, "depends on the other examples of its batch"),
         (with_a_norm_over_the_batch, "depends on the other examples of its batch"),
-        (with_a_branch_on_values, r"torch.func cannot take this model's gradients example by example \(.*control"),
-        (with_padding, "different numbers of terms"),
+        (with_a_branch_on_values, r"torch.func cannot compute this model's gradients per example \(.*control"),
+        (with_padding, "differ in their number of terms"),
     ],
 )
-def test_a_model_without_gradients_per_example_is_refused_and_told_the_other_method(build, reason):
+def test_a_model_without_per_example_gradients_is_refused_with_the_other_method(build, reason):
     model, task = build()
     with pytest.raises(BadRequest, match=f"{reason}.*: use instruments.noise_scale.method=micro_batches"):
         seen(standing(model, task), method="per_example", examples=32)
@@ -469,7 +469,7 @@ def test_a_model_without_gradients_per_example_is_refused_and_told_the_other_met
 
 
 class Once(torch.autograd.Function):
-    """x, with a derivative that has none."""
+    """The identity, with a derivative that cannot be differentiated."""
 
     generate_vmap_rule = True
 
@@ -497,11 +497,11 @@ class Layered(nn.Module):
         return self.layer(self.before(self.layer.weight.sum() * x))
 
 
-def test_a_model_that_cannot_be_differentiated_twice_is_told_to_leave_the_full_form():
+def test_a_model_that_cannot_be_differentiated_twice_is_refused_with_advice_to_leave_out_the_full_form():
     data = draw(0, 40, 4), classes(0, 40, 3)
     state = standing(Layered(Once.apply), Task.classification(data, data))
     with pytest.raises(
-        BadRequest, match=r"twice, and this model cannot be: .*; use instruments.noise_scale.full=false"
+        BadRequest, match=r"twice, which this model does not support: .*; use instruments.noise_scale.full=false"
     ):
         seen(state, method="micro_batches", full=True)
     assert len(seen(state, method="micro_batches")) == 3
@@ -533,7 +533,7 @@ class WithAGraph(torch.autograd.Function):
         (WithAGraph.apply, {"method": "micro_batches", "full": True}),
     ],
 )
-def test_a_lack_of_memory_is_left_to_the_loop_which_leaves_the_instrument_out(full_up, changes):
+def test_out_of_memory_is_left_to_the_loop_which_leaves_out_the_instrument(full_up, changes):
     data = draw(0, 40, 4), classes(0, 40, 3)
     with pytest.raises(torch.OutOfMemoryError):
         seen(standing(Layered(full_up), Task.classification(data, data)), **changes)
@@ -542,17 +542,17 @@ def test_a_lack_of_memory_is_left_to_the_loop_which_leaves_the_instrument_out(fu
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "micro"}, "method=micro cannot be: it is one of auto, micro_batches, per_example"),
-        ({"draws": 9}, "draws=9 cannot be: it is an integer of at least 10"),
+        ({"method": "micro"}, "method=micro cannot be: it must be one of auto, micro_batches, per_example"),
+        ({"draws": 9}, "draws=9 cannot be: it must be an integer of at least 10"),
         ({"draws": 10.0}, "draws=10.0 cannot be"),
-        ({"examples": 4}, "examples=4 cannot be: it is null, or at least 8"),
-        ({"every": 0}, "every=0 cannot be: it is an integer of at least 1, or null"),
-        ({"adam": True}, "adam=True cannot be: it is auto or false"),
-        ({"full": "yes"}, "full=yes cannot be: it is true or false"),
-        ({"per_layer": 1}, "per_layer=1 cannot be: it is true or false"),
+        ({"examples": 4}, "examples=4 cannot be: it must be null, or at least 8"),
+        ({"every": 0}, "every=0 cannot be: it must be an integer of at least 1, or null"),
+        ({"adam": True}, "adam=True cannot be: it must be auto or false"),
+        ({"full": "yes"}, "full=yes cannot be: it must be true or false"),
+        ({"per_layer": 1}, "per_layer=1 cannot be: it must be true or false"),
     ],
 )
-def test_a_knob_that_cannot_be_is_refused_before_the_start(changes, message):
+def test_an_invalid_option_is_refused_before_the_start(changes, message):
     with pytest.raises(BadRequest, match=rf"instruments\.noise_scale\.{message}"):
         GradientNoiseScale(**(OFFERED | changes))
 
@@ -574,11 +574,11 @@ def test_draws_larger_than_the_data_are_refused_and_so_are_data_too_small():
     with pytest.raises(BadRequest, match="examples=33 is more than the training set of 32 examples: use at most 32"):
         seen(standing(model, task), examples=33)
     model, task, _ = regression(n=7)
-    with pytest.raises(BadRequest, match="needs 8 training examples or more, and there are 7: use ~instruments"):
+    with pytest.raises(BadRequest, match="needs at least 8 training examples, and there are 7: use ~instruments"):
         seen(standing(model, task))
 
 
-# When, how, and under which name
+# When, how, and with which name
 
 
 def test_it_measures_equally_often_and_at_the_same_examples_for_all_batch_sizes():
@@ -597,7 +597,7 @@ def test_a_run_that_accumulates_is_measured_by_micro_batches_and_another_by_exam
     assert GradientNoiseScale(**(OFFERED | {"micro_batch_size": 4}), method="per_example").method == "per_example"
 
 
-def test_a_second_instrument_has_names_and_draws_of_its_own():
+def test_a_second_instrument_has_separate_names_and_draws():
     model, task, _ = regression()
     state = standing(model, task)
     first, second = seen(state, examples=32), seen(state, examples=32, group="noise_again")
@@ -606,7 +606,7 @@ def test_a_second_instrument_has_names_and_draws_of_its_own():
 
 
 @pytest.mark.parametrize("method", [pytest.param("per_example", marks=pytest.mark.slow), "micro_batches"])
-def test_a_run_that_goes_on_measures_what_it_would_have_measured(method):
+def test_a_resumed_run_measures_what_it_would_have_measured(method):
     torch.manual_seed(0)
     data = draw(0, 60, 4), classes(0, 60, 3)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
@@ -642,7 +642,7 @@ def test_weights_that_are_not_finite_have_no_noise_scale():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_micro_batches_leave_no_trace(precision):
-    # Per example and in full: `test_no_trace`.
+    # Per example and with `full`: see `test_no_trace`.
     instrument = GradientNoiseScale(**(OFFERED | {"budget": 120, "eval_every": 40}), method="micro_batches")
     tensors, rest, _ = trained([], precision)
     seen_tensors, seen_rest, measured = trained([instrument], precision)
@@ -652,7 +652,7 @@ def test_micro_batches_leave_no_trace(precision):
     assert len(measured) == 4 * 3 + 3  # at 0, 40, 80 and 120 examples; Adam's from the first step on
 
 
-def test_what_is_not_resolved_is_kept_in_the_journal_and_the_record(lab: Lab):
+def test_an_unresolved_scale_is_kept_in_the_journal_and_the_record(lab: Lab):
     target = "batchlab.instruments.gradient.noise_scale.GradientNoiseScale"
     point = lab.point(
         f"+instruments.noise_scale._target_={target}",
@@ -666,7 +666,7 @@ def test_what_is_not_resolved_is_kept_in_the_journal_and_the_record(lab: Lab):
 
     (record,) = lab.run(point).records
 
-    # 8 examples at a time tell nothing of a noise scale this large
+    # draws of 8 examples cannot resolve such a large noise scale
     taken = [m for m in lab.metrics(point) if m.name == "noise/scale_examples"]
     assert math.isinf(record.final["noise/scale_examples"])
     assert math.isinf(taken[-1].high)

@@ -1,4 +1,4 @@
-"""Gradient statistics against enumeration, closed forms and plain PyTorch."""
+"""Gradient statistics compared with enumeration, closed forms and plain PyTorch."""
 
 import copy
 import io
@@ -18,15 +18,15 @@ from batchlab.science.statistics.samples import sample_mean
 from batchlab.science.statistics.uncertainty import Interval
 
 
-def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **knobs):
+def instrument(batch_size, *, micro_batch_size=None, clip_norm=None, seed=0, **options):
     micro_batch_size = micro_batch_size or batch_size
     return GradientStatistics(
-        batch_size=batch_size, micro_batch_size=micro_batch_size, budget=80, clip_norm=clip_norm, seed=seed, **knobs
+        batch_size=batch_size, micro_batch_size=micro_batch_size, budget=80, clip_norm=clip_norm, seed=seed, **options
     )
 
 
 def line(n=8):
-    """A linear regression of `n` points in two dimensions at weights that do not fit, and its examples' gradients."""
+    """A linear regression of `n` points in two dimensions, away from its minimum, and the gradients of its examples."""
     generator = torch.Generator().manual_seed(1)
     x, y = (torch.randn(n, size, generator=generator, dtype=torch.float64) for size in (2, 1))
     model = torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
@@ -45,7 +45,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
     exact, seen = {}, {}
     for batch_size in (1, 4, 7):
         every = np.array([gradients[list(rows)].mean(axis=0) for rows in itertools.combinations(range(n), batch_size)])
-        half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two batches drawn alike
+        half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two independent batches
         exact[batch_size] = half_squares.mean()
         variance = by_name(instrument(batch_size, pairs=pairs).measure(standing(model, task)))["gradient/variance"]
         seen[batch_size] = variance.value
@@ -61,7 +61,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
     assert slopes[1] == pytest.approx(1.0, abs=0.2)  # 4 standard errors
 
 
-def test_the_whole_set_has_no_variance_and_says_0():
+def test_the_variance_of_the_whole_set_is_0():
     model, task, _ = line(8)
     for micro_batch_size in (8, 3):
         seen = by_name(instrument(8, micro_batch_size=micro_batch_size).measure(standing(model, task)))
@@ -69,13 +69,13 @@ def test_the_whole_set_has_no_variance_and_says_0():
         assert (variance.value, variance.low, variance.high) == (0.0, 0.0, 0.0)
 
 
-def test_dropout_is_part_of_the_variance_each_draw_under_a_mask_of_its_own():
+def test_dropout_is_part_of_the_variance_with_a_new_mask_for_each_draw():
     # One example x = 1, w = 1, target 0, kept with probability 1/2 and then doubled: the gradient is 8 or 0, each
     # half of the time, and its variance 16.
     data = (torch.ones(1, 1), torch.zeros(1, 1))
     model = torch.nn.Sequential(torch.nn.Linear(1, 1, bias=False), torch.nn.Dropout(0.5))
     torch.nn.init.ones_(model[0].weight)
-    model.eval()  # whatever mode it stands in
+    model.eval()  # in any mode
 
     seen = by_name(instrument(1, pairs=150).measure(standing(model, Task.regression(data, data))))
 
@@ -123,7 +123,7 @@ OPTIMIZERS = {
 @pytest.mark.parametrize("clip_norm", [None, 0.01])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_ratio_and_cosine_are_those_of_a_real_step(name, clip_norm):
-    # Batches of the whole set, so that there is no chance in it.
+    # Batches of the whole set, so that nothing is random.
     task = classified()
     inputs, labels = task.train
     torch.manual_seed(0)
@@ -173,7 +173,7 @@ def same(one, two):
 
 
 def one_hot(n):
-    """Example i moves weight i alone, whatever the weights: the gradient of a batch says who is in it."""
+    """Example i has a gradient for weight i alone: the gradient of a batch shows which examples are in it."""
     data = (torch.eye(n),)
     task = Task(train=data, val=data, loss=lambda outputs, batch: outputs.squeeze(1))
     return torch.nn.Linear(n, 1, bias=False), task
@@ -186,7 +186,7 @@ def test_successive_batches_have_no_example_in_common_within_an_epoch():
     for batch_size in (2, 6):
         cosine = seen[batch_size]["gradient/cosine_successive"]
         assert (cosine.value, cosine.low, cosine.high, cosine.n) == (0.0, 0.0, 0.0, 5)
-    # 9 of 12, then the other 3 and 6 of all 12, of which 3 to 6 were among the 9, and the rest comes twice
+    # 9 of 12, then the other 3 and 6 of all 12, of which 3 to 6 were among the 9, and the rest appears twice
     assert 3 / 135**0.5 <= seen[9]["gradient/cosine_successive"].value <= 6 / 9
 
 
@@ -199,24 +199,24 @@ def test_the_interval_of_the_cosine_is_over_fresh_draws():
 
 
 @pytest.mark.parametrize(("key", "value"), [("every", 0), ("pairs", 0), ("pairs", "many"), ("steps", -3)])
-def test_a_count_that_is_none_is_refused(key, value):
+def test_an_invalid_count_is_refused(key, value):
     with pytest.raises(BadRequest, match=rf"^instruments\.gradient_statistics\.{key}={value} cannot be"):
         instrument(4, **{key: value})
 
 
 def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
-    """Plain t of these would reach beyond 1."""
+    """A plain t interval of these would exceed 1."""
     assert _within_one(sample_mean([0.9, 0.5, 1.0, 0.99])) == Interval(
         pytest.approx(0.8475), pytest.approx(0.475, abs=0.01), 1.0, 4
     )
 
 
-def test_there_is_no_step_to_speak_of_before_the_first_one_as_its_rate_is_the_loops():
+def test_no_step_is_measured_before_the_first_one():
     model, task, _ = line(8)
     assert list(by_name(instrument(2).measure(standing(model, task)))) == ["gradient/variance"]
 
 
-def test_an_optimizer_that_keeps_more_than_its_state_is_not_disturbed():
+def test_an_optimizer_with_extra_attributes_is_not_disturbed():
     class Counting(torch.optim.SGD):
         def __init__(self, parameters):
             super().__init__(parameters, lr=0.1, momentum=0.9)
@@ -255,7 +255,7 @@ def test_a_weight_that_no_batch_reaches_is_left_alone():
 # resuming
 
 
-def test_it_goes_on_as_if_it_had_not_stopped():
+def test_it_resumes_as_if_it_had_not_stopped():
     model, task, _ = line(8)
     undisturbed, stopped = instrument(3, pairs=3), instrument(3, pairs=3)
     list(undisturbed.measure(standing(model, task)))
@@ -274,7 +274,7 @@ def test_it_goes_on_as_if_it_had_not_stopped():
     assert other != expected
 
 
-def test_a_run_with_it_goes_on_to_the_bit(tmp_path):
+def test_a_run_with_it_resumes_bitwise(tmp_path):
     config = {
         "model": {"norm": True, "dropout": 0.3, "hidden_buffer": True},
         "instruments": {

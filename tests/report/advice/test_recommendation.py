@@ -8,6 +8,7 @@ from invented.folders import MISSED, reached, write_run
 
 from batchlab.report.advice.recommendation import recommend
 from batchlab.report.claims.claim import Claim
+from batchlab.report.figures.shown import shown
 from batchlab.report.fits.fits import fits
 from batchlab.report.making import make
 from batchlab.report.tables.find_results import searches
@@ -115,6 +116,18 @@ def test_a_best_learning_rate_at_the_edge_of_the_grid_is_reported(tmp_path, best
     advice = recommended(tmp_path)
     assert advice.lr == best
     assert ("Its learning rate is the smallest or largest one tried" in advice.sure) is at_edge
+
+
+@pytest.mark.parametrize(
+    ("rates", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "learning rate tuned over 3 values: the best of each")]
+)
+def test_an_untuned_learning_rate_is_reported_and_so_is_how_a_tuned_one_was_chosen(tmp_path, rates, label):
+    for lr in rates:
+        with_target(tmp_path, seeds=range(3), slower=1 if lr == 0.05 else 2, lr=lr)
+    study = read_study(tmp_path)
+
+    assert ("The learning rate was not tuned at each size" in recommended(tmp_path).sure) is (label == "")
+    assert shown(study, fits(study).main, 1).label == (f"{label} batch size" if label else "")
 
 
 def test_the_command_is_the_typed_one_with_a_new_seed(tmp_path):

@@ -278,18 +278,21 @@ def test_figures_are_read_as_they_are_written() -> None:
     ("value", "message"),
     [
         (3, r"^published=3 is not a list of figures"),
-        (["a"], r"^published\[0\]\.what=null cannot be: it is a text, and every figure has one"),
+        (["a"], r"^published\[0\]\.what=null cannot be: every figure needs one, a text"),
         ([figure(source=None)], r"^published\[0\]\.source=null cannot be"),
         ([figure(wat=1)], r"^unknown key 'published\[0\]\.wat': a published figure has what, value, source"),
-        ([figure(), figure(value="high")], r"^published\[1\]\.value='high' cannot be: it is a number, or a list"),
+        ([figure(), figure(value="high")], r"^published\[1\]\.value='high' cannot be: give a number, or a list"),
         ([figure(value=[2, 1])], r"^published\[0\]\.value=\[2, 1\] cannot be"),
         ([figure(value=[1, 2, 3])], r"^published\[0\]\.value="),
         ([figure(value=math.nan)], r"^published\[0\]\.value=nan cannot be"),
-        ([figure(spread=-1)], r"^published\[0\]\.spread=-1 cannot be: it is a number of at least 0, or null"),
-        ([figure(batch_size=0)], r"^published\[0\]\.batch_size=0 cannot be: it is an integer of at least 1, or null"),
+        ([figure(spread=-1)], r"^published\[0\]\.spread=-1 cannot be: it must be a number of at least 0, or null"),
+        (
+            [figure(batch_size=0)],
+            r"^published\[0\]\.batch_size=0 cannot be: it must be an integer of at least 1, or null",
+        ),
         ([figure(batch_size=8.0)], r"^published\[0\]\.batch_size=8\.0 cannot be"),
-        ([figure(ours="")], r"^published\[0\]\.ours='' cannot be: it names what stands beside it"),
-        ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it holds knobs"),
+        ([figure(ours="")], r"^published\[0\]\.ours='' cannot be: it must name the result to compare with"),
+        ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it must hold options"),
     ],
 )
 def test_an_invalid_figure_is_refused(value, message: str) -> None:

@@ -104,7 +104,7 @@ def test_a_broken_line_is_left_out_and_reported(tmp_path: Path, broken: bytes, a
     read = read_study(tmp_path)
 
     assert list(read.measurements["value"]) == [m.value for m in read_journal(path)] == ([] if alone else [1.5, 1.5])
-    assert read.damaged == (f"{path}, line {1 if alone else 2}: no measurement, left out",)
+    assert read.damaged == (f"{path}, line {1 if alone else 2} is not a measurement and was left out",)
     assert len(read.runs) == 1
 
 

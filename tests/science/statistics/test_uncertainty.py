@@ -108,3 +108,18 @@ def test_the_mean_of_few_values_has_students_interval_and_of_many_the_bootstrap(
     assert mean_interval(many, np.random.default_rng(3)) == bootstrap_interval(many, np.random.default_rng(3))
     with pytest.raises(ValueError, match="the bootstrap interval of 20 values needs a generator"):
         mean_interval(many)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "overlaps"),
+    [(1.0, 2.0, True), (2.0, 5.0, True), (2.5, 3.0, True), (4.0, 5.0, True), (0.0, 1.9, False), (4.1, 5.0, False)],
+)
+def test_intervals_overlap_where_some_number_lies_in_both(low: float, high: float, overlaps: bool) -> None:
+    one, other = Interval(3.0, 2.0, 4.0, 5), Interval((low + high) / 2, low, high, 5)
+    assert one.overlaps(other) is other.overlaps(one) is overlaps
+
+
+def test_an_estimate_without_an_interval_is_told_from_none() -> None:
+    one, other = Interval(3.0, 2.0, 4.0, 5), Interval(100.0, None, None, 1)
+    assert one.overlaps(other)
+    assert other.overlaps(one)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from batchlab.science.memory.largest_fit import Outcome
-from batchlab.sweep.find.finding import STANDING_IN
+from batchlab.sweep.find.finding import PLACEHOLDER_SIZE
 from batchlab.sweep.find.probing import Prober
 from batchlab.training.devices.out_of_memory import is_ambiguous, is_kernel_limit, is_out_of_memory
 from batchlab.worker.probing import HEADROOM
@@ -158,7 +158,7 @@ def probe(lab, tmp_path):
 
     def probe(size: int, *overrides: str, limit: float = 200.0, seconds: float = 0.0):
         prober = Prober(
-            lab.point(*STANDING_IN, *overrides).config,
+            lab.point(*PLACEHOLDER_SIZE, *overrides).config,
             lab.server,
             limit=int(limit * MIB),
             exact=True,
@@ -181,7 +181,7 @@ def probe(lab, tmp_path):
         (["model._target_=nets.NeverValidates", "precision=bf16"], "validation"),
     ],
 )
-def test_memory_that_runs_out_is_told_with_its_phase(probe, overrides, phase):
+def test_memory_that_runs_out_is_reported_with_its_phase(probe, overrides, phase):
     found = probe(40, *overrides)
 
     assert (found.outcome, found.phase) == (Outcome.OOM, phase)
@@ -193,21 +193,21 @@ def test_a_validation_that_fits_in_pieces_is_no_matter_of_the_size(probe):
 
 
 @pytest.mark.parametrize(
-    ("model", "outcome", "said"),
+    ("model", "outcome", "reported"),
     [
         ("Buggy", Outcome.FAILED, "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
         ("TooManyBlocks", Outcome.KERNEL_LIMIT, "RuntimeError: CUDA error: invalid configuration argument"),
         ("NoEngine", Outcome.UNCLEAR, "Unable to find a valid cuDNN algorithm"),
-        ("Dies", Outcome.FAILED, "its process died of SIGSEGV"),
+        ("Dies", Outcome.FAILED, "its process was ended by SIGSEGV"),
     ],
 )
-def test_what_is_no_lack_of_memory_is_not_taken_for_one(probe, model, outcome, said):
+def test_what_is_no_lack_of_memory_is_not_taken_for_one(probe, model, outcome, reported):
     assert probe(32, f"model._target_=nets.{model}").outcome is Outcome.FITS
 
     found = probe(33, f"model._target_=nets.{model}")
 
     assert found.outcome is outcome
-    assert said in found.reason
+    assert reported in found.reason
 
 
 def test_a_probe_that_hangs_is_ended_at_its_timeout(probe):
@@ -259,11 +259,11 @@ def test_data_of_fewer_examples_is_repeated(probe):
         ("index out of range in self", False),
     ],
 )
-def test_what_a_kernel_cannot_be_asked_is_told_from_memory(text, kernel):
+def test_what_a_kernel_cannot_be_queried_is_distinguished_from_memory(text, kernel):
     assert is_kernel_limit(RuntimeError(text)) is kernel
     assert not is_out_of_memory(RuntimeError(text))
 
 
-def test_what_a_library_says_for_want_of_room_or_of_a_way_is_ambiguous():
+def test_what_a_library_says_for_lack_of_room_or_of_a_way_is_ambiguous():
     assert is_ambiguous(RuntimeError("Unable to find an engine to execute this computation"))
     assert not is_ambiguous(torch.OutOfMemoryError("CUDA out of memory"))

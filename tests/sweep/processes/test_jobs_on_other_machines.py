@@ -64,8 +64,8 @@ def test_cuda_is_kept_for_the_jobs_and_data_model_and_sizes_are_checked_here(
         typed(slurm, "device=cuda", "precision=tf32", "batch_size=64,128", monkeypatch=monkeypatch)
 
     assert end.value.code == 3  # the jobs, which nobody runs here, have left no answer
-    said = capfd.readouterr().err
-    assert said.count("device=cuda is for the machines of the jobs: data, model and sizes are checked here") == 1
+    reported = capfd.readouterr().err
+    assert reported.count("device=cuda is on the machines of the jobs: data, model and sizes are checked here") == 1
     assert [job.count("device=cuda") for job in slurm.jobs] == [1, 1]
     with pytest.raises(BadRequest, match="batch_size=5000 is larger than the training set"):
         typed(slurm, "device=cuda", "batch_size=5000", monkeypatch=monkeypatch)
@@ -84,8 +84,8 @@ def test_the_run_of_a_job_has_the_id_that_it_was_given_here(monkeypatch: pytest.
 
 
 def test_auto_is_refused_for_jobs_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "device=auto is decided by the machine it is typed on, and the jobs of hydra/launcher=basic run on others: "
-    with pytest.raises(BadRequest, match=said + "add device=cuda or device=cpu"):
+    reported = "device=auto looks at this machine, but the jobs of hydra/launcher=basic run on other machines: "
+    with pytest.raises(BadRequest, match=reported + "add device=cuda or device=cpu"):
         typed(SlurmLauncher(), "device=auto", monkeypatch=monkeypatch)
 
 
@@ -98,5 +98,5 @@ def test_jobs_on_this_machine_have_its_devices(monkeypatch: pytest.MonkeyPatch) 
     typed(LocalLauncher(), "device=auto", monkeypatch=monkeypatch)
 
     assert found == ["cpu"]
-    with pytest.raises(BadRequest, match="device=cuda was asked for, and no NVIDIA driver answers"):
+    with pytest.raises(BadRequest, match="device=cuda was requested, but no NVIDIA driver"):
         typed(LocalLauncher(), "device=cuda", monkeypatch=monkeypatch)

@@ -16,7 +16,7 @@ from sweep_runs import Silent
 from batchlab.records import Facts, RunRecord, RunStatus
 from batchlab.science.memory.largest_fit import Outcome, Probe
 from batchlab.sweep.points import Point
-from batchlab.sweep.processes.attempt import Attempt, Heard
+from batchlab.sweep.processes.attempt import Attempt, RunReport
 from batchlab.sweep.processes.jobs import Job
 from batchlab.worker import messages
 from batchlab.worker.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
@@ -84,12 +84,12 @@ def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connecti
     spectator = Told()
     for message in SENT[1:7]:
         theirs.send(message)
-        heard.hear(spectator)
+        heard.receive(spectator)
 
     assert spectator.about == [("expect", ID, 640), ("update", ID, 64, 0.5, None)]
-    assert spectator.said == ["batch_size=8 seed=0: resumes at step 3"]
-    assert heard.runs == {ID: Heard(POINT, RECORD, "is held by process 7", "no space left")}
-    assert heard.said_all_at == 7.0
+    assert spectator.reported == ["batch_size=8 seed=0: resumes at step 3"]
+    assert heard.runs == {ID: RunReport(POINT, RECORD, "is held by process 7", "no space left")}
+    assert heard.all_ended_at == 7.0
     assert not heard.finished
 
 
@@ -102,9 +102,9 @@ def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_t
     theirs.send(dataclasses.replace(message, run_id="bs9"))
 
     with pytest.raises(ValueError, match=f"the process of {ID} sent a message about another run, bs9"):
-        heard.hear(spectator)
-    assert heard.runs == {ID: Heard(POINT)}
-    assert (heard.said_all_at, spectator.about, spectator.said) == (None, [], [])
+        heard.receive(spectator)
+    assert heard.runs == {ID: RunReport(POINT)}
+    assert (heard.all_ended_at, spectator.about, spectator.reported) == (None, [], [])
 
 
 def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt: tuple[Attempt, Connection]) -> None:
@@ -112,14 +112,14 @@ def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt:
     theirs.send(("progress", {"examples": 64}))
 
     with pytest.raises(AssertionError, match="unreachable"):
-        heard.hear(Silent())
+        heard.receive(Silent())
 
 
 def test_a_pipe_that_is_closed_ends_the_attempt(attempt: tuple[Attempt, Connection]) -> None:
     heard, theirs = attempt
     theirs.close()
 
-    heard.hear(Silent())
+    heard.receive(Silent())
 
     assert heard.finished
 

@@ -16,8 +16,8 @@ from sweep_runs import Lab, Silent
 from batchlab.recording.disk import make_folder
 from batchlab.recording.run_folder import holder, read_record, write_record
 from batchlab.records import RunStatus
-from batchlab.sweep.processes.elsewhere import gist, keep_private, last_word, not_forced_twice, run_elsewhere
-from batchlab.sweep.processes.interruption import SIGNALS, Interruption, listening, watching_signals
+from batchlab.sweep.processes.elsewhere import exit_code_of_job, gist, keep_private, not_forced_twice, run_elsewhere
+from batchlab.sweep.processes.interruption import SIGNALS, Interruption, other_handlers, watching_signals
 
 
 @pytest.fixture(autouse=True)
@@ -128,17 +128,17 @@ def test_outside_the_main_thread_nothing_is_watched() -> None:
     assert found == [0, signal.SIG_DFL]
 
 
-def test_who_listens_besides_python() -> None:
+def test_who_listens_next_tos_python() -> None:
     def requeue(number: int, frame: object) -> None: ...
 
-    assert listening() == {}
+    assert other_handlers() == {}
 
     signal.signal(signal.SIGUSR2, requeue)
 
-    assert listening() == {signal.SIGUSR2: requeue}
+    assert other_handlers() == {signal.SIGUSR2: requeue}
 
 
-def test_a_watch_around_another_is_not_told_once_more() -> None:
+def test_a_watch_around_another_is_not_notified_once_more() -> None:
     """It would give up a sweep that has ended well, whose table is still to be shown."""
     given_up: list[int] = []
 
@@ -151,13 +151,13 @@ def test_a_watch_around_another_is_not_told_once_more() -> None:
 
 
 def test_a_job_returns_no_result_where_its_launcher_leaves_the_end_to_slurm() -> None:
-    assert [last_word(code) for code in (0, 3, 130, 143)] == [0, 3, 130, 143]
+    assert [exit_code_of_job(code) for code in (0, 3, 130, 143)] == [0, 3, 130, 143]
 
     signal.signal(signal.SIGTERM, lambda number, frame: None)
 
-    assert [last_word(code) for code in (0, 3)] == [0, 3]
+    assert [exit_code_of_job(code) for code in (0, 3)] == [0, 3]
     with pytest.raises(SystemExit) as end:
-        last_word(143)
+        exit_code_of_job(143)
     assert end.value.code == 143
 
 
@@ -188,62 +188,62 @@ def test_a_job_that_slurm_starts_again_resumes_a_forced_point(
 
 
 def test_a_signal_ends_the_wait_for_a_launcher(lab: Lab) -> None:
-    said: list[str] = []
+    reported: list[str] = []
 
     def launch(points: object) -> list[str]:
         signal.raise_signal(signal.SIGTERM)
         pytest.fail("a launcher would wait for ever")
 
-    assert run_elsewhere([lab.point()], launch, said.append) == 143
-    assert "no longer waiting" in said[-1]
+    assert run_elsewhere([lab.point()], launch, reported.append) == 143
+    assert "no longer waiting" in reported[-1]
 
 
 def test_a_launcher_that_gives_up_is_one_line(lab: Lab) -> None:
-    said: list[str] = []
+    reported: list[str] = []
 
     def launch(points: object) -> list[str]:
         raise RuntimeError("sbatch: error:\n  no such partition")
 
-    assert run_elsewhere([lab.point()], launch, said.append) is None
-    assert said[-1] == "the launcher gave up: sbatch: error: no such partition; other jobs of it may go on"
+    assert run_elsewhere([lab.point()], launch, reported.append) is None
+    assert reported[-1] == "the launcher failed: sbatch: error: no such partition; its other jobs may continue"
 
 
-def test_of_a_jobs_traceback_its_last_error_is_said() -> None:
+def test_of_a_jobs_traceback_its_last_error_is_reported() -> None:
     trace = 'Traceback (most recent call last):\n  File "a.py", line 1\n    raise error\nValueError: no room\n'
 
     assert gist(f"Job failed with trace:\n----\n{trace}\n----\nlogs:\n  - /a/b.err") == "ValueError: no room"
     assert gist("sbatch: error:\n  ValueError is not a partition") == "sbatch: error: ValueError is not a partition"
 
 
-def test_what_several_jobs_complain_of_is_said_once(lab: Lab) -> None:
-    said: list[str] = []
+def test_what_several_jobs_complain_of_is_reported_once(lab: Lab) -> None:
+    reported: list[str] = []
 
-    assert run_elsewhere([lab.point()], lambda points: ["no CUDA here"] * 3, said.append) is None
-    assert said.count("no CUDA here") == 1
+    assert run_elsewhere([lab.point()], lambda points: ["no CUDA here"] * 3, reported.append) is None
+    assert reported.count("no CUDA here") == 1
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o700, False), (0o755, False), (0o775, True), (0o757, True)])
-def test_a_folder_of_pickles_that_others_may_write_to_is_said(mode: int, warned: bool, tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_folder_of_pickles_that_others_may_write_to_is_reported(mode: int, warned: bool, tmp_path: Path) -> None:
+    reported: list[str] = []
     folder = tmp_path / ".jobs"
     folder.mkdir()
     folder.chmod(mode)
 
-    keep_private(folder, said.append)
+    keep_private(folder, reported.append)
 
-    assert ["chmod go-w" in line for line in said] == [True] * warned
+    assert ["chmod go-w" in line for line in reported] == [True] * warned
 
 
 def test_a_new_folder_of_pickles_is_its_owners_alone(tmp_path: Path) -> None:
-    said: list[str] = []
+    reported: list[str] = []
     umask = os.umask(0)
     try:
-        keep_private(tmp_path / "runs" / ".jobs", said.append)
+        keep_private(tmp_path / "runs" / ".jobs", reported.append)
     finally:
         os.umask(umask)
 
     assert (tmp_path / "runs" / ".jobs").stat().st_mode & 0o777 == 0o700
-    assert said == []
+    assert reported == []
 
 
 @pytest.mark.parametrize(

@@ -37,18 +37,18 @@ def test_a_server_that_ends_is_one_sentence_that_says_how_it_ended(tmp_path: Pat
 
     assert ended.returncode == 0, ended.stderr
     broken, killed, leaves = ended.stdout.splitlines()
-    who = "the process that imports PyTorch and starts each point's"
-    assert broken.startswith(f"{who} ended with exit code 1; its error is above, and `batchlab doctor`")
+    who = "the server process, which imports PyTorch and starts the processes of points,"
+    assert broken.startswith(f"{who} ended with exit code 1; its error is above; `batchlab doctor`")
     assert "libcudart.so.13" in ended.stderr
-    assert killed.startswith(f"{who} was killed by SIGKILL, as happens where memory runs out: run the command again")
+    assert killed.startswith(f"{who} was killed by SIGKILL, probably because memory ran out: run the command again")
     assert leaves.startswith(f"{who} ended (exit code 0)")
     assert "above" not in killed + leaves
 
 
-def test_a_server_of_which_no_end_was_seen_is_said_to_have_none(monkeypatch) -> None:
+def test_a_server_of_which_no_end_was_seen_is_reported_to_have_none(monkeypatch) -> None:
     monkeypatch.setattr(serving, "_server_pid", lambda: None)
 
-    assert "started none (reset by peer), and did not end" in serving._why_it_starts_none(OSError("reset by peer"))
+    assert "did not start one (reset by peer)" in serving._why_no_child(OSError("reset by peer"))
 
 
 def test_children_see_the_devices_of_the_handle_that_starts_them(monkeypatch) -> None:

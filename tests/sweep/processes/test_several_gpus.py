@@ -151,11 +151,11 @@ def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run beside another sweep's would be told what both need together."""
-    server, waits, said = Server(2, at_once=1), 0, list[str]()
+    server, waits, reported = Server(2, at_once=1), 0, list[str]()
 
     class Listening(Silent):
         def say(self, text: str) -> None:
-            said.append(text)
+            reported.append(text)
 
     with ExitStack() as others:
         for gpu in GPUS:
@@ -172,15 +172,15 @@ def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pyt
 
     assert waits == 3
     assert len(server.given) == 2
-    assert [text.partition(":")[0] for text in said] == ["waiting for a GPU"]
+    assert [text.partition(":")[0] for text in reported] == ["waiting for a GPU"]
 
 
-def test_who_computes_on_the_gpus_is_asked_now_and_then_while_a_point_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[float] = []
+def test_who_computes_on_the_gpus_is_queried_now_and_then_while_a_point_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[float] = []
     now = 0.0
 
     def look(gpus: Sequence[Gpu]) -> list[Gpu]:
-        asked.append(now)
+        requested.append(now)
         return list(gpus) if now > 12 else []
 
     def wait_for_others(seconds: float) -> None:
@@ -192,14 +192,14 @@ def test_who_computes_on_the_gpus_is_asked_now_and_then_while_a_point_waits(monk
     monkeypatch.setattr("batchlab.sweep.processes.jobs.time.monotonic", lambda: now)
     run(Server(1, at_once=1), 1)
 
-    assert len(asked) == 4
-    assert asked == pytest.approx([0, 5, 10, 15], abs=0.7)
+    assert len(requested) == 4
+    assert requested == pytest.approx([0, 5, 10, 15], abs=0.7)
 
 
 def test_a_gpu_that_does_not_even_start_has_no_uuid_and_the_run_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     """`DeferredCudaCallError` is no RuntimeError, and here nothing would be recorded of it."""
 
-    def refuses(asked: str) -> None:
+    def refuses(requested: str) -> None:
         raise Exception("CUDA call failed lazily at initialization")
 
     monkeypatch.setattr("batchlab.worker.entry.uuid_of", lambda device: None)
@@ -221,14 +221,14 @@ def test_a_process_that_never_ends_is_killed_recorded_and_left_behind() -> None:
     process: Any = attempt.process
 
     attempt.end_now()
-    attempt.watch_the_clock()
+    attempt.enforce_timeouts()
     assert not attempt.finished  # 20 s are not long for a process with much memory to give back
-    attempt.watch_the_clock()
+    attempt.enforce_timeouts()
     assert attempt.finished
     attempt.close()
     with hold(attempt.job.point.folder):  # as the process does to the end of its days
         (run,) = attempt.runs.values()
-        record = attempt.concluded(run)
+        record = attempt.final_record(run)
 
     assert (record.status, record.reason) == (RunStatus.KILLED, WEDGED)
     assert read_record(attempt.job.point.folder) == record
@@ -295,7 +295,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
     assert final[0].run_id != chosen.run_id
-    assert "device=auto uses the CPU: the GPU cannot be used, as its memory is full; wait\n" in capsys.readouterr().err
+    assert "device=auto uses the CPU: the GPU cannot be used: its memory is full; wait\n" in capsys.readouterr().err
 
 
 def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[list[str]]) -> None:
@@ -356,6 +356,6 @@ def test_a_sweep_over_four_gpus_of_two_models_is_one_group_and_the_runs_that_one
     report = json.loads((tmp_path / "runs/four/report.json").read_text())
     assert len(report["fits"]["groups"]) == 1
     assert report["measured_on"] == {"NVIDIA A100": 2, "NVIDIA L4": 2}
-    several = "NVIDIA A100 (2 points), NVIDIA L4 (2 points): speeds and peaks of one are not compared with another's."
+    several = "NVIDIA A100 (2 points), NVIDIA L4 (2 points): speeds and memory peaks of different models"
     assert f"Measured on {several}" in done.stdout
     assert done.stderr.count("the GPUs of this sweep are of several models") == 1

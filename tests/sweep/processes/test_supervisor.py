@@ -78,7 +78,7 @@ def curves(lab, point):
     ]
 
 
-def test_a_point_that_hangs_is_ended_at_its_timeout_and_the_sweep_goes_on(lab):
+def test_a_point_that_hangs_is_ended_at_its_timeout_and_the_sweep_continues(lab):
     hangs = lab.point(*BASE, "model._target_=nets.Hangs", "timeout=1")
     outcome = lab.run(hangs, lab.point(*BASE))
     assert [record.status for record in outcome.records] == [RunStatus.TIMEOUT, RunStatus.COMPLETED]
@@ -87,7 +87,7 @@ def test_a_point_that_hangs_is_ended_at_its_timeout_and_the_sweep_goes_on(lab):
     assert json.loads((hangs.folder / "record.json").read_text())["status"] == "timeout"
 
 
-def test_a_point_that_listens_keeps_a_checkpoint_at_its_timeout_and_goes_on_with_more_time(lab):
+def test_a_point_that_listens_keeps_a_checkpoint_at_its_timeout_and_continues_with_more_time(lab):
     slow = ("batch_size=1", "epochs=1000", "log_every=10000", "eval_every=100000")
     first = lab.one(*slow, "timeout=1")
     assert (first.status, first.steps > 0) == (RunStatus.TIMEOUT, True)
@@ -133,11 +133,11 @@ def test_a_validation_says_nothing_of_a_batch_size_and_keeps_no_larger_one_from_
     assert [(r.status, r.eval_batch_size_used, r.attempts) for r in fits.records] == [("completed", 90, 1)] * 2
     assert fits.exit_code == 0
     assert [(r.status, r.phase, r.attempts) for r in never.records] == [("failed", "validation", 1)] * 2
-    assert all(r.reason.startswith("the validation does not fit: ") for r in never.records)
+    assert all(r.reason.startswith("the validation does not fit in memory: ") for r in never.records)
     assert never.exit_code == 3
 
 
-def test_a_point_that_another_sweep_holds_is_left_to_it_and_its_answer_taken(lab):
+def test_a_point_that_another_sweep_holds_is_left_to_it_and_its_final_result_taken(lab):
     held, free = lab.point(*BASE, "seed=1"), lab.point(*BASE)
 
     class Other(Silent):
@@ -154,24 +154,24 @@ def test_a_point_that_another_sweep_holds_is_left_to_it_and_its_answer_taken(lab
     spectator = Other()
     outcome = lab.run(held, free, spectator=spectator)
     assert [record.reason for record in outcome.records] == ["by the other sweep", ""]
-    assert [said for said in spectator.said if "left to that sweep" in said]
+    assert [reported for reported in spectator.reported if "left to that sweep" in reported]
     assert holder(held.folder) is None
     assert outcome.exit_code == 0
 
 
-def test_a_signal_stops_it_after_a_step_and_the_next_sweep_goes_on_to_the_same_bits(lab, monkeypatch):
-    asked = (*BASE, "model._target_=nets.Stops", "log_every=64")
-    undisturbed = lab.point(*asked, "study=undisturbed")
+def test_a_signal_stops_it_after_a_step_and_the_next_sweep_continues_to_the_same_bits(lab, monkeypatch):
+    requested = (*BASE, "model._target_=nets.Stops", "log_every=64")
+    undisturbed = lab.point(*requested, "study=undisturbed")
     lab.run(undisturbed)
 
-    point, later = lab.point(*asked), lab.point(*BASE, "seed=3")
+    point, later = lab.point(*requested), lab.point(*BASE, "seed=3")
     spectator = Silent()
 
     class Stopped(Silent):
         def update(self, run_id, examples, loss, examples_per_second):
             super().update(run_id, examples, loss, examples_per_second)
-            if not self.said.count("told"):
-                self.said.append("told")
+            if not self.reported.count("output"):
+                self.reported.append("output")
                 os.kill(os.getpid(), signal.SIGTERM)
 
     spectator = Stopped()
@@ -213,9 +213,9 @@ def test_points_at_once_are_marked_where_leases_cannot_tell(tmp_path):
 
 def test_more_points_at_once_than_the_machine_has_room_for_are_refused(lab, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    with pytest.raises(BadRequest, match=r"jobs=3 points at once with threads=1 need 3 cores.*has 2: use jobs=2"):
+    with pytest.raises(BadRequest, match=r"jobs=3 with threads=1 needs 3 cores.*has 2: use jobs=2"):
         lab.run_sweep(lab.point("jobs=3"))
-    with pytest.raises(BadRequest, match="need 4 cores"):
+    with pytest.raises(BadRequest, match="needs 4 cores"):
         lab.run_sweep(lab.point("jobs=2", "threads=2"))
 
 
@@ -228,7 +228,7 @@ def test_a_disk_that_refuses_ends_the_sweep_and_costs_no_finished_point(lab):
     assert outcome.exit_code == 74
     assert str(second.folder) in outcome.storage
     assert [record.status for record in outcome.records] == [RunStatus.COMPLETED]
-    assert not [said for said in spectator.said if said.startswith("finish")]
+    assert not [reported for reported in spectator.reported if reported.startswith("finish")]
 
 
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_path):
@@ -244,18 +244,21 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(lab, capsys, tmp_pat
 
 
 def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(lab, tmp_path):
-    asked = (*BASE, "model._target_=nets.Net")
-    assert lab.run_sweep(lab.point(*asked)) == 0
+    requested = (*BASE, "model._target_=nets.Net")
+    assert lab.run_sweep(lab.point(*requested)) == 0
     (tmp_path / "nets.py").write_text(NETS + "\n# changed\n")
     with pytest.raises(BadRequest, match=r"nets\.py changed since") as refusal:
-        lab.run_sweep(lab.point(*asked), lab.point(*asked, "seed=1"))
+        lab.run_sweep(lab.point(*requested), lab.point(*requested, "seed=1"))
     assert "accept_changed=true" in str(refusal.value)
-    assert lab.run_sweep(lab.point(*asked)) == 0  # nothing is to be run: the answer stands
+    assert lab.run_sweep(lab.point(*requested)) == 0  # nothing is to be run: the answer stands
     assert (
-        lab.run_sweep(lab.point(*asked, "accept_changed=true"), lab.point(*asked, "seed=1", "accept_changed=true")) == 0
+        lab.run_sweep(
+            lab.point(*requested, "accept_changed=true"), lab.point(*requested, "seed=1", "accept_changed=true")
+        )
+        == 0
     )
-    assert lab.run_sweep(lab.point(*asked, "seed=2")) == 0  # accepted once is accepted
-    record = json.loads((lab.point(*asked, "seed=1").folder / "record.json").read_text())
+    assert lab.run_sweep(lab.point(*requested, "seed=2")) == 0  # accepted once is accepted
+    record = json.loads((lab.point(*requested, "seed=1").folder / "record.json").read_text())
     assert record["changes_accepted"] is True
     assert {*SWEEP}.isdisjoint(record["config"])
 
@@ -302,7 +305,7 @@ class Late(torch.nn.Module):
 
 
 @pytest.mark.parametrize("how", ["segv", "lingers"])
-def test_a_process_that_ends_badly_after_its_answer_costs_nothing(how, lab, tmp_path, monkeypatch):
+def test_a_process_that_ends_badly_after_its_final_result_costs_nothing(how, lab, tmp_path, monkeypatch):
     monkeypatch.setattr("batchlab.sweep.processes.attempt.LINGER_SECONDS", 0.5)
     (tmp_path / "late.py").write_text(LATE)
     point = lab.point(*BASE, "model._target_=late.Late", f"model.how={how}", "study=late")
@@ -318,7 +321,7 @@ def test_a_damaged_record_is_kept_aside_and_its_point_run_again(lab):
     (point.folder / "record.json").write_text(whole[:100])
     spectator = Silent()
     assert lab.run(point, spectator=spectator).records[0].status is RunStatus.COMPLETED
-    assert [said for said in spectator.said if "kept as *.damaged" in said]
+    assert [reported for reported in spectator.reported if "kept as *.damaged" in reported]
     assert (point.folder / "record.json.damaged").read_text() == whole[:100]
     assert (point.folder / "metrics.jsonl.damaged").exists()
 
@@ -335,6 +338,6 @@ def test_a_point_that_is_measured_again_counts_its_own_seconds_alone(lab):
 def test_results_that_cannot_be_written_are_no_success(lab, capsys):
     point = lab.point(*BASE)
     (point.study_folder / "results.csv").mkdir(parents=True)
-    with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and kept"):
+    with pytest.raises(StorageError, match=r"results\.csv cannot be written.*1 of 1 point done and saved"):
         lab.run_sweep(point)
     assert "completed" in capsys.readouterr().out  # the table is shown all the same

@@ -29,7 +29,7 @@ def test_an_option_that_is_added_to_what_decides_the_learning_rate_is_held_equal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(table_notes, "PEAK_LEARNING_RATE", ("toy", *PEAK_LEARNING_RATE))
-    rest = "the rate, 0.05 and not scaled"
+    rest = "the learning rate, 0.05, not scaled"
 
     assert f"{rest}, toy=2." in shown([record(8, {"toy": 2}), record(32, {"toy": 2})])
     assert rest not in shown([record(8, {"toy": 2}), record(32, {"toy": 3})])
@@ -64,15 +64,15 @@ def test_the_table_of_the_headline_command() -> None:
         "  256  0.05    112   256,000    32.00x   256  0.1530    0.9545     0.11  completed\n"
         " 1024  0.05      0         -         -     -       -         -     0.00  oom\n"
         "\n"
-        "Held equal: the budget, 28,740 examples each; the rate, 0.05 and not scaled.\n"
-        "Examples of the budget left over, as steps are whole: 4 at batch size 8, 32; 68 at batch size 256.\n"
-        "Peak MiB: how much the point's process grew by training.\n"
+        "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, not scaled.\n"
+        "Examples of the budget left over, since steps are whole: 4 at batch size 8, 32; 68 at batch size 256.\n"
+        "Peak MiB: how much the point's process grew during training.\n"
         "oom: batch_size=1024: 20 GiB[1m\n"
         "Next: batchlab dashboard runs/digits-mlp\n"
     )
 
 
-def test_what_runs_could_not_do_as_they_were_asked_is_a_line_for_each_and_not_for_each_run() -> None:
+def test_what_runs_could_not_do_as_requested_is_a_line_for_each_and_not_for_each_run() -> None:
     both, own = "evaluated at most 5 examples at a time", "instrument sharpness does not fit"
     records = [record(8, notes=(both,)), record(32, notes=(both, own)), record(64, notes=(own,), status=RunStatus.OOM)]
 
@@ -99,7 +99,7 @@ def test_a_terminal_that_is_a_little_too_narrow_has_columns_closer_together() ->
     assert len(closer) == wide - len(closer.split()) + 1
 
 
-def test_knobs_that_vary_have_columns_and_order_the_rows() -> None:
+def test_options_that_vary_have_columns_and_order_the_rows() -> None:
     grid = [
         record(
             64, {"precision": precision, "seed": seed}, accumulate=accumulate, run_id=f"{accumulate}{precision}{seed}"
@@ -117,7 +117,7 @@ def test_knobs_that_vary_have_columns_and_order_the_rows() -> None:
     assert order == [(a, p, s) for a in ("1", "4") for p in ("bf16", "fp32") for s in ("9", "10")]
 
 
-def test_a_narrow_terminal_shows_the_knobs_below_the_rows() -> None:
+def test_a_narrow_terminal_shows_the_options_below_the_rows() -> None:
     grid = [
         record(64, {"precision": p, "schedule": s}, run_id=p + s)
         for p in ("fp32", "bf16")
@@ -131,7 +131,7 @@ def test_a_narrow_terminal_shows_the_knobs_below_the_rows() -> None:
     assert lines[9] == "    precision=fp32 schedule=linear"
 
 
-def test_a_groups_own_key_is_shown_only_where_it_tells_points_apart() -> None:
+def test_a_groups_own_key_is_shown_only_where_it_distinguishes_points() -> None:
     text = shown([record(8), record(8, {"model": CNN}, run_id="cnn")])
     assert cells(text, "model") == ["cnn", "mlp"]
     assert "depth" not in text  # only the mlp has it, and in all mlps it is the same
@@ -142,19 +142,19 @@ def test_a_groups_own_key_is_shown_only_where_it_tells_points_apart() -> None:
     assert cells(text, "width") == ["64", "128"]
 
 
-def test_what_measured_the_points_is_shown_only_where_nothing_else_tells_them_apart() -> None:
+def test_what_measured_the_points_is_shown_only_where_nothing_else_distinguishes_them() -> None:
     noise = {
         "instruments": {"noise_scale": {"_target_": "batchlab.instruments.gradient.noise_scale.GradientNoiseScale"}}
     }
-    told = [record(8, noise | {"lr_scaling": "sqrt"}), record(8, run_id="plain")]
+    described = [record(8, noise | {"lr_scaling": "sqrt"}), record(8, run_id="plain")]
     alike = [record(8, noise), record(8, run_id="plain")]
 
-    assert "noise_scale" not in shown(told)
-    assert "lr_scaling" in header(shown(told))
+    assert "noise_scale" not in shown(described)
+    assert "lr_scaling" in header(shown(described))
     assert "noise_scale" in shown(alike)
 
 
-def test_models_of_one_name_are_told_apart() -> None:
+def test_models_of_one_name_are_distinguished() -> None:
     text = shown([record(8, {"model": {"_target_": f"{module}.Net"}}, run_id=module) for module in "ab"])
 
     assert cells(text, "model") == ["a.Net", "b.Net"]
@@ -185,7 +185,7 @@ def test_one_batch_size_has_nothing_to_be_relative_to() -> None:
     assert "relative" not in shown([record(64), record(64, {"seed": 1})])
 
 
-def test_the_base_rate_is_shown_where_the_peak_does_not_tell_points_apart() -> None:
+def test_the_base_learning_rate_is_shown_where_the_peak_does_not_distinguish_points() -> None:
     scaled = [record(32, {"lr": lr, "lr_scaling": "linear"}, run_id=str(lr), lr_scaled=2 * lr) for lr in (0.1, 0.05)]
     assert header(shown(scaled)).split()[:3] == ["size", "lr", "lr"]
 
@@ -195,10 +195,10 @@ def test_the_base_rate_is_shown_where_the_peak_does_not_tell_points_apart() -> N
 
 
 def test_a_target_has_columns() -> None:
-    asked = {"metric": "val/loss", "value": 0.15, "reached": False, "examples": None, "train_seconds": None}
-    reached = asked | {"reached": True, "examples": 1437, "train_seconds": 1.25}
+    requested = {"metric": "val/loss", "value": 0.15, "reached": False, "examples": None, "train_seconds": None}
+    reached = requested | {"reached": True, "examples": 1437, "train_seconds": 1.25}
 
-    text = shown([record(8, target=reached), record(32, target=asked)])
+    text = shown([record(8, target=reached), record(32, target=requested)])
 
     assert header(text).split()[-4:] == ["examples", "seconds", "seconds", "status"]
     assert "1,437     1.25" in text
@@ -211,31 +211,31 @@ def test_cuda_memory_is_what_it_allocated() -> None:
     text = shown([record(8, final=final)])
 
     assert cells(text, "MiB") == ["3.0"]
-    assert "Peak MiB: what CUDA had allocated at most, the data included." in text
+    assert "Peak MiB: the most that CUDA had allocated, data included." in text
 
 
-def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> None:
+def test_cuda_memory_is_what_training_took_where_that_was_counted_separately() -> None:
     old = {"memory/peak_allocated_bytes": 700 * 2.0**20}
     new = old | {"memory/peak_growth_bytes": 3 * 2.0**20}
 
     assert cells(shown([record(8, final=new)]), "MiB") == ["3.0"]
-    assert "Peak MiB: what training took on the GPU beside the data and the weights." in shown([record(8, final=new)])
+    assert "Peak MiB: GPU memory that training took in addition to the data" in shown([record(8, final=new)])
     both = shown([record(8, final=new), record(32, final=old)])
-    assert "what CUDA had allocated at most, the data included (older runs)" in both
+    assert "the most that CUDA had allocated, data included (older runs)" in both
 
 
 @pytest.mark.parametrize(
     ("records", "note"),
     [
-        ([record(8), record(32, remainder=0)], "Not held equal: the examples, 28,736 to 28,740."),
+        ([record(8), record(32, remainder=0)], "Not held equal: the number of examples, 28,736 to 28,740."),
         (
             [record(b, {"lr_scaling": "sqrt"}, lr_scaled=b / 100) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by sqrt from batch size 32.",
+            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by sqrt from batch size 32.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 118.3}) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the rate, 0.05 and scaled by noise from batch size 32, "
-            "with a noise scale of 118.3.",
+            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by noise from batch size "
+            "32, with a noise scale of 118.3.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 4.0 * b}) for b in (8, 32)],
@@ -248,7 +248,7 @@ def test_cuda_memory_is_what_training_took_where_that_was_counted_apart() -> Non
         ),
         (
             [record(8), record(32, shared_machine=True)],
-            "Speed and memory of 1 point are not to be compared: other points used the machine meanwhile.",
+            "Do not compare speed and memory of 1 point: other points used the machine at the same time.",
         ),
         (
             [record(8, status=RunStatus.FAILED, reason="RuntimeError: x\ny")],
@@ -264,13 +264,13 @@ def test_notes(records: list[RunRecord], note: str) -> None:
     assert note in shown(records).splitlines()
 
 
-def test_runs_that_stop_at_a_target_are_not_said_to_be_equal() -> None:
+def test_runs_that_stop_at_a_target_are_not_reported_as_equal() -> None:
     stopping = [record(b, {"stop_at_target": True}) for b in (8, 32)]
 
     assert "Held equal" not in shown(stopping)
 
 
-def test_no_points_are_said() -> None:
+def test_no_points_are_reported() -> None:
     assert shown([]) == "No points in runs/digits-mlp.\n"
 
 
@@ -299,7 +299,7 @@ def test_a_speed_is_relative_to_the_smallest_batch_size_on_the_same_model() -> N
     table = shown([on("A", 8, 100.0), on("A", 32, 300.0), on("B", 64, 9000.0), on("B", 128, 18000.0)])
 
     assert cells(table, "speed") == ["1.00x", "3.00x", "1.00x", "2.00x"]
-    assert "Measured on A (2 points), B (2 points): speeds and peaks of one are not compared with another's." in table
+    assert "Measured on A (2 points), B (2 points): speeds and memory peaks of different models" in table
 
 
 @pytest.mark.parametrize("status", [RunStatus.FAILED, RunStatus.OOM, RunStatus.KILLED])

@@ -44,14 +44,14 @@ def against(records: list[RunRecord]) -> list[str]:
     show(records, Path("runs/x"), console)
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
-    start = next((i for i, line in enumerate(lines) if line.startswith("Against fp32")), None)
+    start = next((i for i, line in enumerate(lines) if line.startswith("Compared with fp32")), None)
     return [] if start is None else lines[start : lines.index("", start)]
 
 
 def test_one_seed_has_ratios_and_no_interval() -> None:
     lines = against([half(), single()])
 
-    assert lines[0].endswith("(in brackets: 95% intervals, from two seeds on):")
+    assert lines[0].endswith("(brackets: 95% intervals, from two seeds on):")
     assert lines[2].split() == ["size", "precision", "speed", "memory", "backward", "val", "loss", "seeds"]
     assert [line.split() for line in lines[3:]] == [["32", "bf16", "0.50x", "0.50x", "0.75x", "+0.0100", "1"]]
 
@@ -80,7 +80,7 @@ def test_seeds_are_paired_and_their_spread_makes_the_interval() -> None:
     assert row.split()[-1] == "3"
 
 
-def test_a_row_is_for_what_else_tells_points_apart() -> None:
+def test_a_row_is_for_what_else_distinguishes_points() -> None:
     records = [
         made
         for batch_size in (32, 64)

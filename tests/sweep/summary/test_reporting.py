@@ -8,8 +8,8 @@ from batchlab.report.claims import CLAIMS
 from batchlab.sweep.summary.reporting import report
 
 
-def told(study: Path) -> tuple[str, str]:
-    """What was said on stdout and on stderr."""
+def output(study: Path) -> tuple[str, str]:
+    """What was reported on stdout and on stderr."""
     stdout, stderr = io.StringIO(), io.StringIO()
     report(study, width=None, stdout=stdout, stderr=stderr)
     return stdout.getvalue(), stderr.getvalue()
@@ -25,20 +25,20 @@ def failed_run(study: Path) -> None:
 def test_it_writes_the_files_and_says_where_they_are_in_a_few_lines(tmp_path: Path) -> None:
     failed_run(tmp_path / "study")
 
-    said, complaint = told(tmp_path / "study")
+    reported, complaint = output(tmp_path / "study")
 
     assert complaint == ""
-    assert len(said.splitlines()) == 3
-    assert f"Claims: {len(CLAIMS)} not tested." in said
-    assert str(tmp_path / "study" / "report.html").rpartition("/")[0] in said
+    assert len(reported.splitlines()) == 3
+    assert f"Claims: {len(CLAIMS)} not tested." in reported
+    assert str(tmp_path / "study" / "report.html").rpartition("/")[0] in reported
     assert {path.name for path in (tmp_path / "study").iterdir()} >= {"report.html", "report.md", "report.json"}
 
 
 def test_what_goes_wrong_is_one_line_that_says_what_to_type(tmp_path: Path) -> None:
 
-    said, complaint = told(tmp_path / "gone")
+    reported, complaint = output(tmp_path / "gone")
 
-    assert said == ""
+    assert reported == ""
     assert len(complaint.splitlines()) == 1
     assert f"there is no folder {tmp_path / 'gone'}" in complaint
     assert f"`batchlab report {tmp_path / 'gone'}` makes it again" in complaint

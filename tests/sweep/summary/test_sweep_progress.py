@@ -61,7 +61,7 @@ def test_a_log_has_a_line_for_every_start_and_end() -> None:
         p.say("two\nlines\x07")
 
     assert text(console).splitlines() == [
-        "1 of 3 points has its answer already",
+        "1 of 3 points already has a final result",
         "[2/3] batch_size=8: started",
         "[2/3] batch_size=8: completed in 6.1 s, val loss 0.1530, 8,000 examples/s",
         "[3/3] batch_size=32[31m: started",
@@ -139,7 +139,7 @@ def test_lines_where_there_is_no_terminal() -> None:
     assert not isinstance(progress(total=1, console=log()), LiveProgress)
 
 
-def test_progress_is_told_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_reported_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     with progress(total=1) as p:
         p.say("hello")
 

@@ -1,4 +1,4 @@
-"""Measuring is charged to nobody."""
+"""The meter excludes measuring from training time and memory."""
 
 import pytest
 
@@ -14,7 +14,7 @@ class Clock:
 
 
 class Marks:
-    """A memory whose level the test sets; the mark is the highest level since the last reset."""
+    """Memory whose level the test sets; the mark is the highest level since the last reset."""
 
     def __init__(self):
         self.level = self.mark = 0
@@ -32,10 +32,10 @@ class Marks:
         self.mark = self.level
 
     def keep_earlier_marks(self):
-        self.stands = True
+        self.frozen = True
 
 
-def test_the_clock_stands_still_while_an_instrument_works():
+def test_the_clock_is_paused_while_an_instrument_works():
     clock = Clock()
     meter = Meter(peaks=Marks(), clock=clock)
     meter.start()
@@ -48,7 +48,7 @@ def test_the_clock_stands_still_while_an_instrument_works():
     assert meter.measuring_seconds == 50.0
 
 
-def test_work_that_is_still_on_the_device_is_charged_to_who_gave_it():
+def test_queued_work_is_charged_to_the_code_that_queued_it():
     clock = Clock()
     pending = [0.0]
 
@@ -58,15 +58,15 @@ def test_work_that_is_still_on_the_device_is_charged_to_who_gave_it():
 
     meter = Meter(peaks=Marks(), clock=clock, drain=drain)
     meter.start()
-    pending[0] = 3.0  # training queued three seconds of work, and the host went on at once
+    pending[0] = 3.0  # training queued three seconds of work, and the host continued at once
     with meter.paused():
         assert meter.seconds == 3.0
-        pending[0] = 7.0  # and so did the instrument
+        pending[0] = 7.0  # and so did an instrument
     assert meter.seconds == 3.0
     assert meter.measuring_seconds == 7.0
 
 
-def test_the_peak_of_an_instrument_is_not_the_peak_of_training():
+def test_an_instruments_peak_does_not_count_as_trainings():
     marks = Marks()
     meter = Meter(peaks=marks)
     marks.to(10)
@@ -83,7 +83,7 @@ def test_the_peak_of_an_instrument_is_not_the_peak_of_training():
     assert meter.peak_bytes == {"bytes": 40}
 
 
-def test_the_clock_goes_on_when_an_instrument_fails():
+def test_the_clock_resumes_when_an_instrument_fails():
     clock = Clock()
     meter = Meter(peaks=Marks(), clock=clock)
     meter.start()
@@ -116,7 +116,7 @@ def test_settling_comes_after_each_measurement_as_long_as_it_is_quick():
     assert meter.seconds == 0.0
 
 
-def test_a_meter_that_goes_on_has_its_seconds_and_marks():
+def test_a_resumed_meter_has_its_seconds_and_marks():
     clock, marks = Clock(), Marks()
     before = Meter(peaks=marks, clock=clock)
     before.start()

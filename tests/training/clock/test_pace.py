@@ -1,4 +1,4 @@
-"""What a pause costs and how busy a device is, on a device whose kernels and launches take what we say."""
+"""The cost of a pause and the busy share of a device, on a simulated device with given kernel and launch times."""
 
 import contextlib
 
@@ -21,7 +21,7 @@ from batchlab.training.state import RunState
 from batchlab.training.updates.eager import Eager
 from batchlab.worker import probe
 
-KERNELS = 50  # of a step
+KERNELS = 50  # per step
 
 
 @contextlib.contextmanager
@@ -51,8 +51,8 @@ def test_the_share_is_what_the_kernels_take_of_what_the_launches_take(launch, ke
 def test_a_pause_costs_what_one_step_between_two_takes_longer_than_one_of_many(launch, kernel):
     with steps_of(launch, kernel) as (passes, device, clock):
         found = pause_seconds(passes, device, clock)
-    # By hand: many steps go on at the pace of the slower of the two; at a pause the first launch or the last kernel
-    # is waited for beside it.
+    # By hand: many steps run at the speed of the slower of the two; a pause adds the wait for the first launch or the
+    # last kernel.
     assert found == pytest.approx(min(launch, kernel), rel=1e-6)
 
 
@@ -86,7 +86,7 @@ def test_the_share_is_not_known_where_the_host_waits_for_a_value():
         assert busy_share(lambda: x.add(1.0).sum().item(), device, clock) is None
 
 
-def test_steps_that_take_long_are_not_passed_again_and_again():
+def test_long_steps_are_not_repeated():
     calls = []
     with steps_of(10e-6, QUICK_SECONDS, kernels=1) as (passes, device, clock):
         assert pause_seconds(lambda: calls.append(passes()), device, clock) == 0
@@ -115,8 +115,8 @@ def run_of(kernel_seconds, make_optimizer=torch.optim.SGD):
         yield cuda, RunState(model, optimizer, task, data, data, device, Precision("fp32", device), meter, budget=160)
 
 
-def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
-    """Its passes hold gradients twice."""
+def test_a_share_that_does_not_fit_does_not_affect_the_rest_of_the_run(monkeypatch):
+    """Its passes need two copies of the gradients."""
 
     def lacks(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 MiB")
@@ -134,10 +134,10 @@ def test_a_share_that_does_not_fit_takes_nothing_else_from_a_run(monkeypatch):
             list(throughput.measure(state))
         concluded = [m.name for m in throughput.conclude(state)]
     assert concluded == ["speed/examples_per_second", "speed/seconds_per_step"]
-    assert noted == ["speed/device_busy_share is not measured: the passes for it do not fit the memory"]
+    assert noted == ["speed/device_busy_share is not measured: its passes do not fit in memory"]
 
 
-def test_find_asks_for_the_share_in_the_precision_that_it_times():
+def test_find_measures_the_share_in_the_precision_that_it_times():
     entered = []
 
     class Told(Precision):
@@ -172,7 +172,7 @@ def test_finding_the_pace_and_the_share_leaves_no_trace():
 
 
 class Heavy(torch.optim.SGD):
-    """An update that is most of what the device does, as Adam's is of a large model at a small batch."""
+    """An update that takes most of the device's time, like Adam's for a large model at a small batch."""
 
     def step(self, closure=None):
         heavy.append(1)
@@ -184,7 +184,7 @@ heavy: list[int] = []
 
 
 def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
-    # The passes keep the device busy; a share of them in the seconds of whole steps would be under a half.
+    # The passes keep the device busy; their share of the seconds of whole steps would be below a half.
     with run_of(lambda operator, result: 2e-3 if heavy else 20e-6, Heavy) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Eager(state.losses, state.optimizer)
@@ -194,13 +194,13 @@ def test_a_heavy_update_does_not_make_a_run_look_launch_bound():
             state.step, state.examples = state.step + 1, state.examples + 16
             state.meter.stop()
             list(throughput.measure(state))
-        said = {m.name: m.value for m in throughput.conclude(state)}
-    assert said["speed/seconds_per_step"] > 4e-3
-    assert said["speed/device_busy_share"] == pytest.approx(1.0)
+        message = {m.name: m.value for m in throughput.conclude(state)}
+    assert message["speed/seconds_per_step"] > 4e-3
+    assert message["speed/device_busy_share"] == pytest.approx(1.0)
 
 
 def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
-    slow = [10]  # times slower when the run begins
+    slow = [10]  # times slower at the start of the run
     with run_of(lambda operator, result: 3e-6 * slow[0]) as (_cuda, state):
         throughput = Throughput(log_every=16, micro_batch_size=16)
         step = Eager(state.losses, state.optimizer)
@@ -211,5 +211,5 @@ def test_the_share_is_that_of_a_gpu_at_work_and_not_at_its_idle_clock():
             slow[0] = 1
         state.meter.stop()
         list(throughput.measure(state))
-        said = {m.name: m.value for m in throughput.conclude(state)}
-    assert said["speed/device_busy_share"] == pytest.approx(0.3, rel=0.05)
+        message = {m.name: m.value for m in throughput.conclude(state)}
+    assert message["speed/device_busy_share"] == pytest.approx(0.3, rel=0.05)

@@ -1,4 +1,4 @@
-"""An augmentation that would not be the same for every batch size and resumed run is refused before the start."""
+"""An augmentation that would differ between batch sizes or in a resumed run is refused before the start."""
 
 import random
 import re
@@ -30,13 +30,13 @@ def lit(images, amount):
         lambda batch, draws: (
             batch[0].flip(3) if np.random.rand() < 1e-9 else batch[0],
             batch[1],
-        ),  # but once in a life
+        ),  # only once per process
         lambda batch, draws: (lit(batch[0], torch.rand(len(draws), generator=OWN)), batch[1]),
     ],
     ids=["torch", "python", "a rare flip", "a generator of its own"],
 )
-def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
-    with pytest.raises(BadRequest, match=r"draws random numbers of its own.*batchlab\.uniform\(draws, 'a name'\)"):
+def test_an_augmentation_that_draws_random_numbers_is_refused(augment):
+    with pytest.raises(BadRequest, match=r"draws random numbers itself.*batchlab\.uniform\(draws, 'a name'\)"):
         augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 
@@ -50,15 +50,15 @@ def test_an_augmentation_with_random_numbers_of_its_own_is_refused(augment):
     ],
     ids=["mixed", "centred", "labels", "cropped"],
 )
-def test_an_augmentation_across_the_examples_of_a_batch_is_refused(augment):
-    with pytest.raises(BadRequest, match=r"when other examples stand in its batch.*each example by itself"):
+def test_an_augmentation_that_mixes_examples_of_a_batch_is_refused(augment):
+    with pytest.raises(BadRequest, match=r"when the rest of its batch changes.*each example independently"):
         augmented_twice((IMAGES, LABELS), augment, seed=0, device=CpuDevice())
 
 
-def test_one_that_depends_on_example_and_draw_alone_is_taken_and_rounding_forgiven():
+def test_one_that_depends_on_example_and_draw_alone_is_accepted_up_to_rounding():
     def augment(batch, draws):
         batch[0].mul_(1 + uniform(draws, "light", (3, 1, 1)))  # in place
-        return batch[0] * (1 + 1e-7 * len(draws)), batch[1]  # another last bit for another number of examples
+        return batch[0] * (1 + 1e-7 * len(draws)), batch[1]  # the last bit depends on the number of examples
 
     given = IMAGES.clone()
     made, labels = augmented_twice((given, LABELS), augment, seed=0, device=CpuDevice())

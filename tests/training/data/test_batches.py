@@ -1,4 +1,4 @@
-"""The order of the data is a function of the seed alone."""
+"""The data order depends on the seed alone."""
 
 import pytest
 import torch
@@ -17,14 +17,14 @@ from batchlab.training.devices.cpu import CpuDevice
 
 
 def flat(data, micro_batch_sizes, total, seed=3):
-    """The examples in the order they are handed out."""
+    """The examples in the order in which they are yielded."""
     handed = [m[0] for step in Batches(data, micro_batch_sizes=micro_batch_sizes, seed=seed, total=total) for m in step]
     return torch.cat(handed).tolist()
 
 
 @settings(deadline=None, max_examples=60)
 @given(n=st.integers(1, 50), data=st.data(), epochs=st.integers(1, 4))
-def test_every_batch_size_and_micro_batch_size_sees_the_same_row(n, data, epochs):
+def test_every_batch_size_and_micro_batch_size_has_the_same_data_order(n, data, epochs):
     examples = (torch.arange(n),)
     reference = torch.cat([permutation(n, 3, epoch) for epoch in range(epochs)]).tolist()
     batch_size = data.draw(st.integers(1, n))
@@ -41,7 +41,7 @@ def test_each_epoch_holds_every_example_once_and_in_another_order():
     assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
 
 
-def test_another_seed_is_another_order_and_the_global_generator_has_no_say():
+def test_the_order_depends_on_the_seed_and_not_on_the_global_generator():
     torch.manual_seed(1)
     first = permutation(100, 0, 0)
     torch.manual_seed(2)
@@ -59,7 +59,7 @@ def test_how_many_batches_are_gathered_at_once_changes_nothing(monkeypatch):
     assert flat(data, [4, 3], 70) == many
 
 
-def test_batches_are_exact_and_straddle_epochs():
+def test_batches_are_exact_and_cross_epochs():
     steps = list(Batches((torch.arange(10),), micro_batch_sizes=[3, 1], seed=0, total=20))
     assert [[len(m[0]) for m in step] for step in steps] == [[3, 1]] * 5
     assert sorted(torch.cat([m[0] for step in steps for m in step]).tolist()) == sorted([*range(10), *range(10)])
@@ -76,8 +76,8 @@ def test_inputs_stay_with_their_labels(kind):
 
 
 @pytest.mark.parametrize("micro_batch_sizes", [[1], [3], [2, 1], [7]])
-def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_batch_sizes, monkeypatch):
-    monkeypatch.setattr(CpuDevice, "gather_bytes", 200)  # several steps a piece
+def test_resuming_yields_the_remaining_batches_at_the_same_places_in_memory(micro_batch_sizes, monkeypatch):
+    monkeypatch.setattr(CpuDevice, "gather_bytes", 200)  # several steps per piece
     monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
     data = (torch.arange(20.0)[:, None].repeat(1, 5),)
     size = sum(micro_batch_sizes)
@@ -94,7 +94,7 @@ def test_going_on_hands_out_what_was_left_at_the_same_places_in_memory(micro_bat
 
 
 class Sending(CpuDevice):
-    """Keeps what it was sent."""
+    """Records what is sent to it."""
 
     def __init__(self):
         super().__init__()
@@ -108,10 +108,10 @@ class Sending(CpuDevice):
         return tensors
 
 
-def test_the_order_of_the_data_is_sent_the_way_the_device_sends(monkeypatch):
+def test_the_data_order_is_sent_with_the_devices_copies(monkeypatch):
     monkeypatch.setattr(module, "INDICES_AT_ONCE", 50)
     device = Sending()
-    data = (torch.zeros(30, 2000),)  # 8,000 bytes each: two batches a piece
+    data = (torch.zeros(30, 2000),)  # 8,000 bytes each: two batches per piece
 
     list(Batches(data, micro_batch_sizes=[4, 2], seed=3, total=90, device=device))
 
@@ -120,7 +120,7 @@ def test_the_order_of_the_data_is_sent_the_way_the_device_sends(monkeypatch):
 
 
 def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
-    """What an augmentation is handed over 60 examples: each example, with its draw."""
+    """The examples and draws that an augmentation receives over 60 examples."""
     examples = torch.arange(23)
     data = Streamed(TensorDataset(examples), CpuDevice(), name="train") if stream else (examples,)
     batches = Batches(
@@ -137,7 +137,7 @@ def kept_draws(position=0, micro_batch_sizes=(4,), seed=3, stream=False):
     return kept
 
 
-def test_an_augmentation_draws_by_the_seed_and_the_place_in_the_row_alone(monkeypatch):
+def test_an_augmentations_draws_depend_on_the_seed_and_the_data_order_alone(monkeypatch):
     whole = kept_draws()
 
     assert [example for example, _ in whole] == row(23, 3, 0, 60).tolist()
@@ -154,7 +154,7 @@ def test_an_augmentation_that_loses_examples_is_refused():
     batches = Batches(
         (torch.arange(8),), micro_batch_sizes=[4], seed=0, total=8, augment=lambda batch, draws: (batch[0][1:],)
     )
-    with pytest.raises(BadRequest, match=r"the task's augment made 7 examples of 8: it must keep their number"):
+    with pytest.raises(BadRequest, match=r"the task's augment returned 7 examples for 8: it must keep their number"):
         next(iter(batches))
 
 

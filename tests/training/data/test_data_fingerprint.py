@@ -1,4 +1,4 @@
-"""The fingerprint of the data: SHA-256 of the same bytes wherever they are, and taken where they are cheap to read."""
+"""The fingerprint of the data: SHA-256 of the same bytes on any device, computed where they are cheap to read."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ from batchlab.training.data import fingerprints
 from batchlab.training.data.batches import tensors
 from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.residence import brought
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.devices.cpu import CpuDevice
 
 TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))
@@ -40,7 +40,7 @@ def test_it_is_the_hash_of_every_number_however_many_are_looked_at_at_once(at_on
 
 
 class OnTheDevice(torch.Tensor):
-    """What was moved to a device: each number that comes back is counted."""
+    """A tensor on a device; copies back to the host are counted."""
 
     brought_back = 0
 
@@ -50,7 +50,7 @@ class OnTheDevice(torch.Tensor):
 
 
 class FarAway(CpuDevice):
-    """A device that is not the host."""
+    """A device with its own memory."""
 
     def total_bytes(self):
         return 10**6
@@ -71,7 +71,7 @@ def far_away(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [tuple, TensorDataset], ids=["tensors", "Dataset"])
-def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, monkeypatch):
+def test_no_data_is_copied_back_from_the_device_for_it(kind, far_away, tmp_path, monkeypatch):
     given = [kind(data) if kind is tuple else kind(*data) for data in (TRAIN, VAL)]
     task = Task(train=given[0], val=given[1], loss=lambda outputs, batch: outputs)
     monkeypatch.setattr(assembly, "build_task", lambda config, device: task)
@@ -83,7 +83,7 @@ def test_no_number_comes_back_from_the_device_for_it(kind, far_away, tmp_path, m
     assert data.fingerprint == by_hand(*TRAIN, *VAL)
 
 
-def test_what_was_made_on_the_device_has_the_same(far_away):
+def test_data_made_on_the_device_has_the_same_fingerprint(far_away):
     made = tuple(t.as_subclass(OnTheDevice) for t in TRAIN)
 
     assert data_fingerprint(made) == by_hand(*TRAIN)
@@ -92,19 +92,19 @@ def test_what_was_made_on_the_device_has_the_same(far_away):
 
 @pytest.mark.parametrize("whole_bytes", [10**9, 100])
 def test_it_is_the_same_of_tensors_that_stay_on_the_host(whole_bytes, monkeypatch):
-    """How much of a device is free differs from one process to the next: the same data would be called changed."""
+    """The free memory of a device differs between processes, which must not make the same data look changed."""
     monkeypatch.setattr(fingerprints, "HASHED_WHOLE_BYTES", whole_bytes)
     monkeypatch.setattr(fingerprints, "SAMPLED", 7)
 
     assert data_fingerprint(HostRows(TRAIN, CpuDevice())) == data_fingerprint(TRAIN)
-    changed = TRAIN[0].index_fill(0, torch.tensor([2]), -1.0), TRAIN[1]  # 20 * 1 // 7 = 2 is looked at, 3 is not
+    changed = TRAIN[0].index_fill(0, torch.tensor([2]), -1.0), TRAIN[1]  # 20 * 1 // 7 = 2 is hashed, 3 is not
     assert data_fingerprint(changed) != data_fingerprint(TRAIN)
     unseen = TRAIN[0].index_fill(0, torch.tensor([3]), -1.0), TRAIN[1]
     assert (data_fingerprint(unseen) == data_fingerprint(TRAIN)) is (whole_bytes == 100)
     assert data_fingerprint((TRAIN[0][:14], TRAIN[1][:14])) != data_fingerprint(TRAIN)
 
 
-def test_examples_that_were_drawn_once_are_known_by_what_was_drawn():
-    val = brought(Noisy(), CpuDevice(), name="val")
+def test_examples_drawn_once_are_fingerprinted_as_drawn():
+    val = prepare_set(Noisy(), CpuDevice(), name="val")
 
     assert data_fingerprint(val) == by_hand(*val)

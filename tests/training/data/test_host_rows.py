@@ -1,4 +1,4 @@
-"""Tensors that the device has no room for: gathered on the host, the same batches as if they lay on the device."""
+"""Tensors that do not fit on the device are gathered on the host, with the same batches as on the device."""
 
 import pytest
 import torch
@@ -8,14 +8,14 @@ from torture.tiny import folder_of, stop_at, tiny, train
 
 from batchlab.training.data.batches import Batches, gather, length, slices, subset, tensors
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.residence import brought
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.devices.cpu import CpuDevice
 
 
 class Small(CpuDevice):
-    """A device of 1,000 bytes that is not the host."""
+    """A device with 1,000 bytes of its own memory."""
 
-    gather_bytes = 200  # several steps of 24 bytes an example
+    gather_bytes = 200  # several steps of 24 bytes per example
 
     def total_bytes(self):
         return 1000
@@ -30,13 +30,13 @@ HELD = (torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.ar
 
 @pytest.fixture
 def rows():
-    found = brought(HELD, SMALL, name="train", workers=2)
+    found = prepare_set(HELD, SMALL, name="train", workers=2)
     assert isinstance(found, HostRows)
     return found
 
 
 def handed(data, micro_batch_sizes, position=0, augment=None):
-    """Every micro-batch of two epochs and a half: its numbers, and where in memory they begin."""
+    """Every micro-batch of two and a half epochs: its values and storage offsets."""
     size = sum(micro_batch_sizes)
     batches = Batches(
         data,
@@ -77,10 +77,10 @@ def test_many_small_batches_are_gathered_at_once_and_a_large_one_alone(rows, mon
 
     assert gathered[:12] == [8] * 12  # 8 of 24 bytes are the most below 200, in whole batches of 2
     assert gathered[13:23] == [10] * 10
-    assert gathered[23:] == [5] * 20  # accumulating: one micro-batch after the other
+    assert gathered[23:] == [5] * 20  # accumulating: one micro-batch at a time
 
 
-def test_what_instruments_and_validation_ask_of_them(rows):
+def test_instruments_and_validation_can_read_them(rows):
     index = torch.tensor([20, 3, 3, 7])
 
     for found, expected in (
@@ -101,10 +101,10 @@ def test_what_instruments_and_validation_ask_of_them(rows):
 def test_a_dict_stays_a_dict_and_what_has_room_is_held(monkeypatch):
     data = dict(zip("xy", HELD, strict=True))
 
-    assert gather(brought(data, SMALL, name="train"), torch.tensor([5]))["y"].tolist() == [5]
-    assert brought(data, CpuDevice(), name="train")["x"] is HELD[0]
-    monkeypatch.setattr(Small, "total_bytes", lambda device: 2000)  # of which half is 1,000, and 960 are coming
-    assert brought(HELD, SMALL, name="train")[0] is HELD[0]
+    assert gather(prepare_set(data, SMALL, name="train"), torch.tensor([5]))["y"].tolist() == [5]
+    assert prepare_set(data, CpuDevice(), name="train")["x"] is HELD[0]
+    monkeypatch.setattr(Small, "total_bytes", lambda device: 2000)  # half of it is 1,000, and the set has 960
+    assert prepare_set(HELD, SMALL, name="train")[0] is HELD[0]
 
 
 @pytest.mark.parametrize("data", ["torture.tiny.Data", "streamed_sets.Augmented"])
@@ -118,21 +118,21 @@ def test_a_run_on_them_comes_to_the_same_bits_as_one_on_held_tensors_also_when_i
         train(config("held"))
         monkeypatch.setattr(CpuDevice, "total_bytes", lambda device: 1000)
         monkeypatch.setattr(CpuDevice, "holds", lambda device, tensor: False)
-        asked, rows_of = [], HostRows.row
-        monkeypatch.setattr(HostRows, "row", lambda rows, *args: asked.append(args) or rows_of(rows, *args))
+        requested, rows_of = [], HostRows.row
+        monkeypatch.setattr(HostRows, "row", lambda rows, *args: requested.append(args) or rows_of(rows, *args))
         train(config("whole"))
         train(config("stopped"), stopping=stop_at(3))
         train(config("stopped"))
 
     expected = came_to(folder_of(config("held")))
-    assert asked
+    assert requested
     assert expected["record"]["status"] == "completed"
     assert differences(came_to(folder_of(config("whole"))), expected) == []
     assert differences(came_to(folder_of(config("stopped"))), expected) == []
 
 
-def test_of_a_set_that_lies_in_both_places_all_stays_on_the_host():
-    """Labels made on the device that a task is offered, beside images that it has no room for."""
+def test_a_set_in_both_places_stays_on_the_host():
+    """Labels that were made on the device, and images that do not fit on it."""
     brought_back = []
 
     class There(torch.Tensor):
@@ -144,7 +144,7 @@ def test_of_a_set_that_lies_in_both_places_all_stays_on_the_host():
         def holds(self, tensor):
             return isinstance(tensor, There)
 
-    rows = brought((HELD[0], HELD[1].as_subclass(There)), WithLabels(), name="train")
+    rows = prepare_set((HELD[0], HELD[1].as_subclass(There)), WithLabels(), name="train")
 
     assert isinstance(rows, HostRows)
     assert brought_back == [40]

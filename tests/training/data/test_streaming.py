@@ -1,4 +1,4 @@
-"""Sets that are read while a run trains: what is read is told by the seed and the place in the row alone."""
+"""Sets that are read during training: what is read depends on the seed and the data order alone."""
 
 import multiprocessing
 import os
@@ -24,8 +24,8 @@ from batchlab.training.assembly import data_fingerprint
 from batchlab.training.data import residence, streaming
 from batchlab.training.data.batches import Batches, Stream, gather, length, row, slices, subset
 from batchlab.training.data.host_rows import HostRows
-from batchlab.training.data.reading import apart
-from batchlab.training.data.residence import brought
+from batchlab.training.data.reading import independent_copy
+from batchlab.training.data.residence import prepare_set
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
@@ -38,8 +38,8 @@ def streamed(dataset, workers=0):
     return Streamed(dataset, CPU, name="train", workers=workers)
 
 
-def told(batches):
-    """The examples one after another, each as plain numbers."""
+def as_numbers(batches):
+    """The examples in order, each as plain numbers."""
     return [tuple(v.tolist() for v in example) for batch in batches for example in zip(*batch, strict=True)]
 
 
@@ -47,17 +47,17 @@ def handed(dataset, micro_batch_sizes, total, *, workers=0, seed=3, position=0):
     found = Batches(
         streamed(dataset, workers), micro_batch_sizes=micro_batch_sizes, seed=seed, total=total, position=position
     )
-    return told(micro for step in found for micro in step)
+    return as_numbers(micro for step in found for micro in step)
 
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Workers read three examples at once, so that pieces, batches and epochs end at different places; and at once."""
+    """Workers start at once and read three examples each, so pieces, batches and epochs end at different places."""
     monkeypatch.setattr(streaming, "PIECE_EXAMPLES", 3)
     monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
 
 
-def test_workers_batch_size_and_where_a_run_goes_on_change_neither_order_nor_content(small_pieces):
+def test_order_and_content_do_not_depend_on_workers_batch_size_or_resuming(small_pieces):
     whole = handed(Noisy(), [1], 60)
 
     assert [example[0] for example in whole] == row(23, 3, 0, 60).tolist()
@@ -72,36 +72,36 @@ def test_workers_batch_size_and_where_a_run_goes_on_change_neither_order_nor_con
 def test_the_first_batch_that_is_rehearsed_is_the_first_that_trains():
     batches = Batches(streamed(Noisy(), workers=2), micro_batch_sizes=[4, 4], seed=0, total=40, position=8)
 
-    assert told(batches.first()) == told(next(iter(batches)))
+    assert as_numbers(batches.first()) == as_numbers(next(iter(batches)))
 
 
-def test_reading_leaves_the_random_streams_of_the_run_where_they_were():
+def test_reading_does_not_change_the_runs_random_streams():
     before = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     for workers in (0, 2):
         handed(Noisy(), [4], 40, workers=workers)
-        told(slices(streamed(Noisy(), workers), 4))
-        brought(Noisy(), CPU, name="train")
+        as_numbers(slices(streamed(Noisy(), workers), 4))
+        prepare_set(Noisy(), CPU, name="train")
 
     assert (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()) == before
 
 
 def test_validation_and_instruments_read_the_same_each_time_whoever_reads(small_pieces):
     examples = streamed(Noisy())
-    in_order = told(slices(examples, 23))
+    in_order = as_numbers(slices(examples, 23))
 
     assert [example[0] for example in in_order] == list(range(23))
-    assert told(slices(examples, 5)) == in_order
+    assert as_numbers(slices(examples, 5)) == in_order
     assert [length(batch) for batch in slices(examples, 5)] == [5, 5, 5, 5, 3]
-    assert told(slices(streamed(Noisy(), workers=2), 5)) == in_order
+    assert as_numbers(slices(streamed(Noisy(), workers=2), 5)) == in_order
     many, by_workers = streamed(Noisy(150)), streamed(Noisy(150), workers=2)
-    assert told(slices(by_workers, 70)) == told(slices(many, 1))
+    assert as_numbers(slices(by_workers, 70)) == as_numbers(slices(many, 1))
     assert [length(batch) for batch in slices(by_workers, 70)] == [70, 70, 10]
     order = torch.arange(149, 29, -1)
-    assert told([gather(by_workers, order)]) == told([gather(many, order)])
+    assert as_numbers([gather(by_workers, order)]) == as_numbers([gather(many, order)])
     index = torch.tensor([20, 3, 3, 7])
-    assert told([gather(examples, index)]) == [in_order[i] for i in index]
+    assert as_numbers([gather(examples, index)]) == [in_order[i] for i in index]
     chosen = subset(subset(examples, index), torch.tensor([3, 0]))
-    assert told(slices(chosen, 1)) == [in_order[7], in_order[20]]
+    assert as_numbers(slices(chosen, 1)) == [in_order[7], in_order[20]]
     assert len(chosen) == 2
 
 
@@ -120,12 +120,10 @@ def test_batches_are_of_the_kind_that_examples_are(kind):
         assert type(batch) is kind
         assert (x.dtype, y.dtype) == (torch.float32, torch.int64)
         assert x.tolist() == y.tolist() == row(9, 0, 4, 4).tolist()
-        assert (x.storage_offset(), y.storage_offset()) == (0, 0)  # in memory of its own: the same bits for all workers
+        assert (x.storage_offset(), y.storage_offset()) == (0, 0)  # in its own memory: the same bits for all workers
 
 
-def test_a_run_comes_to_the_same_bits_streamed_or_held_with_workers_or_without_and_when_it_goes_on(
-    tmp_path, monkeypatch
-):
+def test_a_run_ends_at_the_same_bits_streamed_or_held_with_or_without_workers_and_resumed(tmp_path, monkeypatch):
     def config(name, **changes):
         data = {"_target_": "streamed_sets.Data"}
         return tiny(tmp_path / name, batch_size=6, accumulate=2, data=data, **changes)
@@ -143,7 +141,7 @@ def test_a_run_comes_to_the_same_bits_streamed_or_held_with_workers_or_without_a
     assert differences(came_to(folder_of(config("stopped"))), expected) == []
 
 
-def test_a_run_on_examples_that_are_changed_at_random_goes_on_to_the_same_bits(tmp_path):
+def test_a_run_on_randomly_changed_examples_resumes_to_the_same_bits(tmp_path):
     shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}}
     with quick():
         train(tiny(tmp_path / "calm", data={"_target_": "streamed_sets.Data"}))
@@ -165,7 +163,7 @@ CHEAP = ("training_loss", "validation", "gradient", "memory", "generalisation", 
 def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that_is_held(only, tmp_path, monkeypatch):
     instruments = read("instruments/default.yaml") | read("instruments/full.yaml")
     del instruments["defaults"]
-    asked = {
+    requested = {
         "data": {"_target_": "streamed_sets.Data"},
         "model": {"dropout": 0.25},
         "batch_size": 8,
@@ -173,9 +171,9 @@ def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that
         "instruments": {name: entry for name, entry in instruments.items() if name in only or not only},
     }
     with quick():
-        held = train(tiny(tmp_path / "held", **asked))
+        held = train(tiny(tmp_path / "held", **requested))
         monkeypatch.setattr(residence, "RESIDENT_BYTES", 0)
-        streamed = train(tiny(tmp_path / "streamed", **asked))
+        streamed = train(tiny(tmp_path / "streamed", **requested))
     found, expected = (came_to(folder_of(tiny(tmp_path / name))) for name in ("streamed", "held"))
 
     assert (held.reason, streamed.reason) == ("", "")
@@ -188,51 +186,51 @@ def test_instruments_measure_of_a_set_that_streams_what_they_measure_of_one_that
 def test_what_streams_and_what_is_held():
     held = TensorDataset(torch.arange(6.0), torch.arange(6))
 
-    assert torch.equal(brought(held, CPU, name="train")[0], torch.arange(6.0))
-    assert isinstance(brought(Noisy(), CPU, name="train", workers=2), Streamed)
-    assert brought(Noisy(), CPU, name="train", workers=2).workers == 2
-    drawn_once = brought(Noisy(), CPU, name="val")
-    assert told([drawn_once]) == told(slices(streamed(Noisy()), 23))
-    assert isinstance(brought(Large(), CPU, name="val"), Streamed)
+    assert torch.equal(prepare_set(held, CPU, name="train")[0], torch.arange(6.0))
+    assert isinstance(prepare_set(Noisy(), CPU, name="train", workers=2), Streamed)
+    assert prepare_set(Noisy(), CPU, name="train", workers=2).workers == 2
+    drawn_once = prepare_set(Noisy(), CPU, name="val")
+    assert as_numbers([drawn_once]) == as_numbers(slices(streamed(Noisy()), 23))
+    assert isinstance(prepare_set(Large(), CPU, name="val"), Streamed)
 
 
 @pytest.mark.parametrize(("total", "free"), [(1000, 1000), (8000, 1000), (1000, 8000)])
 def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, free, monkeypatch):
-    # 1,000 bytes that nobody else holds, or as many of a larger device that others use.
+    # 1,000 bytes that are all free, or the same free bytes on a larger device.
     monkeypatch.setattr(CudaDevice, "total_bytes", lambda device: total)
     monkeypatch.setattr(CudaDevice, "free_bytes", lambda device: free)
     cuda = CudaDevice(0)
 
-    class There(torch.Tensor):  # stands for 300 bytes that the device holds
+    class There(torch.Tensor):  # stands for 300 bytes on the device
         device, nbytes = cuda.torch_device, 300
 
     train = (torch.zeros(40).as_subclass(There),)
-    val = (torch.zeros(75),)  # 300 bytes: alone there is room
+    val = (torch.zeros(75),)  # 300 bytes: alone it fits
     monkeypatch.setattr(residence, "on_device", lambda read, device: read if isinstance(read, Stream) else "moved")
 
     for given in (val, TensorDataset(*val)):
-        assert brought(given, cuda, name="val") == "moved"
-        assert isinstance(brought(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
-        assert brought(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
-        assert brought(given, CPU, name="val", beside=train) == "moved"
+        assert prepare_set(given, cuda, name="val") == "moved"
+        assert isinstance(prepare_set(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
+        assert prepare_set(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
+        assert prepare_set(given, CPU, name="val", beside=train) == "moved"
 
 
-def test_a_set_larger_than_memory_is_known_by_a_few_of_its_examples():
+def test_a_set_larger_than_memory_is_fingerprinted_by_a_few_examples():
     dataset, other = Large(), Large(n=9_999)
-    found = brought(dataset, CPU, name="train")
+    found = prepare_set(dataset, CPU, name="train")
     seen = data_fingerprint(found)
 
     assert len(found) == 10_000
     assert len(dataset.reads) < 100
-    assert seen == data_fingerprint(brought(Large(), CPU, name="train"))
-    assert seen != data_fingerprint(brought(other, CPU, name="train"))
+    assert seen == data_fingerprint(prepare_set(Large(), CPU, name="train"))
+    assert seen != data_fingerprint(prepare_set(other, CPU, name="train"))
     half = Large()
     half.numbers //= 2
     assert seen != data_fingerprint(streamed(half))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_of_the_users_is_told_in_one_line_with_its_example_and_its_place(workers):
+def test_a_users_error_is_reported_in_one_line_with_its_example_and_place(workers):
     with pytest.raises(BadRequest) as error:
         handed(Faulty(), [8], 40, workers=workers)
 
@@ -245,13 +243,13 @@ def test_an_error_of_the_users_is_told_in_one_line_with_its_example_and_its_plac
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_examples_of_two_shapes_are_told_in_one_line(workers):
+def test_examples_of_two_shapes_are_reported_in_one_line(workers):
     line = "examples of the task's train cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
     with pytest.raises(BadRequest, match=f"^{line}"):
         handed(Faulty("shape"), [8], 40, workers=workers)
 
 
-def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
+def test_out_of_memory_in_a_worker_is_not_a_bad_request():
     from batchlab.training.devices.out_of_memory import is_out_of_memory
 
     with pytest.raises(MemoryError) as error:
@@ -259,19 +257,21 @@ def test_memory_that_runs_out_in_a_worker_is_no_bad_request():
     assert is_out_of_memory(error.value)
 
 
-def test_a_worker_that_dies_is_told_in_one_line():
-    with pytest.raises(BadRequest, match=r"process that read the task's train died: DataLoader worker .*workers=0"):
+def test_a_worker_that_dies_is_reported_in_one_line():
+    with pytest.raises(
+        BadRequest, match=r"worker process reading the task's train died: DataLoader worker .*workers=0"
+    ):
         handed(Faulty("die", worker_only=True), [8], 40, workers=2)
     assert not multiprocessing.active_children()
 
 
-def test_a_worker_ends_at_its_parents_word_alone(small_pieces):
+def test_a_worker_ends_only_on_its_parents_signal(small_pieces):
     batches = iter(Batches(streamed(Noisy(), workers=1), micro_batch_sizes=[4], seed=3, total=80))
     first = next(batches)
     (worker,) = multiprocessing.active_children()
-    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # as a batch system does to all of a job
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)  # as a batch system does for all processes of a job
 
-    assert told(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
+    assert as_numbers(micro for step in [first, *batches] for micro in step) == handed(Noisy(), [4], 80)
     assert not worker.is_alive()
 
 
@@ -291,12 +291,12 @@ def test_workers_end_with_a_point_that_is_killed():
         end = os.pidfd_open(worker)
     except ProcessLookupError:
         return
-    assert select.select([end], [], [], 3)[0]  # by itself it looks every five seconds
+    assert select.select([end], [], [], 3)[0]  # by itself it checks every five seconds
     os.close(end)
 
 
-def test_a_worker_that_hangs_is_ended_with_the_row_it_reads(small_pieces, monkeypatch):
-    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.05)  # how long it is waited for
+def test_a_hanging_worker_is_ended_with_its_iterator(small_pieces, monkeypatch):
+    monkeypatch.setattr(torch.utils.data._utils, "MP_STATUS_CHECK_INTERVAL", 0.05)  # the timeout for it
     seed = next(seed for seed in range(99) if 17 in row(40, seed, 3, 3))  # in the second piece
     data = streamed(Faulty("hang", worker_only=True), workers=1)
     batches = iter(Batches(data, micro_batch_sizes=[1], seed=seed, total=40))
@@ -322,7 +322,7 @@ def test_a_file_that_is_opened_at_the_first_reading_is_not_shared_with_the_worke
 
 
 class OpenBefore(Lazy):
-    """Opens its file when it is made."""
+    """Opens its file in __init__."""
 
     def __init__(self, path, n):
         super().__init__(path, n)
@@ -330,7 +330,7 @@ class OpenBefore(Lazy):
 
 
 class Mapped(Lazy):
-    """Maps its file when it is made: a map has no position."""
+    """Maps its file in __init__: a map has no position."""
 
     def __init__(self, path, n):
         super().__init__(path, n)
@@ -346,14 +346,14 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
     (tmp_path / "records").write_bytes(bytes(8 * 50))
 
     for workers in (1, 2):
-        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as told:
-            brought(OpenBefore(path, 50), CPU, name="val", workers=workers)
-        assert "\n" not in str(told.value)
-    alone = brought(OpenBefore(path, 50), CPU, name="val", workers=0)
+        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as error:
+            prepare_set(OpenBefore(path, 50), CPU, name="val", workers=workers)
+        assert "\n" not in str(error.value)
+    alone = prepare_set(OpenBefore(path, 50), CPU, name="val", workers=0)
     assert isinstance(alone, Streamed)
-    assert gather(alone, torch.arange(50))[0].tolist() == [0] * 50  # and nothing has closed the file
+    assert gather(alone, torch.arange(50))[0].tolist() == [0] * 50  # and the file was not closed
     for harmless in (Lazy, Mapped):
-        assert isinstance(brought(harmless(path, 50), CPU, name="val", workers=2), Streamed)
+        assert isinstance(prepare_set(harmless(path, 50), CPU, name="val", workers=2), Streamed)
 
 
 class Threads(Noisy):
@@ -361,8 +361,8 @@ class Threads(Noisy):
         return torch.get_num_threads(), index
 
 
-def test_an_example_is_read_under_one_thread_whoever_reads(monkeypatch):
-    """A sum over a large tensor has other last bits on another number of threads."""
+def test_an_example_is_read_with_one_thread_in_any_process(monkeypatch):
+    """The last bits of a sum over a large tensor depend on the number of threads."""
     mine = torch.get_num_threads()
     monkeypatch.setattr(streaming, "STARTING_SECONDS", 0)
     torch.set_num_threads(2)
@@ -376,13 +376,13 @@ def test_an_example_is_read_under_one_thread_whoever_reads(monkeypatch):
     assert [threads for threads, _ in read[0] + read[1]] == [1] * 16
 
 
-def test_what_cannot_be_copied_is_read_as_it_is():
+def test_a_dataset_that_cannot_be_copied_is_read_directly():
     class Lone(Noisy):
         def __copy__(self):
             raise TypeError("there is but one")
 
     lone = Lone()
-    assert apart(lone) is lone
+    assert independent_copy(lone) is lone
 
 
 class OwnGenerator(Noisy):
@@ -414,11 +414,11 @@ class Endless(IterableDataset):
 @pytest.mark.parametrize(
     ("dataset", "line"),
     [
-        (OwnGenerator(), "example 0 of the task's train is another one when it is read again, with the same seed"),
+        (OwnGenerator(), "train[0] differs between two reads with the same seed"),
         (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train is a int: give a tuple or dict of tensors"),
-        (Given(torch.zeros(3)), "the task's train gives examples that are no tuple or dict"),
-        (Given((torch.zeros(3), "cat")), "the task's train gives examples that hold other things than tensors"),
+        (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),
+        (Given((torch.zeros(3), "cat")), "the task's train gives examples with values that are not tensors"),
         (Given((torch.zeros(3), None)), "examples of the task's train cannot be stacked: TypeError: "),
         (TensorDataset(torch.zeros(0, 2)), "the task's train is an empty TensorDataset"),
     ],
@@ -426,21 +426,21 @@ class Endless(IterableDataset):
 )
 def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
     with pytest.raises(BadRequest) as error:
-        brought(dataset, CPU, name="train")
+        prepare_set(dataset, CPU, name="train")
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
 
 
-def test_numbers_that_are_none_are_the_same_each_time():
-    assert brought(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
+def test_nan_equals_nan_when_reading_twice():
+    assert prepare_set(Given((torch.tensor([float("nan")]), 1)), CPU, name="train")[0].isnan().all()
 
 
 def test_a_point_of_a_sweep_may_have_workers_though_it_is_a_daemon(lab, tmp_path):
     (tmp_path / "my_set.py").write_text(MY_SET)
-    asked = ["data._target_=my_set.load", "model._target_=my_set.Net", "steps=6", "batch_size=4", "seed=1"]
-    alone = lab.one(*asked, "study=alone")
-    with_workers = lab.one(*asked, "workers=2", "study=with_workers")
-    dead = lab.one(*asked, "workers=2", "data.deadly=true", "study=dead")
+    requested = ["data._target_=my_set.load", "model._target_=my_set.Net", "steps=6", "batch_size=4", "seed=1"]
+    alone = lab.one(*requested, "study=alone")
+    with_workers = lab.one(*requested, "workers=2", "study=with_workers")
+    dead = lab.one(*requested, "workers=2", "data.deadly=true", "study=dead")
 
     assert (alone.status, alone.reason) == ("completed", "")
     assert with_workers.weights_fingerprint == alone.weights_fingerprint
@@ -459,7 +459,7 @@ def test_find_and_verify_take_a_set_that_streams(lab, tmp_path):
     assert (made.outcome, made.n_train, made.n_val, made.reason) == (Outcome.FITS, 24, 24, "")
     assert examine(point.config).same
     shaken = {"data": {"_target_": "streamed_sets.Data", "shaken": 0.3}, "model": {"dropout": 0.0}}
-    assert examine(tiny(tmp_path, accumulate=2, **shaken)).same  # a Task of the user's own kind
+    assert examine(tiny(tmp_path, accumulate=2, **shaken)).same  # a user's own subclass of Task
 
 
 MY_SET = """
@@ -487,7 +487,7 @@ class Net(torch.nn.Linear):
 """
 
 
-EXAMPLES, NUMBERS = 80_000, 2**14  # 64 KiB each, 5 GB together
+EXAMPLES, NUMBERS = 80_000, 2**14  # 64 KiB each, 5 GB in all
 
 
 @pytest.fixture(scope="module")
@@ -541,7 +541,7 @@ def load():
     return Task.classification(Subset(corpus, range(72_000)), Subset(corpus, range(72_000, 80_000)))
 
 class Net(torch.nn.Module):
-    '''Writes down which examples it trains on, and the memory that is this process's own: no file's pages.'''
+    '''Records which examples it trains on, and the private memory of this process, without pages of files.'''
     def __init__(self):
         super().__init__()
         self.layer = torch.nn.Linear(8, 2)

@@ -1,4 +1,4 @@
-"""A CUDA context that breaks takes neither the record nor the first reason with it."""
+"""When a CUDA context breaks, the record is kept with the first error."""
 
 import math
 from dataclasses import replace
@@ -19,8 +19,8 @@ from batchlab.training.user_errors import in_the_users_words
 from batchlab.worker.preflight import examine
 
 ASSERT = "CUDA error: device-side assert triggered"
-FIRST = "CUDA error: an illegal memory access was encountered"  # what breaks it; afterwards all say ASSERT
-gpus: list = []  # of the test that runs
+FIRST = "CUDA error: an illegal memory access was encountered"  # what breaks it; all later errors are ASSERT
+gpus: list = []  # of the running test
 
 
 def breaks():
@@ -29,7 +29,7 @@ def breaks():
 
 
 class Net(nn.Module):
-    """Breaks the context in a forward pass in training, `after` so many updates."""
+    """Breaks the context in a training forward pass, `after` this many updates."""
 
     def __init__(self, after: float = math.inf) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Net(nn.Module):
 
 
 class Breaking(Instrument):
-    """Breaks the context in its second measurement, in the midst of a pass through the model."""
+    """Breaks the context in its second measurement, during a pass through the model."""
 
     def __init__(self, eval_every: int) -> None:
         self.every = eval_every
@@ -107,7 +107,7 @@ def test_a_stopped_run_whose_checkpoint_cannot_be_taken_keeps_what_it_came_to(cu
     assert "train/loss" in record.final
 
 
-def test_lifting_the_limit_of_a_broken_device_hides_no_error(cuda, monkeypatch):
+def test_lifting_the_limit_of_a_broken_device_does_not_hide_the_error(cuda, monkeypatch):
     device = device_named("cuda")
     device.prepare(deterministic=False)
 
@@ -120,8 +120,8 @@ def test_lifting_the_limit_of_a_broken_device_hides_no_error(cuda, monkeypatch):
         break_within_a_limit()
 
 
-def test_what_works_is_as_before(cuda, tmp_path):
-    """Or the tests above would pass where nothing ever works."""
+def test_without_a_break_everything_works(cuda, tmp_path):
+    """Otherwise the tests above would pass if nothing ever worked."""
     record = train(lean(tmp_path))
 
     assert (record.status, record.reason, record.phase, record.steps) == ("completed", "", "", 10)
@@ -129,7 +129,7 @@ def test_what_works_is_as_before(cuda, tmp_path):
 
 
 @pytest.mark.parametrize("clean_up", ["works", "fails"])
-def test_cleaning_up_hides_no_error_and_is_always_done(clean_up):
+def test_clean_up_always_runs_and_does_not_hide_errors(clean_up):
     done = []
 
     def clean():
@@ -151,12 +151,12 @@ def test_cleaning_up_hides_no_error_and_is_always_done(clean_up):
 def test_a_device_side_assert_names_the_likely_cause_and_the_command_that_shows_it():
     error = torch.AcceleratorError(f"{ASSERT}\nSearch for `cudaErrorAssert' in the documentation")
 
-    for said in (how_it_failed(error)[1], in_the_users_words(_raised(error))):
-        assert ASSERT in said
-        assert "a label or an index is out of range for the model's classes or vocabulary" in said
-        assert "device=cpu" in said
-        assert "CUDA_LAUNCH_BLOCKING=1" in said
-        assert len(said.splitlines()) == 1
+    for message in (how_it_failed(error)[1], in_the_users_words(_raised(error))):
+        assert ASSERT in message
+        assert "a label or an index is out of range for the model's classes or vocabulary" in message
+        assert "device=cpu" in message
+        assert "CUDA_LAUNCH_BLOCKING=1" in message
+        assert len(message.splitlines()) == 1
 
 
 def _raised(error):
@@ -181,14 +181,14 @@ def _raised(error):
         (ValueError(ASSERT), False),
     ],
 )
-def test_a_broken_context_is_told_from_other_errors_and_from_a_lack_of_memory(error, broken):
+def test_a_broken_context_is_distinguished_from_other_errors_and_from_a_lack_of_memory(error, broken):
     assert is_broken_context(error) is broken
     assert bool(advice(error)) is broken
     assert not (broken and is_out_of_memory(error))
 
 
 class Labels(Task):
-    """Data whose labels break the context, as those out of range do."""
+    """Data whose labels break the context, like labels out of range."""
 
     def __init__(self) -> None:
         super().__init__(**vars(Data()) | {"loss": lambda outputs, batch: breaks()})
@@ -204,7 +204,7 @@ def test_preflight_stops_where_the_context_broke_and_says_what_it_has_not_checke
     assert len(problems) == 2
     assert FIRST in problems[0]
     assert "CUDA_LAUNCH_BLOCKING=1" in problems[0]
-    assert "2 points after it were not checked" in problems[1]
+    assert "2 later points not checked" in problems[1]
     assert len(facts) == 4
     assert [f.data_fingerprint is None for f in facts] == [False, True, True, True]
 

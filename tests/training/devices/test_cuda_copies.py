@@ -1,4 +1,4 @@
-"""Copies on a stream of their own: right whenever the streams get to them, and the host does not wait."""
+"""Copies on a separate stream: correct for any timing of the streams, and the host does not wait."""
 
 import gc
 
@@ -25,7 +25,7 @@ def test_the_device_computes_with_what_was_sent_however_late_the_copy_is(cuda):
     for batch in range(3):
         x, y = copies.send([cuda.host(torch.full((4,), batch)), cuda.host(torch.arange(4) + batch)])
         cuda.computing.give(lambda x=x, y=y: seen.append((values(x), values(y))))
-    assert values(x) == [-1] * 4  # nothing was copied yet
+    assert values(x) == [-1] * 4  # nothing has been copied yet
 
     cuda.computing.run()  # which is ahead of the copies
 
@@ -44,17 +44,17 @@ def test_copies_do_not_wait_for_what_the_device_computes(cuda):
     assert computed == []
 
 
-def test_the_memory_of_what_was_sent_belongs_to_the_stream_that_uses_it_too(cuda):
-    """Else the copying stream would write the next batch into it as soon as Python lets go of it."""
+def test_the_memory_of_a_copy_is_recorded_as_used_by_the_computing_stream(cuda):
+    """Otherwise the copying stream would write the next batch into it as soon as Python releases it."""
     sent = CudaCopies(CUDA, cuda).send([cuda.host(torch.arange(4)), cuda.host(torch.arange(3))])
 
     assert all(tensor.allocated_on is cuda.copying for tensor in sent)
     assert all(tensor.used_on == [cuda.computing] for tensor in sent)
 
 
-def test_what_is_sent_is_held_until_it_was_copied_and_no_longer(cuda):
+def test_sources_are_kept_alive_until_they_are_copied_and_no_longer(cuda):
     copies = CudaCopies(CUDA, cuda)
-    (first,) = copies.send([cuda.host(torch.arange(4))])  # nobody here holds the source
+    (first,) = copies.send([cuda.host(torch.arange(4))])  # the test keeps no reference to the source
     gc.collect()
     assert len(copies._under_way) == 1
 
@@ -65,7 +65,7 @@ def test_what_is_sent_is_held_until_it_was_copied_and_no_longer(cuda):
     assert len(copies._under_way) == 1
 
 
-def test_rows_are_those_at_the_index_though_the_buffers_are_filled_again_and_again(cuda):
+def test_rows_are_those_at_the_index_although_buffers_are_reused(cuda):
     table, labels = torch.arange(60.0).view(20, 3), torch.arange(20)
     rows = CudaCopies(CUDA, cuda).rows([cuda.host(table), cuda.host(labels)])
     orders = [
@@ -81,7 +81,7 @@ def test_rows_are_those_at_the_index_though_the_buffers_are_filled_again_and_aga
         assert values(y) == labels[order].tolist()
 
 
-def test_what_lies_on_the_device_is_not_sent_through_the_host(cuda):
+def test_tensors_on_the_device_are_not_sent_through_the_host(cuda):
     class OnTheDevice(torch.Tensor):
         device = CUDA
 

@@ -1,4 +1,4 @@
-"""A first update that overflows in fp16 leaves nothing behind: fused optimizers end where unfused ones do."""
+"""A first update that overflows in fp16 has no effect: fused optimizers give the same as unfused ones."""
 
 import math
 
@@ -14,7 +14,7 @@ from batchlab.training.losses import Losses
 from batchlab.training.updates.eager import Eager
 
 STEPS = 8
-# Each fused optimizer of PyTorch, with what the shipped configs give it and with what moves its state.
+# Each fused optimizer of PyTorch, with the arguments of the shipped configs and with those that affect its state.
 FUSED = {
     "sgd": lambda ps, fused: torch.optim.SGD(ps, lr=0.05, momentum=0.9, fused=fused),
     "sgd nesterov": lambda ps, fused: torch.optim.SGD(ps, lr=0.05, momentum=0.9, nesterov=True, fused=fused),
@@ -28,7 +28,7 @@ FUSED = {
 
 @pytest.fixture
 def unwritten_memory_is_nan():
-    """What nobody wrote is nan, and not by luck zero."""
+    """Makes uninitialised memory nan, so that it is not zero by chance."""
     torch.use_deterministic_algorithms(True)
     try:
         yield
@@ -37,7 +37,7 @@ def unwritten_memory_is_nan():
 
 
 def trained(make, fused, overflowing, precision="fp16"):
-    """The weights after `STEPS` updates, of which `overflowing` (numbered from 1) had gradients beyond fp16."""
+    """The weights after `STEPS` updates, of which `overflowing` (numbered from 1) had gradients out of fp16's range."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.randn(12, 6, generator=generator), torch.randint(3, (12,), generator=generator)
     task = Task.classification(batch, batch)
@@ -59,14 +59,14 @@ def trained(make, fused, overflowing, precision="fp16"):
 @pytest.mark.parametrize("overflowing", [{1}, {5}, {1, 2, 5}, set()], ids=str)
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.usefixtures("unwritten_memory_is_nan")
-def test_a_skipped_update_leaves_a_fused_optimizer_where_it_leaves_an_unfused_one(name, overflowing):
+def test_a_skipped_update_has_the_same_effect_with_fused_and_unfused_optimizers(name, overflowing):
     fused, unfused = (trained(FUSED[name], fused, overflowing) for fused in (True, False))
     assert torch.isfinite(fused).all()
     torch.testing.assert_close(fused, unfused, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.usefixtures("unwritten_memory_is_nan")
-def test_where_nothing_overflows_the_first_update_has_the_bits_that_pytorch_gives_it():
+def test_without_overflow_the_first_update_is_bitwise_pytorchs():
     class Unprepared(Precision):
         def prepare(self, optimizer):
             pass
@@ -78,7 +78,7 @@ def test_where_nothing_overflows_the_first_update_has_the_bits_that_pytorch_give
     assert torch.equal(ours, plain)
 
 
-def test_a_damped_fused_momentum_is_refused_in_fp16_and_taken_elsewhere():
+def test_a_damped_fused_momentum_is_refused_only_in_fp16():
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9, dampening=0.5, fused=True)
     with pytest.raises(BadRequest, match=r"optimizer\.dampening=0\.5 .* use optimizer\.fused=false"):
         Precision("fp16", CpuDevice()).prepare(optimizer)

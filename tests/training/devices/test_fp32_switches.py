@@ -1,4 +1,4 @@
-"""What an fp32 product runs in is the run's to say, whatever a model's file has said to PyTorch before."""
+"""A run sets the precision of fp32 products, whatever a model's file has set before."""
 
 import dataclasses
 import re
@@ -33,7 +33,7 @@ SAYINGS = {  # each is one line of a user's file
     "cuda.matmul.fp32_precision = tf32": lambda: setattr(backends.cuda.matmul, "fp32_precision", "tf32"),
     "mkldnn.matmul.fp32_precision = bf16": lambda: setattr(backends.mkldnn.matmul, "fp32_precision", "bf16"),
 }
-HERE = {  # every switch that PyTorch has
+HERE = {  # all of PyTorch's settings
     "all": backends,
     "matmul": backends.cuda.matmul,
     "cudnn": backends.cudnn,
@@ -66,7 +66,7 @@ def _as_before():
 
 
 def legacy():
-    """PyTorch's older getters; they raise where the two kinds of switches disagree. Compilers and `flags` read them."""
+    """PyTorch's older getters, which raise if the two kinds of settings disagree; compilers and `flags` use them."""
     return torch.get_float32_matmul_precision(), backends.cudnn.allow_tf32, backends.cuda.matmul.allow_tf32
 
 
@@ -74,7 +74,7 @@ def of_cuda():
     return {switches()[name] for name in OF_CUDA}
 
 
-@pytest.mark.parametrize("said", SAYINGS)
+@pytest.mark.parametrize("message", SAYINGS)
 @pytest.mark.parametrize(
     ("precision", "inside", "getters"),
     [
@@ -84,16 +84,16 @@ def of_cuda():
     ],
 )
 def test_a_run_on_cuda_has_all_three_switches_as_its_precision_says_and_puts_them_back(
-    said, precision, inside, getters
+    message, precision, inside, getters
 ):
-    SAYINGS[said]()
+    SAYINGS[message]()
     before = switches()
     with faked_cuda():
-        asked = Precision(precision, CudaDevice(0))
-        with asked.training():
+        requested = Precision(precision, CudaDevice(0))
+        with requested.training():
             assert of_cuda() == {inside}
             assert legacy() == getters
-            with asked.full():  # a validation
+            with requested.full():  # a validation
                 assert of_cuda() == {"ieee"}
                 assert legacy() == ("highest", False, False)
             assert of_cuda() == {inside}
@@ -103,18 +103,18 @@ def test_a_run_on_cuda_has_all_three_switches_as_its_precision_says_and_puts_the
     assert switches() == before
 
 
-@pytest.mark.parametrize("said", SAYINGS)
-def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(said):
-    SAYINGS[said]()
+@pytest.mark.parametrize("message", SAYINGS)
+def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(message):
+    SAYINGS[message]()
     before = switches()
-    asked = Precision("fp32", CpuDevice())
-    with asked.training(), asked.full():
+    requested = Precision("fp32", CpuDevice())
+    with requested.training(), requested.full():
         assert {switches()[name] for name in ("cpu matmul", "cpu conv", "cpu rnn")} == {"ieee"}
     assert switches() == before
 
 
 @pytest.mark.parametrize(
-    ("precision", "said"),
+    ("precision", "message"),
     [
         ("fp32", "set_float32_matmul_precision(high)"),
         ("fp32", "cudnn.conv.fp32_precision = tf32"),
@@ -124,18 +124,18 @@ def test_a_run_on_the_cpu_keeps_fp32_and_puts_the_switches_back(said):
         ("tf32", "set_float32_matmul_precision(highest)"),
     ],
 )
-def test_code_that_switches_what_a_run_trains_in_is_refused(precision, said):
+def test_code_that_switches_what_a_run_trains_in_is_refused(precision, message):
     with faked_cuda():
         device = CudaDevice(0)
         with (
-            pytest.raises(BadRequest, match=f"precision={precision} was asked for, and the code of the model or the"),
+            pytest.raises(BadRequest, match=f"precision={precision} was requested, but the code of the model or the"),
             Precision(precision, device).training(),
         ):
-            SAYINGS[said]()
+            SAYINGS[message]()
 
 
 class Threaded(Net):
-    """A model that takes more of the machine than it was given."""
+    """A model that changes the number of threads."""
 
     def forward(self, x):
         torch.set_num_threads(2)
@@ -143,7 +143,7 @@ class Threaded(Net):
 
 
 class Undetermined(Net):
-    """A model that allows kernels whose result varies."""
+    """A model that allows nondeterministic kernels."""
 
     def forward(self, x):
         torch.use_deterministic_algorithms(False)
@@ -155,9 +155,9 @@ class Undetermined(Net):
     [
         (
             "Threaded",
-            r"^threads=1 was asked for, and the code .* sets 2 \(torch.set_num_threads\): .* or use threads=2$",
+            r"^threads=1 was requested, but the code .* sets 2 \(torch.set_num_threads\): .* or use threads=2$",
         ),
-        ("Undetermined", r"^deterministic=true was asked for, .* switches it off .*, or use deterministic=false$"),
+        ("Undetermined", r"^deterministic=true was requested, .* switches it off .*, or use deterministic=false$"),
     ],
 )
 def test_preflight_refuses_code_that_changes_what_the_config_promises_of_the_process(model, says, tmp_path):
@@ -175,7 +175,7 @@ def test_preflight_refuses_code_that_changes_what_the_config_promises_of_the_pro
 
 
 class Switching(Net):
-    """A model whose forward pass asks for speed."""
+    """A model whose forward pass enables TF32."""
 
     def forward(self, x):
         torch.set_float32_matmul_precision("high")
@@ -191,7 +191,7 @@ def test_preflight_refuses_a_forward_pass_that_switches(tmp_path):
 
     assert quiet == []
     assert problems == [
-        "precision=fp32 was asked for, and the code of the model or the data switches PyTorch's fp32 precision while "
-        "it runs (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): take that line out, and use "
+        "precision=fp32 was requested, but the code of the model or the data changes PyTorch's fp32 precision "
+        "during the run (torch.set_float32_matmul_precision, allow_tf32 or fp32_precision): remove that line, and use "
         "precision=tf32 for TF32"
     ]

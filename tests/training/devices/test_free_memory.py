@@ -1,4 +1,4 @@
-"""What of a device's memory is free for a run."""
+"""The free memory of a device for a run."""
 
 import torch
 from simulated_device import simulated_cuda
@@ -9,7 +9,7 @@ MIB = 2**20
 
 
 def test_what_pytorch_keeps_for_its_next_tensors_is_free_to_this_process():
-    """Else the second configuration of a grid would find less room than the first, in the process that checks both."""
+    """Otherwise a second configuration that the same process checks would find less memory than the first."""
     with simulated_cuda(total_bytes=256 * MIB):
         device = device_named("cuda")
         device.prepare(deterministic=False)

@@ -1,4 +1,4 @@
-"""What training takes, and what measuring does not add to it: on a simulated CUDA device and in this process."""
+"""Memory marks of training, without measuring: on a simulated CUDA device and in this process."""
 
 import contextlib
 
@@ -17,7 +17,7 @@ GROWTH, RESIDENT = "memory/peak_growth_bytes", "memory/peak_resident_bytes"
 
 @contextlib.contextmanager
 def on_a_gpu():
-    """The simulated GPU, what takes so many MiB of it, and a meter."""
+    """The simulated GPU, a function that takes MiB of it, and a meter."""
     with simulated_cuda(total_bytes=4000 * MIB) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)
@@ -31,7 +31,7 @@ def on_a_gpu():
 def test_reserved_is_trainings_and_not_that_of_the_validation_before_it():
     with on_a_gpu() as (gpu, take, meter):
         weights = take(20)
-        with meter.paused():  # the look at 0 examples
+        with meter.paused():  # the measurements at 0 examples
             take(1000)
         assert gpu.memory.reserved == 1020 * MIB
         meter.start(lambda: take(100))
@@ -47,7 +47,7 @@ def test_growth_leaves_out_what_was_held_when_training_began():
     with on_a_gpu() as (_, take, meter):
         held = take(700), take(20)  # the sets, and the weights
         meter.start()
-        state = take(40)  # the optimizer's: made by training
+        state = take(40)  # the optimizer's, created during training
         take(100)
         meter.stop()
 
@@ -67,7 +67,7 @@ def test_a_measurement_that_takes_more_does_not_raise_any_mark_then_or_later():
             take(90)
         meter.stop()
 
-        assert gpu.memory.reserved >= 1000 * MIB  # PyTorch keeps it: training need not get its own again
+        assert gpu.memory.reserved >= 1000 * MIB  # PyTorch caches it: training need not allocate its own again
         assert meter.peak_bytes == {ALLOCATED: 100 * MIB, RESERVED: 100 * MIB, GROWTH: 100 * MIB}
 
 
@@ -77,7 +77,7 @@ def test_reserved_rises_with_what_tensors_take_after_a_measurement_raised_it():
         take(100)
         with meter.paused():
             take(1000)
-        state = take(60)  # as the optimizer's, made in the first step, beside the activations of the second
+        state = take(60)  # like the optimizer's, from the first step, in addition to the activations of the second
         take(100)
         with meter.paused():
             take(2000)
@@ -97,7 +97,7 @@ def test_reserved_is_counted_again_where_a_measurement_gave_back_what_it_took():
                 take(1000)
                 if give_back:
                     torch.cuda.empty_cache()
-        held = [take(9) for _ in range(12)]  # two to a segment of 20 MiB
+        held = [take(9) for _ in range(12)]  # two per segment of 20 MiB
         meter.stop()
 
         assert meter.peak_bytes[ALLOCATED] == 108 * MIB
@@ -108,7 +108,7 @@ def test_reserved_is_counted_again_where_a_measurement_gave_back_what_it_took():
 def test_a_run_that_is_resumed_keeps_its_growth():
     with on_a_gpu() as (_, take, meter):
         meter.load_state_dict({"seconds": 1.0, "measuring_seconds": 0.0, "highest": {ALLOCATED: 90, GROWTH: 70}})
-        state = take(40)  # restored before training begins: the growth of this process would leave it out
+        state = take(40)  # restored before training begins, so the growth of this process would not include it
         meter.start()
         take(10)
         meter.stop()

@@ -1,4 +1,4 @@
-"""What PyTorch and its libraries say when memory ran out, and what only looks like it."""
+"""Out-of-memory messages of PyTorch and its libraries, and similar messages."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ CUDA = torch.device("cuda", 0)
 
 
 class DeferredCudaCallError(Exception):
-    """As torch.cuda raises it while CUDA starts: it is no RuntimeError."""
+    """As raised by torch.cuda during CUDA's initialisation: not a RuntimeError."""
 
 
 PINNED = """Caught AcceleratorError in pin memory thread for device 0.
@@ -49,7 +49,7 @@ SAID = {
     "Python": MemoryError(),
     "a convolution": RuntimeError("GET was unable to find an engine to execute this computation"),
     "cuBLAS's handle": RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
-    "oneDNN": RuntimeError("could not create a primitive"),  # seen in `find` under a limit of 32 MiB
+    "oneDNN": RuntimeError("could not create a primitive"),  # observed in `find` with a limit of 32 MiB
 }
 NOT_SAID = {
     "a user's joke": RuntimeError("out of memory of patience"),
@@ -67,23 +67,23 @@ NOT_SAID = {
 
 
 @pytest.mark.parametrize("who", SAID)
-def test_every_way_in_which_memory_runs_out_is_known(who):
+def test_every_out_of_memory_message_is_recognised(who):
     assert is_out_of_memory(SAID[who])
     assert how_it_failed(SAID[who])[0] is RunStatus.OOM
 
 
 @pytest.mark.parametrize("who", NOT_SAID)
-def test_what_only_looks_like_it_is_none(who):
+def test_similar_messages_are_not_out_of_memory(who):
     assert not is_out_of_memory(NOT_SAID[who])
     assert how_it_failed(NOT_SAID[who])[0] is RunStatus.FAILED
 
 
-def test_a_library_without_room_for_its_handle_is_ambiguous():
+def test_a_library_without_memory_for_its_handle_is_ambiguous():
     assert [who for who in SAID if is_ambiguous(SAID[who])] == ["a convolution", "cuBLAS's handle", "oneDNN"]
 
 
 @pytest.mark.parametrize("ours", [lambda t: pinned(t), lambda t: PinnedRows([t], CudaCopies(CUDA))(t)])
-def test_host_memory_that_we_could_not_lock_is_no_size_of_the_batch(ours):
+def test_host_memory_that_we_could_not_lock_is_not_a_result_of_the_batch_size(ours):
     class Unlockable(torch.Tensor):
         def pin_memory(self):
             raise torch.AcceleratorError("CUDA error: out of memory")
@@ -97,9 +97,9 @@ def test_host_memory_that_we_could_not_lock_is_no_size_of_the_batch(ours):
     assert not is_out_of_memory(raised.value)
     status, reason = how_it_failed(raised.value)
     assert status is RunStatus.FAILED
-    assert "raise its limit (ulimit -l)" in reason
+    assert "raise the limit (ulimit -l)" in reason
 
 
-def test_host_memory_that_could_not_be_locked_is_said_with_what_helps():
+def test_host_memory_that_could_not_be_locked_is_reported_with_advice():
     assert [who for who in (SAID | NOT_SAID) if is_pinning((SAID | NOT_SAID)[who])] == list(NOT_SAID)[-2:]
     assert "use fewer workers" in how_it_failed(NOT_SAID["host memory that could not be locked"])[1]

@@ -1,4 +1,4 @@
-"""The contract with a task: its clauses are found by passes of a few examples, and three examinations say the same."""
+"""The contract for a task: breaches are found by passes of a few examples, and three checks report the same."""
 
 import re
 
@@ -15,9 +15,9 @@ from batchlab.training.passes.contract import (
     ADDS_UP,
     BY_ITSELF,
     DIVIDED,
+    DTYPES,
     GRADIENT,
     METRICS,
-    NUMBER_FORMATS,
     ONE_PER_TERM,
     Severity,
     first_breach,
@@ -86,17 +86,25 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
 @pytest.mark.parametrize(
     ("loss", "severity", "sentence"),
     [
-        (number, REFUSED, "the task's loss returns a float: it must return a tensor of one loss per term, shape (8,)"),
-        (mean, REFUSED, "the loss of 8 examples is one number, averaged or summed already: return one loss per term"),
-        (table, REFUSED, "the loss has shape (8, 8), every output beside every target by broadcasting: bring outputs"),
+        (number, REFUSED, "the task's loss returns a float: return a tensor of one loss per term, shape (8,)"),
+        (mean, REFUSED, "the loss of 8 examples is one number, already averaged or summed: return one loss per term"),
+        (
+            table,
+            REFUSED,
+            "the loss has shape (8, 8): broadcasting has combined every output with every target: give outputs",
+        ),
         (
             as_many_labels_as_examples,
             REFUSED,
-            "the loss has shape (8, 8) for 8 examples that count as 8 terms: it must",
+            "the loss has shape (8, 8) for 8 examples that count as 8 terms: return",
         ),
-        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: it must be one loss per"),
-        (detached, REFUSED, "no gradient reaches the weights, as the loss has no graph behind it: take .detach()"),
-        (of_another, REFUSED, "no gradient reaches any of the model's parameters: take .detach()"),
+        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: return one loss per"),
+        (
+            detached,
+            REFUSED,
+            "no gradient reaches the weights, because the loss has no autograd graph: remove .detach()",
+        ),
+        (of_another, REFUSED, "no gradient reaches any of the model's parameters: remove .detach()"),
         (
             not_a_number,
             WRONG,
@@ -117,7 +125,7 @@ def test_a_loss_that_breaks_the_contract_is_found_and_refused_where_nothing_can_
     assert breach.sentence.startswith(sentence)
     assert breach.severity is severity
     if severity is not REFUSED:
-        refuse(clauses, seen)  # it trains, and what comes of it is a result
+        refuse(clauses, seen)  # it trains, and the outcome is a result
         return
     with pytest.raises(BadRequest) as refusal:
         refuse(clauses, seen)
@@ -128,7 +136,7 @@ def test_a_task_that_keeps_the_contract_breaks_no_clause():
     losses = made()
     seen = training_pass(losses, small(losses)).completed()
 
-    assert first_breach((*ONE_PER_TERM, *GRADIENT, *NUMBER_FORMATS), seen) is None
+    assert first_breach((*ONE_PER_TERM, *GRADIENT, *DTYPES), seen) is None
     assert first_breach(METRICS, validation_pass(losses, small(losses))) is None
     outputs = losses.model(small(losses)[0])
     plain = torch.autograd.grad(F.cross_entropy(outputs, small(losses)[1]), [*losses.model.parameters()])
@@ -136,7 +144,7 @@ def test_a_task_that_keeps_the_contract_breaks_no_clause():
     assert all(p.grad is None for p in losses.model.parameters())
 
 
-def test_where_the_users_code_raised_is_known_and_what_it_said():
+def test_the_place_and_message_of_the_users_error_are_known():
     def refuses(model, batch):
         raise RuntimeError("no, thanks")
 
@@ -150,7 +158,7 @@ def test_where_the_users_code_raised_is_known_and_what_it_said():
 
 
 def test_metrics_are_one_value_per_term_and_a_target_needs_their_direction():
-    for metrics, severity, said in (
+    for metrics, severity, message in (
         ({"m": lambda out, batch: out.mean()}, REFUSED, "the metric 'm' is of shape () for 8 examples that count as 8"),
         (
             {"m": lambda out, batch: 0.5},
@@ -160,31 +168,30 @@ def test_metrics_are_one_value_per_term_and_a_target_needs_their_direction():
         (
             {"m": lambda out, batch: out[:, 0]},
             BETTER,
-            "is a higher m better? No target can name it: say higher_is_bett",
+            "it is unknown whether a higher m is better, so it cannot be used in a target: add higher_is_bett",
         ),
     ):
         losses = made(metrics=lambda out, batch, given=metrics: {name: of(out, batch) for name, of in given.items()})
         breach = first_breach(METRICS, validation_pass(losses, small(losses)))
         assert breach is not None
-        assert breach.sentence.startswith(said)
+        assert breach.sentence.startswith(message)
         assert breach.severity is severity
 
 
-def test_number_formats_that_precision_cannot_honour_are_found():
+def test_dtypes_that_precision_cannot_honour_are_found():
     wide = made(dtype=torch.float64)
     cast = made(dtype=torch.float64, forward=lambda model, batch: model(batch[0].float()))
     double = made(model=torch.nn.Linear(4, 2).double(), dtype=torch.float64)
-    found = [first_breach(NUMBER_FORMATS, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
+    found = [first_breach(DTYPES, training_pass(losses, small(losses))) for losses in (wide, cast, double)]
 
-    said = [(breach.severity, breach.what) for breach in found if breach is not None]
-    assert [severity for severity, _ in said] == [WRONG, BETTER, WRONG]
-    assert said[0][1].startswith("tensor 0 of the data is float64, and the weights are float32: RuntimeError: ")
-    assert said[1][1] == "tensor 0 of the data is float64, and the weights are float32: twice the memory, for digits " \
-        "that no step sees"  # fmt: skip
-    assert said[2][1].startswith("the weights are float64 (weight and 1 more), so that no precision=")
+    message = [(breach.severity, breach.what) for breach in found if breach is not None]
+    assert [severity for severity, _ in message] == [WRONG, BETTER, WRONG]
+    assert message[0][1].startswith("tensor 0 of the data is float64, but the weights are float32: RuntimeError: ")
+    assert message[1][1].endswith("but the weights are float32: it takes twice the memory without any benefit")
+    assert message[2][1].startswith("the weights are float64 (weight and 1 more), so precision=")
 
 
-def test_a_loss_that_is_divided_by_its_number_is_told_from_one_that_compares_its_examples():
+def test_a_loss_divided_by_its_count_is_distinguished_from_one_that_compares_examples():
     each = torch.tensor([1.0, 2.0, 3.0, 4.0])
     for whole, parts, expected in (
         (each / 4, [each[:2] / 2, each[2:] / 2], DIVIDED),
@@ -198,7 +205,7 @@ def test_a_loss_that_is_divided_by_its_number_is_told_from_one_that_compares_its
         assert breach.what == expected.what.format(whole=4, parts=3)
 
 
-# The three examinations
+# The three checks
 
 
 def averaged():
@@ -222,17 +229,17 @@ def config_of(data):
 
 
 @pytest.mark.parametrize("data", ["averaged", "broadcast", "cut"])
-def test_preflight_check_and_verify_say_the_same_of_what_none_of_them_can_use(data):
+def test_preflight_check_and_verify_report_the_same_breaches(data):
     config = config_of(data)
 
     problems, _ = preflight.examine([config])
-    wrong = [f"{f.what}: {f.mend}" for f in check.examine(config).findings if f.level.name == "WRONG"]
+    wrong = [f"{f.what}: {f.advice}" for f in check.examine(config).findings if f.level.name == "WRONG"]
     with pytest.raises(BadRequest) as refusal:
         verify.examine(config)
 
     assert len(problems) == len(wrong) == 1
-    said = {re.sub(r"\b[38]\b", "all", text) for text in (*problems, *wrong, str(refusal.value))}  # that each passes
-    assert len(said) == 1, said
+    message = {re.sub(r"\b[38]\b", "all", text) for text in (*problems, *wrong, str(refusal.value))}  # that each passes
+    assert len(message) == 1, message
 
 
 class Counted(torch.nn.Linear):

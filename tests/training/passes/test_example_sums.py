@@ -1,4 +1,4 @@
-"""The sum over each example's terms: the same bits in one operation as example by example."""
+"""The sum over each example's terms: bitwise the same in one operation as example by example."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Accumulating holds one micro-batch's inputs at a time, wherever the set lives; and what it computes is the same."""
+"""Accumulating keeps one micro-batch's inputs in memory at a time, on any device; and computes the same."""
 
 import weakref
 
@@ -22,7 +22,7 @@ N, FEATURES = 60, 16
 
 
 class Narrow(CpuDevice):
-    """Gathers 400 bytes at once: five of the examples below, which have 72."""
+    """Gathers 400 bytes at once: five of the examples below, which have 72 bytes."""
 
     gather_bytes = 400
 
@@ -51,7 +51,7 @@ def numbers(micro_batches):
 
 @pytest.mark.parametrize("sizes", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("data", SETS.values(), ids=SETS)
-def test_they_are_those_of_a_step_that_is_held_whole_and_one_is_alive_at_a_time(data, sizes):
+def test_they_equal_those_of_a_whole_step_and_only_one_is_in_memory(data, sizes):
     def augment(batch, draws):
         return batch[0] + draws[:, None] % 7, batch[1]
 
@@ -78,7 +78,7 @@ def test_they_are_those_of_a_step_that_is_held_whole_and_one_is_alive_at_a_time(
     assert [numbers(step) for step in resumed] == whole[2:]
 
 
-def test_a_step_that_was_not_passed_to_its_end_does_not_shift_the_next():
+def test_a_step_that_was_not_iterated_to_its_end_does_not_shift_the_next():
     whole = [numbers(step) for step in batches_of(HELD, [8, 8, 8], device=CpuDevice())]
     steps = iter(batches_of(SETS["streamed"](), [8, 8, 8]))
 
@@ -86,14 +86,14 @@ def test_a_step_that_was_not_passed_to_its_end_does_not_shift_the_next():
     assert numbers(next(steps)) == whole[1]
 
 
-def test_what_fits_into_one_gather_is_brought_whole():
+def test_a_step_that_fits_into_one_gather_is_loaded_whole():
     assert isinstance(batches_of(HELD, [3, 2]).first(), tuple)
     assert isinstance(next(iter(batches_of(HELD, [3, 2]))), tuple)
     assert isinstance(batches_of(HELD, [30]).first(), tuple)  # it is one micro-batch
 
 
 def trained(micro_batches, count=None):
-    """The weights after a step of `micro_batches`, and what the step said."""
+    """The weights after a step of `micro_batches`, and its outcome."""
     torch.manual_seed(0)
     model = torch.nn.Linear(FEATURES, 3)
     task = Task.classification(HELD, HELD, **({"count": count} if count else {}))
@@ -107,18 +107,18 @@ def test_a_step_is_the_same_bit_for_bit(count):
     (whole,) = (next(iter(batches_of(HELD, [23], device=CpuDevice()))),)
     copies = [tuple(t.clone() for t in part) for part in split(whole[0], [7, 7, 7, 2])]
 
-    weights, said = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
-    expected, told = trained(copies, count)
+    weights, outcome = trained(next(iter(batches_of(HELD, [7, 7, 7, 2]))), count)
+    expected, expected_outcome = trained(copies, count)
 
     assert torch.equal(weights, expected)
-    assert said == told
+    assert outcome == expected_outcome
 
 
 def test_a_step_on_a_gpu_holds_the_inputs_of_one_micro_batch():
     with simulated_cuda(total_bytes=4000 * MIB) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)
-        # 10 MiB an example, and a model that keeps nothing else: only the inputs can be seen.
+        # 10 MiB per example, and a model that saves nothing else: only the inputs take memory.
         data = tuple(t.to(device.torch_device) for t in (torch.zeros(8, 10 * MIB // 4), torch.zeros(8, 1)))
         model = torch.nn.Linear(4, 1).to(device.torch_device)
 

@@ -1,4 +1,4 @@
-"""The rehearsal of the first update: another optimizer's, of other parameters, and no trace of it."""
+"""The rehearsal of the first update: with a copy of the optimizer and other parameters, and without a trace."""
 
 import copy
 
@@ -37,7 +37,7 @@ def step_of(model, optimizer, *, precision="fp32", device=None, clip_norm=None):
 
 
 class Noted(torch.optim.SGD):
-    """Notes the weights that each of its steps sees."""
+    """Records the weights at each of its steps."""
 
     seen: list[list[torch.Tensor]] = []  # noqa: RUF012 - of all of them together
     states: list[int] = []  # noqa: RUF012 - parameters with a state, before it
@@ -60,7 +60,7 @@ def test_it_leaves_no_trace_and_the_first_step_makes_the_state(name, precision):
 
     step.rehearse_update(CpuDevice())
     assert step.precision.scaler is scaler
-    assert scaler is None or scaler._scale is None  # made when the first loss is scaled
+    assert scaler is None or scaler._scale is None  # created when the first loss is scaled
     step.rehearse(lambda: [data], CpuDevice())
 
     assert not optimizer.state
@@ -97,7 +97,7 @@ def test_a_step_is_made_of_small_parameters_of_the_same_number_type_and_axes():
     assert torch.equal(torch.get_rng_state(), stream)
 
 
-def test_of_a_run_that_is_resumed_no_state_is_copied_and_no_room_is_held_twice():
+def test_for_a_resumed_run_no_state_is_copied_and_no_memory_is_reserved_twice():
     model = network()
     optimizer = Noted(model.parameters(), lr=0.1, momentum=0.9)
     step, data = step_of(model, optimizer)
@@ -114,7 +114,7 @@ def test_of_a_run_that_is_resumed_no_state_is_copied_and_no_room_is_held_twice()
 
 def test_an_optimizer_that_cannot_be_rehearsed_is_left_to_its_first_step():
     class Slow(torch.optim.SGD):
-        """Keeps a tensor of its own for each weight."""
+        """Has its own tensor for each weight."""
 
         def __init__(self, params, lr):
             super().__init__(params, lr)
@@ -133,12 +133,12 @@ def test_an_optimizer_that_cannot_be_rehearsed_is_left_to_its_first_step():
     assert all(torch.equal(a, b) for a, b in zip(optimizer.slow, before, strict=True))
 
 
-def test_the_first_steps_find_room_for_the_state_that_the_optimizer_makes():
+def test_memory_for_the_optimizers_state_is_reserved_before_the_first_steps():
     with simulated_cuda(total_bytes=4000 * MIB) as cuda:
         device = device_named("cuda")
         device.prepare(deterministic=False)
         model = torch.nn.Linear(2048, 2048, bias=False).to(device.torch_device)  # 16 MiB: no two share a segment
-        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)  # takes nothing for itself
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1, fused=True)  # needs no temporary memory
         batch = (torch.randn(64, 2048).to(device.torch_device),)
         task = Task(train=batch, val=batch, loss=lambda outputs, batch: outputs.square().mean(1))
         step = Eager(Losses(model, task, Precision("fp32", device)), optimizer)

@@ -1,4 +1,4 @@
-"""A step over micro-batches is the step over the whole batch: to rounding, in float64."""
+"""A step over micro-batches equals the step over the whole batch, up to rounding, in float64."""
 
 import copy
 
@@ -57,8 +57,8 @@ def test_accumulated_gradient_is_that_of_a_plain_mean_over_the_whole_batch(sizes
     )
 
 
-def test_a_mean_of_means_would_be_seen():
-    # The oracle of the test above must be able to fail: the common bug is off by far more than rounding.
+def test_a_mean_of_means_is_detected():
+    # The test above can fail: the common bug differs by far more than rounding.
     batch = images()
     model, plain = network(), network()
     F.cross_entropy(plain(batch[0]), batch[1]).backward()
@@ -68,7 +68,7 @@ def test_a_mean_of_means_would_be_seen():
 
 
 def token_task(tokens):
-    """A loss per token, of which each example has another number: label 0 is padding."""
+    """A loss per token; examples have different numbers of tokens: label 0 is padding."""
 
     def count(batch):
         return int((batch[1] != 0).sum())
@@ -81,7 +81,7 @@ def token_task(tokens):
 
 
 @pytest.mark.parametrize("sizes", RAGGED, ids=str)
-def test_tokens_weigh_alike_whatever_micro_batch_they_fall_in(sizes):
+def test_tokens_have_equal_weight_in_any_micro_batch(sizes):
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(7, 6, 4, generator=generator, dtype=torch.float64)
     labels = torch.randint(1, 5, (7, 6), generator=generator)
@@ -150,7 +150,7 @@ def test_a_dict_batch_is_passed_by_name():
     assert loss_sum.item() == pytest.approx(((model.layer(batch["x"]) - batch["y"]) ** 2).sum().item(), rel=1e-6)
 
 
-def test_fp16_updates_that_overflow_are_skipped_and_said():
+def test_fp16_updates_that_overflow_are_skipped_and_reported():
     batch = (torch.ones(4, 2), torch.zeros(4, dtype=torch.long))
     huge = Task(
         train=batch, val=batch, loss=lambda outputs, batch: F.cross_entropy(outputs, batch[1], reduction="none") * 1e30
@@ -185,7 +185,7 @@ def test_bf16_sums_losses_in_float32():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sizes", [[7], [3, 3, 1]], ids=str)
 def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dtype):
-    """As one would be that was reduced over devices."""
+    """Like a weight that was reduced over devices."""
     inputs, labels = images()
     batch = inputs.to(dtype), labels
     task = Task.classification(batch, batch)
@@ -203,8 +203,8 @@ def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dty
         assert torch.equal(a, b)
 
 
-def test_a_weight_on_the_device_is_not_asked_for_its_number():
-    """The device `meta` has none to give."""
+def test_the_value_of_a_weight_on_the_device_is_not_read():
+    """The device `meta` has no values."""
     weight = torch.ones(3, device="meta", requires_grad=True)
 
     Precision("fp32", CPU).backward(weight.square(), torch.ones((), dtype=torch.float64, device="meta"))
@@ -213,7 +213,7 @@ def test_a_weight_on_the_device_is_not_asked_for_its_number():
 
 
 @pytest.mark.parametrize("engine", ["there", "absent"])
-def test_the_gradient_is_the_same_by_either_door_to_the_engine(engine, monkeypatch):
+def test_the_gradient_is_the_same_by_either_call_of_the_engine(engine, monkeypatch):
     if engine == "absent":
         monkeypatch.delattr(torch.autograd.graph, "_engine_run_backward")
     weight = torch.randn(3, dtype=torch.float64, requires_grad=True)

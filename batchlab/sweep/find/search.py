@@ -1,4 +1,4 @@
-"""One search for the largest micro-batch: what is searched, what is known of it, and what is kept on the disk."""
+"""One search for the largest micro-batch: its configuration, its results so far, and its file on the disk."""
 
 import functools
 from dataclasses import asdict, dataclass, field
@@ -16,20 +16,20 @@ from batchlab.science.scaling.knee import Knee
 from batchlab.sweep.identity import digest, identity, study_folder
 from batchlab.worker.probing import HEADROOM
 
-FOLDER = "find"  # of a study: a file and a log for each search, no run among them
+FOLDER = "find"  # in a study's folder: a file and a log for each search
 SCHEMA_VERSION = 1
 
 
 @dataclass
 class Search:
-    """One combination of knobs, searched for itself."""
+    """The search for one combination of options."""
 
     config: RunConfig
-    label: str  # what tells it from the others; empty where there are none
+    label: str  # what distinguishes it from the others; empty if it is the only one
     overrides: tuple[str, ...]  # as they were typed
     limit: int | None  # bytes; None: what is free on the CUDA device
     limit_given: bool
-    room: int | None  # bytes that the host has for a run
+    host_bytes: int | None  # bytes of the host that a run can use
     at_most: int  # examples
     status: str = "running"  # found, nothing fits, failed, interrupted
     probes: list[Probe] = field(default_factory=list)
@@ -47,25 +47,25 @@ class Search:
 
     @property
     def exact(self) -> bool:
-        """Whether the probes count what training holds, and not what the host's C library keeps for the next step.
+        """Whether the probes count only memory in use, and not what the host's C library keeps for the next step.
 
-        So where the limit is of another machine; where it is this one's, a run must fit as it is.
+        True if the limit is another machine's; if it is this machine's, a run must fit with what the library keeps.
         """
         return self.limit_given and self.config.device == "cpu"
 
     @property
     def as_runs(self) -> list[Probe]:
-        """The probes that had memory as a run has it: their speeds are a run's."""
+        """The probes that used memory as a run does, so that their speeds are those of a run."""
         return self.timings if self.exact else [*self.probes, *self.timings]
 
     @property
     def alone(self) -> bool:
-        """Whether those had the machine to themselves, so that their speeds may be compared."""
+        """Whether none of these probes shared the machine, so that their speeds can be compared."""
         return not any(probe.shared_machine for probe in self.as_runs)
 
     @property
     def allowed(self) -> int | None:
-        """Bytes that a probe could use; None before one has told."""
+        """Bytes that a probe could use; None before the first probe."""
         return next((p.allowed_bytes for p in self.probes if p.allowed_bytes is not None), None)
 
     @property
@@ -75,15 +75,15 @@ class Search:
 
     @functools.cached_property
     def file(self) -> Path:
-        """Where it is kept: named by what it is about, so that the same command writes the same file again."""
+        """Its file, named by a hash of the search, so that the same command writes the same file again."""
         limit = self.limit if self.limit_given else None
         what = {**identity(self.config), "memory_limit": limit, "at_most": self.at_most}
         name = f"{self.config.precision}-x{self.accumulate}-{digest(what)}.json"
         return study_folder(self.config) / FOLDER / name
 
-    def keep(self) -> None:
-        """Writes all that is known; StorageError where the disk refuses."""
-        config = {key: value for key, value in to_dict(self.config).items() if key not in SOUGHT}  # no meaning
+    def save(self) -> None:
+        """Writes the file; StorageError if that fails."""
+        config = {key: value for key, value in to_dict(self.config).items() if key not in SOUGHT}  # placeholders
         line, found = line_through(self.probes), self.found
         content = {
             "schema_version": SCHEMA_VERSION,

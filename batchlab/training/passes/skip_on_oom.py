@@ -1,4 +1,4 @@
-"""An instrument that does not fit the memory beside training costs the run no more than its own numbers."""
+"""If an instrument runs out of memory, the run continues without it."""
 
 from collections.abc import Callable, Generator, Iterator
 
@@ -9,12 +9,11 @@ from batchlab.training.phase import of_instrument
 from batchlab.training.state import Plug, RunState
 
 
-def spared(
+def unless_out_of_memory(
     state: RunState, instrument: Plug, look: Callable[[RunState], Iterator[Measurement]]
 ) -> Generator[Measurement, None, bool]:
-    """What `look`, its `measure` or `conclude`, measures; returns whether there was memory for it.
-
-    Where there was not, that is noted, and the instrument is to be left out of the rest of the run.
+    """The measurements of `look`, its `measure` or `conclude`; returns whether there was memory for it.
+    If not, this is noted, and the caller leaves the instrument out of the rest of the run.
     """
     state.phase.name = of_instrument(instrument.instrument_name)
     try:
@@ -23,7 +22,7 @@ def spared(
     except Exception as error:
         if not is_out_of_memory(error):
             raise
-    give_back(state.device)  # out here, where the frames that held the memory are gone
+    give_back(state.device)  # after the except block, whose frames held the memory
     since = f"after {state.examples:,} examples" if state.examples else "from the start"
-    state.note(f"{state.phase.name} does not fit the memory that is left beside training: left out {since}")
+    state.note(f"{state.phase.name} does not fit in the memory that training leaves free: left out {since}")
     return False

@@ -8,7 +8,7 @@ from batchlab.recording.checkpoint_files import write_checkpoint
 from batchlab.recording.run_folder import write_record
 from batchlab.records import RunStatus
 from batchlab.sweep.limits import Limits
-from batchlab.sweep.standing import Action, plan_lines, stands_failed
+from batchlab.sweep.planning import Action, plan_lines, points_without_result
 
 ANSWERS = ("completed", "oom", "diverged")
 
@@ -23,49 +23,49 @@ def left(point, status, *, attempts=1, step=None):
 
 
 @pytest.mark.parametrize("status", ANSWERS)
-def test_an_answer_stands(lab, status):
-    assert lab.standing(left(lab.point(), status)).action is Action.SKIP
-    assert lab.standing(left(lab.point("force=true"), status)).action is Action.RUN
+def test_an_final_result_is_kept(lab, status):
+    assert lab.plan(left(lab.point(), status)).action is Action.SKIP
+    assert lab.plan(left(lab.point("force=true"), status)).action is Action.RUN
 
 
 @pytest.mark.parametrize("status", ["failed", "timeout"])
-def test_what_would_most_likely_end_the_same_stands_until_it_is_retried(lab, status):
-    assert lab.standing(left(lab.point(), status, step=30)).action is Action.SKIP
-    assert lab.standing(lab.point(f"retry=[{status}]")).action is Action.RESUME
+def test_what_would_most_likely_end_the_same_is_kept_until_it_is_retried(lab, status):
+    assert lab.plan(left(lab.point(), status, step=30)).action is Action.SKIP
+    assert lab.plan(lab.point(f"retry=[{status}]")).action is Action.RESUME
     other = "timeout" if status == "failed" else "failed"
-    assert lab.standing(lab.point(f"retry=[{other}]")).action is Action.SKIP
+    assert lab.plan(lab.point(f"retry=[{other}]")).action is Action.SKIP
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "killed"])
-def test_what_is_unfinished_goes_on(lab, status):
+def test_what_is_unfinished_is_resumed(lab, status):
     point = left(lab.point(), status)
-    assert (lab.standing(point).action, lab.standing(point).why) == (
+    assert (lab.plan(point).action, lab.plan(point).why) == (
         Action.RUN,
         f"again from its first step, was {status}",
     )
-    found = lab.standing(left(point, status, step=1200))
+    found = lab.plan(left(point, status, step=1200))
     assert (found.action, found.why) == (Action.RESUME, f"from step 1,200, was {status}")
-    assert found.answered_at is None
+    assert found.previous_ended_at is None
 
 
-def test_an_answer_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(lab):
-    found = lab.standing(left(lab.point("retry=[oom]"), "oom"))
+def test_a_final_result_that_is_measured_again_is_named_so_that_a_newer_one_is_seen(lab):
+    found = lab.plan(left(lab.point("retry=[oom]"), "oom"))
     assert found.action is Action.RUN
-    assert found.answered_at == found.record.ended_at
+    assert found.previous_ended_at == found.record.ended_at
 
 
 def test_what_was_not_tried_is_tried_where_larger_ones_are_wanted_or_it_is_retried(lab):
     point = left(lab.point(), "oom", attempts=0)
-    assert lab.standing(point).action is Action.SKIP
-    assert lab.standing(lab.point("retry=[oom]")).action is Action.RUN  # unless, tried again, the other does not fit
-    assert lab.standing(lab.point("skip_larger=false")).action is Action.RUN
+    assert lab.plan(point).action is Action.SKIP
+    assert lab.plan(lab.point("retry=[oom]")).action is Action.RUN  # unless, tried again, the other does not fit
+    assert lab.plan(lab.point("skip_larger=false")).action is Action.RUN
 
 
 def test_the_plan_names_every_point_and_counts_them(lab):
     points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
     left(points[0], "completed")
     left(points[1], "killed", step=7)
-    assert list(plan_lines([lab.standing(point) for point in points])) == [
+    assert list(plan_lines([lab.plan(point) for point in points])) == [
         "skip   batch_size=8  (completed)",
         "resume batch_size=32  (from step 7, was killed)",
         "run    batch_size=64  (new)",
@@ -73,14 +73,14 @@ def test_the_plan_names_every_point_and_counts_them(lab):
     ]
 
 
-def test_points_without_an_answer_that_are_left_alone_are_said(lab):
+def test_points_without_a_final_result_that_are_left_alone_are_reported(lab):
     points = [lab.point(f"batch_size={size}") for size in (8, 32, 64)]
     left(points[0], "completed")
-    assert stands_failed([lab.standing(point) for point in points]) is None
+    assert points_without_result([lab.plan(point) for point in points]) is None
     left(points[1], "failed")
     left(points[2], "timeout")
-    said = stands_failed([lab.standing(point) for point in points])
-    assert said == "2 points without an answer left as they are (failed,timeout): --retry failed,timeout runs them"
+    reported = points_without_result([lab.plan(point) for point in points])
+    assert reported == "skipping 2 points without a final result (failed,timeout): --retry failed,timeout runs them"
 
 
 # what did not fit
@@ -107,7 +107,7 @@ def test_larger_micro_batches_of_the_same_configuration_are_not_tried(lab):
     assert everything.too_large(lab.point("batch_size=256")) is None
 
 
-def test_what_did_not_fit_beside_another_run_is_no_limit(lab):
+def test_what_did_not_fit_next_to_another_run_is_no_limit(lab):
     """The other one took some of the memory."""
     point, record = tried(lab.point("batch_size=128"))
     limits = Limits()
@@ -172,7 +172,7 @@ def test_the_smallest_that_did_not_fit_is_the_limit(lab):
     assert limits.too_large(lab.point("batch_size=100")).reason == "not run: batch_size=64 did not fit"
 
 
-def test_a_point_has_one_name_however_often_it_is_asked(lab):
+def test_a_point_has_one_name_however_often_it_is_named(lab):
     point = lab.point("batch_size=8")
     assert point.run_id is point.run_id
     assert replace(point, overrides=("x=1",)).run_id == point.run_id

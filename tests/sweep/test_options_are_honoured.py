@@ -1,4 +1,4 @@
-"""Every knob is honoured or refused: each of them, turned, changes what it should in a real run."""
+"""Every option is honoured or refused: each of them, turned, changes what it should in a real run."""
 
 from collections.abc import Callable
 from dataclasses import fields
@@ -45,7 +45,7 @@ def where(lab: Lab, point: Point, record: RunRecord) -> object:
 DEVIATES = object()  # from what it is without the override
 # 10 steps of 64 examples, unless an override says otherwise
 BASE = ("batch_size=64", "examples=640", "eval_every=320", "log_every=64")
-# knob: override, where to look, and what is to be seen there
+# option: override, where to look, and what is to be seen there
 CASES: dict[str, list[tuple[str, Look, object]]] = {
     "batch_size": [("batch_size=128", recorded("steps"), 5)],
     "accumulate": [
@@ -138,7 +138,7 @@ class AtMost64(Careless):
 """
 
 
-def test_every_knob_has_a_case():
+def test_every_option_has_a_case():
     assert {f.name for f in fields(RunConfig)} == set(CASES) | ELSEWHERE
 
 
@@ -147,13 +147,13 @@ def words(text: str) -> list[str]:
     return [text] if "{" in text else text.split()
 
 
-@pytest.mark.parametrize("knob", CASES)
-def test_turned_it_does_what_it_says(knob, lab, tmp_path):
+@pytest.mark.parametrize("option", CASES)
+def test_turned_it_does_what_it_says(option, lab, tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     base = lab.point(*BASE)
-    points = [lab.point(*BASE, *words(case[0])) for case in CASES[knob]]
+    points = [lab.point(*BASE, *words(case[0])) for case in CASES[option]]
     records = lab.run(base, *points).records
-    for (override, look, expected), point, record in zip(CASES[knob], points, records[1:], strict=True):
+    for (override, look, expected), point, record in zip(CASES[option], points, records[1:], strict=True):
         seen = look(lab, point, record)
         if expected is DEVIATES:
             assert seen != look(lab, base, records[0]), override
@@ -164,17 +164,17 @@ def test_turned_it_does_what_it_says(knob, lab, tmp_path):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ("precision=tf32", "precision=tf32 is a mode of NVIDIA GPUs"),
+        ("precision=tf32", "precision=tf32 needs an NVIDIA GPU"),
         ("batch_size=100000", "larger than the training set of 1437 examples: use at most 1437"),
         ("batch_size=1000 examples=500", "not one step fits"),
         ("lr_scaling=adam_sqrt", "this optimizer has none: use optimizer=adamw"),
         ("lr_scaling=surge noise_scale=96", "lr_scaling=surge is a rule for Adam, and this optimizer has no betas"),
         ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 cannot be: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
-        ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "takes none; use weight_decay=0"),
-        ("optimizer._target_=torch.nn.Linear", "is a class, but no Optimizer"),
+        ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "has no weight decay; use weight_decay=0"),
+        ("optimizer._target_=torch.nn.Linear", "is a class, but not a Optimizer"),
         ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
-        ("target.metric=val/recall target.value=0.9", "this task gives val/loss, val/accuracy"),
+        ("target.metric=val/recall target.value=0.9", "use one of val/loss, val/accuracy"),
         ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),
         ("model._target_=nets.Absent", "has no 'Absent'"),
         ("data.train_size=5000", "data.train_size"),
@@ -206,5 +206,5 @@ def averaged():
 def test_cuda_is_refused_at_once_where_there_is_none(lab):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
-    with pytest.raises(BadRequest, match="device=cuda was asked for"):
+    with pytest.raises(BadRequest, match="device=cuda was requested"):
         lab.point("device=cuda")

@@ -1,18 +1,18 @@
-"""What in the value of an option tells runs apart: two ways to ask for the same thing are made one."""
+"""The part of an option's value that distinguishes runs: two ways to request the same thing become one value."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
-def device_kind(asked: Any) -> Any:
-    """`cuda` for `cuda:3`: which of the GPUs it was is no setting of a run. What it was is in its environment."""
-    return asked.partition(":")[0] if isinstance(asked, str) else asked
+def device_kind(device: Any) -> Any:
+    """`cuda` for `cuda:3`: the index of the GPU is not a setting of a run. The GPU itself is in its environment."""
+    return device.partition(":")[0] if isinstance(device, str) else device
 
 
 def which_data(group: Any) -> Any:
-    """What says which data a run has, of its data group: all but whether missing files of ours may be fetched.
+    """The keys of the data group that determine the data: all but `download`, for data sets that ship with batchlab.
 
-    `folder` says it too: there may be fewer examples in another. In a user's own group every key does.
+    `folder` is one of them: another folder may hold fewer examples. In a user's own group every key counts.
     """
     if not isinstance(group, Mapping) or not str(group.get("_target_")).startswith("batchlab.data."):
         return group
@@ -20,10 +20,10 @@ def which_data(group: Any) -> Any:
 
 
 def before_added_keys(group: Any) -> Any:
-    """The model group without the keys that were added when there were runs, where they are null."""
+    """The model group without the keys that were added after the first runs, where they are null."""
     if not isinstance(group, Mapping):
         return group
-    own = str(group.get("_target_")).startswith("batchlab.models.")  # what `norm` means in a user's own is the user's
+    own = str(group.get("_target_")).startswith("batchlab.models.")  # a user's model may mean something else by `norm`
     later = ("ghost_batch", "norm") if own else ("ghost_batch",)
     return {key: value for key, value in group.items() if key not in later or value is not None}
 

@@ -1,4 +1,4 @@
-"""The command line's front: words, helps, what passes on to Hydra, and how a mistake is told."""
+"""The front of the command line: commands, helps, what is passed to Hydra, and the message of a mistake."""
 
 import errno
 import re
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from invented.records import batchlab, environment, record
 
-from batchlab.cli.main import WORDS, main
-from batchlab.cli.option_help import groups, knobs
+from batchlab.cli.main import ALL_COMMANDS, main
+from batchlab.cli.option_help import described_options, groups
 from batchlab.config.commands import COMMANDS
 from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid
@@ -30,7 +30,7 @@ sys.exit(code)
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
-    """What reached Hydra; the launch itself answers 3."""
+    """The calls that reached Hydra; the launch itself returns 3."""
     calls: list[tuple[str, list[str]]] = []
 
     def launch(word: str, arguments: list[str]) -> int:
@@ -49,7 +49,7 @@ def _replace_launch(monkeypatch: pytest.MonkeyPatch, launch: Callable[[str, list
 
 @pytest.mark.parametrize(
     "arguments",
-    ["--help", "--version", "list", "list digits-mlp", "config", *(f"{word} --help" for word in WORDS)],
+    ["--help", "--version", "list", "list digits-mlp", "config", *(f"{word} --help" for word in ALL_COMMANDS)],
 )
 def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "digits-mlp" / "b8-0"
@@ -70,13 +70,13 @@ def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> No
     assert ended.stderr == ""
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_every_word_has_a_help_with_examples(word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([word, "--help"]) == 0
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_every_command_has_a_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
 
     said = capsys.readouterr().out
-    assert "usage: batchlab " + word in said
-    assert re.search(rf"^  batchlab {word}\b", said.partition("examples:")[2], re.MULTILINE)
+    assert "usage: batchlab " + command in said
+    assert re.search(rf"^  batchlab {command}\b", said.partition("examples:")[2], re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -90,29 +90,29 @@ def test_the_help_names_the_options_that_the_command_takes(command: str, capsys:
 
 
 @pytest.mark.parametrize("command", ["train", "sweep", "verify", "check"])
-def test_examples_of_the_help_name_knobs_and_options_that_exist(command: str) -> None:
+def test_examples_of_the_help_name_options_and_choices_that_exist(command: str) -> None:
     options, lines = groups(), COMMANDS[command].examples.splitlines()
     examples = [line.split("    ")[0].split()[2:] for line in lines]
     assert len(examples) >= 5
     for argument in (argument.strip("'") for example in examples for argument in example if "=" in argument):
         key, _, value = argument.partition("=")
         root = key.partition(".")[0]
-        assert root in knobs() or root == "experiment", argument
+        assert root in described_options() or root == "experiment", argument
         assert key not in options or set(value.split(",")) <= set(options[key]), argument
 
 
-def test_no_word_at_all_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
-    assert "words:" in capsys.readouterr().err
+    assert "commands:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["swep"], "unknown word 'swep': did you mean 'sweep'?"),
-        (["xyz"], f"unknown word 'xyz': the words are {', '.join(WORDS)}"),
+        (["swep"], "unknown command 'swep': did you mean 'sweep'?"),
+        (["xyz"], f"unknown command 'xyz': the commands are {', '.join(ALL_COMMANDS)}"),
         (["batch_size=8,32", "model=cnn"], "write `batchlab sweep batch_size=8,32 model=cnn`"),
-        (["--cfg", "job"], "unknown option --cfg: the word comes first"),
+        (["--cfg", "job"], "unknown flag --cfg: the command comes first"),
         (["list", "--jsn"], "unrecognized arguments: --jsn; `batchlab list --help` shows what it takes"),
         (["dashboard", "--port", "x"], "argument --port: invalid int value: 'x'"),
     ],
@@ -173,7 +173,7 @@ def test_a_bug_keeps_its_traceback(bug: Exception, monkeypatch: pytest.MonkeyPat
         ["--hydra-help"],
     ],
 )
-def test_everything_after_the_word_is_hydras(
+def test_everything_after_the_command_is_passed_to_hydra(
     word: str, arguments: list[str], launched: list[tuple[str, list[str]]]
 ) -> None:
     assert main([word, *arguments]) == 3
