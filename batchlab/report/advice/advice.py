@@ -115,7 +115,9 @@ def limits(main: GroupFits, size: int, fit: Search | None) -> str:
         if edge == max(sizes):
             parts.append(f"examples per second increase up to the largest size tried, {edge}")
         else:
-            parts.append(f"above {edge}, examples per second increase by less than 10%: there the device is the limit")
+            parts.append(
+                f"from {edge} on, examples per second increase by less than 10%: there the device is the limit"
+            )
     target = main.to_target
     if isinstance(target, ToTarget) and target.critical is not None and target.critical.verdict == ESTIMATE:
         crit = target.critical.batch_size

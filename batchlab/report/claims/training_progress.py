@@ -50,7 +50,7 @@ class Arrivals:
         """How many runs never reached it, and at which batch sizes."""
         runs = self.runs["batch_size"][~self.reached]
         sizes = ", ".join(str(size) for size in sorted(set(runs)))
-        return f"{counted(len(runs), 'run')} never reached it (batch size {sizes}), a bound only" if sizes else ""
+        return f"{counted(len(runs), 'run')} never reached it (batch size {sizes}): only a bound" if sizes else ""
 
     @property
     def by_seed(self) -> list[StepsToTarget]:

@@ -119,10 +119,10 @@ def test_a_best_learning_rate_at_the_edge_of_the_grid_is_reported(tmp_path, best
 
 
 @pytest.mark.parametrize(
-    ("rates", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "learning rate tuned over 3 values: the best of each")]
+    ("lrs", "label"), [((0.05,), ""), ((0.025, 0.05, 0.1), "learning rate tuned over 3 values: the best of each")]
 )
-def test_an_untuned_learning_rate_is_reported_and_so_is_how_a_tuned_one_was_chosen(tmp_path, rates, label):
-    for lr in rates:
+def test_an_untuned_learning_rate_is_reported_and_so_is_how_a_tuned_one_was_chosen(tmp_path, lrs, label):
+    for lr in lrs:
         with_target(tmp_path, seeds=range(3), slower=1 if lr == 0.05 else 2, lr=lr)
     study = read_study(tmp_path)
 

@@ -208,7 +208,7 @@ def test_one_learning_rate_or_one_size_is_not_a_tournament(tmp_path: Path) -> No
     assert group.tournament.why.startswith("several learning rates were tried at 1 batch size, and two are needed")
 
 
-def test_where_every_rate_lost_a_seed_a_size_is_shown_at_the_one_that_most_seeds_survived(tmp_path: Path) -> None:
+def test_if_every_learning_rate_lost_a_seed_the_one_that_most_seeds_survived_is_shown(tmp_path: Path) -> None:
     for lr, survived in ((0.05, 1), (0.1, 3), (0.2, 2)):
         write_cell(tmp_path, 8, lr, (0.3, 0.2, 0.1)[:survived])
         for seed in range(survived, 4):
