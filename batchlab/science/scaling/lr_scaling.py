@@ -129,8 +129,8 @@ def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
     """BadRequest if a rule lacks the noise scale that it needs, or has one that it does not use."""
     if rule in NOISE_RULES and noise_scale is None:
         raise BadRequest(
-            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and name that "
-            "run, noise_scale=runs/STUDY/RUN, or give a number of examples, noise_scale=120"
+            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and give that "
+            "run, noise_scale=runs/STUDY/RUN, or a number of examples, noise_scale=120"
         )
     if rule not in NOISE_RULES and noise_scale is not None:
         raise BadRequest(

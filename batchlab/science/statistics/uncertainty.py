@@ -19,7 +19,7 @@ class Interval:
     n: int
 
     def overlaps(self, other: "Interval") -> bool:
-        """Whether the two are not shown to differ; without intervals they cannot."""
+        """Whether the two are not shown to differ; true if either has no interval."""
         if self.low is None or self.high is None or other.low is None or other.high is None:
             return True
         return self.low <= other.high and other.low <= self.high
