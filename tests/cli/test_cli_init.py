@@ -47,7 +47,7 @@ def test_config_shows_what_the_lab_adds(lab: Path, capsys: pytest.CaptureFixture
     assert main(["config"]) == 0
 
     told = capsys.readouterr().out.partition(f"Configs of this lab, in {lab / 'configs'}; they take precedence")[2]
-    assert re.search(r"^ +model=mine +The model of this lab: what my_model.Net is called with", told, re.MULTILINE)
+    assert re.search(r"^ +model=mine +The model of this lab: the arguments of my_model.Net", told, re.MULTILINE)
     assert re.search(r"^ +experiment=first +Which batch size should be used here", told, re.MULTILINE)
 
 
