@@ -152,7 +152,7 @@ def of_main() -> None:
             lambda net: batchlab.train("batch_size=8,16"),
             "this is a grid of 2 points, and train runs one: use .*run_study",
         ),
-        (lambda net: batchlab.train({"dry_run": True}), "dry_run is for the command line"),
+        (lambda net: batchlab.train({"dry_run": True}), "dry_run works with run_study"),
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),
