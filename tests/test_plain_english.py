@@ -56,7 +56,7 @@ RULES = {
 
 @functools.cache
 def texts(root: Path) -> tuple[tuple[str, int, str], ...]:
-    """Every text to be read: file, line of its beginning, and the text."""
+    """Every text to be read: file, first line, and the text."""
     return tuple(_texts(root))
 
 
@@ -73,20 +73,15 @@ def _texts(root: Path) -> Iterator[tuple[str, int, str]]:
 
 
 def literals(path: Path) -> Iterator[tuple[int, str]]:
-    """The string literals of a module that hold a space; what an f-string puts in is `{}`. Others are names."""
-    inside: set[int] = set()
+    """The string literals of a module, and the parts of its f-strings, that hold a space: others are names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.JoinedStr):
-            inside |= {id(part) for part in node.values}
-            parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
-            yield node.lineno, "".join(map(str, parts))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
-            yield from [(node.lineno, node.value)] if " " in node.value else []
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, node.value
 
 
 def findings(root: Path, pattern: str) -> list[str]:
     """Where `root` has the word, and what to write instead."""
-    rule = re.compile(rf"(?<!learning )(?<![\w=/`-])(?:{pattern})\b".replace(" ", r"\s"), re.IGNORECASE)
+    rule = re.compile(rf"(?<![\w=/`-])(?:{pattern})\b".replace(" ", r"\s"), re.IGNORECASE)
     return [
         f"{file}:{line + text.count(chr(10), 0, found.start())}: {found[0]!r}: write {RULES[pattern][0]}"
         for file, line, text in texts(root)

@@ -9,7 +9,6 @@ from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any
 
-from batchlab.config.canonical import before_added_keys, device_kind, which_data
 from batchlab.config.goals import Budget, Target
 from batchlab.config.moved_targets import first
 from batchlab.config.option_row import (
@@ -26,6 +25,7 @@ from batchlab.config.option_row import (
     Role,
     option,
 )
+from batchlab.config.option_values import before_added_keys, device_kind, which_data
 from batchlab.config.published import Published
 from batchlab.config.values import Group
 from batchlab.science.scaling.lr_scaling import RULE_NAMES
