@@ -1,7 +1,5 @@
 """Fixtures for all tests."""
 
-import atexit
-import gc
 import os
 import random
 import sys
@@ -13,6 +11,7 @@ import pytest
 from hypothesis import settings
 from sweep_runs import Lab
 
+from batchlab.sweep.processes.frozen_imports import frozen_imports
 from batchlab.sweep.processes.server import WarmServer
 
 # No deadline, because slow cores are not a bug. The same examples on every machine, so that failures are reproducible.
@@ -42,14 +41,9 @@ LONGEST_FILES = (
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """Imports keep what they make: the search for rubbish in it waits, and is afterwards for what the tests make."""
-    gc.disable()
-    try:
+    """Collection imports all test modules, and with them PyTorch and SciPy."""
+    with frozen_imports():
         return (yield)
-    finally:
-        gc.freeze()
-        atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
-        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,7 +17,7 @@ from batchlab.report.claims import CLAIMS
 from batchlab.science.scaling.lr_scaling import RULE_NAMES
 from batchlab.sweep.processes.server import WarmServer
 
-Types = Callable[..., subprocess.CompletedProcess[str]]
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
 SIZES = (8, 32, 256)
 BUDGET = ("default_epochs=3", "device=cpu")
 # Not under `if __name__ == "__main__"`: neither the warm server nor a worker may run it again.
@@ -40,16 +40,16 @@ def batchlab(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def types(server: WarmServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Types:
-    """What the script calls, in this process, whose server is warm: to import PyTorch takes longer than the rest."""
+def run_command(server: WarmServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> RunCommand:
+    """Runs a command in this process, which has a warm server: importing PyTorch would take longer than the command."""
 
-    def typed(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         monkeypatch.chdir(cwd)
         server.warm_up()
         capfd.readouterr()
         return subprocess.CompletedProcess(arguments, main(arguments), *capfd.readouterr())
 
-    return typed
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -147,16 +147,16 @@ def test_tensorboard_draws_curves_hparams_and_the_studys_own_charts(swept):
     assert [step for _, step, _ in page.scalars(curve, tag)] == list(SIZES)
 
 
-def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept, types):
+def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept, run_command):
     folder, _ = swept
     before = {size: (run / "record.json").read_bytes() for size, run in runs_of(folder).items()}
     report = folder / "runs" / "digits-mlp" / "report.html"
     written = report.stat().st_mtime_ns
-    again = types("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
+    again = run_command("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
     assert again.returncode == 0
     assert "3 of 3 points already have final results" in again.stderr
     assert report.stat().st_mtime_ns == written  # nothing was run, so it says the same
-    more = types("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
+    more = run_command("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
     assert more.returncode == 0, more.stderr
     assert report.stat().st_mtime_ns == written
     assert "1 duplicate removed" in more.stderr
@@ -184,9 +184,9 @@ def load():
 """
 
 
-def test_a_users_own_model_and_data_in_an_empty_folder(types, tmp_path):
+def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
     (tmp_path / "my_net.py").write_text(MY_NET)
-    done = types(
+    done = batchlab(
         *("sweep", "model._target_=my_net.Net", "data._target_=my_net.load", "batch_size=8,64", "model.width=32"),
         *("device=cpu", "lr=0.1"),
         cwd=tmp_path,
@@ -218,8 +218,8 @@ def test_a_users_own_model_and_data_in_an_empty_folder(types, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, types, tmp_path):
-    refused = types("sweep", *arguments, cwd=tmp_path)
+def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, run_command, tmp_path):
+    refused = run_command("sweep", *arguments, cwd=tmp_path)
     assert refused.returncode == code
     assert line in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
@@ -234,8 +234,8 @@ def test_the_script_ends_with_the_code_of_its_command(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_train_is_one_point(types, tmp_path):
-    refused = types("train", "batch_size=8,32", cwd=tmp_path)
+def test_train_is_one_point(run_command, tmp_path):
+    refused = run_command("train", "batch_size=8,32", cwd=tmp_path)
     assert refused.returncode == 2
     assert "grid of 2 points" in refused.stderr
     assert "batchlab sweep" in refused.stderr
@@ -291,17 +291,17 @@ def _alive_in(session: int) -> Sequence[int]:
     return found
 
 
-def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(types, tmp_path):
+def test_a_study_is_a_union_of_grids_and_the_command_line_applies_to_each(run_command, tmp_path):
     experiment = tmp_path / "mine" / "experiment" / "pair.yaml"
     experiment.parent.mkdir(parents=True)
     grids = '  - ["batch_size=8,32"]\n  - ["batch_size=32,64", "lr=0.02"]\n'
     experiment.write_text(f"# @package _global_\n# Does a union hold each point once?\nstudy: pair\ngrids:\n{grids}")
     words = ("experiment=pair", "default_epochs=1", "device=cpu", "report=false")
-    done = types("sweep", "--config-dir", "mine", *words, cwd=tmp_path)
+    done = run_command("sweep", "--config-dir", "mine", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "1 duplicate removed" in done.stderr
     assert sorted(runs_of(tmp_path, "pair")) == [8, 32, 64]
     experiment.write_text("# @package _global_\n# Is a bare comma seen?\ngrids:\n  - [batch_size=8,32]\n")
-    refused = types("sweep", "--config-dir", "mine", "experiment=pair", cwd=tmp_path)
+    refused = run_command("sweep", "--config-dir", "mine", "experiment=pair", cwd=tmp_path)
     assert refused.returncode == 2
     assert "grids holds 32" in refused.stderr

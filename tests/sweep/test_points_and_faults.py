@@ -213,6 +213,6 @@ def test_a_child_begins_with_everything_slow_imported_and_no_device_touched(lab,
     )
     point = lab.point(*BASE, "model._target_=nosy.Net")
     lab.run(point)
-    said = (run_folder(point.config) / "worker.log").read_text()
-    assert "MISSING [] False" in said
-    assert "COLLECTS True FROZEN True" in said
+    log = (run_folder(point.config) / "worker.log").read_text()
+    assert "MISSING [] False" in log
+    assert "COLLECTS True FROZEN True" in log

@@ -1,8 +1,6 @@
 """A point that trains in a few milliseconds and has everything that a checkpoint must hold."""
 
-import atexit
 import functools
-import gc
 import itertools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,6 +12,7 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.records import RunIdentity, RunRecord
+from batchlab.sweep.processes.frozen_imports import frozen_imports
 from batchlab.task import Task
 from batchlab.worker.execute import run
 from batchlab.worker.run_log import Listener
@@ -111,14 +110,9 @@ def stop_at(step: int) -> Callable[[], bool]:
 
 @functools.cache
 def warmed_up() -> None:
-    """What the first optimizer and the first use of everything import, once and before any fork.
+    """Imports what the first optimizer and the first use of everything need, once and before any fork."""
+    with frozen_imports():
+        import torch._dynamo  # noqa: F401
 
-    Frozen, for a child whose collector looks at it copies its pages, and there are thousands of children.
-    """
-    import torch._dynamo  # noqa: F401
-
-    import batchlab.instruments.throughput
-    import batchlab.tensorboard.study_view  # noqa: F401
-
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # or Triton says at the end what it leaked
+        import batchlab.instruments.throughput
+        import batchlab.tensorboard.study_view  # noqa: F401

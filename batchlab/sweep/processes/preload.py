@@ -4,16 +4,11 @@
 No tensor operation and no CUDA query may run here: after a query whether CUDA is available, forked children may not
 be able to use CUDA. The first optimizer of a process imports `torch._dynamo` (6 s); scikit-learn's data sets take 6 s
 more.
-
-Imports create a million objects that stay: the garbage collector is off meanwhile, which saves a quarter of the time.
-They are frozen afterwards, or the collector of each child would copy the memory pages that it visits.
 """
 
-import atexit
-import gc
+from batchlab.sweep.processes.frozen_imports import frozen_imports
 
-gc.disable()
-try:
+with frozen_imports():
     import sklearn.datasets
     import torch
     import torch._dynamo
@@ -22,7 +17,3 @@ try:
 
     import batchlab.worker.execute
     import batchlab.worker.preflight
-finally:  # also if an import fails: the point's own process reports that
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # otherwise Triton reports leaks at exit
-    gc.enable()

@@ -100,7 +100,8 @@ def test_it_ends_with_a_size_that_ran_twice_the_next_that_did_not_and_says_what_
         assert set(outcomes[kept["largest"] + 1]) == {"oom"}
         assert abs(kept["prediction_error"]) < 0.15
         assert kept["predicted_from"] == [2, 16]
-        assert kept["memory_model_bytes"]["per_example"] == pytest.approx(4 * MIB, rel=0.02)
+        # Of the 56 MiB between 2 and 16 examples; the process's own pages come and go by 1 MiB or two.
+        assert kept["memory_model_bytes"]["per_example"] == pytest.approx(4 * MIB, rel=0.04)
         assert kept["account_bytes"]["saved"]["per_example"] == pytest.approx(2 * MIB, rel=0.01)
         assert [timing["size"] for timing in kept["timings"]] == [s for s in (2, 4, 8, 16, 32) if s < kept["largest"]]
         assert {"config", "environment", "headroom", "knee"} <= kept.keys()
