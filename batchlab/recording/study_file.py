@@ -6,6 +6,7 @@ Keys and figures that another version wrote and this one does not know are kept.
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ SCHEMA_VERSION = 1
 
 
 def add_published(study: Path, figures: Iterable[Published]) -> str | None:
-    """Adds published figures to a study; a figure replaces an older one of the same name.
+    """Adds published figures to a study; a figure replaces an older one of the same name, or with only another `what`.
 
     A damaged file is set aside, and a message about it is returned. StorageError if the file cannot be written, or
     cannot be read: then it is not overwritten.
@@ -40,10 +41,11 @@ def add_published(study: Path, figures: Iterable[Published]) -> str | None:
         except ValueError as error:
             message = _set_aside(path, error)
         before = content.get("published", [])
+        added = {_name(entry, "published"): entry for entry in map(masked, plain_figures(tuple(figures)))}
         kept = {_name(entry, f"published[{at}]"): entry for at, entry in enumerate(before)}
-        for new in plain_figures(tuple(figures)):
-            entry = masked(new)
-            kept[_name(entry, "published")] = entry
+        reworded = [_without_text(entry) for name, entry in added.items() if name not in kept]
+        kept = {name: entry for name, entry in kept.items() if name in added or _without_text(entry) not in reworded}
+        kept |= added
         if (after := list(kept.values())) != before:
             text = to_json({"schema_version": SCHEMA_VERSION, **content, "published": after}, indent=2)
             disk.write_atomically(path, text + "\n")
@@ -88,6 +90,13 @@ def _set_aside(path: Path, error: ValueError) -> str:
 def _names(name: str) -> Iterator[str]:
     yield f"{name}.damaged"
     yield from (f"{name}.damaged-{number}" for number in itertools.count(2))
+
+
+def _without_text(entry: Any) -> Published | None:
+    """A figure without its `what`; None if the entry is not a valid figure."""
+    with contextlib.suppress(BadRequest):
+        return replace(figure("published", entry), what="")
+    return None
 
 
 def _name(entry: Any, where: str) -> str:

@@ -38,6 +38,16 @@ def test_another_sweep_adds_its_figures_and_a_corrected_one_takes_the_place_of_t
     assert found == [("accuracy", 0.95, None), ("loss", 1.0, None), ("accuracy", 0.8, 8)]
 
 
+def test_a_figure_with_another_text_replaces_its_old_one_and_figures_of_one_list_stay_apart(tmp_path: Path) -> None:
+    add_published(tmp_path, [figure("best rate", 0.9, batch_size=8), figure("accuracy", 0.9), figure("loss", 0.9)])
+    add_published(
+        tmp_path, [figure("best learning rate", 0.9, batch_size=8), figure("loss", 0.9), figure("accuracy", 0.9)]
+    )
+
+    found = [one.what for one in read_published(tmp_path)]
+    assert found == ["accuracy", "loss", "best learning rate"]
+
+
 def test_the_same_figures_again_write_nothing(tmp_path: Path) -> None:
     add_published(tmp_path, [figure("accuracy")])
     before = (tmp_path / STUDY).stat()
