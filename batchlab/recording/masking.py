@@ -20,6 +20,8 @@ PASSWORD_WORDS = re.compile(r"passw.*|passphrase|pwd")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
 _QUERY = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s]*)")
+_SIGNATURE = re.compile(r"(.*[-_])?sig(nature)?", re.IGNORECASE)  # of a signed URL: X-Amz-Signature, Azure's sig
+_BEARER = re.compile(r"\b(bearer\s+)(?=[^\s\d]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
 _INLINE = re.compile(r"""([\w.-]+)(\s*:\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|(?!//)[^,{}\[\]]+)""")
 _NUMBERS = re.compile(r"[-+\d.,eE_\s]*")
 
@@ -85,11 +87,16 @@ def _masked_override(override: str) -> str:
 
 
 def _masked_text(text: str) -> str:
-    """`text` with the user names and query secrets of all URLs removed."""
-    without_user = _USER_INFO.sub(r"\1", text)
+    """`text` without bearer tokens, and without the user names, secrets and signatures in its URLs."""
+    without_user = _USER_INFO.sub(r"\1", _BEARER.sub(rf"\1{MASK}", text))
     if "://" not in without_user:
         return without_user
-    return _QUERY.sub(lambda found: f"{found[1]}{found[2]}={_shown(found[2], found[3])}", without_user)
+    return _QUERY.sub(_masked_parameter, without_user)
+
+
+def _masked_parameter(found: re.Match[str]) -> str:
+    before, name, value = found.groups()
+    return f"{before}{name}={MASK if _SIGNATURE.fullmatch(name) else _shown(name, value)}"
 
 
 def _shown(key: str, value: str) -> str:

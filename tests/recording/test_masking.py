@@ -59,6 +59,13 @@ def test_a_password_of_digits_is_masked_too():
     assert masked_overrides(["data.password=1234"]) == ["data.password=***"]
 
 
+def test_a_bearer_token_is_masked_in_any_text():
+    given = {"data": {"header": "Authorization: Bearer ab1.cd2-ef3_gh4"}, "model": {"name": "bearer instruments"}}
+
+    assert masked(given) == given | {"data": {"header": "Authorization: Bearer ***"}}
+    assert masked_overrides(["data.header=Bearer eyJhbGciOi.9"]) == ["data.header=Bearer ***"]
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -66,6 +73,12 @@ def test_a_password_of_digits_is_masked_too():
         ("postgres://ada:p@w@host:5/db", "postgres://host:5/db"),
         ("see https://ada@host/x and s3://k:v@b/y", "see https://host/x and s3://b/y"),
         ("https://host/x?token=abc&n=1&api_key=d#part", "https://host/x?token=***&n=1&api_key=***#part"),
+        (
+            "https://b.host/x?X-Amz-Expires=9&X-Amz-Credential=A1/s3&X-Amz-Signature=c0ffee",
+            "https://b.host/x?X-Amz-Expires=9&X-Amz-Credential=***&X-Amz-Signature=***",
+        ),
+        ("https://b.host/x?sv=2024&sig=c0%2Ffee%3D&sp=r", "https://b.host/x?sv=2024&sig=***&sp=r"),
+        ("https://host/x?design=round&signal=5", "https://host/x?design=round&signal=5"),
         ("https://host/@ada/x", "https://host/@ada/x"),
         ("ada@example.org", "ada@example.org"),
     ],
