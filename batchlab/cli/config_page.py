@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import yaml
 
-from batchlab.cli.option_help import blocks, default_options, described_options, groups, read_defaults, written
+from batchlab.cli.option_help import blocks, default_options, described_options, groups, read_defaults
 from batchlab.config.options import OPTIONS, RUN, STUDY, SWEEP
-from batchlab.config.values import flattened
+from batchlab.config.values import as_override, flattened
 from batchlab.config_folder import config_folder
 
 COMMAND = "batchlab config --markdown"
@@ -58,7 +58,7 @@ def _rows(options: Iterable[str]) -> list[str]:
         option = known[name]
         if name in wanted:
             changed = ", ".join(str(flag.name).lower() for flag in option.moves)
-            rows.append((f"`{name}`", f"`{written(defaults[name])}`", option.meaning, option.allowed, changed))
+            rows.append((f"`{name}`", f"`{as_override(defaults[name])}`", option.meaning, option.allowed, changed))
     return _table(("option", "default", "meaning", "takes", "changes"), rows)
 
 
@@ -67,7 +67,7 @@ def _keys(group: str, option: str) -> list[tuple[str, str, str]]:
     text = (config_folder() / group / f"{option}.yaml").read_text(encoding="utf-8")
     comments = dict(_comments(text))
     return [
-        (f"`{group}.{key}`", f"`{written(value)}`", comments.get(key, ""))
+        (f"`{group}.{key}`", f"`{as_override(value)}`", comments.get(key, ""))
         for key, value in flattened(yaml.safe_load(text) or {})
         if key.split(".")[-1] not in ("_target_", "defaults")
     ]

@@ -12,6 +12,7 @@ from batchlab.config.commands import COMMANDS
 from batchlab.config.goals import WHOLE
 from batchlab.config.option_row import Moves, Option
 from batchlab.config.options import OPTIONS, SWEEP
+from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder
 
 HYDRA = """\
@@ -55,21 +56,10 @@ def keys_of(group: str, option: str) -> list[tuple[str, str]]:
     values = yaml.safe_load(text) or {}
     comments = {line.partition(":")[0]: line.partition(" # ")[2].strip() for line in text.splitlines()}
     return [
-        (f"{group}.{key}" + ("" if isinstance(value, dict) else f"={written(value)}"), comments.get(key, ""))
+        (f"{group}.{key}" + ("" if isinstance(value, dict) else f"={as_override(value)}"), comments.get(key, ""))
         for key, value in values.items()
         if key not in ("_target_", "defaults")
     ]
-
-
-def written(value: object) -> str:
-    """A default as it would be typed."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key}: {written(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(written, value)) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "null" if value is None else str(value)
 
 
 def first_comment(file: Path) -> str:

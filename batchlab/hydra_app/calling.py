@@ -1,16 +1,14 @@
 """batchlab for callers in Python: converts their values to overrides, runs the points, and returns the records."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from batchlab.config import SweepConfig
 from batchlab.config.options import GROUPS
+from batchlab.config.values import as_override
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app.arguments import FLAGS, RETRY, read_arguments
 from batchlab.hydra_app.front import grid_composer
@@ -26,8 +24,6 @@ Requested = str | Mapping[str, object] | Sequence[str]
 
 WITH_KEYS = (*GROUPS, "target")  # a mapping given for these sets several options
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
-BARE = re.compile(r"[A-Za-z_][\w./-]*", re.ASCII)
-NOT_BARE = {"true", "false", "null", "nan", "inf"}
 
 
 def point(requested: Requested, config_dir: str | None) -> RunRecord:
@@ -123,23 +119,22 @@ def _key(key: Any) -> str:
 
 def _written(key: str, value: Any) -> str:
     """`value` as Hydra's grammar reads it back."""
-    if value is None or isinstance(value, bool):
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return repr(value)
-    if isinstance(value, str | PurePath):
-        text = str(value)
-        if BARE.fullmatch(text) and text.lower() not in NOT_BARE:
-            return text
-        return QuotedString(text=text, quote=Quote.single).with_quotes()
+    return as_override(_plain(key, value))
+
+
+def _plain(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, PurePath):
+        return str(value)
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_key(name)}:{_written(key, entry)}" for name, entry in value.items()) + "}"
+        return {_key(name): _plain(key, entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
-        return "[" + ",".join(_written(key, entry) for entry in value) + "]"
+        return [_plain(key, entry) for entry in value]
     if callable(value):
         return _target(key, value)
     if getattr(value, "shape", None) == ():  # a scalar of NumPy or PyTorch
-        return _written(key, value.item())
+        return value.item()
     raise BadRequest(
         f"{key}={printable(repr(value))[:100]} cannot be: a value of type {type(value).__name__} cannot be written "
         "into a config; give numbers, texts, lists of them, or for data, model and optimizer a class or a function"

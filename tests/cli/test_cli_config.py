@@ -34,7 +34,7 @@ def test_config_shows_every_option_with_its_default() -> None:
             continue
         text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         assert f" {name}={text}" in said
-    assert " target={metric: val/loss, value: null}" in said
+    assert " target={metric:val/loss,value:null}" in said
 
 
 def test_config_marks_the_options_that_identify_a_run() -> None:

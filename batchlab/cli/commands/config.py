@@ -10,9 +10,9 @@ from batchlab.cli.option_help import (
     groups,
     keys_of,
     read_defaults,
-    written,
 )
 from batchlab.cli.output import LONGEST_NAME, definitions, say
+from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
@@ -49,7 +49,7 @@ def describe() -> str:
             described = known[name]
             takes = f" ({described.allowed})" if described.allowed else ""
             mark = "*" if described.identity else " "
-            rows.append((f"{mark} {name}={written(defaults[name])}", described.meaning + takes))
+            rows.append((f"{mark} {name}={as_override(defaults[name])}", described.meaning + takes))
         parts += [definitions(rows, indent=0, column=LONGEST_NAME), ""]
     for group, options in groups().items():
         if group == "experiment":

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from batchlab.config import BUDGET_UNITS, is_folder_name
 from batchlab.config.option_row import Role
 from batchlab.config.options import GROUPS, MICRO_BATCHES, option_of
+from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
 from batchlab.recording.masking import MASK
@@ -23,7 +23,6 @@ from batchlab.science.scaling.lr_scaling import NOISE_RULES
 SIZES = (8, 32, 128, 512)
 SEEDS = 5  # with three a t interval is so wide that only effects of three standard deviations show
 PLAIN_TASK = {"data": "digits", "model": "mlp"}  # tests a claim if the study's own task lacks an option for it
-PLAIN = re.compile(r"[A-Za-z0-9_./:+-]*")
 
 
 def command(study: Study, settings: Mapping[str, str], overrides: Sequence[str]) -> str:
@@ -111,17 +110,10 @@ def _group(group: str, target: str, requested: Mapping[str, object]) -> dict[str
 
 
 def written(value: Any) -> str:
-    """A value as in an override; text that Hydra would read as something else is quoted."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value == int(value) and abs(value) < 1e15:
+    """A value of the table of runs as in an override: a column holds integers as floats, and lists as JSON text."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    if isinstance(value, int | float) or PLAIN.fullmatch(value) or _is_list(value):
-        return str(value)
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)
-    return f"'{escaped}'"
+    return value if isinstance(value, str) and _is_list(value) else as_override(value)
 
 
 def _is_list(text: str) -> bool:
