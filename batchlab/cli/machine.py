@@ -13,6 +13,7 @@ from batchlab.config_folder import config_folder
 from batchlab.host.nvml import Driver, Gpu
 from batchlab.printable import counted
 from batchlab.recording.environment import cpu_name, installed_version
+from batchlab.records import Unknown
 
 GIB = 2**30
 LEAST_DISK = 100 * 2**20  # bytes; a study of small runs takes a few MiB, its checkpoints more
@@ -110,9 +111,9 @@ def read_disk(found: Findings, runs_dir: Path) -> None:
         )
 
 
-def read_nvidia(found: Findings, driver: Driver | str) -> int:
+def read_nvidia(found: Findings, driver: Driver | Unknown) -> int:
     """The NVIDIA driver and its GPUs, as NVML reports them; how many there are."""
-    if isinstance(driver, str):
+    if isinstance(driver, Unknown):
         devices = sorted(path.name for path in Path("/dev").glob("nvidia[0-9]*"))
         found.fact("NVIDIA", "driver", f"none that responds ({driver})")
         if devices:

@@ -12,6 +12,7 @@ from batchlab.host.gpu_pool import unusable
 from batchlab.host.nvml import Driver, read_driver
 from batchlab.host.torch_build import Build, installed_build
 from batchlab.host.visible import VISIBLE, Visible, entries, visible
+from batchlab.records import Unknown
 
 AMD_DRIVER = Path("/dev/kfd")
 HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", VISIBLE)  # AMD's, in the order they are read
@@ -33,7 +34,7 @@ def resolve_device(
     *,
     environ: Mapping[str, str] = os.environ,
     build: Build | None = None,
-    driver: Driver | str | None = None,
+    driver: Driver | Unknown | None = None,
 ) -> str:
     """Resolves `auto` to `cuda` or `cpu` and keeps other names; BadRequest if CUDA is requested and cannot be used.
 
@@ -66,7 +67,9 @@ def device_of_remote_jobs(requested: str, launcher: str) -> str:
     return requested
 
 
-def why_no_cuda(requested: str, environ: Mapping[str, str], build: Build, driver: Driver | str | None) -> NoCuda | None:
+def why_no_cuda(
+    requested: str, environ: Mapping[str, str], build: Build, driver: Driver | Unknown | None
+) -> NoCuda | None:
     """Why the requested CUDA device cannot be used, as far as this can be found out without PyTorch; else None."""
     if build.hip:
         return _amd_problem(environ)
@@ -79,7 +82,7 @@ def why_no_cuda(requested: str, environ: Mapping[str, str], build: Build, driver
         what = "the installed PyTorch is built without CUDA"
         instead = "install one for this GPU (https://pytorch.org/get-started/locally)" if there else ""
         return NoCuda(what, instead, there)
-    if isinstance(found, str) or not found.gpus:
+    if isinstance(found, Unknown) or not found.gpus:
         return NoCuda("no NVIDIA driver with a device was found here")
     return _nvidia_problem(requested, environ, build, found)
 

@@ -9,6 +9,7 @@ from batchlab.host.neighbours import Listed, own_family
 from batchlab.host.nvml import Driver, Gpu, computing_on, read_driver
 from batchlab.host.visible import ORDER, VISIBLE, instances, let_through, visible
 from batchlab.printable import counted
+from batchlab.records import Unknown
 
 
 def unusable(gpu: Gpu) -> str:
@@ -21,7 +22,7 @@ def unusable(gpu: Gpu) -> str:
 
 
 def gpus_for(
-    config: RunConfig, jobs: int, *, environ: Mapping[str, str] = os.environ, driver: Driver | str | None = None
+    config: RunConfig, jobs: int, *, environ: Mapping[str, str] = os.environ, driver: Driver | Unknown | None = None
 ) -> tuple[Gpu, ...]:
     """The GPUs for points of `config`; the first also runs the checks before them. Empty: CUDA chooses.
 
@@ -37,7 +38,7 @@ def gpus_for(
             raise BadRequest(_too_few(config, jobs, "one"))
         return ()
     found = read_driver() if driver is None else driver
-    if isinstance(found, str):
+    if isinstance(found, Unknown):
         if jobs > 1:
             raise BadRequest(_too_few(config, jobs, f"not counted here ({found})"))
         return ()

@@ -20,6 +20,7 @@ from batchlab.host.device_choice import say_once
 from batchlab.host.neighbours import Neighbours
 from batchlab.host.nvml import read_driver
 from batchlab.host.visible import VISIBLE, entries, visible
+from batchlab.records import Unknown
 
 LEASE, MET = ".lease", ".met"  # a holder's file, and the mark that another process leaves for it
 GATE = "gate"  # held while a lease begins or ends, or a whole device is taken
@@ -138,7 +139,7 @@ def uuid_of(device: str) -> str | None:
     if kind != "cuda":
         return None
     driver = read_driver()
-    if isinstance(driver, str):
+    if isinstance(driver, Unknown):
         return None
     seen, place = visible(driver, os.environ), int(index or 0)
     return seen.devices[place].uuid if seen.sure and place < len(seen.devices) else None

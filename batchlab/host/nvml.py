@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from batchlab.records import Unknown
+
 MODES = {0: "default", 1: "exclusive", 2: "prohibited", 3: "exclusive"}  # 1: drivers before 2012
 
 Api = Any  # the module pynvml, or a fake in tests
@@ -32,7 +34,7 @@ class Driver:
     gpus: tuple[Gpu, ...]
 
 
-def read_driver(api: Api | None = None) -> Driver | str:
+def read_driver(api: Api | None = None) -> Driver | Unknown:
     """What NVML reports now, or its error.
 
     NVML stays initialised: without a persistence daemon the driver would unload after its last user, and each
@@ -43,7 +45,7 @@ def read_driver(api: Api | None = None) -> Driver | str:
         api.nvmlInit()
         count = int(api.nvmlDeviceGetCount())
     except api.NVMLError as error:
-        return str(error)
+        return Unknown(str(error))
     # NVML counts a GPU that belongs to another job of a batch system but refuses access; CUDA does not count it.
     handles = [_query(api, api.nvmlDeviceGetHandleByIndex, i) for i in range(count)]
     found = [_gpu(api, handle) for handle in handles if handle is not None]

@@ -3,15 +3,16 @@
 from fake_nvml import GIB, Card, FakeNvml, divided, four
 
 from batchlab.host.nvml import Driver, Gpu, computing_on, process_bytes, read_driver, used_bytes
+from batchlab.records import Unknown
 
 
 def test_a_machine_without_a_driver_says_why() -> None:
-    assert read_driver(FakeNvml(starts=False)) == "NVML Shared Library Not Found"
+    assert read_driver(FakeNvml(starts=False)) == Unknown("NVML Shared Library Not Found")
 
 
 def test_this_machine_can_be_queried() -> None:
     """Over the real pynvml, whether or not there is a GPU."""
-    assert isinstance(read_driver(), Driver | str)
+    assert isinstance(read_driver(), Driver | Unknown)
 
 
 def test_everything_of_a_gpu_is_read() -> None:
