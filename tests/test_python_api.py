@@ -153,6 +153,7 @@ def of_main() -> None:
             "this is a grid of 2 points, and train runs one: use .*run_study",
         ),
         (lambda net: batchlab.train({"dry_run": True}), "dry_run works with run_study and the command line only"),
+        (lambda net: batchlab.train("--version"), "--version is for the command line: leave it out"),
         (lambda net: batchlab.train(["--cfg", "job"]), "--cfg is for the command line: leave it out"),
         (lambda net: batchlab.train("--config-dir x"), "--config-dir is for the command line: .* config_dir='...'"),
         (lambda net: batchlab.train("hydra/launcher=joblib"), "hydra/launcher=joblib is for the command line"),

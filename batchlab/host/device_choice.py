@@ -11,7 +11,7 @@ from batchlab.errors import BadRequest
 from batchlab.host.gpu_pool import unusable
 from batchlab.host.nvml import Driver, read_driver
 from batchlab.host.torch_build import Build, installed_build
-from batchlab.host.visible import VISIBLE, Visible, entries, visible
+from batchlab.host.visible import VISIBLE, entries, visible
 from batchlab.records import Unknown
 
 AMD_DRIVER = Path("/dev/kfd")
@@ -90,7 +90,7 @@ def why_no_cuda(
 def _nvidia_problem(requested: str, environ: Mapping[str, str], build: Build, driver: Driver) -> NoCuda | None:
     seen = visible(driver, environ)
     if not seen.devices:
-        return NoCuda(seen.why_none, _how_to_get_one(seen), surprising=True)
+        return NoCuda(seen.why_none, seen.instead, surprising=True)
     if driver.cuda is not None and driver.cuda[0] < build.cuda_major:
         newest = ".".join(map(str, driver.cuda))
         return NoCuda(
@@ -107,14 +107,6 @@ def _nvidia_problem(requested: str, environ: Mapping[str, str], build: Build, dr
     if all(reasons):
         return NoCuda(reasons[0], "wait for it, or share it with `nvidia-smi -c DEFAULT`", surprising=True)
     return None
-
-
-def _how_to_get_one(seen: Visible) -> str:
-    if "batch system" in seen.why_none:
-        return "request one, for example with --gres=gpu:1"
-    if "MIG" in seen.why_none:
-        return "create an instance (nvidia-smi mig -cgi ... -C)"
-    return f"set {VISIBLE} to an existing GPU"
 
 
 def _amd_problem(environ: Mapping[str, str]) -> NoCuda | None:

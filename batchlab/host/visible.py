@@ -18,6 +18,7 @@ class Visible:
     devices: tuple[Gpu, ...]  # `cuda:0`, `cuda:1`, ...
     sure: bool  # whether that order is certain: by default CUDA only promises to put the fastest first
     why_none: str = ""  # set if there are none
+    instead: str = ""  # and what to do then
 
 
 def visible(driver: Driver, environ: Mapping[str, str]) -> Visible:
@@ -28,7 +29,7 @@ def visible(driver: Driver, environ: Mapping[str, str]) -> Visible:
         # CUDA shows only the first MIG instance, and no whole GPU next to one.
         return Visible(parts[:1], sure or len(parts) == 1)
     whole = tuple(gpu for gpu in allowed if not gpu.mig)
-    return Visible(whole, sure, "" if whole else why_none(driver, environ))
+    return Visible(whole, sure, *(() if whole else _why_none(driver, environ)))
 
 
 def let_through(driver: Driver, environ: Mapping[str, str]) -> tuple[list[Gpu], bool]:
@@ -68,15 +69,17 @@ def entries(text: str | None) -> list[int] | list[str] | None:
     return _until(lambda number: number >= 0, [int(digits[0]) if digits else -1 for digits in found])
 
 
-def why_none(driver: Driver, environ: Mapping[str, str]) -> str:
-    """Why a process with this environment sees no GPU."""
+def _why_none(driver: Driver, environ: Mapping[str, str]) -> tuple[str, str]:
+    """Why a process with this environment sees no GPU, and what to do."""
     value = environ.get(VISIBLE)
     if (value or "").startswith("NoDevFiles"):
-        return f"{VISIBLE}={value}: the batch system assigned no GPU to this job"
+        why = f"{VISIBLE}={value}: the batch system assigned no GPU to this job"
+        return why, "request one, for example with --gres=gpu:1"
     allowed, _ = let_through(driver, environ)
     if not allowed:
-        return f"{VISIBLE}={value} hides all GPUs of this machine"
-    return f"{allowed[0].name} is in MIG mode and has no instance"
+        return f"{VISIBLE}={value} hides all GPUs of this machine", f"set {VISIBLE} to an existing GPU"
+    why = f"{allowed[0].name} is in MIG mode and has no instance"
+    return why, "create an instance (nvidia-smi mig -cgi ... -C)"
 
 
 def _found(driver: Driver, name: int | str) -> Gpu | None:

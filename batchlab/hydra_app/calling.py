@@ -61,11 +61,11 @@ def overrides_of(requested: Requested) -> list[str]:
 
 
 def _grid(typed: Sequence[str], config_dir: str | None) -> tuple[list[Point], SweepConfig]:
-    given = read_arguments(typed)
-    elsewhere = [line for line in given.overrides if line.lstrip("+~").startswith(("hydra.", "hydra/", "hydra="))]
-    flags = [line for line in typed if line.startswith("-") and line.partition("=")[0] not in (RETRY, *FLAGS, "--")]
+    flags = (line for line in typed if line.startswith("-") and line.partition("=")[0] not in (RETRY, *FLAGS, "--"))
+    elsewhere = (line for line in typed if line.lstrip("+~").startswith(("hydra.", "hydra/", "hydra=")))
     for line in (*flags, *elsewhere):
         raise BadRequest(f"{line} is for the command line: leave it out; for configs of your own use config_dir='...'")
+    given = read_arguments(typed)
     with grid_composer(given.overrides, config_dir) as composer:
         return composer.grid(given.overrides)
 

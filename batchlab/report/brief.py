@@ -10,7 +10,7 @@ from rich.text import Text
 from batchlab.errors import BatchlabError
 from batchlab.printable import printable
 from batchlab.report.making import make, write
-from batchlab.report.render.content import claims_table
+from batchlab.report.render.content import counts_of_verdicts
 from batchlab.report.render.terminal import say_where
 
 
@@ -26,11 +26,9 @@ def main(folder: Path, *, width: int | None, about: Collection[str] = ()) -> int
         sys.stderr.write(f"{printable(error)}\n")
         return 1
     console = Console(highlight=False, width=width or 180, force_terminal=width is not None)
-    advice = printable(report.recommendation.text)
-    first, _, rest = advice.partition(". ")
-    console.print(Text(f"{first}." if rest else advice, style="bold"), soft_wrap=width is None)
+    console.print(Text(printable(report.recommendation.headline), style="bold"), soft_wrap=width is None)
     if report.recommendation.but:
         console.print(Text(printable(report.recommendation.but)), soft_wrap=width is None)
-    console.print(Text(f"Claims: {claims_table(report.claims).note.partition('.')[0]}."), soft_wrap=width is None)
+    console.print(Text(f"Claims: {counts_of_verdicts(report.claims)}."), soft_wrap=width is None)
     say_where(folder, sum(drawing.figure is not None for drawing in drawn), console)
     return 0

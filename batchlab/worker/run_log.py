@@ -173,7 +173,7 @@ class RunLog:
         found = self._usable_checkpoint()
         if found is None:
             if self.record.attempts > 1 and not self._afresh:
-                self._listener.say("starts again from its first step (there is no checkpoint)")
+                self._listener.say("starts again from its first step (no usable checkpoint)")
             self._journal.truncate(0)
             self.record = replace(self.record, notes=())
             return

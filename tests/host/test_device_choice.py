@@ -43,6 +43,7 @@ UNUSABLE = [
     (FakeNvml([Card("GPU-a")], cuda=12040), {}, "supports CUDA 12.4, but PyTorch is built for CUDA 13.2", "update the"),
     (four(), {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, "the batch system assigned no GPU to this job", "--gres=gpu:1"),
     (four(), {"CUDA_VISIBLE_DEVICES": "7"}, "CUDA_VISIBLE_DEVICES=7 hides all GPUs", "to an existing GPU"),
+    (FakeNvml([Card("GPU-a")]), {"CUDA_VISIBLE_DEVICES": "MIG-z"}, "=MIG-z hides all", "to an existing GPU"),
     (divided(), {}, "is in MIG mode and has no instance", "create an instance"),
     (with_mode(2), {}, r"NVIDIA H200 \(GPU-a\) is in compute mode prohibited", "nvidia-smi -c DEFAULT"),
     (with_mode(3, 41), {}, "in exclusive mode and used by process 41", "wait for it"),

@@ -1,7 +1,6 @@
 """The sentences of a recommendation: what to use and why, what is best by other criteria, what limits it."""
 
 import math
-import re
 from collections.abc import Iterator
 
 import pandas as pd
@@ -19,7 +18,6 @@ from batchlab.science.scaling.knee import Knee
 from batchlab.science.statistics.uncertainty import Interval
 
 MIB = 2**20
-INSTRUMENTS = re.compile(r"(?:^|\s)instruments\.[^\s=]+=(?:\[[^\]]*\]|\S*)")
 WORSE = 1.25  # times its best loss: if the final loss is above this, it was better before
 LONGEST = 100  # characters of a group's name
 
@@ -132,7 +130,7 @@ def limits(main: GroupFits, size: int, fit: Search | None) -> str:
 
 def of_group(main: GroupFits) -> str:
     """The options that distinguish the group from the study's others, without those of its instruments."""
-    name = printable(INSTRUMENTS.sub("", main.name))
+    name = main.short_name
     return f" (with {name if len(name) <= LONGEST else name[: LONGEST - 3] + '...'})" if name else ""
 
 

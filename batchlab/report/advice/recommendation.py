@@ -27,6 +27,7 @@ FEW = 3  # seeds: with fewer an interval is too wide for a choice, or there is n
 class Recommendation:
     """What to do, how reliable that is, and the command to do it; picks that the study does not allow are None."""
 
+    headline: str  # the first sentence of `text`
     text: str
     sure: str
     command: str  # one more run of it, with a seed that the study does not have; empty if nothing is recommended
@@ -47,16 +48,18 @@ def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendati
     """
     main = fits.main
     if main is None:
-        return Recommendation("No batch size can be recommended: the study has no runs.", _damaged(study), "")
+        text = "No batch size can be recommended: the study has no runs."
+        return Recommendation(text, text, _damaged(study), "")
     shown = shown_runs(study, main)
     if not shown:
-        return Recommendation(_nothing(main), _sure(study, fits, main, claims), "")
+        text = _nothing(main)
+        return Recommendation(text, text, _sure(study, fits, main, claims), "")
     fastest, cheapest = fastest_of(main), cheapest_of(main)
     loss = best_loss_of(study, main, shown)
     chosen = fastest or cheapest or quickest_of(main, loss)
     if chosen is None:
         text = f"No batch size can be recommended{of_group(main)}: no completed run measured a validation loss."
-        return Recommendation(text, _sure(study, fits, main, claims), "")
+        return Recommendation(text, text, _sure(study, fits, main, claims), "")
     size = chosen.batch_size
     runs = shown[size]
     lr = float(column(runs, "lr_scaled").fillna(column(runs, "lr")).iloc[0])
@@ -72,6 +75,7 @@ def recommend(study: Study, fits: Fits, claims: Sequence[Claim]) -> Recommendati
     ]
     bend = main.to_target.critical if isinstance(main.to_target, ToTarget) else None
     return Recommendation(
+        headline=sentences[0],
         text=" ".join(sentences),
         sure=" ".join([_sure(study, fits, main, claims, size), *damaged]),
         command=command_of(study, runs),

@@ -7,11 +7,10 @@ import pandas as pd
 
 from batchlab.config.option_row import ALL_OF_A_RUN
 from batchlab.config.options import that_move
-from batchlab.printable import printable
 from batchlab.records import Unknown
 from batchlab.report.fits.to_target import to_target
 from batchlab.report.fits.tournament import best_lrs, lrs_tried, tournament
-from batchlab.report.tables.groups import POINT, Group, Tuning, Way, column, names, tuning_of
+from batchlab.report.tables.groups import POINT, Group, Tuning, Way, as_name, column, distinguishing, tuning_of
 
 TUNED_FROM = 3  # learning rates at a batch size: of two, the better one is always at the grid's edge
 # A trend over two batch sizes says little next to one over five: settings with less than this share are left out.
@@ -78,8 +77,8 @@ def equal_except(runs: pd.DataFrame, written: pd.DataFrame, options: Collection[
     given = written[that_move(map(str, written), ALL_OF_A_RUN, without=(*POINT, *options))]
     given = given[[name for name in given if given[name].nunique() > 1]]
     keys = given.apply(tuple, axis=1) if len(given.columns) else pd.Series([()] * len(given), index=given.index)
-    named = names([str(name) for name in given], list(dict.fromkeys(keys)))
-    parts = [(printable(named[key]), runs.loc[members.index]) for key, members in keys.groupby(keys, sort=False)]
+    named = distinguishing([str(name) for name in given], list(dict.fromkeys(keys)))
+    parts = [(as_name(named[key]), runs.loc[members.index]) for key, members in keys.groupby(keys, sort=False)]
     return sorted(parts, key=lambda part: len(part[1]), reverse=True)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 
-from batchlab.printable import NOTHING, aligned, counted, printable
+from batchlab.printable import NOTHING, aligned, counted, listed, printable
 from batchlab.report.compare.comparison import ClaimPair, Comparison, Measured, Setting
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.science.statistics.verdicts import Verdict
@@ -122,8 +122,7 @@ def _ratio(change: Interval) -> str:
 
 
 def _values(values: Sequence[str]) -> str:
-    more = f", and {len(values) - MOST_VALUES} more" if len(values) > MOST_VALUES else ""
-    return ", ".join(map(_short, values[:MOST_VALUES])) + more or NOTHING
+    return listed(map(_short, values), MOST_VALUES, last=", ") or NOTHING
 
 
 def _short(text: str) -> str:

@@ -77,8 +77,9 @@ def _lost(study: Study, group: GroupFits, size: int | None) -> str:
         for status in of_it["status"]
     ]
     counts = Counter(runs)
-    ended = [f"{counts[status]} {status}" for status in RunStatus if counts[status] and status != RunStatus.COMPLETED]
-    return ", ".join(ended).replace(" ", f" of {len(runs)} ", 1)
+    ended = [status for status in RunStatus if counts[status] and status != RunStatus.COMPLETED]
+    each = (f"{counts[status]}{'' if at else f' of {len(runs)}'} {status}" for at, status in enumerate(ended))
+    return ", ".join(each)
 
 
 def _measured(study: Study, group: GroupFits, size: int | None, name: str) -> Interval | None:

@@ -135,8 +135,7 @@ def _draw_line(axes: Axes, line: Line, sizes: Collection[int], text: str, *, by:
 
 
 def _left_out(found: Measured) -> str:
-    shared = f" {found.shared} runs that shared the machine are left out." if found.shared else ""
-    return shared + (f" {found.elsewhere} runs on another device are left out." if found.elsewhere else "")
+    return "".join(f" Without {runs}." for runs in found.left_out)
 
 
 def _scaled(interval: Interval, by: float) -> Interval:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from batchlab.printable import counted
 from batchlab.records import Unknown
 from batchlab.records.quantities import BUSY, PEAKS, STEP_TIME, TRAINING_SPEED
 from batchlab.report.fits.to_target import ToTarget
@@ -37,6 +38,12 @@ class Measured:
     shared: int  # runs left out because they shared the machine
     runs: tuple[str, ...]
     elsewhere: int = 0  # runs left out because they were made on another model of device than most
+
+    @property
+    def left_out(self) -> list[str]:
+        """`1 run that shared the machine`, `2 runs on another model of device`, for a list after `without`."""
+        counts = {"that shared the machine": self.shared, "on another model of device": self.elsewhere}
+        return [f"{counted(count, 'run')} {which}" for which, count in counts.items() if count]
 
 
 @dataclass(frozen=True)

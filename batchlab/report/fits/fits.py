@@ -33,6 +33,7 @@ class GroupFits:
     """The fits to runs that differ only in batch size, seed and learning rate."""
 
     name: str  # options that distinguish it from the study's other groups; "" if it is the only one
+    short_name: str  # the same without the options of instruments
     batch_sizes: tuple[int, ...]
     seeds: tuple[int, ...]
     rate: Tuning
@@ -86,6 +87,7 @@ def _of_group(study: Study, group: Group) -> GroupFits:
     ended = group.runs.groupby(["batch_size", "status"]).size().reset_index(name="runs")
     return GroupFits(
         name=group.name,
+        short_name=group.short_name,
         batch_sizes=group.batch_sizes,
         seeds=tuple(sorted({int(seed) for seed in group.runs["seed"]})),
         rate=group.tuning,

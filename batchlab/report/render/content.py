@@ -43,12 +43,16 @@ class Missing:
 
 def claims_table(claims: tuple[Claim, ...]) -> Table:
     """A row for each claim, with the comparison that decided it."""
-    counts = Counter(claim.verdict for claim in claims)
-    verdicts = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
-    tested = len(claims) - counts[Verdict.NOT_TESTED]
-    note = f"{verdicts}. Effects are in the claim's direction: above 0 supports it"
+    tested = sum(claim.verdict is not Verdict.NOT_TESTED for claim in claims)
+    note = f"{counts_of_verdicts(claims)}. Effects are in the claim's direction: above 0 supports it"
     note += f"; p values are corrected for the {counted(tested, 'claim')} tested (Holm)." if tested else "."
     return Table(CLAIM_TITLES, tuple(_claim_row(claim) for claim in claims), note)
+
+
+def counts_of_verdicts(claims: tuple[Claim, ...]) -> str:
+    """`2 supported, 6 inconclusive`."""
+    counts = Counter(claim.verdict for claim in claims)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
 
 
 def deciding(claim: Claim) -> Evidence | None:

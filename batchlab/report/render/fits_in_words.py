@@ -99,8 +99,7 @@ def _line(found: Measured | Unknown, start: float, start_unit: str, slope: float
     if zero.low is not None and zero.high is not None and each.low is not None and each.high is not None:
         text += f" (95%: {zero.low * start:.3g} to {zero.high * start:.3g} and {each.low * slope:.3g} to "
         text += f"{each.high * slope:.3g})"
-    text += f"; {found.shared} runs left out, as they shared the machine" if found.shared else ""
-    return text + (f"; {found.elsewhere} left out, as they ran on another device." if found.elsewhere else ".")
+    return text + "".join(f"; without {runs}" for runs in found.left_out) + "."
 
 
 def _knee(found: Knee | Unknown) -> str:

@@ -1,7 +1,7 @@
 """What may be compared: runs that differ in nothing but batch size, seed and learning rate."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -62,6 +62,7 @@ class Group:
     """
 
     name: str  # options that distinguish it from other groups, `lr_scaling=linear precision=bf16`; "" if there are none
+    short_name: str  # the same without the options of instruments
     runs: pd.DataFrame  # its rows of `Study.runs`, with the columns that fits read
     tuning: Tuning
 
@@ -79,18 +80,25 @@ def groups(study: Study) -> tuple[Group, ...]:
     varied = [str(name) for name in requested if requested[name].nunique() > 1]
     keys = requested[varied].apply(tuple, axis=1) if varied else pd.Series([()] * len(requested), index=requested.index)
     fitted = study.runs[[str(name) for name in study.runs.columns if str(name).startswith(FITTED)]]
-    named = names(varied, list(dict.fromkeys(keys)))
+    named = distinguishing(varied, list(dict.fromkeys(keys)))
     found = []
     for key, members in keys.groupby(keys, sort=False):
         runs = fitted.loc[members.index]
         lrs = column(runs, "lr").fillna(column(runs, "lr_scaled")).fillna(0.0)
         runs = runs.assign(lr=lrs.where(lrs < LARGEST, 0.0)).drop_duplicates([*FREE])
-        found.append(Group(printable(named[key]), runs.assign(other_device=_on_another_device(runs)), _tuning(runs)))
+        short_name = as_name({k: value for k, value in named[key].items() if not k.startswith("instruments.")})
+        runs = runs.assign(other_device=_on_another_device(runs))
+        found.append(Group(as_name(named[key]), short_name, runs, _tuning(runs)))
     return tuple(sorted(found, key=lambda group: (-len(group.batch_sizes), -len(group.runs), group.name)))
 
 
-def names(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """A name for each of `keys`, values of `options` as JSON text, that no other has: `lr_scaling=sqrt warmup=0.1`.
+def as_name(settings: Mapping[str, str]) -> str:
+    """`lr_scaling=sqrt warmup=0.1`."""
+    return printable(" ".join(f"{option}={value}" for option, value in settings.items()))
+
+
+def distinguishing(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], dict[str, str]]:
+    """The settings by which each of `keys`, values of `options` as JSON text, differs from the others.
 
     An instrument's options, and the batch size that a rule scales from, are named only if the others are not enough.
     If there are more than a few options, each key is named by those in which it differs from most of the others.
@@ -105,7 +113,7 @@ def names(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> dict[tuple
     for key in keys:
         unusual = [i for i in plain if options[i] in ALWAYS_NAMED or key[i] != usual[i]]
         shown = unusual if unusual and len(plain) > FEW else plain
-        found[key] = " ".join(f"{options[i]}={key[i].strip(chr(34))}" for i in shown)
+        found[key] = {options[i]: key[i].strip('"') for i in shown}
     return found
 
 

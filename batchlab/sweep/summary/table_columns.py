@@ -1,6 +1,6 @@
 """The options that distinguish the points of a table, and the order of the points."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ from batchlab.config import target_name
 from batchlab.config.key import requested
 from batchlab.config.option_row import ALL_OF_A_RUN, Role
 from batchlab.config.options import of_role
+from batchlab.config.values import flattened
 from batchlab.printable import printable
 from batchlab.records import RunRecord
 
@@ -39,20 +40,13 @@ def arranged(records: Sequence[RunRecord]) -> tuple[list[RunRecord], list[Settin
     return [records[i] for i in order], settings
 
 
-def flat(config: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _by_name(config: Mapping[str, object]) -> dict[str, Any]:
     """A config's values by dotted name; the name of a group has its `_target_` as value."""
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            if "_target_" in value:
-                yield name, value["_target_"]
-            yield from flat({k: v for k, v in value.items() if k != "_target_"}, f"{name}.")
-        else:
-            yield name, value
+    return {name.removesuffix("._target_"): value for name, value in flattened(config)}
 
 
 def _varying(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    configs = [dict(flat(requested(record.config, ALL_OF_A_RUN))) for record in records]
+    configs = [_by_name(requested(record.config, ALL_OF_A_RUN)) for record in records]
     found: dict[str, list[Any]] = {}
     made = [record.accumulate for record in records]
     if len({count for count in made if count is not None}) > 1:

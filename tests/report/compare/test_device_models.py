@@ -149,7 +149,7 @@ def test_every_form_of_the_report_names_the_devices(tmp_path: Path) -> None:
     plant(tmp_path, 128, 0, FAST, speed=1e6)
     page = as_html(make(tmp_path), ())
     assert f"Measured on {SLOW} (2 runs), {FAST} (1 run): speeds and memory peaks of different models are" in page
-    assert "1 left out, as they ran on another device" in page
+    assert "; without 1 run on another model of device." in page
 
 
 @pytest.mark.parametrize(("second", "compared"), [(SLOW, True), (FAST, False)])

@@ -115,6 +115,7 @@ def test_only_runs_with_the_machine_to_themselves_are_clocked(tmp_path: Path) ->
     for part in (group.seconds_per_step, group.peak_bytes, group.examples_per_second):
         assert isinstance(part, Measured)
         assert (part.shared, set(part.runs)) == (1, set(kept))
+        assert part.left_out == ["1 run that shared the machine"]
         assert {mean.n for _, mean in part.sizes} == {1}
 
 

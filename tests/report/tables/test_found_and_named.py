@@ -15,7 +15,7 @@ from batchlab.report.fits.fits import fits
 from batchlab.report.render.content import what_is_missing
 from batchlab.report.report import Report
 from batchlab.report.tables.find_results import searches
-from batchlab.report.tables.groups import groups, names
+from batchlab.report.tables.groups import as_name, distinguishing, groups
 from batchlab.report.tables.study import read_study
 from batchlab.science.statistics.verdicts import Verdict
 
@@ -94,6 +94,7 @@ def test_an_instrument_names_no_group_that_another_option_names(tmp_path: Path) 
     labels = [label for label, _ in equal_except(both.runs, both.requested.astype(str), ())]
     assert sorted(labels) == ["precision=bf16", "precision=fp32"]
     assert any("instruments.noise_scale.draws=20" in group.name for group in groups(alone))
+    assert {group.short_name for group in groups(alone)} == {""}
 
 
 def test_a_setting_left_out_of_the_trends_is_named(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_a_setting_left_out_of_the_trends_is_named(tmp_path: Path) -> None:
     for size in (8, 32):
         write_run(tmp_path, size, config={"precision": "bf16"})
     study = read_study(tmp_path)
-    report = Report(study, (), fits(study), Recommendation("", "", ""))
+    report = Report(study, (), fits(study), Recommendation("", "", "", ""))
 
     assert [missing.what for missing in what_is_missing(report)] == [
         "Trends over batch sizes leave out precision=bf16: fewer than 60% of the 4 sizes."
@@ -131,7 +132,7 @@ def test_of_many_options_a_name_has_those_that_are_unusual() -> None:
         ('"sqrt"', "0", '"bf16"', "16"),
     ]
 
-    assert list(names(options, keys).values()) == [
+    assert [as_name(settings) for settings in distinguishing(options, keys).values()] == [
         "lr_scaling=sqrt",
         "lr_scaling=none",
         "lr_scaling=sqrt warmup=0.1",
@@ -139,10 +140,10 @@ def test_of_many_options_a_name_has_those_that_are_unusual() -> None:
         "lr_scaling=sqrt precision=bf16 model.width=16",
     ]
     # Of a few options all are named, as is the usual one, which would otherwise have no name.
-    assert names(options[1:3], [key[1:3] for key in keys[1:4]]) == {
-        ("0", '"fp32"'): "warmup=0 precision=fp32",
-        ("0.1", '"fp32"'): "warmup=0.1 precision=fp32",
-        ("0", '"bf16"'): "warmup=0 precision=bf16",
+    assert distinguishing(options[1:3], [key[1:3] for key in keys[1:4]]) == {
+        ("0", '"fp32"'): {"warmup": "0", "precision": "fp32"},
+        ("0.1", '"fp32"'): {"warmup": "0.1", "precision": "fp32"},
+        ("0", '"bf16"'): {"warmup": "0", "precision": "bf16"},
     }
 
 
