@@ -79,7 +79,7 @@ def fitting(
     filled = {name: offered[name] for name in names if name in offered and name not in given}
     for p in named:
         if p.default is p.empty and p.name not in given and p.name not in filled:
-            raise BadRequest(f"{what} needs '{p.name}': add {what}.{p.name}=... to the command")
+            raise BadRequest(f"{what}._target_ requires the argument '{p.name}': add {what}.{p.name}=...")
     return filled
 
 
@@ -103,7 +103,8 @@ def _import(target: str, what: str) -> Any:
         if error.name != module:  # the user's module was found, but not something it imports
             raise
         raise BadRequest(
-            f"{what}._target_={target}: no module '{module}' in this folder or among the installed packages"
+            f"{what}._target_={target}: no module '{module}' in this folder or among the installed packages: check the name, and run "
+            f"the command in the folder of the file"
         ) from None
     path = module
     for name in attributes:

@@ -39,10 +39,10 @@ def find_study(text: str, runs_dir: Path) -> Path:
             return folder
     there = studies(runs_dir)
     if not there:
-        raise BadRequest(f"no study '{text}': there are no runs yet in {runs_dir}/; {HOW_TO_START}")
+        raise BadRequest(f"no study '{text}' in {runs_dir}/: there are no runs yet; {HOW_TO_START}")
     names = [folder.name for folder in there]
     near = did_you_mean(Path(text).name, names)
-    raise BadRequest(f"no study '{text}'{near or ': the studies are ' + ', '.join(names)} (in {runs_dir})")
+    raise BadRequest(f"no study '{text}' in {runs_dir}/{near or ': it has ' + ', '.join(names)}")
 
 
 def last_written(folder: Path) -> float:

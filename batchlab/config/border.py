@@ -64,7 +64,8 @@ def from_dict(values: Mapping[str, Any]) -> Request:
             near = did_you_mean(name, option_names()) or ": `batchlab config` lists the keys"
             raise BadRequest(f"unknown key '{name}'{near}")
     if missing := [name for name in _CHECKED if name not in given]:
-        raise BadRequest(f"missing key '{missing[0]}': the config must give it a value")
+        name = missing[0]
+        raise BadRequest(f"'{name}' has no value, because the config or ~{name} removed it: give {name}=...")
     checked = {name: check_value(row, given[name]) for name, row in _CHECKED.items()}
     of_the_run = {name: checked[name] for name in RUN if name != "budget"}
     run = RunConfig(budget=budget, hidden=hidden, **of_the_run)
@@ -91,7 +92,9 @@ def _check_together(config: RunConfig) -> None:
     check_noise_scale(config.lr_scaling, config.noise_scale)
     batch, micro, accumulate = config.batch_size, config.micro_batch_size, config.accumulate
     if (micro or 1) > batch:
-        raise BadRequest(f"micro_batch_size={micro} is larger than batch_size={batch}: use at most {batch}")
+        raise BadRequest(
+            f"micro_batch_size={micro} is larger than batch_size={batch}: use at most {batch}, or a larger batch_size"
+        )
     if (accumulate or 1) > batch:
         raise BadRequest(f"accumulate={accumulate} is larger than batch_size={batch}: use at most {batch}")
     made = -(-batch // (micro or -(-batch // (accumulate or 1))))  # len(micro_batch_sizes), for any size
@@ -109,7 +112,7 @@ def _check_together(config: RunConfig) -> None:
         raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
     if config.study is not None and not is_folder_name(config.study):
         raise BadRequest(
-            f"study={config.study!r} cannot name a folder: use letters, digits, '.', '_' and '-', not '.' at the start"
+            f"study={config.study!r} is not a valid name: use letters, digits, '.', '_' and '-', and no '.' at the start"
         )
 
 

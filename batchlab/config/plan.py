@@ -7,6 +7,7 @@ from typing import Any
 from batchlab.config.run import RunConfig
 from batchlab.config.values import is_finite, shown
 from batchlab.errors import BadRequest
+from batchlab.printable import counted
 from batchlab.science.scaling import lr_scaling
 from batchlab.science.scaling.schedules import learning_rate
 
@@ -33,8 +34,8 @@ def plan(config: RunConfig, n_train: int) -> Plan:
     budget = config.budget.examples(n_train, config.batch_size)
     if budget < config.batch_size:
         raise BadRequest(
-            f"batch_size={config.batch_size} is larger than the budget {config.budget} of {budget} examples: "
-            f"not one step fits; raise the budget to at least {config.batch_size} examples"
+            f"{config.budget} is {counted(budget, 'example')}, less than one batch (batch_size={config.batch_size}): use "
+            f"at least examples={config.batch_size}, or a smaller batch_size"
         )
     if budget > 2**53:  # beyond, progress through the budget is no longer exact in floating point
         raise BadRequest(f"{config.budget} is a budget of more than 2**53 examples: give a smaller one")

@@ -17,7 +17,7 @@ from batchlab.records import Unknown
 AMD_DRIVER = Path("/dev/kfd")
 HIDING = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", VISIBLE)  # AMD's, in the order they are read
 
-ELSE = "use device=cpu, or device=auto to take CUDA where there is one"
+ELSE = "use device=cpu, or device=auto, which uses a GPU if there is one"
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ def device_of_remote_jobs(requested: str, launcher: str) -> str:
     """
     if requested == "auto":
         raise BadRequest(
-            f"device=auto looks at this machine, but the jobs of hydra/launcher={launcher} run on other machines: add "
-            "device=cuda or device=cpu"
+            f"device=auto chooses by the devices of this machine, but the jobs of hydra/launcher={launcher} run on others: "
+            "add device=cuda or device=cpu"
         )
     return requested
 
@@ -83,7 +83,7 @@ def why_no_cuda(
         instead = "install one for this GPU (https://pytorch.org/get-started/locally)" if there else ""
         return NoCuda(what, instead, there)
     if isinstance(found, Unknown) or not found.gpus:
-        return NoCuda("no NVIDIA driver with a device was found here")
+        return NoCuda("no NVIDIA driver with a GPU was found on this machine")
     return _nvidia_problem(requested, environ, build, found)
 
 

@@ -14,7 +14,7 @@ def classify(exitcode: int, *, stopped_by_us: bool, oom_kills: int) -> tuple[Run
     killer ended a process in this cgroup (or on this machine) while the worker ran.
     """
     if stopped_by_us:
-        return RunStatus.INTERRUPTED, "stopped before its step was finished"
+        return RunStatus.INTERRUPTED, "stopped during a step"
     if exitcode >= 0:
         return RunStatus.FAILED, f"its process ended with exit code {exitcode} without a result"
     if exitcode == -signal.SIGKILL:

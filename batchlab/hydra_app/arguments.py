@@ -128,4 +128,4 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     # Without the dashes, which would make all flags similar.
     near = did_you_mean(unknown[2], [flag.lstrip("-") for flag in known]).replace("'", "'--", 1)
     near = near or did_you_mean(name, option_names()).replace("'?", "=...'?")
-    raise BadRequest(f"unknown flag {option}{near or ': `batchlab sweep --help` lists the flags'}")
+    raise BadRequest(f"unknown flag {option}{near or ': `batchlab COMMAND --help` lists the flags'}")

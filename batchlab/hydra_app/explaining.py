@@ -34,7 +34,8 @@ def unreadable(override: str) -> BadRequest:
     """The message for an override that Hydra's grammar does not accept."""
     key, equals, value = override.partition("=")
     if not equals and re.fullmatch(r"[\w.]+", key):
-        instead = f"it has no value; write {key}=..."
+        value = f"write {key}=..." if key.partition(".")[0] in option_names() else "`batchlab config` lists the options"
+        instead = f"it has no value; {value}"
     elif equals and not key.strip():
         instead = "it has no key; write key=value"
     elif re.search(r",\s*(,|$)|^\s*,", value):
@@ -65,7 +66,7 @@ def _unknown_option(error: BaseException, path: str, listed: Sequence[str]) -> B
     group = listing[1] if listing else path.rpartition("/")[0]
     name = path.removeprefix(f"{group}/")
     options = [option for option in listed if option != "own"]
-    near = did_you_mean(name, options) or ": it is one of " + ", ".join(options)
+    near = did_you_mean(name, options) or ": use one of " + ", ".join(options)
     return BadRequest(f"unknown {group or 'config'} '{name}'{near}")
 
 
@@ -75,7 +76,7 @@ def _unknown_key(error: OmegaConfBaseException) -> BadRequest:
     if groups and last in option_names():
         return BadRequest(f"unknown key '{key}': did you mean '{last}'? It is an option at the root, {last}=...")
     inside = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
-    near = did_you_mean(last, inside if groups else option_names())
+    near = did_you_mean(key, [".".join((*groups, name)) for name in inside] if groups else option_names())
     if not near and groups and inside:
         taken = ", ".join(name for name in inside if name != "_target_")
         near = f": {'.'.join(groups)} takes {taken or 'nothing'}; use +{key}=... to add a key"

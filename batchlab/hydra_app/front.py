@@ -112,7 +112,7 @@ def _first_point(overrides: Sequence[str]) -> list[str]:
             line = f"{override.get_key_element()}={next(override.sweep_string_iterator())}"
         first.append(line)
     if first != list(overrides):
-        sys.stderr.write("the first point of the grid:\n")
+        sys.stderr.write("config of the first point of the grid:\n")
     return first
 
 

@@ -94,8 +94,8 @@ def _run_folder(named: str, runs_dir: str) -> Path:
                 f"such as noise_scale={printable(runs[0])}"
             )
     raise BadRequest(
-        f"noise_scale={printable(named)} cannot be: give a number of examples above 0, or the folder of a run that "
-        "measured it, runs/STUDY/RUN; no run is there, and `batchlab list STUDY` shows the runs of a study"
+        f"noise_scale={printable(named)} cannot be: no run is there; give a number of examples above 0, or the "
+        "folder of a run that measured it, runs/STUDY/RUN (`batchlab list STUDY` shows the runs of a study)"
     )
 
 

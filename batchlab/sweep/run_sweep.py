@@ -121,8 +121,11 @@ def _try_to_write(study: Path) -> None:
     place = next(path for path in (study, *study.absolute().parents) if path.exists())
     probe = place / f".batchlab-probe-{os.getpid()}.tmp"
     with hold_study(study) if place == study else contextlib.nullcontext():
-        disk.write_atomically(probe, "x")
-        disk.remove(probe)
+        try:
+            disk.write_atomically(probe, "x")
+            disk.remove(probe)
+        except StorageError as error:
+            raise StorageError.of(error, study) from None
 
 
 def _keep_published(points: Sequence[Point]) -> None:

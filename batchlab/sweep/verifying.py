@@ -19,8 +19,8 @@ def verify(point: Point) -> int:
     config = point.config
     if len(config.micro_batch_sizes) == 1:
         raise BadRequest(
-            "verify compares a batch with its micro-batches, but this point has only one: add accumulate=4 or "
-            "micro_batch_size=..."
+            "verify compares the gradient of a batch with that of its micro-batches, but the batch is one micro-batch: "
+            "add accumulate=4 or micro_batch_size=..."
         )
     found, chosen = or_on_cpu([point], lambda points: _compared(points[0]))
     if isinstance(found, Failed):

@@ -73,7 +73,7 @@ def test_a_rule_that_does_not_fit_says_why_below_the_table(capsys: pytest.Captur
         ["surge", "-", "-"],
     ]
     assert "beta1" not in shown
-    assert "- lr_scaling=adam_sqrt changes betas, and this optimizer has none: use optimizer=adamw, or linear." in lines
+    assert "- lr_scaling=adam_sqrt changes betas, and this optimizer has none: use optimizer=adamw, or lr_scaling=linear." in lines
     assert any(line.startswith("- lr_scaling=noise needs a noise scale: measure one with") for line in lines)
 
 

@@ -103,7 +103,7 @@ def test_the_config_of_a_grid_is_that_of_its_first_point(capsys: pytest.CaptureF
     said = capsys.readouterr()
     assert re.search(r"^batch_size: 8$", said.out, re.MULTILINE)
     assert re.search(r"^seed: 5$", said.out, re.MULTILINE)
-    assert said.err == "the first point of the grid:\n"
+    assert said.err == "config of the first point of the grid:\n"
 
 
 @pytest.mark.parametrize("shown", [["config", "batch_size=8"], ["train", "batch_size=8", "--cfg", "job"]])

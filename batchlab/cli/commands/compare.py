@@ -26,7 +26,8 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     folders = [find_study(name, Path(given.runs_dir)) for name in (given.first, given.second)]
     if folders[0].resolve() == folders[1].resolve():
-        raise BadRequest(f"'{given.first}' and '{given.second}' are one study: give two; `batchlab list` shows them")
+        both = f"'{given.first}' and '{given.second}' are the same study"
+        raise BadRequest(f"{both}: give two different ones; `batchlab list` shows them")
 
     # Not at the top: pandas takes a second to import, and the message of a mistake should not wait for it.
     from batchlab.report.claims import judge_claims

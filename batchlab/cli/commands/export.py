@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
         return 0
     path = Path(given.output or f"{study.name}-{kind}.{given.format}")
     if path.is_dir() or not path.parent.is_dir():
-        there = "is a folder" if path.is_dir() else "is in a folder that does not exist"
-        raise BadRequest(f"--output {path} {there}: give a file, such as --output {study.name}.{given.format}")
+        why = f"{path} is a folder" if path.is_dir() else f"the folder {path.parent} does not exist"
+        raise BadRequest(f"--output {path}: {why}; give a file, such as --output {study.name}.{given.format}")
     try:
         write_atomically(path, content)
     except StorageError as error:

@@ -138,7 +138,7 @@ def _at_edge(main: GroupFits, size: int) -> str:
     edges = {best.batch_size: best.at_edge for best in played} | {s.batch_size: s.at_edge for s in tuned}
     if not edges.get(size):
         return ""
-    return "Its learning rate is the smallest or largest one tried: a better one may lie beyond."
+    return "Its learning rate is at the edge of those tried: a better one may lie beyond."
 
 
 def _nothing(main: GroupFits) -> str:

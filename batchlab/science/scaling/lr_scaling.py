@@ -73,7 +73,7 @@ def surge(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
     """
     if base.betas is None:
         raise BadRequest(
-            "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or noise"
+            "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or lr_scaling=noise"
         )
     # The formula above as one fraction: its square roots would overflow for a very small Bn.
     return replace(base, lr=base.lr * math.sqrt(ratio) * ((1 + noise_ratio) / (ratio + noise_ratio)))
@@ -82,7 +82,7 @@ def surge(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
 def _betas(rule: str, base: Scaled) -> tuple[float, float]:
     if base.betas is None:
         raise BadRequest(
-            f"lr_scaling={rule} changes betas, and this optimizer has none: use optimizer=adamw, or linear"
+            f"lr_scaling={rule} changes betas, and this optimizer has none: use optimizer=adamw, or lr_scaling=linear"
         )
     if len(base.betas) != 2 or not all(0 <= beta < 1 for beta in base.betas):
         raise BadRequest(
@@ -129,11 +129,11 @@ def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
     """BadRequest if a rule lacks the noise scale that it needs, or has one that it does not use."""
     if rule in NOISE_RULES and noise_scale is None:
         raise BadRequest(
-            f"lr_scaling={rule} needs a noise scale: measure one with `batchlab train instruments=full` and give that "
-            "run, noise_scale=runs/STUDY/RUN, or a number of examples, noise_scale=120"
+            f"lr_scaling={rule} needs noise_scale=...: a number of examples, such as noise_scale=120, or a run that "
+            "measured it, noise_scale=runs/STUDY/RUN (`batchlab train instruments=noise` makes one)"
         )
     if rule not in NOISE_RULES and noise_scale is not None:
         raise BadRequest(
             f"lr_scaling={rule} does not use noise_scale={str(noise_scale).removesuffix('.0')}: leave it out, or use "
-            f"lr_scaling={' or '.join(NOISE_RULES)}; for both kinds, run two sweeps into one study"
+            f"lr_scaling={' or '.join(NOISE_RULES)}; to compare rules with and without it, run two sweeps with one study=NAME"
         )

@@ -31,7 +31,7 @@ def sentences(search: Search) -> Iterator[str]:
         return
     yield _of_the_limit(search)
     if search.exact:
-        yield "Freed memory was counted as free. A run on this CPU keeps it for speed and can take twice as much."
+        yield "Freed memory was counted as free; a run on this CPU keeps it, and can take twice as much."
     if found.fault is not None:
         yield f"The search failed at {found.fault.size:,}, not from a lack of memory: {printable(found.fault.reason)}"
     elif found.largest is None:
@@ -87,6 +87,8 @@ def _nothing_fits(found: Found) -> str:
     if any(probe.fits for probe in found.probes):
         return "Nothing fits: no size fitted twice."
     smallest = min(found.probes, key=lambda probe: probe.size)
+    if smallest.phase == "data":
+        return f"Nothing fits: the data alone do not fit ({printable(smallest.reason)})."
     where = f"in {smallest.phase}: " if smallest.phase else ""
     text = f"Nothing fits: not even a micro-batch of {counted(smallest.size, 'example')}"
     return f"{text} ({where}{printable(smallest.reason)})."

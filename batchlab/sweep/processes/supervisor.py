@@ -170,7 +170,7 @@ class _Sweep:
         if not self.stopping:
             return
         if not self._stop_announced and self.running and self.storage is None:
-            self.spectator.say("stopping after this step; press Ctrl-C again to stop now")
+            self.spectator.say("stopping after the current step; press Ctrl-C again to stop at once")
         self._stop_announced = True
         for attempt in self.running:
             if self.interruption.at_once:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchlab.config.options import PEAK_LEARNING_RATE
-from batchlab.printable import listed, printable
+from batchlab.printable import counted, listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
@@ -47,12 +47,12 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
         return []
     budgets = {record.examples + record.remainder for record in whole}
     if len(budgets) > 1:
-        return [f"Not held equal: the number of examples, {min(budgets):,} to {max(budgets):,}."]
-    held = [f"the budget, {min(budgets):,} examples each"]
+        return [f"Not the same for all points: the number of training examples, {min(budgets):,} to {max(budgets):,}."]
+    held = [f"{min(budgets):,} training examples"]
     lrs = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
     if all(lr == lrs[0] for lr in lrs):
         held.append(_learning_rate(**lrs[0]))
-    return [f"Held equal: {'; '.join(held)}."]
+    return [f"The same for all points: {'; '.join(held)}."]
 
 
 def _learning_rate(
@@ -61,7 +61,7 @@ def _learning_rate(
     """The options that set the peak learning rate, equal for all points; options added later as they are typed."""
     scaled = "not scaled" if lr_scaling == "none" else f"scaled by {lr_scaling} from batch size {reference_batch_size}"
     scaled += "" if noise_scale is None else f", with a noise scale of {noise_scale}"
-    return f"the learning rate, {lr}, {scaled}" + "".join(f", {name}={value}" for name, value in others.items())
+    return f"learning rate {lr}, {scaled}" + "".join(f", {name}={value}" for name, value in others.items())
 
 
 def _left_over(records: Sequence[RunRecord]) -> list[str]:
@@ -73,8 +73,8 @@ def _left_over(records: Sequence[RunRecord]) -> list[str]:
                 at.append(record.batch_size)
     if not sizes:
         return []
-    parts = [f"{left:,} at batch size {_few(at, ', ')}" for left, at in sizes.items()]
-    return [f"Examples of the budget left over, since steps are whole: {'; '.join(parts)}."]
+    parts = [f"{counted(left, 'example')} at batch size {_few(at, ', ')}" for left, at in sizes.items()]
+    return [f"Not trained on, since the budget is not a multiple of the batch size: {'; '.join(parts)}."]
 
 
 def _peak_memory(records: Sequence[RunRecord]) -> list[str]:

@@ -64,7 +64,7 @@ def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
     if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
         if workers and (file := moved(before)):
             raise BadRequest(
-                f"the task's {name} reads {file} through one open file, which the {workers} processes of "
+                f"the task's {name} set reads {file} through one open file, which the {workers} processes of "
                 f"workers={workers} would share, and each would change the position at which the others read: open it "
                 "at the first read, in __getitem__, not in __init__ or __len__; or use workers=0"
             )
@@ -101,21 +101,21 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
     parts = tensors(data)
     if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
         kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
-        raise BadRequest(f"the task's {name} holds {kinds}: it must hold tensors whose first axis is the example")
+        raise BadRequest(f"the task's {name} set holds {kinds}: it must hold tensors whose first axis is the example")
     sizes = {len(t) for t in parts}
     if sizes == {0} or len(sizes) > 1:
-        raise BadRequest(f"the task's {name} has tensors of {sorted(sizes)} examples: all must have the same, above 0")
+        raise BadRequest(f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same, above 0")
 
 
 def _examples_in(dataset: Any, name: str) -> int:
     if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
         raise BadRequest(
-            f"the task's {name} is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
+            f"the task's {name} set is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
             "(with __getitem__ and __len__), whose order can be chosen by the seed"
         )
     n = len(dataset)
     if n == 0:
-        raise BadRequest(f"the task's {name} is an empty {type(dataset).__name__}: it needs at least one example")
+        raise BadRequest(f"the task's {name} set is an empty {type(dataset).__name__}: it needs at least one example")
     return n
 
 
@@ -129,12 +129,12 @@ def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
     if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
         raise BadRequest(
-            f"the task's {name} gives examples that are not tuples or dicts: return (input, label), or a dict, for each"
+            f"the task's {name} set gives examples that are not tuples or dicts: return (input, label), or a dict, for each"
         )
     bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
     if bad:
         raise BadRequest(
-            f"the task's {name} gives examples with values that are not tensors or numbers (stacked: {bad[0]}): "
+            f"the task's {name} set gives examples with values that are not tensors or numbers (stacked: {bad[0]}): "
             "return only tensors and numbers"
         )
 

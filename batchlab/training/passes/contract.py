@@ -107,9 +107,9 @@ ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
     Clause(
         "loss",
         Severity.REFUSED,
-        "the loss of {examples} examples is one number, already averaged or summed",
-        "return one loss per term, shape ({count},), with reduction='none'; batchlab computes the mean over all "
-        "micro-batches, by count",
+        "the loss of a batch of {examples} examples is a scalar, already averaged or summed",
+        "return one loss per term, shape ({count},), with reduction='none'; batchlab computes the mean over "
+        "all micro-batches",
         _where(lambda seen: seen.terms.numel() == 1 and seen.count > 1),
     ),
     Clause(

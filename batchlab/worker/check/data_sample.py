@@ -180,8 +180,8 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
         if len(one) != len(other) or not same_bits([part[:count] for part in one], [part[:count] for part in other]):
             yield wrong(
                 "data",
-                f"{name} has other examples when it is built again (unseeded random numbers?), so no two points of a "
-                "sweep would train on the same data, and none could be resumed",
+                f"{name} has other examples when it is built again (random numbers without a seed?): the points of a "
+                "sweep would train on different data, and no run could be resumed",
                 advice,
             )
             return

@@ -71,6 +71,6 @@ def lines(checkup: Checkup, after: str) -> list[str]:
     could = f"{betters} could be better" if betters else ""
     if wrongs:
         are = "1 thing is wrong" if wrongs == 1 else f"{wrongs} things are wrong"
-        later = f" Not tried: {', '.join(checkup.untried)}." if checkup.untried else ""
+        later = f" Not tested because of this: {', '.join(checkup.untried)}." if checkup.untried else ""
         return [*output, "", f"{', '.join(part for part in (are, could) if part)}.{later}"]
     return [*output, "", f"Nothing is wrong{', ' + could if could else ''}. Next: {after}"]

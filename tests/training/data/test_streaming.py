@@ -235,7 +235,7 @@ def test_a_users_error_is_reported_in_one_line_with_its_example_and_place(worker
         handed(Faulty(), [8], 40, workers=workers)
 
     assert str(error.value).startswith(
-        "example 17 of the task's train cannot be read: KeyError: 'no such cat' (streamed_sets.py, line "
+        "example 17 of the task's train set cannot be read: KeyError: 'no such cat' (streamed_sets.py, line "
     )
     assert str(error.value).endswith(", in __getitem__)")
     assert "no such cat" in error.value.__cause__.args[0]
@@ -244,7 +244,7 @@ def test_a_users_error_is_reported_in_one_line_with_its_example_and_place(worker
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_examples_of_two_shapes_are_reported_in_one_line(workers):
-    line = "examples of the task's train cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
+    line = "examples of the task's train set cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
     with pytest.raises(BadRequest, match=f"^{line}"):
         handed(Faulty("shape"), [8], 40, workers=workers)
 
@@ -259,7 +259,7 @@ def test_out_of_memory_in_a_worker_is_not_a_bad_request():
 
 def test_a_worker_that_dies_is_reported_in_one_line():
     with pytest.raises(
-        BadRequest, match=r"worker process reading the task's train died: DataLoader worker .*workers=0"
+        BadRequest, match=r"worker process reading the task's train set died: DataLoader worker .*workers=0"
     ):
         handed(Faulty("die", worker_only=True), [8], 40, workers=2)
     assert not multiprocessing.active_children()
@@ -346,7 +346,7 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
     (tmp_path / "records").write_bytes(bytes(8 * 50))
 
     for workers in (1, 2):
-        with pytest.raises(BadRequest, match=r"the task's val reads records through one open file.*workers=0") as error:
+        with pytest.raises(BadRequest, match=r"the task's val set reads records through one open file.*workers=0") as error:
             prepare_set(OpenBefore(path, 50), CPU, name="val", workers=workers)
         assert "\n" not in str(error.value)
     alone = prepare_set(OpenBefore(path, 50), CPU, name="val", workers=0)
@@ -415,12 +415,12 @@ class Endless(IterableDataset):
     ("dataset", "line"),
     [
         (OwnGenerator(), "train[0] differs between two reads with the same seed"),
-        (Endless(), "the task's train is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
-        (7, "the task's train is a int: give a tuple or dict of tensors"),
-        (Given(torch.zeros(3)), "the task's train gives examples that are not tuples or dicts"),
-        (Given((torch.zeros(3), "cat")), "the task's train gives examples with values that are not tensors"),
-        (Given((torch.zeros(3), None)), "examples of the task's train cannot be stacked: TypeError: "),
-        (TensorDataset(torch.zeros(0, 2)), "the task's train is an empty TensorDataset"),
+        (Endless(), "the task's train set is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
+        (7, "the task's train set is a int: give a tuple or dict of tensors"),
+        (Given(torch.zeros(3)), "the task's train set gives examples that are not tuples or dicts"),
+        (Given((torch.zeros(3), "cat")), "the task's train set gives examples with values that are not tensors"),
+        (Given((torch.zeros(3), None)), "examples of the task's train set cannot be stacked: TypeError: "),
+        (TensorDataset(torch.zeros(0, 2)), "the task's train set is an empty TensorDataset"),
     ],
     ids=["generator of its own", "iterable", "no set", "no tuple", "text", "none", "empty"],
 )
