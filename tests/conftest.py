@@ -11,8 +11,8 @@ import pytest
 from hypothesis import settings
 from sweep_runs import Lab
 
-from batchlab.sweep.processes.frozen_imports import frozen_imports
 from batchlab.sweep.processes.server import WarmServer
+from batchlab.worker.frozen_imports import frozen_imports
 
 # No deadline, because slow cores are not a bug. The same examples on every machine, so that failures are reproducible.
 settings.register_profile("batchlab", deadline=None, derandomize=True)

@@ -5,6 +5,8 @@ must find none, and on a made-up bad tree, where it must find some.
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -102,30 +104,46 @@ def report_opens_journals_anywhere(root: Path) -> Iterator[str]:
             yield f"{module} imports {imported}: a report is made on a laptop"
 
 
-def recording_and_host_need_no_torch(root: Path) -> Iterator[str]:
-    why = {"recording": "the report uses recording", "host": "the parent of a sweep uses host"}
+def parents_need_no_torch(root: Path) -> Iterator[str]:
+    """Follows all imports from those of these rooms, also from those inside functions and under TYPE_CHECKING."""
     for module, imported in each_import(root):
-        if room(module) in why and imported.split(".")[0] in ("torch", "torchvision"):
-            yield f"{module} imports {imported}: {why[room(module)]}"
+        if room(module) in WITHOUT_TORCH:
+            for way in ways_to(HEAVY - {"hydra"}, root, imported):
+                yield f"{module} -> {way}: {WITHOUT_TORCH[room(module)]}"
+
+
+HEAVY = {"torch", "torchvision", "hydra"}
+WITHOUT_TORCH = {  # and why not
+    "recording": "the report uses recording",
+    "host": "the parent of a sweep uses host",
+    "tensorboard": "the parent of a sweep writes the study's view",
+    "report": "a report is made on a laptop",
+    "sweep": "what needs torch runs in a child, in worker",
+    "hydra_app": "the parent of a sweep runs in hydra_app",
+}
 
 
 def the_command_line_starts_light(root: Path) -> Iterator[str]:
     """Follows all imports: importing torch would delay `--help` by seconds."""
-    known = modules(root)
-    direct = {module: imports(root, module, only_at_import=True) for module in known}
-    for module in known:
-        if room(module) != "cli":
-            continue
-        waiting, seen = [(module, module)], set()
-        while waiting:
-            name, way = waiting.pop()
-            if name.split(".")[0] in ("torch", "torchvision", "hydra"):
+    for module in modules(root):
+        if room(module) == "cli":
+            for way in ways_to(HEAVY, root, module):
                 yield f"{way}: not at the top of a module that the command line imports"
-            if name in seen or name not in known:
-                continue
-            seen.add(name)
-            parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-            waiting += [(other, f"{way} -> {other}") for other in direct[name] | parents]
+
+
+def ways_to(libraries: set[str], root: Path, start: str) -> Iterator[str]:
+    """The chains of imports from the module `start` to the libraries, of those that run when it is imported."""
+    known = modules(root)
+    waiting, seen = [(start, start)], set()
+    while waiting:
+        name, way = waiting.pop()
+        if name.split(".")[0] in libraries:
+            yield way
+        if name in seen or name not in known:
+            continue
+        seen.add(name)
+        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
+        waiting += [(other, f"{way} -> {other}") for other in imports(root, name, only_at_import=True) | parents]
 
 
 def modules_are_short(root: Path) -> Iterator[str]:
@@ -419,8 +437,25 @@ RED: list[tuple[Rule, dict[str, str], str]] = [
     (nobody_imports_data_or_models, {"data/digits.py": "import batchlab.models"}, "_target_"),
     (report_opens_journals_anywhere, {"report/table.py": "def f():\n    import torch"}, "laptop"),
     (report_opens_journals_anywhere, {"report/table.py": "from batchlab.training import loop"}, "laptop"),
-    (recording_and_host_need_no_torch, {"recording/journal.py": "from torch.utils import tensorboard"}, "torch"),
-    (recording_and_host_need_no_torch, {"host/nvml.py": "def f():\n    import torch"}, "parent"),
+    (parents_need_no_torch, {"recording/journal.py": "from torch.utils import tensorboard"}, "torch"),
+    (parents_need_no_torch, {"host/nvml.py": "def f():\n    import torch"}, "parent"),
+    (parents_need_no_torch, {"tensorboard/events.py": "from torch.utils import tensorboard"}, "study's view"),
+    (
+        parents_need_no_torch,
+        {"sweep/processes/preload.py": "import torch._dynamo"},
+        "processes.preload -> torch._dynamo",
+    ),
+    (
+        parents_need_no_torch,
+        {
+            "sweep/checking.py": "def f():\n    from batchlab.worker.check.examination import examine",
+            "worker/check/examination.py": "from batchlab.task import T",
+            "task.py": "import torch",
+        },
+        "sweep.checking -> batchlab.worker.check.examination -> batchlab.task -> torch",
+    ),
+    (parents_need_no_torch, {"hydra_app/plugins.py": "import hydra\nimport torchvision"}, "hydra_app"),
+    (parents_need_no_torch, {"report/table.py": "from batchlab.task import T", "task.py": "import torch"}, "laptop"),
     (the_command_line_starts_light, {"cli/commands/train.py": "import torch"}, "batchlab.cli.commands.train -> torch"),
     (
         the_command_line_starts_light,
@@ -537,6 +572,19 @@ def test_every_floor_is_that_of_a_room(repository: Path) -> None:
     assert {*FLOORS} == {room(module) for module in modules(repository)} - {""}
 
 
+def test_no_module_of_a_parent_imports_torch(repository: Path) -> None:
+    """As the rules above say of the sources, here of all imports, those of other packages included."""
+    rooms = {*WITHOUT_TORCH, "cli"}
+    names = [name for name in modules(repository) if room(name) in rooms]
+    code = f"import importlib, sys\nfor name in {names}:\n    importlib.import_module(name)\n"
+    code += "    if 'torch' in sys.modules:\n        sys.exit(f'{name} imports torch')"
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert {room(name) for name in names} == rooms
+
+
 def test_lists_of_options_that_may_be_there_are_there(repository: Path) -> None:
     assert {*LISTED} == {(module, names) for module, _, names in _lists_of_options(repository)}
 
@@ -560,6 +608,8 @@ def test_what_is_allowed_stays_allowed(tmp_path: Path) -> None:
         "training/losses.py": "def f(self, x):\n    return self.task.loss(self.task.forward(self.model, x), x)",
         "models/net.py": "def forward(self, x):\n    return self.model(x)",
         "worker/check/passes.py": "x = losses.terms(losses.outputs(batch), batch)\ny = losses.task.count(batch)",
+        "sweep/checks.py": "from batchlab.worker import entry",
+        "worker/entry.py": "def check():\n    import torch",
         "worker/preflight.py": "a, b = config.lr, c.get('seed')\ny = ('steps', 'examples', 'lr')",
         "worker/execute.py": "try:\n    f()\nexcept OSError:\n    z = (data.device, model.lr)",
     }

@@ -142,7 +142,7 @@ def test_there_is_a_check_for_each_question_and_its_limit_is_short(checks: dict[
 
 def test_checks_run_on_the_cpu_as_far_as_they_can(checks: dict[str, Any], runner: ModuleType) -> None:
     """Some of them; the slow test below runs all."""
-    import batchlab.sweep.processes.preload  # noqa: F401 - as gpu_smoke does before it forks
+    import batchlab.worker.preload  # noqa: F401 - as gpu_smoke does before it forks
 
     names = ("prepares_by_index", "first_overflow", "device_side_assert")
     found = {r["check"]: r for r in runner.run_checks([checks[name] for name in names], "cpu")}

@@ -3,14 +3,14 @@
 import sys
 from dataclasses import replace
 
-from batchlab.config import RunConfig, to_dict
+from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.sweep.checks import check_device, check_grid, or_on_cpu, reply_of
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import UnreadConsole
-from batchlab.sweep.verifying import compare
 from batchlab.worker.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
+from batchlab.worker.examining import compare_gradients, run_trials
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
 
@@ -53,7 +53,7 @@ def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
     name, more = "accumulate", f"`batchlab verify` with these arguments and accumulate={MICRO_BATCHES} explains it"
     small = replace(config, batch_size=EXAMPLES, accumulate=MICRO_BATCHES, micro_batch_size=None, warmup=0.0)
     try:
-        found = reply_of(server, compare, small, doing="comparing the gradients")
+        found = reply_of(server, compare_gradients, small, doing="comparing the gradients")
     except BadRequest as error:
         found = Failed(str(error))
     if isinstance(found, Failed):
@@ -79,20 +79,3 @@ def _would_start(point: Point, server: WarmServer) -> Finding:
     except BadRequest as error:
         return wrong("sweep", str(error), "fix this first: a run with these options would not start")
     return ok("sweep", "a run with these options would start")
-
-
-def run_trials(config: RunConfig) -> Checkup | Failed:
-    """In the child: the findings of `examine`, or why there are none."""
-    from batchlab.recording.masking import concealed
-    from batchlab.training.devices.out_of_memory import how_it_failed
-    from batchlab.worker.check.examination import examine
-
-    values = to_dict(config)
-    try:
-        found = examine(config)
-        hidden = tuple(
-            replace(f, what=concealed(f.what, values), advice=concealed(f.advice, values)) for f in found.findings
-        )
-        return replace(found, findings=hidden)
-    except (Exception, SystemExit) as error:
-        return Failed(concealed(how_it_failed(error)[1], values))

@@ -2,13 +2,12 @@
 
 import sys
 
-from batchlab.config import RunConfig, to_dict
 from batchlab.errors import BadRequest
-from batchlab.records import RunStatus
 from batchlab.sweep.checks import check_grid, or_on_cpu, reply_of
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import UnreadConsole
+from batchlab.worker.examining import compare_gradients
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
 from batchlab.worker.verify.wording import lines
@@ -35,19 +34,4 @@ def _compared(point: Point) -> Findings | Failed:
         server.warm_up()
         with UnreadConsole(stderr=True).status("Comparing the gradients..."):
             check_grid([point], server)
-            return reply_of(server, compare, point.config, doing="comparing the gradients")
-
-
-def compare(config: RunConfig) -> Findings | Failed:
-    """In the child: the findings of `examine`, or why there are none."""
-    from batchlab.recording.masking import concealed
-    from batchlab.training.devices.out_of_memory import how_it_failed
-    from batchlab.worker.verify.examination import examine
-
-    try:
-        return examine(config)
-    except (Exception, SystemExit) as error:
-        status, reason = how_it_failed(error)
-        if status is RunStatus.OOM:
-            reason = f"the whole batch does not fit ({reason}): use a smaller batch_size with the same accumulate"
-        return Failed(concealed(reason, to_dict(config)))
+            return reply_of(server, compare_gradients, point.config, doing="comparing the gradients")

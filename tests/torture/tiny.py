@@ -12,9 +12,9 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.records import RunIdentity, RunRecord
-from batchlab.sweep.processes.frozen_imports import frozen_imports
 from batchlab.task import Task
 from batchlab.worker.execute import run
+from batchlab.worker.frozen_imports import frozen_imports
 from batchlab.worker.run_log import Listener
 
 RUN_ID = "tiny"

@@ -20,7 +20,7 @@ from batchlab.host.exit_status import signal_name
 ENDS_WITHIN = 30.0  # seconds: the most that a healthy process needs, even to free all of a GPU's memory
 AFTER_A_KILL = 5.0  # seconds
 Arguments = TypeVarTuple("Arguments")
-PRELOAD = ["batchlab.sweep.processes.ignored_signals", "batchlab.sweep.processes.preload"]
+PRELOAD = ["batchlab.sweep.processes.ignored_signals", "batchlab.worker.preload"]
 
 
 class WarmServer:

@@ -6,7 +6,7 @@ be able to use CUDA. The first optimizer of a process imports `torch._dynamo` (6
 more.
 """
 
-from batchlab.sweep.processes.frozen_imports import frozen_imports
+from batchlab.worker.frozen_imports import frozen_imports
 
 with frozen_imports():
     import sklearn.datasets
