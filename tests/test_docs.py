@@ -97,7 +97,7 @@ def test_every_picture_is_shown_on_a_page() -> None:
     assert [path.name for path in (DOCS / "pictures").glob("*") if path.resolve() not in shown] == []
 
 
-def test_a_sentence_stands_on_a_line_of_its_own() -> None:
+def test_each_sentence_is_on_its_own_line() -> None:
     for name in PAGES.keys() - {"configuration.md"}:  # whose tables are the comments of files
         prose = re.sub(r"^```.*?^```", "", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         for line in prose.splitlines():

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.options import PEAK_LR_OPTIONS
 from batchlab.printable import listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
@@ -49,7 +49,7 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
     if len(budgets) > 1:
         return [f"Not held equal: the number of examples, {min(budgets):,} to {max(budgets):,}."]
     held = [f"the budget, {min(budgets):,} examples each"]
-    lrs = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
+    lrs = [{name: record.config.get(name) for name in PEAK_LR_OPTIONS} for record in whole]
     if all(lr == lrs[0] for lr in lrs):
         held.append(_learning_rate(**lrs[0]))
     return [f"Held equal: {'; '.join(held)}."]

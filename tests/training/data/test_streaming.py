@@ -210,9 +210,9 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, 
 
     for given in (val, TensorDataset(*val)):
         assert prepare_set(given, cuda, name="val") == "moved"
-        assert isinstance(prepare_set(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
-        assert prepare_set(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
-        assert prepare_set(given, CPU, name="val", beside=train) == "moved"
+        assert isinstance(prepare_set(given, cuda, name="val", earlier=train), HostRows if given is val else Streamed)
+        assert prepare_set(given, cuda, name="val", earlier=HostRows(val, CPU)) == "moved"
+        assert prepare_set(given, CPU, name="val", earlier=train) == "moved"
 
 
 def test_a_set_larger_than_memory_is_fingerprinted_by_a_few_examples():
