@@ -1,6 +1,8 @@
 """The pages of `docs/` are true: their commands are run, what they show is printed, and their links lead somewhere."""
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -60,6 +62,34 @@ def test_the_claims_page_has_every_claim_with_its_words() -> None:
     text = (DOCS / "claims.md").read_text(encoding="utf-8")
     heads = re.findall(r"^### (\S+): (.+)$", text, re.MULTILINE)
     assert sorted(heads) == sorted((claim.id, claim.text) for claim in CLAIMS)
+
+
+def quoted_messages() -> Iterator[str]:
+    """Messages that the page on troubleshooting quotes: in quotation marks, and in the table of GPU messages."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (message.removesuffix("...").strip(" :") for message in re.findall(r'"([^"\n]+)"', prose))
+    table = prose.partition("| message | what to do |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    yield from (message.strip() for row in table.splitlines() for message in row.split("|")[1].split(";"))
+
+
+def printed_texts() -> Iterator[str]:
+    """The string literals of the package, with N for each value that an f-string fills in."""
+    for path in sorted((ROOT / "batchlab").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "N" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_that_the_page_on_troubleshooting_quotes_are_in_the_code() -> None:
+    messages = list(quoted_messages())
+    printed = "\n".join(printed_texts())
+    values = r"\btrain\b|\d[\d.]*|(?<=')\w+(?=')"  # 17, 550.54.15, 'experiment', the task's train
+
+    assert len(messages) > 15
+    assert [message for message in messages if re.sub(values, "N", message) not in printed] == []
 
 
 def test_the_run_folder_page_has_every_field_of_a_record() -> None:

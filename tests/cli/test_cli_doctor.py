@@ -154,7 +154,7 @@ def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expec
 
 def test_the_driver_says_what_is_wrong_with_a_gpu_that_pytorch_cannot_use() -> None:
     found = Findings()
-    lack = NoCuda("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
+    lack = NoCuda("its driver 550 supports CUDA 12.4, but PyTorch is built for CUDA 13.2", "update the driver")
 
     judge_cuda(found, 1, {"cuda_build": True, "cuda_available": False}, lack)
 
