@@ -103,8 +103,8 @@ def _import(target: str, what: str) -> Any:
         if error.name != module:  # the user's module was found, but not something it imports
             raise
         raise BadRequest(
-            f"{what}._target_={target}: no module '{module}' in this folder or among the installed packages: check the name, and run "
-            f"the command in the folder of the file"
+            f"{what}._target_={target}: no module '{module}' in this folder or among the installed packages: "
+            "check the name, and run the command in the folder of the file"
         ) from None
     path = module
     for name in attributes:

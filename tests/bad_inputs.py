@@ -136,7 +136,7 @@ BAD: list[tuple[str, str]] = [
     ),
     ("sweep log_every=-5", "log_every=-5 cannot be"),
     # budgets and micro-batches
-    ("sweep epochs=1 steps=5", "epochs=1 and steps=5 all set the length of training: give only one of epochs, examples, steps$"),
+    ("sweep epochs=1 steps=5", "epochs=1 and steps=5 set the length of training more than once: give only one of "),
     ("sweep epochs=0", "epochs=0 cannot be: epochs must be a number above 0$"),
     ("sweep steps=2.5", "steps=2.5 cannot be: steps must be an integer above 0$"),
     ("sweep examples=-1", "examples=-1 cannot be: examples must be an integer above 0$"),

@@ -40,6 +40,6 @@ def configured(**changes: Any) -> RunConfig:
     return from_dict(defaults(**changes)).run
 
 
-def conducted(**changes: Any) -> SweepConfig:
+def sweep_configured(**changes: Any) -> SweepConfig:
     """The settings of a sweep with the defaults and `changes`."""
     return from_dict(defaults(**changes)).sweep

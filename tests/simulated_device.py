@@ -188,8 +188,8 @@ def _copy_of(module: ModuleType, cuda: SimulatedCuda) -> ModuleType:
     for name, value in list(vars(copy).items()):
         home = value.__name__ if isinstance(value, ModuleType) else str(getattr(value, "__module__", ""))
         if home.startswith(DEVICES + ".") and home != module.__name__ and _names_torch_cuda(sys.modules[home]):
-            beside = _copy_of(sys.modules[home], cuda)
-            setattr(copy, name, beside if isinstance(value, ModuleType) else getattr(beside, name))
+            home_copy = _copy_of(sys.modules[home], cuda)
+            setattr(copy, name, home_copy if isinstance(value, ModuleType) else getattr(home_copy, name))
     return copy
 
 

@@ -13,7 +13,7 @@ from batchlab.training.state import RunState
 CPU = CpuDevice()
 
 
-def standing(model, task, *, optimizer=None, precision="fp32", step=0):
+def run_state(model, task, *, optimizer=None, precision="fp32", step=0):
     """The state of a run of `model` on `task`, whose sets are tuples of tensors, after `step` steps."""
     return RunState(
         model=model,

@@ -1,6 +1,8 @@
 """The pages of `docs/` are true: their commands are run, what they show is printed, and their links lead somewhere."""
 
+import ast
 import re
+from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -62,6 +64,34 @@ def test_the_claims_page_has_every_claim_with_its_words() -> None:
     assert sorted(heads) == sorted((claim.id, claim.text) for claim in CLAIMS)
 
 
+def quoted_messages() -> Iterator[str]:
+    """Messages that the page on troubleshooting quotes: in quotation marks, and in the table of GPU messages."""
+    text = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    yield from (message.removesuffix("...").strip(" :") for message in re.findall(r'"([^"\n]+)"', prose))
+    table = prose.partition("| message | what to do |\n| --- | --- |\n")[2].partition("\n\n")[0]
+    yield from (message.strip() for row in table.splitlines() for message in row.split("|")[1].split(";"))
+
+
+def printed_texts() -> Iterator[str]:
+    """The string literals of the package, with N for each value that an f-string fills in."""
+    for path in sorted((ROOT / "batchlab").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "N" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_messages_that_the_page_on_troubleshooting_quotes_are_in_the_code() -> None:
+    messages = list(quoted_messages())
+    printed = "\n".join(printed_texts())
+    values = r"\btrain\b|\d[\d.]*|(?<=')\w+(?=')"  # 17, 550.54.15, 'experiment', the task's train
+
+    assert len(messages) > 15
+    assert [message for message in messages if re.sub(values, "N", message) not in printed] == []
+
+
 def test_the_run_folder_page_has_every_field_of_a_record() -> None:
     text = (DOCS / "run_folder.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
@@ -97,7 +127,7 @@ def test_every_picture_is_shown_on_a_page() -> None:
     assert [path.name for path in (DOCS / "pictures").glob("*") if path.resolve() not in shown] == []
 
 
-def test_a_sentence_stands_on_a_line_of_its_own() -> None:
+def test_each_sentence_is_on_its_own_line() -> None:
     for name in PAGES.keys() - {"configuration.md"}:  # whose tables are the comments of files
         prose = re.sub(r"^```.*?^```", "", (DOCS / name).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
         for line in prose.splitlines():

@@ -78,7 +78,7 @@ def test_a_study_asks_a_question_and_every_point_of_it_is_its_own(name: str, com
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_figure_names_its_paper_and_what_of_the_study_stands_beside_it(name: str, composed: Any) -> None:
+def test_a_figure_names_its_paper_and_what_of_the_study_it_is_compared_with(name: str, composed: Any) -> None:
     requested = [flat(to_dict(point.config)) for point in composed[name]]
     for figure in composed[name][0].published:
         assert "arXiv:" in figure.source
@@ -118,5 +118,5 @@ def test_a_reduced_form_runs_and_its_report_shows_both(name: str, lab: Lab, data
     assert len(distinct) == count
     assert [(record.status, record.reason) for record in records] == [("completed", "")] * count
     report = make(lab.runs_dir / name)
-    assert [beside.theirs.what for beside in report.published] == [f["what"] for f in written(name)["published"]]
-    assert sum(beside.ours is not None for beside in report.published) == with_ours
+    assert [row.theirs.what for row in report.published] == [f["what"] for f in written(name)["published"]]
+    assert sum(row.ours is not None for row in report.published) == with_ours

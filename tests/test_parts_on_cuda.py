@@ -98,7 +98,7 @@ def test_a_limit_makes_a_card_of_that_size_of_the_device(cuda):
     assert device.total_bytes() == 256 * MIB
 
 
-def test_what_cuda_takes_beside_tensors_comes_off_a_limit_that_was_given(cuda, tmp_path, monkeypatch):
+def test_what_cuda_takes_in_addition_to_tensors_is_subtracted_from_a_given_limit(cuda, tmp_path, monkeypatch):
     monkeypatch.setattr("batchlab.worker.probe.process_bytes", lambda uuid, pid: 20 * MIB)
     assert probed(tiny(tmp_path, device="cuda"), allowed=None)[0].allowed_bytes == int(0.95 * (256 - 32) * MIB)
     assert probed(tiny(tmp_path, device="cuda"), allowed=64 * MIB)[0].allowed_bytes == 44 * MIB

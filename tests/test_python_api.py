@@ -177,7 +177,7 @@ def of_main() -> None:
         (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: give a dict"),
     ],
 )
-def test_a_set_that_cannot_be_read_is_refused_in_one_line(
+def test_invalid_arguments_are_refused_in_one_line(
     call: Callable[[ModuleType], object],
     message: str,
     own_net: ModuleType,
@@ -205,9 +205,9 @@ def test_a_notebook_is_shown_lines(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)  # as in a notebook kernel
 
     with progress(total=1) as spectator:
-        spectator.say("goes on")
+        spectator.say("continues")
 
-    assert capsys.readouterr().err == "goes on\n"
+    assert capsys.readouterr().err == "continues\n"
 
 
 UNGUARDED = """

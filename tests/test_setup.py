@@ -184,7 +184,7 @@ def test_a_moved_clone_sets_itself_up_again(clone: Clone, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("lost", ["bin/python", "bin/batchlab"])
-def test_a_venv_that_lost_a_part_is_mended(clone: Clone, lost: str) -> None:
+def test_a_venv_that_lost_a_part_is_repaired(clone: Clone, lost: str) -> None:
     clone.run("batchlab", "list")
     (clone.root / ".venv" / lost).unlink()
 

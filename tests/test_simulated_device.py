@@ -152,7 +152,7 @@ def test_memory_that_runs_out_in_a_backward_pass_is_an_error_of_torch_there(gpu)
     out.sum().backward()
 
 
-def test_the_limit_is_asked_of_the_driver_and_one_beyond_what_is_free_is_refused(gpu):
+def test_the_limit_is_read_from_the_driver_and_one_beyond_what_is_free_is_refused(gpu):
     with pytest.raises(BadRequest, match=r"cuda:0 has 0\.2 GiB free"):
         device_named("cuda").limited(2**30).__enter__()
 
@@ -180,7 +180,7 @@ def test_the_host_runs_ahead_until_it_needs_a_value():
                 wait()
 
 
-def test_a_broken_context_raises_whatever_is_asked(gpu):
+def test_a_broken_context_raises_at_any_call(gpu):
     device = device_named("cuda")
     x = torch.zeros(4).to(device.torch_device)
     gpu.broken = "device-side assert triggered"
@@ -191,7 +191,7 @@ def test_a_broken_context_raises_whatever_is_asked(gpu):
     torch.zeros(4) + 1
 
 
-def test_page_locked_memory_can_be_had_and_told(gpu):
+def test_page_locked_memory_can_be_allocated_and_recognised(gpu):
     assert torch.zeros(3).pin_memory().is_pinned()
     assert torch.empty(3, pin_memory=True).is_pinned()
     assert not torch.zeros(3).is_pinned()

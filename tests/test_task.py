@@ -135,7 +135,7 @@ def test_a_language_model_has_one_loss_per_token() -> None:
     assert task.model_args == {"vocabulary": 3, "context": 4}
 
 
-def test_a_text_shorter_than_a_window_is_said_to_be_so() -> None:
+def test_a_text_shorter_than_a_window_is_reported() -> None:
     with pytest.raises(ValueError, match=r"4 tokens make no window of context=4"):
         Task.language_model(torch.arange(4), torch.arange(40), 4)
 

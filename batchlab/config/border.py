@@ -112,7 +112,7 @@ def _check_together(config: RunConfig) -> None:
         raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
     if config.study is not None and not is_folder_name(config.study):
         raise BadRequest(
-            f"study={config.study!r} is not a valid name: use letters, digits, '.', '_' and '-', and no '.' at the start"
+            f"study={config.study!r} is not a valid name: use letters, digits, '.', '_' and '-', not '.' at the start"
         )
 
 

@@ -46,7 +46,9 @@ def budget_of(given: dict[str, Any]) -> Budget:
     requested = {unit: amount for unit, amount in requested.items() if amount is not None}
     if len(requested) > 1:
         both = " and ".join(f"{unit}={shown(amount)}" for unit, amount in requested.items())
-        raise BadRequest(f"{both} all set the length of training: give only one of {', '.join(BUDGET_UNITS)}")
+        raise BadRequest(
+            f"{both} set the length of training more than once: give only one of {', '.join(BUDGET_UNITS)}"
+        )
     if not requested or default is not None:  # checked even where it has no effect: no option is ignored silently
         requested = {"default_epochs": default} | requested
     for name, amount in requested.items():

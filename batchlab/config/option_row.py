@@ -60,7 +60,7 @@ class Option:
     first: bool = False  # among the first columns of tables
     column: str = ""  # title of its column in the list of a study's points, with newlines between its lines; "": none
     # In the name of a group of runs only where nothing else distinguishes the group; a higher number comes later.
-    said_last: int = 0
+    naming_level: int = 0
     decides: str = ""  # what it decides together with other options
     of_the_machine: bool = False  # where it runs and on how much of the machine: not useful on another machine
     made_with: bool = False  # names the code, data or device, of which a study has one kind

@@ -35,7 +35,7 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 EVAL_PRECISIONS = ("fp32", "same")
 RETRIED = ("failed", "timeout", "oom", "diverged")
 
-MICRO_BATCHING, PEAK_RATE = "micro-batches", "peak learning rate"
+MICRO_BATCHING, PEAK_LR = "micro-batches", "peak learning rate"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,24 +64,24 @@ class RunOptions:
         above=0.0,
         first=True,
         column="learning\nrate",
-        decides=PEAK_RATE,
+        decides=PEAK_LR,
     )
     lr_scaling: str = option(
         "rule that scales the learning rate with the batch size",
         WEIGHTS | PARTS,
         choices=RULE_NAMES,
         first=True,
-        decides=PEAK_RATE,
+        decides=PEAK_LR,
     )
     reference_batch_size: int = option(
-        "batch size to which `lr` belongs", WEIGHTS, at_least=1, unit="examples", decides=PEAK_RATE, said_last=1
+        "batch size to which `lr` belongs", WEIGHTS, at_least=1, unit="examples", decides=PEAK_LR, naming_level=1
     )
     noise_scale: float | None = option(
         "gradient noise scale, for the rules that use it",
         WEIGHTS,
         above=0.0,
         unit="examples",
-        decides=PEAK_RATE,
+        decides=PEAK_LR,
         takes="a number above 0; the folder of a completed run that measured it, runs/STUDY/RUN; or null",
         before=None,
     )
@@ -107,7 +107,7 @@ class RunOptions:
     data: Group = option("the data", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
     model: Group = option("the model", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
     optimizer: Group = option("the optimizer", EXECUTION, is_group=True)
-    instruments: Group = option("the instruments", MEASUREMENTS | SPEED | MEMORY, said_last=2, as_before=first)
+    instruments: Group = option("the instruments", MEASUREMENTS | SPEED | MEMORY, naming_level=2, as_before=first)
     seed: int = option(
         "seed of the initial weights and the data order",
         WEIGHTS,
@@ -212,9 +212,9 @@ GROUPS = tuple(name for name, row in RUN.items() if row.is_group)
 FIRST = tuple(name for name, row in RUN.items() if row.first)
 LISTED = tuple(name for name, row in RUN.items() if row.column)
 MICRO_BATCHES = tuple(name for name, row in RUN.items() if row.decides == MICRO_BATCHING)
-SAID_LAST = {name: row.said_last for name, row in RUN.items() if row.said_last}
+NAMING_LEVELS = {name: row.naming_level for name, row in RUN.items() if row.naming_level}
 SOUGHT = tuple(name for name in MICRO_BATCHES if name != "accumulate")  # by `find`, which is given the accumulation
-PEAK_LEARNING_RATE = tuple(name for name, row in RUN.items() if row.decides == PEAK_RATE)
+PEAK_LR_OPTIONS = tuple(name for name, row in RUN.items() if row.decides == PEAK_LR)
 MADE_WITH = tuple(name for name, row in RUN.items() if row.made_with)
 MEASURING = tuple(name for name, row in RUN.items() if row.moves & MEASUREMENTS)
 OF_THE_MACHINE = tuple(name for name, row in RUN.items() if row.of_the_machine)

@@ -34,8 +34,8 @@ def plan(config: RunConfig, n_train: int) -> Plan:
     budget = config.budget.examples(n_train, config.batch_size)
     if budget < config.batch_size:
         raise BadRequest(
-            f"{config.budget} is {counted(budget, 'example')}, less than one batch (batch_size={config.batch_size}): use "
-            f"at least examples={config.batch_size}, or a smaller batch_size"
+            f"{config.budget} is {counted(budget, 'example')}, less than one batch (batch_size={config.batch_size}): "
+            f"use at least examples={config.batch_size}, or a smaller batch_size"
         )
     if budget > 2**53:  # beyond, progress through the budget is no longer exact in floating point
         raise BadRequest(f"{config.budget} is a budget of more than 2**53 examples: give a smaller one")

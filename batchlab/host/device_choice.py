@@ -61,8 +61,8 @@ def device_of_remote_jobs(requested: str, launcher: str) -> str:
     """
     if requested == "auto":
         raise BadRequest(
-            f"device=auto chooses by the devices of this machine, but the jobs of hydra/launcher={launcher} run on others: "
-            "add device=cuda or device=cpu"
+            f"device=auto chooses by the devices of this machine, but the jobs of hydra/launcher={launcher} run on "
+            "others: add device=cuda or device=cpu"
         )
     return requested
 

@@ -49,7 +49,7 @@ class Health(Instrument):
         if losses:
             self._judge(losses, state)
             self._window_starts = state.step
-        self._look_at_skips()
+        self._fold_skips()
         scale = state.precision.loss_scale()
         if scale is not None and scale < SMALLEST_SCALE:
             raise Diverged(f"the fp16 loss scale fell to {scale:.3g} by step {state.step}: use bf16 or a lower lr")
@@ -102,7 +102,7 @@ class Health(Instrument):
             self._counts.append(torch.stack(self._unfolded_counts))
             self._unfolded_counts = []
 
-    def _look_at_skips(self) -> None:
+    def _fold_skips(self) -> None:
         if self._skips:
             self._applied = self._applied or not all(bool(skip) for skip in self._skips)
             self._skips = []

@@ -72,8 +72,8 @@ def _word(option: str, value: Any) -> str:
     if value is None:
         return ""
     shown = f"{value:g}" if isinstance(value, float) else str(value)
-    says_itself = option in GROUPS or (option in NAMED and OPTIONS[option].choices)
-    return shown if says_itself else option + shown
+    value_is_enough = option in GROUPS or (option in NAMED and OPTIONS[option].choices)
+    return shown if value_is_enough else option + shown
 
 
 def _means(records: Iterable[RunRecord], quantities: Quantities) -> Curves:

@@ -74,7 +74,7 @@ def build_known_data(config: RunConfig, device: Device) -> Data:
 def _read_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     task = build_task(config, device)
     train = as_read(task.train, device, name="train", workers=config.workers)
-    val = as_read(task.val, device, name="val", workers=config.workers, beside=train)
+    val = as_read(task.val, device, name="val", workers=config.workers, earlier=train)
     return task, train, val
 
 
@@ -123,7 +123,7 @@ def assemble(
         config=config,
         data_fingerprint=data.fingerprint,
         plan=planned,
-        peak_learning_rate=peak_rate(config),
+        peak_learning_rate=peak_lr(config),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
@@ -198,7 +198,7 @@ def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tupl
     If the optimizer's factory takes no `lr`, the reference is the `lr` in the optimizer's defaults.
     """
     takes_it = "lr" in signature_defaults(config)
-    base = peak_rate(config) if takes_it else getattr(optimizer, "defaults", {}).get("lr")
+    base = peak_lr(config) if takes_it else getattr(optimizer, "defaults", {}).get("lr")
     return tuple(_multiple(group.get("lr"), base) for group in optimizer.param_groups)
 
 
@@ -210,7 +210,7 @@ def _multiple(built: Any, base: Any) -> float:
     return 1.0 if math.isclose(built, base, rel_tol=1e-6) else built / base
 
 
-def peak_rate(config: RunConfig) -> float:
+def peak_lr(config: RunConfig) -> float:
     """The learning rate that the scaling rule gives for this batch size, before warm-up and schedule."""
     return scaled(config, signature_defaults(config)).lr
 

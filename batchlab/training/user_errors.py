@@ -9,7 +9,7 @@ from batchlab.training.devices.broken_context import advice
 OURS = Path(__file__).parents[1]
 
 
-def in_the_users_words(error: BaseException) -> str:
+def message_and_place(error: BaseException) -> str:
     """The message and the place in the user's own files; errors raised by batchlab are complete as they are."""
     if isinstance(error, BatchlabError):
         return str(error)

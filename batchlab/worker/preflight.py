@@ -30,7 +30,7 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
 from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 
 TRIED = SPEED | MEMORY | PARTS  # options of these roles change the executed code; the seed and learning rate do not
 PASSED = 3  # examples: BatchNorm needs two, and shapes are checked again with one less
@@ -75,7 +75,7 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
             found[str(error)] = None
         except (Exception, SystemExit) as error:
             if not is_out_of_memory(error):  # running out of memory is a result, which the point records
-                found[concealed(in_the_users_words(error), to_dict(config))] = None
+                found[concealed(message_and_place(error), to_dict(config))] = None
             if is_broken_context(error):  # nothing can be built after it in this process
                 if left := len(grid) - position:
                     found[f"{counted(left, 'later point')} not checked"] = None

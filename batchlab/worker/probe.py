@@ -89,7 +89,7 @@ def probe(
         if allowed is None:
             allowed = int((device.free_bytes() or 0) * (1 - headroom))
         else:
-            allowed -= (taken := _taken_beside_tensors(device))
+            allowed -= (taken := _context_bytes(device))
             if allowed <= 0:
                 raise BadRequest(
                     f"CUDA and its libraries take {taken / 2**20:,.0f} MiB of {device}, so memory_limit leaves nothing "
@@ -123,7 +123,7 @@ def probe(
     return made, counted
 
 
-def _taken_beside_tensors(device: Device) -> int:
+def _context_bytes(device: Device) -> int:
     """Bytes of a CUDA device that its context and its libraries take; 0 if the driver does not report them, and on
     the CPU, where the limit does not include them."""
     uuid = device.uuid()

@@ -57,7 +57,7 @@ LINES = [
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """Configs of somebody else's, above and beside the folder of configs of the user's own, `work/mine`."""
+    """Configs of somebody else's, above and next to the folder of configs of the user's own, `work/mine`."""
     for name, text in {
         "evil.yaml": "_target_: my_net.Net\nwidth: 666\n",
         "work/evil.yaml": "_target_: my_net.Net\nwidth: 667\n",
@@ -288,7 +288,7 @@ def test_a_file_of_the_users_holds_over_the_shipped_one_of_the_same_name(shadowi
     assert compose(["device=cpu"]).model["_target_"] == "batchlab.models.mlp.MLP"  # back without the folder
 
 
-def test_it_stands_first_in_the_search_path(shadowing: Path) -> None:
+def test_it_is_first_in_the_search_path(shadowing: Path) -> None:
     with grid_composer(["device=cpu"], str(shadowing)) as composer:
         places = [(place.provider, place.path) for place in composer.loader.config_search_path.get_path()]
 

@@ -34,7 +34,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "runs"
 
 
-def test_tensorboard_is_told_the_study_and_this_host_only() -> None:
+def test_tensorboard_gets_the_study_and_this_host_only() -> None:
     arguments = tensorboard_arguments(Path("runs/digits-mlp"), 6007)
 
     assert "--logdir=runs/digits-mlp" in arguments
@@ -86,7 +86,7 @@ def test_tensorboard_really_starts_and_ctrl_c_ends_it_without_a_traceback(runs: 
     port = free_port(16006)
     process = subprocess.Popen(
         [sys.executable, "-m", "batchlab.cli.main", "dashboard", "new", "--port", str(port)],
-        # a shell's background job is born deaf to Ctrl-C, and so would be its children
+        # a shell starts background jobs with Ctrl-C ignored, which their children inherit
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=environment(),
         stdout=subprocess.PIPE,

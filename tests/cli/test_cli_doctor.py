@@ -42,7 +42,7 @@ def test_doctor_measures_this_machine_and_names_a_broken_torchvision(tmp_path: P
     assert ended.returncode == int(any(problem["prevents_running"] for problem in problems))
 
 
-def test_a_pytorch_that_dies_is_told_with_what_it_was_doing() -> None:
+def test_a_pytorch_that_dies_is_reported_with_what_it_was_doing() -> None:
     found = Findings()
     dies = (
         'import os; print(\'a banner\'); print(\'{"fact": ["PyTorch", "torch", "2.15"]}\');'
@@ -64,7 +64,7 @@ def test_a_pytorch_that_dies_is_told_with_what_it_was_doing() -> None:
         (1, True, False, (True, "cannot use the GPU here")),
     ],
 )
-def test_a_gpu_that_pytorch_does_not_use_is_told(
+def test_a_gpu_that_pytorch_does_not_use_is_reported(
     gpus: int, build: bool, available: bool, expected: tuple[bool, str] | None
 ) -> None:
     found = Findings()
@@ -75,7 +75,7 @@ def test_a_gpu_that_pytorch_does_not_use_is_told(
     assert all(expected[1] in what for _, what in found.problems if expected)
 
 
-def test_requirements_that_are_not_met_are_told() -> None:
+def test_requirements_that_are_not_met_are_reported() -> None:
     missing, old = check_requirements(["no-such-package>=2", "rich>=999", "rich>=1"])
 
     assert missing == (True, "no-such-package is not installed: pip install 'no-such-package>=2'")
@@ -89,7 +89,9 @@ def test_the_requirements_are_those_of_pyproject() -> None:
 
 
 @pytest.mark.parametrize(("free", "prevents"), [(10 * 2**30, []), (2**29, [False]), (2**20, [True])])
-def test_a_full_disk_is_told(free: int, prevents: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(
+    free: int, prevents: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
     found = Findings()
 
@@ -108,7 +110,7 @@ def test_a_folder_that_cannot_be_written_prevents_running(tmp_path: Path, monkey
     assert found.problems[0] == (True, f"runs cannot be written to {tmp_path}: give another folder with runs_dir=...")
 
 
-def test_what_prevents_a_run_is_told_apart() -> None:
+def test_what_prevents_a_run_is_distinguished() -> None:
     found = Findings()
     found.fact("Machine", "CPU", "one\x1b[31m")
     found.problem(False, "a note")
@@ -152,7 +154,7 @@ def test_a_gpu_that_fails_is_a_note_where_another_can_be_used(broken: str, expec
 
 def test_the_driver_says_what_is_wrong_with_a_gpu_that_pytorch_cannot_use() -> None:
     found = Findings()
-    lack = NoCuda("its driver 550 supports CUDA 12.4 and PyTorch is built for CUDA 13.2", "update the driver")
+    lack = NoCuda("its driver 550 supports CUDA 12.4, but PyTorch is built for CUDA 13.2", "update the driver")
 
     judge_cuda(found, 1, {"cuda_build": True, "cuda_available": False}, lack)
 

@@ -104,7 +104,7 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
         (["digits", "--output", "no/such/x.csv"], "is in a folder that does not exist"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     study: Path, arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", *arguments]) == 2
@@ -114,7 +114,7 @@ def test_a_mistake_is_told_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_a_damaged_run_is_said_and_the_others_are_exported(study: Path) -> None:
+def test_a_damaged_run_is_reported_and_the_others_are_exported(study: Path) -> None:
     (study / "torn").mkdir()
     (study / "torn" / "record.json").write_text("{")
 

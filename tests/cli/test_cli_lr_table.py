@@ -73,8 +73,9 @@ def test_a_rule_that_does_not_fit_says_why_below_the_table(capsys: pytest.Captur
         ["surge", "-", "-"],
     ]
     assert "beta1" not in shown
-    assert "- lr_scaling=adam_sqrt changes betas, and this optimizer has none: use optimizer=adamw, or lr_scaling=linear." in lines
-    assert any(line.startswith("- lr_scaling=noise needs a noise scale: measure one with") for line in lines)
+    reason = "changes betas, and this optimizer has none: use optimizer=adamw, or lr_scaling=linear."
+    assert f"- lr_scaling=adam_sqrt {reason}" in lines
+    assert any(line.startswith("- lr_scaling=noise needs noise_scale=...: a number of examples") for line in lines)
 
 
 @pytest.mark.parametrize("batch_size", [8, 256])
@@ -92,7 +93,7 @@ def test_a_run_gets_what_the_table_shows(batch_size: int, capsys: pytest.Capture
         )
 
 
-def test_an_optimizer_that_leaves_them_to_its_signature_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_betas_and_eps_of_an_optimizer_are_read_from_its_signature(capsys: pytest.CaptureFixture[str]) -> None:
     shown = said(capsys, "batch_size=64", "optimizer._target_=torch.optim.RAdam", "noise_scale=32")
 
     assert [line.split() for line in shown.splitlines() if line.startswith("adam_sqrt")] == [
@@ -101,7 +102,7 @@ def test_an_optimizer_that_leaves_them_to_its_signature_is_asked(capsys: pytest.
 
 
 @pytest.mark.parametrize("target", lr_table.WITHOUT_BETAS_AND_EPS)
-def test_an_optimizer_that_is_not_asked_has_nothing_to_say(target: str) -> None:
+def test_optimizers_that_are_not_read_have_no_betas_and_eps(target: str) -> None:
     parameters = inspect.signature(getattr(torch.optim, target.rpartition(".")[2])).parameters
 
     assert not {"betas", "eps"} & set(parameters)

@@ -14,13 +14,13 @@ from batchlab.hydra_app import plugins
 from batchlab.hydra_app.arguments import read_arguments, to_continue
 from batchlab.sweep.points import Point
 
-Conducted = list[tuple[list[RunConfig], SweepConfig]]
+Grids = list[tuple[list[RunConfig], SweepConfig]]
 
 
 @pytest.fixture
-def conducted(monkeypatch: pytest.MonkeyPatch) -> Conducted:
+def grids(monkeypatch: pytest.MonkeyPatch) -> Grids:
     """The grids that would have been run; each ends as if Ctrl-C had come."""
-    grids: Conducted = []
+    grids: Grids = []
 
     def run_sweep(points: Sequence[Point], sweep: SweepConfig, **_: object) -> int:
         grids.append(([point.config for point in points], sweep))
@@ -51,11 +51,11 @@ def logging_as_it_was() -> Iterator[None]:
     ],
 )
 def test_our_flags_set_options_wherever_they_are(
-    line: str, retry: tuple[str, ...], force: bool, dry_run: bool, conducted: Conducted
+    line: str, retry: tuple[str, ...], force: bool, dry_run: bool, grids: Grids
 ) -> None:
     main([*shlex.split(line), "device=cpu"])
 
-    ((_, sweep),) = conducted
+    ((_, sweep),) = grids
     assert (sweep.retry, sweep.force, sweep.dry_run) == (retry, force, dry_run)
 
 
@@ -72,16 +72,16 @@ def test_an_interrupted_sweep_is_continued_and_not_forced_again(typed: str, agai
     assert to_continue(shlex.split(typed)) == shlex.split(again)
 
 
-def test_the_line_to_continue_with_is_the_last_one(conducted: Conducted, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_line_to_continue_with_is_the_last_one(grids: Grids, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "batch_size=8,32", "device=cpu", "--force", "study=a"]) == 130
 
     said = capsys.readouterr().err.splitlines()
     assert said[-1] == "continue with: batchlab sweep batch_size=8,32 device=cpu study=a accept_changed=true"
     assert said[-2] == "points that were not started keep their results: --force runs all again"
-    assert len(conducted) == 1
+    assert len(grids) == 1
 
 
-def test_the_options_of_hydra_and_the_overrides_are_told_apart() -> None:
+def test_the_options_of_hydra_and_the_overrides_are_distinguished() -> None:
     asked = read_arguments(shlex.split("a=1 --cfg job b=2 -p model c=3 --dry-run --config-dir there d=4"))
 
     assert (asked.hydra.cfg, asked.hydra.package) == ("job", "model")
@@ -108,24 +108,24 @@ def test_the_config_of_a_grid_is_that_of_its_first_point(capsys: pytest.CaptureF
 
 @pytest.mark.parametrize("shown", [["config", "batch_size=8"], ["train", "batch_size=8", "--cfg", "job"]])
 def test_the_config_of_one_point_is_all_that_is_shown(
-    shown: list[str], conducted: Conducted, capsys: pytest.CaptureFixture[str]
+    shown: list[str], grids: Grids, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(shown) == 0
 
     said = capsys.readouterr()
     assert said.out.startswith("data:\n")
     assert said.err == ""
-    assert conducted == []
+    assert grids == []
 
 
 @pytest.mark.parametrize("options", [["--info", "searchpath"], ["batch_size=8", "--info"], ["--info", "--force"]])
 @pytest.mark.usefixtures("logging_as_it_was")
 def test_an_option_without_a_value_takes_no_override_for_one(
-    options: list[str], conducted: Conducted, capsys: pytest.CaptureFixture[str]
+    options: list[str], grids: Grids, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["sweep", *options]) == 0
     assert "configs" in capsys.readouterr().out
-    assert conducted == []
+    assert grids == []
 
 
 @pytest.mark.parametrize("word", ["sweep", "train"])

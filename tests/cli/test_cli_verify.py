@@ -68,7 +68,7 @@ def verify(
     return run
 
 
-def test_a_model_that_accumulates_exactly_is_told_so_with_exit_code_0(verify: Verify) -> None:
+def test_a_model_that_accumulates_exactly_is_reported_with_exit_code_0(verify: Verify) -> None:
     code, out, _ = verify(*OWN, "data.divide=false")
 
     assert code == 0

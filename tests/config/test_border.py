@@ -24,7 +24,7 @@ BUDGET_KEYS = {"epochs", "examples", "steps", "default_epochs"}
 # What passes
 
 
-def test_the_shipped_defaults_pass_with_the_values_that_stand_in_the_files() -> None:
+def test_the_shipped_defaults_pass_with_the_values_in_the_files() -> None:
     made = configured()
 
     root = read("config.yaml")
@@ -57,7 +57,7 @@ def test_to_dict_and_from_dict_are_inverse(changes: dict[str, Any]) -> None:
     assert json.loads(json.dumps(values)) == values  # plain: no tuple, no dataclass
 
 
-def test_to_dict_says_what_was_asked() -> None:
+def test_to_dict_has_what_was_requested() -> None:
     values = to_dict(configured(steps=7, target={"metric": "val/loss", "value": 1}))
 
     assert (values["steps"], values["epochs"], values["examples"]) == (7, None, None)
@@ -65,7 +65,7 @@ def test_to_dict_says_what_was_asked() -> None:
     assert set(defaults()) - {"default_epochs", "grids", "published", *SWEEP} == set(values)
 
 
-def test_a_record_says_how_its_sweep_was_conducted() -> None:
+def test_a_record_has_the_options_of_its_sweep() -> None:
     made = from_dict(defaults(jobs=2, retry=["failed"]))
 
     assert set(to_dict(made.run, made.sweep)) - set(to_dict(made.run)) == set(SWEEP)
@@ -381,7 +381,7 @@ def test_micro_batches_of_a_given_size_fill_the_batch(batch_size: int, micro_bat
 
 
 @given(batch_size=st.integers(1, 200), accumulate=st.integers(1, 220))
-def test_as_many_micro_batches_as_asked_or_a_refusal_where_no_size_makes_so_many(
+def test_as_many_micro_batches_as_requested_or_a_refusal_where_no_size_makes_so_many(
     batch_size: int, accumulate: int
 ) -> None:
     counts = {len(range(0, batch_size, micro)) for micro in range(1, batch_size + 1)}
@@ -470,7 +470,7 @@ def test_a_composed_config_passes_with_its_interpolations_resolved() -> None:
 @pytest.mark.parametrize(
     ("changes", "key"), [({"model": {"_target_": "???"}}, "model._target_"), ({"lr": "${nothing.there}"}, "lr")]
 )
-def test_a_value_that_is_not_there_is_asked_for_by_its_key(changes: dict[str, Any], key: str) -> None:
+def test_a_value_that_is_missing_is_named_by_its_key(changes: dict[str, Any], key: str) -> None:
     from omegaconf import OmegaConf
 
     with pytest.raises(BadRequest) as caught:

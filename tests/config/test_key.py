@@ -65,7 +65,7 @@ def test_what_is_left_out_is_not_compared() -> None:
     assert of(MEMORY, *MICRO_BATCHES, batch_size=512, accumulate=4) == of(MEMORY, *MICRO_BATCHES)
 
 
-def test_accumulation_is_what_came_of_it_and_as_it_was_asked_where_the_batch_size_varies() -> None:
+def test_accumulation_is_as_used_and_as_requested_where_the_batch_size_varies() -> None:
     by_count, by_size = {"batch_size": 64, "accumulate": 4}, {"batch_size": 64, "micro_batch_size": 16}
 
     assert of(WEIGHTS, **by_count) == of(WEIGHTS, **by_size) != of(WEIGHTS, batch_size=64)

@@ -23,15 +23,15 @@ def test_without_a_limit_it_is_what_the_kernel_has():
     assert available_bytes() <= psutil.virtual_memory().total
 
 
-@pytest.mark.parametrize(("outer", "room"), [("max\n", 600), ("450\n", 250)])
-def test_a_limit_of_version_2_leaves_what_is_not_used_and_an_outer_one_counts(tmp_path, outer, room):
+@pytest.mark.parametrize(("outer", "expected"), [("max\n", 600), ("450\n", 250)])
+def test_a_limit_of_version_2_leaves_what_is_not_used_and_an_outer_one_counts(tmp_path, outer, expected):
     processes_cgroups(tmp_path, "0::/job/step\n")
     cgroup(tmp_path, "job", memory__max=outer, memory__current="300\n", memory__stat="anon 5\ninactive_file 100\n")
     cgroup(
         tmp_path, "job/step", memory__max="1000\n", memory__current="500\n", memory__stat="inactive_file 100\nanon 1\n"
     )
 
-    assert available_bytes(tmp_path) == room
+    assert available_bytes(tmp_path) == expected
 
 
 def test_a_limit_of_version_1_counts_too(tmp_path):

@@ -263,7 +263,7 @@ def plant_writable(path: Path) -> None:
 
 
 @pytest.mark.parametrize("plant", [plant_link, plant_writable, Path.touch])
-def test_a_folder_that_may_be_another_s_is_not_used_and_reported_once(
+def test_a_folder_that_may_be_another_users_is_not_used_and_reported_once(
     plant: Callable[[Path], None], runtime: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant(own(runtime))
@@ -364,7 +364,7 @@ def test_a_device_of_a_killed_taker_is_free(runtime: Path) -> None:
 
 
 def test_a_lease_that_is_just_being_made_is_not_taken_for_dead(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between its making and its lock the file looks like one of a dead holder: nobody may look then."""
+    """Between its making and its lock the file looks like one of a dead holder: nobody may read it then."""
     with contextlib.ExitStack() as others:
         reported: list[IO[str]] = []
         create = lease.locks.create

@@ -1,4 +1,4 @@
-"""Programs that compute on a GPU beside a point's own process."""
+"""Programs that compute on a GPU in addition to a point's own process."""
 
 import os
 import subprocess

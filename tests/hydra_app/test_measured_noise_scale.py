@@ -194,6 +194,6 @@ def test_a_rule_without_use_for_it_does_not_go_looking(here: Path) -> None:
         asked("lr_scaling=linear", "noise_scale=runs/digits/absent")
 
 
-def test_an_unknown_rule_is_what_is_told_of_first(here: Path) -> None:
+def test_an_unknown_rule_is_reported_first(here: Path) -> None:
     with pytest.raises(BadRequest, match=r"^lr_scaling=noisy cannot be: .* did you mean 'noise'"):
         asked("lr_scaling=noisy", "noise_scale=runs/digits/absent")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from still_life import standing
+from still_life import run_state
 
 from batchlab import Task
 from batchlab.instruments.generalisation.gap import Generalisation
@@ -22,7 +22,7 @@ def state_in(precision, eval_precision):
     y = torch.randint(0, 3, (40,), generator=generator)
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 3))
-    state = standing(model, Task.classification((x[:20], y[:20]), (x[20:], y[20:])), precision=precision)
+    state = run_state(model, Task.classification((x[:20], y[:20]), (x[20:], y[20:])), precision=precision)
     state.eval_precision = eval_precision
     return state
 
@@ -32,7 +32,7 @@ def measured(instrument, state):
 
 
 def plain(state, data, cast=None):
-    """The loss by PyTorch alone, seven examples at once as `KNOBS` has it."""
+    """The loss by PyTorch alone, seven examples at once as `OPTIONS` has it."""
     x, y = data
     losses = []
     for part, labels in zip(x.split(7), y.split(7), strict=True):

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from still_life import classified, standing
+from still_life import classified, run_state
 from torch import nn
 
 from batchlab import Task
@@ -83,13 +83,13 @@ def test_a_set_that_does_not_fit_at_once_gives_the_same_numbers_in_chunks_with_o
     task = classified(30, 20)
     torch.manual_seed(0)
     model, sizes, notes = nn.Linear(4, 3).double(), [], []
-    expected = by_example(standing(model, task), task.val, 1000)
+    expected = by_example(run_state(model, task), task.val, 1000)
 
     def crowded(model, batch):
         sizes.append(len(batch[0]))
         return refuse() if len(batch[0]) > 6 else model(batch[0])
 
-    state = standing(model, replace(task, forward=crowded))
+    state = run_state(model, replace(task, forward=crowded))
     state.note = notes.append
     seen = by_example(state, task.val, 1000)
 
@@ -117,10 +117,10 @@ def test_examples_of_many_terms_are_passed_alone_where_two_do_not_fit():
         return refuse() if len(batch[0]) > 1 else model(batch[0])
 
     model = nn.Embedding(5, 5)
-    expected = by_example(standing(model, task), task.val, 4)["loss"]
+    expected = by_example(run_state(model, task), task.val, 4)["loss"]
     crowding = replace(task, forward=crowded)
 
-    assert by_example(standing(model, crowding), task.val, 4)["loss"].sums == pytest.approx(expected.sums, rel=1e-6)
+    assert by_example(run_state(model, crowding), task.val, 4)["loss"].sums == pytest.approx(expected.sums, rel=1e-6)
 
 
 def test_per_example_gradients_that_do_not_fit_are_taken_of_fewer_examples():
@@ -129,7 +129,7 @@ def test_per_example_gradients_that_do_not_fit_are_taken_of_fewer_examples():
 
     def measured(most):
         torch.manual_seed(0)
-        state = standing(nn.Linear(4, 3).double(), Task.classification(data, data))
+        state = run_state(nn.Linear(4, 3).double(), Task.classification(data, data))
         instrument = GradientNoiseScale(batch_size=8, micro_batch_size=8, eval_every=1, budget=64, seed=0)
 
         def crowded(*args, chunk, **kwargs):

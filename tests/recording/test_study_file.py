@@ -1,4 +1,4 @@
-"""What a study shows beside its runs: kept in its folder, added to by each sweep, readable whatever became of it."""
+"""What a study shows next to its runs: kept in its folder, added to by each sweep, readable even if damaged."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""`device=auto` that came to a GPU on which PyTorch cannot compute: every command that looks at one point goes on."""
+"""`device=auto` chose a GPU on which PyTorch cannot compute: every command about one point continues on the CPU."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -86,7 +86,7 @@ def test_run_folders_keep_their_names(name: str, changes: dict[str, Any]) -> Non
     assert run_id(made(**{"threads": 2, **changes})) == name
 
 
-def test_how_it_is_trained_and_conducted_leaves_the_name_as_it_is() -> None:
+def test_options_of_speed_and_of_the_sweep_do_not_change_the_name() -> None:
     elsewhere = {
         "workers": 2,
         "timeout": 60.0,
@@ -155,7 +155,7 @@ def test_another_value_is_another_run_exactly_where_the_table_says_so(name: str)
     assert (run_id(made(**changes)) != run_id(made())) is (name in OPTIONS and OPTIONS[name].is_identity)
 
 
-def test_a_noise_scale_is_identity_and_where_there_is_none_ids_of_before_it_stand() -> None:
+def test_a_noise_scale_is_identity_and_where_there_is_none_earlier_ids_remain() -> None:
     ids = {run_id(made(lr_scaling="noise", noise_scale=scale)) for scale in (96, 96.0, 97)}
 
     assert len(ids) == 2

@@ -148,15 +148,15 @@ def words(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("option", CASES)
-def test_turned_it_does_what_it_says(option, lab, tmp_path):
+def test_a_changed_option_does_what_it_says(option, lab, tmp_path):
     (tmp_path / "nets.py").write_text(NETS)
     base = lab.point(*BASE)
     points = [lab.point(*BASE, *words(case[0])) for case in CASES[option]]
     records = lab.run(base, *points).records
-    for (override, look, expected), point, record in zip(CASES[option], points, records[1:], strict=True):
-        seen = look(lab, point, record)
+    for (override, read, expected), point, record in zip(CASES[option], points, records[1:], strict=True):
+        seen = read(lab, point, record)
         if expected is DEVIATES:
-            assert seen != look(lab, base, records[0]), override
+            assert seen != read(lab, base, records[0]), override
         else:
             assert seen == expected, override
 

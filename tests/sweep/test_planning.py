@@ -23,7 +23,7 @@ def left(point, status, *, attempts=1, step=None):
 
 
 @pytest.mark.parametrize("status", ANSWERS)
-def test_an_final_result_is_kept(lab, status):
+def test_a_final_result_is_kept(lab, status):
     assert lab.plan(left(lab.point(), status)).action is Action.SKIP
     assert lab.plan(left(lab.point("force=true"), status)).action is Action.RUN
 

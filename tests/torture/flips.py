@@ -1,4 +1,4 @@
-"""Damage to what lies on the disk: a flipped bit, a missing end. A damaged checkpoint is never gone on from."""
+"""Damage to what lies on the disk: a flipped bit, a missing end. No run resumes from a damaged checkpoint."""
 
 import random
 import shutil
@@ -75,7 +75,7 @@ def truncations(run: Stopped, stride: int) -> Iterator[str | None]:
 
 
 def goes_on(run: Stopped, scratch: Path, name: str, damage: bytes, expected: object) -> str | None:
-    """The run with a damaged file, gone on with to its end: what it comes to is what it always was."""
+    """Resumes the run with a damaged file to its end: its result is that of an undisturbed run."""
     place = Path(tempfile.mkdtemp(dir=scratch))
     shutil.copytree(run.place / "study", place / "study")
     config = tiny(place)

@@ -53,7 +53,7 @@ def different(study: Path, expected: dict[str, Any]) -> list[str]:
 
 
 def asked_to_stop(folder: Path, expected: dict[str, Any], draw: random.Random, *grid: str) -> Iterator[str | None]:
-    """Ctrl-C, Ctrl-C twice, SIGTERM and SIGUSR1: the exit code, nobody left, and the sweep goes on all the same."""
+    """Ctrl-C, Ctrl-C twice, SIGTERM and SIGUSR1: the exit code, nobody left, and the sweep can be continued."""
     folder.mkdir()
     for name, numbers, code in (
         ("Ctrl-C", [signal.SIGINT], 130),
@@ -85,7 +85,7 @@ def asked_to_stop(folder: Path, expected: dict[str, Any], draw: random.Random, *
 
 
 def leaves_nobody(folder: Path) -> str | None:
-    """A sweep that is killed while a point trains that would go on for minutes: its process ends with it."""
+    """A sweep is killed while a point trains that would take minutes: the point's process ends too."""
     folder.mkdir()
     with sweep(folder, "batch_size=16", "model.seconds=2") as running:
         running.hear(STARTED)

@@ -82,7 +82,7 @@ def truncations(scratch: Path, amount: Amount) -> Results:
 
 
 def damaged_files(scratch: Path, amount: Amount) -> Results:
-    """A bit of a record or a journal is another: nobody crashes, and a run that goes on comes to what it would have."""
+    """A bit of a record or a journal is flipped: nothing crashes, and a resumed run ends with the same result."""
     with kth_call.quick():
         run, config = flips.stopped(scratch), tiny(scratch / "undisturbed")
         train(config)
@@ -97,7 +97,7 @@ def damaged_files(scratch: Path, amount: Amount) -> Results:
 
 
 def resumes(scratch: Path, amount: Amount) -> Results:
-    """Stopped after every step, and killed after every checkpoint, and gone on from there."""
+    """Stopped after every step, killed after every checkpoint, and resumed from there."""
     with kth_call.quick():
         for config, stops in resuming.cases(amount.scale):
             expected, steps = resuming.undisturbed(config, scratch)

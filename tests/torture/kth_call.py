@@ -119,7 +119,7 @@ def _stands(place: Path, at: int, kind: Kind) -> str | None:
 
 
 def _is_a_view(call: Call) -> bool:
-    """TensorBoard's events of a run: training goes on without."""
+    """TensorBoard's events of a run: training continues without them."""
     return "tfevents" in call.path and "tensorboard" not in call.path
 
 
@@ -138,7 +138,7 @@ def recovers(place: Path, reference: Expected) -> str | None:
     kept = (folder / "record.json").read_bytes() if before is not None and before.status.is_final else None
     ending = in_a_child(lambda: whole(place))
     if ending.code != 0 or ending.reported["storage"] is not None or ending.reported["status"] != "completed":
-        return f"it cannot go on: {ending}"
+        return f"it cannot be resumed: {ending}"
     if kept is not None and (folder / "record.json").read_bytes() != kept:
         return "it had its answer, and was run again"
     wrong = differences(came_to(folder), reference.run)

@@ -1,4 +1,4 @@
-"""Stopped at a step and gone on from there: to the bit what an undisturbed run comes to."""
+"""Stopped at a step and resumed from there: bit for bit the result of an undisturbed run."""
 
 import itertools
 import shutil
@@ -84,7 +84,7 @@ def exact(config: dict[str, Any], stops: tuple[int, ...], expected: dict[str, An
             return f"{config} stopped at {stops}: its clock was set back"
         steps = tuple(itertools.accumulate(stops))
         if record.status.is_final and record.resumed_at != steps:
-            return f"{config}: went on from {record.resumed_at}, not {steps}"
+            return f"{config}: resumed from {record.resumed_at}, not {steps}"
         wrong = differences(came_to(folder_of(made)), expected)
         return f"{config} stopped at {stops}: {'; '.join(wrong[:4])}" if wrong else None
     finally:
@@ -121,7 +121,7 @@ def exact_after_each_checkpoint(config: dict[str, Any], scratch: Path) -> tuple[
             record = train(again)
             found = differences(came_to(folder_of(again)), expected)
             if not record.resumed_at:
-                found.append("it did not go on from its checkpoint")
+                found.append("it did not resume from its checkpoint")
             if found:
                 wrong.append(
                     f"{config} killed after its checkpoint of step {record.resumed_at}: {'; '.join(found[:4])}"

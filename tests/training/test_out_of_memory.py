@@ -298,8 +298,8 @@ def test_on_the_cpu_a_limit_of_the_kernel_halves_the_validation_and_stops_traini
 
     def limited():
         ctypes.CDLL(None).malloc_trim(0)  # memory that other tests have left in the heap
-        room = status_bytes("VmData") + 200 * MIB
-        resource.setrlimit(resource.RLIMIT_DATA, (room, room))
+        limit = status_bytes("VmData") + 200 * MIB
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         record = train(config)
         return [record.status, record.phase, record.reason, record.eval_batch_size_used]
 

@@ -1,4 +1,4 @@
-"""The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its mending."""
+"""The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its fix."""
 
 import functools
 import re
@@ -369,19 +369,19 @@ def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: 
 
 
 def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
-    mended = lines(
-        Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "go on"
+    output = lines(
+        Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "train it"
     )
 
-    assert mended == [
+    assert output == [
         "ok      data  4 examples",
         "WRONG   loss  is [31mone number",
         "              To do: none",
         "",
         "1 thing is wrong. Not tried: alone.",
     ]
-    assert lines(Checkup((better("speed", "slow", "fix it"),)), "go on")[-1] == (
-        "Nothing is wrong, 1 could be better. Next: go on"
+    assert lines(Checkup((better("speed", "slow", "fix it"),)), "train it")[-1] == (
+        "Nothing is wrong, 1 could be better. Next: train it"
     )
 
 

@@ -629,7 +629,7 @@ def test_it_says_what_it_means_and_what_to_type(found, model, reported):
         assert any(sentence in line for line in output), "\n".join(output)
 
 
-def test_the_numbers_stand_in_a_table():
+def test_the_numbers_are_in_a_table():
     output = lines(found_with(NORM, worst=0.3, single=0.25), config_of(accumulate=4, model=read("model/cnn.yaml")))
 
     assert output[:5] == [

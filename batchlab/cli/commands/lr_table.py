@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchlab.config import RunConfig
-from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.options import PEAK_LR_OPTIONS
 from batchlab.config.plan import scaled
 from batchlab.errors import BadRequest
 from batchlab.printable import NOTHING, aligned, number, printable
@@ -121,7 +121,7 @@ def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, obje
 
 def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """One of `configs` for each batch size; BadRequest where another option changes the learning rate too."""
-    for option in (*PEAK_LEARNING_RATE, "optimizer"):
+    for option in (*PEAK_LR_OPTIONS, "optimizer"):
         if any(getattr(config, option) != getattr(configs[0], option) for config in configs):
             raise BadRequest(f"lr-table shows one setting at several batch sizes: give {option} one value")
     return list({config.batch_size: config for config in configs}.values())

@@ -110,8 +110,8 @@ def examples_at_once(state: RunState, two: Batch) -> int:
     with sdpa_kernel(SDPBackend.MATH):
         activations = saved_for_backward_bytes(state, two) // length(two)
     share = int((state.device.free_bytes() or 0) * FREE_SHARE)
-    room: int = max(CHUNK_BYTES, 2 ** share.bit_length() // 2)
-    return max(1, room // (weights + activations))
+    available: int = max(CHUNK_BYTES, 2 ** share.bit_length() // 2)
+    return max(1, available // (weights + activations))
 
 
 def _flat(gradients: Sequence[Tensor]) -> Tensor:

@@ -35,7 +35,8 @@ def use(main: GroupFits, size: int, lr: float, fastest: Pick | None, cheapest: P
         return f"{start} {why}; times cannot be compared ({_why(main.time_to_target)})."
     assert loss is not None  # otherwise nothing was chosen
     if size == loss.batch_size:
-        return f"{start} the lowest validation loss that it reached, {_interval(loss.value, '.4g')}, is the best{_ties(loss)}."
+        lowest = _interval(loss.value, ".4g")
+        return f"{start} the lowest validation loss that it reached, {lowest}, is the best{_ties(loss)}."
     best = f"the lowest, {_interval(loss.value, '.4g')} at {loss.batch_size}"
     return f"{start} its validation loss is not shown to differ from {best}, and of these sizes it trained fastest."
 

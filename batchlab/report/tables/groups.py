@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from batchlab.config.option_row import ALL_OF_A_RUN, Role
-from batchlab.config.options import GROUPS, MICRO_BATCHES, PEAK_LEARNING_RATE, SAID_LAST, of_role, that_move
+from batchlab.config.options import GROUPS, MICRO_BATCHES, NAMING_LEVELS, PEAK_LR_OPTIONS, of_role, that_move
 from batchlab.printable import printable
 from batchlab.recording.device_models import main_model
 from batchlab.recording.files import to_json
@@ -27,7 +27,7 @@ METRIC = "target.metric"  # in a group's name only if the target's value is not 
 ALWAYS_NAMED = (*(f"{group}._target_" for group in GROUPS), "lr_scaling")  # where they vary
 # Prefixes of the columns that fits read: hundreds would be copied whenever a few runs are selected.
 FITTED = (
-    *(*FREE, *MICRO_BATCHES, *PEAK_LEARNING_RATE, "stop_at_target", "status", "shared", "device_model"),
+    *(*FREE, *MICRO_BATCHES, *PEAK_LR_OPTIONS, "stop_at_target", "status", "shared", "device_model"),
     *("steps", "examples", "train_seconds", "target."),
     *(f"{kept}.{VALIDATION_LOSS.name}" for kept in ("best", "final")),
     *(quantity.final for quantity in (*THROUGHPUT, *PEAKS)),
@@ -103,7 +103,7 @@ def distinguishing(options: Sequence[str], keys: Sequence[tuple[str, ...]]) -> d
     An instrument's options, and the batch size that a rule scales from, are named only if the others are not enough.
     If there are more than a few options, each key is named by those in which it differs from most of the others.
     """
-    last = {option: SAID_LAST.get(option.partition(".")[0], 1 if option == METRIC else 0) for option in options}
+    last = {option: NAMING_LEVELS.get(option.partition(".")[0], 1 if option == METRIC else 0) for option in options}
     for level in (0, 1, max(last.values(), default=0)):
         plain = [i for i, option in enumerate(options) if last[option] <= level]
         if len({tuple(key[i] for i in plain) for key in keys}) == len(keys):

@@ -117,5 +117,5 @@ class Account:
         if self.saved.per_example <= 0:
             return math.inf
         held = self.weights + self.buffers + self.optimizer_state + self.data
-        room = limit - held - (self.gradients if accumulate > 1 else 0)
-        return max(0, math.floor((room - self.saved.fixed) / self.saved.per_example))
+        available = limit - held - (self.gradients if accumulate > 1 else 0)
+        return max(0, math.floor((available - self.saved.fixed) / self.saved.per_example))

@@ -73,7 +73,8 @@ def surge(ratio: float, base: Scaled, noise_ratio: float) -> Scaled:
     """
     if base.betas is None:
         raise BadRequest(
-            "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or lr_scaling=noise"
+            "lr_scaling=surge is a rule for Adam, and this optimizer has no betas: use optimizer=adamw, or "
+            "lr_scaling=noise"
         )
     # The formula above as one fraction: its square roots would overflow for a very small Bn.
     return replace(base, lr=base.lr * math.sqrt(ratio) * ((1 + noise_ratio) / (ratio + noise_ratio)))
@@ -135,5 +136,6 @@ def check_noise_scale(rule: str, noise_scale: float | str | None) -> None:
     if rule not in NOISE_RULES and noise_scale is not None:
         raise BadRequest(
             f"lr_scaling={rule} does not use noise_scale={str(noise_scale).removesuffix('.0')}: leave it out, or use "
-            f"lr_scaling={' or '.join(NOISE_RULES)}; to compare rules with and without it, run two sweeps with one study=NAME"
+            f"lr_scaling={' or '.join(NOISE_RULES)}; to compare rules with and without it, run two sweeps "
+            "with one study=NAME"
         )

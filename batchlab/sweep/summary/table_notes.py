@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.options import PEAK_LR_OPTIONS
 from batchlab.printable import counted, listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
@@ -47,9 +47,9 @@ def _held_equal(records: Sequence[RunRecord]) -> list[str]:
         return []
     budgets = {record.examples + record.remainder for record in whole}
     if len(budgets) > 1:
-        return [f"Not the same for all points: the number of training examples, {min(budgets):,} to {max(budgets):,}."]
-    held = [f"{min(budgets):,} training examples"]
-    lrs = [{name: record.config.get(name) for name in PEAK_LEARNING_RATE} for record in whole]
+        return [f"Not the same for all points: the budget, {min(budgets):,} to {max(budgets):,} examples."]
+    held = [f"a budget of {min(budgets):,} examples"]
+    lrs = [{name: record.config.get(name) for name in PEAK_LR_OPTIONS} for record in whole]
     if all(lr == lrs[0] for lr in lrs):
         held.append(_learning_rate(**lrs[0]))
     return [f"The same for all points: {'; '.join(held)}."]

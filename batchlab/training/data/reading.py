@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, default_collate
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 
 Piece = tuple[list[int], list[int]]  # indices of the examples to read, and the random seed of each; []: unseeded
 
@@ -43,7 +43,7 @@ class Reader:
                     seed_all(seeds[position])
                 examples.append(self.dataset[index])
             except Exception as error:
-                what = f"example {index} of the task's {self.name} cannot be read: {in_the_users_words(error)}"
+                what = f"example {index} of the task's {self.name} cannot be read: {message_and_place(error)}"
                 return _unreadable(error, what)
         try:
             return default_collate(examples)

@@ -30,9 +30,9 @@ DEVICE_SHARE = 0.5  # the share of a CUDA device's memory that a run's sets may 
 LOOKED_AT = 8  # examples that are read twice, to check that they are the same
 
 
-def prepare_set(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+def prepare_set(data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = ()) -> Any:
     """`data` as a set for training or validation: the result of `as_read`, with its tensors on `device`."""
-    return on_device(as_read(data, device, name=name, workers=workers, beside=beside), device)
+    return on_device(as_read(data, device, name=name, workers=workers, earlier=earlier), device)
 
 
 def on_device(read: Any, device: Device) -> Any:
@@ -42,10 +42,10 @@ def on_device(read: Any, device: Device) -> Any:
     return rebuilt(read, [t.to(device.torch_device) for t in tensors(read)])
 
 
-def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: Any = ()) -> Any:
+def as_read(data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = ()) -> Any:
     """Turns a tuple or dict of tensors, or a map-style Dataset, into a set that is yet to be moved to `device`.
 
-    Returns tensors if they fit on it. Returns a `HostRows` for tensors that, together with the earlier set `beside`,
+    Returns tensors if they fit on it. Returns a `HostRows` for tensors that, together with the set `earlier`,
     exceed `DEVICE_SHARE` of a CUDA device. Returns a `Streamed`, read by `workers` processes, for a Dataset that
     exceeds it, or has more than `RESIDENT_BYTES`, or is a training set whose examples use random numbers
     (augmentation); in other sets such examples are drawn once and kept. `name` is `train` or `val`, for messages.
@@ -55,13 +55,13 @@ def as_read(data: Any, device: Device, *, name: str, workers: int = 0, beside: A
     if isinstance(data, Mapping | tuple | list):
         _refuse_what_is_no_set(data, name)
         coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others stay where they are
-        if coming and _has_no_room(device, coming, beside):
+        if coming and _exceeds_share(device, coming, earlier):
             return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may be there already
         return data
     n = _examples_in(data, name)
     before = positions()
     size, is_random = looked_at(data, name)
-    if size > RESIDENT_BYTES or _has_no_room(device, size, beside) or (is_random and name == "train"):
+    if size > RESIDENT_BYTES or _exceeds_share(device, size, earlier) or (is_random and name == "train"):
         if workers and (file := moved(before)):
             raise BadRequest(
                 f"the task's {name} set reads {file} through one open file, which the {workers} processes of "
@@ -87,14 +87,14 @@ def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
     return example_bytes(first) * n, _has_random_numbers(reader, n)
 
 
-def _has_no_room(device: Device, coming: int, beside: Any) -> bool:
+def _exceeds_share(device: Device, coming: int, earlier: Any) -> bool:
     total = device.total_bytes()
     if total is None:
         return False
     free = device.free_bytes()
-    room = total if free is None else min(total, free)  # other processes may use some of it
-    there = sum(t.nbytes for t in held(beside))  # or will be there
-    return there + coming > DEVICE_SHARE * room
+    usable = total if free is None else min(total, free)  # other processes may use some of it
+    there = sum(t.nbytes for t in held(earlier))  # or will be there
+    return there + coming > DEVICE_SHARE * usable
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:
@@ -104,14 +104,16 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
         raise BadRequest(f"the task's {name} set holds {kinds}: it must hold tensors whose first axis is the example")
     sizes = {len(t) for t in parts}
     if sizes == {0} or len(sizes) > 1:
-        raise BadRequest(f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same, above 0")
+        raise BadRequest(
+            f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same number, above 0"
+        )
 
 
 def _examples_in(dataset: Any, name: str) -> int:
     if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
         raise BadRequest(
-            f"the task's {name} set is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style Dataset "
-            "(with __getitem__ and __len__), whose order can be chosen by the seed"
+            f"the task's {name} set is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style "
+            "Dataset (with __getitem__ and __len__), whose order can be chosen by the seed"
         )
     n = len(dataset)
     if n == 0:
@@ -129,7 +131,8 @@ def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
     if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
         raise BadRequest(
-            f"the task's {name} set gives examples that are not tuples or dicts: return (input, label), or a dict, for each"
+            f"the task's {name} set gives examples that are not tuples or dicts: return (input, label), or a dict, for "
+            "each"
         )
     bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
     if bad:

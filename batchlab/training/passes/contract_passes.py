@@ -12,7 +12,7 @@ from batchlab.training.data.batches import length, slices, tensors
 from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class TrainingPass:
     @property
     def words(self) -> str:
         """The error's message and location; empty if there was none."""
-        return "" if self.error is None else in_the_users_words(self.error)
+        return "" if self.error is None else message_and_place(self.error)
 
     def completed(self) -> "TrainingPass":
         """Returns this pass, or raises the error of the user's code if there was one."""

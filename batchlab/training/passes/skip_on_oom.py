@@ -10,14 +10,14 @@ from batchlab.training.state import Plug, RunState
 
 
 def unless_out_of_memory(
-    state: RunState, instrument: Plug, look: Callable[[RunState], Iterator[Measurement]]
+    state: RunState, instrument: Plug, measure: Callable[[RunState], Iterator[Measurement]]
 ) -> Generator[Measurement, None, bool]:
-    """The measurements of `look`, its `measure` or `conclude`; returns whether there was memory for it.
+    """The measurements of `measure`, a method of `instrument`; returns whether there was memory for it.
     If not, this is noted, and the caller leaves the instrument out of the rest of the run.
     """
     state.phase.name = of_instrument(instrument.instrument_name)
     try:
-        yield from look(state)
+        yield from measure(state)
         return True
     except Exception as error:
         if not is_out_of_memory(error):

@@ -68,11 +68,11 @@ class Eager:
         with leaving_no_trace(self.model, device):
             self.model.train()
             self.phase.name = OPTIMIZER
-            room = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
+            reserved = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
             self.phase.name = BATCH
             micro_batches = first()
             self._passes(micro_batches)
-            del room
+            del reserved
             one_by_one = isinstance(micro_batches, OneByOne)  # they can be iterated only once
             return pause_seconds(lambda: self._passes(first() if one_by_one else micro_batches), device)
 

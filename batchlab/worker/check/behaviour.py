@@ -11,7 +11,7 @@ from batchlab.printable import printable
 from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two
 from batchlab.training.passes.observing import copies, first_difference
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
 from batchlab.worker.check.passes import Passes, agree, changes, kept
 
@@ -75,7 +75,7 @@ def independence(passes: Passes) -> Iterator[Finding]:
     except (Exception, SystemExit) as error:
         yield wrong(
             "alone",
-            f"in eval mode forward fails for a single example: {in_the_users_words(error)}",
+            f"in eval mode forward fails for a single example: {message_and_place(error)}",
             "forward must accept any number of examples: no squeeze() that drops the first axis, no fixed batch size, "
             "no BatchNorm with track_running_stats=False",
         )

@@ -20,7 +20,7 @@ from batchlab.training.data.reading import same_bits, seed_all
 from batchlab.training.data.residence import looked_at
 from batchlab.training.devices.device import Device
 from batchlab.training.passes.no_trace import seed_everything
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.findings import Finding, better, is_wrong, ok, wrong
 
 MOST = 64  # examples that are read
@@ -57,7 +57,7 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
                 "data._target_ is called with the keys of the data group and must return a Task, whose train and val "
                 "are tensors, (inputs, labels), or a Dataset of such pairs"
             )
-            return None, None, [wrong("data", in_the_users_words(error), advice)]
+            return None, None, [wrong("data", message_and_place(error), advice)]
         seconds.append(time.perf_counter() - start)
         for name in ("train", "val"):
             if found := list(unfit(getattr(task, name), name)):
@@ -69,7 +69,7 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
             return task, None, [wrong("data", f"training cannot use it: {error}", advice)]
         except (Exception, SystemExit) as error:
             advice = "every index below len(...) must give an example, all of the same shape and type"
-            return task, None, [wrong("data", f"an example cannot be read: {in_the_users_words(error)}", advice)]
+            return task, None, [wrong("data", f"an example cannot be read: {message_and_place(error)}", advice)]
     first, second = made
     found = [*_reproducible(first, second), *_finite(second)]
     if min(seconds) > SLOW_SECONDS:
@@ -113,7 +113,7 @@ def _unfit_example(data: "Dataset[Any]", name: str) -> Iterator[Finding]:
     try:
         example = data[0]
     except (Exception, SystemExit) as error:
-        yield wrong("data", f"{name}[0] cannot be read: {in_the_users_words(error)}", advice)
+        yield wrong("data", f"{name}[0] cannot be read: {message_and_place(error)}", advice)
         return
     if not isinstance(example, Mapping | tuple | list):
         yield wrong("data", f"{name}[0] is {_kind(example)}, not a tuple or dict", advice)

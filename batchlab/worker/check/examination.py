@@ -8,7 +8,7 @@ from batchlab.training.data.batches import slices
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check import behaviour, fitting, learning, pace
 from batchlab.worker.check.data_sample import Sample, sampled
 from batchlab.worker.check.findings import Checkup, Finding, is_wrong, ok, wrong
@@ -46,7 +46,7 @@ def examine(config: RunConfig) -> Checkup:
             "it is called with its keys of the config and those of the Task's model_args that it accepts, and must "
             "return a module with trainable weights"
         )
-        return Checkup((*found, wrong("model", in_the_users_words(error), advice)), tuple(names))
+        return Checkup((*found, wrong("model", message_and_place(error), advice)), tuple(names))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     found.append(ok("model", f"{target_name(config.model)}, {parameters:,} trainable parameters, on {device}"))
     losses, batch = Losses(model, task, Precision("fp32", device)), next(slices(sample.train, EXAMPLES))
@@ -64,4 +64,4 @@ def _findings(name: str, trial: Trial, passes: Passes, sample: Sample, config: R
     try:
         return list(trial(passes, sample, config))
     except (Exception, SystemExit) as error:
-        return [wrong(name, in_the_users_words(error), "check the line that it names")]
+        return [wrong(name, message_and_place(error), "check the line that it names")]

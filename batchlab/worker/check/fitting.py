@@ -10,7 +10,7 @@ from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
 from batchlab.training.passes.contract import DTYPES, METRICS, ONE_PER_TERM, first_breach
 from batchlab.training.passes.contract_passes import validation_pass
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.data_sample import Sample, described, shapes
 from batchlab.worker.check.findings import Finding, finding_of, ok, wrong
 from batchlab.worker.check.passes import Passes
@@ -57,7 +57,7 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     try:
         train = task.labels(task.train if whole else passes.batch)
     except (Exception, SystemExit) as error:
-        yield wrong("labels", in_the_users_words(error), "Task(labels=...) must give each example's class, (examples,)")
+        yield wrong("labels", message_and_place(error), "Task(labels=...) must give each example's class, (examples,)")
         return
     if train.is_floating_point() or train.dtype is torch.bool or train.dim() != 1:
         yield wrong(
@@ -92,7 +92,7 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     try:
         seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
     except (Exception, SystemExit) as error:
-        yield wrong("metrics", in_the_users_words(error), "Task(metrics=...) must return a dict of (terms,) tensors")
+        yield wrong("metrics", message_and_place(error), "Task(metrics=...) must return a dict of (terms,) tensors")
         return
     breach = first_breach(METRICS, seen)
     yield (

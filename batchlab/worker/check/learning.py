@@ -29,7 +29,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
         outcome = step([sample.train])
         losses.append(outcome.loss_sum.item() / outcome.count.item())
-    lr = f"learning rate {assembly.peak_rate(config):.3g}"
+    lr = f"learning rate {assembly.peak_lr(config):.3g}"
     course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"
     if not all(map(math.isfinite, losses)):
         yield better("learns", f"the loss of {length(sample.train)} examples goes {course}", "use a smaller lr=...")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from still_life import standing
+from still_life import run_state
 
 from batchlab import BadRequest, Task
 from batchlab.instruments.curvature.hessian import loss_surface
@@ -19,7 +19,7 @@ from batchlab.training.updates.eager import Eager
 
 
 def state_of(model, task, *, precision="fp32"):
-    return standing(model, task, precision=precision, step=7)
+    return run_state(model, task, precision=precision, step=7)
 
 
 def data_of(n, features=4, seed=0):

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from sklearn.metrics import recall_score
-from still_life import by_name, classified, standing
+from still_life import by_name, classified, run_state
 from torture.tiny import tiny
 
 from batchlab import BadRequest, Task
@@ -34,7 +34,7 @@ def known(losses, right=None, val_losses=None, val_right=None, **changes):
 
 
 def measured(kind, its_task, **options):
-    return by_name(kind(**OPTIONS, **options).measure(standing(torch.nn.Linear(1, 1), its_task)))
+    return by_name(kind(**OPTIONS, **options).measure(run_state(torch.nn.Linear(1, 1), its_task)))
 
 
 # example by example
@@ -46,7 +46,7 @@ def test_each_example_is_judged_alone_in_eval_mode(eval_batch_size):
     model = torch.nn.Sequential(
         torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Dropout(), torch.nn.Linear(8, 3)
     )
-    state = standing(model.double(), task)
+    state = run_state(model.double(), task)
     seen = by_example(state, task.val, eval_batch_size)
 
     assert model.training
@@ -79,7 +79,7 @@ def sequences(time_first):
 @pytest.mark.parametrize("time_first", [False, True])
 def test_tokens_are_counted_for_the_example_they_belong_to(time_first):
     task = sequences(time_first)
-    seen = by_example(standing(torch.nn.Linear(1, 1), task), task.val, 3)["loss"]
+    seen = by_example(run_state(torch.nn.Linear(1, 1), task), task.val, 3)["loss"]
 
     assert seen.sums.tolist() == [6.0, 18.0, 30.0, 42.0, 18 + 19.0, 0.0]
     assert seen.counts.tolist() == [3, 3, 3, 3, 2, 0]
@@ -90,13 +90,13 @@ def test_tokens_are_counted_for_the_example_they_belong_to(time_first):
 def test_a_loss_that_is_averaged_is_refused():
     task = Task(train=(torch.ones(6, 1),), val=(torch.ones(6, 1),), loss=lambda outputs, batch: outputs.mean()[None])
     with pytest.raises(BadRequest, match=r"the loss has shape \(1,\) for 4 examples that count as 4 terms"):
-        by_example(standing(torch.nn.Linear(1, 1), task), task.val, 4)
+        by_example(run_state(torch.nn.Linear(1, 1), task), task.val, 4)
 
 
 def test_a_loss_that_is_not_averaged_over_its_labels_is_refused_in_its_own_shape():
     task = Task(train=(torch.ones(6, 3),), val=(torch.ones(6, 3),), loss=lambda outputs, batch: outputs)
     with pytest.raises(BadRequest, match=r"the loss has shape \(4, 3\) for 4 examples that count as 4 terms"):
-        by_example(standing(torch.nn.Linear(3, 3), task), task.val, 4)
+        by_example(run_state(torch.nn.Linear(3, 3), task), task.val, 4)
 
 
 def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_are_passed_again():
@@ -104,7 +104,7 @@ def test_instruments_that_look_at_one_step_share_a_pass_and_weights_that_moved_a
     passes = []
     model = torch.nn.Linear(4, 3, dtype=torch.float64)
     model.register_forward_hook(lambda module, inputs, outputs: passes.append(len(outputs)))
-    state = standing(model, task)
+    state = run_state(model, task)
 
     seen = [*Validation(**OPTIONS).measure(state), *WorstClass(task=task, **OPTIONS).measure(state)]
     assert passes == [7, 7, 6]
@@ -167,14 +167,14 @@ def test_a_fully_evaluated_training_set_has_no_uncertainty_but_validation_has():
 
 
 def test_the_clean_examples_are_as_many_as_validation_has_and_the_same_in_every_run():
-    states = [standing(torch.nn.Linear(1, 1), digits.load(label_noise=share)) for share in (0.0, 0.0, 0.3)]
+    states = [run_state(torch.nn.Linear(1, 1), digits.load(label_noise=share)) for share in (0.0, 0.0, 0.3)]
     chosen = [clean_examples(state) for state in states]
 
     assert [(len(index), population) for index, population in chosen] == [(360, 1437), (360, 1437), (360, 1006)]
     assert torch.equal(chosen[0][0], chosen[1][0])
     assert len(set(chosen[0][0].tolist())) == 360
     assert not states[2].task.corrupted[chosen[2][0]].any()
-    small = standing(torch.nn.Linear(1, 1), known([1.0] * 5, val_losses=[1.0] * 9))
+    small = run_state(torch.nn.Linear(1, 1), known([1.0] * 5, val_losses=[1.0] * 9))
     assert sorted(clean_examples(small)[0].tolist()) == [0, 1, 2, 3, 4]
 
 
@@ -224,7 +224,7 @@ def test_the_worst_class_is_scikit_learns_smallest_recall():
         model.weight.copy_(torch.linalg.lstsq(x, F.one_hot(y, 5).double()).solution.T)
         model.bias.zero_()
 
-    (seen,) = WorstClass(task=task, **OPTIONS).measure(standing(model, task))
+    (seen,) = WorstClass(task=task, **OPTIONS).measure(run_state(model, task))
 
     x, y = task.val
     recalls = recall_score(y, model(x).argmax(1), average=None, labels=y.unique())
@@ -281,7 +281,7 @@ def test_memorisation_is_the_share_of_wrong_labels_that_are_predicted(train_size
         "half": (half, None, None),
     }
     for name, (answers, by_heart, in_spite) in expected.items():
-        state = standing(lookup(task, answers), task)
+        state = run_state(lookup(task, answers), task)
         seen = by_name(Memorisation(task=task, **OPTIONS).measure(state))
         wrong, true = (seen[f"clean_train/corrupted_{of}accuracy"] for of in ("", "true_"))
         assert {wrong.n, true.n} == {n}

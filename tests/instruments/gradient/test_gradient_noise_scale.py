@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from instrument_catalogue import trained
 from plain_defaults import configured
-from still_life import standing
+from still_life import run_state
 from sweep_runs import Lab
 from torch import nn
 
@@ -157,7 +157,7 @@ def at_once(free, width=1000):
     """Examples at once for `width`^2 + `width` float64 weights, if the backward pass saves `width` values for each."""
     model = nn.Sequential(nn.Linear(width, width, dtype=torch.float64))
     data = draw(0, 2, width), draw(1, 2, width)
-    state = standing(model, Task.regression(data, data))
+    state = run_state(model, Task.regression(data, data))
     state.device = WithFree(free)
     return examples_at_once(state, data)
 
@@ -225,7 +225,7 @@ def test_hessian_forms_are_those_of_the_hessian_of_other_data(micro_batch_size):
     positive = others[0][others[0] > 0].numpy()
     curvature = 2 * np.square(positive).sum() / len(positive)  # times the identity matrix
 
-    state, units = standing(model, task), [*slices(task.train, 3)]
+    state, units = run_state(model, task), [*slices(task.train, 3)]
     forms = hessian_forms(state, state.losses, units, others, micro_batch_size=micro_batch_size)
 
     expected = [np.square(mean + deviations).sum(1).mean(), np.square(mean).sum()]
@@ -254,7 +254,7 @@ def test_both_methods_find_the_known_noise_scale_within_their_interval(method):
     model, task, gradients = regression()
     signal, noise = parts_of(gradients)
 
-    found = seen(standing(model, task), method=method, micro_batch_size=8, examples=64, draws=40)
+    found = seen(run_state(model, task), method=method, micro_batch_size=8, examples=64, draws=40)
 
     truths = {
         "noise/scale_examples": noise / signal,
@@ -274,7 +274,7 @@ def test_draws_of_the_whole_training_set_know_its_gradient_exactly(method):
     model, task, gradients = regression(n=32)
     signal, noise = parts_of(gradients)
 
-    found = seen(standing(model, task), method=method, micro_batch_size=4, examples=32, draws=10)
+    found = seen(run_state(model, task), method=method, micro_batch_size=4, examples=32, draws=10)
 
     norm = found["noise/squared_gradient_norm"]
     assert (norm.value, norm.low, norm.high) == pytest.approx((signal,) * 3, rel=1e-9)
@@ -285,14 +285,14 @@ def test_draws_of_the_whole_training_set_know_its_gradient_exactly(method):
 
 def test_a_draw_holds_whole_micro_batches():
     model, task, gradients = regression(n=9)
-    norm = seen(standing(model, task), method="micro_batches", examples=9)["noise/squared_gradient_norm"]
+    norm = seen(run_state(model, task), method="micro_batches", examples=9)["noise/squared_gradient_norm"]
     assert norm.low < norm.high  # 4 micro-batches of 2 examples: one example is left out, a different one each time
     assert norm.low < parts_of(gradients)[0] < norm.high
 
 
 def test_batch_norm_uses_its_running_statistics_per_example_and_the_micro_batchs_own_else():
     model, task = images()
-    state = standing(model, task)
+    state = run_state(model, task)
     by_micro_batches = seen(state, method="micro_batches", examples=20, micro_batch_size=10)
     per_example = seen(state, method="per_example", examples=20)
     assert model[1].training
@@ -308,14 +308,14 @@ def test_no_pass_of_the_full_form_is_left_with_one_example():
     model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
     data = draw(0, 40, 4), classes(1, 40, 3)
     # an eighth of 40 is 5, a micro-batch and one
-    found = seen(standing(model, Task.classification(data, data)), full=True, micro_batch_size=4, examples=40)
+    found = seen(run_state(model, Task.classification(data, data)), full=True, micro_batch_size=4, examples=40)
     assert found["noise/full_scale_examples"].high > 0
 
 
 def test_adams_noise_scale_uses_its_second_moment():
     model, task, gradients = regression(n=32)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.0)
-    state = standing(model, task, optimizer=optimizer)
+    state = run_state(model, task, optimizer=optimizer)
     assert "noise/adam_scale_examples" not in seen(state, examples=32)  # it does not exist before the first step
 
     second = np.zeros(3)
@@ -338,7 +338,7 @@ def test_each_layer_has_its_own_noise_scale():
     model, task = dictionaries()
     gradients = one_by_one(model, task, [p for p in model.parameters() if p.requires_grad]).numpy()
 
-    found = seen(standing(model, task), method="per_example", examples=20, per_layer=True)
+    found = seen(run_state(model, task), method="per_example", examples=20, per_layer=True)
 
     widths = {"gain": 1, "unused": 2, "first": 30, "second": 5}  # the weight of both is the first's
     order = [name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad]
@@ -380,7 +380,7 @@ def test_the_full_noise_scale_of_a_quadratic_is_the_closed_form(micro_batch_size
     signal, noise = parts_of(gradients)
     assert truth > 3 * noise / signal
 
-    found = seen(standing(model, task), full=True, micro_batch_size=micro_batch_size, examples=64, draws=20)
+    found = seen(run_state(model, task), full=True, micro_batch_size=micro_batch_size, examples=64, draws=20)
 
     full = found["noise/full_scale_examples"]
     assert abs(math.log(full.value / truth)) < math.log(full.high / full.low)  # about 4 standard errors
@@ -393,7 +393,7 @@ def test_dropout_is_noise():
     data = (torch.ones(512, 20, dtype=torch.float64),)
     task = Task(train=data, val=data, loss=lambda outputs, batch: outputs[:, 0])
     for method in ("per_example", "micro_batches"):
-        scale = seen(standing(model.eval(), task), method=method)["noise/scale_examples"]
+        scale = seen(run_state(model.eval(), task), method=method)["noise/scale_examples"]
         assert scale.low <= 1.0 <= scale.high
         assert scale.high - scale.low < 0.5
 
@@ -406,7 +406,7 @@ def test_it_is_measured_in_full_precision_whatever_the_run_trains_in(precision):
     signal, _ = parts_of(gradients)
     for method in ("per_example", "micro_batches"):
         found = seen(
-            standing(model, Task.regression(data, data), precision=precision),
+            run_state(model, Task.regression(data, data), precision=precision),
             method=method,
             micro_batch_size=4,
             examples=32,
@@ -463,9 +463,9 @@ def with_padding():
 def test_a_model_without_per_example_gradients_is_refused_with_the_other_method(build, reason):
     model, task = build()
     with pytest.raises(BadRequest, match=f"{reason}.*: use instruments.noise_scale.method=micro_batches"):
-        seen(standing(model, task), method="per_example", examples=32)
+        seen(run_state(model, task), method="per_example", examples=32)
     if build is not with_padding:
-        assert math.isfinite(seen(standing(model, task), method="micro_batches")["noise/gradient_variance"].value)
+        assert math.isfinite(seen(run_state(model, task), method="micro_batches")["noise/gradient_variance"].value)
 
 
 class Once(torch.autograd.Function):
@@ -499,7 +499,7 @@ class Layered(nn.Module):
 
 def test_a_model_that_cannot_be_differentiated_twice_is_refused_with_advice_to_leave_out_the_full_form():
     data = draw(0, 40, 4), classes(0, 40, 3)
-    state = standing(Layered(Once.apply), Task.classification(data, data))
+    state = run_state(Layered(Once.apply), Task.classification(data, data))
     with pytest.raises(
         BadRequest, match=r"twice, which this model does not support: .*; use instruments.noise_scale.full=false"
     ):
@@ -536,7 +536,7 @@ class WithAGraph(torch.autograd.Function):
 def test_out_of_memory_is_left_to_the_loop_which_leaves_out_the_instrument(full_up, changes):
     data = draw(0, 40, 4), classes(0, 40, 3)
     with pytest.raises(torch.OutOfMemoryError):
-        seen(standing(Layered(full_up), Task.classification(data, data)), **changes)
+        seen(run_state(Layered(full_up), Task.classification(data, data)), **changes)
 
 
 @pytest.mark.parametrize(
@@ -572,10 +572,10 @@ def test_a_refusal_names_the_instrument_by_its_key_in_the_config():
 def test_draws_larger_than_the_data_are_refused_and_so_are_data_too_small():
     model, task, _ = regression(n=32)
     with pytest.raises(BadRequest, match="examples=33 is more than the training set of 32 examples: use at most 32"):
-        seen(standing(model, task), examples=33)
+        seen(run_state(model, task), examples=33)
     model, task, _ = regression(n=7)
     with pytest.raises(BadRequest, match="needs at least 8 training examples, and there are 7: use ~instruments"):
-        seen(standing(model, task))
+        seen(run_state(model, task))
 
 
 # When, how, and with which name
@@ -599,7 +599,7 @@ def test_a_run_that_accumulates_is_measured_by_micro_batches_and_another_by_exam
 
 def test_a_second_instrument_has_separate_names_and_draws():
     model, task, _ = regression()
-    state = standing(model, task)
+    state = run_state(model, task)
     first, second = seen(state, examples=32), seen(state, examples=32, group="noise_again")
     assert [name.replace("noise_again/", "noise/") for name in second] == list(first)
     assert first["noise/gradient_variance"].value != second["noise_again/gradient_variance"].value
@@ -610,7 +610,7 @@ def test_a_resumed_run_measures_what_it_would_have_measured(method):
     torch.manual_seed(0)
     data = draw(0, 60, 4), classes(0, 60, 3)
     model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).double()
-    state = standing(model, Task.classification(data, data))
+    state = run_state(model, Task.classification(data, data))
     first = GradientNoiseScale(**OFFERED, method=method, examples=16, full=True)
     list(first.measure(state))
     kept = first.state_dict()
@@ -628,7 +628,7 @@ def test_what_training_has_drawn_before_does_not_move_a_measurement():
     taken = []
     for seed in (1, 2):
         torch.manual_seed(seed)
-        taken.append(seen(standing(model, Task.classification(data, data))))
+        taken.append(seen(run_state(model, Task.classification(data, data))))
     assert taken[0] == taken[1]
 
 
@@ -636,7 +636,7 @@ def test_weights_that_are_not_finite_have_no_noise_scale():
     model, task, _ = regression()
     nn.init.constant_(model.weight, math.nan)
     for method in ("per_example", "micro_batches"):
-        scale = seen(standing(model, task), method=method)["noise/scale_examples"]
+        scale = seen(run_state(model, task), method=method)["noise/scale_examples"]
         assert math.isnan(scale.value)
 
 

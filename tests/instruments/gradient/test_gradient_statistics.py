@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from still_life import by_name, classified, standing
+from still_life import by_name, classified, run_state
 from torture import resuming
 
 from batchlab import BadRequest, Task
@@ -47,7 +47,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
         every = np.array([gradients[list(rows)].mean(axis=0) for rows in itertools.combinations(range(n), batch_size)])
         half_squares = np.square(every[:, None] - every[None]).sum(axis=2) / 2  # of two independent batches
         exact[batch_size] = half_squares.mean()
-        variance = by_name(instrument(batch_size, pairs=pairs).measure(standing(model, task)))["gradient/variance"]
+        variance = by_name(instrument(batch_size, pairs=pairs).measure(run_state(model, task)))["gradient/variance"]
         seen[batch_size] = variance.value
 
         assert variance.value == pytest.approx(exact[batch_size], abs=4 * half_squares.std() / math.sqrt(pairs))
@@ -64,7 +64,7 @@ def test_the_variance_is_that_of_all_batches_there_are_and_follows_the_law_of_a_
 def test_the_variance_of_the_whole_set_is_0():
     model, task, _ = line(8)
     for micro_batch_size in (8, 3):
-        seen = by_name(instrument(8, micro_batch_size=micro_batch_size).measure(standing(model, task)))
+        seen = by_name(instrument(8, micro_batch_size=micro_batch_size).measure(run_state(model, task)))
         variance = seen["gradient/variance"]
         assert (variance.value, variance.low, variance.high) == (0.0, 0.0, 0.0)
 
@@ -77,7 +77,7 @@ def test_dropout_is_part_of_the_variance_with_a_new_mask_for_each_draw():
     torch.nn.init.ones_(model[0].weight)
     model.eval()  # in any mode
 
-    seen = by_name(instrument(1, pairs=150).measure(standing(model, Task.regression(data, data))))
+    seen = by_name(instrument(1, pairs=150).measure(run_state(model, Task.regression(data, data))))
 
     assert seen["gradient/variance"].value == pytest.approx(16.0, abs=4 * 16 / math.sqrt(150))
 
@@ -86,7 +86,7 @@ def test_accumulation_changes_nothing_but_the_rounding():
     task = classified()
     model = torch.nn.Linear(4, 3, dtype=torch.float64)
     whole, cut = (
-        by_name(instrument(7, micro_batch_size=micro, pairs=3, steps=2).measure(standing(model, task, step=1)))
+        by_name(instrument(7, micro_batch_size=micro, pairs=3, steps=2).measure(run_state(model, task, step=1)))
         for micro in (7, 3)
     )
     assert {name: m.value for name, m in cut.items()} == {
@@ -103,7 +103,7 @@ def test_a_gradient_that_overflows_has_no_variance_rather_than_a_wrong_one():
     model, task, _ = line(8)
     with torch.no_grad():
         model.weight.fill_(1e308)
-    variance = by_name(instrument(2).measure(standing(model, task)))["gradient/variance"]
+    variance = by_name(instrument(2).measure(run_state(model, task)))["gradient/variance"]
     assert not math.isfinite(variance.value)
     assert (variance.low, variance.high) == (None, None)
 
@@ -143,7 +143,7 @@ def test_ratio_and_cosine_are_those_of_a_real_step(name, clip_norm):
     for _ in range(3):
         gradient()
         step()
-    state = standing(model, task, optimizer=optimizer, step=3)
+    state = run_state(model, task, optimizer=optimizer, step=3)
     before, kept = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
 
     seen = by_name(instrument(30, pairs=1, steps=2, clip_norm=clip_norm).measure(state))
@@ -181,7 +181,7 @@ def one_hot(n):
 
 def test_successive_batches_have_no_example_in_common_within_an_epoch():
     model, task = one_hot(12)
-    seen = {b: by_name(instrument(b, pairs=1).measure(standing(model, task, step=1))) for b in (2, 6, 9)}
+    seen = {b: by_name(instrument(b, pairs=1).measure(run_state(model, task, step=1))) for b in (2, 6, 9)}
 
     for batch_size in (2, 6):
         cosine = seen[batch_size]["gradient/cosine_successive"]
@@ -192,7 +192,7 @@ def test_successive_batches_have_no_example_in_common_within_an_epoch():
 
 def test_the_interval_of_the_cosine_is_over_fresh_draws():
     model, task, _ = line(8)
-    seen = by_name(instrument(2, pairs=1, steps=20).measure(standing(model, task, step=1)))
+    seen = by_name(instrument(2, pairs=1, steps=20).measure(run_state(model, task, step=1)))
     cosine = seen["gradient/cosine_successive"]
     assert cosine.n == 20
     assert -1 <= cosine.low < cosine.value < cosine.high <= 1
@@ -213,7 +213,7 @@ def test_the_interval_of_the_cosine_stays_within_what_a_cosine_can_be():
 
 def test_no_step_is_measured_before_the_first_one():
     model, task, _ = line(8)
-    assert list(by_name(instrument(2).measure(standing(model, task)))) == ["gradient/variance"]
+    assert list(by_name(instrument(2).measure(run_state(model, task)))) == ["gradient/variance"]
 
 
 def test_an_optimizer_with_extra_attributes_is_not_disturbed():
@@ -232,7 +232,7 @@ def test_an_optimizer_with_extra_attributes_is_not_disturbed():
     optimizer = Counting(list(model.parameters()))
     before = model.weight.clone()
 
-    seen = by_name(instrument(2).measure(standing(model, task, optimizer=optimizer, step=1)))
+    seen = by_name(instrument(2).measure(run_state(model, task, optimizer=optimizer, step=1)))
 
     assert seen["gradient/update_to_weight_ratio"].value > 0
     assert (optimizer.calls, dict(optimizer.state), dict(optimizer.inner.state)) == (0, {}, {})
@@ -243,7 +243,7 @@ def test_a_weight_that_no_batch_reaches_is_left_alone():
     model, task, _ = line(8)
     model.idle = torch.nn.Linear(3, 3, dtype=torch.float64)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.5)
-    moved = by_name(instrument(8, steps=1).measure(standing(model, task, optimizer=optimizer, step=1)))
+    moved = by_name(instrument(8, steps=1).measure(run_state(model, task, optimizer=optimizer, step=1)))
 
     gradient = torch.autograd.grad((model(task.train[0]) - task.train[1]).square().mean(), model.weight)[0]
     change = 0.1 * (gradient.sign() + 0.5 * model.weight.detach())  # Adam's first step, and decay
@@ -258,15 +258,15 @@ def test_a_weight_that_no_batch_reaches_is_left_alone():
 def test_it_resumes_as_if_it_had_not_stopped():
     model, task, _ = line(8)
     undisturbed, stopped = instrument(3, pairs=3), instrument(3, pairs=3)
-    list(undisturbed.measure(standing(model, task)))
-    list(stopped.measure(standing(model, task)))
+    list(undisturbed.measure(run_state(model, task)))
+    list(stopped.measure(run_state(model, task)))
     written = io.BytesIO()
     torch.save(stopped.state_dict(), written)
     resumed = instrument(3, seed=7, pairs=3)
     resumed.load_state_dict(torch.load(io.BytesIO(written.getvalue()), weights_only=True))
 
     expected, seen, other = (
-        [m.value for m in i.measure(standing(model, task, step=1))]
+        [m.value for m in i.measure(run_state(model, task, step=1))]
         for i in (undisturbed, resumed, instrument(3, pairs=3))
     )
 

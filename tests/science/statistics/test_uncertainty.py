@@ -119,7 +119,7 @@ def test_intervals_overlap_where_some_number_lies_in_both(low: float, high: floa
     assert one.overlaps(other) is other.overlaps(one) is overlaps
 
 
-def test_an_estimate_without_an_interval_is_told_from_none() -> None:
+def test_an_estimate_without_an_interval_is_distinguished_from_no_estimate() -> None:
     one, other = Interval(3.0, 2.0, 4.0, 5), Interval(100.0, None, None, 1)
     assert one.overlaps(other)
     assert other.overlaps(one)

@@ -262,11 +262,11 @@ def test_data_of_fewer_examples_is_repeated(probe):
         ("index out of range in self", False),
     ],
 )
-def test_what_a_kernel_cannot_be_queried_is_distinguished_from_memory(text, kernel):
+def test_a_limit_of_a_kernel_is_distinguished_from_a_lack_of_memory(text, kernel):
     assert is_kernel_limit(RuntimeError(text)) is kernel
     assert not is_out_of_memory(RuntimeError(text))
 
 
-def test_what_a_library_says_for_lack_of_room_or_of_a_way_is_ambiguous():
+def test_a_library_that_finds_no_engine_is_ambiguous():
     assert is_ambiguous(RuntimeError("Unable to find an engine to execute this computation"))
     assert not is_ambiguous(torch.OutOfMemoryError("CUDA out of memory"))

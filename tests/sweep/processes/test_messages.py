@@ -43,7 +43,7 @@ SENT: list[Any] = [
 ]
 
 
-class Told(Silent):
+class Recorder(Silent):
     """A spectator who keeps which run each message was about."""
 
     def __init__(self) -> None:
@@ -81,7 +81,7 @@ def test_every_message_about_a_run_names_it_first() -> None:
 
 def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connection]) -> None:
     heard, theirs = attempt
-    spectator = Told()
+    spectator = Recorder()
     for message in SENT[1:7]:
         theirs.send(message)
         heard.receive(spectator)
@@ -98,7 +98,7 @@ def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_t
     message: Any, attempt: tuple[Attempt, Connection]
 ) -> None:
     heard, theirs = attempt
-    spectator = Told()
+    spectator = Recorder()
     theirs.send(dataclasses.replace(message, run_id="bs9"))
 
     with pytest.raises(ValueError, match=f"the process of {ID} sent a message about another run, bs9"):

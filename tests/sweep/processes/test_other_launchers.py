@@ -22,7 +22,7 @@ from batchlab.sweep.processes.interruption import SIGNALS, Interruption, other_h
 
 @pytest.fixture(autouse=True)
 def as_in_a_shell() -> Iterator[None]:
-    """The signals as a program in the foreground finds them: a background job is born deaf to Ctrl-C."""
+    """The signals as for a program in the foreground: a shell starts background jobs with Ctrl-C ignored."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -128,7 +128,7 @@ def test_outside_the_main_thread_nothing_is_watched() -> None:
     assert found == [0, signal.SIG_DFL]
 
 
-def test_who_listens_next_tos_python() -> None:
+def test_only_handlers_set_by_other_code_are_listed() -> None:
     def requeue(number: int, frame: object) -> None: ...
 
     assert other_handlers() == {}

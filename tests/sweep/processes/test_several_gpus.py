@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from faked_cuda import environment
-from plain_defaults import conducted, configured
+from plain_defaults import configured, sweep_configured
 from sweep_runs import Silent
 
 from batchlab.errors import BadRequest
@@ -115,7 +115,7 @@ def points(count: int, **changes: Any) -> list[Point]:
 
 
 def run(server: Server, count: int, gpus: Sequence[Gpu] = GPUS) -> SweepOutcome:
-    return run_grid(points(count), conducted(jobs=4), server, Silent(), gpus)  # type: ignore[arg-type]
+    return run_grid(points(count), sweep_configured(jobs=4), server, Silent(), gpus)  # type: ignore[arg-type]
 
 
 def test_each_point_at_once_has_a_gpu_of_its_own_and_no_config_names_it() -> None:
@@ -150,7 +150,7 @@ def test_a_gpu_of_another_program_is_left_to_it(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run beside another sweep's would be told what both need together."""
+    """The peak of a run next to another sweep's would include the memory of both."""
     server, waits, reported = Server(2, at_once=1), 0, list[str]()
 
     class Listening(Silent):
@@ -168,18 +168,18 @@ def test_where_all_are_in_use_it_waits_for_one_and_says_so_once(monkeypatch: pyt
                 others.close()  # the other sweep ends
 
         monkeypatch.setattr("batchlab.sweep.processes.supervisor.time.sleep", wait_for_others)
-        run_grid(points(2), conducted(jobs=4), server, Listening(), GPUS)  # type: ignore[arg-type]
+        run_grid(points(2), sweep_configured(jobs=4), server, Listening(), GPUS)  # type: ignore[arg-type]
 
     assert waits == 3
     assert len(server.given) == 2
     assert [text.partition(":")[0] for text in reported] == ["waiting for a GPU"]
 
 
-def test_who_computes_on_the_gpus_is_queried_now_and_then_while_a_point_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_programs_on_the_gpus_are_listed_now_and_then_while_a_point_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[float] = []
     now = 0.0
 
-    def look(gpus: Sequence[Gpu]) -> list[Gpu]:
+    def unused(gpus: Sequence[Gpu]) -> list[Gpu]:
         requested.append(now)
         return list(gpus) if now > 12 else []
 
@@ -187,7 +187,7 @@ def test_who_computes_on_the_gpus_is_queried_now_and_then_while_a_point_waits(mo
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("batchlab.sweep.processes.jobs.without_other_programs", look)
+    monkeypatch.setattr("batchlab.sweep.processes.jobs.without_other_programs", unused)
     monkeypatch.setattr("batchlab.sweep.processes.supervisor.time.sleep", wait_for_others)
     monkeypatch.setattr("batchlab.sweep.processes.jobs.time.monotonic", lambda: now)
     run(Server(1, at_once=1), 1)
@@ -290,7 +290,7 @@ def test_a_gpu_that_cannot_compute_sends_device_auto_to_the_cpu(
     (chosen,) = points(1, study="here")
     config = configured(device="cuda", study="here")
 
-    _, final = sweeping.run_sweep_and_points([Point(config, auto=True)], conducted())
+    _, final = sweeping.run_sweep_and_points([Point(config, auto=True)], sweep_configured())
 
     assert tried == [["cuda"], ["cpu"]]
     assert [point.run_id for point in final] == [Point(configured(device="cpu", study="here")).run_id]
@@ -302,7 +302,7 @@ def test_a_gpu_that_cannot_compute_is_refused_to_who_asks_for_it(tried: list[lis
     config = configured(device="cuda")
 
     with pytest.raises(BadRequest, match="device=cuda cannot be used: its memory is full; wait, or use device=cpu"):
-        sweeping.run_sweep([Point(config), Point(configured(device="cuda", seed=1), auto=True)], conducted())
+        sweeping.run_sweep([Point(config), Point(configured(device="cuda", seed=1), auto=True)], sweep_configured())
     assert tried == [["cuda", "cuda"]]
 
 
@@ -326,7 +326,7 @@ def test_what_comes_before_the_points_is_done_on_a_gpu_that_nobody_uses(
         monkeypatch.setattr(
             sweeping, "without_other_programs", lambda gpus, there=foreign: [g for g in gpus if g.uuid not in there]
         )
-        sweeping.run_sweep(points(2), conducted(jobs=4))
+        sweeping.run_sweep(points(2), sweep_configured(jobs=4))
 
     assert given == [("GPU-b",), ("GPU-a",)]
 

@@ -31,7 +31,7 @@ class Net(torch.nn.Module):
         return self.layer(x.flatten(1))
 
 class Hangs(Net):
-    '''Works for three steps and then never comes back, deaf to everything but SIGKILL.'''
+    '''Works for three steps and then hangs, ignoring every signal except SIGKILL.'''
     def __init__(self):
         super().__init__()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

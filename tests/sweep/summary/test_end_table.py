@@ -9,7 +9,7 @@ import pytest
 from invented.records import CNN, MLP, record
 from rich.console import Console
 
-from batchlab.config.options import PEAK_LEARNING_RATE
+from batchlab.config.options import PEAK_LR_OPTIONS
 from batchlab.records import RunRecord, RunStatus
 from batchlab.sweep.summary import table_notes
 from batchlab.sweep.summary.table import show
@@ -28,7 +28,7 @@ def shown(records: Sequence[RunRecord], console: Console | None = None) -> str:
 def test_an_option_that_is_added_to_what_decides_the_learning_rate_is_held_equal_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(table_notes, "PEAK_LEARNING_RATE", ("toy", *PEAK_LEARNING_RATE))
+    monkeypatch.setattr(table_notes, "PEAK_LR_OPTIONS", ("toy", *PEAK_LR_OPTIONS))
     rest = "the learning rate, 0.05, not scaled"
 
     assert f"{rest}, toy=2." in shown([record(8, {"toy": 2}), record(32, {"toy": 2})])

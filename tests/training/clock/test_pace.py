@@ -140,7 +140,7 @@ def test_a_share_that_does_not_fit_does_not_affect_the_rest_of_the_run(monkeypat
 def test_find_measures_the_share_in_the_precision_that_it_times():
     entered = []
 
-    class Told(Precision):
+    class RecordedPrecision(Precision):
         @contextlib.contextmanager
         def training(self):
             entered.append("in")
@@ -148,7 +148,7 @@ def test_find_measures_the_share_in_the_precision_that_it_times():
             entered.append("out")
 
     with run_of(5e-6) as (cuda, state):
-        state.precision = Told("fp32", state.device)
+        state.precision = RecordedPrecision("fp32", state.device)
         cuda.gpus[0].before_kernel = lambda _: entered.append("kernel")
         share = probe._busy(configured(device="cuda"), probe._Course(state=state), 4, cuda.clock)
 

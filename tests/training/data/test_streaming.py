@@ -210,9 +210,9 @@ def test_two_sets_share_the_room_of_a_cuda_device_however_they_are_given(total, 
 
     for given in (val, TensorDataset(*val)):
         assert prepare_set(given, cuda, name="val") == "moved"
-        assert isinstance(prepare_set(given, cuda, name="val", beside=train), HostRows if given is val else Streamed)
-        assert prepare_set(given, cuda, name="val", beside=HostRows(val, CPU)) == "moved"
-        assert prepare_set(given, CPU, name="val", beside=train) == "moved"
+        assert isinstance(prepare_set(given, cuda, name="val", earlier=train), HostRows if given is val else Streamed)
+        assert prepare_set(given, cuda, name="val", earlier=HostRows(val, CPU)) == "moved"
+        assert prepare_set(given, CPU, name="val", earlier=train) == "moved"
 
 
 def test_a_set_larger_than_memory_is_fingerprinted_by_a_few_examples():
@@ -244,7 +244,7 @@ def test_a_users_error_is_reported_in_one_line_with_its_example_and_place(worker
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_examples_of_two_shapes_are_reported_in_one_line(workers):
-    line = "examples of the task's train set cannot be stacked: RuntimeError: stack expects each tensor to be equal size"
+    line = "examples of the task's train set cannot be stacked: RuntimeError: stack expects each tensor to be equal"
     with pytest.raises(BadRequest, match=f"^{line}"):
         handed(Faulty("shape"), [8], 40, workers=workers)
 
@@ -346,7 +346,7 @@ def test_a_file_that_workers_would_share_is_refused(tmp_path, monkeypatch):
     (tmp_path / "records").write_bytes(bytes(8 * 50))
 
     for workers in (1, 2):
-        with pytest.raises(BadRequest, match=r"the task's val set reads records through one open file.*workers=0") as error:
+        with pytest.raises(BadRequest, match=r"the task's val set reads records through one .*workers=0") as error:
             prepare_set(OpenBefore(path, 50), CPU, name="val", workers=workers)
         assert "\n" not in str(error.value)
     alone = prepare_set(OpenBefore(path, 50), CPU, name="val", workers=0)

@@ -15,7 +15,7 @@ from batchlab.training.devices.broken_context import advice, is_broken_context
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 from batchlab.training.first_error import finally_do
-from batchlab.training.user_errors import in_the_users_words
+from batchlab.training.user_errors import message_and_place
 from batchlab.worker.preflight import examine
 
 ASSERT = "CUDA error: device-side assert triggered"
@@ -151,7 +151,7 @@ def test_clean_up_always_runs_and_does_not_hide_errors(clean_up):
 def test_a_device_side_assert_names_the_likely_cause_and_the_command_that_shows_it():
     error = torch.AcceleratorError(f"{ASSERT}\nSearch for `cudaErrorAssert' in the documentation")
 
-    for message in (how_it_failed(error)[1], in_the_users_words(_raised(error))):
+    for message in (how_it_failed(error)[1], message_and_place(_raised(error))):
         assert ASSERT in message
         assert "a label or an index is out of range for the model's classes or vocabulary" in message
         assert "device=cpu" in message
