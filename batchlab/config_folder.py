@@ -30,7 +30,7 @@ def folders_of_the_user(config_dir: str | None) -> list[Path]:
     for folder in found:
         if (folder / "config.yaml").exists():
             raise BadRequest(
-                f"{printable(folder / 'config.yaml')} cannot be: a file of your own must not replace batchlab's "
+                f"{printable(folder / 'config.yaml')} is invalid: a file of your own must not replace batchlab's "
                 f"config.yaml; put the defaults that you want into {printable(folder / LAB_DEFAULTS)}"
             )
     return found

@@ -67,8 +67,8 @@ def test_a_typo_gets_the_key_that_was_meant_at_the_border_already() -> None:
 
 def test_a_good_line_would_be_found_out() -> None:
     """Or the table would prove nothing."""
-    assert "NothingRefusedIt" in str(fault("sweep batch_size=8", 2, "cannot be"))
-    assert "ends with 2, not 4" in str(fault("sweep batch_size=0", 4, "cannot be"))
+    assert "NothingRefusedIt" in str(fault("sweep batch_size=8", 2, "is invalid"))
+    assert "ends with 2, not 4" in str(fault("sweep batch_size=0", 4, "is invalid"))
     assert "is answered by" in str(fault("sweep batch_size=0", 2, "something else"))
     assert "one line" in str(fault("config lr=1", 0, ""))
 
@@ -111,7 +111,7 @@ def test_so_it_is_in_a_process_of_its_own_that_never_saw_torch(line: str, code: 
 
 
 def test_all_of_them_can_be_run_by_a_script(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bad_inputs, "BAD", [BAD[0], ("sweep batch_size=8", "cannot be")])
+    monkeypatch.setattr(bad_inputs, "BAD", [BAD[0], ("sweep batch_size=8", "is invalid")])
     monkeypatch.setattr(bad_inputs, "WITHOUT_CUDA", [])
     monkeypatch.setattr(bad_inputs, "EMPTY", EMPTY[:1])
     monkeypatch.setattr(bad_inputs, "SEEN_BY_THE_PREFLIGHT", [])

@@ -203,7 +203,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        (["batch_size=-4"], 2, "batch_size=-4 cannot be: batch_size must be an integer of at least 1"),
+        (["batch_size=-4"], 2, "batch_size=-4 is invalid: it must be an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
         (["lr_scaling=cubic"], 2, f"lr_scaling must be one of {', '.join(RULE_NAMES)}"),
         (["precision=fp8"], 2, "precision must be one of fp32, tf32, bf16, fp16"),
@@ -214,7 +214,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
         (["batch_size=8,"], 2, "cannot read 'batch_size=8,'"),
         (["experiment=nope"], 2, "unknown experiment 'nope'"),
         (["batch_size=range(0)"], 4, "the grid is empty: batch_size=range(0) gives no values"),
-        (["batch_size=8,-1,32"], 2, "batch_size=-1 cannot be"),
+        (["batch_size=8,-1,32"], 2, "batch_size=-1 is invalid"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -230,7 +230,7 @@ def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, run
 def test_the_script_ends_with_the_code_of_its_command(tmp_path):
     refused = batchlab("sweep", "batch_size=-4", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "batchlab: batch_size=-4 cannot be: batch_size must be an integer of at least 1\n"
+    assert refused.stderr == "batchlab: batch_size=-4 is invalid: it must be an integer of at least 1\n"
     assert list(tmp_path.iterdir()) == []
 
 

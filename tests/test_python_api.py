@@ -164,7 +164,7 @@ def of_main() -> None:
         (lambda net: batchlab.train({8: 8}), "8 is not the name of an option"),
         (
             lambda net: batchlab.train({"lr": object()}),
-            "lr=.* cannot be: a value of type object cannot be written into a config",
+            "lr=.* is invalid: a value of type object cannot be written into a config",
         ),
         (lambda net: batchlab.train({"model": net.made_inside()}), "model._target_=.* is defined inside a function"),
         (
@@ -172,9 +172,9 @@ def of_main() -> None:
             r"model._target_=of_main is defined in this script or notebook",
         ),
         (lambda net: batchlab.train({}, config_dir="nowhere"), "--config-dir nowhere: there is no such folder"),
-        (lambda net: batchlab.run_study(over={"batch_size": 8}), "over={'batch_size': 8} cannot be: give the values"),
-        (lambda net: batchlab.run_study(over={"model": "mlp"}), "over={'model': 'mlp'} cannot be: give the values"),
-        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* cannot be: give a dict"),
+        (lambda net: batchlab.run_study(over={"batch_size": 8}), "over={'batch_size': 8} is invalid: give the values"),
+        (lambda net: batchlab.run_study(over={"model": "mlp"}), "over={'model': 'mlp'} is invalid: give the values"),
+        (lambda net: batchlab.run_study(over=["batch_size"]), "over=.* is invalid: give a dict"),
     ],
 )
 def test_invalid_arguments_are_refused_in_one_line(

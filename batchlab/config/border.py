@@ -105,9 +105,9 @@ def _check_together(config: RunConfig) -> None:
             f"use accumulate={made}, or give micro_batch_size alone"
         )
     if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", config.device):
-        raise BadRequest(f"device={config.device} cannot be: {_no_device(config.device)}")
+        raise BadRequest(f"device={config.device} is invalid: {_no_device(config.device)}")
     if config.runs_dir.startswith("~"):
-        raise BadRequest(f"runs_dir={config.runs_dir} cannot be: '~' is not expanded here; write out the whole path")
+        raise BadRequest(f"runs_dir={config.runs_dir} is invalid: '~' is not expanded here; write out the whole path")
     if config.stop_at_target and config.target is None:
         raise BadRequest("stop_at_target=true needs a target: add target.value=..., such as target.value=0.15")
     if config.study is not None and not is_folder_name(config.study):

@@ -72,7 +72,7 @@ def _fits(option: Option, value: Any) -> bool:
 def _refused(option: Option, value: Any) -> BadRequest:
     typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
     near = did_you_mean(str(value), option.choices)
-    return BadRequest(f"{option.name}={typed} cannot be: {option.name} must be {allowed(option)}{near}")
+    return BadRequest(f"{option.name}={typed} is invalid: it must be {allowed(option)}{near}")
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, object]:
@@ -84,5 +84,5 @@ def _mapping(name: str, value: Any) -> Mapping[str, object]:
 def _group(name: str, value: Any) -> Group:
     target = _mapping(name, value).get("_target_")
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise BadRequest(f"{name}._target_={shown(target)} cannot be: write module.name, such as my_net.Net")
+        raise BadRequest(f"{name}._target_={shown(target)} is invalid: write module.name, such as my_net.Net")
     return {str(key): entry for key, entry in value.items()}

@@ -55,7 +55,7 @@ def budget_of(given: dict[str, Any]) -> Budget:
         whole = name in WHOLE
         if not is_finite(amount) or amount <= 0 or (whole and not isinstance(amount, int)):
             kind = "an integer" if whole else "a number"
-            raise BadRequest(f"{name}={shown(amount)} cannot be: {name} must be {kind} above 0")
+            raise BadRequest(f"{name}={shown(amount)} is invalid: it must be {kind} above 0")
     # Epochs are always a float, so that epochs=2 and epochs=2.0 are one run.
     return Budget(name, amount) if whole else Budget("epochs", float(amount))
 
@@ -66,7 +66,7 @@ def target_of(value: Any) -> Target | None:
         metric = f"target.metric={value} " if is_plain(value) and value.startswith(OF_VALIDATION) else ""
         wanted = f"{value}" if is_finite(value) else "0.15"
         raise BadRequest(
-            f"target={shown(value)} cannot be: a target has a metric and a value; write {metric}target.value={wanted}"
+            f"target={shown(value)} is invalid: a target has a metric and a value; write {metric}target.value={wanted}"
         )
     given = dict(value)
     wanted = given.pop("value", None)
@@ -74,10 +74,10 @@ def target_of(value: Any) -> Target | None:
     if given:
         raise BadRequest(f"unknown key 'target.{next(iter(given))}': a target has the keys metric and value")
     if wanted is not None and not is_finite(wanted):
-        raise BadRequest(f"target.value={shown(wanted)} cannot be: it must be a number, or null for no target")
+        raise BadRequest(f"target.value={shown(wanted)} is invalid: it must be a number, or null for no target")
     named = is_plain(metric) and metric.startswith(OF_VALIDATION) and metric != OF_VALIDATION
     if not named and (metric, wanted) != (None, None):
-        raise BadRequest(f"target.metric={shown(metric)} cannot be: it must be val/loss or another val/<metric>")
+        raise BadRequest(f"target.metric={shown(metric)} is invalid: it must be val/loss or another val/<metric>")
     return None if wanted is None else Target(metric=metric, value=float(wanted))
 
 

@@ -65,7 +65,7 @@ def scaled(config: RunConfig, takes: Mapping[str, object]) -> lr_scaling.Scaled:
     betas, eps = (config.optimizer.get(name, takes.get(name)) for name in ("betas", "eps"))
     if "betas" in config.optimizer and not _are_numbers(betas):
         raise BadRequest(
-            f"optimizer.betas={shown(betas)} cannot be: write a list of numbers, such as optimizer.betas=[0.9,0.999]"
+            f"optimizer.betas={shown(betas)} is invalid: write a list of numbers, such as optimizer.betas=[0.9,0.999]"
         )
     base = lr_scaling.Scaled(
         lr=config.lr, betas=tuple(betas) if _are_numbers(betas) else None, eps=eps if is_finite(eps) else None

@@ -41,23 +41,23 @@ def figure(name: str, value: Any) -> Published:
         raise BadRequest(f"unknown key '{name}.{unknown[0]}': a published figure has {', '.join(known)}")
     for key in ("what", "source"):
         if not is_plain(given.get(key)):
-            raise BadRequest(f"{name}.{key}={shown(given.get(key))} cannot be: every figure needs one, a text")
+            raise BadRequest(f"{name}.{key}={shown(given.get(key))} is invalid: every figure needs one, a text")
     span = given.get("value")
     ends = tuple(span) if isinstance(span, list | tuple) else (span, span)
     if len(ends) != 2 or not all(map(is_finite, ends)) or ends[0] > ends[1]:
-        raise BadRequest(f"{name}.value={shown(span)} cannot be: give a number, or a list of two, the smaller first")
+        raise BadRequest(f"{name}.value={shown(span)} is invalid: give a number, or a list of two, the smaller first")
     spread, size, ours = (given.get(key) for key in ("spread", "batch_size", "ours"))
     if spread is not None and not (is_finite(spread) and spread >= 0):
-        raise BadRequest(f"{name}.spread={shown(spread)} cannot be: it must be a number of at least 0, or null")
+        raise BadRequest(f"{name}.spread={shown(spread)} is invalid: it must be a number of at least 0, or null")
     if size is not None and not (is_finite(size) and isinstance(size, int) and size >= 1):
-        raise BadRequest(f"{name}.batch_size={shown(size)} cannot be: it must be an integer of at least 1, or null")
+        raise BadRequest(f"{name}.batch_size={shown(size)} is invalid: it must be an integer of at least 1, or null")
     if ours is not None and not is_plain(ours):
         raise BadRequest(
-            f"{name}.ours={shown(ours)} cannot be: it must name the result to compare with, such as best.val/accuracy"
+            f"{name}.ours={shown(ours)} is invalid: it must name the result to compare with, such as best.val/accuracy"
         )
     where = given.get("where") or {}
     if not isinstance(where, Mapping):
         raise BadRequest(
-            f"{name}.where={shown(where)} cannot be: it must hold options of the runs, such as {{precision: bf16}}"
+            f"{name}.where={shown(where)} is invalid: it must hold options of the runs, such as {{precision: bf16}}"
         )
     return Published(given["what"], (float(ends[0]), float(ends[1])), given["source"], spread, size, ours, dict(where))

@@ -41,7 +41,7 @@ def load(
     for name in names:
         if name not in rows or name == target:
             raise BadRequest(
-                f"data.leave_out={name} cannot be: name columns other than the target; {path} has "
+                f"data.leave_out={name} is invalid: name columns other than the target; {path} has "
                 f"{_listed(rows.columns)}"
             )
     if len(set(names)) == rows.shape[1] - 1:
@@ -57,7 +57,7 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
     if path is None:
         raise BadRequest("data=csv needs data.path=my_table.csv and data.target=..., the column to predict")
     if not isinstance(separator, str) or len(separator) != 1:
-        raise BadRequest(f"data.separator={separator} cannot be: it must be one character, such as data.separator=';'")
+        raise BadRequest(f"data.separator={separator} is invalid: it must be one character, such as data.separator=';'")
     file = Path(str(path))
     if not file.is_file():
         raise BadRequest(f"data.path={path} is not a file: give the path of a CSV file, relative to {Path.cwd()}")
@@ -88,7 +88,7 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
 def _whole(rows: pd.DataFrame, path: str | None, missing: str) -> pd.DataFrame:
     """The rows without missing values; BadRequest if there are some and `missing` does not allow them."""
     if missing not in ("refuse", "drop"):
-        raise BadRequest(f"data.missing={missing} cannot be: use refuse, or drop to leave out rows with missing values")
+        raise BadRequest(f"data.missing={missing} is invalid: use refuse, or drop to leave out rows with missing values")
     without = rows.isna().sum()
     gaps = [f"'{name}' ({count:,})" for name, count in without.items() if count]
     if gaps and missing == "refuse":
@@ -144,7 +144,7 @@ def _words(column: "pd.Series[Any]", path: str | None) -> "pd.Series[Any]":
 def _targets(column: "pd.Series[Any]", path: str | None, kind: str | None) -> tuple[Any, int | None]:
     """Classes from 0 on and how many there are, or numbers and None."""
     if kind not in (None, "classification", "regression"):
-        raise BadRequest(f"data.kind={kind} cannot be: use classification, regression, or null to decide by the column")
+        raise BadRequest(f"data.kind={kind} is invalid: use classification, regression, or null to decide by the column")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     few = column.nunique() <= MOST_CLASSES
     if kind is None:
@@ -152,7 +152,7 @@ def _targets(column: "pd.Series[Any]", path: str | None, kind: str | None) -> tu
     if kind == "regression":
         if not numeric or not np.isfinite(column.to_numpy(dtype=np.float64)).all():
             raise BadRequest(
-                f"data.kind=regression cannot be: '{column.name}' of {path} has values that are not numbers; use "
+                f"data.kind=regression is invalid: '{column.name}' of {path} has values that are not numbers; use "
                 "data.kind=classification"
             )
         return column.to_numpy(dtype=np.float64), None

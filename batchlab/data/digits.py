@@ -22,7 +22,7 @@ def load(train_size: int | None = None, label_noise: float = 0.0) -> Task:
     count = TRAIN_EXAMPLES if train_size is None else train_size
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= TRAIN_EXAMPLES:
         raise BadRequest(
-            f"data.train_size={train_size} cannot be: the digits have {TRAIN_EXAMPLES} training examples, "
+            f"data.train_size={train_size} is invalid: the digits have {TRAIN_EXAMPLES} training examples, "
             f"use data.train_size=1 to data.train_size={TRAIN_EXAMPLES}, or null for all"
         )
     digits = load_digits()

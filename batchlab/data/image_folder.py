@@ -49,7 +49,7 @@ def load(
     train = [train[i] for i in chosen("image_folder", len(train), train_size).tolist()]
     right = torch.tensor([label for _, label in train])
     if label_noise and len(classes) < 2:
-        raise BadRequest(f"data.label_noise={label_noise} cannot be: {path} has only one class")
+        raise BadRequest(f"data.label_noise={label_noise} is invalid: {path} has only one class")
     noisy, corrupted = with_wrong_labels(right, label_noise, classes=max(2, len(classes)), seed=NOISE_SEED)
     size = (image_size, image_size) if image_size else _size_of(train[0][0])
     files = [file for file, _ in train]
@@ -104,15 +104,15 @@ class Images(Dataset[tuple[Tensor, int]]):
 
 def _check(path: str, image_size: int | None, channels: int) -> None:
     if not isinstance(path, str) or not path:
-        raise BadRequest(f"data.path={path} cannot be: give a folder that holds a folder of images for each class")
+        raise BadRequest(f"data.path={path} is invalid: give a folder that holds a folder of images for each class")
     whole = isinstance(image_size, int) and not isinstance(image_size, bool) and image_size >= 1
     if image_size is not None and not whole:
         raise BadRequest(
-            f"data.image_size={image_size} cannot be: give the pixels of a side, such as data.image_size=64, or null "
+            f"data.image_size={image_size} is invalid: give the pixels of a side, such as data.image_size=64, or null "
             "if all images have the same size"
         )
     if channels not in STANDARDS or isinstance(channels, bool):
-        raise BadRequest(f"data.channels={channels} cannot be: use 3 for colour or 1 for grey")
+        raise BadRequest(f"data.channels={channels} is invalid: use 3 for colour or 1 for grey")
 
 
 def _split(root: Path, val_share: float | None) -> tuple[list[Sample], list[Sample], list[str]]:
@@ -129,7 +129,7 @@ def _split(root: Path, val_share: float | None) -> tuple[list[Sample], list[Samp
         samples, classes = _samples(home)
         return *_divided(root, samples, VAL_SHARE if val_share is None else val_share), classes
     if val_share is not None:
-        raise BadRequest(f"data.val_share={val_share} cannot be: validation uses {held_out}; use data.val_share=null")
+        raise BadRequest(f"data.val_share={val_share} is invalid: validation uses {held_out}; use data.val_share=null")
     train, classes = _samples(home)
     val, val_classes = _samples(held_out)
     if unknown := [name for name in val_classes if name not in classes]:
@@ -161,7 +161,7 @@ def _divided(root: Path, samples: Sequence[Sample], val_share: float) -> tuple[l
     held_out = round(val_share * len(samples)) if number and 0 < val_share < 1 else 0
     if not 0 < held_out < len(samples):
         raise BadRequest(
-            f"data.val_share={val_share} cannot be: it is the share of the {len(samples)} images of {root} held out "
+            f"data.val_share={val_share} is invalid: it is the share of the {len(samples)} images of {root} held out "
             "for validation, and both parts need images, such as data.val_share=0.2"
         )
     order = np.random.RandomState(SPLIT_SEED).permutation(len(samples)).tolist()

@@ -16,7 +16,7 @@ def with_wrong_labels(labels: Tensor, share: float, *, classes: int, seed: int) 
     number = isinstance(share, int | float) and not isinstance(share, bool) and math.isfinite(share)
     if not number or not 0 <= share < 1:
         raise BadRequest(
-            f"data.label_noise={share} cannot be: give a share of the training labels, from 0 to below 1, "
+            f"data.label_noise={share} is invalid: give a share of the training labels, from 0 to below 1, "
             "such as data.label_noise=0.2"
         )
     generator = torch.Generator(labels.device).manual_seed(seed)

@@ -38,7 +38,7 @@ def task_of(table: Table, *, val_share: float, train_size: int | None, label_noi
     if table.classes is None:
         if label_noise:
             raise BadRequest(
-                f"data.label_noise={label_noise} cannot be: {table.name} predicts numbers, not labels; use 0"
+                f"data.label_noise={label_noise} is invalid: {table.name} predicts numbers, not labels; use 0"
             )
         return _regression(table, inputs, train, val)
     labels = torch.from_numpy(table.targets.astype(np.int64))
@@ -76,7 +76,7 @@ def _split(table: Table, val_share: float, train_size: int | None) -> tuple[NDAr
     number = isinstance(val_share, int | float) and not isinstance(val_share, bool)
     if not number or not 0 < val_share < 1:
         raise BadRequest(
-            f"data.val_share={val_share} cannot be: give the share of the rows kept for validation, between 0 and 1, "
+            f"data.val_share={val_share} is invalid: give the share of the rows kept for validation, between 0 and 1, "
             "such as data.val_share=0.2"
         )
     rows = len(table.inputs)
@@ -86,7 +86,7 @@ def _split(table: Table, val_share: float, train_size: int | None) -> tuple[NDAr
     count = of_train if train_size is None else train_size
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= of_train:
         raise BadRequest(
-            f"data.train_size={train_size} cannot be: {table.name} has {of_train} rows for training, "
+            f"data.train_size={train_size} is invalid: {table.name} has {of_train} rows for training, "
             f"use data.train_size=1 to data.train_size={of_train}, or null for all"
         )
     # NumPy's legacy generator: the only one whose numbers are guaranteed not to change (NEP 19).

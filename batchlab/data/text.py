@@ -161,7 +161,7 @@ def _files(path: str, pattern: str) -> list[Path]:
         try:
             below = [file for file in sorted(place.rglob(str(pattern or "/"))) if file.is_file()]
         except (ValueError, NotImplementedError):  # an empty pattern, or one that begins with a slash
-            raise BadRequest(f"data.pattern={pattern} cannot be: give a pattern of file names, such as *.txt") from None
+            raise BadRequest(f"data.pattern={pattern} is invalid: give a pattern of file names, such as *.txt") from None
         found = [file for file in below if not any(p.startswith(".") for p in file.relative_to(place).parts)]
         if not found:
             raise BadRequest(f"data.path={path} has no file that matches data.pattern={pattern}: put text files there")
@@ -186,12 +186,12 @@ def _check(**options: Any) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             unit = "bytes" if name == "context" else "windows"
             raise BadRequest(
-                f"data.{name}={value} cannot be: give a whole number of {unit}, such as data.{name}=64"
+                f"data.{name}={value} is invalid: give a whole number of {unit}, such as data.{name}=64"
                 + ("" if name == "context" else ", or null for all")
             )
     share = options["val_share"]
     if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < 1:
         raise BadRequest(
-            f"data.val_share={share} cannot be: give the share of the text kept for validation, between 0 and 1, "
+            f"data.val_share={share} is invalid: give the share of the text kept for validation, between 0 and 1, "
             "such as data.val_share=0.1"
         )

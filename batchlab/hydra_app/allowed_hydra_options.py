@@ -42,13 +42,13 @@ def check_overrides(overrides: Iterable[Override]) -> None:
         key = override.key_or_group.replace("/", ".")
         package = str(override.package or "")
         if any(part.split(".")[0] == "hydra" for part in package.split(":")):
-            raise BadRequest(f"{line} cannot be: a group must not be put into Hydra's own settings; leave out @...")
+            raise BadRequest(f"{line} is invalid: a group must not be put into Hydra's own settings; leave out @...")
         if key.split(".")[0] != "hydra":
             continue
         if not ALLOWED.fullmatch(key):
-            raise BadRequest(f"{line} cannot be: {_instead(key)}")
+            raise BadRequest(f"{line} is invalid: {_instead(key)}")
         if "_target_" in line:
-            raise BadRequest(f"{line} cannot be: a launcher is chosen only by its name, hydra/launcher=NAME")
+            raise BadRequest(f"{line} is invalid: a launcher is chosen only by its name, hydra/launcher=NAME")
 
 
 def _check_choice(override: Override, line: str) -> None:
@@ -61,7 +61,7 @@ def _check_choice(override: Override, line: str) -> None:
         values = [override.value()]
     if not all(isinstance(value, str | QuotedString | list | dict) for value in values):
         group = override.key_or_group
-        raise BadRequest(f"{line} cannot be: {group} must be one of the names that `batchlab config` lists")
+        raise BadRequest(f"{line} is invalid: {group} must be one of the names that `batchlab config` lists")
 
 
 def _instead(key: str) -> str:

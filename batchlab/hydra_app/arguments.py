@@ -45,7 +45,7 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
     for argument in arguments:
         for names, instead in REFUSED.items():
             if argument.partition("=")[0] in names:
-                raise BadRequest(f"{argument} cannot be: {instead}")
+                raise BadRequest(f"{argument} is invalid: {instead}")
     given = _parser().parse_intermixed_args([argument for argument in arguments if argument != "--"])
     for option, value in (("--resolve", given.resolve), ("--package", given.package)):
         if value and not given.cfg:
@@ -106,7 +106,7 @@ def _retried(text: str) -> str:
     for status in statuses:
         if status not in RETRIED:
             near = did_you_mean(status, RETRIED)
-            raise BadRequest(f"{RETRY} {text} cannot be: it takes {', '.join(RETRIED)}, separated by commas{near}")
+            raise BadRequest(f"{RETRY} {text} is invalid: it takes {', '.join(RETRIED)}, separated by commas{near}")
     return f"retry=[{','.join(statuses)}]"
 
 
@@ -116,7 +116,7 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
         raise BadRequest(NOTHING_TO_RETRY)
     if given := re.fullmatch(r"argument (?:.*/)?(--[\w-]+)(?:/.*)?: ignored explicit argument '(.*)'", message):
         flag, value = given.groups()
-        raise BadRequest(f"{flag}={value} cannot be: {flag} takes no value; write {flag} alone, or leave it out")
+        raise BadRequest(f"{flag}={value} is invalid: {flag} takes no value; write {flag} alone, or leave it out")
     unknown = re.match(r"unrecognized arguments: (-+)([^\s=]*)", message)
     if unknown is None:
         raise BadRequest(f"{message}; `batchlab sweep --help` shows what it takes")

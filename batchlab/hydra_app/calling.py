@@ -84,11 +84,11 @@ def _records(points: Sequence[Point], sweep: SweepConfig) -> list[RunRecord]:
 
 def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
     if not isinstance(over, Mapping):
-        raise BadRequest(f"over={printable(repr(over))[:100]} cannot be: give a dict, {{'batch_size': [8, 32, 256]}}")
+        raise BadRequest(f"over={printable(repr(over))[:100]} is invalid: give a dict, {{'batch_size': [8, 32, 256]}}")
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
             raise BadRequest(
-                f"over={{{key!r}: {printable(repr(values))[:100]}}} cannot be: give the values of {key} in a list"
+                f"over={{{key!r}: {printable(repr(values))[:100]}}} is invalid: give the values of {key} in a list"
             )
         listed = list(values)
         if not listed:
@@ -136,7 +136,7 @@ def _plain(key: str, value: Any) -> Any:
     if getattr(value, "shape", None) == ():  # a scalar of NumPy or PyTorch
         return value.item()
     raise BadRequest(
-        f"{key}={printable(repr(value))[:100]} cannot be: a value of type {type(value).__name__} cannot be written "
+        f"{key}={printable(repr(value))[:100]} is invalid: a value of type {type(value).__name__} cannot be written "
         "into a config; give numbers, texts, lists of them, or for data, model and optimizer a class or a function"
     )
 

@@ -158,7 +158,7 @@ def count_of(override: Override) -> int:
     try:
         count = sum(1 for _ in itertools.islice(override.sweep_string_iterator(), MOST_POINTS + 1))
     except (ValueError, HydraException):  # of Python's range, and of Hydra's for floats
-        raise BadRequest(f"{line} cannot be: the step of a range must not be 0") from None
+        raise BadRequest(f"{line} is invalid: the step of a range must not be 0") from None
     if not count:
         raise EmptyGrid(f"the grid is empty: {line} gives no values")
     return count

@@ -26,7 +26,7 @@ def translated(error: BaseException) -> BadRequest:
         if isinstance(link, OmegaConfBaseException) and link.full_key and "not in struct" in str(link):
             return _unknown_key(link)
         if added := re.search(r"Either remove \+ prefix: '([^=]*)=", str(link)):
-            return BadRequest(f"+{added[1]}=... cannot be: {added[1]} is already there; write {added[1]}=...")
+            return BadRequest(f"+{added[1]}=... is invalid: {added[1]} is already there; write {added[1]}=...")
     return BadRequest(" ".join(str(chain[-1] if str(chain[-1]) else error).split()))
 
 

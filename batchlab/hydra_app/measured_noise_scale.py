@@ -47,10 +47,10 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
     unreadable: list[str] = []
     record = read_record(folder, unreadable)
     if record is None:
-        raise BadRequest(f"noise_scale={printable(named)} cannot be: {printable(unreadable[0])}")
+        raise BadRequest(f"noise_scale={printable(named)} is invalid: {printable(unreadable[0])}")
     if record.status is not RunStatus.COMPLETED:
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: that run is {record.status}, but a noise scale needs "
+            f"noise_scale={printable(named)} is invalid: that run is {record.status}, but a noise scale needs "
             "a completed run; give another run, or a number of examples"
         )
     taken = read_journal(folder / METRICS)
@@ -59,12 +59,12 @@ def noise_scale_of(named: str, rule: str, runs_dir: str) -> "Interval":
     if found is None:
         sought, how = (ADAM_NOISE_SCALE, "optimizer=adamw instruments=full") if of_adam else (NOISE, "instruments=full")
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: that run measured no {sought.name}; "
+            f"noise_scale={printable(named)} is invalid: that run measured no {sought.name}; "
             f"train it again with {how}, or give a number of examples"
         )
     if not (math.isfinite(found.value) and found.value > 0):
         raise BadRequest(
-            f"noise_scale={printable(named)} cannot be: that run did not resolve it, as the noise hides the gradient; "
+            f"noise_scale={printable(named)} is invalid: that run did not resolve it, as the noise hides the gradient; "
             "raise instruments.noise_scale.draws, or give another run or a number of examples"
         )
     return found
@@ -90,11 +90,11 @@ def _run_folder(named: str, runs_dir: str) -> Path:
     for folder in candidates:
         if runs := run_folders(folder):
             raise BadRequest(
-                f"noise_scale={printable(named)} cannot be: that is a study of {len(runs)} runs; give one of them, "
+                f"noise_scale={printable(named)} is invalid: that is a study of {len(runs)} runs; give one of them, "
                 f"such as noise_scale={printable(runs[0])}"
             )
     raise BadRequest(
-        f"noise_scale={printable(named)} cannot be: no run is there; give a number of examples above 0, or the "
+        f"noise_scale={printable(named)} is invalid: no run is there; give a number of examples above 0, or the "
         "folder of a run that measured it, runs/STUDY/RUN (`batchlab list STUDY` shows the runs of a study)"
     )
 

@@ -17,7 +17,7 @@ def is_count(value: object, at_least: int = 1) -> bool:
 def check(key: str, value: object, fits: bool, allowed: str) -> None:
     """BadRequest unless `value`, given as `instruments.<key>`, `fits`; `allowed` describes valid values."""
     if not fits:
-        raise BadRequest(f"instruments.{key}={value} cannot be: it must be {allowed}")
+        raise BadRequest(f"instruments.{key}={value} is invalid: it must be {allowed}")
 
 
 def check_count(key: str, value: object) -> None:

@@ -9,13 +9,13 @@ from batchlab import BadRequest
 def check_count(name: str, value: Any, least: int = 1) -> None:
     """BadRequest if `model.<name>` is not an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise BadRequest(f"model.{name}={value} cannot be: it must be an integer of at least {least}")
+        raise BadRequest(f"model.{name}={value} is invalid: it must be an integer of at least {least}")
 
 
 def check_dropout(dropout: Any) -> None:
     """BadRequest if `model.dropout` is not a share of units."""
     if not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        raise BadRequest(f"model.dropout={dropout} cannot be: it must be from 0 to below 1, such as model.dropout=0.1")
+        raise BadRequest(f"model.dropout={dropout} is invalid: it must be from 0 to below 1, such as model.dropout=0.1")
 
 
 def image(model: str, input_shape: Sequence[int] | None, least: int = 1) -> tuple[int, int, int]:

@@ -37,7 +37,7 @@ class ResNet(nn.Module):
         if depth % 6 != 2:
             lower = depth - (depth - 2) % 6
             raise BadRequest(
-                f"model.depth={depth} cannot be: it must be 6n + 2, so model.depth={lower} or model.depth={lower + 6}"
+                f"model.depth={depth} is invalid: it must be 6n + 2, so model.depth={lower} or model.depth={lower + 6}"
             )
         check_count("width", width)
         check_norm(norm)

@@ -52,7 +52,7 @@ class Quantity:
     def __post_init__(self) -> None:
         _check(self)
         if self.compared not in ("", DIFFERENCE, RATIO):
-            raise BadRequest(f"Quantity(compared={self.compared!r}) is not valid: use '{DIFFERENCE}', '{RATIO}' or ''")
+            raise BadRequest(f"Quantity(compared={self.compared!r}) is invalid: use '{DIFFERENCE}', '{RATIO}' or ''")
         if self.is_family and (self.compared or self.column or self.headline):
             raise BadRequest(
                 f"Quantity({self.name!r}) is a family, which a row or column cannot show: declare each name by itself, "
@@ -117,4 +117,4 @@ def _check(row: Any) -> None:
         kind: Any = field.type  # a class or a union of classes; no annotation here is a string
         if not isinstance(value, kind):
             name = f"{type(row).__name__}({field.name}={value!r})"
-            raise BadRequest(f"{name} is not valid: it must be of type {getattr(kind, '__name__', kind)}")
+            raise BadRequest(f"{name} is invalid: it must be of type {getattr(kind, '__name__', kind)}")

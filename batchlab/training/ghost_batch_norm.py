@@ -43,7 +43,7 @@ def give_ghosts(model: nn.Module, ghost_batch: Any) -> None:
     """
     if not isinstance(ghost_batch, int) or isinstance(ghost_batch, bool) or ghost_batch < 1:
         raise BadRequest(
-            f"model.ghost_batch={ghost_batch} cannot be: it is a number of examples, such as model.ghost_batch=32, "
+            f"model.ghost_batch={ghost_batch} is invalid: it is a number of examples, such as model.ghost_batch=32, "
             "or null for the whole micro-batch"
         )
     norms: list[Any] = [module for module in model.modules() if isinstance(module, BatchNorm)]

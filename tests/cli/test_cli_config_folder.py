@@ -306,7 +306,7 @@ def test_the_defaults_are_not_replaced_as_a_whole(
 
     (line,) = capsys.readouterr().err.splitlines()
     assert re.search(
-        r"config.yaml cannot be: a file of your own must not replace .*put .* into .*lab/default.yaml$", line
+        r"config.yaml is invalid: a file of your own must not replace .*put .* into .*lab/default.yaml$", line
     )
 
 

@@ -50,7 +50,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_it_is_checked_at_the_border_and_kept_in_records(seen: dict[str, Any]) -> None:
     assert seen["composed"] == seen["kept"] == 2
-    assert seen["refusal"] == "toy=0 cannot be: toy must be an integer of at least 1"
+    assert seen["refusal"] == "toy=0 is invalid: it must be an integer of at least 1"
 
 
 def test_another_value_is_another_run_and_runs_from_before_it_keep_their_ids(seen: dict[str, Any]) -> None:

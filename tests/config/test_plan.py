@@ -146,7 +146,7 @@ def test_what_a_signature_calls_betas_and_eps_and_is_something_else_is_left_alon
 
 @pytest.mark.parametrize("betas", [0.9, "0.9", ["a", "b"], None, [True, False]])
 def test_betas_that_are_no_list_of_numbers_are_refused(betas: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^optimizer.betas=.* cannot be: write a list of numbers, .*=\[0.9,0.999\]$"):
+    with pytest.raises(BadRequest, match=r"^optimizer.betas=.* is invalid: write a list of numbers, .*=\[0.9,0.999\]$"):
         scaled(config(optimizer={"_target_": "torch.optim.Adam", "betas": betas}), {})
 
 

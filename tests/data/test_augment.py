@@ -155,11 +155,11 @@ def test_without_options_nothing_is_augmented():
 @pytest.mark.parametrize("name", ["crop", "cutout"])
 @pytest.mark.parametrize("value", [-1, 1.0, "4", True, None])
 def test_pixels_are_whole_numbers(name, value):
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: give a number of pixels, such as"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* is invalid: give a number of pixels, such as"):
         augmentation(**{name: value})
 
 
 @pytest.mark.parametrize("value", [1, 0, "yes", None])
 def test_a_flip_is_true_or_false(value):
-    with pytest.raises(BadRequest, match=r"^data\.flip=.* cannot be: use true or false"):
+    with pytest.raises(BadRequest, match=r"^data\.flip=.* is invalid: use true or false"):
         augmentation(flip=value)

@@ -125,7 +125,7 @@ def test_tensors_hold_no_more_memory_than_they_show() -> None:
 
 @pytest.mark.parametrize("train_size", [0, -1, 1438, 10**20, 8.5, 100.0, "100", True, math.nan])
 def test_a_training_set_of_another_size_is_refused(train_size: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^data\.train_size=.* cannot be: .*1437.* use data\.train_size=") as caught:
+    with pytest.raises(BadRequest, match=r"^data\.train_size=.* is invalid: .*1437.* use data\.train_size=") as caught:
         digits.load(train_size=train_size)
 
     assert str(caught.value).isprintable()
@@ -183,7 +183,7 @@ def test_what_is_wrong_at_a_small_share_is_wrong_in_the_same_way_at_a_large_one(
     "load", [digits.load, lambda label_noise: synthetic.load(**SMALL | {"label_noise": label_noise})]
 )
 def test_an_invalid_share_is_refused(load: Any, share: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^data\.label_noise=.* cannot be: .*such as data\.label_noise=0\.2"):
+    with pytest.raises(BadRequest, match=r"^data\.label_noise=.* is invalid: .*such as data\.label_noise=0\.2"):
         load(label_noise=share)
 
 
@@ -214,7 +214,7 @@ def test_training_and_validation_have_the_same_teacher() -> None:
 @pytest.mark.parametrize(("name", "least"), [("train_size", 1), ("val_size", 1), ("features", 1), ("classes", 2)])
 @pytest.mark.parametrize("value", [0, -3, 2.0, "8", True, None])
 def test_sizes_of_synthetic_data_are_whole_numbers(name: str, least: int, value: Any) -> None:
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* cannot be: it must be an integer of at least {least}"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* is invalid: it must be an integer of at least {least}"):
         synthetic.load(**SMALL | {name: value})
 
 
@@ -288,17 +288,17 @@ def test_a_model_with_hidden_layers_is_not_linear_and_one_without_is() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 0}, r"^model\.width=0 cannot be: it must be an integer of at least 1"),
-        ({"width": 8.0}, r"^model\.width=8\.0 cannot be"),
-        ({"depth": -1}, r"^model\.depth=-1 cannot be: it must be an integer of at least 0"),
-        ({"depth": True}, r"^model\.depth=True cannot be"),
+        ({"width": 0}, r"^model\.width=0 is invalid: it must be an integer of at least 1"),
+        ({"width": 8.0}, r"^model\.width=8\.0 is invalid"),
+        ({"depth": -1}, r"^model\.depth=-1 is invalid: it must be an integer of at least 0"),
+        ({"depth": True}, r"^model\.depth=True is invalid"),
         ({"activation": "swish"}, r"^model\.activation=swish is unknown: use one of gelu, relu, tanh"),
         (
             {"dropout": 1.0},
-            r"^model\.dropout=1\.0 cannot be: it must be from 0 to below 1, such as model\.dropout=0\.1",
+            r"^model\.dropout=1\.0 is invalid: it must be from 0 to below 1, such as model\.dropout=0\.1",
         ),
-        ({"dropout": -0.1}, r"^model\.dropout=-0\.1 cannot be"),
-        ({"dropout": math.nan}, r"^model\.dropout=nan cannot be"),
+        ({"dropout": -0.1}, r"^model\.dropout=-0\.1 is invalid"),
+        ({"dropout": math.nan}, r"^model\.dropout=nan is invalid"),
     ],
 )
 def test_an_invalid_mlp_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -314,7 +314,7 @@ def test_a_cnn_on_data_without_images_is_refused_with_what_to_use_instead(shape:
 
 @pytest.mark.parametrize("width", [0, 2.0, True])
 def test_a_cnn_without_channels_is_refused(width: Any) -> None:
-    with pytest.raises(BadRequest, match=r"^model\.width=.* cannot be: it must be an integer of at least 1"):
+    with pytest.raises(BadRequest, match=r"^model\.width=.* is invalid: it must be an integer of at least 1"):
         CNN((1, 8, 8), 2, width=width)
 
 

@@ -144,14 +144,14 @@ def test_fewer_pictures_wrong_labels_and_augmentation_are_as_of_the_other_sets(p
     ("changes", "message"),
     [
         ({"path": "nowhere"}, r"data\.path=nowhere is not a folder: give one that holds train/CLASS/\*\.png"),
-        ({"path": ""}, r"data\.path= cannot be"),
-        ({"image_size": 0}, r"data\.image_size=0 cannot be: give the pixels of a side"),
-        ({"image_size": True}, r"data\.image_size=True cannot be"),
-        ({"channels": 4}, r"data\.channels=4 cannot be: use 3 for colour or 1 for grey"),
-        ({"val_share": 0.5}, r"data\.val_share=0\.5 cannot be: validation uses .*val; use data\.val_share=null"),
-        ({"train_size": 13}, r"data\.train_size=13 cannot be: image_folder has 12 training examples here"),
-        ({"label_noise": 1.5}, r"data\.label_noise=1\.5 cannot be"),
-        ({"cutout": -1}, r"data\.cutout=-1 cannot be"),
+        ({"path": ""}, r"data\.path= is invalid"),
+        ({"image_size": 0}, r"data\.image_size=0 is invalid: give the pixels of a side"),
+        ({"image_size": True}, r"data\.image_size=True is invalid"),
+        ({"channels": 4}, r"data\.channels=4 is invalid: use 3 for colour or 1 for grey"),
+        ({"val_share": 0.5}, r"data\.val_share=0\.5 is invalid: validation uses .*val; use data\.val_share=null"),
+        ({"train_size": 13}, r"data\.train_size=13 is invalid: image_folder has 12 training examples here"),
+        ({"label_noise": 1.5}, r"data\.label_noise=1\.5 is invalid"),
+        ({"cutout": -1}, r"data\.cutout=-1 is invalid"),
     ],
 )
 def test_invalid_options_are_refused(pictures, changes, message):
@@ -163,7 +163,7 @@ def test_invalid_options_are_refused(pictures, changes, message):
 def test_a_share_that_leaves_one_side_empty_is_refused(pictures, val_share):
     shutil.rmtree(pictures / "val")
 
-    with pytest.raises(BadRequest, match=r"^data\.val_share=.* cannot be: it is the share of the 12 images"):
+    with pytest.raises(BadRequest, match=r"^data\.val_share=.* is invalid: it is the share of the 12 images"):
         image_folder.load(path=str(pictures), val_share=val_share)
 
 

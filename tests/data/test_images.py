@@ -140,7 +140,7 @@ def test_a_smaller_training_set_is_a_fixed_choice_and_validation_stays(tmp_path,
     assert torch.equal(small.val[0], whole.val[0])
     assert whole.train[1].tolist() != some_images(N, (3, 32, 32))[1]  # not the order of the files
     for size in (0, N + 1, True, "5", 2.0):
-        with pytest.raises(BadRequest, match=rf"^data\.train_size=.* cannot be: cifar10 has {N} training examples"):
+        with pytest.raises(BadRequest, match=rf"^data\.train_size=.* is invalid: cifar10 has {N} training examples"):
             cifar10.load(folder=str(tmp_path), train_size=size)
 
 
@@ -206,13 +206,13 @@ def test_a_failed_download_is_reported_in_one_line_and_an_unneeded_one_is_not_tr
     assert str(caught.value).isprintable()
     fetch_if_requested("mnist", True, True, how)
     fetch_if_requested("mnist", False, False, how)
-    with pytest.raises(BadRequest, match=r"^data\.download=yes cannot be: use true or false"):
+    with pytest.raises(BadRequest, match=r"^data\.download=yes is invalid: use true or false"):
         fetch_if_requested("mnist", "yes", False, how)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("folder", ["", None, 3])
 def test_a_folder_is_a_name(folder):
-    with pytest.raises(BadRequest, match=r"^data\.folder=.* cannot be: give the folder of the data sets"):
+    with pytest.raises(BadRequest, match=r"^data\.folder=.* is invalid: give the folder of the data sets"):
         mnist.load(folder=folder)
 
 
@@ -460,16 +460,16 @@ def test_generated_images_have_the_requested_size_noise_and_signal():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_size": 0}, r"data\.train_size=0 cannot be: it must be an integer of at least 1"),
-        ({"classes": 1}, r"data\.classes=1 cannot be: it must be an integer of at least 2"),
-        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] cannot be: give channels, height and width"),
-        ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* cannot be"),
-        ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 cannot be"),
-        ({"image_shape": 32}, r"data\.image_shape=32 cannot be"),
-        ({"signal": -1}, r"data\.signal=-1 cannot be: it must be 0 \(noise only\) or above"),
-        ({"signal": float("nan")}, r"data\.signal=nan cannot be"),
-        ({"signal": True}, r"data\.signal=True cannot be"),
-        ({"crop": -1}, r"data\.crop=-1 cannot be"),
+        ({"train_size": 0}, r"data\.train_size=0 is invalid: it must be an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 is invalid: it must be an integer of at least 2"),
+        ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] is invalid: give channels, height and width"),
+        ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* is invalid"),
+        ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 is invalid"),
+        ({"image_shape": 32}, r"data\.image_shape=32 is invalid"),
+        ({"signal": -1}, r"data\.signal=-1 is invalid: it must be 0 \(noise only\) or above"),
+        ({"signal": float("nan")}, r"data\.signal=nan is invalid"),
+        ({"signal": True}, r"data\.signal=True is invalid"),
+        ({"crop": -1}, r"data\.crop=-1 is invalid"),
     ],
 )
 def test_invalid_generated_images_are_refused(changes, message):

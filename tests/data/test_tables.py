@@ -117,7 +117,7 @@ def test_label_noise_applies_to_labels_and_not_to_numbers() -> None:
     assert int(task.corrupted.sum()) == 30
     assert torch.equal(right.train[1] != task.train[1], task.corrupted)
     assert torch.equal(right.val[1], task.val[1])
-    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 cannot be: data\.name=diabetes predicts numbers"):
+    with pytest.raises(BadRequest, match=r"^data\.label_noise=0\.1 is invalid: data\.name=diabetes predicts numbers"):
         sklearn_sets.load("diabetes", label_noise=0.1)
 
 
@@ -133,10 +133,10 @@ def test_label_noise_applies_to_labels_and_not_to_numbers() -> None:
             {"name": "iris", "train_size": 121},
             r"^data\.train_size=121 .* has 120 rows .* data\.train_size=120, or null",
         ),
-        ({"name": "iris", "train_size": 0}, r"^data\.train_size=0 cannot be"),
-        ({"name": "iris", "train_size": True}, r"^data\.train_size=True cannot be"),
-        ({"name": "iris", "val_share": 0}, r"^data\.val_share=0 cannot be: .*such as data\.val_share=0\.2"),
-        ({"name": "iris", "val_share": math.nan}, r"^data\.val_share=nan cannot be"),
+        ({"name": "iris", "train_size": 0}, r"^data\.train_size=0 is invalid"),
+        ({"name": "iris", "train_size": True}, r"^data\.train_size=True is invalid"),
+        ({"name": "iris", "val_share": 0}, r"^data\.val_share=0 is invalid: .*such as data\.val_share=0\.2"),
+        ({"name": "iris", "val_share": math.nan}, r"^data\.val_share=nan is invalid"),
         ({"name": "iris", "val_share": 0.999}, r"^data\.name=iris has 150 rows, of which .* leaves none to train on"),
     ],
 )
@@ -248,12 +248,12 @@ BROKEN = {
         ({"path": "long_row.csv", "target": "b"}, r"cannot be read as a CSV file: .*Expected 2 fields in line 3"),
         ({"path": "long_rows.csv", "target": "b"}, r"has rows with more values than there are titles"),
         ({"path": "short_row.csv", "target": "b"}, r"has missing values in 'b' \(1\): fill them in"),
-        ({"path": "short_row.csv", "target": "b", "missing": "mean"}, r"^data\.missing=mean cannot be: use refuse"),
+        ({"path": "short_row.csv", "target": "b", "missing": "mean"}, r"^data\.missing=mean is invalid: use refuse"),
         ({"path": "all_missing.csv", "target": "b", "missing": "drop"}, r"has 0 rows without missing values"),
         ({"path": "short_row.csv"}, r"^data=csv needs data\.target=\.\.\.: short_row\.csv has the columns a, b$"),
         ({"path": "short_row.csv", "target": "c"}, r"^data\.target=c is not a column: short_row\.csv has .* a, b$"),
-        ({"path": "short_row.csv", "target": "b", "leave_out": ["c"]}, r"^data\.leave_out=c cannot be: .* has a, b$"),
-        ({"path": "short_row.csv", "target": "b", "leave_out": ["b"]}, r"^data\.leave_out=b cannot be"),
+        ({"path": "short_row.csv", "target": "b", "leave_out": ["c"]}, r"^data\.leave_out=c is invalid: .* has a, b$"),
+        ({"path": "short_row.csv", "target": "b", "leave_out": ["b"]}, r"^data\.leave_out=b is invalid"),
         ({"path": "short_row.csv", "target": "b", "leave_out": "a"}, r"^data\.leave_out=\[a\] leaves no column of"),
         ({"path": "mistake.csv", "target": "b"}, r"has numbers in 'a', but in line 4 'five': fix it, or leave"),
         ({"path": "mistake.csv", "target": "a"}, r"has numbers in 'a', but in line 4 'five'"),
@@ -261,12 +261,12 @@ BROKEN = {
         ({"path": "one_class.csv", "target": "b"}, r"^'b' of one_class\.csv has 1 different values in 4 rows"),
         ({"path": "names.csv", "target": "b"}, r"^'b' of names\.csv has 4 different values in 4 rows, .*data\.target$"),
         ({"path": "names.csv", "target": "a", "kind": "classification"}, r"or data\.kind=regression$"),
-        ({"path": "names.csv", "target": "b", "kind": "regression"}, r"^data\.kind=regression cannot be: 'b' of names"),
-        ({"path": "names.csv", "target": "a", "kind": "numbers"}, r"^data\.kind=numbers cannot be: use class"),
+        ({"path": "names.csv", "target": "b", "kind": "regression"}, r"^data\.kind=regression is invalid: 'b' of names"),
+        ({"path": "names.csv", "target": "a", "kind": "numbers"}, r"^data\.kind=numbers is invalid: use class"),
         ({"path": "texts.csv", "target": "a"}, r"has 150 different texts in 'b', .*data\.leave_out=\[b\]$"),
         (
             {"path": "names.csv", "target": "a", "separator": ""},
-            r"^data\.separator= cannot be: it must be one character",
+            r"^data\.separator= is invalid: it must be one character",
         ),
     ],
 )

@@ -183,7 +183,7 @@ def test_a_run_that_has_none_is_refused_in_one_line(rule: str, named: str, says:
     leave(here / "runs/digits/torn-6", taken())
     (here / "runs/digits/torn-6/record.json").write_text('{"run_id": ')
 
-    with pytest.raises(BadRequest, match=f"^noise_scale=.* cannot be: {says}") as refusal:
+    with pytest.raises(BadRequest, match=f"^noise_scale=.* is invalid: {says}") as refusal:
         asked(f"lr_scaling={rule}", "optimizer=adamw", f"noise_scale={named}")
 
     assert str(refusal.value).isprintable()
@@ -195,5 +195,5 @@ def test_a_rule_without_use_for_it_does_not_go_looking(here: Path) -> None:
 
 
 def test_an_unknown_rule_is_reported_first(here: Path) -> None:
-    with pytest.raises(BadRequest, match=r"^lr_scaling=noisy cannot be: .* did you mean 'noise'"):
+    with pytest.raises(BadRequest, match=r"^lr_scaling=noisy is invalid: .* did you mean 'noise'"):
         asked("lr_scaling=noisy", "noise_scale=runs/digits/absent")

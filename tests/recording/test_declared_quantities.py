@@ -65,7 +65,7 @@ def test_a_record_with_a_quantity_that_is_none_is_damaged_and_reported(tmp_path)
     reported = []
 
     assert read_record(tmp_path, reported) is None
-    assert "it has an invalid quantity: Quantity(unit=3) is not valid" in reported[0]
+    assert "it has an invalid quantity: Quantity(unit=3) is invalid" in reported[0]
 
 
 def test_tensorboard_draws_what_is_declared_as_it_draws_ours(tmp_path):

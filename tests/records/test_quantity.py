@@ -62,8 +62,8 @@ def test_a_quantity_comes_back_from_json_as_it_was():
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"unit": 3}, r"Quantity\(unit=3\) is not valid: it must be of type str"),
-        ({"higher_is_better": "yes"}, r"higher_is_better='yes'\) is not valid: it must be of type bool \| None"),
+        ({"unit": 3}, r"Quantity\(unit=3\) is invalid: it must be of type str"),
+        ({"higher_is_better": "yes"}, r"higher_is_better='yes'\) is invalid: it must be of type bool \| None"),
         ({"compared": "quotient"}, "use 'difference', 'ratio' or ''"),
         ({"name": "mine/<metric>"}, "is a family, which a row or column cannot show"),
     ],

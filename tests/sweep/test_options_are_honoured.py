@@ -169,7 +169,7 @@ def test_a_changed_option_does_what_it_says(option, lab, tmp_path):
         ("batch_size=1000 examples=500", "not one step fits"),
         ("lr_scaling=adam_sqrt", "this optimizer has none: use optimizer=adamw"),
         ("lr_scaling=surge noise_scale=96", "lr_scaling=surge is a rule for Adam, and this optimizer has no betas"),
-        ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 cannot be: write a list of numbers"),
+        ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 is invalid: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "has no weight decay; use weight_decay=0"),
         ("optimizer._target_=torch.nn.Linear", "is a class, but not a Optimizer"),

@@ -227,11 +227,11 @@ def test_it_passes_in_bf16():
         (
             0,
             nn.BatchNorm1d(3),
-            r"^model\.ghost_batch=0 cannot be: it is a number of examples, such as model.ghost_batch",
+            r"^model\.ghost_batch=0 is invalid: it is a number of examples, such as model.ghost_batch",
         ),
-        (2.0, nn.BatchNorm1d(3), r"^model\.ghost_batch=2\.0 cannot be"),
-        (True, nn.BatchNorm1d(3), r"^model\.ghost_batch=True cannot be"),
-        ("8", nn.BatchNorm1d(3), r"^model\.ghost_batch=8 cannot be"),
+        (2.0, nn.BatchNorm1d(3), r"^model\.ghost_batch=2\.0 is invalid"),
+        (True, nn.BatchNorm1d(3), r"^model\.ghost_batch=True is invalid"),
+        ("8", nn.BatchNorm1d(3), r"^model\.ghost_batch=8 is invalid"),
         (
             8,
             nn.Linear(3, 3),

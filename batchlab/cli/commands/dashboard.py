@@ -71,7 +71,7 @@ def choose_study(text: str | None, runs_dir: Path) -> Path:
 def free_port(first: int) -> int:
     """`first`, or the next free port after it; `BadRequest` where there is none near."""
     if not 1 <= first <= 65535:
-        raise BadRequest(f"--port {first} cannot be: a port must be a number from 1 to 65535")
+        raise BadRequest(f"--port {first} is invalid: a port must be a number from 1 to 65535")
     for port in range(first, min(first + PORTS_TRIED, 65536)):
         if _is_free(port):
             return port

@@ -26,7 +26,7 @@ def own_settings(arguments: list[str]) -> tuple[Mapping[str, int], list[str]]:
         name, _, value = argument.partition("=")
         if name.lstrip("+") in SOUGHT:
             raise BadRequest(
-                f"{argument} cannot be: find searches for the batch size; leave it out, or limit it with at_most=..."
+                f"{argument} is invalid: find searches for the batch size; leave it out, or limit it with at_most=..."
             )
         if name not in ("memory_limit", "at_most"):
             others.append(argument)
@@ -43,18 +43,18 @@ def parse_bytes(text: str) -> int:
     factor = UNITS.get(found[2].lower()) if found else None
     if found is None or factor is None:
         raise BadRequest(
-            f"memory_limit={text} cannot be: give one number with its unit, such as memory_limit=600MiB or "
+            f"memory_limit={text} is invalid: give one number with its unit, such as memory_limit=600MiB or "
             "memory_limit=8GiB"
         )
     size = math.floor(float(found[1]) * factor)
     if size < 2**20:
-        raise BadRequest(f"memory_limit={text} cannot be: nothing trains in less than 1MiB")
+        raise BadRequest(f"memory_limit={text} is invalid: nothing trains in less than 1MiB")
     if size > 2**50:
-        raise BadRequest(f"memory_limit={text} cannot be: no machine has that much; give at most 1024TiB")
+        raise BadRequest(f"memory_limit={text} is invalid: no machine has that much; give at most 1024TiB")
     return size
 
 
 def _parse_count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
-        raise BadRequest(f"at_most={text} cannot be: give an integer of at least 1, such as at_most=4096")
+        raise BadRequest(f"at_most={text} is invalid: give an integer of at least 1, such as at_most=4096")
     return int(text)

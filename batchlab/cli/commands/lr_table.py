@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         if argument.startswith("-"):
             raise BadRequest(f"unknown flag {argument}: write options as in `batchlab lr-table batch_size=8,32`")
         if argument.lstrip("+~").partition("=")[0] == "lr_scaling":
-            raise BadRequest(f"{argument} cannot be: the table shows every rule; leave it out")
+            raise BadRequest(f"{argument} is invalid: the table shows every rule; leave it out")
 
     from rich.console import Console
 

@@ -26,9 +26,9 @@ def augmentation(*, crop: int = 0, flip: bool = False, cutout: int = 0) -> Calla
     """
     for name, value in (("crop", crop), ("cutout", cutout)):
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise BadRequest(f"data.{name}={value} cannot be: give a number of pixels, such as data.{name}=4, or 0")
+            raise BadRequest(f"data.{name}={value} is invalid: give a number of pixels, such as data.{name}=4, or 0")
     if not isinstance(flip, bool):
-        raise BadRequest(f"data.flip={flip} cannot be: use true or false")
+        raise BadRequest(f"data.flip={flip} is invalid: use true or false")
     requested = {"crop": crop, "flip": flip, "cutout": cutout}
     drawn = {name: STREAMS[name] for name, value in requested.items() if value}
     if not drawn:

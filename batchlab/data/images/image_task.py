@@ -53,7 +53,7 @@ def chosen(name: str, n: int, train_size: int | None) -> Tensor:
     count = n if train_size is None else train_size
     if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= n:
         raise BadRequest(
-            f"data.train_size={train_size} cannot be: {name} has {n} training examples here, "
+            f"data.train_size={train_size} is invalid: {name} has {n} training examples here, "
             f"use data.train_size=1 to data.train_size={n}, or null for all"
         )
     # NumPy's legacy generator: the only one whose numbers are guaranteed not to change (NEP 19).

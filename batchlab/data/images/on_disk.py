@@ -14,14 +14,14 @@ Images = tuple[Tensor, Tensor]  # (examples, channels, height, width) uint8 and 
 def located(folder: str) -> Path:
     """The folder of the data sets, relative to the current one."""
     if not isinstance(folder, str) or not folder:
-        raise BadRequest(f"data.folder={folder} cannot be: give the folder of the data sets, such as data.folder=data")
+        raise BadRequest(f"data.folder={folder} is invalid: give the folder of the data sets, such as data.folder=data")
     return Path(folder).expanduser()
 
 
 def fetch_if_requested(name: str, download: bool, there: bool, how: Callable[[], object]) -> None:
     """Calls `how`, which downloads data set `name`, if that was requested and files are missing."""
     if not isinstance(download, bool):
-        raise BadRequest(f"data.download={download} cannot be: use true or false")
+        raise BadRequest(f"data.download={download} is invalid: use true or false")
     if there or not download:
         return
     try:

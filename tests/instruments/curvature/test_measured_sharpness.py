@@ -366,17 +366,17 @@ def test_a_run_measures_at_its_levels_and_at_its_end():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"examples": 0}, "sharpness.examples=0 cannot be: it must be an integer of at least 1"),
+        ({"examples": 0}, "sharpness.examples=0 is invalid: it must be an integer of at least 1"),
         ({"chunk": 2.5}, "sharpness.chunk=2.5"),
         ({"every": True}, "sharpness.every=True"),
-        ({"products": 2}, "sharpness.products=2 cannot be: it must be an integer of at least 3"),
-        ({"probes": 1}, "sharpness.probes=1 cannot be: it must be an integer of at least 2"),
-        ({"tolerance": 0}, "sharpness.tolerance=0 cannot be: it must be a number above 0"),
+        ({"products": 2}, "sharpness.products=2 is invalid: it must be an integer of at least 3"),
+        ({"probes": 1}, "sharpness.probes=1 is invalid: it must be an integer of at least 2"),
+        ({"tolerance": 0}, "sharpness.tolerance=0 is invalid: it must be a number above 0"),
         ({"rho": math.nan}, "sharpness.rho=nan"),
         ({"asam_rho": "x"}, "sharpness.asam_rho=x"),
-        ({"levels": 0.5}, r"sharpness.levels=0.5 cannot be: .* such as \[0.5,0.2,0.1\], or \[\] for none"),
+        ({"levels": 0.5}, r"sharpness.levels=0.5 is invalid: .* such as \[0.5,0.2,0.1\], or \[\] for none"),
         ({"levels": [0.5, -1]}, "sharpness.levels"),
-        ({"double": 1}, "sharpness.double=1 cannot be: it must be true or false"),
+        ({"double": 1}, "sharpness.double=1 is invalid: it must be true or false"),
     ],
 )
 def test_an_invalid_option_is_refused(options, message):

@@ -189,7 +189,7 @@ def test_wrong_labels_are_left_out_whatever_number_says_so(dtype):
 @pytest.mark.parametrize("kind", [Generalisation, Memorisation, WorstClass])
 @pytest.mark.parametrize("every", [0, -5, 2.5, True, "many"])
 def test_an_invalid_interval_is_refused(kind, every):
-    with pytest.raises(BadRequest, match=rf"every={every} cannot be: it must be an integer of at least 1, or null"):
+    with pytest.raises(BadRequest, match=rf"every={every} is invalid: it must be an integer of at least 1, or null"):
         kind(**OPTIONS, every=every, **({} if kind is Generalisation else {"task": digits.load(label_noise=0.5)}))
 
 

@@ -542,14 +542,14 @@ def test_out_of_memory_is_left_to_the_loop_which_leaves_out_the_instrument(full_
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "micro"}, "method=micro cannot be: it must be one of auto, micro_batches, per_example"),
-        ({"draws": 9}, "draws=9 cannot be: it must be an integer of at least 10"),
-        ({"draws": 10.0}, "draws=10.0 cannot be"),
-        ({"examples": 4}, "examples=4 cannot be: it must be null, or at least 8"),
-        ({"every": 0}, "every=0 cannot be: it must be an integer of at least 1, or null"),
-        ({"adam": True}, "adam=True cannot be: it must be auto or false"),
-        ({"full": "yes"}, "full=yes cannot be: it must be true or false"),
-        ({"per_layer": 1}, "per_layer=1 cannot be: it must be true or false"),
+        ({"method": "micro"}, "method=micro is invalid: it must be one of auto, micro_batches, per_example"),
+        ({"draws": 9}, "draws=9 is invalid: it must be an integer of at least 10"),
+        ({"draws": 10.0}, "draws=10.0 is invalid"),
+        ({"examples": 4}, "examples=4 is invalid: it must be null, or at least 8"),
+        ({"every": 0}, "every=0 is invalid: it must be an integer of at least 1, or null"),
+        ({"adam": True}, "adam=True is invalid: it must be auto or false"),
+        ({"full": "yes"}, "full=yes is invalid: it must be true or false"),
+        ({"per_layer": 1}, "per_layer=1 is invalid: it must be true or false"),
     ],
 )
 def test_an_invalid_option_is_refused_before_the_start(changes, message):
@@ -565,7 +565,7 @@ def test_a_refusal_names_the_instrument_by_its_key_in_the_config():
         },
     )
     _, task, _ = regression(n=32)
-    with pytest.raises(BadRequest, match=r"^instruments\.second\.draws=9 cannot be"):
+    with pytest.raises(BadRequest, match=r"^instruments\.second\.draws=9 is invalid"):
         build_instruments(config, plan(config, 32), task)
 
 

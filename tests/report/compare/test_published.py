@@ -258,7 +258,7 @@ def test_a_record_with_invalid_figures_is_reported_and_its_run_is_kept(tmp_path:
     assert made.published == ()
     assert len(made.study.runs) == 1
     assert any(
-        "figures that cannot be read: published[0].source=null cannot be" in message for message in made.study.damaged
+        "figures that cannot be read: published[0].source=null is invalid" in message for message in made.study.damaged
     )
 
 
@@ -278,21 +278,21 @@ def test_figures_are_read_as_they_are_written() -> None:
     ("value", "message"),
     [
         (3, r"^published=3 is not a list of figures"),
-        (["a"], r"^published\[0\]\.what=null cannot be: every figure needs one, a text"),
-        ([figure(source=None)], r"^published\[0\]\.source=null cannot be"),
+        (["a"], r"^published\[0\]\.what=null is invalid: every figure needs one, a text"),
+        ([figure(source=None)], r"^published\[0\]\.source=null is invalid"),
         ([figure(wat=1)], r"^unknown key 'published\[0\]\.wat': a published figure has what, value, source"),
-        ([figure(), figure(value="high")], r"^published\[1\]\.value='high' cannot be: give a number, or a list"),
-        ([figure(value=[2, 1])], r"^published\[0\]\.value=\[2, 1\] cannot be"),
+        ([figure(), figure(value="high")], r"^published\[1\]\.value='high' is invalid: give a number, or a list"),
+        ([figure(value=[2, 1])], r"^published\[0\]\.value=\[2, 1\] is invalid"),
         ([figure(value=[1, 2, 3])], r"^published\[0\]\.value="),
-        ([figure(value=math.nan)], r"^published\[0\]\.value=nan cannot be"),
-        ([figure(spread=-1)], r"^published\[0\]\.spread=-1 cannot be: it must be a number of at least 0, or null"),
+        ([figure(value=math.nan)], r"^published\[0\]\.value=nan is invalid"),
+        ([figure(spread=-1)], r"^published\[0\]\.spread=-1 is invalid: it must be a number of at least 0, or null"),
         (
             [figure(batch_size=0)],
-            r"^published\[0\]\.batch_size=0 cannot be: it must be an integer of at least 1, or null",
+            r"^published\[0\]\.batch_size=0 is invalid: it must be an integer of at least 1, or null",
         ),
-        ([figure(batch_size=8.0)], r"^published\[0\]\.batch_size=8\.0 cannot be"),
-        ([figure(ours="")], r"^published\[0\]\.ours='' cannot be: it must name the result to compare with"),
-        ([figure(where=3)], r"^published\[0\]\.where=3 cannot be: it must hold options"),
+        ([figure(batch_size=8.0)], r"^published\[0\]\.batch_size=8\.0 is invalid"),
+        ([figure(ours="")], r"^published\[0\]\.ours='' is invalid: it must name the result to compare with"),
+        ([figure(where=3)], r"^published\[0\]\.where=3 is invalid: it must hold options"),
     ],
 )
 def test_an_invalid_figure_is_refused(value, message: str) -> None:

@@ -35,7 +35,7 @@ SENT: list[Any] = [
     Held(ID, "is held by process 7"),
     StorageFailed(ID, "no space left"),
     messages.GridAccepted((Facts(torch="2.14"),)),
-    messages.GridRefused(("lr=x cannot be",)),
+    messages.GridRefused(("lr=x is invalid",)),
     messages.DeviceFailed("cuda", "its memory is full", "wait"),
     messages.Failed("it draws random numbers"),
     messages.ProbeRequest(configured(), 8, None, True, 0.3),
