@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from pkgutil import iter_modules
 from types import ModuleType
 
 import numpy as np
 import pytest
+from plain_defaults import CONFIGS, read
 
 import batchlab
+import batchlab.data.mnist
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app import compose
 from batchlab.hydra_app.calling import overrides_of
@@ -138,6 +141,20 @@ def test_an_instrument_in_a_mapping_is_added_to_the_others() -> None:
 
 def test_a_class_inside_a_class_is_named_whole(own_net: ModuleType) -> None:
     assert overrides_of({"model": own_net.Net.Inner}) == ["model._target_=own_net.Net.Inner"]
+
+
+def test_each_shipped_load_function_is_named_as_its_config_names_it() -> None:
+    modules = [importlib.import_module(f"batchlab.data.{m.name}") for m in iter_modules(batchlab.data.__path__)]
+    shipped = [
+        read(f"data/{path.name}")["_target_"] for path in (CONFIGS / "data").glob("*.yaml") if path.stem != "own"
+    ]
+
+    overrides = [overrides_of({"data": module.load}) for module in modules if hasattr(module, "load")]
+
+    assert sorted(overrides) == sorted([f"data._target_={target}"] for target in shipped)
+    assert compose([*overrides_of({"data": batchlab.data.mnist.load}), "device=cpu"]).data == {
+        "_target_": "batchlab.data.mnist.load"
+    }
 
 
 def of_main() -> None:

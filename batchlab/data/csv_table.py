@@ -33,10 +33,10 @@ def load(
     values are refused, or their rows are left out (`drop`).
     """
     rows = _read(path, separator)
-    if str(target) not in rows:
+    if target is None or str(target) not in rows:
         problem = f"data.target={target} is not a column" if target is not None else "data=csv needs data.target=..."
         raise BadRequest(f"{problem}: {path} has the columns {_listed(rows.columns)}")
-        target = str(target)  # a title may be a number, such as 2024
+    target = str(target)  # a title may be a number, such as 2024
     names = [leave_out] if isinstance(leave_out, str) else [str(name) for name in leave_out]
     for name in names:
         if name not in rows or name == target:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,14 +292,45 @@ def test_a_file_of_as_many_examples_as_were_published_is_taken_byte_for_byte_onl
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("train-images-idx3-ubyte", b"<html>not found</html>" * 9, "cannot be read as an idx file"),
-        ("train-images-idx3-ubyte", idx(np.zeros(9, dtype=np.uint8)), "x should have 3 dimension"),
-        ("train-images-idx3-ubyte", idx(np.zeros((N, 28, 28), dtype=np.uint8)) + b"x", "is invalid for input of size"),
-        ("train-images-idx3-ubyte", bytes((0, 0, 8, 3)) + b"\xff" * 12, "cannot be read as an idx file"),
         (
             "train-images-idx3-ubyte",
-            idx(np.zeros((N, 28, 28), dtype=np.uint8))[:3] + b"\x04",
-            "cannot be read as an idx file",
+            b"<html>not found</html>" * 9,
+            "begins with 3c 68 74 6d, but must begin with 00 00 08 03: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            idx(np.zeros(99, dtype=np.uint8)),
+            "begins with 00 00 08 01, but must begin with 00 00 08 03: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            bytes((0, 0, 13)) + idx(np.zeros((N, 4, 28), dtype=np.uint8))[3:],  # 32-bit floats
+            "begins with 00 00 0d 03, but must begin with 00 00 08 03: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            idx(np.zeros((N, 28, 28), dtype=np.uint8)) + b"x",
+            f"has more than the {16 + N * 28 * 28} bytes that its header announces: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            idx(np.zeros((N, 28, 28), dtype=np.uint8))[:-1],
+            f"has fewer than the {16 + N * 28 * 28} bytes that its header announces: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            bytes((0, 0, 8, 3)) + b"\xff" * 12,
+            f"has fewer than the {16 + (2**32 - 1) ** 3} bytes that its header announces: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            bytes((0, 0, 8, 3)) + b"\x01" * 3,
+            "has 7 bytes, fewer than the 16 of an idx file's header: it is",
+        ),
+        (
+            "train-images-idx3-ubyte",
+            idx(np.zeros((N, 0, 28), dtype=np.uint8)),
+            f"announces no values in its header ({N} x 0 x 28): it is",
         ),
         ("train-labels-idx1-ubyte", idx(np.zeros(N - 1, dtype=np.uint8)), f"has {N - 1} labels for {N} images"),
         (
@@ -316,8 +348,9 @@ def test_files_that_are_not_mnist_are_refused(file, content, message, tmp_path, 
     with pytest.raises(BadRequest) as caught:
         mnist.load(folder=str(tmp_path))
 
-    assert str(caught.value).startswith(f"{raw / file} ")
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{raw / file} {message}")
+    assert "delete it and download it again (with data.download=true" in str(caught.value)
+    assert str(caught.value).isprintable()
 
 
 def test_training_and_validation_images_are_of_one_size(tmp_path):
@@ -327,17 +360,52 @@ def test_training_and_validation_images_are_of_one_size(tmp_path):
         mnist.load(folder=str(tmp_path))
 
 
-def test_a_small_zipped_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch, write):
+@pytest.mark.parametrize(
+    ("announced", "content", "message"),
+    [
+        (
+            5,
+            np.random.default_rng(0).bytes(2_000_000) + bytes(30_000_000),
+            "has more than the 13 bytes that its header",
+        ),
+        (2**30 - 8, b"four", "has fewer than the 1073741824 bytes that its header"),
+        (
+            2**30 - 7,
+            b"",
+            "announces 1073741825 bytes in its header, but a gzipped file may unzip to at most 1073741824",
+        ),
+    ],
+    ids=["longer", "shorter", "too long"],
+)
+def test_a_zipped_file_is_unzipped_no_further_than_its_header_announces(
+    announced, content, message, tmp_path, monkeypatch, write
+):
     raw = write("mnist", tmp_path)
     (raw / "train-labels-idx1-ubyte").unlink()
-    head = bytes((0, 0, 8, 1)) + (5).to_bytes(4, "big")
-    (raw / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(head + bytes(50_000_000)))
-    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz cannot be read as an idx file .*5\]' is invalid for input"):
-        mnist.load(folder=str(tmp_path))
-    monkeypatch.setattr(idx_files, "MOST_BYTES", 1_000_000)
+    path, unzipped, compressed = raw / "train-labels-idx1-ubyte.gz", [], []
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 1)) + announced.to_bytes(4, "big") + content, 1))
 
-    with pytest.raises(BadRequest, match=r"idx1-ubyte\.gz unzips to more than 1000000 bytes: it is"):
-        mnist.load(folder=str(tmp_path))
+    class Counted(gzip.GzipFile):
+        def close(self) -> None:
+            if not self.closed:
+                unzipped.append(self.tell())
+                compressed.append(self.fileobj.tell())
+            super().close()
+
+    monkeypatch.setattr(gzip, "open", Counted)
+    loaded_or_refused(mnist.load, tmp_path)  # imports torchvision
+    tracemalloc.start()
+    try:
+        refusal = loaded_or_refused(mnist.load, tmp_path)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert str(refusal).startswith(f"{path} {message}")
+    assert peak_bytes < 1_000_000
+    assert len(unzipped) == 2
+    assert max(unzipped) <= 8 + min(announced, len(content)) + 1
+    assert max(compressed) < 300_000  # Python's own buffers, of at most 128 KiB
 
 
 # Pickles

@@ -193,6 +193,21 @@ def test_the_kind_of_target_depends_on_the_column_unless_given(tmp_path: Path) -
     assert tasks["yes"].labels is not None
 
 
+def test_the_title_of_the_target_may_be_a_number(tmp_path: Path) -> None:
+    by_year = np.arange(20) ** 2
+    path = write(tmp_path, "None,2024\n" + "".join(f"{i},{value}\n" for i, value in enumerate(by_year)))
+    options: dict[str, Any] = {"target": 2024}  # as data.target=2024 is read
+
+    task = csv_table.load(path, **options, kind="regression")
+
+    targets = torch.cat([task.train[1], task.val[1]]).flatten().sort().values.double().numpy()
+    assert np.corrcoef(targets, by_year)[0, 1] > 0.999999
+    with pytest.raises(BadRequest, match=r"^data\.leave_out=2024 cannot be: name columns other than the target"):
+        csv_table.load(path, **options, leave_out=["2024"])
+    with pytest.raises(BadRequest, match=r"^data=csv needs data\.target=\.\.\.: .* has the columns None, 2024$"):
+        csv_table.load(path)
+
+
 def test_rows_with_missing_values_are_left_out_only_on_request(tmp_path: Path) -> None:
     content = linear(30, colour=["red", "green"]).splitlines()
     content[3], content[9] = content[3].replace("red", "").replace("green", ""), "," + content[9].partition(",")[2]

@@ -60,5 +60,5 @@ def loader(name: str, torchvision_name: str, files: Files, classes: int = 10) ->
             cutout=cutout,
         )
 
-    load.__module__ = f"batchlab.data.{name}"  # where `_target_` finds it
+    load.__module__, load.__qualname__ = f"batchlab.data.{name}", "load"  # where `_target_` finds it
     return load
