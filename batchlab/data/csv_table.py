@@ -88,7 +88,7 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
 def _whole(rows: pd.DataFrame, path: str | None, missing: str) -> pd.DataFrame:
     """The rows without missing values; BadRequest if there are some and `missing` does not allow them."""
     if missing not in ("refuse", "drop"):
-        raise BadRequest(f"data.missing={missing} is invalid: use refuse, or drop to leave out rows with missing values")
+        raise BadRequest(f"data.missing={missing} is invalid: use refuse, or drop to leave out rows with missing ones")
     without = rows.isna().sum()
     gaps = [f"'{name}' ({count:,})" for name, count in without.items() if count]
     if gaps and missing == "refuse":
@@ -144,7 +144,7 @@ def _words(column: "pd.Series[Any]", path: str | None) -> "pd.Series[Any]":
 def _targets(column: "pd.Series[Any]", path: str | None, kind: str | None) -> tuple[Any, int | None]:
     """Classes from 0 on and how many there are, or numbers and None."""
     if kind not in (None, "classification", "regression"):
-        raise BadRequest(f"data.kind={kind} is invalid: use classification, regression, or null to decide by the column")
+        raise BadRequest(f"data.kind={kind} is invalid: use classification, regression, or null to decide by the data")
     numeric = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
     few = column.nunique() <= MOST_CLASSES
     if kind is None:

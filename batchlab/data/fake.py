@@ -34,7 +34,7 @@ def load(
     for name, value, least in (("train_size", train_size, 1), ("val_size", val_size, 1), ("classes", classes, 2)):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise BadRequest(
-                f"data.{name}={value} is invalid: it must be an integer of at least {least}, such as data.{name}={least}"
+                f"data.{name}={value} is invalid: give an integer of at least {least}, such as data.{name}={least}"
             )
     shape = tuple(image_shape) if isinstance(image_shape, Sequence) and not isinstance(image_shape, str) else ()
     if len(shape) != 3 or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 1 for n in shape):
@@ -43,7 +43,7 @@ def load(
         )
     number = isinstance(signal, int | float) and not isinstance(signal, bool)
     if not number or not math.isfinite(signal) or signal < 0:
-        raise BadRequest(f"data.signal={signal} is invalid: it must be 0 (noise only) or above, such as data.signal=0.3")
+        raise BadRequest(f"data.signal={signal} is invalid: use 0 (noise only) or more, such as data.signal=0.3")
     # Drawn on the CPU, so that the patterns are the same on every device.
     coarse = torch.randn(
         classes, shape[0], PATTERN_SIDE, PATTERN_SIDE, generator=torch.Generator().manual_seed(PATTERN_SEED)

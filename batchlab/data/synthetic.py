@@ -30,7 +30,7 @@ def load(
     ):
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise BadRequest(
-                f"data.{name}={value} is invalid: it must be an integer of at least {least}, such as data.{name}={least}"
+                f"data.{name}={value} is invalid: give an integer of at least {least}, such as data.{name}={least}"
             )
     # The teacher is drawn on the CPU, so that it is the same on every device.
     generator = torch.Generator().manual_seed(TEACHER_SEED)

@@ -161,7 +161,7 @@ def _files(path: str, pattern: str) -> list[Path]:
         try:
             below = [file for file in sorted(place.rglob(str(pattern or "/"))) if file.is_file()]
         except (ValueError, NotImplementedError):  # an empty pattern, or one that begins with a slash
-            raise BadRequest(f"data.pattern={pattern} is invalid: give a pattern of file names, such as *.txt") from None
+            raise BadRequest(f"data.pattern={pattern} is invalid: give a pattern of names, such as *.txt") from None
         found = [file for file in below if not any(p.startswith(".") for p in file.relative_to(place).parts)]
         if not found:
             raise BadRequest(f"data.path={path} has no file that matches data.pattern={pattern}: put text files there")

@@ -174,7 +174,7 @@ def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimize
     takes = signature_defaults(config)
     if config.weight_decay and "weight_decay" not in takes:
         raise BadRequest(
-            f"weight_decay={config.weight_decay} is invalid: {group['_target_']} has no weight decay; use weight_decay=0"
+            f"weight_decay={config.weight_decay} is invalid, as {group['_target_']} has none: use weight_decay=0"
         )
     after = scaled(config, takes)
     if after.betas is not None:
