@@ -1,4 +1,4 @@
-"""Messages, docstrings, the comments of configs and the pages use the standard terms: a table of what to write instead.
+"""Messages, docstrings, comments and the pages use the standard terms: a table of what to write instead.
 
 A regular expression knows the worst words only. Each rule is run on this repository, where it must find nothing, and on
 a fabricated bad tree, where it must find the word in every kind of file.
@@ -7,6 +7,7 @@ a fabricated bad tree, where it must find the word in every kind of file.
 import ast
 import functools
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,8 +62,10 @@ def texts(root: Path) -> tuple[tuple[str, int, str], ...]:
 
 
 def _texts(root: Path) -> Iterator[tuple[str, int, str]]:
-    for path in sorted((root / "batchlab").rglob("*.py")):
-        yield from ((str(path.relative_to(root)), line, text) for line, text in literals(path))
+    for path in (*sorted((root / "batchlab").rglob("*.py")), *sorted((root / "scripts").glob("*"))):
+        if path.is_file():
+            found = (*literals(path), *comments(path)) if is_python(path) else [(1, path.read_text(encoding="utf-8"))]
+            yield from ((str(path.relative_to(root)), line, text) for line, text in found)
     for folder in (root / "configs", root / "batchlab" / "cli" / "lab", root / "docs"):
         for path in sorted(folder.rglob("*.yaml")):
             for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -72,11 +75,32 @@ def _texts(root: Path) -> Iterator[tuple[str, int, str]]:
         yield str(path.relative_to(root)), 1, path.read_text(encoding="utf-8")
 
 
+def is_python(path: Path) -> bool:
+    """Whether it is a module, or a script that Python runs."""
+    with path.open(encoding="utf-8") as file:
+        first = file.readline()
+    return path.suffix == ".py" or (first.startswith("#!/usr/bin/env") and "python" in first)
+
+
 def literals(path: Path) -> Iterator[tuple[int, str]]:
     """The string literals of a module, and the parts of its f-strings, that hold a space: others are names."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
             yield node.lineno, node.value
+
+
+def comments(path: Path) -> Iterator[tuple[int, str]]:
+    """The comments of a module, those on consecutive lines together, since a sentence may go over several lines."""
+    first, lines = 0, list[str]()
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type == tokenize.COMMENT:
+                if lines and token.start[0] != first + len(lines):
+                    yield first, "\n".join(lines)
+                    lines = []
+                first = first if lines else token.start[0]
+                lines.append(token.string.lstrip("# "))
+    yield first, "\n".join(lines)
 
 
 def findings(root: Path, pattern: str) -> list[str]:
@@ -99,6 +123,8 @@ def test_the_rule_finds_a_bad_example_in_every_kind_of_text(pattern: str, tmp_pa
     instead, bad = RULES[pattern]
     files = {
         "batchlab/bad.py": f'"""A docstring.\n\n{bad}\n"""\n\nx = f"{{y}}: {bad}"  # {bad}\n',
+        "scripts/bad": "#!/usr/bin/env -S sh -c 'exec python'\nx = 1  # " + bad.replace(" ", "\n# "),
+        "scripts/bad.sh": f"#!/bin/sh\necho {bad}\n",
         "batchlab/cli/lab/configs/bad.yaml": f"key: 1 # {bad}\n",
         "batchlab/cli/lab/bad.py.txt": f"# {bad}\n",
         "configs/bad.yaml": f"# {bad}\n",
@@ -112,7 +138,7 @@ def test_the_rule_finds_a_bad_example_in_every_kind_of_text(pattern: str, tmp_pa
     found = findings(tmp_path, pattern)
 
     assert {line.partition(":")[0] for line in found} == set(files)
-    assert sum(line.startswith("batchlab/bad.py") for line in found) == 2  # the docstring and the message
+    assert sum(line.startswith("batchlab/bad.py") for line in found) == 3  # the docstring, the message and the comment
     assert all(line.endswith(f": write {instead}") for line in found)
 
 
