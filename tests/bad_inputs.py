@@ -298,9 +298,9 @@ BAD: list[tuple[str, str]] = [
     ("--cfg job", "unknown flag --cfg: the command comes first"),
     ("''", "unknown command '': the commands are init, check, train, sweep"),
     ("list nowhere", "no study 'nowhere'"),
-    ("list --jsn", "unrecognized arguments: --jsn"),
-    ("dashboard --port x", "argument --port: invalid int value: 'x'"),
-    ("doctor x", "unrecognized arguments: x"),
+    ("list --jsn", "batchlab list does not take --jsn: did you mean '--json'\\?"),
+    ("dashboard --port x", "--port x is invalid: it must be an integer; "),
+    ("doctor x", "batchlab doctor does not take x; "),
 ]
 # Where there is no CUDA.
 INSTEAD = "(: use device=cpu, or device=auto|: unset CUDA_VISIBLE_DEVICES, or use device=cpu$)"

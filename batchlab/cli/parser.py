@@ -1,9 +1,10 @@
 """argparse as every command uses it: one line for a mistake, and examples below the help."""
 
 import argparse
+import re
 from typing import NoReturn
 
-from batchlab.errors import BadRequest
+from batchlab.errors import BadRequest, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,4 +20,23 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        raise BadRequest(f"{message}; `{self.prog} --help` shows what it takes")
+        raise BadRequest(f"{self._reworded(message)}; `{self.prog} --help` shows what it takes")
+
+    def _reworded(self, message: str) -> str:
+        """argparse's message in the form of ours; one that is not known is kept."""
+        if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
+            return f"{self.prog} needs {missing[1]}"
+        if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message):
+            name, _, value = unknown[1].split()[0].partition("=")
+            flags = [flag[2:] for flag in self._option_string_actions if flag.startswith("--")]
+            flag = name.lstrip("-+").replace("_", "-")
+            near = did_you_mean(flag, flags).replace("'", "'--", 1)
+            near = f": write --{flag} {value}".rstrip() if flag in flags else near
+            return f"{self.prog} does not take {unknown[1]}{near}"
+        if wrong := re.fullmatch(
+            r"argument (?:.*/)?([\w-]+): invalid (\w+)(?: value)?: '(.*?)'(?: \((.*)\))?", message
+        ):
+            name, kind, given, choices = wrong.groups()
+            allowed = "it must be an integer" if kind == "int" else (choices or "").replace("choose from", "use one of")
+            return f"{name} {given} is invalid: {allowed}".replace("'", "")
+        return message

@@ -34,6 +34,8 @@ def read_study(folder: Path) -> Study:
 
 def find_study(text: str, runs_dir: Path) -> Path:
     """The folder of a study, given by its name or path; the `BadRequest` for a wrong name lists those that exist."""
+    if text.startswith("runs_dir="):
+        raise BadRequest(f"{text} is an option of train and sweep: write --runs-dir {text.partition('=')[2]} here")
     for folder in (runs_dir / text, Path(text)):
         if folder.is_dir() and run_folders(folder):
             return folder

@@ -113,8 +113,14 @@ def test_no_command_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFi
         (["xyz"], f"unknown command 'xyz': the commands are {', '.join(ALL_COMMANDS)}"),
         (["batch_size=8,32", "model=cnn"], "write `batchlab sweep batch_size=8,32 model=cnn`"),
         (["--cfg", "job"], "unknown flag --cfg: the command comes first"),
-        (["list", "--jsn"], "unrecognized arguments: --jsn; `batchlab list --help` shows what it takes"),
-        (["dashboard", "--port", "x"], "argument --port: invalid int value: 'x'"),
+        (["list", "--jsn"], "batchlab list does not take --jsn: did you mean '--json'?; `batchlab list --help` shows"),
+        (["list", "--runs_dir=x"], "batchlab list does not take --runs_dir=x: write --runs-dir x; `batchlab"),
+        (["list", "runs_dir=x"], "runs_dir=x is an option of train and sweep: write --runs-dir x here"),
+        (["report", "x", "--format", "pdf"], "batchlab report does not take --format pdf; `batchlab report --help`"),
+        (["report"], "batchlab report needs STUDY; `batchlab report --help` shows what it takes"),
+        (["export", "x", "--format", "xml"], "--format xml is invalid: use one of csv, parquet, json; `batchlab"),
+        (["completion", "tcsh"], "shell tcsh is invalid: use one of bash, zsh, fish; `batchlab completion"),
+        (["dashboard", "--port", "x"], "--port x is invalid: it must be an integer; "),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(
