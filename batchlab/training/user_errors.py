@@ -18,5 +18,8 @@ def message_and_place(error: BaseException) -> str:
     own = [f for f in inside if f"{OURS}/" not in f.filename]
     where = own[-1] if own else frames[-1]
     text = (str(error).strip() or "no message").splitlines()[0]
-    place = f"({Path(where.filename).name}, line {where.lineno}, in {where.name})"
+    # Of an installed package the path shows which: torch/nn/modules/linear.py.
+    package = where.filename.rpartition("site-packages/")[2]
+    name = package if package != where.filename and not own else Path(where.filename).name
+    place = f"({name}, line {where.lineno}, in {where.name})"
     return f"{type(error).__name__}: {text} {place}{advice(error)}"
