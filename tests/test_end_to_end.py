@@ -154,7 +154,7 @@ def test_asked_again_it_runs_nothing_and_an_extended_grid_runs_what_is_new(swept
     written = report.stat().st_mtime_ns
     again = run_command("sweep", "batch_size=8,32,256", *BUDGET, cwd=folder)
     assert again.returncode == 0
-    assert "3 of 3 points already have final results" in again.stderr
+    assert "3 of the 3 points are finished and are not run again" in again.stderr
     assert report.stat().st_mtime_ns == written  # nothing was run, so it says the same
     more = run_command("sweep", "batch_size=8,32,128,128,256", *BUDGET, "report=false", cwd=folder)
     assert more.returncode == 0, more.stderr

@@ -73,7 +73,7 @@ def test_runs_that_ended_are_the_same_runs_and_are_skipped(
 
     assert sweep(*ENDED, "study=first_edition") == 0
 
-    assert "2 of 2 points already have final results" in capfd.readouterr().err
+    assert "2 of the 2 points are finished and are not run again" in capfd.readouterr().err
     assert files(study) == before
 
 
