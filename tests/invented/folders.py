@@ -27,6 +27,14 @@ def line(seq: int, name: str, value: Any, step: int, batch_size: int, seconds: f
     return json.dumps({"seq": seq, "name": name, "value": value, **where, "low": None, "high": None, "n": None, **more})
 
 
+def write_folder(study: Path, run_id: str, record: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """A run folder with these files."""
+    folder = study / run_id
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps({"run_id": run_id, "study": study.name, **record}))
+    (folder / "metrics.jsonl").write_text("".join(f"{text}\n" for text in lines))
+
+
 def write_run(
     study: Path,
     batch_size: int,
@@ -43,8 +51,6 @@ def write_run(
     options = CONFIG | {"batch_size": batch_size, "seed": seed, "lr": lr} | dict(config or {})
     run_id = fields.pop("run_id", f"b{batch_size}-lr{lr:g}-s{seed}-{zlib.crc32(json.dumps(options).encode())}")
     record = {
-        "run_id": run_id,
-        "study": study.name,
         "status": "completed",
         "config": options,
         "seed": seed,
@@ -59,11 +65,8 @@ def write_run(
         "target": target,
         "final": final or {},
     }
-    folder = study / run_id
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(json.dumps(record | fields))
     lines = [line(seq, name, value, step, batch_size, at) for seq, (name, step, at, value) in enumerate(curve)]
-    (folder / "metrics.jsonl").write_text("".join(f"{text}\n" for text in lines))
+    write_folder(study, run_id, record | fields, lines)
     return str(run_id)
 
 

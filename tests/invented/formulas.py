@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from batchlab.recording.files import to_json
+from invented.folders import write_folder
 
 SIZES, SEEDS, LRS = (8, 32, 128, 512), (0, 1, 2), (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 BUDGET = 28_672  # examples
@@ -32,11 +32,8 @@ def config(**changes):
 
 
 def write_run(study: Path, run_id: str, record: dict, measurements: list[dict]) -> None:
-    folder = study / run_id
-    folder.mkdir(parents=True)
-    (folder / "record.json").write_text(to_json({"run_id": run_id, "study": "invented", **record}), encoding="utf-8")
     lines = [json.dumps({"seq": i, "low": None, "high": None, "n": None, **m}) for i, m in enumerate(measurements)]
-    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_folder(study, run_id, {"study": "invented", **record}, lines)
 
 
 def completed(size: int, seed: int, lr: float = 0.02, *, points: int = 40, **changes) -> tuple[dict, list[dict]]:
