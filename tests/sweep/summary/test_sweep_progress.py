@@ -11,7 +11,7 @@ from batchlab.sweep.summary.progress import LiveProgress, PlainProgress, duratio
 
 
 class FakeClock:
-    """Stands still until it is told."""
+    """A clock that stops until it is set."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
