@@ -64,7 +64,7 @@ def test_the_output_it_shows_is_what_is_printed(command: Command, types: Types) 
     assert len(expected) == len(seen) == 3
     learnt = slice(-4, -2)  # val loss and val accuracy; speed and memory are the machine's
     for shown_row, row in zip(expected, seen, strict=True):
-        assert shown_row[:3] == row[:3]  # batch size, peak rate, steps
+        assert shown_row[:3] == row[:3]  # batch size, peak lr, steps
         assert [float(x) for x in row[learnt]] == pytest.approx([float(x) for x in shown_row[learnt]], abs=0.02)
         assert (shown_row[-1], row[-1]) == ("completed", "completed")
 

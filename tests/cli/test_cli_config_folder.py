@@ -254,7 +254,7 @@ def test_a_config_without_the_environment_hides_nothing(tmp_path: Path, monkeypa
     assert all("hidden" not in to_dict(config) for config in found)
 
 
-# The user's own holds over the shipped one
+# The user's own takes precedence over the shipped one
 
 
 def composed(folder: Path, *words: str) -> RunConfig:

@@ -43,7 +43,7 @@ def composer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Composer]:
     with hydra.initialize(version_base="1.3", config_path=None):
         loader = GlobalHydra.instance().config_loader()
         master = loader.load_configuration("config", [f"hydra.searchpath=[file://{folder}]"], run_mode=RunMode.MULTIRUN)
-        # As the search path stands on the command line of a real sweep, by --config-dir.
+        # The search path of a real sweep's command line, set by --config-dir.
         loader.repository.initialize_sources(_with(loader.config_search_path, folder))
         yield Composer(HydraContext(config_loader=loader, callbacks=Callbacks(master)), master)
 

@@ -1,4 +1,4 @@
-"""Ask twice, run once: what is done about a point is decided by its record and by what was asked."""
+"""Requested twice, run once: what is done about a point depends on its record and on what is requested."""
 
 from dataclasses import replace
 

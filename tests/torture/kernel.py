@@ -79,7 +79,7 @@ def _mounted(place: Path, kib: int) -> Iterator[None]:
 
 
 def out_of_memory(folder: Path) -> str | None:
-    """A point that asks for 64 GiB where 6 may be had: an answer, and the larger one is not tried."""
+    """A point that needs 64 GiB where 6 are available: a final result, and the larger one is not tried."""
     folder.mkdir()
     grid = ("batch_size=16,32,64", "model.hungry=32")
     with sweep(folder, *grid, before=limited(resource.RLIMIT_DATA, DATA_LIMIT)) as running:

@@ -140,7 +140,7 @@ def recovers(place: Path, reference: Expected) -> str | None:
     if ending.code != 0 or ending.reported["storage"] is not None or ending.reported["status"] != "completed":
         return f"it cannot be resumed: {ending}"
     if kept is not None and (folder / "record.json").read_bytes() != kept:
-        return "it had its answer, and was run again"
+        return "it had its final result, and was run again"
     wrong = differences(came_to(folder), reference.run)
     wrong += differences(table(folder.parent), reference.table, "table")
     if kept is None:  # a view that stopped halfway stays so, once the run has its answer

@@ -66,7 +66,7 @@ def survives(at: int, variant: str, seed: int, run: Recorded, reference: Expecte
         if at >= run.done_at:
             record = read_record(folder_of(tiny(place)))
             if record is None or not record.status.is_final:
-                return f"after change {at}, {variant}: it was done, and its answer is lost"
+                return f"after change {at}, {variant}: it was done, and its final result is lost"
         wrong = recovers(place, reference)
         return f"after change {at} ({run.log[at - 1][:2] if at else 'none'}), {variant}: {wrong}" if wrong else None
     finally:

@@ -174,7 +174,7 @@ def finished(folder: Path, *overrides: str) -> tuple[int, str]:
 
 
 def answers(study: Path) -> dict[str, bytes]:
-    """The records that hold an answer, as they lie on the disk."""
+    """The records that hold a final result, as they are on the disk."""
     found = {path.parent.name: path.read_bytes() for path in study.glob("*/record.json")}
     return {name: content for name, content in found.items() if b'"status": "completed"' in content}
 

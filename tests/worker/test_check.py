@@ -40,7 +40,7 @@ AS_PAIRS = [
 
 @pytest.fixture
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A lab as `batchlab init` makes it, stood in; its modules are forgotten afterwards."""
+    """A lab as `batchlab init` makes it, as the current folder; its modules are forgotten afterwards."""
     init.write(tmp_path / "my_lab")
     monkeypatch.chdir(tmp_path / "my_lab")
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -321,14 +321,14 @@ BROKEN = {
         "metrics",
         r"'accuracy' is of shape \(\) for 8 examples",
     ),
-    "a rate at which nothing moves": (
+    "a learning rate at which nothing moves": (
         data(),
         ("lr=1e-9",),
         BETTER,
         "learns",
         r"of 64 examples does not fall when .* only on them: from (\d\.\d+) to \1 in 50 steps at learning rate 1e-09",
     ),
-    "a rate that explodes": (
+    "a learning rate that explodes": (
         data(),
         ("lr=1e9",),
         BETTER,

@@ -246,7 +246,7 @@ def test_a_size_without_its_unit_is_refused():
 
 
 def searched(lab, oracle, *, at_most=4096, device="cpu", limit_given=False, **changes) -> Search:
-    """A search over an oracle, as it stands at its end."""
+    """A search over an oracle, at its end."""
     config = replace(lab.point("batch_size=1000000000000", "model=cnn").config, device=device)
     search = Search(config, "", ("model=cnn", "lr=0.1"), 1000 * MIB, limit_given, None, at_most)
     search.found = largest_fit(oracle, at_most=at_most)

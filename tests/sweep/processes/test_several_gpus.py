@@ -179,7 +179,7 @@ def test_programs_on_the_gpus_are_listed_now_and_then_while_a_point_waits(monkey
     requested: list[float] = []
     now = 0.0
 
-    def unused(gpus: Sequence[Gpu]) -> list[Gpu]:
+    def without_other_programs(gpus: Sequence[Gpu]) -> list[Gpu]:
         requested.append(now)
         return list(gpus) if now > 12 else []
 
@@ -187,7 +187,7 @@ def test_programs_on_the_gpus_are_listed_now_and_then_while_a_point_waits(monkey
         nonlocal now
         now += seconds
 
-    monkeypatch.setattr("batchlab.sweep.processes.jobs.without_other_programs", unused)
+    monkeypatch.setattr("batchlab.sweep.processes.jobs.without_other_programs", without_other_programs)
     monkeypatch.setattr("batchlab.sweep.processes.supervisor.time.sleep", wait_for_others)
     monkeypatch.setattr("batchlab.sweep.processes.jobs.time.monotonic", lambda: now)
     run(Server(1, at_once=1), 1)

@@ -250,7 +250,7 @@ def test_changed_code_under_an_extended_study_is_refused_unless_it_is_accepted(l
     with pytest.raises(BadRequest, match=r"nets\.py changed since") as refusal:
         lab.run_sweep(lab.point(*requested), lab.point(*requested, "seed=1"))
     assert "accept_changed=true" in str(refusal.value)
-    assert lab.run_sweep(lab.point(*requested)) == 0  # nothing is to be run: the answer stands
+    assert lab.run_sweep(lab.point(*requested)) == 0  # nothing is to be run: the final result is kept
     assert (
         lab.run_sweep(
             lab.point(*requested, "accept_changed=true"), lab.point(*requested, "seed=1", "accept_changed=true")

@@ -11,7 +11,7 @@ from batchlab.sweep.summary.progress import LiveProgress, PlainProgress, duratio
 
 
 class FakeClock:
-    """Stands still until it is told."""
+    """Its time is constant until a test sets it."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
