@@ -46,7 +46,7 @@ def test_tensorboard_gets_the_study_and_this_host_only() -> None:
 def test_another_host_is_refused(option: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dashboard", option]) == 2
 
-    assert ("unrecognized" if option.startswith("--hos=") else "is refused") in capsys.readouterr().err
+    assert ("does not take --hos=" if option.startswith("--hos=") else "is refused") in capsys.readouterr().err
 
 
 def test_the_study_last_written_is_the_default(runs: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_study_that_is_not_there_is_a_bad_request_with_those_that_are(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["dashboard", "runs/none"]) == 2
-    assert "no study 'runs/none': the studies are new, old (in runs)" in capsys.readouterr().err
+    assert "no study 'runs/none' in runs/: it has new, old" in capsys.readouterr().err
     assert main(["dashboard", "--runs-dir", "empty"]) == 2
     assert "there are no runs yet in empty/: start one with" in capsys.readouterr().err
 

@@ -97,11 +97,11 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "no study 'nowhere': the studies are digits"),
+        (["nowhere"], "no study 'nowhere' in runs/: it has digits"),
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),
-        (["digits", "--output", "no/such/x.csv"], "is in a folder that does not exist"),
+        (["digits", "--output", "no/such/x.csv"], ": the folder no/such does not exist"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(

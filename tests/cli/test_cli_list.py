@@ -79,9 +79,9 @@ def test_list_prints_no_control_characters(runs: Path, capsys: pytest.CaptureFix
 
 def test_list_names_the_studies_that_exist(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "digits-mpl"]) == 2
-    assert "no study 'digits-mpl': did you mean 'digits-mlp'?" in capsys.readouterr().err
+    assert "no study 'digits-mpl' in runs/: did you mean 'digits-mlp'?" in capsys.readouterr().err
     assert main(["list", "zzz"]) == 2
-    assert "no study 'zzz': the studies are digits-cnn, digits-mlp (in runs)" in capsys.readouterr().err
+    assert "no study 'zzz' in runs/: it has digits-cnn, digits-mlp" in capsys.readouterr().err
 
 
 def test_list_of_nothing_says_how_to_start(
@@ -92,7 +92,7 @@ def test_list_of_nothing_says_how_to_start(
     assert main(["list"]) == 0
     assert capsys.readouterr().out == ("No runs yet in runs/: start one with `batchlab sweep batch_size=8,32,256`.\n")
     assert main(["list", "--runs-dir", "elsewhere", "digits"]) == 2
-    assert "there are no runs yet in elsewhere/" in capsys.readouterr().err
+    assert "no study 'digits' in elsewhere/: there are no runs yet" in capsys.readouterr().err
 
 
 def test_list_for_a_program_is_json_that_every_parser_reads(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def test_a_best_learning_rate_at_the_edge_of_the_grid_is_reported(tmp_path, best
         with_target(tmp_path, seeds=range(3), slower=1 if lr == best else 2, lr=lr)
     advice = recommended(tmp_path)
     assert advice.lr == best
-    assert ("Its learning rate is the smallest or largest one tried" in advice.sure) is at_edge
+    assert ("Its learning rate is at the edge of those tried" in advice.sure) is at_edge
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,10 @@ def test_without_a_target_the_fastest_of_those_not_shown_to_differ_from_the_best
 def test_one_seed_is_reported_as_not_enough_and_the_main_caveat_is_separate(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.9}, seeds=range(1))
     advice = recommended(tmp_path)
-    assert "it reached the lowest validation loss, 0.2, but is not shown to differ from 32 (one seed)." in advice.text
+    assert (
+        "the lowest validation loss that it reached, 0.2, is the best, but is not shown to differ from 32 (one seed)."
+        in advice.text
+    )
     assert advice.but == "One seed gives no error bars, and another seed may change the choice: run seed=0,1,2,3,4."
 
 

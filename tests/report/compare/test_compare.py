@@ -189,5 +189,5 @@ def test_the_command_compares_two_folders(tmp_path, capsys):
 
 def test_a_study_is_not_compared_with_itself(tmp_path):
     plant(tmp_path / "a")
-    with pytest.raises(BadRequest, match="are one study"):
+    with pytest.raises(BadRequest, match="are the same study"):
         main(["a", str(tmp_path / "a"), "--runs-dir", str(tmp_path)])

@@ -64,8 +64,9 @@ def test_the_table_of_the_headline_command() -> None:
         "  256  0.05    112   256,000    32.00x   256  0.1530    0.9545     0.11  completed\n"
         " 1024  0.05      0         -         -     -       -         -     0.00  oom\n"
         "\n"
-        "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, not scaled.\n"
-        "Examples of the budget left over, since steps are whole: 4 at batch size 8, 32; 68 at batch size 256.\n"
+        "The same for all points: a budget of 28,740 examples; learning rate 0.05, not scaled.\n"
+        "Not trained on, since the budget is not a multiple of the batch size: 4 examples at batch size 8, 32; "
+        "68 examples at batch size 256.\n"
         "Peak MiB: how much the point's process grew during training.\n"
         "oom: batch_size=1024: 20 GiB[1m\n"
         "Next: batchlab dashboard runs/digits-mlp\n"
@@ -227,21 +228,22 @@ def test_cuda_memory_is_what_training_took_where_that_was_counted_separately() -
 @pytest.mark.parametrize(
     ("records", "note"),
     [
-        ([record(8), record(32, remainder=0)], "Not held equal: the number of examples, 28,736 to 28,740."),
+        ([record(8), record(32, remainder=0)], "Not the same for all points: the budget, 28,736 to 28,740 examples."),
         (
             [record(b, {"lr_scaling": "sqrt"}, lr_scaled=b / 100) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by sqrt from batch size 32.",
+            "The same for all points: a budget of 28,740 examples; learning rate 0.05, scaled by sqrt from batch size "
+            "32.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 118.3}) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each; the learning rate, 0.05, scaled by noise from batch size "
+            "The same for all points: a budget of 28,740 examples; learning rate 0.05, scaled by noise from batch size "
             "32, with a noise scale of 118.3.",
         ),
         (
             [record(b, {"lr_scaling": "noise", "noise_scale": 4.0 * b}) for b in (8, 32)],
-            "Held equal: the budget, 28,740 examples each.",
+            "The same for all points: a budget of 28,740 examples.",
         ),
-        ([record(8), record(32, {"lr": 0.1})], "Held equal: the budget, 28,740 examples each."),
+        ([record(8), record(32, {"lr": 0.1})], "The same for all points: a budget of 28,740 examples."),
         (
             [record(8, steps_skipped=3, steps=112)],
             "Updates that the fp16 scaler skipped: 3 of 112 at batch_size=8.",
@@ -267,7 +269,7 @@ def test_notes(records: list[RunRecord], note: str) -> None:
 def test_runs_that_stop_at_a_target_are_not_reported_as_equal() -> None:
     stopping = [record(b, {"stop_at_target": True}) for b in (8, 32)]
 
-    assert "Held equal" not in shown(stopping)
+    assert "The same for all points" not in shown(stopping)
 
 
 def test_no_points_are_reported() -> None:

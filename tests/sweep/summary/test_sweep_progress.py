@@ -61,7 +61,7 @@ def test_a_log_has_a_line_for_every_start_and_end() -> None:
         p.say("two\nlines\x07")
 
     assert text(console).splitlines() == [
-        "1 of 3 points already has a final result",
+        "1 of the 3 points is finished and is not run again",
         "[2/3] batch_size=8: started",
         "[2/3] batch_size=8: completed in 6.1 s, val loss 0.1530, 8,000 examples/s",
         "[3/3] batch_size=32[31m: started",
