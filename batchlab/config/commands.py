@@ -158,9 +158,9 @@ exit codes: 0 the same gradient, up to rounding and the random numbers that ever
         hydra=(),
         launched=False,
         about="""\
-Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option below may be given;
-of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and eps are
-not in its config, they are read from PyTorch, which takes seconds to start.""",
+Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option below may be
+given; of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and
+eps are not in its config, they are read from PyTorch, which takes seconds to start.""",
         examples="""\
   batchlab lr-table batch_size=8,32,256
   batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120
