@@ -123,7 +123,7 @@ sys.stdout.write(
             "find": [settings(fast.requested.loc[each.run_id].to_dict()) for each in at_two_speeds[1:]],
             "built": {name: built([values(**{name: value}) for value in pair]) for name, pair in PAIRS.items()},
             "page": page(),
-            "help": dict(option_rows())["toy"],
+            "help": dict(option_rows("sweep"))["toy"],
             "completed": candidates("batchlab sweep toy"),
         }
     )

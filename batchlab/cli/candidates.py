@@ -1,7 +1,6 @@
 """Completions of a command line: commands, flags, options, and the values of options and config groups."""
 
-import contextlib
-import io
+import importlib
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,12 +32,13 @@ def candidates(line: str) -> list[str]:
     command, arguments = typed[1], typed[2:]
     if command not in front.ALL_COMMANDS or arguments[-1:] == ["--config-dir"]:
         return []
-    if arguments[-1:] == ["--retry"]:
+    flags = _flags(command)
+    if arguments[-1:] == ["--retry"] and "--retry" in flags:
         return _beginning(current, RETRIED)
     if current.startswith("-"):
-        return _beginning(current, (flag + NEXT for flag in _flags(command)))
+        return _beginning(current, (flag + NEXT for flag in flags))
     if command in COMMANDS:
-        return _options(current, arguments)
+        return _options(command, current, arguments)
     if command in OF_STUDIES:
         return _beginning(current, (folder.name + NEXT for folder in studies(Path(RUNS_DIR))))
     return _beginning(current, ("bash", "zsh", "fish")) if command == "completion" else []
@@ -48,23 +48,27 @@ def _beginning(current: str, offered: Iterable[str]) -> list[str]:
     return sorted({text for text in offered if text.startswith(current)})
 
 
-def _flags(command: str) -> list[str]:
-    """The flags that the command's own help names."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        front.dispatch([command, "--help"])
-    return re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", printed.getvalue())
+def _flags(command: str) -> tuple[str, ...]:
+    if command in COMMANDS:
+        return COMMANDS[command].flags
+    flags: tuple[str, ...] = importlib.import_module(front.module_of(command)).parser().flags
+    return flags
 
 
-def _options(current: str, arguments: Sequence[str]) -> list[str]:
+def _options(command: str, current: str, arguments: Sequence[str]) -> list[str]:
     plus, typed = re.fullmatch(r"([+~]*)(.*)", current, re.DOTALL).groups()  # type: ignore[union-attr]
     folders = [*_own(arguments), config_folder()]
     options = _groups(folders)
     key, equals, value = typed.partition("=")
+    takes = COMMANDS[command].takes_option
+    if equals and not takes(key):
+        return []
     if equals:
         given, comma, last = value.rpartition(",")
         return [f"{plus}{key}={given}{comma}{found}" for found in _beginning(last, _values(key, options))]
-    known = [f"{name}=" for name in (*option_names(), "experiment") if name not in options and name != "target"]
+    taken = [name for name in (*option_names(), "experiment") if takes(name)]
+    known = [f"{name}=" for name in taken if name not in options and name != "target"]
+    known += [f"{name}=" for name in COMMANDS[command].settings if not plus]
     known += [name for group in options for name in (f"{group}=", f"{group}.")] + [f"{name}=" for name in TARGET]
     group = key.partition(".")[0]
     if "." in key and group in options:

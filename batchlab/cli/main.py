@@ -96,12 +96,17 @@ def dispatch(arguments: list[str]) -> int:
         from batchlab.hydra_app import launch
 
         return launch(name, rest)
-    module = importlib.import_module(f"batchlab.cli.commands.{name.replace('-', '_')}")
+    module = importlib.import_module(module_of(name))
     try:
         code: int = module.main(rest)
     except SystemExit as end:  # by argparse after --help
         return end.code if isinstance(end.code, int) else 0
     return code
+
+
+def module_of(command: str) -> str:
+    """The module of a command that Hydra does not launch."""
+    return f"batchlab.cli.commands.{command.replace('-', '_')}"
 
 
 def _without_command(arguments: list[str]) -> int:

@@ -8,18 +8,14 @@ import yaml
 from batchlab.cli.output import definitions
 from batchlab.config import BUDGET_UNITS
 from batchlab.config.bounds import allowed
-from batchlab.config.commands import COMMANDS
+from batchlab.config.commands import COMMANDS, Command
 from batchlab.config.goals import WHOLE
 from batchlab.config.option_row import Moves, Option
-from batchlab.config.options import OPTIONS, SWEEP
+from batchlab.config.options import OPTIONS
 from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder
 
-HYDRA = """\
---config-dir DIR adds configs of your own, which take precedence over the shipped ones of the same name.
-Hydra's flags may be used: --cfg job, --info, --package, ... (--hydra-help lists them);
-so may its grammar (range, choice, glob), +key=value for keys of data, model, optimizer and instruments,
-and hydra/launcher=... to run points elsewhere."""
+HYDRA_IN_WORDS = ("--config-dir", "--hydra-help")  # the help says more about these
 
 
 @dataclass(frozen=True)
@@ -73,20 +69,21 @@ def first_comment(file: Path) -> str:
 def help_text(name: str) -> str:
     """The help of a command that takes options of the configuration."""
     command = COMMANDS[name]
-    parts = [f"usage: batchlab {name} {command.takes}" + " [HYDRA OPTIONS]" * command.hydra, command.about]
-    if command.makes_runs:
-        flags = [(row.flag + " STATUSES" * bool(row.items), row.meaning) for row in SWEEP.values() if row.flag]
-        parts.append(f"flags:\n{definitions(flags)}")
+    parts = [f"usage: batchlab {name} {command.takes}" + " [HYDRA OPTIONS]" * bool(command.hydra), command.about]
+    if flags := command.described_flags:
+        parts.append(f"flags:\n{definitions(flags.items())}")
     parts.append(f"examples:\n{command.examples}")
-    parts.append(f"options (`batchlab config` shows their defaults):\n{definitions(option_rows())}")
-    return "\n\n".join(parts + [HYDRA] * command.hydra)
+    parts.append(f"options (`batchlab config` shows their defaults):\n{definitions(option_rows(name))}")
+    return "\n\n".join(parts + [_of_hydra(command)] * bool(command.hydra))
 
 
-def option_rows() -> list[tuple[str, str]]:
-    """For `--help`: each option with its meaning and what it takes; groups with their choices."""
+def option_rows(command: str) -> list[tuple[str, str]]:
+    """For `--help`: each option that the command takes with its meaning and values; groups with their choices."""
     shipped = groups()
     rows: list[tuple[str, str]] = []
     for option in described_options().values():
+        if not COMMANDS[command].takes_option(option.name):
+            continue
         takes = option.allowed
         if option.name in shipped:
             takes = ", ".join(name for name in shipped[option.name] if name != "own")
@@ -94,6 +91,17 @@ def option_rows() -> list[tuple[str, str]]:
         rows.append((option.name, f"{option.meaning} ({takes})" if takes else option.meaning))
     rows.append(("experiment", f"a file that sets several of these ({', '.join(shipped.get('experiment', {}))})"))
     return rows
+
+
+def _of_hydra(command: Command) -> str:
+    flags = ", ".join(flag.replace("--cfg", "--cfg job") for flag in command.hydra if flag not in HYDRA_IN_WORDS)
+    keys = "+key=value for keys of data, model, optimizer and instruments"
+    elsewhere = f",\n{keys},\nand hydra/launcher=... to run points elsewhere." if command.for_runs else f" and\n{keys}."
+    return (
+        "--config-dir DIR adds configs of your own, which take precedence over the shipped ones of the same name.\n"
+        f"Hydra's flags may be used: {flags} (--hydra-help describes them);\n"
+        f"so may its grammar (range, choice, glob){elsewhere}"
+    )
 
 
 def _described(option: Option) -> DescribedOption:

@@ -19,6 +19,12 @@ class Parser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flags that its help shows."""
+        shown = [action for action in self._actions if action.help is not argparse.SUPPRESS]
+        return tuple(flag for action in shown for flag in action.option_strings if flag.startswith("--"))
+
     def error(self, message: str) -> NoReturn:
         raise BadRequest(f"{self._reworded(message)}; `{self.prog} --help` shows what it takes")
 

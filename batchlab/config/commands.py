@@ -1,28 +1,49 @@
-"""The one table of the commands that take options of the configuration: parsing, help, errors and completion read it.
+"""The one table of the commands that take options of the configuration: parsing, help and completion read it."""
 
-The command line's own options are in the table of options: those with a `flag`, which a command that makes runs takes.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from dataclasses import dataclass
+from batchlab.config.options import SOUGHT, SWEEP
+
+HYDRA_FLAGS = ("--config-dir", "--cfg", "--info", "--package", "--resolve", "--hydra-help")
+FOR_RUNS = (*SWEEP, "published")  # options that do nothing where no run is made; `grids` says which points there are
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """One command: its arguments, and the text of its help."""
+    """One command: what it takes and refuses, and the text of its help."""
 
     takes: str  # its arguments as the usage line shows them, before Hydra's options
     about: str
     examples: str
-    makes_runs: bool = False
+    for_runs: bool = False  # whether it makes runs, or shows the config with which they would be made
     one_point: str = ""  # the end of the message that refuses a grid; empty where the command takes one
-    hydra: bool = True  # whether it takes Hydra's options
+    settings: tuple[str, ...] = ()  # written as options are, but not part of the configuration
+    refuses: Mapping[str, str] = field(default_factory=dict)  # options that it decides itself: why, and what to type
+    own_flags: Mapping[str, str] = field(default_factory=dict)  # with their meaning
+    hydra: tuple[str, ...] = HYDRA_FLAGS  # those of Hydra's flags that are useful with it; empty: it takes none
     launched: bool = True  # passed to Hydra as typed; the others have a module in `cli.commands`
+
+    @property
+    def described_flags(self) -> dict[str, str]:
+        """Our flags that the command takes, as its help shows them, each with its meaning."""
+        rows = [row for row in SWEEP.values() if row.flag and self.for_runs]
+        return {row.flag + " STATUSES" * bool(row.items): row.meaning for row in rows} | dict(self.own_flags)
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """Every flag to offer."""
+        return ("--help", *(flag.split()[0] for flag in self.described_flags), *self.hydra)
+
+    def takes_option(self, name: str) -> bool:
+        """Whether an option of the configuration may be given to the command."""
+        return name not in self.refuses and (self.for_runs or name not in FOR_RUNS)
 
 
 COMMANDS = {
     "train": Command(
         takes="[OPTION=VALUE ...]",
-        makes_runs=True,
+        for_runs=True,
         one_point="runs one: use `batchlab sweep ...`",
         about="""\
 Trains one point and records it in runs/<study>/. A finished point is not trained again, an unfinished one resumes from
@@ -37,7 +58,7 @@ its checkpoint, and one that failed or timed out is run again only with --retry.
     ),
     "sweep": Command(
         takes="[OPTION=VALUE,VALUE,... ...]",
-        makes_runs=True,
+        for_runs=True,
         about="""\
 Trains every point of a grid, each in a process of its own, and compares them.
 The whole grid is checked before the first point starts. The same command again continues the sweep: a finished point
@@ -55,6 +76,8 @@ A point that failed or took longer than timeout=... is run again only where --re
     ),
     "find": Command(
         takes="[memory_limit=SIZE] [at_most=EXAMPLES] [OPTION=VALUE,... ...]",
+        settings=("memory_limit", "at_most"),
+        refuses=dict.fromkeys(SOUGHT, "find searches for the batch size; leave it out, or limit it with at_most=..."),
         launched=False,
         about="""\
 Finds the largest micro-batch that fits: predicts it from small probes, tries the prediction, and narrows it down. Each
@@ -118,6 +141,9 @@ exit codes: 0 the same gradient, up to rounding and the random numbers that ever
     ),
     "config": Command(
         takes="[OPTION=VALUE ...]",
+        for_runs=True,
+        own_flags={"--markdown": "show every option and key as a page; no other argument may be given"},
+        hydra=tuple(flag for flag in HYDRA_FLAGS if flag not in ("--cfg", "--info")),  # it is `train --cfg job`
         launched=False,
         about="Shows every option, or the config that a command would use.",
         examples="""\
@@ -128,12 +154,13 @@ exit codes: 0 the same gradient, up to rounding and the random numbers that ever
     ),
     "lr-table": Command(
         takes="[OPTION=VALUE ...] batch_size=VALUE,VALUE,...",
-        hydra=False,
+        refuses={"lr_scaling": "the table shows every rule; leave it out"},
+        hydra=(),
         launched=False,
         about="""\
-Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option may be given;
-of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and eps are
-not in its config, they are read from PyTorch, which takes seconds to start.""",
+Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option below may be
+given; of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and
+eps are not in its config, they are read from PyTorch, which takes seconds to start.""",
         examples="""\
   batchlab lr-table batch_size=8,32,256
   batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120

@@ -5,7 +5,7 @@ this machine's supervisor, and launchers of other packages get the points that a
 registered at run time: an installed `hydra_plugins` package would change every other Hydra program of the environment.
 """
 
-from batchlab.hydra_app.arguments import own_targets, refuse_what_is_for_runs
+from batchlab.hydra_app.arguments import own_targets, refuse_options
 from batchlab.hydra_app.front import compose, grid_composer, launch, point_task, request
 
-__all__ = ["compose", "grid_composer", "launch", "own_targets", "point_task", "refuse_what_is_for_runs", "request"]
+__all__ = ["compose", "grid_composer", "launch", "own_targets", "point_task", "refuse_options", "request"]

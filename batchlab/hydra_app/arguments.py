@@ -50,15 +50,21 @@ def read_arguments(arguments: Sequence[str]) -> Arguments:
     for option, value in (("--resolve", given.resolve), ("--package", given.package)):
         if value and not given.cfg:
             raise BadRequest(f"{option} needs --cfg job, which shows the config: add it, or leave out {option}")
+    if given.cfg and given.info:
+        raise BadRequest(
+            "--info cannot be given with --cfg, which `batchlab config` adds: give one of them to `batchlab train`"
+        )
     config_dir, given.config_dir = given.config_dir, None  # Hydra would search it after the shipped one
     return Arguments((*given.overrides, *given.ours), given, config_dir)
 
 
-def refuse_what_is_for_runs(command: str, overrides: Sequence[str]) -> None:
-    """BadRequest where a command that makes no run gets an option of sweeps."""
-    for line in () if COMMANDS[command].makes_runs else overrides:
+def refuse_options(command: str, overrides: Sequence[str]) -> None:
+    """BadRequest for an option that the command does not take."""
+    for line in overrides:
         name = line.partition("=")[0].lstrip("+~")
-        if name in SWEEP:
+        if why := COMMANDS[command].refuses.get(name):
+            raise BadRequest(f"{line} is invalid: {why}")
+        if not COMMANDS[command].takes_option(name):
             raise BadRequest(f"{name} is for runs, and `batchlab {command}` makes none: leave it out")
 
 

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from batchlab.config import Request, RunConfig, from_hydra
 from batchlab.errors import BadRequest
 from batchlab.hydra_app.allowed_hydra_options import check_overrides
-from batchlab.hydra_app.arguments import own_targets, read_arguments, refuse_what_is_for_runs, to_continue
+from batchlab.hydra_app.arguments import own_targets, read_arguments, refuse_options, to_continue
 from batchlab.hydra_app.composing import Composer, count_of, pinned
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.measured_noise_scale import with_number
@@ -45,7 +45,7 @@ def launch(command: str, arguments: Sequence[str], settings: Mapping[str, int] |
     `settings` are those of `find`; None for the other commands. Raises BadRequest (nothing was started) and EmptyGrid.
     """
     given = read_arguments(arguments)
-    refuse_what_is_for_runs(command, given.overrides)
+    refuse_options(command, given.overrides)
     register_plugins(given.config_dir)
     sweeper = {"command": command} if settings is None else settings
     own = [] if settings is None else ["hydra/sweeper=find"]

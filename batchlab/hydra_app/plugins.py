@@ -45,7 +45,7 @@ class GridSweeper(Sweeper):
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
-        self.remote = COMMANDS[self.command].makes_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
+        self.remote = COMMANDS[self.command].for_runs and type(self.launcher).__name__ not in ON_THIS_MACHINE
         named = str(config.hydra.runtime.choices["hydra/launcher"])
         device = functools.partial(device_of_remote_jobs, launcher=named) if self.remote else resolve_device
         self.composer = Composer(hydra_context, config, device)

@@ -85,7 +85,8 @@ def test_the_help_names_the_options_that_the_command_takes(command: str, capsys:
 
     said = capsys.readouterr().out
     listed = re.findall(r"^  (--[\w-]+)", said, re.MULTILINE)
-    assert listed == [row.flag for row in SWEEP.values() if row.flag] * (command in ("train", "sweep"))
+    of_runs = [row.flag for row in SWEEP.values() if row.flag] * (command in ("train", "sweep", "config"))
+    assert listed == of_runs + ["--markdown"] * (command == "config")
     assert ("[HYDRA OPTIONS]" in said, "--hydra-help" in said) == (command != "lr-table",) * 2
 
 

@@ -23,7 +23,7 @@ def defaults() -> dict[str, object]:
 def test_every_option_is_described() -> None:
     assert set(described_options()) == set(option_names())
     assert all(option.meaning for option in described_options().values())
-    assert {name for name, _ in option_rows()} == {*option_names(), "experiment"}
+    assert {name for name, _ in option_rows("sweep")} == {*option_names(), "experiment"}
 
 
 def test_config_shows_every_option_with_its_default() -> None:
@@ -86,7 +86,7 @@ def test_list_and_dashboard_look_where_sweep_writes() -> None:
 
 @pytest.mark.parametrize("columns", [60, 80, 110])
 def test_a_text_fits_its_columns(columns: int) -> None:
-    lines = definitions(option_rows(), columns=columns).splitlines()
+    lines = definitions(option_rows("sweep"), columns=columns).splitlines()
 
     assert max(map(len, lines)) <= columns
     assert max(map(len, lines)) > columns - 12  # and uses them

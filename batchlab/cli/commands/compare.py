@@ -17,13 +17,18 @@ examples:
   batchlab compare runs/width128 runs/width256"""
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("compare", "Shows two studies side by side.", EXAMPLES)
+    made.add_argument("first", metavar="A", help="a study's name or path")
+    made.add_argument("second", metavar="B", help="another study's name or path")
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Reads run folders only: needs neither torch nor the device on which they were made."""
-    parser = Parser("compare", "Shows two studies side by side.", EXAMPLES)
-    parser.add_argument("first", metavar="A", help="a study's name or path")
-    parser.add_argument("second", metavar="B", help="another study's name or path")
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     folders = [find_study(name, Path(given.runs_dir)) for name in (given.first, given.second)]
     if folders[0].resolve() == folders[1].resolve():
         both = f"'{given.first}' and '{given.second}' are the same study"

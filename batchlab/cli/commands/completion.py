@@ -47,12 +47,17 @@ complete -c batchlab -l config-dir -r -F"""
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("completion", "Prints the script with which a shell completes batchlab's command lines.", EXAMPLES)
+    made.add_argument("shell", nargs="?", choices=tuple(SCRIPTS), help="the shell")
+    made.add_argument("--line", help=argparse.SUPPRESS)  # up to the cursor, with the name of the program
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Prints the shell's script; or, when called by that script, the completions of a line, one per line."""
-    parser = Parser("completion", "Prints the script with which a shell completes batchlab's command lines.", EXAMPLES)
-    parser.add_argument("shell", nargs="?", choices=tuple(SCRIPTS), help="the shell")
-    parser.add_argument("--line", help=argparse.SUPPRESS)  # up to the cursor, with the name of the program
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.line is not None:
         from batchlab.cli.candidates import candidates
 

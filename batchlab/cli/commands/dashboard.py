@@ -27,14 +27,19 @@ It listens on 127.0.0.1 only, as TensorBoard has no login.
 From another machine: ssh -L 6006:127.0.0.1:6006 THIS_MACHINE, and open http://127.0.0.1:6006 there."""
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("dashboard", "Shows a study in TensorBoard.", EXAMPLES)
+    made.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; default: the study written last")
+    made.add_argument("--port", type=int, default=FIRST_PORT, help="the first port to try (%(default)s)")
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Chooses the study and the port, then runs TensorBoard until Ctrl-C."""
-    parser = Parser("dashboard", "Shows a study in TensorBoard.", EXAMPLES)
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; default: the study written last")
-    parser.add_argument("--port", type=int, default=FIRST_PORT, help="the first port to try (%(default)s)")
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     _refuse_other_hosts(arguments)
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     study = choose_study(given.study, Path(given.runs_dir))
     port = free_port(given.port)
     name = printable(study)

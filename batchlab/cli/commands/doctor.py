@@ -31,12 +31,17 @@ examples:
 All values are read or measured when it runs. The exit code is 1 where something prevents a run, else 0."""
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("doctor", "Shows what this machine can do, and what is wrong with it.", EXAMPLES)
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    made.add_argument("--json", action="store_true", help="as JSON, for programs")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Examines everything and shows it; returns 1 where something prevents a run."""
-    parser = Parser("doctor", "Shows what this machine can do, and what is wrong with it.", EXAMPLES)
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
 
     from rich.console import Console
 

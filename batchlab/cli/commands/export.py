@@ -28,15 +28,20 @@ In Python: batchlab.load_runs("runs/digits-mlp")."""
 FORMATS = ("csv", "parquet", "json")  # as in report.tables, whose import would need pandas
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("export", "Writes the runs of a study, or their measurements, as a table.", EXAMPLES)
+    made.add_argument("study", metavar="STUDY", help="a study's name or path")
+    made.add_argument("--format", choices=FORMATS, default="csv", help="format of the file (%(default)s)")
+    made.add_argument("--measurements", action="store_true", help="a row per measurement, not per run")
+    made.add_argument("--output", metavar="FILE", help="file to write (STUDY-runs.csv in this folder); - is stdout")
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Writes one table and prints its path."""
-    parser = Parser("export", "Writes the runs of a study, or their measurements, as a table.", EXAMPLES)
-    parser.add_argument("study", metavar="STUDY", help="a study's name or path")
-    parser.add_argument("--format", choices=FORMATS, default="csv", help="format of the file (%(default)s)")
-    parser.add_argument("--measurements", action="store_true", help="a row per measurement, not per run")
-    parser.add_argument("--output", metavar="FILE", help="file to write (STUDY-runs.csv in this folder); - is stdout")
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     folder = find_study(given.study, Path(given.runs_dir))
 
     from batchlab.report.tables import exports as tables

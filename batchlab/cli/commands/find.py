@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 
-from batchlab.config.options import SOUGHT
+from batchlab.config.commands import COMMANDS
 from batchlab.errors import BadRequest
 
 UNITS = {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -24,11 +24,7 @@ def own_settings(arguments: list[str]) -> tuple[Mapping[str, int], list[str]]:
     others: list[str] = []
     for argument in arguments:
         name, _, value = argument.partition("=")
-        if name.lstrip("+") in SOUGHT:
-            raise BadRequest(
-                f"{argument} is invalid: find searches for the batch size; leave it out, or limit it with at_most=..."
-            )
-        if name not in ("memory_limit", "at_most"):
+        if name not in COMMANDS["find"].settings:
             others.append(argument)
             continue
         if name in settings:

@@ -26,11 +26,16 @@ MEANINGS = {
 }
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("init", "Makes a small lab to start from: model, data, configs, a test.", EXAMPLES)
+    made.add_argument("folder", metavar="DIR", help="a new folder, or an empty one")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Writes the lab, and prints what is in it and what to type next."""
-    parser = Parser("init", "Makes a small lab to start from: model, data, configs, a test.", EXAMPLES)
-    parser.add_argument("folder", metavar="DIR", help="a new folder, or an empty one")
-    folder = Path(parser.parse_args(arguments).folder)
+    folder = Path(parser().parse_args(arguments).folder)
     write(folder)
     say(f"{printable(folder)}/")
     say(definitions(list(MEANINGS.items())))

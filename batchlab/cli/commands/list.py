@@ -31,13 +31,18 @@ POINT_TITLES = [
 ]
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("list", "Shows the studies on disk, or the points of one.", EXAMPLES)
+    made.add_argument("study", nargs="?", metavar="STUDY", help="a study's name or path; default: every study")
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    made.add_argument("--json", action="store_true", help="as JSON, for programs")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Reads the disk; imports neither torch nor pandas."""
-    parser = Parser("list", "Shows the studies on disk, or the points of one.", EXAMPLES)
-    parser.add_argument("study", nargs="?", metavar="STUDY", help="a study's name or path; default: every study")
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    parser.add_argument("--json", action="store_true", help="as JSON, for programs")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     runs_dir = Path(given.runs_dir)
     if given.study is None:
         found = [read_study(folder) for folder in studies(runs_dir)]

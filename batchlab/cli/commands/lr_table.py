@@ -32,8 +32,6 @@ def main(arguments: list[str]) -> int:
     for argument in arguments:
         if argument.startswith("-"):
             raise BadRequest(f"unknown flag {argument}: write options as in `batchlab lr-table batch_size=8,32`")
-        if argument.lstrip("+~").partition("=")[0] == "lr_scaling":
-            raise BadRequest(f"{argument} is invalid: the table shows every rule; leave it out")
 
     from rich.console import Console
 
@@ -44,9 +42,9 @@ def main(arguments: list[str]) -> int:
 
 def each_rule(arguments: Sequence[str]) -> tuple[RunConfig, list[Rule]]:
     """The first point of the grid, not scaled, and the result of every rule for the whole grid."""
-    from batchlab.hydra_app import grid_composer, refuse_what_is_for_runs
+    from batchlab.hydra_app import grid_composer, refuse_options
 
-    refuse_what_is_for_runs("lr-table", arguments)
+    refuse_options("lr-table", arguments)
     with grid_composer(arguments) as composer:
 
         def grid(rule: str) -> list[RunConfig]:

@@ -18,14 +18,19 @@ Files: report.html (one page with its figures, without external content), report
 A sweep of several points makes a report at its end, unless report=false."""
 
 
+def parser() -> Parser:
+    """Its arguments."""
+    made = Parser("report", "Judges what a study says about batch size, and recommends one.", EXAMPLES)
+    made.add_argument("study", metavar="STUDY", help="its name or path")
+    made.add_argument("--out", metavar="DIR", help="folder for the files (the study's own)")
+    made.add_argument("--no-files", action="store_true", help="write nothing, draw nothing")
+    made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
+    return made
+
+
 def main(arguments: list[str]) -> int:
     """Reads the study, writes the files, and prints the report."""
-    parser = Parser("report", "Judges what a study says about batch size, and recommends one.", EXAMPLES)
-    parser.add_argument("study", metavar="STUDY", help="its name or path")
-    parser.add_argument("--out", metavar="DIR", help="folder for the files (the study's own)")
-    parser.add_argument("--no-files", action="store_true", help="write nothing, draw nothing")
-    parser.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
-    given = parser.parse_args(arguments)
+    given = parser().parse_args(arguments)
     if given.no_files and given.out is not None:
         raise BadRequest("--no-files writes nothing, so --out has no effect: leave out one of them")
     folder = _study(given.study, Path(given.runs_dir))

@@ -13,6 +13,7 @@ from batchlab.report.fits.fits import GroupFits
 from batchlab.report.fits.to_target import ToTarget
 from batchlab.report.tables.find_results import Search
 from batchlab.report.tables.groups import column, over_seeds
+from batchlab.science.memory.largest_fit import SearchStatus
 from batchlab.science.scaling.critical_batch import ESTIMATE, LOWER, UPPER
 from batchlab.science.scaling.knee import Knee
 from batchlab.science.statistics.uncertainty import Interval
@@ -95,7 +96,9 @@ def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
         next_one = (
             f"; {fit.larger:,} did not ({printable(fit.outcome)})" if fit.larger else "; nothing larger was tried"
         )
-        unfinished = "" if fit.status == "found" else f", though the search ended early ({printable(fit.status)})"
+        unfinished = (
+            "" if fit.status == SearchStatus.FOUND else f", though the search ended early ({printable(fit.status)})"
+        )
         yield f"The largest micro-batch that fits into {limit} is {fit.largest:,}{next_one}{unfinished}."
 
 

@@ -22,7 +22,7 @@ FOLDER = "find"  # of a study
 class Search:
     """One finished or unfinished search."""
 
-    status: str  # found, nothing fits, failed, interrupted, running
+    status: str  # a `SearchStatus`, or a text that this version does not know
     largest: int | None  # examples of a micro-batch that ran twice
     accumulate: int  # micro-batches per step
     larger: int | None  # the next size, which did not fit; None: not tried

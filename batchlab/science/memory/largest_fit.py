@@ -29,6 +29,16 @@ class Outcome(StrEnum):
     FAILED = "failed"
 
 
+class SearchStatus(StrEnum):
+    """How far a search is, or how it ended."""
+
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"  # by neither memory nor a kernel's limit
+    FOUND = "found"
+    NOTHING_FITS = "nothing fits"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Probe:
     """One micro-batch tried: three steps or more and a validation of `size` examples."""
@@ -63,6 +73,13 @@ class Found:
     predicted: Prediction | None  # from the small probes only; None: not possible
     predicted_from: tuple[int, ...]
     fault: Probe | None  # the failure that ended the search, if neither memory nor a kernel's limit
+
+    @property
+    def status(self) -> SearchStatus:
+        """How the search ended."""
+        if self.fault is not None:
+            return SearchStatus.FAILED
+        return SearchStatus.NOTHING_FITS if self.largest is None else SearchStatus.FOUND
 
     @property
     def error(self) -> float | None:

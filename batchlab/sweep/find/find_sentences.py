@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from batchlab.printable import NOTHING, counted, number, printable
 from batchlab.recording.masking import masked_overrides
-from batchlab.science.memory.largest_fit import Found, Outcome, busy_shares, line_through, out_of_order
+from batchlab.science.memory.largest_fit import Found, Outcome, SearchStatus, busy_shares, line_through, out_of_order
 from batchlab.science.memory.memory_model import Account, MemoryModel
 from batchlab.science.scaling.knee import LAUNCH_BOUND, Knee, launch_bound
 from batchlab.sweep.find.search import Search
@@ -39,7 +39,7 @@ def sentences(search: Search) -> Iterator[str]:
     else:
         yield from _of_what_fits(search, found, found.largest)
     yield f"Saved in {printable(search.file)}."
-    if search.status == "found":
+    if search.status is SearchStatus.FOUND:
         yield f"Next: {_next(search)}"
 
 

@@ -9,7 +9,7 @@ from batchlab.errors import BadRequest
 from batchlab.host.free_memory import SHARE, available_bytes
 from batchlab.printable import counted
 from batchlab.recording import disk
-from batchlab.science.memory.largest_fit import Probe, judged, largest_fit, speeds
+from batchlab.science.memory.largest_fit import Probe, SearchStatus, judged, largest_fit, speeds
 from batchlab.science.scaling.knee import throughput_knee
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.sweep.checks import check_grid, or_on_cpu
@@ -50,14 +50,14 @@ def _find(points: Sequence[Point], memory_limit: int | None, at_most: int) -> in
                 _run(search, server, watcher)
                 watcher.show(summary(search))
     except KeyboardInterrupt:
-        for search in (s for s in searches if s.status == "running" and s.probes):
-            search.status = "interrupted"
+        for search in (s for s in searches if s.status is SearchStatus.RUNNING and s.probes):
+            search.status = SearchStatus.INTERRUPTED
             search.save()
             watcher.say(f"interrupted; {counted(len(search.probes), 'probe')} saved in {search.file}")
         return interruption.exit_code or 130
     if len(searches) > 1:
         watcher.show(comparison(searches))
-    return 0 if all(search.status == "found" for search in searches) else 3
+    return 0 if all(search.status is SearchStatus.FOUND for search in searches) else 3
 
 
 def _searches(points: Sequence[Point], memory_limit: int | None, at_most: int) -> list[Search]:
@@ -98,7 +98,7 @@ def _run(search: Search, server: WarmServer, watcher: Watcher) -> None:
     search.found = largest_fit(prober, at_most=search.at_most, watch=take)
     if search.found.largest is not None:
         _time(search, search.found.largest, server, watcher)
-    search.status = "failed" if search.found.fault else "found" if search.found.largest else "nothing fits"
+    search.status = search.found.status
     search.save()
 
 

@@ -10,7 +10,7 @@ from batchlab.recording import disk
 from batchlab.recording.environment import environment
 from batchlab.recording.files import now_utc, to_json
 from batchlab.recording.masking import masked, masked_overrides
-from batchlab.science.memory.largest_fit import Found, Probe, line_through
+from batchlab.science.memory.largest_fit import Found, Probe, SearchStatus, line_through
 from batchlab.science.memory.memory_model import Account
 from batchlab.science.scaling.knee import Knee
 from batchlab.sweep.identity import digest, identity, study_folder
@@ -31,7 +31,7 @@ class Search:
     limit_given: bool
     host_bytes: int | None  # bytes of the host that a run can use
     at_most: int  # examples
-    status: str = "running"  # found, nothing fits, failed, interrupted
+    status: SearchStatus = SearchStatus.RUNNING
     probes: list[Probe] = field(default_factory=list)
     timings: list[Probe] = field(default_factory=list)  # of sizes that fit, for their speed
     found: Found | None = None

@@ -310,6 +310,16 @@ def test_the_largest_that_fits_is_the_result_of_find(tmp_path):
     assert "The largest micro-batch that fits into 600 MiB is 4,096; 4,224 did not (oom)." in advice.text
 
 
+@pytest.mark.parametrize("status", ["running", "interrupted", "failed", "of a later version"])
+def test_of_a_search_that_did_not_finish_the_status_is_shown_as_it_is_in_the_file(tmp_path, status):
+    with_loss(tmp_path, {8: 0.2, 32: 0.3})
+    find_file(tmp_path, status=status)
+    ending = f"4,224 did not (oom), though the search ended early ({status})."
+    assert ending in recommended(tmp_path).text
+    find_file(tmp_path, status=status, largest=None)
+    assert f"batchlab find found no size that fits ({status})." in recommended(tmp_path).text
+
+
 def test_a_search_for_another_model_or_device_is_not_used(tmp_path):
     with_loss(tmp_path, {8: 0.2, 32: 0.3})
     find_file(tmp_path, config={"precision": "bf16", "accumulate": None, "optimizer": {}, "data": {}, "model": {}})

@@ -1,12 +1,13 @@
 """The search contract (P13): with any oracle it ends soon, and returns no size that did not run twice."""
 
 import bisect
+import json
 import math
 import random
 
 import pytest
 
-from batchlab.science.memory.largest_fit import Found, Outcome, Probe, largest_fit, out_of_order
+from batchlab.science.memory.largest_fit import Found, Outcome, Probe, SearchStatus, largest_fit, out_of_order
 
 # The grid, enumerated: integers whose binary form has at most six digits before its zeros.
 GRID = sorted({digits << zeros for zeros in range(20) for digits in range(1, 64) if digits << zeros <= 2**20})
@@ -261,3 +262,19 @@ def test_a_size_at_which_the_allocator_had_to_retry_does_not_fit():
     assert found.largest == 496
     assert found.larger is not None
     assert found.larger.outcome is Outcome.RETRIES
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [
+        (up_to(5), "found"),
+        (up_to(0), "nothing fits"),
+        (lambda size: Outcome.FITS if size < 5 else Outcome.FAILED, "failed"),
+    ],
+)
+def test_the_status_says_how_the_search_ended_in_the_text_of_its_file(outcome, status):
+    assert largest_fit(Oracle(outcome), at_most=64).status == status
+
+
+def test_the_statuses_are_written_as_before():
+    assert json.loads(json.dumps([*SearchStatus])) == ["running", "interrupted", "failed", "found", "nothing fits"]

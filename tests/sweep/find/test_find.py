@@ -251,7 +251,7 @@ def searched(lab, oracle, *, at_most=4096, device="cpu", limit_given=False, **ch
     search = Search(config, "", ("model=cnn", "lr=0.1"), 1000 * MIB, limit_given, None, at_most)
     search.found = largest_fit(oracle, at_most=at_most)
     search.probes = list(search.found.probes)
-    search.status = "found" if search.found.largest else "nothing fits"
+    search.status = search.found.status
     for name, value in changes.items():
         setattr(search, name, value)
     return search

@@ -29,7 +29,7 @@ def test_an_option_that_is_added_to_what_decides_the_learning_rate_is_held_equal
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(table_notes, "PEAK_LR_OPTIONS", ("toy", *PEAK_LR_OPTIONS))
-    rest = "the learning rate, 0.05, not scaled"
+    rest = "learning rate 0.05, not scaled"
 
     assert f"{rest}, toy=2." in shown([record(8, {"toy": 2}), record(32, {"toy": 2})])
     assert rest not in shown([record(8, {"toy": 2}), record(32, {"toy": 3})])
