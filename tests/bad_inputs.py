@@ -16,9 +16,9 @@ from unittest import mock
 
 from batchlab.cli.main import main
 
-INTEGER = "batch_size must be an integer of at least 1$"
+INTEGER = "it must be an integer of at least 1$"
 UNREADABLE = "cannot read '.*': write key=value or key=value,value,... and quote values with spaces"
-OUTSIDE = "unknown model '.*': (it is one of cnn, .*mlp, .*|did you mean 'mlp'\\?)$"
+OUTSIDE = "unknown model '.*': (use one of cnn, .*mlp, .*|did you mean 'mlp'\\?)$"
 PLACE = "set where runs are kept by runs_dir=... and study=...$"
 LOGS = "each run's output is in its worker.log, and hydra.verbose=true shows Hydra's own$"
 LAUNCHER_ONLY = "hydra/launcher=..., hydra.launcher.key=... and hydra.verbose=... may be set$"
@@ -193,11 +193,14 @@ BAD: list[tuple[str, str]] = [
     ("sweep data.batch_size=8", "unknown key 'data.batch_size': did you mean 'batch_size'\\?"),
     ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'width'\\?$"),
     ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; use \\+model.zzz=... to add a key$"),
-    ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'value'\\?$"),
+    ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'target.value'\\?$"),
     ("sweep lr.x=3", "unknown key 'lr.x'"),
     ("sweep foo/bar=x", "unknown key 'foo/bar'"),
     ("sweep +batch_size=8", "batch_size=... is invalid: batch_size is already there; write batch_size=...$"),
-    ("sweep '~batch_size'", "missing key 'batch_size'"),
+    (
+        "sweep '~batch_size'",
+        "'batch_size' has no value, because the config or ~batch_size removed it: give batch_size=...$",
+    ),
     ("sweep '~model'", "missing key 'model'"),
     ("sweep 'batch_size=${nothing}'", "Interpolation key 'nothing' not found"),
     ("sweep 'batch_size=${batch_size}'", "Recursive interpolation"),
@@ -237,12 +240,12 @@ BAD: list[tuple[str, str]] = [
     ("sweep 'model=[../../evil]'", "unknown config 'model/../../evil'"),
     ("sweep +model@data=../../evil", OUTSIDE),
     ("sweep \"grids=[['model=../../evil']]\"", OUTSIDE),
-    ("sweep experiment=../../evil", "unknown experiment '../../evil': it is one of .*smoke, .*$"),
+    ("sweep experiment=../../evil", "unknown experiment '../../evil': use one of .*smoke, .*$"),
     ("sweep experiment=../model/mlp", "unknown experiment '../model/mlp'"),
-    ("sweep hydra/launcher=../../evil", "unknown hydra/launcher '../../evil': it is one of basic, batchlab"),
+    ("sweep hydra/launcher=../../evil", "unknown hydra/launcher '../../evil': use one of basic, batchlab"),
     ("sweep hydra/launcher=../sweeper/basic", "unknown hydra/launcher '../sweeper/basic'"),
     ("config model=../../evil", OUTSIDE),
-    ("sweep study=../x", "study='../x' cannot name a folder"),
+    ("sweep study=../x", "study='../x' is not a valid name: use letters"),
     ("sweep study=/tmp/x", "study='/tmp/x' cannot name a folder"),
     ("sweep study=..", "study='..' cannot name a folder"),
     ("sweep study=.jobs", "study='.jobs' cannot name a folder"),
@@ -276,7 +279,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep --batch-size=8", "unknown flag --batch-size: options are written without dashes, batch_size=...$"),
     ("sweep --batch_size 8", "unknown flag --batch_size: options are written without dashes, batch_size=...$"),
     ("sweep --jobs 2", "unknown flag --jobs: options are written without dashes, jobs=...$"),
-    ("sweep --nope", "unknown flag --nope: `batchlab sweep --help` lists the flags$"),
+    ("sweep --nope", "unknown flag --nope: `batchlab COMMAND --help` lists the flags$"),
     ("sweep --dryrun", "unknown flag --dryrun: did you mean '--dry-run'\\?$"),
     ("sweep --forc", "unknown flag --forc: did you mean '--force'\\?$"),
     ("sweep --force=true", "--force=true is invalid: --force takes no value"),

@@ -72,6 +72,8 @@ def _fits(option: Option, value: Any) -> bool:
 def _refused(option: Option, value: Any) -> BadRequest:
     typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
     near = did_you_mean(str(value), option.choices)
+    if isinstance(value, list):
+        near = f"; several values are written without brackets, {option.name}={','.join(map(str, value))}"
     return BadRequest(f"{option.name}={typed} is invalid: it must be {allowed(option)}{near}")
 
 

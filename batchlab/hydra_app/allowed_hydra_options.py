@@ -60,8 +60,7 @@ def _check_choice(override: Override, line: str) -> None:
     else:
         values = [override.value()]
     if not all(isinstance(value, str | QuotedString | list | dict) for value in values):
-        group = override.key_or_group
-        raise BadRequest(f"{line} is invalid: {group} must be one of the names that `batchlab config` lists")
+        raise BadRequest(f"{line} is invalid: it must be one of the names that `batchlab config` lists")
 
 
 def _instead(key: str) -> str:

@@ -128,7 +128,7 @@ BROKEN = {
         (),
         WRONG,
         "loss",
-        "of 8 examples is one number, already averaged or",
+        "of 8 examples is a scalar, already averaged or",
     ),
     "no gradient": (
         model((FORWARD, RETURN + ".detach()")),

@@ -43,14 +43,14 @@ class Reader:
                     seed_all(seeds[position])
                 examples.append(self.dataset[index])
             except Exception as error:
-                what = f"example {index} of the task's {self.name} cannot be read: {message_and_place(error)}"
+                what = f"example {index} of the task's {self.name} set cannot be read: {message_and_place(error)}"
                 return _unreadable(error, what)
         try:
             return default_collate(examples)
         except Exception as error:
             why = str(error).strip().partition("\n")[0]
             return _unreadable(
-                error, f"examples of the task's {self.name} cannot be stacked: {type(error).__name__}: {why}"
+                error, f"examples of the task's {self.name} set cannot be stacked: {type(error).__name__}: {why}"
             )
 
 

@@ -170,8 +170,8 @@ class Streamed(Stream):
                 raise
             reason = texts[0].strip().splitlines()[0]
             raise BadRequest(
-                f"a worker process reading the task's {self.name} died: {reason.rstrip('. ')}. If memory or /dev/shm "
-                "ran out, use fewer workers, or workers=0 to read in the training process"
+                f"a worker process reading the task's {self.name} set died: {reason.rstrip('. ')}. If memory or "
+                "/dev/shm ran out, use fewer workers, or workers=0 to read in the training process"
             ) from error
         finally:
             loader._shutdown_workers()  # now, not at garbage collection

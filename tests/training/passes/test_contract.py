@@ -87,7 +87,11 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
     ("loss", "severity", "sentence"),
     [
         (number, REFUSED, "the task's loss returns a float: return a tensor of one loss per term, shape (8,)"),
-        (mean, REFUSED, "the loss of 8 examples is one number, already averaged or summed: return one loss per term"),
+        (
+            mean,
+            REFUSED,
+            "the loss of a batch of 8 examples is a scalar, already averaged or summed: return one loss per term",
+        ),
         (
             table,
             REFUSED,
