@@ -294,7 +294,7 @@ def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target:
         ("my_net.Net", {"widht": 3}, "unknown key 'model.widht': did you mean 'width'?"),
         ("my_net.Net", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes width"),
         ("my_net.number", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes no keys"),
-        ("my_net.make", {}, "model needs 'width': add model.width=... to the command"),
+        ("my_net.make", {}, "model._target_ requires the argument 'width': add model.width=..."),
         ("my_net.Net", {"width": {"_target_": "os.system"}}, "model.width contains a _target_"),
         ("my_net.Net", {"width": [1, {"a": [{"_target_": "x.y"}]}]}, "model.width contains a _target_"),
         ("my_net.anything", {"any": {"deep": {"_target_": "x.y"}}}, "model.any contains a _target_"),

@@ -33,8 +33,9 @@ def plan(config: RunConfig, n_train: int) -> Plan:
         )
     budget = config.budget.examples(n_train, config.batch_size)
     if budget < config.batch_size:
+        amount = "" if config.budget.unit == "examples" else f", {counted(budget, 'example')},"
         raise BadRequest(
-            f"{config.budget} is {counted(budget, 'example')}, less than one batch (batch_size={config.batch_size}): "
+            f"{config.budget}{amount} is less than one batch (batch_size={config.batch_size}): "
             f"use at least examples={config.batch_size}, or a smaller batch_size"
         )
     if budget > 2**53:  # beyond, progress through the budget is no longer exact in floating point

@@ -93,7 +93,7 @@ def test_what_is_not_the_same_is_named_with_exit_code_1(verify: Verify) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("model=cnn",), "verify compares a batch with its micro-batches, .*: add accumulate=4 or micro_batch_size="),
+        (("model=cnn",), "verify compares the gradient of a batch .*: add accumulate=4 or micro_batch_size="),
         (
             ("accumulate=2", "batch_size=8,32"),
             "a grid of 2 points, and `batchlab verify` takes one point: give each option",

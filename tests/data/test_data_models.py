@@ -214,7 +214,7 @@ def test_training_and_validation_have_the_same_teacher() -> None:
 @pytest.mark.parametrize(("name", "least"), [("train_size", 1), ("val_size", 1), ("features", 1), ("classes", 2)])
 @pytest.mark.parametrize("value", [0, -3, 2.0, "8", True, None])
 def test_sizes_of_synthetic_data_are_whole_numbers(name: str, least: int, value: Any) -> None:
-    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* is invalid: it must be an integer of at least {least}"):
+    with pytest.raises(BadRequest, match=rf"^data\.{name}=.* is invalid: give an integer of at least {least}"):
         synthetic.load(**SMALL | {name: value})
 
 

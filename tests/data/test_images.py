@@ -534,7 +534,7 @@ def test_generated_images_have_the_requested_size_noise_and_signal():
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* is invalid"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 is invalid"),
         ({"image_shape": 32}, r"data\.image_shape=32 is invalid"),
-        ({"signal": -1}, r"data\.signal=-1 is invalid: it must be 0 \(noise only\) or above"),
+        ({"signal": -1}, r"data\.signal=-1 is invalid: use 0 \(noise only\) or more"),
         ({"signal": float("nan")}, r"data\.signal=nan is invalid"),
         ({"signal": True}, r"data\.signal=True is invalid"),
         ({"crop": -1}, r"data\.crop=-1 is invalid"),

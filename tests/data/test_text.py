@@ -193,7 +193,7 @@ def many(folder: Path) -> None:
         ({"path": "absent.txt"}, r"^data\.path=absent\.txt does not exist: give a text file or folder"),
         ({"path": "empty"}, r"^data\.path=empty has no file that matches data\.pattern=\*: put text files there$"),
         ({"path": ".", "pattern": "*.rst"}, r"^data\.path=\. has no file that matches data\.pattern=\*\.rst"),
-        ({"path": ".", "pattern": ""}, r"^data\.pattern= is invalid: give a pattern of file names, such as \*\.txt"),
+        ({"path": ".", "pattern": ""}, r"^data\.pattern= is invalid: give a pattern of names, such as \*\.txt"),
         ({"path": ".", "pattern": "/etc/*"}, r"^data\.pattern=/etc/\* is invalid"),
         ({"path": "."}, r"^image\.png is not text \(it has a byte 0\): .*data\.pattern='\*\.txt'"),
         ({"path": "none.txt"}, r"^the text is too short: 0 of its 0 bytes are for train, .*: use a longer text$"),

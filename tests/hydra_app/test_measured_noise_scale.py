@@ -151,7 +151,11 @@ def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
 @pytest.mark.parametrize(
     ("rule", "named", "says"),
     [
-        ("noise", "runs/digits/absent", "give a number of examples above 0, or the folder of a run that measured it"),
+        (
+            "noise",
+            "runs/digits/absent",
+            "no run is there; give a number of examples above 0, or the folder",
+        ),
         (
             "noise",
             "runs/digits",

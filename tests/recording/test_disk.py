@@ -19,7 +19,7 @@ ALLOWED = {
     "recording/disk.py": "it is the door",
     "host/locks.py": "locks between running programs, outside of every run and below the floor of the door",
     "sweep/processes/elsewhere.py: folder.mkdir": "another launcher's own files, private from their first moment",
-    "data/images/idx_files.py: plain.write_bytes": "into a temporary folder, for torchvision to read",
+    "data/images/idx_files.py: plain.open": "into a temporary folder, for torchvision to read",
     "sweep/processes/elsewhere.py: folder.parent.mkdir": "the way to them",
     "training/devices/process_memory.py: Path('/proc/self/clear_refs').write_text": "the kernel's mark, and no file",
 }

@@ -91,7 +91,7 @@ def test_a_run_whose_journal_does_not_match_its_checkpoint_starts_again(tmp_path
     assert record.resumed_at == ()
     assert differences(came_to(folder_of(stopped)), came_to(folder_of(undisturbed))) == []
     assert "of metrics.jsonl have changed since the checkpoint" in message.texts[0]
-    assert message.texts[-1] == "starts again from its first step (there is no checkpoint)"
+    assert message.texts[-1] == "starts again from its first step (no usable checkpoint)"
 
 
 def test_a_finished_run_is_not_repeated(tmp_path):

@@ -14,6 +14,7 @@ from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
 from batchlab.hydra_app.front import grid_composer
 from batchlab.hydra_app.plugins import GridSweeper
+from batchlab.records import Unknown
 from batchlab.sweep.identity import run_id
 from batchlab.sweep.processes.server import WarmServer
 
@@ -41,7 +42,7 @@ class LocalLauncher(SlurmLauncher):
 def login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No driver answers."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("batchlab.host.device_choice.read_driver", lambda: "no driver")
+    monkeypatch.setattr("batchlab.host.device_choice.read_driver", lambda: Unknown("no driver"))
 
 
 def typed(launcher: Launcher, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +85,9 @@ def test_the_run_of_a_job_has_the_id_that_it_was_given_here(monkeypatch: pytest.
 
 
 def test_auto_is_refused_for_jobs_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    reported = "device=auto looks at this machine, but the jobs of hydra/launcher=basic run on other machines: "
+    reported = (
+        "device=auto chooses by the devices of this machine, but the jobs of hydra/launcher=basic run on others: "
+    )
     with pytest.raises(BadRequest, match=reported + "add device=cuda or device=cpu"):
         typed(SlurmLauncher(), "device=auto", monkeypatch=monkeypatch)
 
