@@ -528,8 +528,8 @@ def test_generated_images_have_the_requested_size_noise_and_signal():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_size": 0}, r"data\.train_size=0 is invalid: it must be an integer of at least 1"),
-        ({"classes": 1}, r"data\.classes=1 is invalid: it must be an integer of at least 2"),
+        ({"train_size": 0}, r"data\.train_size=0 is invalid: give an integer of at least 1"),
+        ({"classes": 1}, r"data\.classes=1 is invalid: give an integer of at least 2"),
         ({"image_shape": [32, 32]}, r"data\.image_shape=\[32, 32\] is invalid: give channels, height and width"),
         ({"image_shape": [3, 0, 32]}, r"data\.image_shape=.* is invalid"),
         ({"image_shape": "3,32,32"}, r"data\.image_shape=3,32,32 is invalid"),

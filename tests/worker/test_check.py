@@ -378,7 +378,7 @@ def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
         "WRONG   loss  is [31mone number",
         "              To do: none",
         "",
-        "1 thing is wrong. Not tried: alone.",
+        "1 thing is wrong. Not tested because of this: alone.",
     ]
     assert lines(Checkup((better("speed", "slow", "fix it"),)), "train it")[-1] == (
         "Nothing is wrong, 1 could be better. Next: train it"
@@ -402,7 +402,7 @@ def test_the_command_reports_it_and_its_exit_code_shows_it(
 
     model(NORM, COUNTS, (FORWARD, COUNT.format("0.1 * self.steps")))(lab)
     assert main(["check", "device=cpu"]) == 1
-    assert "Not tried: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
+    assert "Not tested because of this: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
 
     assert main(["check", "batch_size=8,16"]) == 2
     assert "a grid of 2 points, and `batchlab check` takes one point" in capfd.readouterr().err

@@ -85,10 +85,8 @@ def test_the_run_of_a_job_has_the_id_that_it_was_given_here(monkeypatch: pytest.
 
 
 def test_auto_is_refused_for_jobs_on_other_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    reported = (
-        "device=auto chooses by the devices of this machine, but the jobs of hydra/launcher=basic run on others: "
-    )
-    with pytest.raises(BadRequest, match=reported + "add device=cuda or device=cpu"):
+    reported = "device=auto chooses by the devices of this machine, but the jobs of hydra/launcher=basic run on others"
+    with pytest.raises(BadRequest, match=reported + ": add device=cuda or device=cpu"):
         typed(SlurmLauncher(), "device=auto", monkeypatch=monkeypatch)
 
 
