@@ -83,15 +83,6 @@ def fitting(
     return filled
 
 
-def source_file(target: str) -> Path | None:
-    """The source file of a target, for the fingerprint of the code."""
-    try:
-        found = inspect.getsourcefile(_import(target, "_target_"))
-    except (TypeError, OSError):
-        return None
-    return Path(found) if found else None
-
-
 def _import(target: str, what: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:

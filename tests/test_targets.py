@@ -370,12 +370,6 @@ def test_a_function_without_a_home_is_refused(folder: Path) -> None:
         build("my_maker.made")
 
 
-def test_the_file_of_a_target_is_found_for_the_fingerprint(my_net: Path) -> None:
-    assert targets.source_file("my_net.Net") == my_net / "my_net.py"
-    assert targets.source_file("my_net.load") == my_net / "my_net.py"
-    assert targets.source_file("os.system") is None
-
-
 def test_offers_are_made_by_name_only() -> None:
     def takes(a: int, b: int = 2, *, c: int, d: int = 4) -> None: ...
 

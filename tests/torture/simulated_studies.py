@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import binom
 
-from batchlab.science.statistics.effects import paired_effect, trend_effect
+from batchlab.science.statistics.effects import paired_effect, slopes
 from batchlab.science.statistics.pairing import Outcome, paired
 from batchlab.science.statistics.verdicts import Effect, Verdict, judge_study
 
@@ -132,5 +132,5 @@ def _effect(is_trend: bool, values: np.ndarray, status: np.ndarray) -> Effect:
         diverged_as=20.0,
     )
     if is_trend:
-        return trend_effect(table.values, table.batch_sizes)
+        return paired_effect(slopes(table.values, table.batch_sizes))
     return paired_effect(table.values[:, -1] - table.values[:, 0])

@@ -36,15 +36,6 @@ def paired_effect(differences: ArrayLike, margin: float = 0.0) -> Effect:
     return Effect(mean_interval(values, np.random.default_rng(0)), margin, t_test(values))
 
 
-def trend_effect(values: ArrayLike, batch_sizes: Sequence[int], margin: float = 0.0) -> Effect:
-    """The slope per doubling of the batch size, one per seed, over all batch sizes: the test of a monotone claim.
-
-    `values` (seeds, batch sizes), as `paired` makes them; logarithms (base 2) if the claim is about factors, so
-    that the slope is a power of the batch size.
-    """
-    return paired_effect(slopes(values, batch_sizes), margin)
-
-
 def slopes(values: ArrayLike, batch_sizes: Sequence[int]) -> NDArray[np.float64]:
     """The least-squares slope of each row of `values` (seeds, batch sizes) per doubling of the batch size, (seeds,).
 

@@ -73,11 +73,6 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
     return sides.pop() if len(sides) == 1 else Verdict.MIXED
 
 
-def judge_together(effects: Sequence[Effect], *, level: float = 0.05) -> Verdict:
-    """The verdict of a single claim, its comparisons corrected for their number; not tested if it has none."""
-    return judge_study({"": effects}, level=level)[""].verdict
-
-
 def judge_study(effects: Mapping[str, Sequence[Effect]], *, level: float = 0.05) -> dict[str, Judgement]:
     """The verdicts of a study's claims, each with its fair comparisons: Holm over the claims tested.
 

@@ -13,7 +13,6 @@ from batchlab.science.statistics.effects import (
     paired_effect,
     share_effect,
     slopes,
-    trend_effect,
 )
 from batchlab.science.statistics.uncertainty import Interval, t_test
 from batchlab.science.statistics.verdicts import Effect, Verdict, judge
@@ -83,7 +82,7 @@ def test_a_trend_is_the_t_test_of_numpys_slopes_over_seeds():
     sizes, rng = (8, 16, 64, 128, 512), np.random.default_rng(1)
     values = rng.normal(size=(6, 5)) + 0.3 * np.log2(sizes)
 
-    effect = trend_effect(values, sizes, margin=0.1)
+    effect = paired_effect(slopes(values, sizes), 0.1)
 
     each = [np.polyfit(np.log2(sizes), row, 1)[0] for row in values]
     assert effect.interval.value == pytest.approx(np.mean(each))
@@ -96,12 +95,12 @@ def test_a_trend_takes_all_batch_sizes_and_not_the_two_ends():
     sizes = (8, 16, 32, 64)
     values = np.array([[1, 0.9, 0.4, 1.0]] * 4) + np.random.default_rng(0).normal(0, 0.01, (4, 4))
 
-    assert trend_effect(values, sizes).interval.value == pytest.approx(-0.05, abs=0.01)
+    assert paired_effect(slopes(values, sizes)).interval.value == pytest.approx(-0.05, abs=0.01)
 
 
 @pytest.mark.parametrize(("values", "sizes"), [([[1.0], [2.0]], (8,)), (np.empty((0, 0)), ())])
 def test_one_batch_size_has_no_trend_and_no_traceback(values, sizes):
-    assert math.isnan(trend_effect(values, sizes).interval.value)
+    assert math.isnan(paired_effect(slopes(values, sizes)).interval.value)
 
 
 def test_a_counted_fact_is_judged_from_one_seed_on():

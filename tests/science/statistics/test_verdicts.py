@@ -15,7 +15,6 @@ from batchlab.science.statistics.verdicts import (
     holm,
     judge,
     judge_study,
-    judge_together,
     seeds_needed,
     together,
 )
@@ -81,7 +80,7 @@ def test_one_seed_is_inconclusive_whatever_it_shows():
 )
 def test_fair_comparisons_that_disagree_are_mixed_and_one_that_says_nothing_takes_no_side(effects, verdict):
     for order in itertools.permutations(effects):
-        assert judge_together(order) is verdict
+        assert judge_study({"": order})[""].verdict is verdict
 
 
 def test_claims_that_were_not_tested_stay_so():
@@ -132,8 +131,8 @@ def test_a_claims_comparisons_are_corrected_for_their_number_too():
     """Three times 0.02 is not evidence, and a weak comparison of a claim that passes is not evidence by itself."""
     weak, other = effect(0.5, 3.0, p=0.02), effect(-3.0, -0.5, p=0.03)
 
-    assert judge_together([weak]) is SUPPORTED
-    assert judge_together([weak, NOTHING, NOTHING]) is INCONCLUSIVE
+    assert judge_study({"": [weak]})[""].verdict is SUPPORTED
+    assert judge_study({"": [weak, NOTHING, NOTHING]})[""].verdict is INCONCLUSIVE
     judgement = judge_study({"claim": [effect(2, 4, p=1e-4), NOTHING, other]})["claim"]
     assert judgement.each == (SUPPORTED, INCONCLUSIVE, INCONCLUSIVE)
     assert judgement.p == pytest.approx(3e-4)
