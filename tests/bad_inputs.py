@@ -191,7 +191,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep '+hidden=[data.root]'", "unknown key 'hidden'"),
     ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': did you mean 'lr'\\? It is an option at the root, lr=...$"),
     ("sweep data.batch_size=8", "unknown key 'data.batch_size': did you mean 'batch_size'\\?"),
-    ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'width'\\?$"),
+    ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'model.width'\\?$"),
     ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; use \\+model.zzz=... to add a key$"),
     ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'target.value'\\?$"),
     ("sweep lr.x=3", "unknown key 'lr.x'"),

@@ -209,7 +209,7 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
         (["precision=fp8"], 2, "precision must be one of fp32, tf32, bf16, fp16"),
         (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 are two budgets"),
         (["model=cmn"], 2, "unknown model 'cmn': did you mean 'cnn'?"),
-        (["model.widht=3"], 2, "unknown key 'model.widht': did you mean 'width'?"),
+        (["model.widht=3"], 2, "unknown key 'model.widht': did you mean 'model.width'?"),
         (["+typo=1"], 2, "unknown key 'typo'"),
         (["batch_size=8,"], 2, "cannot read 'batch_size=8,'"),
         (["experiment=nope"], 2, "unknown experiment 'nope'"),

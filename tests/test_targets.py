@@ -291,7 +291,7 @@ def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target:
 @pytest.mark.parametrize(
     ("target", "keys", "message"),
     [
-        ("my_net.Net", {"widht": 3}, "unknown key 'model.widht': did you mean 'width'?"),
+        ("my_net.Net", {"widht": 3}, "unknown key 'model.widht': did you mean 'model.width'?"),
         ("my_net.Net", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes width"),
         ("my_net.number", {"zzzzz": 3}, "unknown key 'model.zzzzz': model takes no keys"),
         ("my_net.make", {}, "model._target_ requires the argument 'width': add model.width=..."),

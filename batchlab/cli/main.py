@@ -136,7 +136,8 @@ def _unknown_command(first: str, arguments: list[str]) -> str:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<11}{meaning}" for name, meaning in ALL_COMMANDS.items())
+    widest = max(map(len, ALL_COMMANDS))
+    commands = "\n".join(f"  {name:<{widest}} {meaning}" for name, meaning in ALL_COMMANDS.items())
     return f"{USAGE}\n\ncommands:\n{commands}\n\n{EXAMPLES}"
 
 

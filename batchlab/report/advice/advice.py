@@ -37,7 +37,7 @@ def use(main: GroupFits, size: int, lr: float, fastest: Pick | None, cheapest: P
     assert loss is not None  # otherwise nothing was chosen
     if size == loss.batch_size:
         lowest = _interval(loss.value, ".4g")
-        return f"{start} the lowest validation loss that it reached, {lowest}, is the best{_ties(loss)}."
+        return f"{start} at its best it reached the lowest validation loss, {lowest}{_ties(loss)}."
     best = f"the lowest, {_interval(loss.value, '.4g')} at {loss.batch_size}"
     return f"{start} its validation loss is not shown to differ from {best}, and of these sizes it trained fastest."
 
@@ -93,13 +93,14 @@ def fit_sentences(main: GroupFits, fit: Search | None) -> Iterator[str]:
         yield f"batchlab find found no size that fits ({printable(fit.status)})."
     else:
         limit = "the free memory of the device" if fit.limit_bytes is None else f"{fit.limit_bytes / MIB:,.0f} MiB"
-        next_one = (
-            f"; {fit.larger:,} did not ({printable(fit.outcome)})" if fit.larger else "; nothing larger was tried"
-        )
         unfinished = (
             "" if fit.status == SearchStatus.FOUND else f", though the search ended early ({printable(fit.status)})"
         )
-        yield f"The largest micro-batch that fits into {limit} is {fit.largest:,}{next_one}{unfinished}."
+        if fit.larger:
+            next_one = f"{fit.larger:,} did not ({printable(fit.outcome)})"
+            yield f"The largest micro-batch that fits into {limit} is {fit.largest:,}; {next_one}{unfinished}."
+        else:
+            yield f"A micro-batch of {fit.largest:,} fits into {limit}; nothing larger was tried{unfinished}."
 
 
 def limits(main: GroupFits, size: int, fit: Search | None) -> str:
@@ -127,7 +128,7 @@ def limits(main: GroupFits, size: int, fit: Search | None) -> str:
             parts.append("it is above the critical batch size, so it saves time but needs more examples")
         elif crit.low is not None and size < crit.low:
             parts.append("it is below the critical batch size, so gradient noise does not limit it yet")
-    if fit is not None and fit.largest is not None and fit.largest * fit.accumulate < max(sizes):
+    if fit is not None and fit.largest is not None and fit.larger and fit.largest * fit.accumulate < max(sizes):
         parts.append(f"memory limits sizes above {fit.largest * fit.accumulate:,}: use accumulate for them")
     return f"What limits it: {'; '.join(parts)}." if parts else "What limits it is not known."
 

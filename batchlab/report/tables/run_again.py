@@ -5,11 +5,12 @@ import shlex
 import pandas as pd
 
 from batchlab.config.option_row import Role
-from batchlab.config.options import of_role
+from batchlab.config.options import SWEEP, of_role
 from batchlab.report.tables.groups import column
 from batchlab.report.tables.study import Study
 
-CHANGED = (*of_role(Role.REPEATED), "study", "grids")
+# What it sets itself, and options that were for one command, such as force.
+CHANGED = (*of_role(Role.REPEATED), "study", "grids", *SWEEP, "timeout")
 
 
 def command_of(study: Study, runs: pd.DataFrame) -> str:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from batchlab.printable import counted, printable
+from batchlab.printable import printable
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import TRAINING_SPEED, VALIDATION_LOSS
 
@@ -102,7 +102,8 @@ class PlainProgress:
     def __enter__(self) -> "PlainProgress":
         if self.skipped:
             are = "is finished and is" if self.skipped == 1 else "are finished and are"
-            self.say(f"{self.skipped} of the {counted(self.total, 'point')} {are} not run again")
+            which = "the point" if self.total == 1 else f"{self.skipped} of the {self.total} points"
+            self.say(f"{which} {are} not run again")
         return self
 
     def __exit__(

@@ -67,7 +67,7 @@ def _learning_rate(
 def _left_over(records: Sequence[RunRecord]) -> list[str]:
     sizes: dict[int, list[int]] = {}
     for record in records:
-        if record.status is RunStatus.COMPLETED and record.remainder:
+        if record.status is RunStatus.COMPLETED and record.remainder and not record.config.get("stop_at_target"):
             at = sizes.setdefault(record.remainder, [])
             if record.batch_size not in at:
                 at.append(record.batch_size)

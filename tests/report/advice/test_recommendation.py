@@ -138,7 +138,7 @@ def test_the_command_is_the_typed_one_with_a_new_seed(tmp_path):
 
 
 def test_the_command_of_an_experiment_trains_one_point_and_not_its_grids(tmp_path):
-    typed = ["batch_size=8", "seed=0", "experiment=quick", "study=other"]
+    typed = ["batch_size=8", "seed=0", "experiment=quick", "study=other", "force=true", "accept_changed=true", "jobs=2"]
     with_loss(tmp_path / "quick", {8: 0.2, 32: 0.3}, overrides=typed)
     command = recommended(tmp_path / "quick").command
     assert shlex.split(command)[2:] == ["batch_size=8", "experiment=quick", "seed=4", "grids=[]", "study=quick"]
@@ -171,7 +171,7 @@ def test_one_seed_is_reported_as_not_enough_and_the_main_caveat_is_separate(tmp_
     with_loss(tmp_path, {8: 0.2, 32: 0.9}, seeds=range(1))
     advice = recommended(tmp_path)
     assert (
-        "the lowest validation loss that it reached, 0.2, is the best, but is not shown to differ from 32 (one seed)."
+        "at its best it reached the lowest validation loss, 0.2, but is not shown to differ from 32 (one seed)."
         in advice.text
     )
     assert advice.but == "One seed gives no error bars, and another seed may change the choice: run seed=0,1,2,3,4."
@@ -308,6 +308,17 @@ def test_the_largest_that_fits_is_the_result_of_find(tmp_path):
     advice = recommended(tmp_path)
     assert advice.largest_fit == 4096
     assert "The largest micro-batch that fits into 600 MiB is 4,096; 4,224 did not (oom)." in advice.text
+
+
+def test_a_search_that_tried_nothing_larger_shows_no_limit(tmp_path):
+    with_loss(tmp_path, {8: 0.2, 32: 0.3})
+    find_file(tmp_path, largest=16)
+    assert "memory limits sizes above 16: use accumulate" in recommended(tmp_path).text
+
+    find_file(tmp_path, largest=16, larger=None)
+    found = recommended(tmp_path).text
+    assert "A micro-batch of 16 fits into 600 MiB; nothing larger was tried." in found
+    assert "memory limits" not in found
 
 
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed", "of a later version"])

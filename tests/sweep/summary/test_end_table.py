@@ -270,6 +270,7 @@ def test_runs_that_stop_at_a_target_are_not_reported_as_equal() -> None:
     stopping = [record(b, {"stop_at_target": True}) for b in (8, 32)]
 
     assert "The same for all points" not in shown(stopping)
+    assert "Not trained on" not in shown(stopping)
 
 
 def test_no_points_are_reported() -> None:
