@@ -72,5 +72,5 @@ def test_the_run_ends_at_the_same_bits_without_it(lab: Lab) -> None:
 def test_a_key_that_it_does_not_take_is_refused_before_the_start(lab: Lab) -> None:
     from batchlab.errors import BadRequest
 
-    with pytest.raises(BadRequest, match=r"unknown key 'instruments.mine.powr': did you mean 'power'"):
+    with pytest.raises(BadRequest, match=r"unknown key 'instruments.mine.powr': did you mean 'instruments.mine.power'"):
         lab.check(lab.point(*POINT, *MINE[:1], "+instruments.mine.powr=1.0"))
