@@ -45,6 +45,7 @@ def test_a_users_target_takes_its_own_group_so_that_no_key_of_a_built_in_one_lea
         (["model._target_=a.B", "model.c=1"], ["model=own", "++model._target_=a.B", "++model.c=1"]),
         (["model=cnn", "model._target_=a.B"], ["model=cnn", "++model._target_=a.B"]),
         (["model=own", "model.c=1,2"], ["model=own", "++model.c=1,2"]),
+        (["++model._target_=a.B", "+model.c=1"], ["model=own", "++model._target_=a.B", "++model.c=1"]),
     ],
 )
 def test_overrides_of_an_own_target_are_rewritten(given, expected):

@@ -183,6 +183,11 @@ def of_main() -> None:
             lambda net: batchlab.train({"lr": object()}),
             "lr=.* is invalid: a value of type object cannot be written into a config",
         ),
+        (lambda net: batchlab.train({"lr": np.complex64(1j)}), "lr=1j is invalid: a value of type complex cannot"),
+        (lambda net: batchlab.train({"lr": 10**5000}), "lr=... is invalid: a value of type int cannot be written"),
+        (lambda net: batchlab.train({"model.x": "\ud800"}), r"model.x='\\ud800' is invalid: it has a surrogate"),
+        (lambda net: batchlab.train({"model.x": {"true": 1}}), "model.x has the key 'true', which is invalid: use"),
+        (lambda net: batchlab.train({"model.x": {"a b": 1}}), "model.x has the key 'a b', which is invalid: use"),
         (lambda net: batchlab.train({"model": net.made_inside()}), "model._target_=.* is defined inside a function"),
         (
             lambda net: batchlab.train({"model": of_main}),

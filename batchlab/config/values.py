@@ -48,7 +48,7 @@ def as_override(value: Any) -> str:
     text = str(value)
     if isinstance(value, int | float) or (_BARE.fullmatch(text) and text.lower() not in _NOT_TEXT):
         return text
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), text) + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), text) + "'"
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:

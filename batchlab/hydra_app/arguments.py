@@ -84,13 +84,17 @@ def own_targets(overrides: Sequence[str]) -> list[str]:
     """
     rewritten = list(overrides)
     for group in GROUPS:
-        keys = [override.partition("=")[0] for override in rewritten]
+        keys = [override.partition("=")[0].lstrip("+") for override in rewritten]
         names_target = f"{group}._target_" in keys
         if names_target and group not in keys:
             rewritten.insert(0, f"{group}=own")
         if names_target or f"{group}=own" in rewritten:
-            rewritten = [f"++{o}" if o.startswith(f"{group}.") and "=" in o else o for o in rewritten]
+            rewritten = [_added(o) if o.lstrip("+").startswith(f"{group}.") and "=" in o else o for o in rewritten]
     return rewritten
+
+
+def _added(override: str) -> str:
+    return f"++{override.lstrip('+')}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ from typing import Any
 
 from batchlab.config import SweepConfig
 from batchlab.config.options import GROUPS
-from batchlab.config.values import as_override
+from batchlab.config.values import as_override, is_finite
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app.arguments import FLAGS, RETRY, read_arguments
 from batchlab.hydra_app.front import grid_composer
@@ -123,22 +123,41 @@ def _written(key: str, value: Any) -> str:
 
 
 def _plain(key: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):
+        if value.encode(errors="replace") != value.encode(errors="surrogatepass"):
+            raise BadRequest(f"{key}={ascii(value)[:100]} is invalid: it has a surrogate, which is no character")
+        return value
+    if value is None or isinstance(value, bool | float) or (isinstance(value, int) and is_finite(value)):
         return value
     if isinstance(value, PurePath):
         return str(value)
     if isinstance(value, Mapping):
-        return {_key(name): _plain(key, entry) for name, entry in value.items()}
+        return {_inner_key(key, name): _plain(key, entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(key, entry) for entry in value]
     if callable(value):
         return _target(key, value)
     if getattr(value, "shape", None) == ():  # a scalar of NumPy or PyTorch
-        return value.item()
+        return _plain(key, value.item())
     raise BadRequest(
-        f"{key}={printable(repr(value))[:100]} is invalid: a value of type {type(value).__name__} cannot be written "
+        f"{key}={_quoted(value)} is invalid: a value of type {type(value).__name__} cannot be written "
         "into a config; give numbers, texts, lists of them, or for data, model and optimizer a class or a function"
     )
+
+
+def _quoted(value: Any) -> str:
+    try:
+        return printable(repr(value))[:100]
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return "..."
+
+
+def _inner_key(key: str, name: Any) -> str:
+    """A key of a mapping; Hydra has no quotes for keys, so one that it would read as something else is refused."""
+    if not isinstance(name, str) or as_override(name) != name or not KEY.fullmatch(name) or name.startswith(("+", "~")):
+        allowed = "letters, digits, '_', '-', '.' and '/', and begin with a letter"
+        raise BadRequest(f"{key} has the key {printable(repr(name))[:100]}, which is invalid: use {allowed}")
+    return name
 
 
 def _target(key: str, value: Any) -> str:

@@ -3,26 +3,30 @@
 A secret is a value from an environment variable (`config.hidden` lists the keys), or one whose key looks like a secret.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from batchlab.config.values import leaves
 
 MASK = "***"
 SECRET_WORDS = re.compile(
-    r"key|token|secrets?|pass|passw.*|passphrase|pwd|credentials?|auth|authorization|bearer|cookie"
+    r"key|token|secrets?|pass|passw.*|passphrase|pwd|credentials?|auth|authorization|bearer|cookie|jwt"
     r"|(api|access|auth|secret|private)(key|token)"
 )
 # A password may be a number; other keys hold numbers that are not secrets: `key_dim: 64`, `max_token: 512`.
 PASSWORD_WORDS = re.compile(r"passw.*|passphrase|pwd")
 # Splits a key into words: HF_TOKEN and apiKey have the same words as hf_token and api_key.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^/\s?#]*@")
-_QUERY = re.compile(r"([?&;])([^=&;#\s]+)=([^&;#\s]*)")
-_SIGNATURE = re.compile(r"(.*[-_])?sig(nature)?", re.IGNORECASE)  # of a signed URL: X-Amz-Signature, Azure's sig
-_BEARER = re.compile(r"\b(bearer\s+)(?=[^\s\d]*\d)[\w.~+/=-]{8,}", re.IGNORECASE)
-_INLINE = re.compile(r"""([\w.-]+)(\s*:\s*)("[^"]*"|'[^']*'|\[[^\]]*\]|(?!//)[^,{}\[\]]+)""")
+# Each takes time proportional to the text: repetitions are bounded, possessive, or end at what begins the next match.
+_USER_INFO = re.compile(r"([A-Za-z][A-Za-z0-9+.-]{0,30}://)[^/\s?#]*@")
+_QUERY = re.compile(r"([?&;#])([^=?&;#\s]++)=([^&;#\s]*)")
+_SIGNATURE = re.compile(r"sig(nature)?")  # of a signed URL: X-Amz-Signature, Azure's sig
+_BEARER = re.compile(r"\b(authorization\s*:\s*\w++\s++|bearer\s++)(?=[^\s\d]*+\d)[\w.~+/=-]{8,}", re.IGNORECASE)
+# A key in a mapping or in JSON text, and its value if it is a number, boolean or null.
+_INLINE = re.compile(r"(?<![\w./-])([\w./-]++)['\"]?\s*+:\s*+((?:[-+\d.eE_]++|true|false|null)(?=\s*+[,}]))?")
 _NUMBERS = re.compile(r"[-+\d.,eE_\s]*")
 
 
@@ -41,12 +45,16 @@ def masked_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def concealed(text: str, config: Mapping[str, object]) -> str:
-    """`text` without the hidden values of the unmasked `config`: errors of user code may quote their arguments."""
+    """`text` without the values of the unmasked `config` that are masked: errors of user code may quote arguments."""
     is_hidden = _hidden(config)
-    values = {str(value) for key, value in leaves(config) if is_hidden(key)}
-    for value in sorted(values, key=len, reverse=True):
-        text = text.replace(value, MASK) if len(value) >= 4 else text  # shorter values occur everywhere
-    return text
+    secrets = {str(value) for key, value in leaves(config) if value is not None and _is_masked(key, value, is_hidden)}
+    secrets |= {line for value in secrets for line in value.splitlines()}
+    forms = {
+        form for value in secrets for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, ""))
+    }
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK) if len(form) >= 4 else text  # shorter values occur everywhere
+    return _masked_text(text)
 
 
 def _is_secret(key: str, words: re.Pattern[str] = SECRET_WORDS) -> bool:
@@ -69,34 +77,38 @@ def _masked(value: Any, key: str, is_hidden: Callable[[str], bool]) -> Any:
         return {str(name): _masked(entry, f"{key}.{name}".lstrip("."), is_hidden) for name, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(entry, key, is_hidden) for entry in value]
-    if is_hidden(key):
+    if _is_masked(key, value, is_hidden):
         return MASK
+    return value if value is None or isinstance(value, bool | int | float) else _masked_text(str(value))
+
+
+def _is_masked(key: str, value: object, is_hidden: Callable[[str], bool]) -> bool:
+    if is_hidden(key):
+        return True
     if value is None or isinstance(value, bool):
-        return value
+        return False
     if isinstance(value, int | float):
-        return MASK if _is_secret(key, PASSWORD_WORDS) else value
-    return MASK if str(value) and _is_secret(key) else _masked_text(str(value))
+        return _is_secret(key, PASSWORD_WORDS)
+    return bool(str(value)) and _is_secret(key)
 
 
 def _masked_override(override: str) -> str:
     key, equals, value = override.partition("=")
     shown = _shown(key, value)
-    if shown == value and "{" in value:
-        shown = _INLINE.sub(lambda found: found[1] + found[2] + _shown(found[1], found[3]), value)
+    if "{" in value and any(_shown(name, plain or "text") == MASK for name, plain in _INLINE.findall(value)):
+        shown = MASK
     return key + equals + _masked_text(shown) if equals else _masked_text(key)
 
 
 def _masked_text(text: str) -> str:
     """`text` without bearer tokens, and without the user names, secrets and signatures in its URLs."""
-    without_user = _USER_INFO.sub(r"\1", _BEARER.sub(rf"\1{MASK}", text))
-    if "://" not in without_user:
-        return without_user
-    return _QUERY.sub(_masked_parameter, without_user)
+    text = _BEARER.sub(rf"\1{MASK}", text)
+    return _QUERY.sub(_masked_parameter, _USER_INFO.sub(r"\1", text)) if "://" in text else text
 
 
 def _masked_parameter(found: re.Match[str]) -> str:
     before, name, value = found.groups()
-    return f"{before}{name}={MASK if _SIGNATURE.fullmatch(name) else _shown(name, value)}"
+    return f"{before}{name}={MASK if _is_secret(name, _SIGNATURE) else _shown(name, value)}"
 
 
 def _shown(key: str, value: str) -> str:

@@ -172,7 +172,7 @@ def _record(values: Any) -> RunRecord:
     for name, kind in (("run_id", str), ("study", str), ("batch_size", int), ("seed", int), ("config", dict)):
         if not isinstance(values[name], kind):
             raise ValueError(f"its {name} is {values[name]!r}")
-    values = dict(values)
+    values = {**values, "environment": _mapping(values.get("environment", {}), "environment")}
     if "instruments" in values["config"]:
         values["config"] = {**values["config"], "instruments": current(values["config"]["instruments"])}
     for name in _NUMBERS:

@@ -92,10 +92,10 @@ def _names(name: str) -> Iterator[str]:
     yield from (f"{name}.damaged-{number}" for number in itertools.count(2))
 
 
-def _without_text(entry: Any) -> Published | None:
-    """A figure without its `what`; None if the entry is not a valid figure."""
+def _without_text(entry: Any) -> str | None:
+    """A figure without its `what`, as text; None if the entry is not a valid figure."""
     with contextlib.suppress(BadRequest):
-        return replace(figure("published", entry), what="")
+        return to_json(plain_figures((replace(figure("published", entry), what=""),)))
     return None
 
 

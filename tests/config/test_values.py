@@ -52,6 +52,7 @@ def test_hydra_reads_an_override_back_as_the_value_it_was_written_from(value):
         ("", "''"),
         ("it's", r"'it\'s'"),
         ("C:\\", r"'C:\\'"),
+        ("\\\n", "'\\\n'"),
         ({"metric": "val/loss", "sizes": [1, 2]}, "{metric:val/loss,sizes:[1,2]}"),
     ],
 )

@@ -475,6 +475,8 @@ def test_a_damaged_binary_file_is_refused(content, message, tmp_path):
         ({"y": np.ones((11, 1), dtype=np.uint8)}, "holds no 'y'"),
         ({"y": np.zeros((12, 1), dtype=np.uint8)}, "holds no 'y' with a label from 1 to 10"),
         ({"y": np.full((12, 1), 11, dtype=np.uint8)}, "holds no 'y' with a label from 1 to 10"),
+        ({"y": np.full((12, 1), {"a": 1}, dtype=object)}, "holds no 'y' with a label from 1 to 10"),
+        ({"y": np.full((12, 1), 1 + 0j)}, "holds no 'y' with a label from 1 to 10"),
         ({"y": np.full((12, 1), 1.5)}, "holds no 'y' with a label from 1 to 10"),
     ],
 )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from batchlab.recording.masking import masked, masked_overrides
+from batchlab.recording.masking import concealed, masked, masked_overrides
 
 SECRET = "hunter2-sk"
 
@@ -22,7 +22,7 @@ def test_a_text_below_a_secret_key_is_masked_wherever_it_lies(key):
     assert masked_overrides([f"{key}={SECRET}", f"+data.{key}=[{SECRET},b]", f"data={{{key}:{SECRET},n:3}}"]) == [
         f"{key}=***",
         f"+data.{key}=***",
-        f"data={{{key}:***,n:3}}",
+        "data=***",  # the whole mapping
     ]
 
 
@@ -103,3 +103,66 @@ def test_masking_twice_is_masking_once_and_leaves_the_given_alone():
 )
 def test_an_override_without_a_secret_is_not_touched(override):
     assert masked_overrides([override]) == [override]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{auth:{user:u,pw:S3CRET}}",
+        "{a:{b:[{api_key:{x:S3CRET}}]}}",
+        r"{token:'a\'S3CRET'}",
+        "{token:'a,S3CRET}'}",
+        r"{token:a\,S3CRET}",
+        "{token://S3CRET}",
+        "{secret/x:S3CRET}",
+        """'{"api_key": "S3CRET"}'""",
+        "${oc.decode:'{token: S3CRET}'}",
+    ],
+)
+def test_a_mapping_with_a_secret_is_masked_whole_in_an_override(value):
+    assert masked_overrides([f"++model.x={value}"]) == ["++model.x=***"]
+
+
+@pytest.mark.parametrize("value", ["{key_dim:64,use_token: true}", "{keys:[a,b],sizes:{x:1}}", "{url:https://host/x}"])
+def test_a_mapping_without_a_secret_is_shown(value):
+    assert masked_overrides([f"model.x={value}"]) == [f"model.x={value}"]
+
+
+CONFIG = {
+    "hidden": ["model.z"],
+    "model": {
+        "password": "hunter2secret",
+        "z": "a\nline two\"'\\c",
+        "url": "plain",
+        "width": 1234,
+        "pin": {"pwd": 9876},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("refused hunter2secret", "refused ***"),
+        (f"refused {CONFIG['model']}", None),
+        ("refused line two\"'\\c", "refused ***"),
+        ("at https://host/?q=a%0Aline%20two%22%27%5Cc", "at https://host/?q=***"),
+        ("pin 9876 of width 1234", "pin *** of width 1234"),
+        ("no such thing: https://u:p@host/x?sig=abcd1", "no such thing: https://host/x?sig=***"),
+        ("header Bearer abcdef0123456789", "header Bearer ***"),
+    ],
+)
+def test_an_error_shows_nothing_that_the_config_masks(text, shown):
+    found = concealed(text, CONFIG)
+
+    assert not any(secret in found for secret in ("hunter2", "line two", "9876", "u:p", "abcd1", "abcdef"))
+    assert shown is None or found == shown
+
+
+@pytest.mark.parametrize("unit", ["y", "?", "a?b", "x://", "bearer ", "{a:", "#k=", "-sig", "é"])
+def test_a_long_text_is_masked_in_time_proportional_to_its_length(unit):
+    """A quadratic pattern would take minutes here."""
+    text = unit * (400_000 // len(unit))
+
+    assert masked({"x": text})["x"] is not None
+    assert masked_overrides([f"x={{{text}}}"])

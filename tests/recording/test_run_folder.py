@@ -80,6 +80,7 @@ def damaged(**changes):
         (damaged(final={"val/loss": "low"}), "val/loss is 'low'"),
         (damaged(best={"val/loss": 1}), "best is 1"),
         (damaged(overrides=3), "not iterable"),
+        (damaged(environment=-0.5), "environment is -0.5"),
     ],
 )
 def test_a_damaged_record_is_reported_and_left_out(tmp_path, content, why):

@@ -36,9 +36,9 @@ def loader(name: str, torchvision_name: str, files: Files, classes: int = 10) ->
     ) -> Task:
         """Images (examples, channels, height, width), standardised, from torchvision's files below `folder`.
 
-        The test set is used for validation. A file with as many examples as the published one must be identical to it,
-        and a pickle is opened only if its checksum is the published one, because it could run any program. Your own
-        sets are accepted in the formats that cannot run code: idx, MATLAB and CIFAR's binary format.
+        The test set is used for validation. An idx or MATLAB file with as many examples as the published one must be
+        identical to it. A pickle is opened only if its checksum is the published one, because it could run any program:
+        your own sets are accepted in the formats that cannot run code, idx, MATLAB and CIFAR's binary format.
         """
         from torchvision import datasets  # 0.3 s in a worker; 4 s in a new process
 

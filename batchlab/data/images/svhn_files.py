@@ -39,7 +39,7 @@ class SvhnFiles:
         if images.dtype != np.uint8 or images.shape[:-1] != (32, 32, 3) or not images.size:
             raise damaged(path, "holds no 'X' of 32 x 32 x 3 bytes for each example")
         n = images.shape[-1]
-        if labels.shape != (n, 1) or not np.isin(labels, range(1, classes + 1)).all():
+        if labels.shape != (n, 1) or labels.dtype.kind not in "uif" or not np.isin(labels, range(1, classes + 1)).all():
             raise damaged(path, f"holds no 'y' with a label from 1 to {classes} for each of its {n} images")
         if n == published_examples:
             check_published(path, md5)

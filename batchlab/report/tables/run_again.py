@@ -10,7 +10,7 @@ from batchlab.report.tables.groups import column
 from batchlab.report.tables.study import Study
 
 # What it sets itself, and options that were for one command, such as force.
-CHANGED = (*of_role(Role.REPEATED), "study", "grids", *SWEEP, "timeout")
+CHANGED = (*of_role(Role.REPEATED), "study", "grids", *SWEEP)
 
 
 def command_of(study: Study, runs: pd.DataFrame) -> str:
