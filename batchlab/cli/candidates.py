@@ -69,7 +69,8 @@ def _options(command: str, current: str, arguments: Sequence[str]) -> list[str]:
     taken = [name for name in (*option_names(), "experiment") if takes(name)]
     known = [f"{name}=" for name in taken if name not in options and name != "target"]
     known += [f"{name}=" for name in COMMANDS[command].settings if not plus]
-    known += [name for group in options for name in (f"{group}=", f"{group}.")] + [f"{name}=" for name in TARGET]
+    known += [f"{group}=" for group in options if not plus or group == "experiment"]
+    known += [f"{group}." for group in options] + [f"{name}=" for name in TARGET]
     group = key.partition(".")[0]
     if "." in key and group in options:
         known = [f"{group}.{name}=" for name in _keys(group, _chosen(group, arguments, folders), folders)]
@@ -108,7 +109,7 @@ def _values(key: str, options: dict[str, set[str]]) -> Iterable[str]:
         return TARGET.get(key, ())
     if option.type == "bool":
         return ("true", "false")
-    return option.choices or (() if option.items else filter(None, option.such_as.split(",")))
+    return () if option.items else option.choices or filter(None, option.such_as.split(","))
 
 
 def _chosen(group: str, arguments: Sequence[str], folders: Sequence[Path]) -> str | None:

@@ -33,7 +33,10 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ["precision=fp32,bf16", "precision=fp32,fp16", "precision=fp32,fp32", "precision=fp32,tf32"],
         ),
         ("batchlab sweep skip_larger=", ["skip_larger=false", "skip_larger=true"]),
+        ("batchlab sweep retry=", []),  # a list is typed in brackets
         ("batchlab sweep model", ["model.", "model="]),
+        ("batchlab sweep +model", ["+model."]),
+        ("batchlab sweep +exp", ["+experiment.", "+experiment="]),
         ("batchlab sweep model=cnn +model.gh", ["+model.ghost_batch="]),
         ("batchlab sweep model.dep", ["model.depth="]),
         ("batchlab sweep model=cnn model.dep", []),
