@@ -1,7 +1,7 @@
 """Published results of the same experiment, from plain values."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from batchlab.config.values import is_finite, is_plain, shown
@@ -25,7 +25,11 @@ def published(value: Any) -> tuple[Published, ...]:
     """Published figures from plain values; BadRequest for anything else."""
     if not isinstance(value, list | tuple):
         raise BadRequest(f"published={shown(value)} is not a list of figures: write it in an experiment's file")
-    return tuple(figure(f"published[{position}]", entry) for position, entry in enumerate(value))
+    found = tuple(figure(f"published[{position}]", entry) for position, entry in enumerate(value))
+    for position, one in enumerate(found):
+        if any(replace(other, value=one.value, spread=one.spread) == one for other in found[:position]):
+            raise BadRequest(f"published[{position}] is there twice: give it another what, such as '{one.what} (2)'")
+    return found
 
 
 def plain_figures(figures: tuple[Published, ...]) -> list[dict[str, object]]:

@@ -282,6 +282,7 @@ def test_figures_are_read_as_they_are_written() -> None:
         ([figure(source=None)], r"^published\[0\]\.source=null is invalid"),
         ([figure(wat=1)], r"^unknown key 'published\[0\]\.wat': a published figure has what, value, source"),
         ([figure(), figure(value="high")], r"^published\[1\]\.value='high' is invalid: give a number, or a list"),
+        ([figure(), figure(value=0.5)], r"^published\[1\] is there twice: give it another what, such as '.* \(2\)'$"),
         ([figure(value=[2, 1])], r"^published\[0\]\.value=\[2, 1\] is invalid"),
         ([figure(value=[1, 2, 3])], r"^published\[0\]\.value="),
         ([figure(value=math.nan)], r"^published\[0\]\.value=nan is invalid"),
