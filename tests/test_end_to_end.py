@@ -205,9 +205,9 @@ def test_a_users_own_model_and_data_in_an_empty_folder(tmp_path):
     [
         (["batch_size=-4"], 2, "batch_size=-4 is invalid: it must be an integer of at least 1"),
         (["batchsize=8"], 2, "unknown key 'batchsize': did you mean 'batch_size'?"),
-        (["lr_scaling=cubic"], 2, f"lr_scaling must be one of {', '.join(RULE_NAMES)}"),
-        (["precision=fp8"], 2, "precision must be one of fp32, tf32, bf16, fp16"),
-        (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 are two budgets"),
+        (["lr_scaling=cubic"], 2, f"lr_scaling=cubic is invalid: it must be one of {', '.join(RULE_NAMES)}"),
+        (["precision=fp8"], 2, "precision=fp8 is invalid: it must be one of fp32, tf32, bf16, fp16"),
+        (["epochs=1", "steps=5"], 2, "epochs=1 and steps=5 set the length of training more than once"),
         (["model=cmn"], 2, "unknown model 'cmn': did you mean 'cnn'?"),
         (["model.widht=3"], 2, "unknown key 'model.widht': did you mean 'model.width'?"),
         (["+typo=1"], 2, "unknown key 'typo'"),

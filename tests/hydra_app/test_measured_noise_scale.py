@@ -176,7 +176,7 @@ def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
         ("noise", "digits/lost-4", "that run did not resolve it, as the noise hides the gradient; raise instruments"),
         ("surge", "digits/lost-4", "that run did not resolve it"),
         ("noise", "nan", "it must be a number above 0, or null"),
-        ("noise", "'\"120\"'", "give a number of examples above 0, or the folder"),
+        ("noise", "'\"120\"'", "no run is there; give a number of examples above 0"),
     ],
 )
 def test_a_run_that_has_none_is_refused_in_one_line(rule: str, named: str, says: str, here: Path) -> None:

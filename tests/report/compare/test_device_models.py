@@ -187,5 +187,5 @@ def test_a_search_on_another_model_of_gpu_says_nothing_of_these_runs(tmp_path: P
         (tmp_path / "find/x.json").write_text(json.dumps(content | {"probes": [probe]}))
         return make(tmp_path).recommendation.text
 
-    assert "The largest micro-batch that fits into the free memory of the device is 64" in recommended(FAST)
+    assert "A micro-batch of 64 fits into the free memory of the device; nothing larger was tried." in recommended(FAST)
     assert "The largest batch that fits was not searched for" in recommended(SLOW)
