@@ -74,7 +74,7 @@ def fitting(
     names = [p.name for p in named]
     for key in given:
         if key not in names and not takes_any:
-            near = did_you_mean(f"{what}.{key}", [f"{what}.{name}" for name in names])
+            near = did_you_mean(key, names).replace("'", f"'{what}.", 1)
             takes = ", ".join(name for name in names if name not in offered) or "no keys"
             raise BadRequest(f"unknown key '{what}.{key}'{near or f': {what} takes {takes}'}")
     filled = {name: offered[name] for name in names if name in offered and name not in given}

@@ -123,7 +123,7 @@ def _no_device(device: str) -> str:
             f"batchlab trains on the CPU and on GPUs that PyTorch calls cuda (NVIDIA's, and AMD's under ROCm), not on "
             f"{maker}: use device=cpu"
         )
-    return "device must be auto, cpu, cuda or cuda:N"
+    return "it must be auto, cpu, cuda or cuda:N"
 
 
 def is_folder_name(name: str) -> bool:

@@ -76,7 +76,8 @@ def _unknown_key(error: OmegaConfBaseException) -> BadRequest:
     if groups and last in option_names():
         return BadRequest(f"unknown key '{key}': did you mean '{last}'? It is an option at the root, {last}=...")
     inside = [str(known) for known in parent] if isinstance(parent, DictConfig) else []
-    near = did_you_mean(key, [".".join((*groups, name)) for name in inside] if groups else option_names())
+    near = did_you_mean(last, inside if groups else option_names())
+    near = near.replace("'", f"'{'.'.join((*groups, ''))}", 1)  # the whole key, as it is typed
     if not near and groups and inside:
         taken = ", ".join(name for name in inside if name != "_target_")
         near = f": {'.'.join(groups)} takes {taken or 'nothing'}; use +{key}=... to add a key"
