@@ -41,7 +41,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep batch_size=", f"batch_size='' is invalid: {INTEGER}"),
     ("sweep batch_size=null", f"batch_size=null is invalid: {INTEGER}"),
     ("sweep 'batch_size=8 32'", f"batch_size='8 32' is invalid: {INTEGER}"),
-    ("sweep 'batch_size=[8,32]'", r"batch_size=\[8, 32\] is invalid: .*; several values are .* without brackets, batch_size=8,32$"),
+    ("sweep 'batch_size=[8,32]'", r"batch_size=\[8, 32\] is invalid: .*; several values .* without brackets, .*=8,32$"),
     ("sweep 'batch_size={a:1}'", f"batch_size={{'a': 1}} is invalid: {INTEGER}"),
     ("sweep 'batch_size=\"8,32\"'", f"batch_size='8,32' is invalid: {INTEGER}"),
     ("sweep batch_size=8:32", f"batch_size='8:32' is invalid: {INTEGER}"),
