@@ -1,5 +1,6 @@
-"""Masks secrets: a value that is or looks like a secret is written as `***` in all files of a run.
+"""Masks secrets: a value that is or looks like a secret is `***` in what batchlab writes of a run.
 
+What the user's own code prints goes to `worker.log` unchanged.
 A secret is a value from an environment variable (`config.hidden` lists the keys), or one whose key looks like a secret.
 """
 
