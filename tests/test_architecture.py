@@ -25,7 +25,7 @@ GLOBAL_RANDOM_STATE = re.compile(
 )
 FORBIDDEN_NAMES = {"utils", "common", "helpers", "core", "base", "manager", "misc"}
 LONGEST_MODULE = 300
-LARGEST_ROOM = 15
+LARGEST_ROOM = 14
 SAME_IDEA = {
     "examination": {"worker.check", "worker.verify"},
     "findings": {"worker.check", "worker.verify"},

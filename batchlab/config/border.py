@@ -5,21 +5,22 @@ Types are checked here, not by a schema in OmegaConf, which takes '8' for 8 and 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from batchlab.config.bounds import check_value
 from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
-from batchlab.config.hidden_keys import hidden_keys
 from batchlab.config.options import GROUPS, OPTIONS, RUN, SWEEP, option_names
 from batchlab.config.published import Published
 from batchlab.config.run import RunConfig
 from batchlab.config.sweep import SweepConfig
+from batchlab.config.values import leaves
 from batchlab.errors import BadRequest, did_you_mean
 from batchlab.science.scaling.lr_scaling import check_noise_scale
 
 _MAPPINGS = (*GROUPS, "instruments")
+_FROM_ENVIRONMENT = re.compile(r"\benv\s*:")  # ${oc.env:TOKEN}, also inside another resolver
 _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget", "grids")}
 
 
@@ -129,3 +130,31 @@ def _no_device(device: str) -> str:
 def is_folder_name(name: str) -> bool:
     """Whether `name` is one plain folder: no separators, no `..`, nothing that a shell or a web page must escape."""
     return re.fullmatch("(?=.*[A-Za-z0-9])[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", name) is not None
+
+
+def hidden_keys(
+    as_written: Mapping[str, object], resolved: Mapping[str, object], *, within: Collection[str]
+) -> tuple[str, ...]:
+    """The dotted keys whose value came from an environment variable, directly or through another key, in order.
+
+    Only those `within` these root keys: other options are numbers, choices, and names of folders. The elements
+    of a list have the list's key. A `_target_` is the name of code, so it is not a secret.
+    """
+    written = {key: text for key, text in leaves(as_written) if isinstance(text, str) and "${" in text}
+    from_environment = {key for key, text in written.items() if _FROM_ENVIRONMENT.search(text)}
+    if not from_environment:
+        return ()
+    values: dict[str, set[str]] = {}
+    for key, leaf in leaves(resolved):
+        values.setdefault(key, set()).add(str(leaf))
+    secrets = {text for key in values if _lies_below(key, from_environment) for text in values[key] if text}
+    given = {
+        key
+        for key, texts in values.items()
+        if _lies_below(key, written) and any(secret in text for text in texts for secret in secrets)
+    }
+    return tuple(key for key in sorted(given) if key.partition(".")[0] in within and not key.endswith("._target_"))
+
+
+def _lies_below(key: str, others: Collection[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in others)

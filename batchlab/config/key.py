@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from batchlab.config.goals import BUDGET_UNITS, plain_target
-from batchlab.config.option_row import IDENTITY, RESULTS, Moves, Option
-from batchlab.config.option_values import micro_batches
+from batchlab.config.option_row import IDENTITY, RESULTS, Moves, Option, micro_batches
 from batchlab.config.options import MADE_WITH, MEASURING, MICRO_BATCHES, OF_THE_MACHINE, RUN, option_of, that_move
 from batchlab.config.run import RunConfig
 

@@ -23,9 +23,11 @@ from batchlab.config.option_row import (
     Moves,
     Option,
     Role,
+    before_added_keys,
+    device_kind,
     option,
+    which_data,
 )
-from batchlab.config.option_values import before_added_keys, device_kind, which_data
 from batchlab.config.published import Published
 from batchlab.config.values import Group
 from batchlab.science.scaling.lr_scaling import RULE_NAMES

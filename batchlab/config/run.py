@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from batchlab.config.option_values import micro_batches
+from batchlab.config.option_row import micro_batches
 from batchlab.config.options import RunOptions
 from batchlab.config.values import Group
 

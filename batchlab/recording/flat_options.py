@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 
 from batchlab.config import target_name
-from batchlab.config.option_row import IDENTITY
-from batchlab.config.option_values import device_kind
+from batchlab.config.option_row import IDENTITY, device_kind
 from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
 from batchlab.config.values import flattened
 from batchlab.recording.files import to_json

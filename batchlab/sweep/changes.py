@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batchlab.config.option_values import which_data
+from batchlab.config.option_row import which_data
 from batchlab.errors import BadRequest
 from batchlab.printable import listed, printable
 from batchlab.recording.code_files import code_files, code_targets

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from batchlab.config import RunConfig
 from batchlab.config.key import compared
-from batchlab.config.option_row import IDENTITY
-from batchlab.config.option_values import micro_batches
+from batchlab.config.option_row import IDENTITY, micro_batches
 
 SCHEME = 1  # of the hash; increase it if the same config starts to *mean* something else
 

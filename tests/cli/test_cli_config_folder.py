@@ -13,7 +13,7 @@ import pytest
 
 from batchlab.cli.main import main
 from batchlab.config import RunConfig, to_dict
-from batchlab.config.hidden_keys import hidden_keys
+from batchlab.config.border import hidden_keys
 from batchlab.config_folder import config_folder
 from batchlab.hydra_app import compose, grid_composer, plugins
 from batchlab.hydra_app.allowed_hydra_options import stays_inside
