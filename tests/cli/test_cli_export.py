@@ -49,6 +49,25 @@ def test_measurements_go_to_a_csv(study: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        (["--output", "runs.json"], b"[{"),
+        (["--output", "runs.PARQUET"], b"PAR1"),
+        (["--output", "runs.xlsx", "--format", "csv"], b"run_id,"),
+        (["--output", "runs.tmp"], b"run_id,"),
+        (["--output", "runs.csv", "--format", "parquet"], b"PAR1"),
+    ],
+)
+def test_the_format_is_the_one_of_the_files_ending(study: Path, arguments: list[str], first: bytes) -> None:
+    if first == b"PAR1":
+        pytest.importorskip("pyarrow", reason="needs pyarrow")
+
+    assert main(["export", str(study), *arguments]) == 0
+
+    assert Path(arguments[1]).read_bytes().replace(b" ", b"").replace(b"\n", b"").startswith(first)
+
+
 def test_json_goes_to_stdout_and_is_json(study: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["export", "digits", "--format", "json", "--output", "-", "--measurements"]) == 0
 
@@ -101,6 +120,7 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),
+        (["digits", "--output", "runs.xlsx"], "not xlsx; give another name, such as --output runs.csv, or --format csv"),
         (["digits", "--output", "no/such/x.csv"], ": the folder no/such does not exist"),
     ],
 )

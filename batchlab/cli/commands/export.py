@@ -26,13 +26,14 @@ the `quantities` of a run's record.json:
 In Python: batchlab.load_runs("runs/digits-mlp")."""
 
 FORMATS = ("csv", "parquet", "json")  # as in report.tables, whose import would need pandas
+OTHER_FORMATS = ("xlsx", "xls", "ods", "tsv", "feather", "arrow", "html", "md", "xml", "pkl", "h5", "hdf5", "jsonl")
 
 
 def parser() -> Parser:
     """Its arguments."""
     made = Parser("export", "Writes the runs of a study, or their measurements, as a table.", EXAMPLES)
     made.add_argument("study", metavar="STUDY", help="a study's name or path")
-    made.add_argument("--format", choices=FORMATS, default="csv", help="format of the file (%(default)s)")
+    made.add_argument("--format", choices=FORMATS, help="format of the file (by --output's ending, else csv)")
     made.add_argument("--measurements", action="store_true", help="a row per measurement, not per run")
     made.add_argument("--output", metavar="FILE", help="file to write (STUDY-runs.csv in this folder); - is stdout")
     made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
@@ -42,6 +43,7 @@ def parser() -> Parser:
 def main(arguments: list[str]) -> int:
     """Writes one table and prints its path."""
     given = parser().parse_args(arguments)
+    written_as = given.format or _by_ending(given.output or "")
     folder = find_study(given.study, Path(given.runs_dir))
 
     from batchlab.report.tables import exports as tables
@@ -49,7 +51,7 @@ def main(arguments: list[str]) -> int:
 
     study = read_study(folder)
     rows = tables.table(study, measurements=given.measurements)
-    content = tables.FORMATS[given.format](rows)
+    content = tables.FORMATS[written_as](rows)
     for sentence in study.damaged:
         complain(f"batchlab: {sentence}")
     kind = "measurements" if given.measurements else "runs"
@@ -57,13 +59,26 @@ def main(arguments: list[str]) -> int:
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         return 0
-    path = Path(given.output or f"{study.name}-{kind}.{given.format}")
+    path = Path(given.output or f"{study.name}-{kind}.{written_as}")
     if path.is_dir() or not path.parent.is_dir():
         why = f"{path} is a folder" if path.is_dir() else f"the folder {path.parent} does not exist"
-        raise BadRequest(f"--output {path}: {why}; give a file, such as --output {study.name}.{given.format}")
+        raise BadRequest(f"--output {path}: {why}; give a file, such as --output {study.name}.{written_as}")
     try:
         write_atomically(path, content)
     except StorageError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; use --output FILE elsewhere") from error
     say(f"{counted(len(rows), kind.removesuffix('s'))} of {printable(study.name)} in {printable(path)}")
     return 0
+
+
+def _by_ending(output: str) -> str:
+    """The format that the name of a file asks for: csv if it asks for none."""
+    ending = Path(output).suffix.removeprefix(".").lower()
+    if ending in FORMATS:
+        return ending
+    if ending in OTHER_FORMATS:
+        raise BadRequest(
+            f"--output {output}: batchlab writes {', '.join(FORMATS[:-1])} and {FORMATS[-1]}, not {ending}; "
+            f"give another name, such as --output {Path(output).with_suffix('.csv')}, or --format csv for this one"
+        )
+    return "csv"
