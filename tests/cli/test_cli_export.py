@@ -120,7 +120,10 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),
-        (["digits", "--output", "runs.xlsx"], "not xlsx; give another name, such as --output runs.csv, or --format csv"),
+        (
+            ["digits", "--output", "runs.xlsx"],
+            "not xlsx; give another name, such as --output runs.csv, or --format csv",
+        ),
         (["digits", "--output", "no/such/x.csv"], ": the folder no/such does not exist"),
     ],
 )
