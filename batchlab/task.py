@@ -1,22 +1,32 @@
 """The contract for the user's data: the examples, the forward pass of a batch, and the loss."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-Batch = Any  # a tuple of tensors or a dict of tensors, first axis = example
+Batch = Any  # a tree of tensors, first axis = example; or what `collate` returned
 
 
 def _forward(model: "nn.Module", batch: Batch) -> Any:
-    return model(**batch) if isinstance(batch, Mapping) else model(batch[0])
+    if isinstance(batch, Mapping):
+        return model(**batch)
+    if isinstance(batch, tuple | list):
+        return model(batch[0])
+    return model(getattr(batch, fields(batch)[0].name) if is_dataclass(batch) else batch)
 
 
 def _examples(batch: Batch) -> int:
-    return len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch[0])
+    """Of a batch that batchlab stacked: the length of its first tensor."""
+    while not hasattr(batch, "dim"):
+        if isinstance(batch, Mapping):
+            batch = next(iter(batch.values()))
+        else:
+            batch = getattr(batch, fields(batch)[0].name) if is_dataclass(batch) else batch[0]
+    return len(batch)
 
 
 def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
@@ -26,12 +36,14 @@ def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # eq would compare tensors, which does not give a bool
 class Task:
-    """What `data._target_` returns. A batch is a tuple or a dict of tensors, first axis = example.
+    """What `data._target_` returns. A batch is a tree of tensors, first axis = example: a tuple, list, dict, named
+    tuple or dataclass of them, nested as you have them; strings and None are in it as a list.
 
-    `train` and `val` are such a tuple or dict holding the whole set, or a map-style `Dataset` of single
-    examples. A Dataset is read once and kept; or if it is large, or draws random numbers (augmentation), read
-    whenever a batch needs it, with random numbers that depend on the seed and the place in the data order. Open files
-    at the first read, in `__getitem__`: worker processes share a file that is open before, including its position.
+    `train` and `val` are such a tree holding the whole set, or a map-style `Dataset` (or a list) of single examples; if
+    these do not stack, `collate` makes a batch of them. A Dataset is read once and kept; or if it is large, or draws
+    random numbers (augmentation), read whenever a batch needs it, with random numbers that depend on the seed and the
+    place in the data order. Open files at the first read, in `__getitem__`: worker processes share a file that is open
+    before, including its position.
     The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab weighs by count, so that
     a smaller micro-batch has a smaller weight.
     """
@@ -53,6 +65,14 @@ class Task:
     # number per example, which depends on the run's seed and the place in the data order alone: `batchlab.uniform`
     # makes more from it. Validation and instruments use the examples unchanged.
     augment: "Callable[[Batch, Tensor], Batch] | None" = None
+
+    # For examples that do not stack (graphs, boxes, sequences): a list of examples -> a batch of exactly these. It is
+    # called for each micro-batch, and the batch is moved to the device; its functions get it as it was returned.
+    collate: "Callable[[list[Any]], Batch] | None" = None
+    # The order of the training examples, if not a permutation of all in each epoch: called for each epoch, with a seed
+    # that depends on the run's seed and the epoch -> indices, equally many in each epoch; their number is the epoch.
+    sampler: Callable[[int], Iterable[int]] | None = None
+    cost: Callable[[Any], float] | None = None  # of one example, in any unit: what makes it expensive, as its length
 
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":

@@ -15,8 +15,9 @@ from batchlab.config.plan import Plan, plan, scaled
 from batchlab.errors import BadRequest
 from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
-from batchlab.training.data.batches import length, stream_seed
+from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import data_fingerprint
+from batchlab.training.data.order import SampledOrder, stream_seed
 from batchlab.training.data.residence import as_read, on_device
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
@@ -73,9 +74,14 @@ def build_known_data(config: RunConfig, device: Device) -> Data:
 
 def _read_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     task = build_task(config, device)
-    train = as_read(task.train, device, name="train", workers=config.workers)
-    val = as_read(task.val, device, name="val", workers=config.workers, earlier=train)
+    train = as_read(task.train, device, name="train", workers=config.workers, collate=task.collate)
+    val = as_read(task.val, device, name="val", workers=config.workers, earlier=train, collate=task.collate)
     return task, train, val
+
+
+def data_order(task: Task, n: int, seed: int) -> SampledOrder | None:
+    """The task's own order of its `n` training examples, if it has one."""
+    return None if task.sampler is None else SampledOrder(task.sampler, n, seed)
 
 
 # From config, plan and task to instruments: `instruments.panel.build_instruments`, or a substitute for it.
@@ -99,7 +105,8 @@ def assemble(
     phase = phase or Phase()
     phase.name = BUILDING
     device, task = data.device, data.task
-    planned = planned or plan(config, length(data.train))
+    order = data_order(task, length(data.train), config.seed)
+    planned = planned or plan(config, length(data.train) if order is None else order.length)
     model = build_model(config, task, device).train()
     optimizer = build_optimizer(config, model)
     precision = Precision(config.precision, device)
@@ -110,6 +117,7 @@ def assemble(
         task=task,
         train=data.train,
         val=data.val,
+        order=order,
         device=device,
         precision=precision,
         meter=Meter(peaks=device.peaks(), drain=device.drain),

@@ -33,6 +33,7 @@ class Session:
             total=self.plan.examples,
             position=self.state.examples,
             augment=self.state.task.augment,
+            order=self.state.order,
             device=self.state.device,
         )
 

@@ -11,6 +11,8 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
+from batchlab.training.data.batches import length
+from batchlab.training.data.order import SampledOrder
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
@@ -35,6 +37,7 @@ class RunState:
     precision: Precision
     meter: Meter
     budget: int  # examples
+    order: SampledOrder | None = None  # the task's own data order
     group_multiples: Sequence[float] = ()  # of the learning rate, by parameter group; empty: all 1
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as training
     phase: Phase = field(default_factory=Phase)  # its name is set by the code that starts a phase
@@ -55,6 +58,11 @@ class RunState:
     def losses(self) -> Losses:
         """The losses that training uses, in its precision."""
         return Losses(self.model, self.task, self.precision)
+
+    @property
+    def epoch(self) -> int:
+        """Examples of an epoch."""
+        return length(self.train) if self.order is None else self.order.length
 
     def measurement(
         self,

@@ -34,6 +34,7 @@ from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import CHECKPOINT, Phase
 from batchlab.training.session import Session
+from batchlab.training.state import RunState
 
 
 class Listener:
@@ -155,7 +156,8 @@ class RunLog:
             data_fingerprint=session.data_fingerprint,
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(state.device))
-            | {"code": code, "group_multiples": list(state.group_multiples)},
+            | {"code": code, "group_multiples": list(state.group_multiples)}
+            | _data_order(state),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
             remainder=plan.remainder,
@@ -253,7 +255,7 @@ class RunLog:
             self.record,
             steps=state.step,
             examples=state.examples,
-            epochs=state.examples / length(state.train),
+            epochs=state.examples / state.epoch,
             train_seconds=state.meter.seconds,
             eval_batch_size_used=state.eval_at_most or self._config.eval_batch_size,
             **self._ledger.fields(),
@@ -289,3 +291,10 @@ class RunLog:
         self._keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
         if status.is_final:
             remove_checkpoints(self._folder)
+
+
+def _data_order(state: RunState) -> dict[str, str]:
+    """What the record says of an order of the data that is not a permutation of the set in each epoch."""
+    if state.order is None:
+        return {}
+    return {"data_order": f"the task's sampler: {state.order.length:,} of {length(state.train):,} examples an epoch"}

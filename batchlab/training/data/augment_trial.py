@@ -5,8 +5,10 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.data.batches import Augment, augmented, length, rebuilt, split, tensors
+from batchlab.training.data.batches import Augment, augmented, length, split
+from batchlab.training.data.collated import Collated
 from batchlab.training.data.reading import random_states, same_bits
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.device import Device
 
 
@@ -24,6 +26,8 @@ def augmented_twice(batch: Batch, augment: Augment, seed: int, device: Device) -
             "the task's augment draws random numbers itself, so a run could not be resumed: compute them from the "
             "given draws, with batchlab.uniform(draws, 'a name'), which depend only on the seed and the data order"
         )
+    if isinstance(batch, Collated):
+        return made
     half = length(batch) // 2
     sizes = [half, length(batch) - half]
     parts = split(_copy(batch), sizes) if half else ()

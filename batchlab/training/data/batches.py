@@ -1,9 +1,7 @@
-"""The data order: it depends on the seed alone, so every batch size sees the same examples in the same order."""
+"""The micro-batches of each step, taken in the data order from a set of any kind."""
 
-import functools
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,76 +9,16 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
+from batchlab.training.data.collated import Collated, IndivisibleBatch
+from batchlab.training.data.order import SampledOrder, row, stream_seed
+from batchlab.training.data.stream import Stream
+from batchlab.training.data.trees import Column, is_plain, leaves, mapped, rebuilt, tensors, with_leaves
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.device import Device
 
 Augment = Callable[[Batch, Tensor], Batch]  # `Task.augment`
 
 INDICES_AT_ONCE = 4096  # examples whose indices are computed, and sent to the device, at once
-
-
-@functools.lru_cache(maxsize=2)
-def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of the examples 0..n-1 in epoch `epoch`, shape (n,): depends on the three arguments and nothing else.
-
-    The last two results are cached, so do not write to them.
-    """
-    generator = torch.Generator().manual_seed(stream_seed(seed, "order", epoch))
-    return torch.randperm(n, generator=generator)
-
-
-def stream_seed(*words: object) -> int:
-    """A seed for one named stream of random numbers, in [0, 2**63): streams of other names are unrelated."""
-    digest = hashlib.blake2b(repr(words).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def row(n: int, seed: int, start: int, length: int) -> Tensor:
-    """Examples `start` to `start + length` of the data order (endless epochs) as indices, shape (length,)."""
-    pieces = []
-    while length > 0:
-        epoch, offset = divmod(start, n)
-        piece = permutation(n, seed, epoch)[offset : offset + length]
-        pieces.append(piece)
-        start, length = start + len(piece), length - len(piece)
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-
-
-class Stream(ABC):
-    """A set whose examples are moved to the device only when they are needed: read one by one (`streaming.Streamed`),
-    or gathered from tensors on the host (`host_rows.HostRows`).
-
-    Instruments and validation read an example identically each time; training reads with `row`.
-    """
-
-    @abstractmethod
-    def __len__(self) -> int:
-        """Examples."""
-
-    @abstractmethod
-    def gather(self, index: Tensor) -> Batch:
-        """The examples at `index`, on the device."""
-
-    @abstractmethod
-    def slices(self, size: int) -> Iterator[Batch]:
-        """The whole set in order, in pieces of `size`; the last may be smaller."""
-
-    @abstractmethod
-    def subset(self, index: Tensor) -> "Stream":
-        """The examples at `index` as a new set."""
-
-    @abstractmethod
-    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
-        """Examples `start` to `stop` of the data order, in batches of `sizes`, repeated; reading ahead starts at the
-        call."""
-
-    @abstractmethod
-    def piece(self, batch_size: int, most_bytes: int) -> int:
-        """How many examples `row` should give at once: whole batches, of not much more than `most_bytes` in all."""
-
-    @abstractmethod
-    def example_bytes(self) -> int:
-        """Bytes of one example, at least 1."""
 
 
 class OneByOne:
@@ -101,10 +39,10 @@ MicroBatches = Sequence[Batch] | OneByOne
 class Batches:
     """The micro-batches of each step, taken in the data order from a set that is on the device, or streams to it.
 
-    Iterating yields each step's micro-batches (tuples or dicts of tensors, like the set): a tuple of them, or a
-    `OneByOne` if a batch is larger than `device.gather_bytes`. Batches cross epoch boundaries, so each holds exactly
-    sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's; `device` (None: the CPU) is
-    where the set is, or streams to.
+    Iterating yields each step's micro-batches (trees of tensors like the set, or `Collated`): a tuple of them, or a
+    `OneByOne` if a batch is larger than `device.gather_bytes`, or collated. Batches cross epoch boundaries, so each
+    holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's, and so is
+    `order` (None: a permutation in each epoch); `device` (None: the CPU) is where the set is, or streams to.
     """
 
     def __init__(
@@ -116,6 +54,7 @@ class Batches:
         total: int,
         position: int = 0,
         augment: Augment | None = None,
+        order: SampledOrder | None = None,
         device: Device | None = None,
     ) -> None:
         self.data = data
@@ -124,6 +63,7 @@ class Batches:
         self.total = total
         self.position = position  # examples yielded so far, in whole steps
         self.augment = augment
+        self.order = order
         self.device = device or CpuDevice()
 
     def first(self) -> MicroBatches:
@@ -157,9 +97,11 @@ class Batches:
     def _parts(self) -> list[tuple[int, ...]] | None:
         """The micro-batch sizes of a step, in groups gathered at once: up to `gather_bytes`, or one larger micro-batch.
 
-        None if the whole step is one group.
+        None if the whole step is one group. Each is one group if they are collated.
         """
         sizes = self.micro_batch_sizes
+        if isinstance(self.data, Stream) and self.data.collates:
+            return [(size,) for size in sizes]
         if len(sizes) == 1:
             return None
         most = self.device.gather_bytes // example_bytes(self.data)
@@ -205,7 +147,7 @@ class Batches:
     def _row(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
         """Examples `start` to `stop` of the data order, on the device, in pieces of `sizes`, repeated."""
         if isinstance(self.data, Stream):
-            return self.data.row(self.seed, start, stop, sizes)
+            return self.data.row(self.seed, start, stop, sizes, self.order)
         return (gather(self.data, index) for index in self._indices(start, stop, sizes))
 
     def _indices(self, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Tensor]:
@@ -213,7 +155,7 @@ class Batches:
         at_once = round_ * max(1, INDICES_AT_ONCE // round_)
         copies = self.device.copies()
         for first in range(start, stop, at_once):
-            index = row(length(self.data), self.seed, first, min(at_once, stop - first))
+            index = row(length(self.data), self.seed, first, min(at_once, stop - first), self.order)
             (sent,) = copies.send([index])
             yield from torch.split(sent, sizes[0] if len(sizes) == 1 else [*sizes] * (len(index) // round_))
 
@@ -222,16 +164,14 @@ def augmented(batch: Batch, augment: Augment | None, seed: int, start: int) -> B
     """`batch`, which begins at `start` in the data order, after the task's `augment`."""
     if augment is None:
         return batch
-    n, device = length(batch), tensors(batch)[0].device
-    made = augment(batch, torch.arange(start, start + n, device=device) ^ stream_seed(seed, "augment"))
+    n, parts = length(batch), tensors(batch)
+    draws = torch.arange(start, start + n, device=parts[0].device if parts else None) ^ stream_seed(seed, "augment")
+    if isinstance(batch, Collated):
+        return Collated(augment(batch.content, draws), n)
+    made = augment(batch, draws)
     if length(made) != n:
         raise BadRequest(f"the task's augment returned {length(made)} examples for {n}: it must keep their number")
     return made
-
-
-def tensors(data: Batch) -> list[Tensor]:
-    """The tensors of a batch, or of a set in memory."""
-    return list(data.values()) if isinstance(data, Mapping) else list(data)
 
 
 def held(data: Any) -> list[Tensor]:
@@ -241,7 +181,13 @@ def held(data: Any) -> list[Tensor]:
 
 def length(data: Any) -> int:
     """Examples in a batch or a set."""
-    return len(data) if isinstance(data, Stream) else len(tensors(data)[0])
+    if type(data) is tuple and type(data[0]) is Tensor:
+        return len(data[0])
+    if isinstance(data, Stream):
+        return len(data)
+    if isinstance(data, Collated):
+        return data.examples
+    return len(next(leaf for leaf in leaves(data) if isinstance(leaf, Tensor | Column)))
 
 
 def examples_in(micro_batches: MicroBatches) -> int:
@@ -256,17 +202,15 @@ def example_bytes(data: Any) -> int:
     return max(1, sum(t.nbytes for t in tensors(data)) // length(data))
 
 
-def rebuilt(data: Batch, changed: Sequence[Any]) -> Any:
-    """A tuple or dict like `data` with its tensors replaced, in order."""
-    return dict(zip(data, changed, strict=True)) if isinstance(data, Mapping) else tuple(changed)
-
-
 def gather(data: Any, index: Tensor) -> Batch:
     """The examples at `index` (on any device), as a new batch on the data's device."""
     if isinstance(data, Stream):
         return data.gather(index)
+    _refuse_collated(data)
     moved = index.to(tensors(data)[0].device, non_blocking=True)
-    return rebuilt(data, [t.index_select(0, moved) for t in tensors(data)])
+    if is_plain(data):
+        return rebuilt(data, [t.index_select(0, moved) for t in tensors(data)])
+    return mapped(data, lambda leaf: _chosen(leaf, moved))
 
 
 def subset(data: Any, index: Tensor) -> Any:
@@ -278,10 +222,12 @@ def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
     """Consecutive pieces of `sizes` examples, as views."""
     if len(sizes) == 1:
         return (data,)
-    pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)
-    if isinstance(data, Mapping):
-        return tuple(dict(zip(data, piece, strict=True)) for piece in pieces)
-    return tuple(pieces)
+    _refuse_collated(data)
+    if is_plain(data):
+        pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)
+        return tuple(dict(zip(data, piece, strict=True)) for piece in pieces) if type(data) is dict else tuple(pieces)
+    cuts = zip(*(_split(leaf, sizes) for leaf in leaves(data)), strict=True)
+    return tuple(with_leaves(data, cut) for cut in cuts)
 
 
 def slices(data: Any, size: int) -> Iterator[Batch]:
@@ -289,5 +235,40 @@ def slices(data: Any, size: int) -> Iterator[Batch]:
     if isinstance(data, Stream):
         yield from data.slices(size)
         return
+    if isinstance(data, Collated) and size >= data.examples:
+        yield data
+        return
     for start in range(0, length(data), size):
-        yield rebuilt(data, [t[start : start + size] for t in tensors(data)])
+        yield part(data, start, start + size)
+
+
+def part(data: Batch, start: int, stop: int) -> Batch:
+    """Examples `start` to `stop` of a batch, as views."""
+    _refuse_collated(data)
+    if is_plain(data):
+        return rebuilt(data, [t[start:stop] for t in tensors(data)])
+    return mapped(data, lambda leaf: _between(leaf, start, stop))
+
+
+def _refuse_collated(data: Any) -> None:
+    if isinstance(data, Collated):
+        raise IndivisibleBatch
+
+
+def _chosen(leaf: Any, index: Tensor) -> Any:
+    if isinstance(leaf, Column):
+        return Column(leaf[i] for i in index.tolist())
+    return leaf.index_select(0, index) if isinstance(leaf, Tensor) else leaf
+
+
+def _between(leaf: Any, start: int, stop: int) -> Any:
+    if isinstance(leaf, Column):
+        return Column(leaf[start:stop])
+    return leaf[start:stop] if isinstance(leaf, Tensor) else leaf
+
+
+def _split(leaf: Any, sizes: Sequence[int]) -> Sequence[Any]:
+    if isinstance(leaf, Tensor):
+        return torch.split(leaf, list(sizes))
+    ends = list(itertools.accumulate(sizes))
+    return [_between(leaf, end - size, end) for end, size in zip(ends, sizes, strict=True)]

@@ -7,14 +7,17 @@ import torch
 from torch import Tensor
 
 from batchlab.task import Batch
-from batchlab.training.data.batches import Stream, example_bytes, rebuilt, row, tensors
+from batchlab.training.data.batches import example_bytes, length, part
+from batchlab.training.data.order import SampledOrder, row
+from batchlab.training.data.stream import Stream
+from batchlab.training.data.trees import Column, is_plain, mapped, rebuilt, tensors
 from batchlab.training.devices.device import Device
 
 PIECE_BYTES = 4 * 2**20  # at most gathered at once, if batches are smaller: the device may be idle meanwhile
 
 
 class HostRows(Stream):
-    """A tuple or dict of tensors on the host; a batch is gathered there by index, and copied while the device computes.
+    """A tree of tensors on the host; a batch is gathered there by index, and copied while the device computes.
 
     Examples are the same each time, and no random numbers are drawn for them. Training gets the same examples in the
     same order as if the tensors were on the device.
@@ -27,27 +30,34 @@ class HostRows(Stream):
         self._rows = self._copies.rows(tensors(data))
 
     def __len__(self) -> int:
-        return len(tensors(self.data)[0]) if self._index is None else len(self._index)
+        return length(self.data) if self._index is None else len(self._index)
 
     def gather(self, index: Tensor) -> Batch:
-        return rebuilt(self.data, self._rows(self._which(index)))
+        which = self._which(index)
+        made = rebuilt(self.data, self._rows(which))
+        if is_plain(made):
+            return made
+        return mapped(made, lambda leaf: Column(leaf[i] for i in which.tolist()) if isinstance(leaf, Column) else leaf)
 
     def slices(self, size: int) -> Iterator[Batch]:
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             if self._index is None:
-                yield rebuilt(self.data, self._copies.send([t[start:stop] for t in tensors(self.data)]))
+                piece = part(self.data, start, stop)
+                yield rebuilt(piece, self._copies.send(tensors(piece)))
             else:
                 yield self.gather(torch.arange(start, stop))
 
     def subset(self, index: Tensor) -> "HostRows":
         return HostRows(self.data, self.device, index=self._which(index))
 
-    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
+    def row(
+        self, seed: int, start: int, stop: int, sizes: Sequence[int], order: SampledOrder | None = None
+    ) -> Iterator[Batch]:
         turns = itertools.cycle(sizes)
         while start < stop:
             size = min(next(turns), stop - start)
-            yield self.gather(row(len(self), seed, start, size))
+            yield self.gather(row(len(self), seed, start, size, order))
             start += size
 
     def example_bytes(self) -> int:

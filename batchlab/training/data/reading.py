@@ -4,31 +4,41 @@ import contextlib
 import copy
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from batchlab.task import Batch
-from batchlab.training.data.batches import length, tensors
+from batchlab.training.data.collated import Collated
+from batchlab.training.data.trees import RIDES_ALONG, Column, leaves, stacked
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import message_and_place
 
 Piece = tuple[list[int], list[int]]  # indices of the examples to read, and the random seed of each; []: unseeded
+Collate = Callable[[list[Any]], Any]  # `Task.collate`
 
+COLLATE = (
+    "Pad and mask them to one shape, or give collate=, a function from a list of examples to a batch, such as "
+    "Task(..., collate=lambda examples: (pad_sequence([x for x, y in examples], batch_first=True), "
+    "torch.tensor([y for x, y in examples])))"
+)
+VALUES = (*RIDES_ALONG, bool, int, float, complex, np.generic, Column)  # whose `repr` shows their value
 TWINS = "_batchlab_twins"  # attribute of a Dataset: the copies that `independent_copy` has made
 
 
 class Reader:
-    """Reads the examples of a piece, each with its own seed if seeds are given, and stacks them."""
+    """Reads the examples of a piece, each with its own seed if seeds are given, and stacks them, or has the task's
+    `collate` make a `Collated` of them."""
 
-    def __init__(self, dataset: Any, name: str) -> None:
+    def __init__(self, dataset: Any, name: str, collate: Collate | None = None) -> None:
         self.dataset = dataset
         self.name = name
+        self.collate = collate
 
     def __getitem__(self, piece: Piece) -> Any:
         """A batch, or an `Unreadable`: an error's type and text are not preserved when a worker process raises it."""
@@ -37,20 +47,33 @@ class Reader:
 
     def _read(self, which: list[int], seeds: list[int]) -> Any:
         examples = []
+        in_memory = type(self.dataset) is list  # their random numbers have been drawn
         for position, index in enumerate(which):
             try:
-                if seeds:
+                if seeds and not in_memory:
                     seed_all(seeds[position])
                 examples.append(self.dataset[index])
             except Exception as error:
                 what = f"example {index} of the task's {self.name} set cannot be read: {message_and_place(error)}"
                 return _unreadable(error, what)
+        if self.collate is None:
+            return self._stacked(examples)
+        if seeds:
+            seed_all(seeds[0])  # it may draw random numbers too
         try:
-            return default_collate(examples)
+            return Collated(self.collate(examples), len(examples))
         except Exception as error:
-            why = str(error).strip().partition("\n")[0]
+            first = f"{len(examples)} examples of the task's {self.name} set, the first of them {which[0]}"
+            return _unreadable(error, f"the task's collate fails for {first}: {message_and_place(error)}")
+
+    def _stacked(self, examples: list[Any]) -> Any:
+        try:
+            return stacked(examples)
+        except Exception as error:
+            why = str(error).strip().partition("\n")[0].rstrip(".")
             return _unreadable(
-                error, f"examples of the task's {self.name} set cannot be stacked: {type(error).__name__}: {why}"
+                error,
+                f"examples of the task's {self.name} set cannot be stacked: {type(error).__name__}: {why}. {COLLATE}",
             )
 
 
@@ -132,11 +155,19 @@ def random_states() -> tuple[Any, ...]:
 
 
 def same_bits(a: Batch, b: Batch) -> bool:
-    """Whether two batches are bitwise equal; nan equals nan."""
-    return length(a) == length(b) and all(
-        one.shape == other.shape and torch.equal(_bits(one), _bits(other))
-        for one, other in zip(tensors(a), tensors(b), strict=True)
-    )
+    """Whether two batches are bitwise equal; nan equals nan. Of objects only the types are compared."""
+    these, those = leaves(a), leaves(b)
+    return len(these) == len(those) and all(map(_same_leaf, these, those))
+
+
+def _same_leaf(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, Tensor):
+        return one.shape == other.shape and torch.equal(_bits(one), _bits(other))
+    if isinstance(one, np.ndarray):
+        return bool(one.shape == other.shape) and one.tobytes() == other.tobytes()
+    return not isinstance(one, VALUES) or repr(one) == repr(other)  # nan is no equal of itself
 
 
 def _bits(tensor: Tensor) -> Tensor:

@@ -1,17 +1,23 @@
 """Decides where a set is kept: small ones on the device, others are streamed to it."""
 
-from collections.abc import Mapping, Sequence
+import pickle
+from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import Dataset, IterableDataset
 
 from batchlab.errors import BadRequest
-from batchlab.training.data.batches import Stream, example_bytes, held, rebuilt, tensors
+from batchlab.training.data.batches import example_bytes, held, part
+from batchlab.training.data.collated import Collated
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.open_files import moved, positions
+from batchlab.training.data.order import stream_seed
 from batchlab.training.data.reading import (
+    COLLATE,
+    Collate,
     Reader,
     ReadingError,
     Unreadable,
@@ -21,7 +27,18 @@ from batchlab.training.data.reading import (
     same_bits,
     seed_all,
 )
+from batchlab.training.data.stream import Stream
 from batchlab.training.data.streaming import Streamed
+from batchlab.training.data.trees import (
+    RIDES_ALONG,
+    Column,
+    is_container,
+    leaves,
+    mapped,
+    rebuilt,
+    tensors,
+    with_columns,
+)
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.device import Device
 
@@ -30,9 +47,11 @@ DEVICE_SHARE = 0.5  # the share of a CUDA device's memory that a run's sets may 
 LOOKED_AT = 8  # examples that are read twice, to check that they are the same
 
 
-def prepare_set(data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = ()) -> Any:
+def prepare_set(
+    data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = (), collate: Collate | None = None
+) -> Any:
     """`data` as a set for training or validation: the result of `as_read`, with its tensors on `device`."""
-    return on_device(as_read(data, device, name=name, workers=workers, earlier=earlier), device)
+    return on_device(as_read(data, device, name=name, workers=workers, earlier=earlier, collate=collate), device)
 
 
 def on_device(read: Any, device: Device) -> Any:
@@ -42,49 +61,103 @@ def on_device(read: Any, device: Device) -> Any:
     return rebuilt(read, [t.to(device.torch_device) for t in tensors(read)])
 
 
-def as_read(data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = ()) -> Any:
-    """Turns a tuple or dict of tensors, or a map-style Dataset, into a set that is yet to be moved to `device`.
+def as_read(
+    data: Any, device: Device, *, name: str, workers: int = 0, earlier: Any = (), collate: Collate | None = None
+) -> Any:
+    """Turns a tree of tensors, a list of examples or a map-style Dataset into a set that is yet to be moved to
+    `device`.
 
-    Returns tensors if they fit on it. Returns a `HostRows` for tensors that, together with the set `earlier`,
+    Returns a tree of tensors if they fit on it. Returns a `HostRows` for tensors that, together with the set `earlier`,
     exceed `DEVICE_SHARE` of a CUDA device. Returns a `Streamed`, read by `workers` processes, for a Dataset that
     exceeds it, or has more than `RESIDENT_BYTES`, or is a training set whose examples use random numbers
-    (augmentation); in other sets such examples are drawn once and kept. `name` is `train` or `val`, for messages.
+    (augmentation); in other sets such examples are drawn once and kept. With the task's `collate` it is always a
+    `Streamed`, of examples that are kept under the same conditions. `name` is `train` or `val`, for messages.
     BadRequest if the set is empty, its tensors differ in the number of examples, an example cannot be read, or differs
     when it is read again with the same seed, or if workers would share an open file.
     """
-    if isinstance(data, Mapping | tuple | list):
-        _refuse_what_is_no_set(data, name)
-        coming = sum(t.nbytes for t in tensors(data) if not device.holds(t))  # the others stay where they are
+    if is_tree(data, collate):
+        made = with_columns(data)
+        _refuse_what_is_no_set(made, name)
+        if collate is not None:
+            return Streamed(Rows(made), device, name=name, workers=workers, collate=collate)
+        coming = sum(t.nbytes for t in tensors(made) if not device.holds(t))  # the others stay where they are
         if coming and _exceeds_share(device, coming, earlier):
-            return HostRows(rebuilt(data, [t.cpu() for t in tensors(data)]), device)  # some may be there already
-        return data
+            return HostRows(rebuilt(made, [t.cpu() for t in tensors(made)]), device)  # some may be there already
+        return made
     n = _examples_in(data, name)
     before = positions()
-    size, is_random = looked_at(data, name)
-    if size > RESIDENT_BYTES or _exceeds_share(device, size, earlier) or (is_random and name == "train"):
+    size, is_random = looked_at(data, name, collate)
+    # A collated set is not on the device.
+    too_large = size > RESIDENT_BYTES or (collate is None and _exceeds_share(device, size, earlier))
+    if too_large or (is_random and name == "train"):
         if workers and (file := moved(before)):
             raise BadRequest(
                 f"the task's {name} set reads {file} through one open file, which the {workers} processes of "
                 f"workers={workers} would share, and each would change the position at which the others read: open it "
                 "at the first read, in __getitem__, not in __init__ or __len__; or use workers=0"
             )
-        return Streamed(data, device, name=name, workers=workers)
+        return Streamed(data, device, name=name, workers=workers, collate=collate)
+    if collate is not None:
+        with own_random_numbers():
+            kept = _read(Reader(data, name, list), list(range(n)), [stream_seed("read", i) for i in range(n)])
+        return Streamed(kept.content, device, name=name, workers=workers, collate=collate)
     if is_random:
         return Streamed(data, CpuDevice(), name=name).gather(torch.arange(n))
     return _read(Reader(data, name), list(range(n)), [])
 
 
-def looked_at(dataset: Any, name: str) -> tuple[int, bool]:
+class Rows:
+    """The examples of a tree of tensors, one by one, for a task's `collate`."""
+
+    def __init__(self, tree: Any) -> None:
+        self.tree = rebuilt(tree, [t.cpu() for t in tensors(tree)])
+        self._n = len(tensors(tree)[0])
+
+    def __len__(self) -> int:
+        return self._n
+
+    def __getitem__(self, index: int) -> Any:
+        one = part(self.tree, index, index + 1)
+        return mapped(one, lambda leaf: leaf[0] if isinstance(leaf, Tensor | Column) else leaf)
+
+
+def is_tree(data: Any, collate: Collate | None = None) -> bool:
+    """Whether a set is a tree of tensors in memory, and not examples to be read one by one: a Dataset, or a list of
+    tuples, dicts or dataclasses (with `collate`, of anything)."""
+    if isinstance(data, Dataset) or not is_container(data):
+        return False
+    if is_dataclass(data) and hasattr(data, "__getitem__"):
+        return isinstance(data, Mapping)
+    if type(data) is not list or not data:
+        return True
+    return collate is None and not all(is_container(one) for one in data)
+
+
+def looked_at(dataset: Any, name: str, collate: Collate | None = None) -> tuple[int, bool]:
     """The bytes of all examples of a Dataset, and whether reading them draws seeded random numbers.
 
     BadRequest, as in `as_read`, if it cannot be trained on.
     """
     n = _examples_in(dataset, name)
-    reader = Reader(independent_copy(dataset), name)
+    copied = independent_copy(dataset)
+    # With `collate`, the examples as they are: what it draws does not keep them from being kept.
+    reader = Reader(copied, name) if collate is None else Reader(copied, name, list)
     with own_random_numbers():
         first = _read(reader, [0], [0])
-    _refuse_what_is_no_batch(first, name)
-    return example_bytes(first) * n, _has_random_numbers(reader, n)
+    if collate is None:
+        _refuse_what_is_no_batch(first, name)
+        return example_bytes(first) * n, _has_random_numbers(reader, n)
+    is_random = _has_random_numbers(reader, n)
+    _has_random_numbers(Reader(copied, name, collate), n)  # or an error
+    return _bytes_of(first) * n, is_random
+
+
+def _bytes_of(one: Collated) -> int:
+    seen = sum(t.nbytes for t in tensors(one))
+    try:  # a graph library's example is no tree
+        return seen or len(pickle.dumps(one.content))
+    except Exception:  # it cannot be pickled
+        return 1
 
 
 def _exceeds_share(device: Device, coming: int, earlier: Any) -> bool:
@@ -98,14 +171,19 @@ def _exceeds_share(device: Device, coming: int, earlier: Any) -> bool:
 
 
 def _refuse_what_is_no_set(data: Any, name: str) -> None:
-    parts = tensors(data)
-    if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
-        kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
-        raise BadRequest(f"the task's {name} set holds {kinds}: it must hold tensors whose first axis is the example")
-    sizes = {len(t) for t in parts}
+    found = leaves(data)
+    parts = [leaf for leaf in found if isinstance(leaf, Tensor | Column)]
+    odd = [leaf for leaf in found if not isinstance(leaf, (*RIDES_ALONG, Tensor, Column, bool, int, float))]
+    if not tensors(data) or odd or any(isinstance(leaf, Tensor) and leaf.dim() == 0 for leaf in parts):
+        kinds = ", ".join(type(leaf).__name__ for leaf in found) or "nothing"
+        raise BadRequest(
+            f"the task's {name} set holds {kinds:.200}: it must hold tensors whose first axis is the example"
+        )
+    sizes = {len(leaf) for leaf in parts}
     if sizes == {0} or len(sizes) > 1:
         raise BadRequest(
-            f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same number, above 0"
+            f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same number, above "
+            f"0. Examples of different sizes go into a Dataset or a list. {COLLATE}"
         )
 
 
@@ -129,16 +207,10 @@ def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
 
 
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
-    if not isinstance(batch, Mapping | Sequence) or isinstance(batch, str) or not tensors(batch):
+    if not is_container(batch) or not tensors(batch):
         raise BadRequest(
-            f"the task's {name} set gives examples that are not tuples or dicts: return (input, label), or a dict, for "
-            "each"
-        )
-    bad = [type(t).__name__ for t in tensors(batch) if not isinstance(t, Tensor)]
-    if bad:
-        raise BadRequest(
-            f"the task's {name} set gives examples with values that are not tensors or numbers (stacked: {bad[0]}): "
-            "return only tensors and numbers"
+            f"the task's {name} set gives examples that are not tuples or dicts of tensors or numbers: return "
+            "(input, label), or a dict, for each"
         )
 
 

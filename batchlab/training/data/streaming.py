@@ -19,8 +19,20 @@ from torch.utils.data import DataLoader
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.data.batches import Stream, example_bytes, length, rebuilt, row, stream_seed, tensors
-from batchlab.training.data.reading import Piece, Reader, ReadingError, Unreadable, independent_copy, own_random_numbers
+from batchlab.training.data.batches import example_bytes, length, part
+from batchlab.training.data.collated import Collated
+from batchlab.training.data.order import SampledOrder, row, stream_seed
+from batchlab.training.data.reading import (
+    Collate,
+    Piece,
+    Reader,
+    ReadingError,
+    Unreadable,
+    independent_copy,
+    own_random_numbers,
+)
+from batchlab.training.data.stream import Stream
+from batchlab.training.data.trees import Column, leaves, moved, rebuilt, tensors, with_leaves
 from batchlab.training.devices.device import Device
 
 # This much is read at once, if batches are smaller: restoring the random streams costs 200 us, however much was
@@ -43,15 +55,26 @@ class Streamed(Stream):
     `workers` processes read ahead for training and passes in order: two batches, or two pieces of `PIECE_BYTES` each.
     Other reads use them if they take longer than starting them. 0: this process reads, and training waits. BadRequest
     if an example cannot be read or stacked with the others, or if a worker dies.
+
+    With the task's `collate`, each batch is made of exactly its examples. `dataset` may then be a list of examples,
+    which are in memory, with their random numbers drawn.
     """
 
     def __init__(
-        self, dataset: Any, device: Device, *, name: str, workers: int = 0, index: Tensor | None = None
+        self,
+        dataset: Any,
+        device: Device,
+        *,
+        name: str,
+        workers: int = 0,
+        index: Tensor | None = None,
+        collate: Collate | None = None,
     ) -> None:
         self.dataset, self.device, self.name, self.workers = dataset, device, name, workers
+        self.collates, self._collate = collate is not None, collate
         self._index = index  # of a subset: which examples of `dataset`
-        self._for_workers = Reader(dataset, name)
-        self._here = Reader(independent_copy(dataset), name)
+        self._for_workers = Reader(dataset, name, collate)
+        self._here = Reader(independent_copy(dataset), name, collate)
         self._example_bytes = 0  # 0: not known yet
         self._seconds = math.inf  # to read one example, the fastest so far
 
@@ -73,13 +96,17 @@ class Streamed(Stream):
 
     def subset(self, index: Tensor) -> "Streamed":
         index = index.cpu() if self._index is None else self._index[index.cpu()]
-        chosen = Streamed(self.dataset, self.device, name=self.name, workers=self.workers, index=index)
+        chosen = Streamed(
+            self.dataset, self.device, name=self.name, workers=self.workers, index=index, collate=self._collate
+        )
         chosen._seconds, chosen._example_bytes = self._seconds, self._example_bytes
         return chosen
 
-    def row(self, seed: int, start: int, stop: int, sizes: Sequence[int]) -> Iterator[Batch]:
+    def row(
+        self, seed: int, start: int, stop: int, sizes: Sequence[int], order: SampledOrder | None = None
+    ) -> Iterator[Batch]:
         def piece(first: int, end: int) -> Piece:
-            index = row(len(self), seed, first, end - first)
+            index = row(len(self), seed, first, end - first, order)
             return self._which(index), [stream_seed(seed, "read", position) for position in range(first, end)]
 
         workers = self.workers if stop - start > sum(sizes) else self._workers_for(sum(sizes))
@@ -109,12 +136,15 @@ class Streamed(Stream):
         self, start: int, stop: int, sizes: Sequence[int], piece: Callable[[int, int], Piece], workers: int
     ) -> Iterator[Batch]:
         """Batches of `sizes`, and the rest; workers start reading at once."""
+        if self.collates:
+            whole = (piece(first, min(first + size, stop)) for first, size in _starts(start, stop, sizes))
+            return self._received(self._start(whole, workers)) if workers else map(self._read_and_moved, whole)
         at_once = -(-max(sizes) // max(1, workers))
         if stop - start > max(sizes):
             at_once = max(at_once, self._small_piece())
         pieces = (piece(first, min(first + at_once, stop)) for first in range(start, stop, at_once))
         if not workers:
-            return cut((self._moved(self._read_here(one)) for one in pieces), sizes)
+            return cut(map(self._read_and_moved, pieces), sizes)
         return cut(self._received(self._start(pieces, workers)), sizes)
 
     def example_bytes(self) -> int:
@@ -133,10 +163,14 @@ class Streamed(Stream):
         self._seconds = min(self._seconds, (time.perf_counter() - began) / len(piece[0]))
         return read
 
+    def _read_and_moved(self, piece: Piece) -> Batch:
+        return self._moved(self._read_here(piece))
+
     def _moved(self, read: Any) -> Batch:
         if isinstance(read, Unreadable):
             raise BadRequest(read.reason) from ReadingError(read.trace)
-        return rebuilt(read, self.device.copies().send(tensors(read)))
+        sent = rebuilt(read, self.device.copies().send(tensors(read)))
+        return moved(sent, self.device.torch_device) if isinstance(read, Collated) else sent
 
     def _start(self, pieces: Iterator[Piece], workers: int) -> Any:
         loader: DataLoader[Any] = DataLoader(
@@ -189,25 +223,35 @@ def cut(pieces: Iterator[Batch], sizes: Sequence[int]) -> Iterator[Batch]:
     for piece in pieces:
         rest = piece
         while (missing := size - sum(map(length, waiting))) <= length(rest):
-            parts = [*waiting, _part(rest, 0, missing)]
-            rest, waiting, size = _part(rest, missing, length(rest)), [], next(turns)
+            parts = [*waiting, part(rest, 0, missing)]
+            rest, waiting, size = part(rest, missing, length(rest)), [], next(turns)
             yield _joined(parts)
         waiting += [rest] if length(rest) else []
     if waiting:
         yield _joined(waiting)
 
 
-def _part(batch: Batch, start: int, stop: int) -> Batch:
-    return rebuilt(batch, [t[start:stop] for t in tensors(batch)])
-
-
 def _joined(parts: list[Batch]) -> Batch:
-    return rebuilt(parts[0], [_one(columns) for columns in zip(*map(tensors, parts), strict=True)])
+    return with_leaves(parts[0], [_one(columns) for columns in zip(*map(leaves, parts), strict=True)])
 
 
-def _one(columns: tuple[Tensor, ...]) -> Tensor:
-    fills = len(columns) == 1 and columns[0].untyped_storage().nbytes() == columns[0].nbytes
-    return columns[0] if fills else torch.cat(columns)
+def _one(columns: tuple[Any, ...]) -> Any:
+    first = columns[0]
+    if isinstance(first, Column):
+        return Column(itertools.chain.from_iterable(columns))
+    if not isinstance(first, Tensor):
+        return first
+    fills = len(columns) == 1 and first.untyped_storage().nbytes() == first.nbytes
+    return first if fills else torch.cat(columns)
+
+
+def _starts(start: int, stop: int, sizes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Where each batch of `sizes`, repeated, starts, and its size."""
+    turns = itertools.cycle(sizes)
+    while start < stop:
+        size = next(turns)
+        yield start, size
+        start += size
 
 
 def _unchanged(read: Any) -> Any:

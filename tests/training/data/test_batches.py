@@ -11,7 +11,8 @@ from torture.tiny import folder_of, stop_at, tiny, train
 
 from batchlab.errors import BadRequest
 from batchlab.training.data import batches as module
-from batchlab.training.data.batches import Batches, permutation, row
+from batchlab.training.data.batches import Batches
+from batchlab.training.data.order import permutation, row
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 

@@ -12,10 +12,10 @@ from batchlab import Task
 from batchlab.training import assembly
 from batchlab.training.assembly import build_known_data
 from batchlab.training.data import fingerprints
-from batchlab.training.data.batches import tensors
 from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.residence import prepare_set
+from batchlab.training.data.trees import tensors
 from batchlab.training.devices.cpu import CpuDevice
 
 TRAIN = (torch.arange(60.0).view(20, 3), torch.arange(20))

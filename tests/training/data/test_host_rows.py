@@ -6,9 +6,10 @@ from torture.comparison import came_to, differences
 from torture.kth_call import quick
 from torture.tiny import folder_of, stop_at, tiny, train
 
-from batchlab.training.data.batches import Batches, gather, length, slices, subset, tensors
+from batchlab.training.data.batches import Batches, gather, length, slices, subset
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.residence import prepare_set
+from batchlab.training.data.trees import tensors
 from batchlab.training.devices.cpu import CpuDevice
 
 

@@ -22,10 +22,12 @@ from batchlab.science.memory.largest_fit import Outcome
 from batchlab.sweep.find.probing import Prober
 from batchlab.training.assembly import data_fingerprint
 from batchlab.training.data import residence, streaming
-from batchlab.training.data.batches import Batches, Stream, gather, length, row, slices, subset
+from batchlab.training.data.batches import Batches, gather, length, slices, subset
 from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.order import row
 from batchlab.training.data.reading import independent_copy
 from batchlab.training.data.residence import prepare_set
+from batchlab.training.data.stream import Stream
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
@@ -418,11 +420,11 @@ class Endless(IterableDataset):
         (Endless(), "the task's train set is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train set is a int: give a tuple or dict of tensors"),
         (Given(torch.zeros(3)), "the task's train set gives examples that are not tuples or dicts"),
-        (Given((torch.zeros(3), "cat")), "the task's train set gives examples with values that are not tensors"),
-        (Given((torch.zeros(3), None)), "examples of the task's train set cannot be stacked: TypeError: "),
+        (Given(("cat", None)), "the task's train set gives examples that are not tuples or dicts of tensors"),
+        (Given((torch.zeros(3), object())), "examples of the task's train set cannot be stacked: TypeError: "),
         (TensorDataset(torch.zeros(0, 2)), "the task's train set is an empty TensorDataset"),
     ],
-    ids=["generator of its own", "iterable", "no set", "no tuple", "text", "none", "empty"],
+    ids=["generator of its own", "iterable", "no set", "no tuple", "text", "object", "empty"],
 )
 def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
     with pytest.raises(BadRequest) as error:
