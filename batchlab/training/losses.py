@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from batchlab.task import Batch, Task
+from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
 
 
@@ -25,24 +26,25 @@ class Losses:
 
     def __call__(self, batch: Batch) -> Tensor:
         """The terms of a batch, in one call; the training step calls it for each micro-batch."""
+        batch = content(batch)
         with self.precision.forward():
             return self.task.loss(self.task.forward(self.model, batch), batch)
 
     def outputs(self, batch: Batch) -> Any:
         """The forward pass alone."""
         with self.precision.forward():
-            return self.task.forward(self.model, batch)
+            return self.task.forward(self.model, content(batch))
 
     def terms(self, outputs: Any, batch: Batch) -> Tensor:
         """The loss alone, of given outputs."""
         with self.precision.forward():
-            return self.task.loss(outputs, batch)
+            return self.task.loss(outputs, content(batch))
 
     def quantities(self, batch: Batch) -> dict[str, Tensor]:
         """The terms as `loss`, and each metric of the task by its name, from one forward pass."""
         with self.precision.forward():
             outputs = self.outputs(batch)
-            return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, batch)}
+            return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
 
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The terms as a function of weights, for `torch.func` and for derivatives of any order.

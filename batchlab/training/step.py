@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from batchlab.task import Task
-from batchlab.training.data.batches import MicroBatches, OneByOne
+from batchlab.task import Batch, Task
+from batchlab.training.data.batches import MicroBatches, OneByOne, length
+from batchlab.training.data.collated import content
 from batchlab.training.losses import Losses
 from batchlab.training.phase import BACKWARD, BATCH, FORWARD, Phase
 
@@ -26,7 +27,12 @@ def counted(task: Task, micro_batches: MicroBatches) -> tuple[MicroBatches, int]
         if task.count is Task.count:
             return micro_batches, micro_batches.examples
         micro_batches = tuple(micro_batches)  # all terms must be counted before the first pass
-    return micro_batches, sum(map(task.count, micro_batches))
+    return micro_batches, sum(terms_in(task, batch) for batch in micro_batches)
+
+
+def terms_in(task: Task, batch: Batch) -> int:
+    """The number of terms of a batch."""
+    return length(batch) if task.count is Task.count else task.count(content(batch))
 
 
 def weighted_backward(losses: Losses, micro_batches: MicroBatches, weight: float | Tensor, phase: Phase) -> Tensor:
