@@ -17,7 +17,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from batchlab.task import Task
-from batchlab.training.data.batches import permutation, rebuilt, tensors
+from batchlab.training.data.order import permutation
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.cpu import CpuDevice
 
 GPU = torch.device("cuda", 0)

@@ -55,7 +55,7 @@ def test_it_measures_at_the_requested_times_and_its_values_are_kept(lab: Lab) ->
 def _norm_at_the_start() -> float:
     """The norm of the run's initial weights, from a newly built model."""
     from batchlab.models.mlp import MLP
-    from batchlab.training.data.batches import stream_seed
+    from batchlab.training.data.order import stream_seed
 
     torch.manual_seed(stream_seed(0, "weights"))
     model = MLP(input_shape=(1, 8, 8), num_classes=10, width=8, depth=2)

@@ -7,7 +7,8 @@ from simulated_device import simulated_cuda
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from batchlab.data.images.augment import augmentation
-from batchlab.training.data.batches import Batches, permutation
+from batchlab.training.data.batches import Batches
+from batchlab.training.data.order import permutation
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.cuda import CudaDevice
 from batchlab.training.devices.named import device_named

@@ -10,7 +10,8 @@ from torch import nn
 from batchlab import Task
 from batchlab.instruments import Instrument
 from batchlab.training.clock.meter import Meter
-from batchlab.training.data.batches import Batches, row
+from batchlab.training.data.batches import Batches
+from batchlab.training.data.order import row
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.loop import Agenda, train

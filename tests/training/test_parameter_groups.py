@@ -11,7 +11,7 @@ from torture.tiny import SGD, stop_at, tiny, train
 
 from batchlab.errors import BadRequest
 from batchlab.training import assembly, checkpoint
-from batchlab.training.data.batches import row
+from batchlab.training.data.order import row
 from batchlab.training.devices.cpu import CpuDevice
 
 SHARES = (0.01, 1.0, 0.0)  # of the learning rate: the first layer, the last one's weight and its bias

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from batchlab.task import Batch
-from batchlab.training.data.batches import length, rebuilt, slices, tensors
+from batchlab.training.data.batches import length, slices
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.no_trace import leaving_no_trace

@@ -14,7 +14,8 @@ from batchlab.records import quantities as table
 from batchlab.science.curvature.sharpness import asam, keskar, sam
 from batchlab.science.curvature.spectrum import extreme_eigenvalues, trace
 from batchlab.task import Batch
-from batchlab.training.data.batches import gather, length, slices, stream_seed
+from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.order import stream_seed
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.state import RunState
 

@@ -11,7 +11,8 @@ from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.science.statistics.samples import difference, sample_mean, sample_share, tail_mean
 from batchlab.science.statistics.uncertainty import Interval
-from batchlab.training.data.batches import length, stream_seed, subset
+from batchlab.training.data.batches import length, subset
+from batchlab.training.data.order import stream_seed
 from batchlab.training.passes.evaluation import ByExample, by_example, validated
 from batchlab.training.state import RunState
 

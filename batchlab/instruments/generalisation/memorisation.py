@@ -12,8 +12,10 @@ from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.science.statistics.samples import sample_share
 from batchlab.task import Batch, Task
-from batchlab.training.data.batches import gather, length, rebuilt, stream_seed, subset, tensors
+from batchlab.training.data.batches import gather, length, subset
+from batchlab.training.data.order import stream_seed
 from batchlab.training.data.residence import prepare_set
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.passes.evaluation import by_example, right_answers
 from batchlab.training.state import RunState

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
-from batchlab.training.data.batches import gather, length, split, stream_seed
+from batchlab.training.data.batches import gather, length, split
+from batchlab.training.data.order import stream_seed
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.step import backward

@@ -14,7 +14,8 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.statistics.samples import positive_mean, sample_mean
 from batchlab.science.statistics.uncertainty import Interval
-from batchlab.training.data.batches import length, stream_seed
+from batchlab.training.data.batches import length
+from batchlab.training.data.order import stream_seed
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.updates.twin import twin

@@ -20,7 +20,8 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.scaling.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch
-from batchlab.training.data.batches import gather, length, slices, stream_seed
+from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.order import stream_seed
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.no_trace import leaving_no_trace

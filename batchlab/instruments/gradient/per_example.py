@@ -11,7 +11,8 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.gradient.unit_gradients import Scale, UnitGradients, summed_gradient
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.task import Batch
-from batchlab.training.data.batches import length, rebuilt, slices, tensors
+from batchlab.training.data.batches import length, slices
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import leaving_no_trace

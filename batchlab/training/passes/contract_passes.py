@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.task import Batch
-from batchlab.training.data.batches import length, slices, tensors
+from batchlab.training.data.batches import length, slices
+from batchlab.training.data.trees import tensors
 from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close

@@ -15,9 +15,10 @@ from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
-from batchlab.training.data.batches import length, rebuilt, tensors
+from batchlab.training.data.batches import length
 from batchlab.training.data.reading import same_bits, seed_all
 from batchlab.training.data.residence import looked_at
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.passes.no_trace import seed_everything
 from batchlab.training.user_errors import message_and_place

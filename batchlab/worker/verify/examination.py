@@ -9,7 +9,9 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
-from batchlab.training.data.batches import Batches, gather, length, rebuilt, stream_seed, tensors
+from batchlab.training.data.batches import Batches, gather, length
+from batchlab.training.data.order import stream_seed
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, few, refuse

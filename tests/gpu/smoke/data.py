@@ -101,7 +101,8 @@ def _as_held(device: str, made: Callable[[Any], Any]) -> dict[str, Any]:
     import torch
 
     from batchlab.training import assembly
-    from batchlab.training.data.batches import Batches, tensors
+    from batchlab.training.data.batches import Batches
+    from batchlab.training.data.trees import tensors
 
     one = assembly.prepare_process(configured(device))
     real = is_real_gpu(device)

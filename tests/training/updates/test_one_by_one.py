@@ -8,9 +8,10 @@ from simulated_device import simulated_cuda
 from torch.utils.data import TensorDataset
 
 from batchlab import Task
-from batchlab.training.data.batches import Batches, OneByOne, split, tensors
+from batchlab.training.data.batches import Batches, OneByOne, split
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.streaming import Streamed
+from batchlab.training.data.trees import tensors
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
