@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
-from batchlab.training.data.batches import gather, length, split
+from batchlab.training.data.batches import gathered, length
 from batchlab.training.data.order import stream_seed
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -56,7 +56,7 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
     with leaving_no_trace(state.model, state.device):
         state.model.train()
-        backward(state.losses, split(gather(state.train, index), sizes))
+        backward(state.losses, gathered(state.train, index, sizes))
         gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()
     return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients

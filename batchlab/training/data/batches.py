@@ -230,6 +230,13 @@ def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
     return tuple(with_leaves(data, cut) for cut in cuts)
 
 
+def gathered(data: Any, index: Tensor, sizes: Sequence[int]) -> tuple[Batch, ...]:
+    """The examples at `index` as micro-batches of `sizes`."""
+    if isinstance(data, Stream) and data.collates:
+        return tuple(data.gather(one) for one in torch.split(index, list(sizes)))
+    return split(gather(data, index), sizes)
+
+
 def slices(data: Any, size: int) -> Iterator[Batch]:
     """The whole set in order, in pieces of `size`; the last may be smaller."""
     if isinstance(data, Stream):

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from batchlab.errors import BadRequest
+from batchlab.printable import counted
 from batchlab.task import Batch
 from batchlab.training.data.collated import Collated
 from batchlab.training.data.trees import RIDES_ALONG, Column, leaves, stacked
@@ -63,8 +65,8 @@ class Reader:
         try:
             return Collated(self.collate(examples), len(examples))
         except Exception as error:
-            first = f"{len(examples)} examples of the task's {self.name} set, the first of them {which[0]}"
-            return _unreadable(error, f"the task's collate fails for {first}: {message_and_place(error)}")
+            few = f"{counted(len(examples), 'example')} of the task's {self.name} set, from {self.name}[{which[0]}] on"
+            return _unreadable(error, f"the task's collate fails for {few}: {message_and_place(error)}")
 
     def _stacked(self, examples: list[Any]) -> Any:
         try:
@@ -104,6 +106,13 @@ class Unreadable:
 
 class ReadingError(Exception):
     """The traceback of an error in another process, to be printed with ours."""
+
+
+def readable(read: Any) -> Any:
+    """What a reader returned, if it is a batch; else BadRequest."""
+    if isinstance(read, Unreadable):
+        raise BadRequest(read.reason) from ReadingError(read.trace)
+    return read
 
 
 def independent_copy(dataset: Any) -> Any:

@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, IterableDataset
 
 from batchlab.errors import BadRequest
 from batchlab.training.data.batches import example_bytes, held, part
-from batchlab.training.data.collated import Collated
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.open_files import moved, positions
 from batchlab.training.data.order import stream_seed
@@ -19,11 +18,10 @@ from batchlab.training.data.reading import (
     COLLATE,
     Collate,
     Reader,
-    ReadingError,
-    Unreadable,
     independent_copy,
     own_random_numbers,
     random_states,
+    readable,
     same_bits,
     seed_all,
 )
@@ -149,13 +147,15 @@ def looked_at(dataset: Any, name: str, collate: Collate | None = None) -> tuple[
         return example_bytes(first) * n, _has_random_numbers(reader, n)
     is_random = _has_random_numbers(reader, n)
     _has_random_numbers(Reader(copied, name, collate), n)  # or an error
-    return _bytes_of(first) * n, is_random
+    return bytes_of(first.content) * n, is_random
 
 
-def _bytes_of(one: Collated) -> int:
-    seen = sum(t.nbytes for t in tensors(one))
-    try:  # a graph library's example is no tree
-        return seen or len(pickle.dumps(one.content))
+def bytes_of(example: Any) -> int:
+    """Bytes of an example: of its tensors, or of all it has if it is no tree, as a graph library's; at least 1."""
+    if seen := sum(t.nbytes for t in tensors(example)):
+        return seen
+    try:
+        return len(pickle.dumps(example))
     except Exception:  # it cannot be pickled
         return 1
 
@@ -200,10 +200,7 @@ def _examples_in(dataset: Any, name: str) -> int:
 
 
 def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
-    read = reader[which, seeds]
-    if isinstance(read, Unreadable):
-        raise BadRequest(read.reason) from ReadingError(read.trace)
-    return read
+    return readable(reader[which, seeds])
 
 
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:

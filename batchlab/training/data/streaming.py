@@ -26,10 +26,9 @@ from batchlab.training.data.reading import (
     Collate,
     Piece,
     Reader,
-    ReadingError,
-    Unreadable,
     independent_copy,
     own_random_numbers,
+    readable,
 )
 from batchlab.training.data.stream import Stream
 from batchlab.training.data.trees import Column, leaves, moved, rebuilt, tensors, with_leaves
@@ -93,6 +92,13 @@ class Streamed(Stream):
             done = size
         workers = self._workers_for(n - done)
         yield from self._batches(done, n, [size], lambda start, stop: self._fixed(torch.arange(start, stop)), workers)
+
+    def example(self, index: int) -> Any:
+        """One example as the Dataset gives it: not collated, and on the host."""
+        reader = Reader(self._here.dataset, self.name, list)
+        with own_random_numbers():
+            read = reader[self._fixed(torch.tensor([index]))]
+        return readable(read).content[0]
 
     def subset(self, index: Tensor) -> "Streamed":
         index = index.cpu() if self._index is None else self._index[index.cpu()]
@@ -167,8 +173,7 @@ class Streamed(Stream):
         return self._moved(self._read_here(piece))
 
     def _moved(self, read: Any) -> Batch:
-        if isinstance(read, Unreadable):
-            raise BadRequest(read.reason) from ReadingError(read.trace)
+        readable(read)
         sent = rebuilt(read, self.device.copies().send(tensors(read)))
         return moved(sent, self.device.torch_device) if isinstance(read, Collated) else sent
 

@@ -71,16 +71,16 @@ def stacked(examples: Sequence[Any]) -> Any:
     """A batch of `examples`: `default_collate`, but containers keep their type, and strings, paths and None become
     a `Column`. An error if the examples do not fit together."""
     first = examples[0]
-    if isinstance(first, RIDES_ALONG):
+    if all(isinstance(example, RIDES_ALONG) for example in examples):
         return Column(examples)
     if isinstance(first, STACKED):
         return default_collate(list(examples))
+    kinds = sorted({type(example).__name__ for example in examples})
+    if any(type(example) is not type(first) for example in examples):
+        raise TypeError(f"examples have values of different types at one place ({', '.join(kinds)})")
     columns = [_branches(example) for example in examples]
     if columns[0] is None:
-        raise TypeError(f"values of type {type(first).__name__} cannot be stacked")
-    if any(type(example) is not type(first) for example in examples):
-        kinds = sorted({type(example).__name__ for example in examples})
-        raise TypeError(f"examples have the different types {', '.join(kinds)} at one place")
+        raise TypeError(f"values of type {kinds[0]} cannot be stacked")
     if isinstance(first, Mapping):
         if odd := next((example for example in examples if set(example) != set(first)), None):
             raise KeyError(f"examples have the different keys {', '.join(map(str, set(odd) ^ set(first)))}")
