@@ -64,6 +64,7 @@ class RunIdentity:
     group: str  # the id shared by the runs that differ in the seed alone
     overrides: tuple[str, ...] = ()
     previous_ended_at: str | None = None  # `ended_at` of the final result that is to be measured again
+    data_fingerprint: str | None = None  # what the preflight found the data to be; None: not known
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ class Point:
     auto: bool = False  # whether its device comes from device=auto: then the CPU may replace an unusable GPU
     published: tuple[Published, ...] = ()  # published figures that its study shows in addition to its runs
     previous_ended_at: str | None = None  # `ended_at` of a final result to measure again; None: there is none
+    data_fingerprint: str | None = None  # from the preflight: its process must build the same data
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -44,7 +45,8 @@ class Point:
     def run_identity(self) -> RunIdentity:
         """The identity of its run, for the process that trains it."""
         group = identity.group_id(self.config)
-        return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, self.previous_ended_at)
+        ended_at, data = self.previous_ended_at, self.data_fingerprint
+        return RunIdentity(self.run_id, self.config.study_name, group, self.overrides, ended_at, data)
 
     @property
     def assignment(self) -> Assignment:

@@ -80,7 +80,11 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
                     spectator.say(text)
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
-                check_unchanged(left, _check(left, checking, spectator, remote=remote), sweep)
+                facts = _check(left, checking, spectator, remote=remote)
+                check_unchanged(left, facts, sweep)
+                if elsewhere is None:
+                    data = {point.folder: one.data_fingerprint for point, one in zip(left, facts, strict=True)}
+                    distinct = [replace(point, data_fingerprint=data.get(point.folder)) for point in distinct]
                 _keep_published(distinct)
                 outcome = _run(distinct, left, sweep, server, spectator, elsewhere, gpus)
     except KeyboardInterrupt:

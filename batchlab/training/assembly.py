@@ -72,6 +72,12 @@ def build_known_data(config: RunConfig, device: Device) -> Data:
     return Data(device, task, on_device(train, device), on_device(val, device), fingerprint)
 
 
+def fingerprint_of_build(config: RunConfig, device: Device) -> str:
+    """The fingerprint of the data, which are built and dropped."""
+    _, train, val = _read_data(config, device)
+    return data_fingerprint(train, val)
+
+
 def _read_data(config: RunConfig, device: Device) -> tuple[Task, Any, Any]:
     task = build_task(config, device)
     train = as_read(task.train, device, name="train", workers=config.workers, collate=task.collate)

@@ -8,6 +8,7 @@ from batchlab.instruments.panel import build_instruments
 from batchlab.records import RunIdentity, RunRecord
 from batchlab.training import assembly
 from batchlab.training.phase import DATA, Phase
+from batchlab.worker.equal_builds import refuse_other_data
 from batchlab.worker.run_log import Listener, run_log
 
 
@@ -36,6 +37,7 @@ def run(
             device = assembly.prepare_process(config)
             phase.name = DATA
             data = assembly.build_known_data(config, device)
+            refuse_other_data(config, data, identity.data_fingerprint)
             session = assembly.assemble(config, data, build_instruments, phase=phase, note=log.note)
             log.restore(session)
 

@@ -31,6 +31,7 @@ from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
 from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
 from batchlab.training.user_errors import message_and_place
+from batchlab.worker.equal_builds import built_twice
 
 TRIED = SPEED | MEMORY | PARTS  # options of these roles change the executed code; the seed and learning rate do not
 PASSED = 3  # examples: BatchNorm needs two, and shapes are checked again with one less
@@ -41,7 +42,7 @@ AUGMENTED = 8  # examples, to check that the task's `augment` is reproducible
 class Parts:
     """The properties of one distinct combination of data and model."""
 
-    n_train: int
+    n_train: int  # examples of an epoch
     metrics: tuple[str, ...]  # that a target may name
     directed: tuple[str, ...]  # those with a known better direction
     norm: str | None  # a BatchNorm layer, if the model cannot train on a single example
@@ -88,12 +89,16 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
 def _build(config: RunConfig) -> Parts:
     device = assembly.prepare_process(config)
     precision = Precision(config.precision, device)
-    data = assembly.build_known_data(config, device)
+    data = built_twice(config, device)
     task, train, val = data.task, data.train, data.val
+    order = assembly.data_order(task, length(train), config.seed)
+    if order is not None:
+        order.refuse_unless_repeatable()
+    epoch = length(train) if order is None else order.length
     model = assembly.build_model(config, task, device)
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
-    build_instruments(config, plan(small, length(train)), task)
+    build_instruments(config, plan(small, epoch), task)
     losses, few = Losses(model, task, precision), _few_examples(train, task, config.seed, device)
     seen = training_pass(losses, few).completed()
     refuse(ONE_PER_TERM, seen)
@@ -108,7 +113,7 @@ def _build(config: RunConfig) -> Parts:
         device_name=device.name() or environment().get("cpu"),
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
-    return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, few), facts)
+    return Parts(epoch, metrics, directed, batch_norm_that_needs_two(losses, few), facts)
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
