@@ -158,6 +158,7 @@ class RunLog:
             | {"code": code, "group_multiples": list(state.group_multiples)},
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
+            reduction=state.task.reduction or "none",
             remainder=plan.remainder,
         )
         resolution = max(plan.eval_every, self._config.batch_size)
@@ -253,6 +254,7 @@ class RunLog:
             self.record,
             steps=state.step,
             examples=state.examples,
+            steps_without_terms=state.steps_without_terms,
             epochs=state.examples / length(state.train),
             train_seconds=state.meter.seconds,
             eval_batch_size_used=state.eval_at_most or self._config.eval_batch_size,
