@@ -25,7 +25,8 @@ def _examples(batch: Batch) -> int:
 
 
 def _has_ignored(labels: Any) -> bool:
-    return bool((labels == IGNORED).any())
+    # uint8 would compare with 156.
+    return bool(getattr(labels.dtype, "is_signed", True) and (labels == IGNORED).any())
 
 
 def _not_ignored(batch: Batch) -> "Tensor":
@@ -34,11 +35,11 @@ def _not_ignored(batch: Batch) -> "Tensor":
     return count
 
 
-def _merged(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> Mapping[str, Any]:
+def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The fields that a constructor has `chosen`, with the user's `changes`."""
     if "loss" not in changes and "training_loss" not in changes:
         return {"reduction": "none", **chosen, **changes}
-    left_out = {"loss"} if "training_loss" in changes else set()
+    left_out = {"loss"} & {*chosen} if "training_loss" in changes else set()
     if left_out and "forward" not in changes:  # no outputs, so no metrics of them
         left_out |= {"metrics", "higher_is_better"}
     return {name: value for name, value in chosen.items() if name not in left_out} | changes

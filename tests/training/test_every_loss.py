@@ -1,5 +1,7 @@
 """Every kind of loss trains like a plain loop of PyTorch in float64, and is validated in the same unit."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,10 +9,16 @@ from plain_defaults import configured
 
 from batchlab import BadRequest, Task
 from batchlab.instruments.panel import build_instruments
+from batchlab.records import RunIdentity
 from batchlab.training import assembly
 from batchlab.training.data.batches import row
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.losses import as_count
 from batchlab.training.passes.reduction import refuse_changed_objective
+from batchlab.worker import preflight
+from batchlab.worker.check import fitting
+from batchlab.worker.check.examination import examine
+from batchlab.worker.execute import run
 
 STEPS, N, CLASSES, PLACES = 20, 40, 3, 5
 WEIGHTS = torch.tensor([0.5, 2.0, 7.0], dtype=torch.float64)
@@ -204,15 +212,10 @@ def test_validation_and_training_are_in_one_unit_for_every_evaluation_batch():
     for kind in set(KINDS) - {"of_batch"}:
         config = config_of(kind, WithLoss if kind == "joined" else Net, batch_size=N, steps=1, lr=1e-30, log_every=1)
         seen = [
-            {m.name: m.value for m in session_of(config_of_size(config, size)).train()}["val/loss"] for size in (100, 3)
+            {m.name: m.value for m in session_of(replace(config, eval_batch_size=size)).train()}["val/loss"]
+            for size in (100, 3)
         ]
         assert seen[0] == pytest.approx(seen[1], rel=1e-6), kind
-
-
-def config_of_size(config, size):
-    import dataclasses
-
-    return dataclasses.replace(config, eval_batch_size=size)
 
 
 def test_what_a_scalar_is_follows_from_the_losses_of_unequal_parts():
@@ -268,7 +271,41 @@ def test_a_task_has_one_of_loss_and_training_loss_and_a_known_reduction():
     ("count", "shown"), [(-1, "-1"), (float("nan"), "nan"), (None, "None"), (torch.ones(2), "shape")]
 )
 def test_a_count_that_is_no_count_is_refused(count, shown):
-    from batchlab.training.losses import as_count
-
     with pytest.raises(BadRequest, match=rf"the task's count returned a .* \({shown}.*0-d tensor of at least 0"):
         as_count(count)
+
+
+ignored_but_counted = padded(
+    loss=lambda outputs, batch: entropy(outputs, batch[1], reduction="none"), count=lambda batch: batch[1].numel()
+)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "ignored_but_counted"])
+def test_check_and_preflight_find_nothing_wrong_but_labels_that_are_ignored_and_counted(kind, monkeypatch):
+    monkeypatch.setattr(fitting, "DTYPES", ())  # the weights are float64
+    config = config_of(kind, WithLoss if kind == "joined" else Net)
+
+    wrong = [f"{f.what}: {f.advice}" for f in examine(config).findings if f.level.name == "WRONG"]
+
+    assert preflight.examine([config])[0] == []
+    if kind != "ignored_but_counted":
+        assert wrong == []
+        return
+    (message,) = wrong
+    assert "have the label -100 and a loss of exactly 0" in message
+    assert message.endswith("Task(count=lambda batch: (batch[1] != -100).sum())")
+
+
+def test_preflight_refuses_to_accumulate_a_loss_of_the_batch_and_the_record_says_what_the_loss_is(tmp_path):
+    (problem,), _ = preflight.examine([config_of("of_batch", micro_batch_size=5)])
+
+    record = run(config_of("of_batch"), tmp_path / "run", RunIdentity("run", "study", "group"))
+
+    assert problem.startswith(
+        "batch_size=10 in 2 micro-batches was requested, but the task's loss is of the batch as a w"
+    )
+    assert (record.status, record.reduction, record.steps_without_terms) == ("completed", "batch", 0)
+    assert any(note.startswith("the loss is of the batch as a whole (reduction=batch)") for note in record.notes)
+    assert any("val/hardest_decile_loss needs the loss of each example" in note for note in record.notes) is (
+        "val/hardest_decile_loss" not in record.final and "clean_train/loss" in record.final
+    )

@@ -226,7 +226,7 @@ def ignored_but_counted(losses: Losses, batch: Batch, terms: Any) -> Ignored:
         if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.numel() != count:
             continue
         for label in IGNORE_INDICES:
-            there = labels.flatten() == label
+            there = labels.flatten().long() == label  # uint8 would compare with 156
             if bool(there.any()) and bool(values[there].all()) and not bool(values[~there].all()):
                 return Ignored(int(there.sum()), label, f"batch[{key!r}]", count)
     return Ignored()
