@@ -1,14 +1,19 @@
 """The contract for the user's data: the examples, the forward pass of a batch, and the loss."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
+
+from batchlab.errors import BadRequest
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 Batch = Any  # a tree of tensors, first axis = example; or what `collate` returned
+REDUCTIONS = ("none", "mean", "sum", "batch")
+IGNORED = -100  # the label that PyTorch's losses leave out by default (`ignore_index`)
 
 
 def _forward(model: "nn.Module", batch: Batch) -> Any:
@@ -29,6 +34,27 @@ def _examples(batch: Batch) -> int:
     return len(batch)
 
 
+def _has_ignored(labels: Any) -> bool:
+    # uint8 would compare with 156.
+    return bool(getattr(labels.dtype, "is_signed", True) and (labels == IGNORED).any())
+
+
+def _not_ignored(batch: Batch) -> "Tensor":
+    """The labels of a batch that are not ignored, 0-d."""
+    count: Tensor = (batch[1] != IGNORED).sum()
+    return count
+
+
+def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a constructor has `chosen`, with the user's `changes`."""
+    if "loss" not in changes and "training_loss" not in changes:
+        return {"reduction": "none", **chosen, **changes}
+    left_out = {"loss"} & {*chosen} if "training_loss" in changes else set()
+    if left_out and "forward" not in changes:  # no outputs, so no metrics of them
+        left_out |= {"metrics", "higher_is_better"}
+    return {name: value for name, value in chosen.items() if name not in left_out} | changes
+
+
 def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
     del outputs, batch
     return {}
@@ -45,15 +71,24 @@ class Task:
     place in the data order. Open files at the first read, in `__getitem__`: worker processes share a file that is open
     before, including its position.
     The loss is a vector of terms, one for each example (or token), **not averaged**: batchlab weighs by count, so that
-    a smaller micro-batch has a smaller weight.
+    a smaller micro-batch has a smaller weight. Or 0-d, the mean over the terms, as in most training scripts; then what
+    needs the loss of single examples is not measured. `reduction` says what it is, if its shape does not. A pair
+    (losses, weights) is a weighted mean: the sum of the first over the sum of the second, in training and validation.
     """
 
     train: Any
     val: Any
-    loss: "Callable[[Any, Batch], Tensor]"  # (outputs, batch) -> (terms,)
+    loss: "Callable[[Any, Batch], Any] | None" = None  # (outputs, batch) -> (terms,), 0-d, or (losses, weights)
+    # Instead of `loss`, for a model that computes its loss itself: (model, batch) -> what a loss returns.
+    training_loss: "Callable[[nn.Module, Batch], Any] | None" = None
+    # What the loss is: `none` (a vector of terms), `mean` (0-d, over the terms), `sum` (0-d, and so is the objective:
+    # its gradient is not divided), or `batch` (0-d, of the batch as a whole: contrastive, Dice). None: by its shape.
+    reduction: str | None = None
     forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
     metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
-    count: Callable[[Batch], int] = _examples  # terms of a batch, known before the forward pass
+    # The denominator of a batch's loss, known before the forward pass: its terms, those that are not ignored, or a sum
+    # of weights; a number or a 0-d tensor, and 0 for a batch without terms.
+    count: "Callable[[Batch], float | Tensor]" = _examples
     higher_is_better: Mapping[str, bool] = field(
         default_factory=dict
     )  # for each metric that is used in a target or a best value
@@ -74,12 +109,26 @@ class Task:
     sampler: Callable[[int], Iterable[int]] | None = None
     cost: Callable[[Any], float] | None = None  # of one example, in any unit: what makes it expensive, as its length
 
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.training_loss is None):
+            raise BadRequest(
+                f"the Task has {'neither loss nor' if self.loss is None else 'both loss and'} training_loss: give "
+                "loss=..., a function of (outputs, batch), or training_loss=..., one of (model, batch) for a model "
+                "that computes its loss itself"
+            )
+        if self.reduction is not None and self.reduction not in REDUCTIONS:
+            raise BadRequest(
+                f"the Task's reduction={self.reduction!r} is unknown: use one of {', '.join(REDUCTIONS)}, or None, "
+                "which goes by the shape of the loss"
+            )
+
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
         """Inputs and class indices: cross-entropy per example, and accuracy.
 
         `train` and `val` are `(inputs, labels)` tuples (or Datasets of such pairs); the model's outputs are
         logits (examples, classes). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
+        Labels of -100 are no terms: they have no loss and do not count.
         """
         import torch.nn.functional as F
 
@@ -88,6 +137,9 @@ class Task:
 
         def metrics(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
             return {"accuracy": (outputs.argmax(dim=1) == batch[1]).float()}
+
+        def labelled(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
+            return {name: values[batch[1] != IGNORED] for name, values in metrics(outputs, batch).items()}
 
         offered: dict[str, object] = {}
         if isinstance(train, Sequence):
@@ -102,7 +154,9 @@ class Task:
             "model_args": offered,
             "labels": lambda batch: batch[1],
         }
-        return cls(train=train, val=val, **(chosen | changes))
+        if any(isinstance(part, Sequence) and _has_ignored(part[1]) for part in (train, val)):
+            chosen |= {"metrics": labelled, "count": _not_ignored, "labels": None}
+        return cls(train=train, val=val, **_merged(chosen, changes))
 
     @classmethod
     def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
@@ -127,7 +181,7 @@ class Task:
             offered = {"num_outputs": (shape or (1,))[0] if len(shape) < 2 else shape}
             offered["input_shape"] = tuple(train[0].shape[1:])
         chosen: dict[str, Any] = {"loss": loss, "model_args": offered}
-        return cls(train=train, val=val, **(chosen | changes))
+        return cls(train=train, val=val, **_merged(chosen, changes))
 
     @classmethod
     def language_model(
@@ -151,4 +205,14 @@ class Task:
 
         offered = {"vocabulary": int(max(train_tokens.max(), val_tokens.max())) + 1, "context": context}
         chosen: dict[str, Any] = {"loss": loss, "count": lambda batch: batch[1].numel(), "model_args": offered}
-        return cls(train=windows(train_tokens), val=windows(val_tokens), **(chosen | changes))
+        if _has_ignored(train_tokens) or _has_ignored(val_tokens):
+            chosen["count"] = _not_ignored
+        return cls(train=windows(train_tokens), val=windows(val_tokens), **_merged(chosen, changes))
+
+
+def changed(task: Task, **changes: Any) -> Task:
+    """A copy with other fields. Not `dataclasses.replace`: it would call the constructor of the user's subclass."""
+    other = copy.copy(task)
+    for name, value in changes.items():
+        object.__setattr__(other, name, value)
+    return other

@@ -352,6 +352,7 @@ def quantities_are_named_by_their_table(root: Path) -> Iterator[str]:
 
 WRITERS = {  # of the fields of a `RunState`, as documented there; no code assigns to the others
     **dict.fromkeys(("learning_rate", "step", "examples"), ("loop", "checkpoint")),
+    "steps_without_terms": ("loop", "checkpoint"),
     "validated": ("passes.evaluation",),
     "eval_at_most": ("passes.evaluation", "checkpoint"),
 }
@@ -380,7 +381,7 @@ def forward_and_loss_are_spelled_once(root: Path) -> Iterator[str]:
                 yield f"{module}:{node.lineno} calls {ast.unparse(node.func)}: take it from training/losses.py"
 
 
-OF_A_TASK = re.compile(r"(.*\.)?task\.(forward|loss|metrics)")
+OF_A_TASK = re.compile(r"(.*\.)?task\.(forward|(training_)?loss|metrics)")
 PASSES = re.compile(
     r".*\.loss|(.*\.)?(model|functional_call|(binary_)?cross_entropy(_with_logits)?|(mse|l1|smooth_l1|huber|nll)_loss)"
 )

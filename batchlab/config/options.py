@@ -155,6 +155,9 @@ class RunOptions:
     timeout: float | None = option("longest time that a point may take; null: no limit", above=0.0, unit="seconds")
     checkpoint_every: int | None = option("between checkpoints; null: by time only", at_least=1, unit="examples")
     checkpoint_seconds: float | None = option("between checkpoints; null: by examples only", above=0.0, unit="seconds")
+    accept_changed_objective: bool = option(
+        "accumulate even a loss of the batch as a whole, which changes the objective", before=False
+    )
     workers: int = option(
         "processes that read streamed data; 0: the training process reads it", SPEED | MEMORY, at_least=0, before=0
     )

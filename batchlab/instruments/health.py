@@ -65,26 +65,26 @@ class Health(Instrument):
 
     def _judge(self, losses: list[float], state: RunState) -> None:
         if self._initial is None:
-            self._initial = losses[0]
+            self._initial = next(filter(None, losses), None)
         bad = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), None)
         if bad is not None:
             step = self._window_starts + bad + 1
             raise Diverged(f"the training loss is {losses[bad]} at step {step} ({_lr(state)})")
         mean = sum(losses) / len(losses)
-        bound = EXPLODED * max(self._initial, 1.0)
+        bound = EXPLODED * max(self._initial or 0.0, 1.0)
         if mean > bound:
             steps = f"steps {self._window_starts + 1} to {state.step}"
             raise Diverged(f"the training loss is {mean:.3g} over {steps}, above {bound:.3g} ({_lr(state)})")
 
     def _losses(self) -> list[float]:
-        """The mean loss of each step of the window; starts a new window."""
+        """The mean loss of each step of the window, 0 for one without terms; starts a new window."""
         self._fold()
         if not self._sums:
             return []
         # One copy to the host, then Python numbers: a dozen small tensor operations in every window would displace
         # training's data from the caches.
         sums = (self._sums[0] if len(self._sums) == 1 else torch.cat(self._sums)).tolist()
-        losses = [total / count for total, count in zip(sums, _numbers(self._counts), strict=True)]
+        losses = [total / (count or 1) for total, count in zip(sums, _numbers(self._counts), strict=True)]
         self._sums, self._counts = [], []
         return losses
 

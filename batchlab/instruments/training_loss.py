@@ -17,8 +17,9 @@ FOLD = 256  # references kept before they are stacked: on CUDA each 0-d tensor t
 class TrainingLoss(Instrument):
     """`train/loss`: mean over the terms of a window of `log_every` examples, the same window for all batch sizes.
 
-    A window is at least one step. The loss of a batch is at the weights before its update. Also `train/learning_rate`
-    of the window's last step, and `train/steps_skipped` in fp16: updates the loss scaler has skipped so far.
+    A window is at least one step; one without terms has no loss. The loss of a batch is at the weights before its
+    update. Also `train/learning_rate` of the window's last step, and `train/steps_skipped` in fp16: updates the loss
+    scaler has skipped so far.
     """
 
     quantities = table.TRAINING_LOSS
@@ -45,7 +46,8 @@ class TrainingLoss(Instrument):
         if not self._sums:
             return
         # float64 on the host: a window may have a million terms
-        yield state.measurement("train/loss", sum(value.item() for value in self._sums) / self._terms())
+        if terms := self._terms():
+            yield state.measurement("train/loss", sum(value.item() for value in self._sums) / terms)
         yield state.measurement("train/learning_rate", state.learning_rate)
         if state.precision.scaler is not None:
             self.steps_skipped += int(sum(value.item() for value in self._skips))

@@ -101,8 +101,10 @@ class RunRecord:
     micro_batch_sizes: tuple[int, ...] = ()
     accumulate: int | None = None  # micro-batches per optimizer step
     lr_scaled: float | None = None  # the peak learning rate after the scaling rule
+    reduction: str | None = None  # of the loss: none (terms), mean, sum, batch or weights; None in older records
     steps: int = 0
     steps_skipped: int = 0  # updates that the fp16 scaler skipped; included in steps
+    steps_without_terms: int = 0  # whose count was 0, so that they changed no weights; included in steps
     examples: int = 0
     remainder: int = 0  # examples of the budget that make no whole step
     epochs: float = 0.0

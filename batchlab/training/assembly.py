@@ -23,6 +23,7 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
+from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, ignore_note
@@ -117,6 +118,7 @@ def assemble(
     optimizer = build_optimizer(config, model)
     precision = Precision(config.precision, device)
     precision.prepare(optimizer)
+    task = with_reduction(task, model, data.train, precision)
     state = RunState(
         model=model,
         optimizer=optimizer,

@@ -40,6 +40,7 @@ def capture(
         "learning_rate": state.learning_rate,
         "group_multiples": list(state.group_multiples),
         "eval_at_most": state.eval_at_most,
+        "steps_without_terms": state.steps_without_terms,
         "meter": state.meter.state_dict(),
         "model": model,
         # Buffers that are excluded from the model's state_dict (`persistent=False`) still belong to the run's state.
@@ -92,6 +93,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
         ) from error
     state.step, state.examples = content["step"], content["examples"]
     state.learning_rate, state.eval_at_most = content["learning_rate"], content.get("eval_at_most")
+    state.steps_without_terms = content.get("steps_without_terms", 0)
     state.meter.load_state_dict(content["meter"])
     _set_random_streams(content["random"], state.device)
 

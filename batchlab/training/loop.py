@@ -42,6 +42,8 @@ def train(
             outcome = update(next(next_batch))
             state.step += 1
             state.examples += outcome.examples
+            if not outcome.has_terms:
+                _count_empty(state)
             for watch in agenda.watchers:
                 watch(outcome)
             if state.examples >= agenda.next:
@@ -67,6 +69,15 @@ def _set_learning_rate(state: RunState, learning_rate: float) -> None:
         )
     for position, group in enumerate(groups):  # a strict zip would take 0.8 us more, of a step of 150
         group["lr"] = multiples[position] * learning_rate
+
+
+def _count_empty(state: RunState) -> None:
+    state.steps_without_terms += 1
+    if state.steps_without_terms == 1:
+        state.note(
+            f"step {state.step:,} has no terms (count is 0), so it has no gradient and changes no weights; the record "
+            "counts such steps in steps_without_terms"
+        )
 
 
 def _rehearse(state: RunState, batches: Batches, update: Update) -> None:

@@ -1,18 +1,28 @@
 """The forward pass and the loss of a task, as training, instruments and checks all use them."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from batchlab.errors import BadRequest
+from batchlab.printable import printable
 from batchlab.task import Batch, Task
+from batchlab.training.data.batches import length
 from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
 
+AVERAGED = ("mean", "batch")  # reductions of a loss that is to be weighted by its count
+PAIR = "weights"  # the reduction, found by calling it, of a loss that returns (losses, weights)
+
+Count = int | float
+
 
 class Losses:
-    """Batch -> terms: the task's loss of the model's outputs, shape (terms,), in `precision`.
+    """Batch -> losses that add up to the summed loss of the batch, in `precision`: one per term, shape (terms,), or 0-d
+    if the task's loss is a scalar.
 
     Nothing here changes modes, gradients or random streams: the caller sets and restores them.
     """
@@ -25,29 +35,73 @@ class Losses:
         self.precision = precision
 
     def __call__(self, batch: Batch) -> Tensor:
-        """The terms of a batch, in one call; the training step calls it for each micro-batch."""
-        batch = content(batch)
+        return self.with_count(batch)[0] if self.is_scalar else self.returned(batch)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether single terms cannot be told apart."""
+        return self.task.reduction not in (None, "none")
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether forward and loss are one, the task's `training_loss`."""
+        return self.task.training_loss is not None
+
+    @property
+    def counts_examples(self) -> bool:
+        """Whether a term is an example, because the task has no `count` of its own."""
+        return self.task.count is Task.count
+
+    def count(self, batch: Batch) -> Count:
+        """The denominator of the batch's loss; a tensor on a GPU is waited for. A loss that returns (losses, weights)
+        is called for it, so training takes it from `with_count`."""
+        if self.task.reduction == PAIR:
+            return as_count(self.returned(batch)[1].detach().sum())
+        if self.counts_examples:
+            return length(batch)
+        return as_count(self.task.count(content(batch)))
+
+    def returned(self, batch: Batch) -> Any:
+        """What the task's loss returns, in one call; the training step calls it for each micro-batch."""
         with self.precision.forward():
-            return self.task.loss(self.task.forward(self.model, batch), batch)
+            task, given = self.task, content(batch)
+            if task.loss is None:
+                return task.training_loss(self.model, given)  # type: ignore[misc]  # a Task has one of the two
+            return task.loss(task.forward(self.model, given), given)
+
+    def with_count(self, batch: Batch) -> tuple[Tensor, Count]:
+        """Losses that add up to the summed loss of the batch, and its count."""
+        return self.summed(self.returned(batch), batch)
+
+    def summed(self, returned: Any, batch: Batch) -> tuple[Tensor, Count]:
+        """The same, from what the task's loss returned for the batch."""
+        if self.task.reduction == PAIR:
+            return returned[0], as_count(returned[1].detach().sum())
+        count = self.count(batch)
+        return (returned * count if self.task.reduction in AVERAGED else returned), count
 
     def outputs(self, batch: Batch) -> Any:
-        """The forward pass alone."""
+        """The forward pass alone; None if the task has a `training_loss` and no `forward` of its own."""
+        if self.task.loss is None and self.task.forward is Task.forward:
+            return None
         with self.precision.forward():
             return self.task.forward(self.model, content(batch))
 
-    def terms(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss alone, of given outputs."""
+    def terms(self, outputs: Any, batch: Batch) -> Any:
+        """What the task's loss returns for given outputs, which a `training_loss` does not take."""
+        if self.task.loss is None:
+            return self.returned(batch)
         with self.precision.forward():
             return self.task.loss(outputs, content(batch))
 
-    def quantities(self, batch: Batch) -> dict[str, Tensor]:
-        """The terms as `loss`, and each metric of the task by its name, from one forward pass."""
+    def quantities(self, batch: Batch) -> dict[str, Any]:
+        """What the loss returns as `loss`, and each metric of the task by its name, from one forward pass."""
         with self.precision.forward():
             outputs = self.outputs(batch)
             return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
 
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The terms as a function of weights, for `torch.func` and for derivatives of any order.
+        """The losses as a function of weights, for `torch.func` and for derivatives of any order.
 
         `weights` replace the model's parameters and buffers of these names; the model's own are used for the others.
         The model is not changed.
@@ -67,3 +121,17 @@ class _Module(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         return self.losses(batch)
+
+
+def as_count(value: Any) -> Count:
+    """What a task's `count` returned, as a number; BadRequest if it is none, or below 0."""
+    if type(value) is int and value >= 0:
+        return value
+    number = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if not isinstance(number, int | float) or not math.isfinite(number) or number < 0:
+        shown = f"shape {tuple(value.shape)}" if getattr(value, "ndim", 0) else printable(repr(number))[:40]
+        raise BadRequest(
+            f"the task's count returned a {type(value).__name__} ({shown}): return the number of terms in the batch, "
+            "or their sum of weights, as a number or a 0-d tensor of at least 0"
+        )
+    return number

@@ -46,6 +46,7 @@ class RunState:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
+    steps_without_terms: int = 0  # whose count was 0; included in `step`
     # Written by `evaluation`; the second one is restored from a checkpoint as well:
     validated: tuple[Any, Any] | None = None  # key and result of the last pass through `val`
     eval_at_most: int | None = None  # examples evaluated at once, if `eval_batch_size` did not fit

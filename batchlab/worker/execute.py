@@ -7,6 +7,7 @@ from batchlab.config import RunConfig, SweepConfig
 from batchlab.instruments.panel import build_instruments
 from batchlab.records import RunIdentity, RunRecord
 from batchlab.training import assembly
+from batchlab.training.passes.reduction import about, refuse_changed_objective
 from batchlab.training.phase import DATA, Phase
 from batchlab.worker.equal_builds import refuse_other_data
 from batchlab.worker.run_log import Listener, run_log
@@ -39,7 +40,10 @@ def run(
             data = assembly.build_known_data(config, device)
             refuse_other_data(config, data, identity.data_fingerprint)
             session = assembly.assemble(config, data, build_instruments, phase=phase, note=log.note)
+            refuse_changed_objective(config, session.state.task)
             log.restore(session)
+            if (said := about(config, session.state.task)) is not None and said not in log.record.notes:
+                log.note(said)
 
             def enough() -> bool:
                 return config.stop_at_target and log.target_reached

@@ -28,13 +28,16 @@ from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
+from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, one_example, refuse
+from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
+from batchlab.training.passes.reduction import changed_objective, with_reduction
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.equal_builds import built_twice
 
 TRIED = SPEED | MEMORY | PARTS  # options of these roles change the executed code; the seed and learning rate do not
 PASSED = 3  # examples: BatchNorm needs two, and shapes are checked again with one less
+MORE = 64  # examples, if those have no terms
 AUGMENTED = 8  # examples, to check that the task's `augment` is reproducible
 
 
@@ -47,6 +50,7 @@ class Parts:
     directed: tuple[str, ...]  # those with a known better direction
     norm: str | None  # a BatchNorm layer, if the model cannot train on a single example
     facts: Facts
+    task: Task  # its reduction decided
 
 
 def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
@@ -98,9 +102,12 @@ def _build(config: RunConfig) -> Parts:
     model = assembly.build_model(config, task, device)
     precision.prepare(assembly.build_optimizer(config, model))
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
+    task = with_reduction(task, model, train, precision)
     build_instruments(config, plan(small, epoch), task)
-    losses, few = Losses(model, task, precision), _few_examples(train, task, config.seed, device)
+    losses, few = Losses(model, task, precision), _few_examples(train, task, config.seed, device, PASSED)
     seen = training_pass(losses, few).completed()
+    if not seen.count:  # then the gradient shows nothing
+        seen = training_pass(losses, _few_examples(train, task, config.seed, device, MORE)).completed()
     refuse(ONE_PER_TERM, seen)
     refuse(GRADIENT, seen)
     measured = validation_pass(losses, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
@@ -113,7 +120,7 @@ def _build(config: RunConfig) -> Parts:
         device_name=device.name() or environment().get("cpu"),
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
-    return Parts(epoch, metrics, directed, batch_norm_that_needs_two(losses, few), facts)
+    return Parts(epoch, metrics, directed, batch_norm_that_needs_two(losses, few), facts, task)
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
@@ -131,12 +138,12 @@ def _refuse_other_settings(config: RunConfig) -> None:
         )
 
 
-def _few_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
+def _few_examples(train: Any, task: Task, seed: int, device: Device, passed: int) -> Any:
     """Examples as in training. Copies, so that changes by the user's code do not affect the data set."""
     if task.augment is None:
-        return gather(train, torch.arange(min(PASSED, length(train))))
-    few = augmented_twice(gather(train, torch.arange(min(AUGMENTED, length(train)))), task.augment, seed, device)
-    return next(slices(few, PASSED))
+        return gather(train, torch.arange(min(passed, length(train))))
+    few = gather(train, torch.arange(min(max(AUGMENTED, passed), length(train))))
+    return next(slices(augmented_twice(few, task.augment, seed, device), passed))
 
 
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
@@ -152,3 +159,5 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         yield NO_DIRECTION.worded(name=name).sentence
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield one_example(config, parts.norm).sentence
+    if (why := changed_objective(config, parts.task)) is not None:
+        yield why

@@ -160,6 +160,7 @@ class RunLog:
             | _data_order(state),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
+            reduction=state.task.reduction or "none",
             remainder=plan.remainder,
         )
         resolution = max(plan.eval_every, self._config.batch_size)
@@ -255,6 +256,7 @@ class RunLog:
             self.record,
             steps=state.step,
             examples=state.examples,
+            steps_without_terms=state.steps_without_terms,
             epochs=state.examples / state.epoch,
             train_seconds=state.meter.seconds,
             eval_batch_size_used=state.eval_at_most or self._config.eval_batch_size,

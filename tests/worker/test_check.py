@@ -123,12 +123,12 @@ BROKEN = {
         "shapes",
         "mat1 and mat2 .*my_model",
     ),
-    "mean loss": (
-        data((CLASSIFY, MEAN_LOSS.format(""))),
+    "a scalar that is no mean": (
+        data((CLASSIFY, MEAN_LOSS.format(".square()"))),
         (),
-        WRONG,
+        BETTER,
         "loss",
-        "of 8 examples is a scalar, already averaged or",
+        "treated as one of the batch as a whole .*give their number with count=",
     ),
     "no gradient": (
         model((FORWARD, RETURN + ".detach()")),

@@ -11,7 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
 from batchlab.training.data.trees import rebuilt, tensors
-from batchlab.training.losses import Losses
+from batchlab.training.losses import AVERAGED, Losses
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -38,7 +38,7 @@ class LossSurface:
         self._losses = losses
         self._device = losses.precision.device
         self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
-        self._count = losses.task.count(data)
+        self._count = sum(map(losses.count, slices(data, chunk)))
         self.chunk = chunk
 
     def value(self, at: Tensor) -> float:
@@ -81,6 +81,8 @@ class LossSurface:
 
     def _loss(self, at: Tensor, batch: Batch) -> Tensor:
         """The contribution of `batch` to L(`at`), 0-d."""
+        if self._losses.task.reduction in AVERAGED and not self._losses.count(batch):  # the mean of no terms is nan
+            return (at * 0.0).sum(dtype=torch.float64)
         self._device.seed(0)  # so that L is a function even if the model draws random numbers in eval mode
         pieces = [piece.view(shape) for piece, shape in zip(torch.split(at, self._sizes), self._shapes, strict=True)]
         weights = dict(zip(self._names, pieces, strict=True))

@@ -13,10 +13,11 @@ from batchlab.science.statistics.samples import difference, sample_mean, sample_
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.training.data.batches import length, subset
 from batchlab.training.data.order import stream_seed
-from batchlab.training.passes.evaluation import ByExample, by_example, validated
+from batchlab.training.passes.evaluation import ByExample, Sums, by_example, validated
 from batchlab.training.state import RunState
 
 HARDEST = 0.1
+NEEDS_EXAMPLES = "needs the loss of each example, but the task's loss is a scalar: left out"
 
 
 class Generalisation(Instrument):
@@ -28,7 +29,8 @@ class Generalisation(Instrument):
     `gap/loss` and `gap/<metric>`: how much worse validation is, so a gap is positive for both losses and accuracies;
     not measured for a metric if the task does not say whether higher is better.
     `val/hardest_decile_loss`: the mean over the tenth of the validation examples with the largest current loss (for
-    tokens: mean over the example's tokens): the tail of the model's losses, not a fixed set.
+    tokens: mean over the example's tokens): the tail of the model's losses, not a fixed set. Left out if the task's
+    loss is a scalar, and then the losses have no intervals.
 
     `every` is in examples; default: every fourth validation, whose pass it shares.
     """
@@ -39,6 +41,7 @@ class Generalisation(Instrument):
         check_count("generalisation.every", every)
         self.every: int | None = every or 4 * eval_every
         self.eval_batch_size = eval_batch_size
+        self._said = False  # what is left out
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         val = validated(state, self.eval_batch_size)
@@ -52,7 +55,11 @@ class Generalisation(Instrument):
                 on_val = interval(val[name])
                 gap = difference(on_train, on_val) if higher else difference(on_val, on_train)
                 yield _measured(state, f"gap/{name}", gap)
-        yield _measured(state, "val/hardest_decile_loss", tail_mean(val["loss"].means, HARDEST))
+        if isinstance(loss := val["loss"], ByExample):
+            yield _measured(state, "val/hardest_decile_loss", tail_mean(loss.means, HARDEST))
+        elif not self._said:
+            self._said = True
+            state.note(f"val/hardest_decile_loss {NEEDS_EXAMPLES}")
 
 
 def clean_examples(state: RunState) -> tuple[Tensor, int]:
@@ -79,8 +86,11 @@ def is_wrong(corrupted: Tensor, n_train: int) -> Tensor:
     return corrupted.cpu().bool()
 
 
-def interval(seen: ByExample, population: int | None = None) -> Interval:
-    """The mean over terms with its 95% interval: exact for right and wrong predictions, else Student's t."""
+def interval(seen: Sums, population: int | None = None) -> Interval:
+    """The mean over terms with its 95% interval: exact for right and wrong predictions, else Student's t; no interval
+    if the values of single examples are not known."""
+    if not isinstance(seen, ByExample):
+        return Interval(seen.mean, None, None, len(seen.sums))
     if seen.is_share:
         return sample_share(int(seen.sums.sum()), len(seen.sums), population=population)
     return sample_mean(seen.sums, seen.counts, population=population)

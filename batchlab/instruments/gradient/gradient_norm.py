@@ -63,7 +63,9 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
 
 
 def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all values together, 0-d."""
+    """The 2-norm of all values together, 0-d; 0 of none, as where a batch has no terms."""
+    if not tensors:
+        return torch.zeros((), dtype=torch.float64)
     # float64: the sum is over the squares of a hundred million small values
     each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
     total: Tensor = torch.linalg.vector_norm(each)

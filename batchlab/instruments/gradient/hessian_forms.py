@@ -1,6 +1,7 @@
 """g'Hg of a batch's gradient and of its parts' gradients: the full noise scale uses it instead of squared norms."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from batchlab.instruments.gradient.unit_gradients import summed_gradient
 from batchlab.task import Batch
 from batchlab.training.data.batches import slices
 from batchlab.training.devices.out_of_memory import is_out_of_memory
-from batchlab.training.losses import Losses
+from batchlab.training.losses import Count, Losses
 from batchlab.training.state import RunState
 
 HESSIAN_CHUNK = 128  # examples processed together, halved if they do not fit
@@ -51,9 +52,9 @@ def _form(surface: LossSurface, vector: Tensor) -> Tensor:
     return (vector.double() * product.double()).sum()
 
 
-def _summed(losses: Losses, unit: Batch, parameters: Sequence[Tensor], micro_batch_size: int) -> tuple[Tensor, int]:
+def _summed(losses: Losses, unit: Batch, parameters: Sequence[Tensor], micro_batch_size: int) -> tuple[Tensor, Count]:
     """The gradient of a unit's summed loss, concatenated, and its number of terms."""
-    gradient, count = torch.zeros((), device=losses.precision.device.torch_device), 0
+    gradient, count = torch.zeros((), device=losses.precision.device.torch_device), cast("Count", 0)
     for batch in slices(unit, micro_batch_size):
         more, terms = summed_gradient(losses, batch, parameters)
         gradient, count = gradient + torch.cat([g.flatten() for g in more]), count + terms

@@ -19,7 +19,7 @@ from batchlab.instruments.instrument import Instrument, check, check_count, is_c
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.scaling.noise_scale import NoiseScale, noise_scale
-from batchlab.task import Batch
+from batchlab.task import Batch, Task
 from batchlab.training.data.batches import gather, length, slices
 from batchlab.training.data.order import stream_seed
 from batchlab.training.losses import Losses
@@ -48,7 +48,7 @@ class GradientNoiseScale(Instrument):
       have fewer than 8 of them). BatchNorm uses the statistics of each micro-batch, as in training.
     - `per_example` compares them with single examples. BatchNorm uses its running statistics, because with those of the
       batch single examples have no gradient: in the first steps, before they have settled, the model differs.
-    - `auto` is `micro_batches` in a run that accumulates, else `per_example`.
+    - `auto` is `micro_batches` in a run that accumulates, or where the task's loss is a scalar, else `per_example`.
     If Adam's second moments exist, also `noise/adam_scale_examples`, of the gradient as Adam rescales it (`adam: false`
     switches it off). With `full` also `noise/full_scale_examples`, tr(H Sigma)/(G'HG), at 9 Hessian products a draw.
     With `per_layer` also `noise/scale_examples.<layer>` of the parameters of each module. Names begin with `group`, to
@@ -64,6 +64,7 @@ class GradientNoiseScale(Instrument):
         eval_every: int,
         budget: int,
         seed: int,
+        task: Task | None = None,
         method: str = "auto",
         draws: int = 10,
         examples: int | None = None,
@@ -86,7 +87,13 @@ class GradientNoiseScale(Instrument):
         check_count(f"{instrument_name}.every", every)
         # Distances between validations are equal for all batch sizes, budgets only nearly so.
         self.every: int | None = every or eval_every * max(1, round(budget / eval_every / INTERVALS))
-        fitting = "micro_batches" if micro_batch_size < batch_size else "per_example"
+        scalar = task is not None and task.reduction not in (None, "none")
+        if scalar and method == "per_example":
+            raise BadRequest(
+                f"instruments.{instrument_name}.method=per_example needs the loss of each example, but the task's "
+                f"loss is a scalar: use instruments.{instrument_name}.method=micro_batches, or return one loss per term"
+            )
+        fitting = "micro_batches" if scalar or micro_batch_size < batch_size else "per_example"
         self.method = fitting if method == "auto" else method
         self.micro_batch_size = micro_batch_size
         self.draws, self.examples = draws, examples

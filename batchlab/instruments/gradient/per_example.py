@@ -40,6 +40,8 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
     By `torch.func`: each example is processed alone, as a batch of one, with its own dropout. BadRequest if the model
     or the loss does not allow that.
     """
+    if losses.is_scalar:
+        raise BadRequest(f"the task's loss is a scalar, so its gradients per example are not known: {ADVICE}")
     names = {id(p): name for name, p in losses.model.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
     terms: list[int] = []
@@ -60,7 +62,7 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
         raise BadRequest(
             f"torch.func cannot compute this model's gradients per example ({reason}): {ADVICE}"
         ) from error
-    if losses.task.count(batch) != length(batch) * terms[0]:
+    if losses.count(batch) != length(batch) * terms[0]:
         raise BadRequest(
             f"the examples of this task differ in their number of terms, so they cannot be processed singly: {ADVICE}"
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from batchlab.task import Batch
-from batchlab.training.losses import Losses
+from batchlab.training.losses import Count, Losses
 
 Scale = Sequence[Tensor] | None  # elementwise factors of each parameter's gradient; None: unscaled
 
@@ -22,12 +22,14 @@ class UnitGradients:
 
     def __init__(self, scales: Sequence[Scale]) -> None:
         self._scales = scales
-        self._units = self._count = self._count_squared = 0
+        self._units = 0
+        self._count: Count = 0
+        self._count_squared: Count = 0
         self._sums: list[Tensor] = []
         self._sums_by_count: list[Tensor] = []
         self._squares = torch.zeros((), dtype=torch.float64)  # (scales, parameters) from the first unit on
 
-    def add(self, gradients: Sequence[Tensor], count: int) -> None:
+    def add(self, gradients: Sequence[Tensor], count: Count) -> None:
         """Adds units of `count` terms each: for each parameter their gradients, shape (units, *the parameter's)."""
         units = len(gradients[0])
         self._units += units
@@ -65,11 +67,13 @@ def micro_batch_norms(
     return units.squared_norms()
 
 
-def summed_gradient(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], int]:
-    """The gradient of the sum of a batch's losses, and their number; `.grad` does not change."""
-    terms = losses(batch)
+def summed_gradient(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> tuple[Sequence[Tensor], Count]:
+    """The gradient of the sum of a batch's losses, and their count; `.grad` does not change."""
+    terms, count = losses.with_count(batch)
+    if not count:  # the mean of no terms is nan
+        return [torch.zeros_like(p) for p in parameters], count
     gradients = torch.autograd.grad(terms, parameters, torch.ones_like(terms), materialize_grads=True)
-    return [g.to_dense() for g in gradients], losses.task.count(batch)
+    return [g.to_dense() for g in gradients], count
 
 
 def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Scale:

@@ -4,6 +4,7 @@
 the passes of `contract_passes`. The parent of a sweep uses these messages too, so torch is not imported here.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import listed, printable
 
 if TYPE_CHECKING:
-    from batchlab.training.passes.contract_passes import Parts, TrainingPass, ValidationPass
+    from batchlab.training.passes.contract_passes import TrainingPass, ValidationPass
 
 MOST_NAMED = 3
 Values = Mapping[str, object]  # the values that fill in a clause's message
@@ -78,50 +79,6 @@ def few(names: Iterable[str]) -> str:
     return listed(map(printable, names), MOST_NAMED, last=", ")
 
 
-# The loss: one value per term.
-
-
-def _where(broken: "Callable[[TrainingPass], bool]") -> "Callable[[TrainingPass], Values | None]":
-    def values(seen: "TrainingPass") -> Values:
-        return {"kind": type(seen.terms).__name__} | {n: getattr(seen, n) for n in ("examples", "count", "shape")}
-
-    return lambda seen: values(seen) if broken(seen) else None
-
-
-LOSS_SHAPE: "Clause[TrainingPass]" = Clause(
-    "loss",
-    Severity.REFUSED,
-    "the loss has shape {shape} for {examples} examples that count as {count} terms",
-    "return one loss per term, shape ({count},), not averaged; if a term is not an example (a token), let count=... "
-    "give the number of terms in a batch",
-    _where(lambda seen: seen.shape != (seen.count,)),
-)
-ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
-    Clause(
-        "loss",
-        Severity.REFUSED,
-        "the task's loss returns a {kind}",
-        "return a tensor of one loss per term, shape ({count},)",
-        _where(lambda seen: seen.shape is None),
-    ),
-    Clause(
-        "loss",
-        Severity.REFUSED,
-        "the loss of a batch of {examples} examples is a scalar, already averaged or summed",
-        "return one loss per term, shape ({count},), with reduction='none'; batchlab computes the mean over "
-        "all micro-batches",
-        _where(lambda seen: seen.terms.numel() == 1 and seen.count > 1),
-    ),
-    Clause(
-        "loss",
-        Severity.REFUSED,
-        "the loss has shape {shape}: broadcasting has combined every output with every target",
-        "give outputs and targets the same shape before you compare them, such as outputs.squeeze(1)",
-        _where(lambda seen: seen.is_a_square and seen.with_one_less().is_a_square),
-    ),
-    LOSS_SHAPE,
-)
-
 # The gradient: it reaches the weights, and is finite.
 CUT = "remove .detach(), .item(), .data, .numpy(), argmax and torch.no_grad() between the weights and the loss"
 
@@ -158,7 +115,7 @@ GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
         Severity.REFUSED,
         "no gradient reaches any of the model's parameters",
         CUT,
-        lambda seen: {} if len(_without(seen)) == len(seen.gradients) else None,
+        lambda seen: {} if seen.count and len(_without(seen)) == len(seen.gradients) else None,
     ),
     NOT_FINITE,
     Clause(
@@ -166,7 +123,7 @@ GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
         Severity.WRONG,
         "the gradient is zero everywhere",
         "look for a constant output, or initial weights of 0",
-        lambda seen: {} if len(_idle(seen)) == len(seen.gradients) else None,
+        lambda seen: {} if seen.count and len(_idle(seen)) == len(seen.gradients) else None,
     ),
     Clause(
         "gradient",
@@ -186,17 +143,22 @@ GRADIENT: "tuple[Clause[TrainingPass], ...]" = (
 
 def _odd_metric(seen: "ValidationPass") -> Values | None:
     for name, shape in seen.shapes.items():
-        if shape not in ((seen.count,), (seen.examples,)):
+        if shape not in ((seen.count,), (seen.examples,)) and not (seen.own_count and _of_examples(shape, seen)):
             kind = f"a {type(seen.metrics[name]).__name__}" if shape is None else f"of shape {shape}"
             return {"name": name, "kind": kind, "examples": seen.examples, "count": seen.count}
     return None
+
+
+def _of_examples(shape: tuple[int, ...] | None, seen: "ValidationPass") -> bool:
+    """Whether a metric has equally many values for each example, some of which may be ignored."""
+    return bool(shape) and math.prod(shape or ()) % seen.examples == 0
 
 
 METRIC_SHAPE: "Clause[ValidationPass]" = Clause(
     "metrics",
     Severity.REFUSED,
     "the metric '{name}' is {kind} for {examples} examples that count as {count} terms",
-    "return one value per term, shape ({count},), not averaged, such as (outputs.argmax(1) == y).float()",
+    "return one value per term, shape ({count},), not averaged, such as 0 or 1 for each prediction",
     _odd_metric,
 )
 NO_DIRECTION: "Clause[ValidationPass]" = Clause(
@@ -207,32 +169,6 @@ NO_DIRECTION: "Clause[ValidationPass]" = Clause(
     lambda seen: next(({"name": name} for name in seen.metrics if name not in seen.higher_is_better), None),
 )
 METRICS = (METRIC_SHAPE, NO_DIRECTION)
-
-# The parts of a batch: counts add up, and each term is independent of the others.
-
-ADDS_UP: "Clause[Parts]" = Clause(
-    "count",
-    Severity.WRONG,
-    "the task's count gives {whole:,} terms for a whole batch, but {parts:,} for its parts together",
-    "count(batch) must return the number of terms in the loss for that batch",
-    lambda seen: None if seen.whole == seen.together else {"whole": seen.whole, "parts": seen.together},
-)
-DEPENDS_ON_OTHERS = "for the same outputs, the loss of an example depends on the other examples of its batch"
-DIVIDED: "Clause[Parts]" = Clause(
-    "loss",
-    Severity.WRONG,
-    f"{DEPENDS_ON_OTHERS}: it is already averaged, or divided by their number",
-    "return the loss of each term separately, not averaged (reduction='none'); batchlab computes the mean",
-    lambda seen: {} if seen.divided else None,
-)
-BY_ITSELF: "Clause[Parts]" = Clause(
-    "loss",
-    Severity.WRONG,
-    DEPENDS_ON_OTHERS,
-    "return the loss of each term separately; a loss that compares examples only sees the micro-batch, so keep "
-    "accumulate=1",
-    lambda seen: {},
-)
 
 # Dtypes.
 

@@ -1,5 +1,6 @@
 """Passes of a few examples that show whether a task and its model fulfil the contract; they leave no trace."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
+from batchlab.training.data.collated import content
 from batchlab.training.data.trees import tensors
-from batchlab.training.losses import Losses
+from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
 from batchlab.training.user_errors import message_and_place
@@ -23,9 +25,9 @@ class TrainingPass:
     losses: Losses
     batch: Batch
     outputs: Any = None
-    terms: Any = None  # what the task's loss returned, of any type
-    count: int = 0  # of the terms, according to the task
-    # Of each trainable parameter; empty if the loss is not one value per term.
+    terms: Any = None  # what the task's loss returned, of any type; of a pair (losses, weights) the losses
+    count: Count = 0  # of the terms, according to the task
+    # Of each trainable parameter; empty if the loss does not have the shape of its reduction.
     gradients: Mapping[str, Tensor | None] = field(default_factory=dict)
     failed: str = ""  # where the user's code raised: `forward`, `loss` or `gradient`
     error: BaseException | None = None
@@ -38,6 +40,16 @@ class TrainingPass:
     def shape(self) -> tuple[int, ...] | None:
         """Of the terms; None if they are not a tensor."""
         return _shape(self.terms)
+
+    @property
+    def reduction(self) -> str:
+        """Of the task's loss."""
+        return self.losses.task.reduction or "none"
+
+    @property
+    def fits(self) -> bool:
+        """Whether the loss has the shape of its reduction: a vector of terms, of any shape if the task counts them."""
+        return fits(self.losses, self.terms, self.count)
 
     @property
     def is_a_square(self) -> bool:
@@ -74,8 +86,11 @@ def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
             stage = "forward"
             found["outputs"] = losses.outputs(batch)
             stage = "loss"
-            found["terms"] = losses.terms(found["outputs"], batch)
-            found["count"] = losses.task.count(batch)
+            found["terms"] = returned = losses.terms(found["outputs"], batch)
+            if losses.task.reduction == PAIR:
+                found["terms"], found["count"] = losses.summed(returned, batch)
+            else:
+                found["count"] = losses.count(batch)
             stage = "gradient"
             found["gradients"] = _gradients(losses, found["terms"], found["count"])
             stage = ""
@@ -86,10 +101,21 @@ def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
     return TrainingPass(losses, batch, **found)
 
 
-def _gradients(losses: Losses, terms: Any, count: int) -> dict[str, Tensor | None]:
-    if _shape(terms) != (count,) or not terms.requires_grad:
+def fits(losses: Losses, terms: Any, count: Count) -> bool:
+    """Whether what the task's loss returned has the shape of its reduction."""
+    shape, reduction = _shape(terms), losses.task.reduction
+    if shape is None or reduction == PAIR:
+        return shape is not None
+    if losses.is_scalar:
+        return shape == ()
+    return shape == (count,) if losses.counts_examples else shape != ()
+
+
+def _gradients(losses: Losses, terms: Any, count: Count) -> dict[str, Tensor | None]:
+    if not fits(losses, terms, count) or not count or not terms.requires_grad:
         return {}
-    losses.precision.backward(terms, 1 / count)
+    divisor = 1 if losses.is_scalar and losses.task.reduction != PAIR else count
+    losses.precision.backward(terms, 1 / divisor)
     return {name: p.grad for name, p in losses.model.named_parameters() if p.requires_grad}
 
 
@@ -102,7 +128,8 @@ class ValidationPass:
     """The results of a forward pass of validation examples."""
 
     examples: int
-    count: int  # of the terms of its loss
+    count: Count  # of the terms of its loss, according to the task
+    own_count: bool  # whether the task counts terms itself
     metrics: Mapping[str, Any]
     higher_is_better: Mapping[str, bool]
 
@@ -120,8 +147,11 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
         torch.no_grad(),
         losses.precision.evaluation(eval_precision) as precision,
     ):
-        found = Losses(losses.model, task, precision).quantities(batch)
-    return ValidationPass(length(batch), found.pop("loss").numel(), found, task.higher_is_better)
+        evaluating = Losses(losses.model, task, precision)
+        found = evaluating.quantities(batch)
+        loss = found.pop("loss")
+        terms = loss.numel() if evaluating.counts_examples and not evaluating.is_scalar else evaluating.count(batch)
+    return ValidationPass(length(batch), terms, not evaluating.counts_examples, found, task.higher_is_better)
 
 
 def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
@@ -132,7 +162,7 @@ def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
         return None
     try:
         with passing(losses.model, losses.precision, training=True, seed=0):
-            losses.outputs(next(slices(batch, 1)))
+            losses.returned(next(slices(batch, 1)))
     except ValueError:  # "Expected more than 1 value per channel when training"
         return layer
     return None
@@ -145,21 +175,59 @@ class Parts:
     of_whole: Tensor
     of_parts: Sequence[Tensor]
     tolerance: float  # relative to the largest loss
+    counts: tuple[Count, Sequence[Count]] | None = None  # of the whole and of the parts, if the task has its own count
 
     @property
-    def whole(self) -> int:
-        return self.of_whole.numel()
+    def whole(self) -> Count:
+        return self.of_whole.numel() if self.counts is None else self.counts[0]
 
     @property
-    def together(self) -> int:
-        return sum(part.numel() for part in self.of_parts)
+    def together(self) -> Count:
+        return sum(part.numel() for part in self.of_parts) if self.counts is None else sum(self.counts[1])
+
+    @property
+    def counts_add_up(self) -> bool:
+        return math.isclose(self.whole, self.together, rel_tol=1e-5)  # weights may be float32
 
     @property
     def divided(self) -> bool:
         """Whether the terms are divided by their number, or are all equal to their mean."""
-        if self.of_whole.dim() != 1 or self.whole != self.together:
+        terms = self.of_whole.numel()
+        if self.of_whole.dim() != 1 or terms != sum(part.numel() for part in self.of_parts):
             return False
-        rescaled = [part.flatten() * (part.numel() / self.whole) for part in self.of_parts]
+        rescaled = [part.flatten() * (part.numel() / terms) for part in self.of_parts]
         mean = torch.cat([part.flatten() for part in self.of_parts]).mean()
-        divided, repeated = torch.cat(rescaled), mean.expand(self.whole)
+        divided, repeated = torch.cat(rescaled), mean.expand(terms)
         return any(close(self.of_whole, averaged, self.tolerance) for averaged in (divided, repeated))
+
+
+IGNORE_INDICES = (-100, 255, -1)  # of PyTorch, of segmentation data sets, and of much else
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """The terms of a batch that the loss ignores but the task counts; 0 if there are none."""
+
+    ignored: int = 0
+    label: int = 0
+    name: str = ""  # of the labels: `batch[1]`
+    count: Count = 0
+
+
+def ignored_but_counted(losses: Losses, batch: Batch, terms: Any) -> Ignored:
+    """Finds the labels whose terms all have a loss of exactly 0 and are counted; `terms` are the batch's losses."""
+    count = losses.count(batch)
+    if losses.is_scalar or not isinstance(terms, Tensor) or terms.numel() != count:
+        return Ignored()
+    given = content(batch)
+    if not isinstance(given, Mapping | tuple | list):
+        return Ignored()
+    values = terms.detach().flatten() == 0
+    for key, labels in given.items() if isinstance(given, Mapping) else enumerate(given):
+        if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.numel() != count:
+            continue
+        for label in IGNORE_INDICES:
+            there = labels.flatten().long() == label  # uint8 would compare with 156
+            if bool(there.any()) and bool(values[there].all()) and not bool(values[~there].all()):
+                return Ignored(int(there.sum()), label, f"batch[{key!r}]", count)
+    return Ignored()

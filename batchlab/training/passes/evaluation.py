@@ -1,6 +1,6 @@
-"""Evaluates the model on a set, example by example, in eval mode; leaves no trace."""
+"""Evaluates the model on a set, example by example where it can, in eval mode; leaves no trace."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.printable import counted
-from batchlab.task import Batch, Task
+from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
-from batchlab.training.losses import Losses
-from batchlab.training.passes.contract import LOSS_SHAPE, METRIC_SHAPE
+from batchlab.training.losses import PAIR, Count, Losses
+from batchlab.training.passes.contract import METRIC_SHAPE
+from batchlab.training.passes.contract_of_loss import LOSS_SHAPE
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -23,16 +24,26 @@ SHARED_SUM = 2**15  # from this size on PyTorch sums a whole tensor with several
 
 
 @dataclass(frozen=True)
-class ByExample:
-    """The loss or a metric of a whole set: for each example the sum over its terms, and their number."""
+class Sums:
+    """The loss or a metric of a whole set: sums over terms of the parts of the set, and the count of each part."""
 
-    sums: NDArray[np.float64]  # (examples,)
-    counts: NDArray[np.int64]  # (examples,)
+    sums: NDArray[np.float64]  # (parts,)
+    counts: NDArray[Any]  # (parts,) terms, or their sums of weights
 
     @property
     def mean(self) -> float:
-        """Over all terms; a smaller last batch has a smaller weight."""
-        return float(self.sums.sum() / self.counts.sum())
+        """Over all terms; a smaller last batch has a smaller weight. BadRequest if there are none."""
+        terms = self.counts.sum()
+        if not terms:
+            raise BadRequest(
+                "no example of the set that is evaluated has a term: the task's count is 0 for all of them, so there "
+                "is no loss; check count and the labels"
+            )
+        return float(self.sums.sum() / terms)
+
+
+class ByExample(Sums):
+    """Each part is an example."""
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -46,19 +57,25 @@ class ByExample:
         return bool((self.counts == 1).all() and np.isin(self.sums, (0.0, 1.0)).all())
 
 
-def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
+class ByBatch(Sums):
+    """Each part is a batch of the evaluation: the loss of single examples is not known."""
+
+
+def validated(state: RunState, eval_batch_size: int) -> Mapping[str, Sums]:
     """`by_example` of the validation set: one pass, shared by all instruments that need it at this step."""
     # In the loop the step would be enough; code that changes the weights between two steps changes their versions.
     now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
     if state.validated is None or state.validated[0] != now:
         state.validated = (now, by_example(state, state.val, eval_batch_size))
-    seen: Mapping[str, ByExample] = state.validated[1]
+    seen: Mapping[str, Sums] = state.validated[1]
     return seen
 
 
-def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
-    """The loss and each metric of every example in the set `data`, by name; `eval_batch_size` examples at once, or as
-    many as fit, which changes nothing but rounding.
+def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]:
+    """The loss and each metric of the set `data`, by name: `ByExample`, or `ByBatch` for a loss that is a scalar.
+
+    `eval_batch_size` examples at once, or as many as fit, which changes nothing but rounding, unless the loss is of
+    the batch as a whole (reduction `batch`).
 
     BadRequest if the task's loss or a metric does not give one value per term or per example. If one example alone does
     not fit in memory, that error is raised.
@@ -70,29 +87,44 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, By
         if first:
             state.note(
                 f"eval_batch_size={eval_batch_size} does not fit in the memory that training leaves free: "
-                f"evaluated at most {counted(fits, 'example')} at a time"
+                f"evaluated at most {counted(fits, 'example')} at a time{_OF_BATCH * (state.task.reduction == 'batch')}"
             )
     return seen
 
 
+_OF_BATCH = "; the loss is of the batch as a whole, so it is not comparable to that of other runs"
+
+
 @torch.no_grad()
-def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
+def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]:
     sums: dict[str, list[Tensor]] = {}
-    counts: dict[str, list[int]] = {}
+    counts: dict[str, list[Count]] = {}
     with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision) as precision:
         losses = Losses(state.model, state.task, precision)
         state.model.eval()
         size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
         for batch in slices(data, size):
-            terms = _terms_of(state.task, batch)
-            for name, quantity in losses.quantities(batch).items():
-                values = _flat(quantity)
-                if len(values) not in (sum(terms), len(terms)):
-                    raise _uneven(name, tuple(quantity.shape), len(terms), sum(terms))
-                own = terms if len(values) == sum(terms) else [1] * len(terms)
-                sums.setdefault(name, []).append(_summed(values, own))
+            found = losses.quantities(batch)
+            if losses.is_scalar:
+                loss, count = losses.summed(found.pop("loss"), batch)
+                total = _flat(loss).sum().reshape(1)
+                sums.setdefault("loss", []).append(total if count else torch.zeros_like(total))  # of no terms: nan
+                counts.setdefault("loss", []).append(count)
+            terms = _terms_of(losses, batch)
+            for name, quantity in found.items():
+                try:
+                    own, values = _each(name, quantity, terms, own_count=not losses.counts_examples)
+                except BadRequest:
+                    if size == 1 or losses.counts_examples:
+                        raise
+                    return _passed(state, data, 1)  # all terms belong to the one example
+                sums.setdefault(name, []).append(values)
                 counts.setdefault(name, []).extend(own)
-    return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
+    kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
+    return {
+        name: kinds.get(name, ByExample)(torch.cat(parts).cpu().numpy(), np.array(counts[name]))
+        for name, parts in sums.items()
+    }
 
 
 def _flat(quantity: Tensor) -> Tensor:
@@ -100,21 +132,40 @@ def _flat(quantity: Tensor) -> Tensor:
     return quantity.flatten().double()
 
 
-def _uneven(name: str, shape: tuple[int, ...], examples: int, count: int) -> BadRequest:
+def _each(name: str, quantity: Tensor, terms: Sequence[Count], *, own_count: bool) -> tuple[Sequence[Count], Tensor]:
+    """The denominator of each example, and its sum: (examples,) of a quantity, whose examples have these `terms`.
+
+    BadRequest if it has neither one value per term, nor, if the task has a count of its own, as many for each
+    example (0 for an ignored term).
+    """
+    values, examples = _flat(quantity), len(terms)
+    if all(type(count) is int for count in terms) and len(values) == sum(terms):
+        return terms, _summed(values, terms)  # type: ignore[arg-type]
+    if name != "loss" and len(values) == examples:
+        if not {*terms} <= {0, 1}:
+            return [1] * examples, values
+        kept = torch.tensor(terms, device=values.device, dtype=torch.bool)
+        return terms, torch.where(kept, values, 0.0)  # the metric of an example without terms may be nan
+    if len(values) % examples or not own_count:
+        raise _uneven(name, tuple(quantity.shape), examples, sum(terms))
+    return terms, values.view(examples, -1).sum(1)
+
+
+def _uneven(name: str, shape: tuple[int, ...], examples: int, count: Count) -> BadRequest:
     if name == "loss":
         return BadRequest(LOSS_SHAPE.worded(shape=shape, examples=examples, count=count).sentence)
     kind = f"of shape {shape}"
     return BadRequest(METRIC_SHAPE.worded(name=name, kind=kind, examples=examples, count=count).sentence)
 
 
-def _terms_of(task: Task, batch: Batch) -> list[int]:
-    """How many terms each example has."""
-    if task.count is Task.count:  # the default: a term is an example
+def _terms_of(losses: Losses, batch: Batch) -> list[Count]:
+    """How many terms each example has; one each if only the loss knows."""
+    if losses.counts_examples or losses.task.reduction == PAIR:
         return [1] * length(batch)
-    return [task.count(one) for one in slices(batch, 1)]
+    return [losses.count(one) for one in slices(batch, 1)]
 
 
-def _summed(values: Tensor, terms: list[int]) -> Tensor:
+def _summed(values: Tensor, terms: Sequence[int]) -> Tensor:
     """(examples,) of (terms,)."""
     distinct = set(terms)
     if distinct == {1}:
@@ -122,25 +173,25 @@ def _summed(values: Tensor, terms: list[int]) -> Tensor:
     # One operation instead of one per example, with the same bits: a row is summed like a separate tensor.
     if len(distinct) == 1 and terms[0] < SHARED_SUM:
         return values.view(len(terms), -1).sum(1)
-    return torch.stack([part.sum() for part in torch.split(values, terms)])
+    return torch.stack([part.sum() for part in torch.split(values, list(terms))])
 
 
 def _in_order(losses: Losses, data: Batch) -> bool:
     """Whether the terms of two examples passed together are those of the first, then those of the second.
     If time is the first axis they are not, and terms can only be assigned by passing each example alone.
     """
-    if losses.task.count is Task.count:
+    if losses.counts_examples or losses.is_scalar:
         return True
     pair = next(slices(data, 2))
     together = _flat(losses.quantities(pair)["loss"])
     apart = torch.cat([_flat(losses.quantities(one)["loss"]) for one in slices(pair, 1)])
-    return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
+    return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 
-def right_answers(seen: Mapping[str, ByExample]) -> NDArray[np.float64]:
+def right_answers(seen: Mapping[str, Sums]) -> NDArray[np.float64]:
     """(examples,) 1 if the metric `accuracy` is 1 for the example, else 0; BadRequest if it has other values."""
     accuracy = seen.get("accuracy")
-    if accuracy is None or not accuracy.is_share:
+    if not isinstance(accuracy, ByExample) or not accuracy.is_share:
         raise BadRequest(
             "worst-class accuracy and memorisation need a metric 'accuracy' that is 0 or 1 for each example, and this "
             "task has none: add one to its metrics, or remove the instrument, such as with ~instruments.worst_class"

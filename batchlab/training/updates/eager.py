@@ -9,7 +9,7 @@ from batchlab.task import Batch
 from batchlab.training.clock.pauses import pause_seconds
 from batchlab.training.data.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.devices.device import Device
-from batchlab.training.losses import Losses
+from batchlab.training.losses import Count, Losses
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.phase import BATCH, OPTIMIZER, Phase
 from batchlab.training.step import backward
@@ -36,7 +36,7 @@ class Eager:
         self.phase = phase or Phase()
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self._state_like: StateLike = ()
-        self._count: int | None = None  # of the last step
+        self._count: Count | None = None  # of the last step
         self._count_on_device = torch.empty(0)  # the same on the device
 
     def __call__(self, micro_batches: MicroBatches) -> Outcome:
@@ -45,12 +45,13 @@ class Eager:
             p.grad = None
         loss_sum, count = backward(self.losses, micro_batches, self.phase)
         self.phase.name = OPTIMIZER
-        skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm)
+        # A batch without terms has no gradient: then momentum and weight decay must not change the weights either.
+        skipped = self.precision.update(self.optimizer, self.parameters, self.clip_norm) if count else None
         if count != self._count:  # it rarely changes
             kind = torch.int64 if isinstance(count, int) else torch.float64  # exact: a loss is divided by it
             self._count, self._count_on_device = count, torch.full((), count, dtype=kind, device=loss_sum.device)
         self.phase.name = BATCH
-        return Outcome(loss_sum, self._count_on_device, examples_in(micro_batches), skipped)
+        return Outcome(loss_sum, self._count_on_device, examples_in(micro_batches), skipped, has_terms=count > 0)
 
     def rehearse_update(self, device: Device) -> None:
         """Makes an update of other parameters, before memory is counted; leaves no trace."""

@@ -20,9 +20,10 @@ class Outcome:
     """
 
     loss_sum: Tensor  # 0-d: the losses of the whole batch, summed over terms
-    count: Tensor  # 0-d: terms (examples, or tokens)
+    count: Tensor  # 0-d: terms (examples, or tokens), or their sum of weights
     examples: int
     skipped: Tensor | None  # 0-d bool: the fp16 scaler skipped the update; None in other precisions
+    has_terms: bool = True  # without any, no update was made
 
 
 class Update(Protocol):

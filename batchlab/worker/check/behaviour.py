@@ -8,8 +8,10 @@ from torch import nn
 
 from batchlab.config import RunConfig
 from batchlab.printable import printable
-from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED, GRADIENT, few, first_breach, one_example
-from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two
+from batchlab.training.data.batches import length, split
+from batchlab.training.passes.contract import GRADIENT, few, first_breach, one_example
+from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, IGNORED_BUT_COUNTED
+from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two, ignored_but_counted
 from batchlab.training.passes.observing import copies, first_difference
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
@@ -70,8 +72,10 @@ def independence(passes: Passes) -> Iterator[Finding]:
     try:
         together = passes.outputs(passes.batch)
         alone = [passes.outputs(one) for one in ones]
-        (whole,) = copies(passes.losses.terms(together, passes.batch))
-        single = copies([passes.losses.terms(out, one) for out, one in zip(alone, ones, strict=True)])
+        loss, count = passes.summed(together, passes.batch)
+        pairs = [passes.summed(out, one) for out, one in zip(alone, ones, strict=True)]
+        # The mean of no terms is nan.
+        (whole,), single = copies(loss), copies([part for part, terms in pairs if terms or part.dim()])
     except (Exception, SystemExit) as error:
         yield wrong(
             "alone",
@@ -87,9 +91,14 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) instead of squeeze()",
         )
         return
-    parts = Parts(whole, single, TOGETHER)
+    parts = Parts(whole, single, TOGETHER, (count, [terms for _, terms in pairs]))
     if (breach := first_breach([ADDS_UP], parts)) is not None:
         yield finding_of(breach)
+        return
+    if passes.losses.is_scalar:
+        whole, single = whole.sum().reshape(1), [torch.stack([part.sum() for part in single]).sum().reshape(1)]
+    if passes.losses.task.reduction == "batch":
+        yield ok("alone", "not compared: the loss is of the batch as a whole")
         return
     if agree([torch.cat([part.flatten() for part in single]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
         yield ok("alone", "in eval mode an example has the same loss alone as in a batch")
@@ -109,6 +118,31 @@ def independence(passes: Passes) -> Iterator[Finding]:
         yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
         return
     yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
+
+
+def terms(passes: Passes) -> Iterator[Finding]:
+    """Whether the count of a larger batch fits its loss: it adds up over unequal parts, and leaves out ignored
+    labels."""
+    losses, batch = passes.losses, passes.larger
+    outputs = passes.outputs(batch)
+    loss, count = passes.summed(outputs, batch)
+    sizes = [length(batch) // 3, length(batch) - length(batch) // 3]
+    counts = [losses.count(part) for part in split(batch, [size for size in sizes if size])]
+    found = first_breach([ADDS_UP], Parts(loss, [], TOGETHER, (count, counts)))
+    found = found or first_breach([IGNORED_BUT_COUNTED], ignored_but_counted(losses, batch, loss))
+    if found is not None:
+        yield finding_of(found)
+    elif losses.task.reduction == "batch" and passes.declared != "batch":
+        yield better(
+            "loss",
+            "the loss of a batch is not the mean, weighted by count, of the losses of its parts, so it is treated as "
+            "one of the batch as a whole (reduction=batch): the batch size is part of the objective, and accumulate=1",
+            "if that is meant (contrastive, Dice), say so with Task(reduction='batch'); if it is a mean over tokens, "
+            "or over labels that are not ignored, give their number with count=...",
+        )
+    else:
+        kind = losses.task.reduction or "none"
+        yield ok("terms", f"{length(batch)} examples count as {count:,} terms; reduction={kind}")
 
 
 def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], tuple[int, ...]] | None:

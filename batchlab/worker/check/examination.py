@@ -8,6 +8,7 @@ from batchlab.training.data.batches import slices
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
+from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check import behaviour, fitting, learning, pace
 from batchlab.worker.check.data_sample import Sample, sampled
@@ -15,6 +16,7 @@ from batchlab.worker.check.findings import Checkup, Finding, is_wrong, ok, wrong
 from batchlab.worker.check.passes import Passes
 
 EXAMPLES = 8  # that are passed together and one by one
+LARGER = 33  # that are passed together, to compare the count and the loss of unequal parts
 
 Trial = Callable[[Passes, Sample, RunConfig], Iterable[Finding]]
 
@@ -24,6 +26,7 @@ TRIALS: tuple[tuple[str, bool, Trial], ...] = (
     ("shapes", True, lambda passes, _, __: fitting.forward_and_loss(passes)),
     ("random", True, lambda passes, _, __: behaviour.randomness(passes)),
     ("alone", False, lambda passes, _, __: behaviour.independence(passes)),
+    ("terms", False, lambda passes, _, __: behaviour.terms(passes)),
     ("BatchNorm", False, lambda passes, _, config: behaviour.batch_norm(passes, config)),
     ("metrics", False, lambda passes, sample, _: fitting.metrics(passes, sample)),
     ("gradient", True, lambda passes, _, __: behaviour.gradient(passes)),
@@ -49,8 +52,10 @@ def examine(config: RunConfig) -> Checkup:
         return Checkup((*found, wrong("model", message_and_place(error), advice)), tuple(names))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     found.append(ok("model", f"{target_name(config.model)}, {parameters:,} trainable parameters, on {device}"))
-    losses, batch = Losses(model, task, Precision("fp32", device)), next(slices(sample.train, EXAMPLES))
-    passes = Passes(losses, batch, training_pass(losses, batch))
+    precision = Precision("fp32", device)
+    declared, task = task.reduction, with_reduction(task, model, sample.train, precision)
+    losses, batch = Losses(model, task, precision), next(slices(sample.train, EXAMPLES))
+    passes = Passes(losses, batch, training_pass(losses, batch), next(slices(sample.train, LARGER)), declared)
     for position, (name, stops, trial) in enumerate(TRIALS, 1):
         findings = _findings(name, trial, passes, sample, config)
         found += findings

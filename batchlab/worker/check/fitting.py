@@ -8,7 +8,8 @@ from torch.utils._pytree import tree_leaves
 
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
-from batchlab.training.passes.contract import DTYPES, METRICS, ONE_PER_TERM, first_breach
+from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
+from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import validation_pass
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.data_sample import Sample, described, shapes
@@ -59,11 +60,19 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     except (Exception, SystemExit) as error:
         yield wrong("labels", message_and_place(error), "Task(labels=...) must give each example's class, (examples,)")
         return
+    if train.dim() > 1 and isinstance(outputs, Tensor) and outputs.dim() == train.dim() + 1:
+        yield wrong(
+            "labels",
+            f"they are {described([train])}: a class for each place, and Task.classification has one for each example",
+            "write Task(loss=..., count=...) with one loss per place, such as F.cross_entropy(outputs, batch[1], "
+            "reduction='none', ignore_index=255).flatten(), and the places that are not ignored as count",
+        )
+        return
     if train.is_floating_point() or train.dtype is torch.bool or train.dim() != 1:
         yield wrong(
             "labels",
             f"they are {described([train])}, but a class must be an integer",
-            "give class indices, (examples,) int64: y.long(), or y.argmax(1) for one-hot labels",
+            _class_indices(train),
         )
         return
     low, high = int(train.min()), int(train.max())
@@ -85,6 +94,18 @@ def _labels(passes: Passes) -> Iterator[Finding]:
             f"they range from {low} to {high}, and no example has class 0: they seem to start at {low}",
             f"classes must be 0, 1, ...: use y - {low}",
         )
+
+
+def _class_indices(labels: Tensor) -> str:
+    """The advice for labels that are not class indices."""
+    if labels.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
+        if bool((labels.sum(1) == 1).all()):
+            return "give class indices, (examples,) int64: y.argmax(1), as these seem to be one-hot"
+        return (
+            "if an example has several classes, write Task(loss=...) with one loss per example, such as "
+            "F.binary_cross_entropy_with_logits(outputs, batch[1].float(), reduction='none').mean(1)"
+        )
+    return "give class indices, (examples,) int64, such as y.long()"
 
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     start = time.perf_counter()
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
         outcome = step([sample.train])
-        losses.append(outcome.loss_sum.item() / outcome.count.item())
+        losses.append(outcome.loss_sum.item() / (outcome.count.item() or 1))
     lr = f"learning rate {assembly.peak_lr(config):.3g}"
     course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"
     if not all(map(math.isfinite, losses)):

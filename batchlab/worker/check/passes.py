@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from batchlab.task import Batch
 from batchlab.training.data.batches import slices
-from batchlab.training.losses import Losses
+from batchlab.training.losses import Count, Losses
 from batchlab.training.passes.contract_passes import TrainingPass, training_pass
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, close, copies, observed
@@ -27,6 +27,8 @@ class Passes:
     losses: Losses
     batch: Batch
     seen: TrainingPass  # of the batch; most trials use it
+    larger: Batch  # more examples, whose number is no power of two
+    declared: str | None = None  # the task's own `reduction`
 
     @property
     def model(self) -> nn.Module:
@@ -36,6 +38,11 @@ class Passes:
         """The outputs of the task's forward in eval mode."""
         with self._evaluating():
             return self.losses.outputs(batch)
+
+    def summed(self, outputs: Any, batch: Batch) -> tuple[Tensor, Count]:
+        """The losses for given outputs, which add up to the summed loss, and the count, in eval mode."""
+        with self._evaluating():
+            return self.losses.summed(self.losses.terms(outputs, batch), batch)
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
         """The outputs, losses and (in training mode) gradients of one pass, on the CPU."""

@@ -1,5 +1,6 @@
 """Finds why the two gradients differ, by experiment: removes one suspect at a time and measures again."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ def _next_cause(trial: Trial, tolerance: float) -> Cause | None:
 def _count(trial: Trial) -> Cause | None:
     for batch in trial.batches:
         counts = trial.counts(batch)
-        if counts[0] != sum(counts[1:]):
+        if not math.isclose(counts[0], sum(counts[1:]), rel_tol=1e-5):  # weights may be float32
             trial.count_examples()
             return Cause(Kind.COUNT, "count", remains=_left(trial), counts=counts)
     return None
@@ -70,6 +71,8 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
         return None
     call, parts = first
     cause, group = _named(Kind.MIXES, trial.model, call)
+    if call.path in ("loss", "training_loss") and trial.is_scalar:
+        return cause  # of the batch as a whole: it cannot be split
     if call.module is None:
         function = by_micro_batch(getattr(trial.task, call.path), call, parts)
         trial.split_task = {**trial.split_task, call.path: function}

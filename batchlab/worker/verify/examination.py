@@ -14,7 +14,8 @@ from batchlab.training.data.order import stream_seed
 from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
-from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, ONE_PER_TERM, few, refuse
+from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, few, refuse
+from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.worker.verify.causes import find_causes
 from batchlab.worker.verify.findings import Findings

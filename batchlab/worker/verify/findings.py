@@ -55,7 +55,7 @@ class Cause:
     is_batch_norm: bool = False
     redrawn: float | None = None  # difference between two passes of the whole batch with other random numbers
     divides: bool = False  # a loss whose terms are divided by the number of examples in the batch
-    counts: tuple[int, ...] = ()  # of the whole batch, then of each micro-batch
+    counts: tuple[float, ...] = ()  # of the whole batch, then of each micro-batch
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,17 @@
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from batchlab.task import Batch, Task
-from batchlab.training.data.batches import length, split
+from batchlab.task import Batch, Task, changed
+from batchlab.training.data.batches import split
+from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
-from batchlab.training.losses import Losses
+from batchlab.training.losses import Count, Losses
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, copies, observed
 from batchlab.training.step import backward
@@ -40,7 +41,7 @@ class Trial:
     # What is removed: in eval mode in all passes; or called with micro-batches in the pass of the whole batch too.
     frozen: list[nn.Module] = field(default_factory=list)
     split_modules: dict[nn.Module, Callable[..., Any]] = field(default_factory=dict)
-    split_task: Mapping[str, Any] = field(default_factory=dict)  # its `forward`, its `loss`
+    split_task: Mapping[str, Any] = field(default_factory=dict)  # its `forward`, its `loss` or `training_loss`
 
     def difference(self) -> Difference:
         """The relative difference between the two gradients of each batch."""
@@ -64,17 +65,22 @@ class Trial:
         """The same for its micro-batches, sequentially, as in training."""
         return self._calls(self.task, split(self.batches[0], self.micro_batch_sizes), self.seed)
 
-    def counts(self, batch: Batch) -> tuple[int, ...]:
+    def counts(self, batch: Batch) -> tuple[Count, ...]:
         """The task's count of the whole `batch`, and of each of its micro-batches."""
-        return tuple(self.task.count(part) for part in (batch, *split(batch, self.micro_batch_sizes)))
+        return tuple(map(self._losses(self.task).count, (batch, *split(batch, self.micro_batch_sizes))))
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether the loss is one value for a whole batch."""
+        return self._losses(self.task).is_scalar
 
     def count_examples(self) -> None:
         """Replaces the task's count by the number of examples."""
-        self.task = _changed(self.task, count=length)
+        self.task = changed(self.task, count=Task.count)
 
     @property
     def _task_of_whole(self) -> Task:
-        return _changed(self.task, **self.split_task)
+        return changed(self.task, **self.split_task)
 
     def _of_whole(self, batch: Batch, seed: int) -> dict[str, Tensor]:
         with self._with_split_modules():
@@ -96,12 +102,15 @@ class Trial:
         losses = self._losses(task)
         with self._passing(seed), torch.no_grad():
             for batch in micro_batches:
-                given = copies(batch)
+                given = copies(content(batch))
                 with observed(self.model) as calls:
-                    outputs = losses.outputs(batch)
-                seen = copies((outputs, batch))
-                calls.append(Call("forward", None, given, copies(outputs)))
-                calls.append(Call("loss", None, seen, copies(losses.terms(outputs, batch))))
+                    outputs = losses.returned(batch) if losses.is_joined else losses.outputs(batch)
+                if losses.is_joined:
+                    calls.append(Call("training_loss", None, given, copies(outputs)))
+                else:
+                    seen = copies((outputs, content(batch)))
+                    calls.append(Call("forward", None, given, copies(outputs)))
+                    calls.append(Call("loss", None, seen, copies(losses.terms(outputs, batch))))
                 passes.append(calls)
         return passes
 
@@ -146,11 +155,6 @@ def _default_dtype(dtype: str) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
-
-
-def _changed(task: Task, **changes: Any) -> Task:
-    """A copy as a plain Task: `dataclasses.replace` would call the constructor of the user's subclass."""
-    return Task(**{f.name: getattr(task, f.name) for f in fields(Task)} | changes)
 
 
 def _relative(other: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> tuple[float, dict[str, float]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from batchlab.config import RunConfig, target_name
 from batchlab.printable import aligned, listed, number, printable
-from batchlab.training.passes.contract import ADDS_UP, BY_ITSELF, DIVIDED
+from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED
 from batchlab.worker.verify.findings import Cause, Findings, Kind
 
 MIB = 2**20

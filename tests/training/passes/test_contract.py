@@ -11,18 +11,8 @@ from batchlab import BadRequest, Task
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
-from batchlab.training.passes.contract import (
-    ADDS_UP,
-    BY_ITSELF,
-    DIVIDED,
-    DTYPES,
-    GRADIENT,
-    METRICS,
-    ONE_PER_TERM,
-    Severity,
-    first_breach,
-    refuse,
-)
+from batchlab.training.passes.contract import DTYPES, GRADIENT, METRICS, Severity, first_breach, refuse
+from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, ONE_PER_TERM
 from batchlab.training.passes.contract_passes import Parts, training_pass, validation_pass
 from batchlab.worker import preflight
 from batchlab.worker.check import examination as check
@@ -90,7 +80,7 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
         (
             mean,
             REFUSED,
-            "the loss of a batch of 8 examples is a scalar, already averaged or summed: return one loss per term",
+            "the Task has reduction=none, but its loss is a scalar: remove reduction, and it is treated as the mean",
         ),
         (
             table,
@@ -213,7 +203,7 @@ def test_a_loss_divided_by_its_count_is_distinguished_from_one_that_compares_exa
 
 
 def averaged():
-    return made(mean).task
+    return made(mean, reduction="none").task
 
 
 def broadcast():

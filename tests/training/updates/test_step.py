@@ -192,7 +192,7 @@ def test_a_weight_that_is_a_tensor_makes_the_same_gradient_to_the_bit(sizes, dty
     model, other = (Losses(network().to(dtype), task, Precision("fp32", CPU)) for _ in range(2))
 
     loss_sum, count = backward(model, split(batch, sizes))
-    micro_batches, counted_terms = counted(task, split(batch, sizes))
+    micro_batches, counted_terms = counted(other, split(batch, sizes))
     weight = torch.ones((), dtype=torch.float64) / torch.tensor(counted_terms)
     other_sum = weighted_backward(other, micro_batches, weight, Phase())
 

@@ -1,0 +1,139 @@
+"""Finds out what a task's loss is: terms, their mean, or one value of the batch as a whole; leaves no trace."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from batchlab.config import RunConfig
+from batchlab.errors import BadRequest
+from batchlab.task import Batch, Task, changed
+from batchlab.training.data.batches import augmented, gather, length, split
+from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import PAIR, Losses
+from batchlab.training.passes.halving import halved
+from batchlab.training.passes.no_trace import passing
+
+EXAMPLES = 32  # of the batch that is compared with its parts
+TOLERANCE = 5e-5  # relative, in fp32: kernels round differently for batches of other sizes
+FEW = 2  # examples, to see the shape
+
+
+def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
+    """The task with its `reduction` decided: `none` (left out for a vector), `mean`, `sum`, `batch`, or `weights` for a
+    loss that returns (losses, weights).
+
+    A mean is verified: over unequal parts of the first training examples it must be weighted by count; otherwise it is
+    of the batch as a whole. It depends on the data, the initial weights and nothing else. A task whose loss fails here
+    is returned as it is: it fails again where the error is reported.
+    """
+    if task.reduction not in (None, "mean"):
+        return task
+    with precision.full() as fp32:
+        losses = Losses(model, task, fp32)
+        try:
+            found = task.reduction or _by_shape(losses, train)
+            if found == "mean" and not _is_mean(losses, train):
+                found = "batch"
+        except (Exception, SystemExit):
+            return task
+    if found == task.reduction or found == "none":
+        return task
+    return changed(task, reduction=found)
+
+
+def about(config: RunConfig, task: Task) -> str | None:
+    """What the record says about the reduction of a run's loss; None if it is as usual."""
+    if task.reduction != "batch":
+        return None
+    if len(config.micro_batch_sizes) > 1:
+        return (
+            f"the loss is of the batch as a whole (reduction=batch), and {len(config.micro_batch_sizes)} micro-batches "
+            "change the objective: it is the mean of the micro-batches' losses (accept_changed_objective=true)"
+        )
+    return (
+        "the loss is of the batch as a whole (reduction=batch): the batch size is part of the objective, and val/loss "
+        f"is the mean over batches of eval_batch_size={config.eval_batch_size}"
+    )
+
+
+def changed_objective(config: RunConfig, task: Task) -> str | None:
+    """Why a run must not accumulate; None if it may."""
+    if task.reduction != "batch" or len(config.micro_batch_sizes) == 1 or config.accept_changed_objective:
+        return None
+    return (
+        f"batch_size={config.batch_size} in {len(config.micro_batch_sizes)} micro-batches was requested, but the "
+        "task's loss is of the batch as a whole (reduction=batch), so accumulating would change the objective: use "
+        "accumulate=1, or accept_changed_objective=true for the mean over micro-batches; if it is a mean over "
+        "tokens, or over labels that are not ignored, give the Task their number, count=..."
+    )
+
+
+def refuse_changed_objective(config: RunConfig, task: Task) -> None:
+    """BadRequest if the run accumulates a loss that is of the batch as a whole."""
+    if (why := changed_objective(config, task)) is not None:
+        raise BadRequest(why)
+
+
+def _by_shape(losses: Losses, train: Any) -> str:
+    (few,) = _batches(losses.task, train, [min(FEW, length(train))])
+    with passing(losses.model, losses.precision, training=True, seed=0):
+        returned = losses.returned(few)
+    if isinstance(returned, tuple) and len(returned) == 2 and all(isinstance(part, Tensor) for part in returned):
+        return PAIR
+    return "mean" if isinstance(returned, Tensor) and returned.dim() == 0 else "none"
+
+
+def _is_mean(losses: Losses, train: Any) -> bool:
+    """Whether the loss of a batch is the mean, weighted by count, of the losses of its parts."""
+
+    def compared(size: int) -> bool:
+        # In training mode first: some models have a loss in this mode alone. Dropout and BatchNorm make the parts
+        # differ there, so then eval mode decides.
+        return any(_agrees(losses, train, size, training=training) for training in (True, False))
+
+    agrees, _ = halved(compared, min(EXAMPLES, length(train)), of=length(train), device=losses.precision.device)
+    return agrees
+
+
+def _agrees(losses: Losses, train: Any, size: int, *, training: bool) -> bool:
+    try:
+        whole, _ = _values(losses, _batches(losses.task, train, [size]), training=training)
+        parts, counts = _values(losses, _batches(losses.task, train, _unequal(size)), training=training)
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        return False  # BatchNorm refuses one example, and some models have no loss in eval mode
+    if not whole:
+        return True  # no terms: nothing can be compared
+    mean = sum(part * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
+    difference = abs(whole[0] - mean)
+    return not difference > TOLERANCE * max(map(abs, (*whole, *parts)))  # nan: the check of the gradient reports it
+
+
+def _batches(task: Task, train: Any, sizes: Sequence[int]) -> Sequence[Batch]:
+    """The first training examples in consecutive batches of these sizes, as in training."""
+    if task.augment is not None:  # it may mix the examples of a batch: the parts are of one
+        return split(augmented(gather(train, torch.arange(sum(sizes))), task.augment, 0, 0), sizes)
+    ends = [*itertools.accumulate(sizes)]
+    return [gather(train, torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+
+
+def _values(losses: Losses, batches: Sequence[Batch], *, training: bool) -> tuple[list[float], list[float]]:
+    """The loss and the count of each batch, without those that have no terms."""
+    values, counts = [], []
+    for batch in batches:
+        if count := losses.count(batch):
+            with passing(losses.model, losses.precision, training=training, seed=0):
+                values.append(float(losses.returned(batch).detach()))
+            counts.append(float(count))
+    return values, counts
+
+
+def _unequal(size: int) -> list[int]:
+    """Three unequal parts, or two, or one: 32 is 5 + 10 + 17."""
+    first, second = size // 6, size // 3
+    return [part for part in (first, second, size - first - second) if part]
