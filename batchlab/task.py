@@ -38,7 +38,8 @@ class Task:
 
     train: Any
     val: Any
-    loss: "Callable[[Any, Batch], Tensor]"  # (outputs, batch) -> (terms,)
+    # (outputs, batch) -> (terms,). A module with parameters is trained with the model, at the same learning rate.
+    loss: "Callable[[Any, Batch], Tensor]"
     forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
     metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
     count: Callable[[Batch], int] = _examples  # terms of a batch, known before the forward pass
@@ -53,6 +54,13 @@ class Task:
     # number per example, which depends on the run's seed and the place in the data order alone: `batchlab.uniform`
     # makes more from it. Validation and instruments use the examples unchanged.
     augment: "Callable[[Batch, Tensor], Batch] | None" = None
+    # The parameter groups of the model, as an optimizer takes them: dicts of `params` and options. The `lr` of a group
+    # is a multiple of the run's, 1 by default. Parameters of a loss that are in none of them get a group of their own.
+    parameter_groups: "Callable[[nn.Module], Sequence[Mapping[str, Any]]] | None" = None
+    # Hooks. What the object that they belong to returns from `state_dict` is in checkpoints; see `training/hooks.py`.
+    after_step: "Callable[[nn.Module, int], object] | None" = None  # (model, step), after each step, from 1 on
+    on_epoch: Callable[[int, int], object] | None = None  # (epoch, seed), before the first step of each, from 0 on
+    evaluate_with: "Callable[[nn.Module], nn.Module] | None" = None  # what is validated in place of the model
 
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":

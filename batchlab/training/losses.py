@@ -10,6 +10,14 @@ from batchlab.task import Batch, Task
 from batchlab.training.devices.precision import Precision
 
 
+def loss_module(task: Task) -> nn.Module | None:
+    """The task's loss, if it is a module with parameters or buffers of its own."""
+    loss = task.loss
+    if isinstance(loss, nn.Module) and any(True for _ in (*loss.parameters(), *loss.buffers())):
+        return loss
+    return None
+
+
 class Losses:
     """Batch -> terms: the task's loss of the model's outputs, shape (terms,), in `precision`.
 
@@ -22,6 +30,15 @@ class Losses:
         self.model = model
         self.task = task
         self.precision = precision
+
+    @property
+    def trained(self) -> nn.Module:
+        """All that is trained, saved, and put back after measuring: the model, and the loss if that has tensors.
+
+        Without such a loss it is the model itself, so parameters keep their names.
+        """
+        loss = loss_module(self.task)
+        return self.model if loss is None else nn.ModuleDict({"model": self.model, "loss": loss})
 
     def __call__(self, batch: Batch) -> Tensor:
         """The terms of a batch, in one call; the training step calls it for each micro-batch."""
@@ -47,10 +64,10 @@ class Losses:
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The terms as a function of weights, for `torch.func` and for derivatives of any order.
 
-        `weights` replace the model's parameters and buffers of these names; the model's own are used for the others.
+        `weights` replace the parameters and buffers of these names in `trained`; its own are used for the others.
         The model is not changed.
         """
-        inside = {f"model.{name}": tensor for name, tensor in weights.items()}
+        inside = {f"trained.{name}": tensor for name, tensor in weights.items()}
         terms: Tensor = functional_call(_Module(self), inside, (batch,))
         return terms
 
@@ -60,7 +77,7 @@ class _Module(nn.Module):
 
     def __init__(self, losses: Losses) -> None:
         super().__init__()
-        self.model = losses.model
+        self.trained = losses.trained
         self.losses = losses
 
     def forward(self, batch: Batch) -> Tensor:

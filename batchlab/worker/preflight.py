@@ -27,9 +27,19 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
+from batchlab.training.hooks import begin_epoch, evaluated
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
-from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
+from batchlab.training.passes.contract_passes import (
+    TrainingPass,
+    batch_norm_that_needs_two,
+    training_pass,
+    validation_pass,
+)
+from batchlab.training.phase import OPTIMIZER, Phase
+from batchlab.training.updates.closures import refuse_unless_possible
+from batchlab.training.updates.eager import Eager
+from batchlab.training.updates.optimizer import build_optimizer, step_failed
 from batchlab.training.user_errors import message_and_place
 
 TRIED = SPEED | MEMORY | PARTS  # options of these roles change the executed code; the seed and learning rate do not
@@ -45,6 +55,7 @@ class Parts:
     metrics: tuple[str, ...]  # that a target may name
     directed: tuple[str, ...]  # those with a known better direction
     norm: str | None  # a BatchNorm layer, if the model cannot train on a single example
+    with_closure: torch.optim.Optimizer | None  # the optimizer, if it needs a closure
     facts: Facts
 
 
@@ -90,16 +101,22 @@ def _build(config: RunConfig) -> Parts:
     precision = Precision(config.precision, device)
     data = assembly.build_known_data(config, device)
     task, train, val = data.task, data.train, data.val
+    begin_epoch(task, config.seed)
+    assembly.prepare_loss(config, task, device)
     model = assembly.build_model(config, task, device)
-    precision.prepare(assembly.build_optimizer(config, model))
+    optimizer = build_optimizer(config, model, task)
+    precision.prepare(optimizer)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     build_instruments(config, plan(small, length(train)), task)
     losses, few = Losses(model, task, precision), _few_examples(train, task, config.seed, device)
     seen = training_pass(losses, few).completed()
     refuse(ONE_PER_TERM, seen)
     refuse(GRADIENT, seen)
-    measured = validation_pass(losses, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
+    validated = Losses(evaluated(task, model), task, precision)
+    measured = validation_pass(validated, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
+    norm = batch_norm_that_needs_two(losses, few)
+    needs_closure = _step(config, seen, optimizer)  # changes the weights
     _refuse_other_settings(config)
     directed = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in task.higher_is_better))
     facts = Facts(
@@ -108,7 +125,32 @@ def _build(config: RunConfig) -> Parts:
         device_name=device.name() or environment().get("cpu"),
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
-    return Parts(length(train), metrics, directed, batch_norm_that_needs_two(losses, few), facts)
+    return Parts(length(train), metrics, directed, norm, optimizer if needs_closure else None, facts)
+
+
+def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimizer) -> bool:
+    """Makes the optimizer's step after the pass `seen`, of a model that is discarded; returns whether the optimizer
+    needs a closure. BadRequest if it raises, or needs a closure that it cannot get."""
+    losses, phase = seen.losses, Phase()
+    update = Eager(losses, optimizer, config.clip_norm, phase=phase)
+    needs_closure = update.needs_closure()
+    try:
+        if needs_closure:
+            refuse_unless_possible(optimizer, accumulate=1, precision=config.precision)
+            update((seen.batch,))
+        else:
+            phase.name = OPTIMIZER
+            for name, p in losses.trained.named_parameters():
+                p.grad = seen.gradients.get(name)
+            losses.precision.update(optimizer, update.parameters, config.clip_norm)
+    except Exception as error:
+        of_optimizer = phase.name == OPTIMIZER and not isinstance(error, BatchlabError)
+        if not of_optimizer or is_out_of_memory(error) or is_broken_context(error):
+            raise
+        raise step_failed(config, error) from error
+    if losses.task.after_step is not None:
+        losses.task.after_step(losses.model, 1)
+    return needs_closure
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
@@ -145,5 +187,11 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     elif config.target is not None and config.target.metric not in parts.directed:
         name = config.target.metric.removeprefix("val/")
         yield NO_DIRECTION.worded(name=name).sentence
+    if parts.with_closure is not None:
+        try:
+            micro_batches = len(config.micro_batch_sizes)
+            refuse_unless_possible(parts.with_closure, accumulate=micro_batches, precision=config.precision)
+        except BadRequest as error:
+            yield str(error)
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield one_example(config, parts.norm).sentence

@@ -104,7 +104,7 @@ class Batches:
     Iterating yields each step's micro-batches (tuples or dicts of tensors, like the set): a tuple of them, or a
     `OneByOne` if a batch is larger than `device.gather_bytes`. Batches cross epoch boundaries, so each holds exactly
     sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's; `device` (None: the CPU) is
-    where the set is, or streams to.
+    where the set is, or streams to. Without `ahead` no batch is augmented before the step that needs it.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Batches:
         position: int = 0,
         augment: Augment | None = None,
         device: Device | None = None,
+        ahead: bool = True,
     ) -> None:
         self.data = data
         self.micro_batch_sizes = tuple(micro_batch_sizes)
@@ -125,6 +126,7 @@ class Batches:
         self.position = position  # examples yielded so far, in whole steps
         self.augment = augment
         self.device = device or CpuDevice()
+        self.ahead = ahead
 
     def first(self) -> MicroBatches:
         """The next step's micro-batches; does not advance the position."""
@@ -145,7 +147,9 @@ class Batches:
         if (parts := self._parts()) is not None:
             return self._steps_in_parts(parts)
         batch_size = sum(self.micro_batch_sizes)
-        if isinstance(self.data, Stream):
+        if not self.ahead:
+            piece = batch_size
+        elif isinstance(self.data, Stream):
             piece = self.data.piece(batch_size, self.device.gather_bytes)
         else:
             piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))

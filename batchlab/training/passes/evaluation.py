@@ -13,6 +13,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.task import Batch, Task
 from batchlab.training.data.batches import length, slices
+from batchlab.training.hooks import evaluated
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import LOSS_SHAPE, METRIC_SHAPE
 from batchlab.training.passes.halving import halved
@@ -49,7 +50,7 @@ class ByExample:
 def validated(state: RunState, eval_batch_size: int) -> Mapping[str, ByExample]:
     """`by_example` of the validation set: one pass, shared by all instruments that need it at this step."""
     # In the loop the step would be enough; code that changes the weights between two steps changes their versions.
-    now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
+    now = (state.step, eval_batch_size, *(p._version for p in state.trained.parameters()))
     if state.validated is None or state.validated[0] != now:
         state.validated = (now, by_example(state, state.val, eval_batch_size))
     seen: Mapping[str, ByExample] = state.validated[1]
@@ -77,21 +78,26 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, By
 
 @torch.no_grad()
 def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
+    with state.precision.evaluation(state.eval_precision) as precision:
+        losses = Losses(evaluated(state.task, state.model), state.task, precision)
+        with leaving_no_trace(losses.trained, state.device):
+            losses.trained.eval()
+            return _summed_by_example(losses, data, eval_batch_size)
+
+
+def _summed_by_example(losses: Losses, data: Any, eval_batch_size: int) -> dict[str, ByExample]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[int]] = {}
-    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision) as precision:
-        losses = Losses(state.model, state.task, precision)
-        state.model.eval()
-        size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
-        for batch in slices(data, size):
-            terms = _terms_of(state.task, batch)
-            for name, quantity in losses.quantities(batch).items():
-                values = _flat(quantity)
-                if len(values) not in (sum(terms), len(terms)):
-                    raise _uneven(name, tuple(quantity.shape), len(terms), sum(terms))
-                own = terms if len(values) == sum(terms) else [1] * len(terms)
-                sums.setdefault(name, []).append(_summed(values, own))
-                counts.setdefault(name, []).extend(own)
+    size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
+    for batch in slices(data, size):
+        terms = _terms_of(losses.task, batch)
+        for name, quantity in losses.quantities(batch).items():
+            values = _flat(quantity)
+            if len(values) not in (sum(terms), len(terms)):
+                raise _uneven(name, tuple(quantity.shape), len(terms), sum(terms))
+            own = terms if len(values) == sum(terms) else [1] * len(terms)
+            sums.setdefault(name, []).append(_summed(values, own))
+            counts.setdefault(name, []).extend(own)
     return {name: ByExample(torch.cat(parts).cpu().numpy(), np.array(counts[name])) for name, parts in sums.items()}
 
 
