@@ -19,7 +19,7 @@ from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.residence import as_read, on_device
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
-from batchlab.training.devices.precision import Precision
+from batchlab.training.devices.precision import Precision, of_other_dtypes
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.hooks import EpochHook, unsaved
 from batchlab.training.losses import loss_module
@@ -133,7 +133,7 @@ def assemble(
         peak_learning_rate=peak_lr(config),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
-        notes=(*untrained(state.trained, optimizer), *unsaved(task)),
+        notes=(*of_other_dtypes(state.trained, config.precision), *untrained(state.trained, optimizer), *unsaved(task)),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
 

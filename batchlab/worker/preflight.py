@@ -22,6 +22,7 @@ from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.data.augment_trial import augmented_twice
 from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.fingerprints import weights_fingerprint
 from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
@@ -76,7 +77,7 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
         try:
             if kind not in built:
                 built[kind] = None
-                built[kind] = _build(config)
+                built[kind] = _build(config, _other_seed(config, grid))
             parts = built[kind]
             facts.append(parts.facts if parts is not None else unknown)
             if parts is not None:
@@ -96,14 +97,25 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
     return list(found), facts
 
 
-def _build(config: RunConfig) -> Parts:
+def _other_seed(config: RunConfig, grid: Sequence[RunConfig]) -> int | None:
+    """Another seed of the grid for the same model."""
+    seeds = (other.seed for other in grid if other.model == config.model and other.data == config.data)
+    return next((seed for seed in seeds if seed != config.seed), None)
+
+
+def _build(config: RunConfig, other_seed: int | None) -> Parts:
     device = assembly.prepare_process(config)
     precision = Precision(config.precision, device)
     data = assembly.build_known_data(config, device)
     task, train, val = data.task, data.train, data.val
     begin_epoch(task, config.seed)
     assembly.prepare_loss(config, task, device)
+    with_other_seed = None
+    if other_seed is not None:
+        other = dataclasses.replace(config, seed=other_seed)
+        with_other_seed = weights_fingerprint(assembly.build_model(other, task, device))
     model = assembly.build_model(config, task, device)
+    same_weights = with_other_seed == weights_fingerprint(model) if with_other_seed is not None else False
     optimizer = build_optimizer(config, model, task)
     precision.prepare(optimizer)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
@@ -123,6 +135,7 @@ def _build(config: RunConfig) -> Parts:
         data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
+        same_weights=same_weights,
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
     return Parts(length(train), metrics, directed, norm, optimizer if needs_closure else None, facts)

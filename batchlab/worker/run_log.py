@@ -29,7 +29,8 @@ from batchlab.training.assembly import device_facts
 from batchlab.training.checkpoint import Checkpointer
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import length
-from batchlab.training.data.fingerprints import dtypes_of, weights_fingerprint
+from batchlab.training.data.fingerprints import weights_fingerprint
+from batchlab.training.devices.precision import dtypes_of
 from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import CHECKPOINT, Phase

@@ -19,6 +19,7 @@ from batchlab.training.passes.evaluation import by_example
 from batchlab.worker.preflight import examine
 
 HERE = "test_hooks."
+FLOAT64 = "the model's parameters are float64 and are trained as such: precision=fp32 keeps them"
 EXACT = {"rtol": 0, "atol": 1e-10}
 
 
@@ -226,7 +227,8 @@ def test_an_optimizer_that_asks_for_names_gets_them_and_the_rest_is_reported(tmp
 
     assert_equal(session.state.model, plain.model)
     with quick():
-        (note,) = train(config).notes
+        dtype, note = train(config).notes
+    assert dtype == FLOAT64
     assert note == "2 trainable parameters in no group of the optimizer, so not trained: last.weight, last.bias"
 
 
@@ -296,16 +298,40 @@ def test_it_resumes_to_the_same_bits(tmp_path, task):
     assert (record.status, record.resumed_at) == ("completed", (13,))
     assert record.weights_fingerprint == whole.weights_fingerprint
     assert record.final == {**whole.final, **timings(record)}
-    assert whole.notes == ()
+    assert whole.notes == record.notes == (FLOAT64,)
 
 
 def timings(record):
     return {name: value for name, value in record.final.items() if name.startswith(("speed/", "memory/"))}
 
 
+def fixed(dtype):
+    net = Net(dtype=dtype)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(torch.linspace(-0.5, 0.5, p.numel()).view_as(p))
+    return net
+
+
+@pytest.mark.parametrize(("model", "same"), [("fixed", True), ("Net", False)])
+def test_preflight_sees_initial_weights_that_do_not_depend_on_the_seed(tmp_path, model, same):
+    grid = [
+        tiny(
+            tmp_path, data={"_target_": HERE + "data"}, model={"_target_": HERE + model, "dtype": "float64"}, seed=seed
+        )
+        for seed in (0, 1)
+    ]
+
+    problems, facts = examine(grid)
+
+    assert problems == []
+    assert [fact.same_weights for fact in facts] == [same, same]
+    assert [fact.same_weights for fact in examine(grid[:1])[1]] == [False]
+
+
 def test_state_that_cannot_be_saved_is_reported(tmp_path):
     with quick():
-        (note,) = train(configured(tmp_path, "averaged_without_state")).notes
+        _, note = train(configured(tmp_path, "averaged_without_state")).notes
     assert note == (
         "checkpoints do not have what after_step keeps in Average: if it changes in training, give that class "
         "state_dict and load_state_dict, or a resumed run starts without it"

@@ -1,7 +1,6 @@
 """Hashes of data and weights, which show whether they differ between two runs."""
 
 import hashlib
-from collections import Counter
 from typing import Any
 
 import torch
@@ -47,12 +46,6 @@ def data_fingerprint(*sets: Any) -> str:
 def _evenly(n: int, most: int) -> torch.Tensor:
     count = min(n, most)
     return torch.arange(count) * n // count
-
-
-def dtypes_of(model: nn.Module) -> list[str]:
-    """The dtypes of the trainable parameters, such as `float32`, the most frequent first."""
-    counts = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad)
-    return [name for name, _ in counts.most_common()]
 
 
 def weights_fingerprint(model: nn.Module) -> str:
