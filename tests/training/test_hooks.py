@@ -229,7 +229,7 @@ def test_an_optimizer_that_asks_for_names_gets_them_and_the_rest_is_reported(tmp
     with quick():
         dtype, note = train(config).notes
     assert dtype == FLOAT64
-    assert note == "2 trainable parameters in no group of the optimizer, so not trained: last.weight, last.bias"
+    assert note == "parameters in no group of the optimizer are not trained: last.weight and last.bias"
 
 
 def test_groups_and_names_at_once_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from batchlab import targets
 from batchlab.config import RunConfig
 from batchlab.config.plan import scaled
 from batchlab.errors import BadRequest
-from batchlab.printable import counted, printable
+from batchlab.printable import listed, printable
 from batchlab.task import Task
 from batchlab.training.losses import loss_module
 from batchlab.training.updates.late_gradients import allow_late_gradients
@@ -119,11 +119,7 @@ def untrained(trained: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     names = [name for name, p in trained.named_parameters() if p.requires_grad and id(p) not in held]
     if names:
-        more = ", ..." if len(names) > 3 else ""
-        yield (
-            f"{counted(len(names), 'trainable parameter')} in no group of the optimizer, so not trained: "
-            f"{', '.join(names[:3])}{more}"
-        )
+        yield f"parameters in no group of the optimizer are not trained: {listed(names, 3)}"
 
 
 def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
