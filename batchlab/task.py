@@ -78,7 +78,9 @@ class Task:
 
     train: Any
     val: Any
-    loss: "Callable[[Any, Batch], Any] | None" = None  # (outputs, batch) -> (terms,), 0-d, or (losses, weights)
+    # (outputs, batch) -> (terms,), 0-d, or (losses, weights). A module with parameters is trained with the model, at
+    # the same learning rate.
+    loss: "Callable[[Any, Batch], Any] | None" = None
     # Instead of `loss`, for a model that computes its loss itself: (model, batch) -> what a loss returns.
     training_loss: "Callable[[nn.Module, Batch], Any] | None" = None
     # What the loss is: `none` (a vector of terms), `mean` (0-d, over the terms), `sum` (0-d, and so is the objective:
@@ -100,6 +102,13 @@ class Task:
     # number per example, which depends on the run's seed and the place in the data order alone: `batchlab.uniform`
     # makes more from it. Validation and instruments use the examples unchanged.
     augment: "Callable[[Batch, Tensor], Batch] | None" = None
+    # The parameter groups of the model, as an optimizer takes them: dicts of `params` and options. The `lr` of a group
+    # is a multiple of the run's, 1 by default. Parameters of a loss that are in none of them get a group of their own.
+    parameter_groups: "Callable[[nn.Module], Sequence[Mapping[str, Any]]] | None" = None
+    # Hooks. What the object that they belong to returns from `state_dict` is in checkpoints; see `training/hooks.py`.
+    after_step: "Callable[[nn.Module, int], object] | None" = None  # (model, step), after each step, from 1 on
+    on_epoch: Callable[[int, int], object] | None = None  # (epoch, seed), before the first step of each, from 0 on
+    evaluate_with: "Callable[[nn.Module], nn.Module] | None" = None  # what is validated in place of the model
 
     # For examples that do not stack (graphs, boxes, sequences): a list of examples -> a batch of exactly these. It is
     # called for each micro-batch, and the batch is moved to the device; its functions get it as it was returned.

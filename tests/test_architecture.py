@@ -304,7 +304,10 @@ LISTED = {
     ("batchlab.report.compare.published", ("batch_size", "seed")): "axes of a table of runs",
     ("batchlab.sweep.identity", ("batch_size", "lr")): "the readable prefix of a run's name, which is never to change",
     ("batchlab.sweep.identity", ("precision", "seed")): "the readable prefix of a run's name, which is never to change",
-    ("batchlab.training.assembly", ("lr", "weight_decay")): "arguments of an optimizer that are not keys of its group",
+    (
+        "batchlab.training.updates.optimizer",
+        ("lr", "weight_decay"),
+    ): "arguments of an optimizer that are not keys of its group",
     ("batchlab.training.checkpoint", ("instruments", "model", "optimizer")): "parts whose state a checkpoint holds",
     ("batchlab.training.losses", ("model", "precision")): "attributes of a class",
 }

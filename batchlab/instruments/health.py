@@ -57,7 +57,7 @@ class Health(Instrument):
 
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         # Before the end, a weight that is not finite shows in the loss of the next step.
-        if not all_finite(list(state.model.parameters())):
+        if not all_finite(list(state.trained.parameters())):
             raise Diverged(f"a weight is not finite after step {state.step} ({_lr(state)})")
         if state.precision.scaler is not None and state.step and not self._applied:
             raise Diverged(f"0 of {state.step} updates were applied: fp16 overflowed each time; use bf16 or a lower lr")

@@ -45,7 +45,7 @@ class Memory(Instrument):
     def conclude(self, state: RunState) -> Iterator[Measurement]:
         for name, peak in state.meter.peak_bytes.items():
             yield state.measurement(name, peak)
-        sets, model = [*held(state.train), *held(state.val)], [*state.model.parameters(), *state.model.buffers()]
+        sets, model = [*held(state.train), *held(state.val)], [*state.trained.parameters(), *state.trained.buffers()]
         yield state.measurement("memory/resident_data_bytes", storage_bytes(sets))
         yield state.measurement("memory/resident_model_bytes", storage_bytes(model))
         uuid = state.device.uuid()
@@ -73,7 +73,7 @@ def storage_bytes(tensors: Iterable[Tensor]) -> int:
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
     """Bytes of the tensors that autograd keeps between forward and backward, each storage once, without weights."""
-    own = {t.untyped_storage().data_ptr() for t in (*state.model.parameters(), *state.model.buffers())}
+    own = {t.untyped_storage().data_ptr() for t in (*state.trained.parameters(), *state.trained.buffers())}
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
             storages[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with leaving_no_trace(state.model, state.device):
+    with leaving_no_trace(state.trained, state.device):
         state.model.train()
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             terms = state.losses(batch)

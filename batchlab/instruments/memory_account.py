@@ -18,7 +18,7 @@ def account(state: RunState, sizes: Sequence[int] = SIZES) -> Account:
     """The memory of `state` after a step, when gradients and the optimizer's state exist; leaves no trace.
     Bytes saved for backward are counted in forward passes of `sizes` examples.
     """
-    parameters = list(state.model.parameters())
+    parameters = list(state.trained.parameters())
     saved = [saved_for_backward_bytes(state, gather(state.train, _repeated(size, state))) for size in sizes]
     return Account(
         weights=storage_bytes(parameters),

@@ -74,6 +74,7 @@ class Facts:
     data_fingerprint: str | None = None  # None: the data could not be built
     torch: str  # its version as the package's metadata has it, as in a record's environment
     device_name: str | None = None  # the GPU's name, or the processor's on the CPU; None: not known
+    same_weights: bool = False  # the initial weights are those of another seed of the grid, as of a pretrained model
 
 
 @dataclass(frozen=True, kw_only=True)

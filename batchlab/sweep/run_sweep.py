@@ -33,6 +33,11 @@ from batchlab.tensorboard.study_view import rebuild
 
 MIXED = "the GPUs of this sweep are of several models, whose speeds and memory peaks are not compared"
 
+SAME_WEIGHTS = (
+    "the initial weights are the same for all seeds (a pretrained model?): seeds differ in the order of the data, "
+    "dropout and the like only"
+)
+
 
 def run_sweep(
     points: Sequence[Point], sweep: SweepConfig, *, elsewhere: Launch | None = None, remote: bool = False
@@ -81,6 +86,8 @@ def _run_all(points: Sequence[Point], sweep: SweepConfig, elsewhere: Launch | No
                 if len(models(gpus)) > 1:
                     spectator.say(f"{MIXED}: {', '.join(models(gpus))}")
                 facts = _check(left, checking, spectator, remote=remote)
+                if any(fact.same_weights for fact in facts):
+                    spectator.say(SAME_WEIGHTS)
                 check_unchanged(left, facts, sweep)
                 if elsewhere is None:
                     data = {point.folder: one.data_fingerprint for point, one in zip(left, facts, strict=True)}

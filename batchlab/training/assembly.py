@@ -1,7 +1,6 @@
 """Builds the parts of a run from its configuration, in the worker (and once in the preflight process)."""
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,7 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, plan, scaled
+from batchlab.config.plan import Plan, plan
 from batchlab.errors import BadRequest
 from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
@@ -21,13 +20,16 @@ from batchlab.training.data.order import SampledOrder, stream_seed
 from batchlab.training.data.residence import as_read, on_device
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
-from batchlab.training.devices.precision import Precision
+from batchlab.training.devices.precision import Precision, of_other_dtypes
 from batchlab.training.ghost_batch_norm import give_ghosts
+from batchlab.training.hooks import EpochHook, unsaved
+from batchlab.training.losses import loss_module
 from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, ignore_note
 from batchlab.training.updates.eager import Eager
+from batchlab.training.updates.optimizer import build_optimizer, group_multiples, peak_lr, untrained
 
 
 def prepare_process(config: RunConfig) -> Device:
@@ -114,8 +116,13 @@ def assemble(
     device, task = data.device, data.task
     order = data_order(task, length(data.train), config.seed)
     planned = planned or plan(config, length(data.train) if order is None else order.length)
+    epochs = None
+    if task.on_epoch is not None:
+        n_train = length(data.train) if order is None else order.length
+        epochs = EpochHook(task, n_train=n_train, batch_size=config.batch_size, seed=config.seed)
+    prepare_loss(config, task, device)
     model = build_model(config, task, device).train()
-    optimizer = build_optimizer(config, model)
+    optimizer = build_optimizer(config, model, task)
     precision = Precision(config.precision, device)
     precision.prepare(optimizer)
     task = with_reduction(task, model, data.train, precision)
@@ -131,6 +138,7 @@ def assemble(
         meter=Meter(peaks=device.peaks(), drain=device.drain),
         budget=planned.examples,
         group_multiples=group_multiples(config, optimizer),
+        epoch_hook=epochs,
         eval_precision=config.eval_precision,
         phase=phase,
         note=note,
@@ -142,8 +150,23 @@ def assemble(
         peak_learning_rate=peak_lr(config),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
+        notes=(*of_other_dtypes(state.trained, config.precision), *untrained(state.trained, optimizer), *unsaved(task)),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
+
+
+def prepare_loss(config: RunConfig, task: Task, device: Device) -> None:
+    """Moves a loss with tensors of its own to the device, with initial values drawn with the run's seed.
+
+    The data's factory makes it, whose random numbers do not depend on the seed: all runs are to have the same data. So
+    it is called again, for these values only. The object stays the same, because hooks may refer to it.
+    """
+    if (loss := loss_module(task)) is None:
+        return
+    torch.manual_seed(stream_seed(config.seed, "loss"))
+    if (drawn := loss_module(build_task(config, device))) is not None:
+        loss.load_state_dict(drawn.state_dict())
+    loss.to(device.torch_device)
 
 
 def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
@@ -179,59 +202,3 @@ def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
 def _takes(config: RunConfig, parameter: str) -> bool:
     factory = targets.resolve(config.model["_target_"], nn.Module, what="model", trust=config.trust)
     return parameter in inspect.signature(factory).parameters
-
-
-def build_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Builds the optimizer with the scaled learning rate (and betas and eps, if the scaling rule changes them)."""
-    group = dict(config.optimizer)
-    for name in ("lr", "weight_decay"):
-        if name in group:
-            raise BadRequest(f"optimizer.{name} cannot be set: {name} is a top-level option, use {name}={group[name]}")
-    takes = signature_defaults(config)
-    if config.weight_decay and "weight_decay" not in takes:
-        raise BadRequest(
-            f"weight_decay={config.weight_decay} is invalid, as {group['_target_']} has none: use weight_decay=0"
-        )
-    after = scaled(config, takes)
-    if after.betas is not None:
-        group["betas"] = after.betas
-    if after.eps is not None:
-        group["eps"] = after.eps
-    offered = {
-        "params": [p for p in model.parameters() if p.requires_grad],
-        "lr": after.lr,
-        "weight_decay": config.weight_decay,
-    }
-    try:
-        return targets.build(group, torch.optim.Optimizer, what="optimizer", offered=offered, trust=config.trust)
-    except ValueError as error:  # torch.optim's own bounds, such as Nesterov without momentum
-        raise BadRequest(f"optimizer: {error}") from None
-
-
-def group_multiples(config: RunConfig, optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
-    """For each parameter group, its learning rate as a multiple of the run's; it keeps this multiple during training.
-
-    If the optimizer's factory takes no `lr`, the reference is the `lr` in the optimizer's defaults.
-    """
-    takes_it = "lr" in signature_defaults(config)
-    base = peak_lr(config) if takes_it else getattr(optimizer, "defaults", {}).get("lr")
-    return tuple(_multiple(group.get("lr"), base) for group in optimizer.param_groups)
-
-
-def _multiple(built: Any, base: Any) -> float:
-    if built is None or not base:  # it computes its own learning rate from the value set at each step
-        return 1.0
-    built, base = float(built), float(base)
-    # Exactly 1, or a single group would train at a rounded learning rate. A tensor may hold it in single precision.
-    return 1.0 if math.isclose(built, base, rel_tol=1e-6) else built / base
-
-
-def peak_lr(config: RunConfig) -> float:
-    """The learning rate that the scaling rule gives for this batch size, before warm-up and schedule."""
-    return scaled(config, signature_defaults(config)).lr
-
-
-def signature_defaults(config: RunConfig) -> dict[str, Any]:
-    """The parameters of the optimizer's signature with their defaults."""
-    factory = targets.resolve(config.optimizer["_target_"], torch.optim.Optimizer, what="optimizer", trust=config.trust)
-    return {p.name: p.default for p in inspect.signature(factory).parameters.values()}

@@ -13,6 +13,7 @@ from batchlab.errors import BadRequest
 from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.training.devices.device import Device
+from batchlab.training.hooks import hook_states, load_hook_states
 from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.updates.update import Outcome
@@ -29,7 +30,8 @@ def capture(
     Taken between two steps, while the meter's clock is paused. The place in the data is `state.examples`: the data
     order depends on the seed alone. BadRequest if an instrument's state cannot be read back safely.
     """
-    model = state.model.state_dict()
+    trained = state.trained
+    model = trained.state_dict()
     content = {
         "format": FORMAT,
         "run_id": run_id,
@@ -44,12 +46,14 @@ def capture(
         "meter": state.meter.state_dict(),
         "model": model,
         # Buffers that are excluded from the model's state_dict (`persistent=False`) still belong to the run's state.
-        "buffers": {name: buffer for name, buffer in state.model.named_buffers() if name not in model},
+        "buffers": {name: buffer for name, buffer in trained.named_buffers() if name not in model},
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.precision.scaler.state_dict() if state.precision.scaler else None,
         "random": _random_streams(state.device),
         "instruments": {name: instrument.state_dict() for name, instrument in instruments.items()},
+        "hooks": hook_states(state.task),
     }
+    _refuse_what_cannot_be_read(content["hooks"], "hooks")
     _refuse_what_cannot_be_read(content["instruments"], "instruments")
     written = io.BytesIO()
     torch.save(content, written)
@@ -76,9 +80,11 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
     ValueError if they do not match: then the model, the optimizer or the instruments have changed since.
     """
     _refuse_other_multiples(content, state)
+    if state.epoch_hook is not None:  # before the streams and the hooks' own state are restored
+        state.epoch_hook.resume(content["examples"])
     try:
-        state.model.load_state_dict(content["model"])
-        buffers = dict(state.model.named_buffers())
+        state.trained.load_state_dict(content["model"])
+        buffers = dict(state.trained.named_buffers())
         with torch.no_grad():
             for name, kept in content["buffers"].items():
                 buffers[name].copy_(kept)
@@ -87,6 +93,7 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
             state.precision.scaler.load_state_dict(content["scaler"])
         for name, instrument in instruments.items():
             instrument.load_state_dict(_on(state.device.torch_device, content["instruments"][name]))
+        load_hook_states(state.task, _on(state.device.torch_device, content.get("hooks", {})))
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"it does not match the current model: {(str(error) or type(error).__name__).splitlines()[0]}"
@@ -194,6 +201,7 @@ class Checkpointer:
         self._looked_at_examples = state.examples
         if due and (late or far):
             state.phase.name = CHECKPOINT
+            state.measuring.close()  # back to the weights of training, which the run resumes with
             self._save()
             self._saved_at_seconds = self._clock()
             self._saved_at_examples = state.examples

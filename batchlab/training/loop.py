@@ -11,6 +11,7 @@ from batchlab.training.data.batches import Batches
 from batchlab.training.passes.skip_on_oom import unless_out_of_memory
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
+from batchlab.training.updates.modes import with_evaluation_weights
 from batchlab.training.updates.update import Update
 
 
@@ -29,7 +30,7 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
-        next_batch = iter(batches)
+        next_batch, after_step = iter(batches), state.task.after_step
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)
         settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
@@ -39,8 +40,12 @@ def train(
                 state.meter.stop()
                 return
             _set_learning_rate(state, learning_rate(state.examples))
+            if state.epoch_hook is not None:
+                state.epoch_hook.before_step(state.examples)
             outcome = update(next(next_batch))
             state.step += 1
+            if after_step is not None:
+                after_step(state.model, state.step)
             state.examples += outcome.examples
             if not outcome.has_terms:
                 _count_empty(state)
@@ -50,8 +55,9 @@ def train(
                 yield from _measured(state, agenda, agenda.due)
         state.meter.stop()
         yield from _measured(state, agenda, agenda.not_yet_measured_at)
-        for instrument in agenda.instruments:
-            yield from unless_out_of_memory(state, instrument, instrument.conclude)
+        with with_evaluation_weights(state.optimizer, state.trained):
+            for instrument in agenda.instruments:
+                yield from unless_out_of_memory(state, instrument, instrument.conclude)
 
 
 def _set_learning_rate(state: RunState, learning_rate: float) -> None:
@@ -85,7 +91,8 @@ def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
-    with state.meter.paused(settling=state.examples < state.budget):
+    with state.meter.paused(settling=state.examples < state.budget), state.measuring as measuring:
+        measuring.enter_context(with_evaluation_weights(state.optimizer, state.trained))
         for instrument in due(state.examples):
             if not (yield from unless_out_of_memory(state, instrument, instrument.measure)):
                 agenda.leave_out(instrument)

@@ -20,6 +20,14 @@ PAIR = "weights"  # the reduction, found by calling it, of a loss that returns (
 Count = int | float
 
 
+def loss_module(task: Task) -> nn.Module | None:
+    """The task's loss, if it is a module with parameters or buffers of its own."""
+    loss = task.loss
+    if isinstance(loss, nn.Module) and any(True for _ in (*loss.parameters(), *loss.buffers())):
+        return loss
+    return None
+
+
 class Losses:
     """Batch -> losses that add up to the summed loss of the batch, in `precision`: one per term, shape (terms,), or 0-d
     if the task's loss is a scalar.
@@ -33,6 +41,15 @@ class Losses:
         self.model = model
         self.task = task
         self.precision = precision
+
+    @property
+    def trained(self) -> nn.Module:
+        """All that is trained, saved, and put back after measuring: the model, and the loss if that has tensors.
+
+        Without such a loss it is the model itself, so parameters keep their names.
+        """
+        loss = loss_module(self.task)
+        return self.model if loss is None else nn.ModuleDict({"model": self.model, "loss": loss})
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.with_count(batch)[0] if self.is_scalar else self.returned(batch)
@@ -103,10 +120,10 @@ class Losses:
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The losses as a function of weights, for `torch.func` and for derivatives of any order.
 
-        `weights` replace the model's parameters and buffers of these names; the model's own are used for the others.
+        `weights` replace the parameters and buffers of these names in `trained`; its own are used for the others.
         The model is not changed.
         """
-        inside = {f"model.{name}": tensor for name, tensor in weights.items()}
+        inside = {f"trained.{name}": tensor for name, tensor in weights.items()}
         terms: Tensor = functional_call(_Module(self), inside, (batch,))
         return terms
 
@@ -116,7 +133,7 @@ class _Module(nn.Module):
 
     def __init__(self, losses: Losses) -> None:
         super().__init__()
-        self.model = losses.model
+        self.trained = losses.trained
         self.losses = losses
 
     def forward(self, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """A run that is ready to start, as `assembly` builds it from a configuration."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlab.config import RunConfig
@@ -22,6 +22,7 @@ class Session:
     peak_learning_rate: float  # after the scaling rule, before warm-up and schedule
     state: RunState  # device, task, data, model, optimizer; what a checkpoint restores
     update: Update
+    notes: Sequence[str] = ()  # what the user should know about these parts, a sentence each
     instruments: Mapping[str, Plug]  # by their keys in the config
 
     def batches(self) -> Batches:
@@ -35,6 +36,7 @@ class Session:
             augment=self.state.task.augment,
             order=self.state.order,
             device=self.state.device,
+            ahead=self.state.epoch_hook is None,
         )
 
     def train(

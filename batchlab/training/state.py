@@ -1,5 +1,6 @@
 """The state of a run during training, and the interface of instruments."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -15,6 +16,7 @@ from batchlab.training.data.batches import length
 from batchlab.training.data.order import SampledOrder
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
+from batchlab.training.hooks import EpochHook
 from batchlab.training.losses import Losses
 from batchlab.training.phase import Phase
 from batchlab.training.updates.update import Outcome
@@ -39,9 +41,11 @@ class RunState:
     budget: int  # examples
     order: SampledOrder | None = None  # the task's own data order
     group_multiples: Sequence[float] = ()  # of the learning rate, by parameter group; empty: all 1
+    epoch_hook: EpochHook | None = None  # of the task
     eval_precision: str = "fp32"  # of validations and what is compared with them: fp32, or `same` as training
     phase: Phase = field(default_factory=Phase)  # its name is set by the code that starts a phase
     note: Callable[[str], None] = ignore_note  # called with what the run could not do as requested
+    measuring: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # what ends measuring; by the loop
     # Written by the loop, and restored from a checkpoint:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
@@ -64,6 +68,11 @@ class RunState:
     def epoch(self) -> int:
         """Examples of an epoch."""
         return length(self.train) if self.order is None else self.order.length
+
+    @property
+    def trained(self) -> nn.Module:
+        """The model, and the task's loss if that has tensors of its own."""
+        return self.losses.trained
 
     def measurement(
         self,

@@ -72,7 +72,7 @@ def _backward_of_pairs(losses: Losses, micro_batches: MicroBatches, phase: Phase
         del batch, terms
         phase.name = BATCH
     if total:
-        for p in losses.model.parameters():
+        for p in losses.trained.parameters():
             if p.grad is not None:
                 p.grad.mul_(1 / (guess * total))
     return torch.stack(sums).sum(), total

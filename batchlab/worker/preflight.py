@@ -22,16 +22,27 @@ from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.data.augment_trial import augmented_twice
 from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.fingerprints import weights_fingerprint
 from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
+from batchlab.training.hooks import begin_epoch, evaluated
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, one_example, refuse
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
-from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
+from batchlab.training.passes.contract_passes import (
+    TrainingPass,
+    batch_norm_that_needs_two,
+    training_pass,
+    validation_pass,
+)
 from batchlab.training.passes.reduction import changed_objective, with_reduction
+from batchlab.training.phase import OPTIMIZER, Phase
+from batchlab.training.updates.closures import refuse_unless_possible
+from batchlab.training.updates.eager import Eager
+from batchlab.training.updates.optimizer import build_optimizer, step_failed
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.equal_builds import built_twice
 
@@ -49,6 +60,7 @@ class Parts:
     metrics: tuple[str, ...]  # that a target may name
     directed: tuple[str, ...]  # those with a known better direction
     norm: str | None  # a BatchNorm layer, if the model cannot train on a single example
+    with_closure: torch.optim.Optimizer | None  # the optimizer, if it needs a closure
     facts: Facts
     task: Task  # its reduction decided
 
@@ -70,7 +82,7 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
         try:
             if kind not in built:
                 built[kind] = None
-                built[kind] = _build(config)
+                built[kind] = _build(config, _other_seed(config, grid))
             parts = built[kind]
             facts.append(parts.facts if parts is not None else unknown)
             if parts is not None:
@@ -90,7 +102,13 @@ def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
     return list(found), facts
 
 
-def _build(config: RunConfig) -> Parts:
+def _other_seed(config: RunConfig, grid: Sequence[RunConfig]) -> int | None:
+    """Another seed of the grid for the same model."""
+    seeds = (other.seed for other in grid if other.model == config.model and other.data == config.data)
+    return next((seed for seed in seeds if seed != config.seed), None)
+
+
+def _build(config: RunConfig, other_seed: int | None) -> Parts:
     device = assembly.prepare_process(config)
     precision = Precision(config.precision, device)
     data = built_twice(config, device)
@@ -99,8 +117,16 @@ def _build(config: RunConfig) -> Parts:
     if order is not None:
         order.refuse_unless_repeatable()
     epoch = length(train) if order is None else order.length
+    begin_epoch(task, config.seed)
+    assembly.prepare_loss(config, task, device)
+    with_other_seed = None
+    if other_seed is not None:
+        other = dataclasses.replace(config, seed=other_seed)
+        with_other_seed = weights_fingerprint(assembly.build_model(other, task, device))
     model = assembly.build_model(config, task, device)
-    precision.prepare(assembly.build_optimizer(config, model))
+    same_weights = with_other_seed == weights_fingerprint(model) if with_other_seed is not None else False
+    optimizer = build_optimizer(config, model, task)
+    precision.prepare(optimizer)
     small = dataclasses.replace(config, batch_size=1, accumulate=None, micro_batch_size=None, warmup=0.0)
     task = with_reduction(task, model, train, precision)
     build_instruments(config, plan(small, epoch), task)
@@ -110,17 +136,46 @@ def _build(config: RunConfig) -> Parts:
         seen = training_pass(losses, _few_examples(train, task, config.seed, device, MORE)).completed()
     refuse(ONE_PER_TERM, seen)
     refuse(GRADIENT, seen)
-    measured = validation_pass(losses, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
+    validated = Losses(evaluated(task, model), task, precision)
+    measured = validation_pass(validated, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
+    norm = batch_norm_that_needs_two(losses, few)
+    needs_closure = _step(config, seen, optimizer)  # changes the weights
     _refuse_other_settings(config)
     directed = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in task.higher_is_better))
     facts = Facts(
         data_fingerprint=data.fingerprint,
         torch=metadata.version("torch"),
         device_name=device.name() or environment().get("cpu"),
+        same_weights=same_weights,
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
-    return Parts(epoch, metrics, directed, batch_norm_that_needs_two(losses, few), facts, task)
+    return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task)
+
+
+def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimizer) -> bool:
+    """Makes the optimizer's step after the pass `seen`, of a model that is discarded; returns whether the optimizer
+    needs a closure. BadRequest if it raises, or needs a closure that it cannot get."""
+    losses, phase = seen.losses, Phase()
+    update = Eager(losses, optimizer, config.clip_norm, phase=phase)
+    needs_closure = update.needs_closure()
+    try:
+        if needs_closure:
+            refuse_unless_possible(optimizer, accumulate=1, precision=config.precision)
+            update((seen.batch,))
+        else:
+            phase.name = OPTIMIZER
+            for name, p in losses.trained.named_parameters():
+                p.grad = seen.gradients.get(name)
+            losses.precision.update(optimizer, update.parameters, config.clip_norm)
+    except Exception as error:
+        of_optimizer = phase.name == OPTIMIZER and not isinstance(error, BatchlabError)
+        if not of_optimizer or is_out_of_memory(error) or is_broken_context(error):
+            raise
+        raise step_failed(config, error) from error
+    if losses.task.after_step is not None:
+        losses.task.after_step(losses.model, 1)
+    return needs_closure
 
 
 def _refuse_other_settings(config: RunConfig) -> None:
@@ -157,6 +212,12 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     elif config.target is not None and config.target.metric not in parts.directed:
         name = config.target.metric.removeprefix("val/")
         yield NO_DIRECTION.worded(name=name).sentence
+    if parts.with_closure is not None:
+        try:
+            micro_batches = len(config.micro_batch_sizes)
+            refuse_unless_possible(parts.with_closure, accumulate=micro_batches, precision=config.precision)
+        except BadRequest as error:
+            yield str(error)
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield one_example(config, parts.norm).sentence
     if (why := changed_objective(config, parts.task)) is not None:

@@ -30,6 +30,7 @@ from batchlab.training.checkpoint import Checkpointer
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import weights_fingerprint
+from batchlab.training.devices.precision import dtypes_of
 from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import CHECKPOINT, Phase
@@ -152,11 +153,11 @@ class RunLog:
         code = code_files(code_targets(to_dict(self._config)))
         self._keep(
             n_train=length(state.train),
-            parameters=sum(p.numel() for p in state.model.parameters() if p.requires_grad),
+            parameters=sum(p.numel() for p in state.trained.parameters() if p.requires_grad),
             data_fingerprint=session.data_fingerprint,
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(state.device))
-            | {"code": code, "group_multiples": list(state.group_multiples)}
+            | {"code": code, "group_multiples": list(state.group_multiples), "dtypes": dtypes_of(state.trained)}
             | _data_order(state),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
@@ -171,6 +172,9 @@ class RunLog:
             self._ledger.take(measurement)
             self._events.add(measurement)
         self._listener.planned(plan.examples)
+        for text in session.notes:
+            if text not in self.record.notes:  # of an earlier attempt
+                self.note(text)
 
     def _resume(self, session: Session) -> None:
         found = self._usable_checkpoint()
@@ -264,7 +268,7 @@ class RunLog:
         )
 
     def _count_weights(self, session: Session) -> None:  # separate: a failed device cannot be read
-        self.record = replace(self.record, weights_fingerprint=weights_fingerprint(session.state.model))
+        self.record = replace(self.record, weights_fingerprint=weights_fingerprint(session.state.trained))
 
     @contextlib.contextmanager
     def until_it_ends(self, phase: Phase, shared: Callable[[], bool]) -> Iterator[None]:

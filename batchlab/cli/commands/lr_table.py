@@ -130,6 +130,6 @@ def _takes(config: RunConfig) -> Mapping[str, object]:
     group = config.optimizer
     if group["_target_"] in WITHOUT_BETAS_AND_EPS or {"betas", "eps"} <= group.keys():
         return {}
-    from batchlab.training.assembly import signature_defaults
+    from batchlab.training.updates.optimizer import signature_defaults
 
     return signature_defaults(config)

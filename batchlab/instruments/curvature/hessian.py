@@ -25,7 +25,7 @@ class LossSurface:
     """
 
     def __init__(self, losses: Losses, data: Batch, *, chunk: int, double: bool) -> None:
-        model = losses.model
+        model = losses.trained
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
         wide = [torch.float64] if double else [torch.float32, *(p.dtype for p in trainable.values())]
         self.dtype = functools.reduce(torch.promote_types, wide)
@@ -127,12 +127,12 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
     """
     recurrent = any(isinstance(module, nn.RNNBase) for module in state.model.modules())
     with (
-        leaving_no_trace(state.model, state.device),
+        leaving_no_trace(state.trained, state.device),
         state.precision.full() as fp32,
         sdpa_kernel(SDPBackend.MATH),
         _without_cudnn() if recurrent else contextlib.nullcontext(),
     ):
-        state.model.eval()
+        state.trained.eval()
         yield LossSurface(Losses(state.model, state.task, fp32), data, chunk=chunk, double=double)
 
 

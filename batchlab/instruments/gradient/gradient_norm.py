@@ -54,10 +54,10 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     """
     full, ragged = divmod(len(index), micro_batch_size)
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
-    with leaving_no_trace(state.model, state.device):
+    with leaving_no_trace(state.trained, state.device):
         state.model.train()
         backward(state.losses, gathered(state.train, index, sizes))
-        gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
+        gradients = {p: p.grad for p in state.trained.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()
     return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients
 

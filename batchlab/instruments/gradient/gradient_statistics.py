@@ -18,6 +18,7 @@ from batchlab.training.data.batches import length
 from batchlab.training.data.order import stream_seed
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
+from batchlab.training.updates.modes import to_training
 from batchlab.training.updates.twin import twin
 
 LEAST_PAIRS, MOST_PAIRS = 10, 100
@@ -64,7 +65,7 @@ class GradientStatistics(Instrument):
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "gradient statistics"))
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        with leaving_no_trace(state.model, state.device):
+        with leaving_no_trace(state.trained, state.device):
             variance = positive_mean([self._half_squared_distance(state) for _ in range(self.pairs)])
             # Before the first step only the loop knows its learning rate: a warm-up may begin at 0.
             successive = [self._step(state) for _ in range(self.steps)] if state.step else []
@@ -112,10 +113,11 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
     Yields the norm of the update over that of the weights, |w' - w| / |w|. Use it inside `leaving_no_trace`, which
     restores the gradients.
     """
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    parameters = [p for p in state.trained.parameters() if p.requires_grad]
     before = [p.detach().clone() for p in parameters]
-    optimizer = twin(state.optimizer, {p: p for p in state.model.parameters()})
+    optimizer = twin(state.optimizer, {p: p for p in state.trained.parameters()})
     try:
+        start = [p.detach().clone() for p in parameters] if to_training(optimizer) else before
         for p in parameters:
             # A clone, because clipping and SGD with Nesterov momentum write into it.
             p.grad = gradient[p].clone() if p in gradient else None
@@ -123,8 +125,8 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
             nn.utils.clip_grad_norm_(parameters, clip_norm)
         optimizer.step()
         with torch.no_grad():
-            change = norm([p - b for p, b in zip(parameters, before, strict=True)]).item()
-        size = norm(before).item()
+            change = norm([p - b for p, b in zip(parameters, start, strict=True)]).item()
+        size = norm(start).item()
         yield change / size if size else math.inf
     finally:
         with torch.no_grad():

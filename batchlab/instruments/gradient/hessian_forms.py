@@ -28,7 +28,7 @@ def hessian_forms(
     `losses` in the model's current mode, with `micro_batch_size` examples at a time, and all are kept in memory.
     BadRequest if the model cannot be differentiated twice.
     """
-    parameters = [p for p in state.model.parameters() if p.requires_grad]
+    parameters = [p for p in state.trained.parameters() if p.requires_grad]
     summed, counts = zip(*(_summed(losses, unit, parameters, micro_batch_size) for unit in units), strict=True)
     whole = torch.stack(summed).sum(0) / sum(counts)
     # As in UnitGradients: the deviation of a unit, if they have different numbers of terms.

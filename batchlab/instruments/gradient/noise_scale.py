@@ -104,12 +104,12 @@ class GradientNoiseScale(Instrument):
         self._chunk = 0  # examples whose gradients are in memory at once; set when measuring
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        named = {name: p for name, p in state.model.named_parameters() if p.requires_grad}
+        named = {name: p for name, p in state.trained.named_parameters() if p.requires_grad}
         parameters = list(named.values())
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
         examples, unit = self._sizes(length(state.train))
-        with leaving_no_trace(state.model, state.device), state.precision.full() as fp32:
+        with leaving_no_trace(state.trained, state.device), state.precision.full() as fp32:
             losses = Losses(state.model, state.task, fp32)
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # for dropout
             norms_of = self._norms_of(state, losses, unit, parameters, scales)

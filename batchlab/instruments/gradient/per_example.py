@@ -42,7 +42,7 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
     """
     if losses.is_scalar:
         raise BadRequest(f"the task's loss is a scalar, so its gradients per example are not known: {ADVICE}")
-    names = {id(p): name for name, p in losses.model.named_parameters()}
+    names = {id(p): name for name, p in losses.trained.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
     terms: list[int] = []
 
@@ -83,7 +83,7 @@ def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -
     Dropout is switched off for the comparison; a model that is random without it cannot be compared and is accepted.
     """
     model = losses.model
-    with leaving_no_trace(model, losses.precision.device):
+    with leaving_no_trace(losses.trained, losses.precision.device):
         model.train()
         freeze_statistics(model)
         for module in model.modules():
@@ -109,7 +109,7 @@ def examples_at_once(state: RunState, two: Batch) -> int:
     leave it idle between the launches of thousands of passes. A power of two, so that slightly different free
     memory, as in a resumed run, does not change how the batch is split: dropout would draw other numbers.
     """
-    weights = sum(p.nbytes for p in state.model.parameters() if p.requires_grad)
+    weights = sum(p.nbytes for p in state.trained.parameters() if p.requires_grad)
     with sdpa_kernel(SDPBackend.MATH):
         activations = saved_for_backward_bytes(state, two) // length(two)
     share = int((state.device.free_bytes() or 0) * FREE_SHARE)

@@ -22,10 +22,10 @@ def busy_share_of(
     batch = gather(state.train, torch.arange(micro_batch_size) % length(state.train))
 
     def passes() -> None:
-        for p in state.model.parameters():
+        for p in state.trained.parameters():
             p.grad = None
         backward(losses, [batch])
 
-    with leaving_no_trace(state.model, state.device):
+    with leaving_no_trace(state.trained, state.device):
         state.model.train()
         return busy_share(passes, state.device, clock)

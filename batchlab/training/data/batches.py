@@ -42,7 +42,8 @@ class Batches:
     Iterating yields each step's micro-batches (trees of tensors like the set, or `Collated`): a tuple of them, or a
     `OneByOne` if a batch is larger than `device.gather_bytes`, or collated. Batches cross epoch boundaries, so each
     holds exactly sum(`micro_batch_sizes`) examples. Ends after `total` examples. `augment` is the task's, and so is
-    `order` (None: a permutation in each epoch); `device` (None: the CPU) is where the set is, or streams to.
+    `order` (None: a permutation in each epoch); `device` (None: the CPU) is where the set is, or streams to. Without
+    `ahead` no batch is augmented before the step that needs it.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Batches:
         augment: Augment | None = None,
         order: SampledOrder | None = None,
         device: Device | None = None,
+        ahead: bool = True,
     ) -> None:
         self.data = data
         self.micro_batch_sizes = tuple(micro_batch_sizes)
@@ -65,6 +67,7 @@ class Batches:
         self.augment = augment
         self.order = order
         self.device = device or CpuDevice()
+        self.ahead = ahead
 
     def first(self) -> MicroBatches:
         """The next step's micro-batches; does not advance the position."""
@@ -85,7 +88,9 @@ class Batches:
         if (parts := self._parts()) is not None:
             return self._steps_in_parts(parts)
         batch_size = sum(self.micro_batch_sizes)
-        if isinstance(self.data, Stream):
+        if not self.ahead:
+            piece = batch_size
+        elif isinstance(self.data, Stream):
             piece = self.data.piece(batch_size, self.device.gather_bytes)
         else:
             piece = batch_size * max(1, self.device.gather_bytes // (batch_size * example_bytes(self.data)))

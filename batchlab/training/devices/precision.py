@@ -1,6 +1,7 @@
 """Implements the `precision` option, or refuses it."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
@@ -8,9 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from batchlab.errors import BadRequest
+from batchlab.printable import listed
 from batchlab.training.devices.device import Device
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def dtypes_of(model: nn.Module) -> list[str]:
+    """The dtypes of the trainable parameters, such as `float32`, the most frequent first."""
+    counts = Counter(str(p.dtype).removeprefix("torch.") for p in model.parameters() if p.requires_grad)
+    return [name for name, _ in counts.most_common()]
+
+
+def of_other_dtypes(model: nn.Module, precision: str) -> Iterator[str]:
+    """A sentence about a model that is not of float32: no precision changes the dtype of parameters."""
+    if (found := dtypes_of(model)) != ["float32"]:
+        yield f"the model's parameters are {listed(found)} and are trained as such: precision={precision} keeps them"
 
 
 def _run_backward(outputs: Tensor, gradient: Tensor) -> None:

@@ -82,7 +82,7 @@ def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
     found: dict[str, Any] = {}
     stage = ""
     try:
-        with passing(losses.model, losses.precision, training=True, seed=seed):
+        with passing(losses.trained, losses.precision, training=True, seed=seed):
             stage = "forward"
             found["outputs"] = losses.outputs(batch)
             stage = "loss"
@@ -116,7 +116,7 @@ def _gradients(losses: Losses, terms: Any, count: Count) -> dict[str, Tensor | N
         return {}
     divisor = 1 if losses.is_scalar and losses.task.reduction != PAIR else count
     losses.precision.backward(terms, 1 / divisor)
-    return {name: p.grad for name, p in losses.model.named_parameters() if p.requires_grad}
+    return {name: p.grad for name, p in losses.trained.named_parameters() if p.requires_grad}
 
 
 def _shape(values: Any) -> tuple[int, ...] | None:
@@ -143,7 +143,7 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
     """One forward pass of `batch` with the loss and the metrics, as in a validation."""
     task = losses.task
     with (
-        passing(losses.model, losses.precision, training=False, seed=0),
+        passing(losses.trained, losses.precision, training=False, seed=0),
         torch.no_grad(),
         losses.precision.evaluation(eval_precision) as precision,
     ):
@@ -161,7 +161,7 @@ def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
     if layer is None:
         return None
     try:
-        with passing(losses.model, losses.precision, training=True, seed=0):
+        with passing(losses.trained, losses.precision, training=True, seed=0):
             losses.returned(next(slices(batch, 1)))
     except ValueError:  # "Expected more than 1 value per channel when training"
         return layer

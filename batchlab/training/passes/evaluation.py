@@ -13,6 +13,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
+from batchlab.training.hooks import evaluated
 from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.contract import METRIC_SHAPE
 from batchlab.training.passes.contract_of_loss import LOSS_SHAPE
@@ -64,7 +65,7 @@ class ByBatch(Sums):
 def validated(state: RunState, eval_batch_size: int) -> Mapping[str, Sums]:
     """`by_example` of the validation set: one pass, shared by all instruments that need it at this step."""
     # In the loop the step would be enough; code that changes the weights between two steps changes their versions.
-    now = (state.step, eval_batch_size, *(p._version for p in state.model.parameters()))
+    now = (state.step, eval_batch_size, *(p._version for p in state.trained.parameters()))
     if state.validated is None or state.validated[0] != now:
         state.validated = (now, by_example(state, state.val, eval_batch_size))
     seen: Mapping[str, Sums] = state.validated[1]
@@ -97,29 +98,34 @@ _OF_BATCH = "; the loss is of the batch as a whole, so it is not comparable to t
 
 @torch.no_grad()
 def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]:
+    with state.precision.evaluation(state.eval_precision) as precision:
+        losses = Losses(evaluated(state.task, state.model), state.task, precision)
+        with leaving_no_trace(losses.trained, state.device):
+            losses.trained.eval()
+            size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
+            return _sums(losses, data, size)
+
+
+def _sums(losses: Losses, data: Any, size: int) -> dict[str, Sums]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[Count]] = {}
-    with leaving_no_trace(state.model, state.device), state.precision.evaluation(state.eval_precision) as precision:
-        losses = Losses(state.model, state.task, precision)
-        state.model.eval()
-        size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
-        for batch in slices(data, size):
-            found = losses.quantities(batch)
-            if losses.is_scalar:
-                loss, count = losses.summed(found.pop("loss"), batch)
-                total = _flat(loss).sum().reshape(1)
-                sums.setdefault("loss", []).append(total if count else torch.zeros_like(total))  # of no terms: nan
-                counts.setdefault("loss", []).append(count)
-            terms = _terms_of(losses, batch)
-            for name, quantity in found.items():
-                try:
-                    own, values = _each(name, quantity, terms, own_count=not losses.counts_examples)
-                except BadRequest:
-                    if size == 1 or losses.counts_examples:
-                        raise
-                    return _passed(state, data, 1)  # all terms belong to the one example
-                sums.setdefault(name, []).append(values)
-                counts.setdefault(name, []).extend(own)
+    for batch in slices(data, size):
+        found = losses.quantities(batch)
+        if losses.is_scalar:
+            loss, count = losses.summed(found.pop("loss"), batch)
+            total = _flat(loss).sum().reshape(1)
+            sums.setdefault("loss", []).append(total if count else torch.zeros_like(total))  # of no terms: nan
+            counts.setdefault("loss", []).append(count)
+        terms = _terms_of(losses, batch)
+        for name, quantity in found.items():
+            try:
+                own, values = _each(name, quantity, terms, own_count=not losses.counts_examples)
+            except BadRequest:
+                if size == 1 or losses.counts_examples:
+                    raise
+                return _sums(losses, data, 1)  # all terms belong to the one example
+            sums.setdefault(name, []).append(values)
+            counts.setdefault(name, []).extend(own)
     kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
     return {
         name: kinds.get(name, ByExample)(torch.cat(parts).cpu().numpy(), np.array(counts[name]))

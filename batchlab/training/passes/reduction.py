@@ -80,7 +80,7 @@ def refuse_changed_objective(config: RunConfig, task: Task) -> None:
 
 def _by_shape(losses: Losses, train: Any) -> str:
     (few,) = _batches(losses.task, train, [min(FEW, length(train))])
-    with passing(losses.model, losses.precision, training=True, seed=0):
+    with passing(losses.trained, losses.precision, training=True, seed=0):
         returned = losses.returned(few)
     if isinstance(returned, tuple) and len(returned) == 2 and all(isinstance(part, Tensor) for part in returned):
         return PAIR
@@ -127,7 +127,7 @@ def _values(losses: Losses, batches: Sequence[Batch], *, training: bool) -> tupl
     values, counts = [], []
     for batch in batches:
         if count := losses.count(batch):
-            with passing(losses.model, losses.precision, training=training, seed=0):
+            with passing(losses.trained, losses.precision, training=training, seed=0):
                 values.append(float(losses.returned(batch).detach()))
             counts.append(float(count))
     return values, counts

@@ -1,13 +1,15 @@
 """Rehearses an optimizer's first update on other parameters, so that one-time costs arise before the clock starts."""
 
-import contextlib
 import copy
 from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from batchlab.training.devices.precision import Precision
+from batchlab.training.updates.closures import Closure, closure_needed
 from batchlab.training.updates.twin import twin
 
 LARGEST_AXIS = 2
@@ -15,34 +17,57 @@ LARGEST_AXIS = 2
 StateLike = tuple[tuple[nn.Parameter, torch.dtype], ...]  # for each: a tensor of the parameter's shape and this dtype
 
 
-def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float | None) -> StateLike:
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a first update of other parameters showed."""
+
+    state_like: StateLike = ()  # the state that the real optimizer will create
+    closure: Closure = Closure.NONE
+
+
+def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float | None) -> Rehearsal:
     """One update by an optimizer of the same class and settings, of small parameters instead of the real ones.
 
     Their number, types, devices and axes are the same, so the kernels are those of the real first step, which otherwise
-    loads them and imports modules: tens of milliseconds. Returns the state that the real optimizer will create. Changes
-    nothing of the run except random streams, which the caller restores. If the optimizer cannot do it (it needs sparse
-    gradients, or has its own tensors for each weight), nothing is rehearsed.
+    loads them and imports modules: tens of milliseconds. Changes nothing of the run except random streams, which the
+    caller restores. If the optimizer cannot do it (it needs sparse gradients, or has its own tensors for each weight),
+    nothing is rehearsed; if it needs a closure, only that is found out.
     """
     stand_ins = {p: _small(p) for group in optimizer.param_groups for p in group["params"]}
-    kept: StateLike = ()
-    with contextlib.suppress(Exception):
-        double = twin(optimizer, stand_ins, with_state=False)
-        # Hooks of the user, which may count the steps of the run.
-        vars(double).update(_optimizer_step_pre_hooks=OrderedDict(), _optimizer_step_post_hooks=OrderedDict())
+    try:
+        double = _double(optimizer, stand_ins)
         with_own_scale = copy.copy(precision)
         if precision.scaler is not None:
             with_own_scale.scaler = torch.amp.GradScaler(precision.device.torch_device.type)
             with_own_scale.scaler.scale(torch.ones((), device=precision.device.torch_device))  # makes the scale
         with_own_scale.update(double, list(stand_ins.values()), clip_norm)
-        # State restored from a checkpoint exists already.
-        kept = tuple(
+    except Exception:
+        return Rehearsal(closure=_closure(optimizer))
+    # State restored from a checkpoint exists already.
+    return Rehearsal(
+        tuple(
             (p, value.dtype)
             for p, small in stand_ins.items()
             if p not in optimizer.state
             for value in double.state.get(small, {}).values()
             if isinstance(value, Tensor) and value.shape == small.shape and value.device == small.device
         )
-    return kept
+    )
+
+
+def _closure(optimizer: torch.optim.Optimizer) -> Closure:
+    stand_ins = {p: _small(p) for group in optimizer.param_groups for p in group["params"]}
+    try:
+        return closure_needed(_double(optimizer, stand_ins), list(stand_ins.values()))
+    except Exception:  # it cannot be copied
+        return Closure.NONE
+
+
+def _double(optimizer: torch.optim.Optimizer, stand_ins: Mapping[nn.Parameter, nn.Parameter]) -> torch.optim.Optimizer:
+    double = twin(optimizer, stand_ins, with_state=False)
+    # Hooks of the user, which may count the steps of the run.
+    vars(double).update(_optimizer_step_pre_hooks=OrderedDict(), _optimizer_step_post_hooks=OrderedDict())
+    return double
 
 
 def _small(parameter: nn.Parameter) -> nn.Parameter:

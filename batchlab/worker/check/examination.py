@@ -6,6 +6,7 @@ from batchlab.config import RunConfig, target_name
 from batchlab.training import assembly
 from batchlab.training.data.batches import slices
 from batchlab.training.devices.precision import Precision
+from batchlab.training.hooks import begin_epoch
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.training.passes.reduction import with_reduction
@@ -43,6 +44,8 @@ def examine(config: RunConfig) -> Checkup:
     if task is None or sample is None:
         return Checkup(tuple(found), ("model", *names))
     try:
+        begin_epoch(task, config.seed)
+        assembly.prepare_loss(config, task, device)
         model = assembly.build_model(config, task, device)
     except (Exception, SystemExit) as error:
         advice = (

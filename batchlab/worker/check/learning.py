@@ -5,10 +5,10 @@ import time
 from collections.abc import Iterator
 
 from batchlab.config import RunConfig
-from batchlab.training import assembly
 from batchlab.training.data.batches import length
 from batchlab.training.passes.no_trace import seed_everything
 from batchlab.training.updates.eager import Eager
+from batchlab.training.updates.optimizer import build_optimizer, peak_lr
 from batchlab.worker.check.data_sample import Sample
 from batchlab.worker.check.findings import Finding, better, ok
 from batchlab.worker.check.passes import Passes
@@ -20,7 +20,7 @@ FALLS = 0.999  # of the initial loss: any decrease counts that is more than roun
 
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
     """Whether some steps on the same few examples reduce their loss; this changes the weights."""
-    optimizer = assembly.build_optimizer(config, passes.model)
+    optimizer = build_optimizer(config, passes.model, passes.losses.task)
     step = Eager(passes.losses, optimizer, config.clip_norm)
     seed_everything(0, passes.losses.precision.device)
     passes.model.train()
@@ -29,7 +29,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
         outcome = step([sample.train])
         losses.append(outcome.loss_sum.item() / (outcome.count.item() or 1))
-    lr = f"learning rate {assembly.peak_lr(config):.3g}"
+    lr = f"learning rate {peak_lr(config):.3g}"
     course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"
     if not all(map(math.isfinite, losses)):
         yield better("learns", f"the loss of {length(sample.train)} examples goes {course}", "use a smaller lr=...")

@@ -69,7 +69,7 @@ class Passes:
 
     @contextlib.contextmanager
     def _evaluating(self, seed: int = 0) -> Iterator[None]:
-        with passing(self.model, self.losses.precision, training=False, seed=seed), torch.no_grad():
+        with passing(self.losses.trained, self.losses.precision, training=False, seed=seed), torch.no_grad():
             yield
 
 

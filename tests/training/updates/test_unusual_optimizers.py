@@ -1,0 +1,316 @@
+"""Late gradients, closures, and optimizers with a mode, each against a plain loop in float64."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torture.kth_call import quick
+from torture.tiny import Net, stop_at, tiny, train
+
+from batchlab.errors import BadRequest
+from batchlab.training import assembly
+from batchlab.training.data.batches import row
+from batchlab.training.devices.cpu import CpuDevice
+from batchlab.worker.preflight import examine
+
+HERE = "test_unusual_optimizers."
+EXACT = {"rtol": 0, "atol": 1e-10}
+
+
+class Late(Net):
+    """The second layer and its bias take part from the fourth pass in training mode on; `unused` never does."""
+
+    def __init__(self, norm=False, dtype="float64"):
+        super().__init__(norm=norm, dtype=dtype)
+        self.late = torch.nn.Linear(8, 8, dtype=torch.float64)
+        self.unused = torch.nn.Linear(2, 2, dtype=torch.float64)
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        hidden = torch.relu(self.first(x))
+        self.passes += int(self.training)
+        return self.last(self.late(hidden) if self.passes > 3 else hidden)
+
+
+class Averaging(torch.optim.Optimizer):
+    """Schedule-free in small: the weights are z in training, and the mean x of all z in evaluation."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr, "training": False, "k": 0})
+
+    def train(self):
+        self._switch(training=True)
+
+    def eval(self):
+        self._switch(training=False)
+
+    @torch.no_grad()
+    def _switch(self, *, training):
+        for group in self.param_groups:
+            if group["training"] != training:
+                group["training"] = training
+                for p in group["params"]:
+                    if "x" in self.state[p]:
+                        # x + (z - x) is not z: the rounding that measuring must not leave behind
+                        change = self.state[p]["z"] - self.state[p]["x"]
+                        p.add_(change if training else -change)
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            if not group["training"]:
+                raise RuntimeError("not in train mode")
+            group["k"] += 1
+            for p in group["params"]:
+                p -= group["lr"] * p.grad
+                state = self.state[p]
+                x = state.setdefault("x", torch.zeros_like(p))
+                x += (p - x) / group["k"]
+                state["z"] = p.clone()
+
+
+class Sharpness(torch.optim.SGD):
+    """Sharpness-aware minimization, called as its public implementation is: after a backward pass."""
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        assert closure is not None, "requires closure"
+        moves = {}
+        for group in self.param_groups:
+            norm = torch.stack([p.grad.norm() for p in group["params"]]).norm()
+            for p in group["params"]:
+                moves[p] = p.grad * (0.05 / norm)
+                p.data.add_(moves[p])  # which no version counter sees
+        with torch.enable_grad():
+            closure()
+        for p, move in moves.items():
+            p.sub_(move)
+        super().step()
+
+
+def configured(tmp_path, optimizer, *, model=None, **changes):
+    return tiny(
+        tmp_path,
+        dtype="float64",
+        model={"norm": False} | (model or {}),
+        optimizer=optimizer,
+        schedule="constant",
+        **changes,
+    )
+
+
+def session_of(config):
+    return assembly.assemble(config, assembly.build_data(config, CpuDevice()))
+
+
+def batches(state, seed=0, steps=10, size=4):
+    inputs, labels = state.train
+    for step in range(steps):
+        index = row(len(inputs), seed, step * size, size)
+        yield inputs[index], labels[index]
+
+
+def pass_of(model, optimizer, x, y):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    return loss
+
+
+def assert_equal(ours, theirs):
+    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("options", [{}, {"nesterov": True}, {"dampening": 0.3, "weight_decay": 0.01}])
+def test_fused_sgd_trains_late_and_unused_parameters_as_the_unfused_one(tmp_path, options):
+    options = {"momentum": 0.9, **options}
+    given = {k: v for k, v in options.items() if k != "weight_decay"}
+    optimizer = {"_target_": "torch.optim.SGD", "fused": True, **given}
+    config = configured(
+        tmp_path,
+        optimizer,
+        model={"_target_": HERE + "Late"},
+        weight_decay=options.get("weight_decay", 0.0),
+        eval_every=400,
+    )
+    session, plain = session_of(config), session_of(config).state
+    other = torch.optim.SGD(plain.model.parameters(), lr=0.05, **options)
+    start = plain.model.late.weight.detach().clone(), plain.model.unused.weight.detach().clone()
+    for x, y in batches(plain, config.seed):
+        pass_of(plain.model, other, x, y)
+        other.step()
+
+    list(session.train())
+
+    assert_equal(session.state.model, plain.model)
+    assert not torch.equal(session.state.model.late.weight, start[0])
+    assert torch.equal(session.state.model.unused.weight, start[1])
+    assert all(group["fused"] for group in session.state.optimizer.param_groups)
+
+
+def test_a_run_with_late_gradients_resumes_to_the_same_bits(tmp_path):
+    config = partial(
+        configured,
+        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": True},
+        model={"_target_": HERE + "Late"},
+    )
+    with quick():
+        whole = train(config(tmp_path / "whole"))
+        train(config(tmp_path / "resumed"), stopping=stop_at(2))
+        record = train(config(tmp_path / "resumed"))
+
+    assert (record.status, record.resumed_at) == ("completed", (2,))
+    assert record.weights_fingerprint == whole.weights_fingerprint
+
+
+def test_weights_are_those_of_training_in_steps_and_averaged_in_validation(tmp_path):
+    config = configured(tmp_path, {"_target_": HERE + "Averaging"})
+    session, plain = session_of(config), session_of(config).state
+    other = Averaging(plain.model.parameters(), 0.05)
+    inputs, labels = plain.val
+    expected = []
+
+    def validate():
+        other.eval()
+        with torch.no_grad():
+            expected.append(F.cross_entropy(plain.model(inputs), labels).item())
+        other.train()
+
+    validate()
+    for step, (x, y) in enumerate(batches(plain, config.seed), 1):
+        pass_of(plain.model, other, x, y)
+        other.step()
+        if step in (4, 8, 10):
+            validate()
+    losses = [m.value for m in session.train(PeriodicValidation(16)) if m.name == "probe/val"]
+
+    assert_equal(session.state.model, plain.model)
+    assert losses == pytest.approx(expected, rel=1e-10)
+
+
+class PeriodicValidation:
+    """An instrument that validates."""
+
+    instrument_name, quantities = "probe", ()
+
+    def __init__(self, every):
+        self.every = every
+
+    def watch(self, outcome):
+        pass
+
+    def measure(self, state):
+        from batchlab.training.passes.evaluation import by_example
+
+        yield state.measurement("probe/val", by_example(state, state.val, 64)["loss"].mean)
+
+    def conclude(self, state):
+        yield from ()
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+def test_measuring_and_resuming_leave_the_weights_of_such_an_optimizer_bitwise(tmp_path):
+    optimizer = {"_target_": HERE + "Averaging"}
+    with quick():
+        often = train(configured(tmp_path / "often", optimizer, eval_every=4))
+        seldom = train(configured(tmp_path / "seldom", optimizer, eval_every=400))
+        resumed = configured(tmp_path / "resumed", optimizer, eval_every=4)
+        train(resumed, stopping=stop_at(5))
+        record = train(resumed)
+
+    assert often.weights_fingerprint == seldom.weights_fingerprint == record.weights_fingerprint
+    assert record.resumed_at == (5,)
+
+
+def test_lbfgs_gets_a_closure(tmp_path):
+    config = configured(tmp_path, {"_target_": "torch.optim.LBFGS", "max_iter": 4, "history_size": 3})
+    session, plain = session_of(config), session_of(config).state
+    other = torch.optim.LBFGS(plain.model.parameters(), lr=0.05, max_iter=4, history_size=3)
+    for x, y in batches(plain, config.seed):
+        other.step(lambda x=x, y=y: pass_of(plain.model, other, x, y))
+
+    list(session.train())
+
+    assert_equal(session.state.model, plain.model)
+
+
+def test_a_sharpness_aware_optimizer_gets_gradients_and_a_closure(tmp_path):
+    config = configured(tmp_path, {"_target_": HERE + "Sharpness", "momentum": 0.9})
+    session, plain = session_of(config), session_of(config).state
+    other = Sharpness(plain.model.parameters(), lr=0.05, momentum=0.9)
+    for x, y in batches(plain, config.seed):
+        pass_of(plain.model, other, x, y)
+        other.step(lambda x=x, y=y: pass_of(plain.model, other, x, y))
+
+    list(session.train())
+
+    assert_equal(session.state.model, plain.model)
+
+
+@pytest.mark.parametrize("optimizer", ["torch.optim.LBFGS", HERE + "Sharpness"])
+def test_preflight_refuses_where_no_closure_can_be_given(tmp_path, optimizer):
+    accumulated = configured(tmp_path, {"_target_": optimizer}, accumulate=2)
+    half = configured(tmp_path, {"_target_": optimizer}, precision="fp16")
+    fine = configured(tmp_path, {"_target_": optimizer})
+
+    name = optimizer.rpartition(".")[2]
+    assert examine([fine])[0] == []
+    (problem,) = examine([fine, accumulated])[0]
+    assert problem.startswith(f"more than one micro-batch per step does not work with {name}")
+    assert problem.endswith("use accumulate=1, or another optimizer")
+    (problem,) = examine([half])[0]
+    assert problem.startswith(f"precision=fp16 does not work with {name}")
+    with pytest.raises(BadRequest, match="accumulate=1"):
+        list(session_of(accumulated).train())
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "sentence"),
+    [
+        (
+            {"_target_": "torch.optim.SGD", "nesterov": "yes", "momentum": 0.9},
+            "optimizer.nesterov=yes is a text, but torch.optim.SGD takes true or false: use for example "
+            "optimizer.nesterov=false",
+        ),
+        (
+            {"_target_": "torch.optim.SGD", "momentum": "abc"},
+            "optimizer.momentum=abc is a text, but torch.optim.SGD takes a number: "
+            "use for example optimizer.momentum=0",
+        ),
+        (
+            {"_target_": "torch.optim.SGD", "fused": "on"},
+            "optimizer.fused=on is a text, but torch.optim.SGD takes true or false: use for example "
+            "optimizer.fused=false",
+        ),
+        (
+            {"_target_": "torch.optim.SparseAdam"},
+            "optimizer._target_=torch.optim.SparseAdam fails in its first step: SparseAdam does not support dense "
+            "gradients, please consider Adam instead: change its options, or use another optimizer",
+        ),
+    ],
+)
+def test_preflight_makes_a_step_and_names_the_option(tmp_path, optimizer, sentence):
+    assert examine([configured(tmp_path, optimizer)])[0] == [sentence]
+
+
+def test_the_step_of_preflight_is_no_step_of_the_run(tmp_path):
+    config = configured(tmp_path, {"_target_": "torch.optim.SGD", "momentum": 0.9})
+    with quick():
+        first = train(tiny_named(config, tmp_path / "one"))
+        examine([config])
+        second = train(tiny_named(config, tmp_path / "two"))
+
+    assert first.weights_fingerprint == second.weights_fingerprint
+
+
+def tiny_named(config, runs_dir):
+    from dataclasses import replace
+
+    return replace(config, runs_dir=str(runs_dir))
