@@ -161,6 +161,7 @@ class Checkpointer:
     """
 
     instrument_name = CHECKPOINT
+    essential = True
     quantities: Sequence[Quantity] = ()
 
     def __init__(

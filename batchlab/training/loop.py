@@ -8,7 +8,7 @@ from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import Batches
-from batchlab.training.passes.skip_on_oom import unless_out_of_memory
+from batchlab.training.passes.leaving_out import unless_it_fails
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.update import Update
@@ -49,7 +49,7 @@ def train(
         state.meter.stop()
         yield from _measured(state, agenda, agenda.not_yet_measured_at)
         for instrument in agenda.instruments:
-            yield from unless_out_of_memory(state, instrument, instrument.conclude)
+            yield from unless_it_fails(state, instrument, instrument.conclude)
 
 
 def _set_learning_rate(state: RunState, learning_rate: float) -> None:
@@ -76,7 +76,7 @@ def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
     with state.meter.paused(settling=state.examples < state.budget):
         for instrument in due(state.examples):
-            if not (yield from unless_out_of_memory(state, instrument, instrument.measure)):
+            if not (yield from unless_it_fails(state, instrument, instrument.measure)):
                 agenda.leave_out(instrument)
     state.phase.name = BATCH
 

@@ -1,6 +1,7 @@
 """The norm of the gradient."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,9 @@ from torch import Tensor, nn
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
-from batchlab.training.data.batches import gather, length, split, stream_seed
+from batchlab.training.data.batches import MicroBatches, gather, length, split, stream_seed
+from batchlab.training.data.collated import Collated
+from batchlab.training.gradients import norm
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
@@ -55,15 +58,17 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
     with leaving_no_trace(state.model, state.device):
         state.model.train()
-        backward(state.losses, split(gather(state.train, index), sizes))
+        backward(state.losses, pieces(state.train, index, sizes))
         gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()
     return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients
 
 
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all values together, 0-d."""
-    # float64: the sum is over the squares of a hundred million small values
-    each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
-    total: Tensor = torch.linalg.vector_norm(each)
-    return total
+def pieces(data: Any, index: Tensor, sizes: Sequence[int]) -> MicroBatches:
+    """The examples at `index` in consecutive batches of `sizes`, which together are as many.
+
+    A batch that the task's `collate` made cannot be cut, so each is collated by itself, as in training.
+    """
+    if isinstance(gather(data, index[:1]), Collated):
+        return [gather(data, part) for part in torch.split(index, list(sizes))]
+    return split(gather(data, index), sizes)
