@@ -45,6 +45,7 @@ class Task:
     higher_is_better: Mapping[str, bool] = field(
         default_factory=dict
     )  # for each metric that is used in a target or a best value
+    cost: Callable[[Any], float] | None = None  # of one example, in any unit: what makes it expensive, as its length
     model_args: Mapping[str, object] = field(default_factory=dict)  # offered to the model's factory by name
     labels: "Callable[[Batch], Tensor] | None" = None  # (examples,) class of each example
     corrupted: "Tensor | None" = None  # (n_train,) whether each training label was replaced by a wrong one

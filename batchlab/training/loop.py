@@ -7,11 +7,17 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
-from batchlab.training.data.batches import Batches
+from batchlab.training.costly_batch import costly_batch
+from batchlab.training.data.batches import Batches, MicroBatches
 from batchlab.training.passes.leaving_out import unless_it_fails
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.update import Update
+
+UNEQUAL = (
+    "memory varies from batch to batch, because the training examples differ in length: the peak includes a batch of "
+    "the costliest ones, which was rehearsed"
+)
 
 
 def train(
@@ -33,7 +39,10 @@ def train(
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)
         settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
-        state.meter.start(partial(_rehearse, state, batches, update), settle)
+        costly = costly_batch(state, batches)  # before memory is counted
+        if costly is not None and state.step == 0:
+            state.note(UNEQUAL)
+        state.meter.start(partial(_rehearse, state, batches, update, costly), settle)
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()
@@ -69,8 +78,8 @@ def _set_learning_rate(state: RunState, learning_rate: float) -> None:
         group["lr"] = multiples[position] * learning_rate
 
 
-def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
-    state.meter.pause_seconds = update.rehearse(batches.first, state.device)
+def _rehearse(state: RunState, batches: Batches, update: Update, costly: Callable[[], MicroBatches] | None) -> None:
+    state.meter.pause_seconds = update.rehearse(batches.first, state.device, costly)
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
