@@ -175,6 +175,7 @@ def test_the_noise_scale_that_changed_its_method_is_that_method_then_and_after_r
     agree(measured(Bag(True), of_words(), changing), measured(Bag(False), of_words(), asked))
     resumed = GradientNoiseScale(eval_every=8, budget=64, **SIZES)
     resumed.load_state_dict(changing.state_dict())
+    assert resumed.method == "micro_batches"  # or it would say so again
     agree(measured(Bag(True), of_words(), resumed), measured(Bag(False), of_words(), asked))
 
 
