@@ -25,6 +25,8 @@ class Health(Instrument):
     skipped updates. The losses of steps stay on the device and are checked once per window.
     """
 
+    essential = True
+
     def __init__(self, *, log_every: int) -> None:
         self.every: int | None = log_every
         self._initial: float | None = None  # mean loss of the first step
@@ -128,7 +130,7 @@ class Health(Instrument):
 
 def all_finite(tensors: list[Tensor]) -> bool:
     """Whether every value in `tensors` is finite; waits for the device once."""
-    floating = [t.detach() for t in tensors if t.is_floating_point()]
+    floating = [t.detach() for t in tensors if t.is_floating_point() or t.is_complex()]
     return all(flag for flag in torch.stack([torch.isfinite(t).all() for t in floating]).tolist()) if floating else True
 
 

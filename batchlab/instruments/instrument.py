@@ -31,11 +31,13 @@ class Instrument:
     The factory is called with the instrument's own keys of the config, and those of these that its signature has:
     `eval_every`, `log_every`, `eval_batch_size`, `batch_size`, `micro_batch_size`, `budget` (all in examples),
     `clip_norm`, `seed`, `task` and `instrument_name` (its key in the config). It raises BadRequest if it cannot
-    measure the task, before the first point starts. A run continues without an instrument that runs out of memory.
+    measure the task, before the first point starts. A run continues without an instrument whose `measure` or
+    `conclude` fails, unless it is `essential`.
     """
 
     every: int | None = None  # examples between measurements; None: only at the start and at the end
     instrument_name: str = ""  # its key in the config, if it was built from one
+    essential: bool = False  # whether an error ends the run; otherwise the run continues without the instrument
     quantities: Sequence[Quantity] = ()  # what it measures; undeclared quantities have no unit, chart or direction
 
     @empty

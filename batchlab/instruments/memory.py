@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 from torch.autograd.graph import saved_tensors_hooks
 
 from batchlab.host.nvml import full_uuid, used_bytes
@@ -68,7 +68,13 @@ class Memory(Instrument):
 
 def storage_bytes(tensors: Iterable[Tensor]) -> int:
     """Bytes of each storage once, whole, because a view keeps all of it."""
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum({s.data_ptr(): s.nbytes() for t in tensors for s in _storages(t)}.values())
+
+
+def _storages(tensor: Tensor) -> list[UntypedStorage]:
+    """One, or two of a sparse tensor: where its values are, and the values."""
+    parts = (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,)
+    return [part.untyped_storage() for part in parts]
 
 
 def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
@@ -77,9 +83,7 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
     storages: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own:
-            storages[storage.data_ptr()] = storage.nbytes()
+        storages.update({s.data_ptr(): s.nbytes() for s in _storages(tensor) if s.data_ptr() not in own})
         return tensor
 
     with leaving_no_trace(state.trained, state.device):

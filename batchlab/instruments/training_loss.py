@@ -23,6 +23,7 @@ class TrainingLoss(Instrument):
     """
 
     quantities = table.TRAINING_LOSS
+    essential = True
 
     def __init__(self, *, log_every: int) -> None:
         self.every: int | None = log_every

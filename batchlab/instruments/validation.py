@@ -19,6 +19,7 @@ class Validation(Instrument):
     """
 
     quantities = table.VALIDATION
+    essential = True
 
     def __init__(self, *, eval_every: int, eval_batch_size: int) -> None:
         self.every: int | None = eval_every

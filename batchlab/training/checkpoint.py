@@ -170,6 +170,7 @@ class Checkpointer:
     """
 
     instrument_name = CHECKPOINT
+    essential = True
     quantities: Sequence[Quantity] = ()
 
     def __init__(

@@ -7,12 +7,18 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
-from batchlab.training.data.batches import Batches
-from batchlab.training.passes.skip_on_oom import unless_out_of_memory
+from batchlab.training.costly_batch import costly_batch
+from batchlab.training.data.batches import Batches, MicroBatches
+from batchlab.training.passes.leaving_out import unless_it_fails
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.modes import with_evaluation_weights
 from batchlab.training.updates.update import Update
+
+UNEQUAL = (
+    "memory varies from batch to batch, because the training examples differ in length: the peak includes a batch of "
+    "the costliest ones, which was rehearsed"
+)
 
 
 def train(
@@ -34,7 +40,10 @@ def train(
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)
         settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
-        state.meter.start(partial(_rehearse, state, batches, update), settle)
+        costly = costly_batch(state, batches)  # before memory is counted
+        if costly is not None and state.step == 0:
+            state.note(UNEQUAL)
+        state.meter.start(partial(_rehearse, state, batches, update, costly), settle)
         while state.examples < state.budget and not enough():
             if stopping():
                 state.meter.stop()
@@ -57,7 +66,7 @@ def train(
         yield from _measured(state, agenda, agenda.not_yet_measured_at)
         with with_evaluation_weights(state.optimizer, state.trained):
             for instrument in agenda.instruments:
-                yield from unless_out_of_memory(state, instrument, instrument.conclude)
+                yield from unless_it_fails(state, instrument, instrument.conclude)
 
 
 def _set_learning_rate(state: RunState, learning_rate: float) -> None:
@@ -86,15 +95,15 @@ def _count_empty(state: RunState) -> None:
         )
 
 
-def _rehearse(state: RunState, batches: Batches, update: Update) -> None:
-    state.meter.pause_seconds = update.rehearse(batches.first, state.device)
+def _rehearse(state: RunState, batches: Batches, update: Update, costly: Callable[[], MicroBatches] | None) -> None:
+    state.meter.pause_seconds = update.rehearse(batches.first, state.device, costly)
 
 
 def _measured(state: RunState, agenda: "Agenda", due: Callable[[int], Iterable[Plug]]) -> Iterator[Measurement]:
     with state.meter.paused(settling=state.examples < state.budget), state.measuring as measuring:
         measuring.enter_context(with_evaluation_weights(state.optimizer, state.trained))
         for instrument in due(state.examples):
-            if not (yield from unless_out_of_memory(state, instrument, instrument.measure)):
+            if not (yield from unless_it_fails(state, instrument, instrument.measure)):
                 agenda.leave_out(instrument)
     state.phase.name = BATCH
 

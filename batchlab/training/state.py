@@ -102,6 +102,7 @@ class Plug(Protocol):
     every: int | None  # examples between measurements; None: only at the start and at the end
     instrument_name: str  # its key in the config
     quantities: Sequence[Quantity]  # what it measures
+    essential: bool  # its errors end the run, which has no result without it; without the others it continues
 
     def watch(self, outcome: Outcome) -> None:
         """Called after every step. Keep references only: this must not wait for the device."""

@@ -26,6 +26,7 @@ from batchlab.science.memory.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.clock.busy import busy_share_of
+from batchlab.training.costly_batch import costly_batch
 from batchlab.training.data.batches import MicroBatches, gather, length
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
@@ -69,6 +70,7 @@ def probe(
 
     If steps are fast, more follow until `seconds` have passed; a GPU is warmed up before them. `allowed` is in bytes
     beyond the process with its libraries loaded; None: the free memory of the CUDA device minus the share `headroom`.
+    Where examples differ in cost, a batch of the costliest is trained on first.
     Data, weights, gradients and optimizer state count. The bytes are those of training; a validation that does not
     fit is halved, as in a run. `exact`: freed host memory does not count; otherwise it is kept, as in a run. Data with
     fewer examples is repeated. Never raises: an error is the probe's outcome. The bytes by category are returned for a
@@ -154,10 +156,14 @@ def _train(
     # Not the config's plan: the data order continues over epochs, so a batch may be larger than the data.
     planned = Plan(total // config.batch_size, total, 0, warmup_examples=0.0, eval_every=total, log_every=total)
     session = assembly.assemble(config, data, planned=planned, phase=course.phase)
-    course.state, step, batches = session.state, session.update, iter(session.batches())
+    course.state, step, upcoming = session.state, session.update, session.batches()
+    costly, batches = costly_batch(session.state, upcoming), iter(upcoming)
     began = clock()
     course.phase.name = BATCH
     with session.state.precision.training():
+        if costly is not None:
+            step(costly())  # creates the optimizer's state
+            step(costly())
         for number in range(MOST_STEPS if device.settles() else steps):
             if number >= steps and clock() - began > seconds:
                 break

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
 from batchlab.training.data.trees import rebuilt, tensors
@@ -27,6 +28,8 @@ class LossSurface:
     def __init__(self, losses: Losses, data: Batch, *, chunk: int, double: bool) -> None:
         model = losses.trained
         trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if any(p.is_complex() for p in trainable.values()):
+            raise BadRequest("the Hessian of a loss is not computed where weights are complex: remove the instrument")
         wide = [torch.float64] if double else [torch.float32, *(p.dtype for p in trainable.values())]
         self.dtype = functools.reduce(torch.promote_types, wide)
         self.weights = torch.cat([p.detach().flatten().to(self.dtype) for p in trainable.values()])

@@ -1,6 +1,6 @@
 """The norm of the gradient."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.training.data.batches import gathered, length
 from batchlab.training.data.order import stream_seed
+from batchlab.training.gradients import norm
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
@@ -60,13 +61,3 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
         gradients = {p: p.grad for p in state.trained.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()
     return {p: gradient / scale for p, gradient in gradients.items()} if scale else gradients
-
-
-def norm(tensors: Sequence[Tensor]) -> Tensor:
-    """The 2-norm of all values together, 0-d; 0 of none, as where a batch has no terms."""
-    if not tensors:
-        return torch.zeros((), dtype=torch.float64)
-    # float64: the sum is over the squares of a hundred million small values
-    each = torch.stack([torch.linalg.vector_norm(t, dtype=torch.float64) for t in tensors])
-    total: Tensor = torch.linalg.vector_norm(each)
-    return total

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from batchlab.instruments.gradient.gradient_norm import batch_gradient, norm
+from batchlab.instruments.gradient.gradient_norm import batch_gradient
 from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
@@ -16,6 +16,7 @@ from batchlab.science.statistics.samples import positive_mean, sample_mean
 from batchlab.science.statistics.uncertainty import Interval
 from batchlab.training.data.batches import length
 from batchlab.training.data.order import stream_seed
+from batchlab.training.gradients import clip, inner_product, norm
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 from batchlab.training.updates.modes import to_training
@@ -122,7 +123,7 @@ def stepped(state: RunState, gradient: Gradients, clip_norm: float | None) -> It
             # A clone, because clipping and SGD with Nesterov momentum write into it.
             p.grad = gradient[p].clone() if p in gradient else None
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            clip(parameters, clip_norm)
         optimizer.step()
         with torch.no_grad():
             change = norm([p - b for p, b in zip(parameters, start, strict=True)]).item()
@@ -150,6 +151,6 @@ def squared_distance(first: Gradients, second: Gradients) -> float:
 
 def cosine(first: Gradients, second: Gradients) -> float:
     """The cosine of the angle between two gradients; nan if one is 0 or not finite."""
-    products = [(first[p].double() * second[p]).sum() for p in first if p in second]
+    products = [inner_product(first[p], second[p]) for p in first if p in second]
     size = (norm(list(first.values())) * norm(list(second.values()))).item()
     return torch.stack(products).sum().item() / size if size else math.nan

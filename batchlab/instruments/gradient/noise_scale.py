@@ -9,6 +9,7 @@ from torch import Tensor
 from batchlab.errors import BadRequest
 from batchlab.instruments.gradient.hessian_forms import hessian_forms
 from batchlab.instruments.gradient.per_example import (
+    ADVICE,
     examples_at_once,
     freeze_statistics,
     per_example_norms,
@@ -20,7 +21,7 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.science.scaling.noise_scale import NoiseScale, noise_scale
 from batchlab.task import Batch, Task
-from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.batches import gather, gathered, length, slices
 from batchlab.training.data.order import stream_seed
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
@@ -48,7 +49,8 @@ class GradientNoiseScale(Instrument):
       have fewer than 8 of them). BatchNorm uses the statistics of each micro-batch, as in training.
     - `per_example` compares them with single examples. BatchNorm uses its running statistics, because with those of the
       batch single examples have no gradient: in the first steps, before they have settled, the model differs.
-    - `auto` is `micro_batches` in a run that accumulates, or where the task's loss is a scalar, else `per_example`.
+    - `auto` is `micro_batches` in a run that accumulates, or where the task's loss is a scalar, else `per_example`;
+      where single examples have no gradient of their own it changes to `micro_batches`, with a note.
     If Adam's second moments exist, also `noise/adam_scale_examples`, of the gradient as Adam rescales it (`adam: false`
     switches it off). With `full` also `noise/full_scale_examples`, tr(H Sigma)/(G'HG), at 9 Hessian products a draw.
     With `per_layer` also `noise/scale_examples.<layer>` of the parameters of each module. Names begin with `group`, to
@@ -95,6 +97,7 @@ class GradientNoiseScale(Instrument):
             )
         fitting = "micro_batches" if scalar or micro_batch_size < batch_size else "per_example"
         self.method = fitting if method == "auto" else method
+        self._may_change = method == "auto"
         self.micro_batch_size = micro_batch_size
         self.draws, self.examples = draws, examples
         self.adam, self.full, self.per_layer = adam is not False, full, per_layer
@@ -108,16 +111,18 @@ class GradientNoiseScale(Instrument):
         parameters = list(named.values())
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
         scales: list[Scale] = [None] if adam is None else [None, adam]
-        examples, unit = self._sizes(length(state.train))
+        self._sizes(length(state.train))  # before anything is drawn
         with leaving_no_trace(state.trained, state.device), state.precision.full() as fp32:
             losses = Losses(state.model, state.task, fp32)
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # for dropout
+            self._prepare(state, losses, parameters)
+            examples, unit = self._sizes(length(state.train))
             norms_of = self._norms_of(state, losses, unit, parameters, scales)
             state.model.train()
             forms = [self._forms(state, losses, examples) for _ in range(self.draws)] if self.full else []
             if self.method == "per_example":
                 freeze_statistics(state.model)
-            norms = [norms_of(self._drawn(state, examples)) for _ in range(self.draws)]
+            norms = [norms_of(self._draw(state, examples)) for _ in range(self.draws)]
 
         population = length(state.train)
         small, big = torch.stack(norms).cpu().numpy().transpose(1, 2, 0, 3)  # each (scales, draws, parameters)
@@ -140,10 +145,11 @@ class GradientNoiseScale(Instrument):
                 yield self._measurement(state, f"scale_examples.{layer}", scale)
 
     def state_dict(self) -> StateDict:
-        return {"generator": self._generator.get_state()}
+        return {"generator": self._generator.get_state(), "method": self.method}
 
     def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
+        self.method = state.get("method", self.method)  # checkpoints of before had none
 
     def _sizes(self, population: int) -> tuple[int, int]:
         """The examples of a draw, and of each of its equal parts."""
@@ -167,23 +173,42 @@ class GradientNoiseScale(Instrument):
 
     def _norms_of(
         self, state: RunState, losses: Losses, unit: int, parameters: Sequence[Tensor], scales: Sequence[Scale]
-    ) -> Callable[[Batch], Tensor]:
-        """The function that computes a batch's squared norms, for the method."""
+    ) -> Callable[[Tensor], Tensor]:
+        """The function that computes the squared norms of the batch with these indices, for the method."""
         if self.method == "micro_batches":
-            return lambda batch: micro_batch_norms(losses, slices(batch, unit), parameters, scales)
-        if not self._chunk:
-            # The first examples, not drawn ones: a resumed run repeats this, and its later draws would change.
-            refuse_company(losses, gather(state.train, torch.arange(PARTS)), parameters)
-            self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
 
-        def norms_of(batch: Batch) -> Tensor:
+            def of_units(index: Tensor) -> Tensor:
+                units = gathered(state.train, index, [unit] * (len(index) // unit))
+                return micro_batch_norms(losses, units, parameters, scales)
+
+            return of_units
+
+        def of_examples(index: Tensor) -> Tensor:
+            batch = gather(state.train, index)
+
             def in_chunks(chunk: int) -> Tensor:
                 return per_example_norms(losses, batch, parameters, scales, chunk=chunk)
 
             norms, self._chunk = halved(in_chunks, self._chunk, of=length(batch), device=state.device)
             return norms
 
-        return norms_of
+        return of_examples
+
+    def _prepare(self, state: RunState, losses: Losses, parameters: Sequence[Tensor]) -> None:
+        """Before the first measurement: how many examples are in memory at once; or if single examples have no
+        gradient, a change to micro-batches. BadRequest if the other method was asked for."""
+        if self.method == "micro_batches" or self._chunk:
+            return
+        try:
+            # The first examples, not drawn ones: a resumed run repeats this, and its later draws would change.
+            refuse_company(losses, gather(state.train, torch.arange(PARTS)), parameters)
+            self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
+        except BadRequest as error:
+            if not self._may_change:
+                raise
+            self.method = "micro_batches"
+            reason = str(error).removesuffix(f": {ADVICE}")
+            state.note(f"instruments.{self.name} compares micro-batches instead of single examples: {reason}")
 
     def _forms(self, state: RunState, losses: Losses, examples: int) -> Tensor:
         eighth = self._eighth(examples)
@@ -192,8 +217,10 @@ class GradientNoiseScale(Instrument):
         return hessian_forms(state, losses, [*slices(units, eighth)], others, micro_batch_size=together)
 
     def _drawn(self, state: RunState, examples: int) -> Batch:
-        index = torch.randperm(length(state.train), generator=self._generator)[:examples]
-        return gather(state.train, index)
+        return gather(state.train, self._draw(state, examples))
+
+    def _draw(self, state: RunState, examples: int) -> Tensor:
+        return torch.randperm(length(state.train), generator=self._generator)[:examples]
 
     def _measurement(self, state: RunState, name: str, scale: NoiseScale) -> Measurement:
         return state.measurement(f"{self.group}/{name}", scale.examples, low=scale.low, high=scale.high, n=scale.draws)

@@ -14,6 +14,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
 from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
+from batchlab.training.gradients import as_real
 from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
@@ -66,7 +67,7 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
         raise BadRequest(
             f"the examples of this task differ in their number of terms, so they cannot be processed singly: {ADVICE}"
         )
-    return [gradients[names[id(p)]] for p in parameters], terms[0]
+    return [as_real(gradients[names[id(p)]]) for p in parameters], terms[0]
 
 
 def freeze_statistics(model: nn.Module) -> None:

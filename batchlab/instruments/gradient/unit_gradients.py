@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from batchlab.task import Batch
+from batchlab.training.gradients import as_real
 from batchlab.training.losses import Count, Losses
 
 Scale = Sequence[Tensor] | None  # elementwise factors of each parameter's gradient; None: unscaled
@@ -73,7 +74,7 @@ def summed_gradient(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) 
     if not count:  # the mean of no terms is nan
         return [torch.zeros_like(p) for p in parameters], count
     gradients = torch.autograd.grad(terms, parameters, torch.ones_like(terms), materialize_grads=True)
-    return [g.to_dense() for g in gradients], count
+    return [as_real(g.to_dense()) for g in gradients], count
 
 
 def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> Scale:
@@ -86,10 +87,10 @@ def adam_scale(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -
         kept, group = optimizer.state.get(p, {}), groups.get(id(p), {})
         moment = kept.get("max_exp_avg_sq", kept.get("exp_avg_sq"))
         if moment is None or moment.shape != p.shape or "betas" not in group:
-            scale.append(torch.ones_like(p))
+            scale.append(torch.ones_like(as_real(p)))
             continue
         found = True
-        unbiased = moment / (1 - float(group["betas"][1]) ** float(kept["step"]))
+        unbiased = as_real(moment) / (1 - float(group["betas"][1]) ** float(kept["step"]))
         scale.append(1 / (unbiased.sqrt() + group["eps"]))
     return [s.detach() for s in scale] if found else None
 

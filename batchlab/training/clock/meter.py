@@ -87,6 +87,7 @@ class Meter:
         running = self._since is not None
         if running:
             self.stop()
+            self._peaks.pause()
         began = self.clock()
 
         def restart() -> None:

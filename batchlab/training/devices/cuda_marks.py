@@ -32,6 +32,9 @@ class CudaMarks:
         torch.cuda.empty_cache()  # or training would be charged for what was reserved before it
         torch.cuda.reset_peak_memory_stats(self.device)
 
+    def pause(self) -> None:
+        """Nothing to do: the allocator counts what tensors use."""
+
     def resume(self, marks: Mapping[str, int]) -> None:
         raised = torch.cuda.memory_reserved(self.device) > marks[RESERVED]
         self._before = (marks[RESERVED], marks[ALLOCATED]) if raised else None

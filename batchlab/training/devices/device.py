@@ -23,6 +23,9 @@ class Peaks(Protocol):
     def reset(self) -> None:
         """Marks count from here, and growth counts from the current usage."""
 
+    def pause(self) -> None:
+        """Called before a measurement, after `read`."""
+
     def resume(self, marks: Mapping[str, int]) -> None:
         """Called after a measurement has raised them: `marks` are training's, from before it."""
 

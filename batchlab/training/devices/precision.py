@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from batchlab.errors import BadRequest
 from batchlab.printable import listed
 from batchlab.training.devices.device import Device
+from batchlab.training.gradients import clip
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -149,13 +150,13 @@ class Precision:
         scaler = self.scaler
         if scaler is None:
             if clip_norm is not None:
-                nn.utils.clip_grad_norm_(parameters, clip_norm)
+                clip(parameters, clip_norm)
             optimizer.step()
             return None
         scaler.unscale_(optimizer)
         skipped: Tensor = sum(scaler._found_inf_per_device(optimizer).values()) > 0
         if clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, clip_norm)
+            clip(parameters, clip_norm)
         scaler.step(optimizer)
         scaler.update()
         return skipped

@@ -15,34 +15,42 @@ class ResidentPeak:
     """Growth of this process's resident set since the start of training (a fork inherits the pages of its server).
 
     At `reset` freed pages are returned to the kernel, its mark (VmHWM) is reset through /proc/self/clear_refs, and
-    growth counts from there. Once a measurement has used more than training, the mark is frozen: a rehearsal and at
-    least one step have been counted, and returning pages again would make training allocate them again. If the mark
-    cannot be reset, measuring is included.
+    growth counts from there. After a measurement that used more than training the mark is reset again, and pages that
+    the measurement freed but the process keeps do not count as growth: returning them would make training allocate its
+    own again. Training may use them, so a later peak of small tensors can be counted too low, by no more than those
+    pages; tensors of 32 MiB or more have pages of their own. If the mark cannot be reset, it stays that of before the
+    measurement. A resumed run counts what training takes in addition to the restored optimizer's state, if that is more
+    than before.
     """
 
     def __init__(self) -> None:
         self._baseline: int | None = None
-        self._frozen = False
+        self._paused_at = 0  # bytes, when the last measurement began
+        self._stuck = False  # whether the kernel's mark includes a measurement
 
     def read(self) -> dict[str, int]:
-        if self._baseline is None or self._frozen:
+        if self._baseline is None or self._stuck:
             return {}
         highest = status_bytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         growth = max(0, highest - self._baseline)
         return {RESIDENT: growth, GROWTH: growth}
 
     def keep_earlier_marks(self) -> None:
-        self._frozen = True
+        """Nothing to do: the larger of the marks is kept."""
+
+    def pause(self) -> None:
+        self._paused_at = status_bytes("VmRSS")
 
     def resume(self, marks: Mapping[str, int]) -> None:
         del marks
-        self._frozen = True
+        if self._baseline is not None:
+            self._baseline += max(0, status_bytes("VmRSS") - self._paused_at)
+        self._stuck = not _reset_mark()
 
     def reset(self) -> None:
         _trim()
         self._baseline = status_bytes("VmRSS")
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        _reset_mark()
 
 
 class PrivatePeak:
@@ -64,6 +72,9 @@ class PrivatePeak:
 
     def keep_earlier_marks(self) -> None:
         """Nothing to do: a process that tries a limit is never resumed."""
+
+    def pause(self) -> None:
+        """Nothing to do: no instrument measures during it."""
 
     def resume(self, marks: Mapping[str, int]) -> None:
         """Nothing to do: no instrument measures during it."""
@@ -106,6 +117,15 @@ def give_freed_pages_back() -> None:
         library.mallopt(trim_threshold, 128 * 2**10)
         library.mallopt(mmap_threshold, 128 * 2**10)
         library.mallopt(most_heaps, 1)
+
+
+def _reset_mark() -> bool:
+    """Makes the kernel's mark of resident memory count from now; whether it could."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
 
 
 def _trim() -> None:

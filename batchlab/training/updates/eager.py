@@ -101,10 +101,13 @@ class Eager:
             found = rehearse_update(self.optimizer, self.precision, self.clip_norm)
         self._state_like, self._closure = found.state_like, found.closure
 
-    def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> float:
+    def rehearse(
+        self, first: Callable[[], MicroBatches], device: Device, costly: Callable[[], MicroBatches] | None = None
+    ) -> float:
         """Runs the passes of one update, without updating, and leaves no trace: one-time costs (memory, kernels) arise
         before the clock starts, and the memory marks include a step. `first` returns the first step's micro-batches, at
-        each call. Returns the seconds that a pause adds to the steps after it (`pauses.pause_seconds`).
+        each call, and `costly` the most expensive ones, if batches differ. Returns the seconds that a pause adds to the
+        steps after it (`pauses.pause_seconds`).
 
         Memory for the state that the optimizer creates in its first update is reserved meanwhile, as in later steps:
         otherwise the first steps would wait for the allocation.
@@ -114,6 +117,8 @@ class Eager:
             self.phase.name = OPTIMIZER
             reserved = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
             self.phase.name = BATCH
+            if costly is not None:
+                self._passes(costly())
             micro_batches = first()
             self._passes(micro_batches)
             del reserved

@@ -35,9 +35,12 @@ class Update(Protocol):
     def rehearse_update(self, device: Device) -> None:
         """Incurs the one-time costs of the first update before time and memory are counted; leaves no trace."""
 
-    def rehearse(self, first: Callable[[], MicroBatches], device: Device) -> float:
+    def rehearse(
+        self, first: Callable[[], MicroBatches], device: Device, costly: Callable[[], MicroBatches] | None = None
+    ) -> float:
         """The same for the passes of an update, whose memory counts as training's; `first` returns the micro-batches of
-        the first step, at each call. Returns the seconds that a pause adds to the steps after it."""
+        the first step, at each call, and `costly` the most expensive ones. Returns the seconds that a pause adds to the
+        steps after it."""
 
     def settle(self, examples: Batch, device: Device) -> None:
         """Restores the processor's caches after measuring, with passes of a few examples; leaves no trace."""

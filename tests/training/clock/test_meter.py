@@ -28,6 +28,9 @@ class Marks:
     def reset(self):
         self.mark = self.level
 
+    def pause(self):
+        """Nothing to do."""
+
     def resume(self, marks):
         self.mark = self.level
 

@@ -138,3 +138,35 @@ def test_on_the_cpu_growth_is_that_of_the_process():
     assert meter.peak_bytes[GROWTH] == pytest.approx(200 * MIB, rel=0.05)
     assert meter.peak_bytes[RESIDENT] == meter.peak_bytes[GROWTH]
     assert before.nbytes == 300 * MIB
+
+
+def test_on_the_cpu_a_later_peak_of_training_is_seen_and_that_of_measurements_is_not():
+    def take(mib):
+        return torch.zeros(mib * MIB, dtype=torch.uint8).add_(1)
+
+    meter = Meter(peaks=ResidentPeak())
+    meter.start(lambda: take(100))
+    kept = []
+    for mib in (100, 300, 100):
+        with meter.paused():
+            take(600)
+            kept.append(take(50))  # what a measurement leaves does not count as training's
+        take(mib)
+    meter.stop()
+
+    assert meter.peak_bytes[RESIDENT] == pytest.approx(300 * MIB, rel=0.05)
+    assert meter.peak_bytes[GROWTH] == meter.peak_bytes[RESIDENT]
+    assert len(kept) == 3
+
+
+def test_on_the_cpu_a_resumed_run_has_the_larger_of_its_peaks():
+    def resumed(mib):
+        meter = Meter(peaks=ResidentPeak())
+        meter.load_state_dict({"seconds": 1.0, "measuring_seconds": 0.0, "highest": {RESIDENT: 90 * MIB}})
+        meter.start()
+        torch.zeros(mib * MIB, dtype=torch.uint8).add_(1)
+        meter.stop()
+        return meter.peak_bytes[RESIDENT]
+
+    assert resumed(40) == 90 * MIB
+    assert resumed(200) == pytest.approx(200 * MIB, rel=0.05)
