@@ -196,7 +196,7 @@ class GradientNoiseScale(Instrument):
 
     def _prepare(self, state: RunState, losses: Losses, parameters: Sequence[Tensor]) -> None:
         """Before the first measurement: how many examples are in memory at once; or if single examples have no
-        gradient, a change to micro-batches. BadRequest if the other method was asked for."""
+        gradient, a change to micro-batches. BadRequest if the other method is requested."""
         if self.method == "micro_batches" or self._chunk:
             return
         try:
