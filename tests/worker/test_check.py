@@ -93,7 +93,20 @@ def test_a_lab_as_it_is_made_has_nothing_wrong(lab: Path) -> None:
 
     assert of(checkup, WRONG, BETTER) == []
     assert [f.name for f in checkup.findings] == [
-        *("data", "model", "dtype", "shapes", "random", "alone", "BatchNorm", "metrics", "gradient", "speed", "learns")
+        *(
+            "data",
+            "model",
+            "dtype",
+            "shapes",
+            "random",
+            "alone",
+            "terms",
+            "BatchNorm",
+            "metrics",
+            "gradient",
+            "speed",
+            "learns",
+        )
     ]
     output = {f.name: f.what for f in checkup.findings}
     assert output["data"] == "3,000 training and 1,000 validation examples of (2,) float32, () int64"
@@ -402,7 +415,10 @@ def test_the_command_reports_it_and_its_exit_code_shows_it(
 
     model(NORM, COUNTS, (FORWARD, COUNT.format("0.1 * self.steps")))(lab)
     assert main(["check", "device=cpu"]) == 1
-    assert "Not tested because of this: alone, BatchNorm, metrics, gradient, speed, learns." in capfd.readouterr().out
+    assert (
+        "Not tested because of this: alone, terms, BatchNorm, metrics, gradient, speed, learns."
+        in capfd.readouterr().out
+    )
 
     assert main(["check", "batch_size=8,16"]) == 2
     assert "a grid of 2 points, and `batchlab check` takes one point" in capfd.readouterr().err
