@@ -8,6 +8,7 @@ from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import Batches
+from batchlab.training.passes.no_trace import examine
 from batchlab.training.passes.skip_on_oom import unless_out_of_memory
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
@@ -29,6 +30,7 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
+        examine(state.losses, batches.few())
         next_batch = iter(batches)
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)

@@ -12,6 +12,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import length, rebuilt, slices, tensors
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
+from batchlab.training.passes.inputs import repeatable
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -130,7 +131,7 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
         _without_cudnn() if recurrent else contextlib.nullcontext(),
     ):
         state.model.eval()
-        yield LossSurface(Losses(state.model, state.task, fp32), data, chunk=chunk, double=double)
+        yield LossSurface(repeatable(state, fp32), data, chunk=chunk, double=double)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from batchlab.instruments.instrument import Instrument, check_count
 from batchlab.records import Measurement, StateDict
 from batchlab.records import quantities as table
 from batchlab.training.data.batches import gather, length, split, stream_seed
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
 
@@ -54,7 +54,7 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     full, ragged = divmod(len(index), micro_batch_size)
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
     with leaving_no_trace(state.model, state.device):
-        state.model.train()
+        set_mode(state.model, training=True)
         backward(state.losses, split(gather(state.train, index), sizes))
         gradients = {p: p.grad for p in state.model.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()

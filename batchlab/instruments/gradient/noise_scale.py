@@ -23,7 +23,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import gather, length, slices, stream_seed
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 
 METHODS = ("auto", "micro_batches", "per_example")
@@ -105,7 +105,7 @@ class GradientNoiseScale(Instrument):
             losses = Losses(state.model, state.task, fp32)
             torch.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))  # for dropout
             norms_of = self._norms_of(state, losses, unit, parameters, scales)
-            state.model.train()
+            set_mode(state.model, training=True)
             forms = [self._forms(state, losses, examples) for _ in range(self.draws)] if self.full else []
             if self.method == "per_example":
                 freeze_statistics(state.model)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices, tensors
 from batchlab.training.losses import Losses
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
 from batchlab.training.user_errors import message_and_place
@@ -67,14 +68,15 @@ class TrainingPass:
 def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
     """One forward and backward pass of `batch`, in training mode, with the random numbers of `seed`."""
     found: dict[str, Any] = {}
+    given = copied(batch)  # it may be changed in place, and is passed again
     stage = ""
     try:
         with passing(losses.model, losses.precision, training=True, seed=seed):
             stage = "forward"
-            found["outputs"] = losses.outputs(batch)
+            found["outputs"] = losses.outputs(given)
             stage = "loss"
-            found["terms"] = losses.terms(found["outputs"], batch)
-            found["count"] = losses.task.count(batch)
+            found["terms"] = losses.terms(found["outputs"], given)
+            found["count"] = losses.task.count(given)
             stage = "gradient"
             found["gradients"] = _gradients(losses, found["terms"], found["count"])
             stage = ""
@@ -119,7 +121,7 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
         torch.no_grad(),
         losses.precision.evaluation(eval_precision) as precision,
     ):
-        found = Losses(losses.model, task, precision).quantities(batch)
+        found = Losses(losses.model, task, precision).quantities(copied(batch))
     return ValidationPass(length(batch), found.pop("loss").numel(), found, task.higher_is_better)
 
 
@@ -131,7 +133,7 @@ def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
         return None
     try:
         with passing(losses.model, losses.precision, training=True, seed=0):
-            losses.outputs(next(slices(batch, 1)))
+            losses.outputs(copied(next(slices(batch, 1))))
     except ValueError:  # "Expected more than 1 value per channel when training"
         return layer
     return None

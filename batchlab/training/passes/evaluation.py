@@ -15,7 +15,9 @@ from batchlab.task import Batch, Task
 from batchlab.training.data.batches import length, slices
 from batchlab.training.losses import Losses
 from batchlab.training.passes.contract import LOSS_SHAPE, METRIC_SHAPE
+from batchlab.training.passes.evaluation_batches import evaluation_batches, repeated
 from batchlab.training.passes.halving import halved
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -64,7 +66,9 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, By
     not fit in memory, that error is raised.
     """
     size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
-    seen, fits = halved(lambda size: _passed(state, data, size), size, of=length(data), device=state.device)
+    seen, fits = halved(
+        lambda size: repeated(lambda: _passed(state, data, size)), size, of=length(data), device=state.device
+    )
     if fits < size:
         first, state.eval_at_most = state.eval_at_most is None, fits
         if first:
@@ -83,7 +87,7 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, ByExa
         losses = Losses(state.model, state.task, precision)
         state.model.eval()
         size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
-        for batch in slices(data, size):
+        for batch in evaluation_batches(state, data, size):
             terms = _terms_of(state.task, batch)
             for name, quantity in losses.quantities(batch).items():
                 values = _flat(quantity)
@@ -132,8 +136,8 @@ def _in_order(losses: Losses, data: Batch) -> bool:
     if losses.task.count is Task.count:
         return True
     pair = next(slices(data, 2))
-    together = _flat(losses.quantities(pair)["loss"])
-    apart = torch.cat([_flat(losses.quantities(one)["loss"]) for one in slices(pair, 1)])
+    together = _flat(losses.quantities(copied(pair))["loss"])
+    apart = torch.cat([_flat(losses.quantities(copied(one))["loss"]) for one in slices(pair, 1)])
     return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6)
 
 
