@@ -14,7 +14,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import gather, held
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.passes.halving import give_back
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 
 
@@ -87,7 +87,7 @@ def saved_for_backward_bytes(state: RunState, batch: Batch) -> int:
         return tensor
 
     with leaving_no_trace(state.trained, state.device):
-        state.model.train()
+        set_mode(state.model, training=True)
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             terms = state.losses(batch)
             total = terms.sum()

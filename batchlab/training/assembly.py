@@ -17,6 +17,7 @@ from batchlab.training.clock.meter import Meter
 from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.order import SampledOrder, stream_seed
+from batchlab.training.data.reading import seed_all
 from batchlab.training.data.residence import as_read, on_device
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
@@ -24,6 +25,7 @@ from batchlab.training.devices.precision import Precision, of_other_dtypes
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.hooks import EpochHook, unsaved
 from batchlab.training.losses import loss_module
+from batchlab.training.passes.contract import few
 from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.session import Session
@@ -121,7 +123,9 @@ def assemble(
         n_train = length(data.train) if order is None else order.length
         epochs = EpochHook(task, n_train=n_train, batch_size=config.batch_size, seed=config.seed)
     prepare_loss(config, task, device)
-    model = build_model(config, task, device).train()
+    model = build_model(config, task, device)
+    if frozen := _in_eval_mode(model):
+        note(f"in eval mode during training, as the model's code left them: {few(frozen)}")
     optimizer = build_optimizer(config, model, task)
     precision = Precision(config.precision, device)
     precision.prepare(optimizer)
@@ -173,7 +177,7 @@ def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
     """Builds the model that the model group names, with the run's seed, and moves it to the device.
 
     Initial weights are drawn with the CPU's generator, so they are the same on every device. `model.ghost_batch` is not
-    passed to the factory: it applies to every BatchNorm layer of the finished model.
+    passed to the factory: it applies to every BatchNorm layer of the finished model. It is returned in training mode.
     """
     group = dict(config.model)
     if group.get("ghost_batch") is not None and _takes(config, "ghost_batch"):
@@ -182,7 +186,7 @@ def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
             f"{group['_target_']} also has a parameter 'ghost_batch': rename that parameter"
         )
     ghost_batch = group.pop("ghost_batch", None)
-    torch.manual_seed(stream_seed(config.seed, "weights"))
+    _seed(config, "weights")
     offered = {**task.model_args, "task": task, "device": device.torch_device}
     model = targets.build(group, nn.Module, what="model", offered=offered, trust=config.trust).to(device.torch_device)
     if lazy := [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]:
@@ -195,8 +199,34 @@ def build_model(config: RunConfig, task: Task, device: Device) -> nn.Module:
         raise BadRequest(f"model._target_={config.model['_target_']} has no trainable parameters")
     if ghost_batch is not None:
         give_ghosts(model, ghost_batch)
-    torch.manual_seed(stream_seed(config.seed, "training"))  # for dropout: independent of what initialisation drew
+    _set_training_mode(model)
+    _seed(config, "training")  # for dropout: independent of what initialisation drew
     return model
+
+
+def _in_eval_mode(model: nn.Module) -> list[str]:
+    """The paths of the modules of a model in training mode that are in eval mode, without those inside them."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        if not module.training and not any(path.startswith(f"{outer}.") for outer in found):
+            found.append(path)
+    return found
+
+
+def _seed(config: RunConfig, stream: str) -> None:
+    """Seeds the generators of Python, NumPy and PyTorch, of all its devices."""
+    seed = stream_seed(config.seed, stream)
+    seed_all(seed)
+    torch.manual_seed(seed)
+
+
+def _set_training_mode(model: nn.Module) -> None:
+    """Training mode; modules that the factory left in eval mode stay so, unless it left the whole model in eval mode,
+    as functions that load pre-trained weights do."""
+    frozen = [module for module in model.modules() if not module.training] if model.training else []
+    model.train()
+    for module in frozen:
+        module.training = False
 
 
 def _takes(config: RunConfig, parameter: str) -> bool:

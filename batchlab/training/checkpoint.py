@@ -43,6 +43,8 @@ def capture(
         "group_multiples": list(state.group_multiples),
         "eval_at_most": state.eval_at_most,
         "steps_without_terms": state.steps_without_terms,
+        "changes_input": state.changes_input,
+        "evaluation_draws": state.evaluation_draws,
         "meter": state.meter.state_dict(),
         "model": model,
         # Buffers that are excluded from the model's state_dict (`persistent=False`) still belong to the run's state.
@@ -101,6 +103,8 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
     state.step, state.examples = content["step"], content["examples"]
     state.learning_rate, state.eval_at_most = content["learning_rate"], content.get("eval_at_most")
     state.steps_without_terms = content.get("steps_without_terms", 0)
+    # Older checkpoints do not have them: then the next evaluation finds them out.
+    state.changes_input, state.evaluation_draws = content.get("changes_input"), content.get("evaluation_draws", False)
     state.meter.load_state_dict(content["meter"])
     _set_random_streams(content["random"], state.device)
 

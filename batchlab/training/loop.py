@@ -10,6 +10,7 @@ from batchlab.training.clock.meter import nothing
 from batchlab.training.costly_batch import costly_batch
 from batchlab.training.data.batches import Batches, MicroBatches
 from batchlab.training.passes.leaving_out import unless_it_fails
+from batchlab.training.passes.no_trace import examine
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
 from batchlab.training.updates.modes import with_evaluation_weights
@@ -36,6 +37,7 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
+        examine(state.losses, batches.few())
         next_batch, after_step = iter(batches), state.task.after_step
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)

@@ -49,7 +49,11 @@ class Losses:
         Without such a loss it is the model itself, so parameters keep their names.
         """
         loss = loss_module(self.task)
-        return self.model if loss is None else nn.ModuleDict({"model": self.model, "loss": loss})
+        if loss is None:
+            return self.model
+        both = nn.ModuleDict({"model": self.model, "loss": loss})
+        both.training = self.model.training
+        return both
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.with_count(batch)[0] if self.is_scalar else self.returned(batch)

@@ -51,9 +51,11 @@ class RunState:
     step: int = 0
     examples: int = 0
     steps_without_terms: int = 0  # whose count was 0; included in `step`
-    # Written by `evaluation`; the second one is restored from a checkpoint as well:
+    # Written by `evaluation` and `evaluation_batches`; all but the first are restored from a checkpoint as well:
     validated: tuple[Any, Any] | None = None  # key and result of the last pass through `val`
     eval_at_most: int | None = None  # examples evaluated at once, if `eval_batch_size` did not fit
+    changes_input: bool | None = None  # whether user code changes its batch in place; None: not evaluated yet
+    evaluation_draws: bool = False  # whether evaluating draws random numbers, so that it is seeded
 
     def __post_init__(self) -> None:
         if not self.group_multiples:

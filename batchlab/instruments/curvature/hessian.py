@@ -14,6 +14,7 @@ from batchlab.training.data.batches import length, slices
 from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.losses import AVERAGED, Losses
 from batchlab.training.passes.halving import halved
+from batchlab.training.passes.inputs import repeatable
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -136,7 +137,7 @@ def loss_surface(state: RunState, data: Batch, *, chunk: int, double: bool) -> I
         _without_cudnn() if recurrent else contextlib.nullcontext(),
     ):
         state.trained.eval()
-        yield LossSurface(Losses(state.model, state.task, fp32), data, chunk=chunk, double=double)
+        yield LossSurface(repeatable(state, fp32), data, chunk=chunk, double=double)
 
 
 @contextlib.contextmanager

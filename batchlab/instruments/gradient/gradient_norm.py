@@ -11,7 +11,7 @@ from batchlab.records import quantities as table
 from batchlab.training.data.batches import gathered, length
 from batchlab.training.data.order import stream_seed
 from batchlab.training.gradients import norm
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
 
@@ -56,7 +56,7 @@ def batch_gradient(state: RunState, index: Tensor, micro_batch_size: int) -> dic
     full, ragged = divmod(len(index), micro_batch_size)
     sizes = [micro_batch_size] * full + ([ragged] if ragged else [])
     with leaving_no_trace(state.trained, state.device):
-        state.model.train()
+        set_mode(state.model, training=True)
         backward(state.losses, gathered(state.train, index, sizes))
         gradients = {p: p.grad for p in state.trained.parameters() if p.grad is not None}
     scale = state.precision.loss_scale()

@@ -66,7 +66,7 @@ class GradientStatistics(Instrument):
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "gradient statistics"))
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
-        with leaving_no_trace(state.trained, state.device):
+        with leaving_no_trace(state.trained, state.device, weights=False):  # `stepped` restores them
             variance = positive_mean([self._half_squared_distance(state) for _ in range(self.pairs)])
             # Before the first step only the loop knows its learning rate: a warm-up may begin at 0.
             successive = [self._step(state) for _ in range(self.steps)] if state.step else []

@@ -25,7 +25,7 @@ from batchlab.training.data.batches import gather, gathered, length, slices
 from batchlab.training.data.order import stream_seed
 from batchlab.training.losses import Losses
 from batchlab.training.passes.halving import halved
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 
 METHODS = ("auto", "micro_batches", "per_example")
@@ -118,7 +118,7 @@ class GradientNoiseScale(Instrument):
             self._prepare(state, losses, parameters)
             examples, unit = self._sizes(length(state.train))
             norms_of = self._norms_of(state, losses, unit, parameters, scales)
-            state.model.train()
+            set_mode(state.model, training=True)
             forms = [self._forms(state, losses, examples) for _ in range(self.draws)] if self.full else []
             if self.method == "per_example":
                 freeze_statistics(state.model)

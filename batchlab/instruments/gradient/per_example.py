@@ -16,7 +16,8 @@ from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.gradients import as_real
 from batchlab.training.losses import Losses
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.inputs import copied
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 
 CHUNK_BYTES = 64 * 2**20  # the minimum limit for gradients and activations in memory at once
@@ -85,13 +86,13 @@ def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -
     """
     model = losses.model
     with leaving_no_trace(losses.trained, losses.precision.device):
-        model.train()
+        set_mode(model, training=True)
         freeze_statistics(model)
         for module in model.modules():
             if isinstance(module, nn.modules.dropout._DropoutNd):
                 module.eval()
-        together, again = (_flat(summed_gradient(losses, batch, parameters)[0]) for _ in range(2))
-        each = per_example_gradients(losses, batch, parameters)[0]
+        together, again = (_flat(summed_gradient(losses, copied(batch), parameters)[0]) for _ in range(2))
+        each = per_example_gradients(losses, copied(batch), parameters)[0]
         alone = _flat([g.sum(0) for g in each])
         # Relative to the examples' norms, not the batch's: if they cancel, the latter is only rounding.
         tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()

@@ -7,7 +7,8 @@ import torch
 
 from batchlab.training.clock.pauses import busy_share
 from batchlab.training.data.batches import gather, length
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.inputs import repeatable
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.state import RunState
 from batchlab.training.step import backward
 
@@ -18,7 +19,7 @@ def busy_share_of(
     """`pauses.busy_share` of a micro-batch's forward and backward pass; leaves no trace; None on the CPU."""
     if state.device.settles():
         return None
-    losses = state.losses
+    losses = repeatable(state, state.precision)
     batch = gather(state.train, torch.arange(micro_batch_size) % length(state.train))
 
     def passes() -> None:
@@ -27,5 +28,5 @@ def busy_share_of(
         backward(losses, [batch])
 
     with leaving_no_trace(state.trained, state.device):
-        state.model.train()
+        set_mode(state.model, training=True)
         return busy_share(passes, state.device, clock)

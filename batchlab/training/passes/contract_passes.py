@@ -13,6 +13,7 @@ from batchlab.training.data.batches import length, slices
 from batchlab.training.data.collated import content
 from batchlab.training.data.trees import tensors
 from batchlab.training.losses import PAIR, Count, Losses
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
 from batchlab.training.user_errors import message_and_place
@@ -80,17 +81,18 @@ class TrainingPass:
 def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
     """One forward and backward pass of `batch`, in training mode, with the random numbers of `seed`."""
     found: dict[str, Any] = {}
+    given = copied(batch)  # it may be changed in place, and is passed again
     stage = ""
     try:
         with passing(losses.trained, losses.precision, training=True, seed=seed):
             stage = "forward"
-            found["outputs"] = losses.outputs(batch)
+            found["outputs"] = losses.outputs(given)
             stage = "loss"
-            found["terms"] = returned = losses.terms(found["outputs"], batch)
+            found["terms"] = returned = losses.terms(found["outputs"], given)
             if losses.task.reduction == PAIR:
-                found["terms"], found["count"] = losses.summed(returned, batch)
+                found["terms"], found["count"] = losses.summed(returned, given)
             else:
-                found["count"] = losses.count(batch)
+                found["count"] = losses.count(given)
             stage = "gradient"
             found["gradients"] = _gradients(losses, found["terms"], found["count"])
             stage = ""
@@ -148,7 +150,7 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
         losses.precision.evaluation(eval_precision) as precision,
     ):
         evaluating = Losses(losses.model, task, precision)
-        found = evaluating.quantities(batch)
+        found = evaluating.quantities(copied(batch))
         loss = found.pop("loss")
         terms = loss.numel() if evaluating.counts_examples and not evaluating.is_scalar else evaluating.count(batch)
     return ValidationPass(length(batch), terms, not evaluating.counts_examples, found, task.higher_is_better)
@@ -162,7 +164,7 @@ def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:
         return None
     try:
         with passing(losses.trained, losses.precision, training=True, seed=0):
-            losses.returned(next(slices(batch, 1)))
+            losses.returned(copied(next(slices(batch, 1))))
     except ValueError:  # "Expected more than 1 value per channel when training"
         return layer
     return None

@@ -17,7 +17,9 @@ from batchlab.training.hooks import evaluated
 from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.contract import METRIC_SHAPE
 from batchlab.training.passes.contract_of_loss import LOSS_SHAPE
+from batchlab.training.passes.evaluation_batches import evaluation_batches, repeated
 from batchlab.training.passes.halving import halved
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
 
@@ -82,7 +84,9 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Su
     not fit in memory, that error is raised.
     """
     size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
-    seen, fits = halved(lambda size: _passed(state, data, size), size, of=length(data), device=state.device)
+    seen, fits = halved(
+        lambda size: repeated(lambda: _passed(state, data, size)), size, of=length(data), device=state.device
+    )
     if fits < size:
         first, state.eval_at_most = state.eval_at_most is None, fits
         if first:
@@ -103,13 +107,13 @@ def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]
         with leaving_no_trace(losses.trained, state.device):
             losses.trained.eval()
             size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
-            return _sums(losses, data, size)
+            return _sums(state, losses, data, size)
 
 
-def _sums(losses: Losses, data: Any, size: int) -> dict[str, Sums]:
+def _sums(state: RunState, losses: Losses, data: Any, size: int) -> dict[str, Sums]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[Count]] = {}
-    for batch in slices(data, size):
+    for batch in evaluation_batches(state, data, size):
         found = losses.quantities(batch)
         if losses.is_scalar:
             loss, count = losses.summed(found.pop("loss"), batch)
@@ -123,7 +127,7 @@ def _sums(losses: Losses, data: Any, size: int) -> dict[str, Sums]:
             except BadRequest:
                 if size == 1 or losses.counts_examples:
                     raise
-                return _sums(losses, data, 1)  # all terms belong to the one example
+                return _sums(state, losses, data, 1)  # all terms belong to the one example
             sums.setdefault(name, []).append(values)
             counts.setdefault(name, []).extend(own)
     kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
@@ -189,8 +193,8 @@ def _in_order(losses: Losses, data: Batch) -> bool:
     if losses.counts_examples or losses.is_scalar:
         return True
     pair = next(slices(data, 2))
-    together = _flat(losses.quantities(pair)["loss"])
-    apart = torch.cat([_flat(losses.quantities(one)["loss"]) for one in slices(pair, 1)])
+    together = _flat(losses.quantities(copied(pair))["loss"])
+    apart = torch.cat([_flat(losses.quantities(copied(one))["loss"]) for one in slices(pair, 1)])
     return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6, equal_nan=True)
 
 

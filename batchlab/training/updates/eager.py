@@ -10,9 +10,11 @@ from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.clock.pauses import pause_seconds
 from batchlab.training.data.batches import MicroBatches, OneByOne, examples_in
+from batchlab.training.data.trees import tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.losses import Count, Losses
-from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.inputs import copied
+from batchlab.training.passes.no_trace import leaving_no_trace, set_mode
 from batchlab.training.phase import BATCH, OPTIMIZER, Phase
 from batchlab.training.step import backward
 from batchlab.training.updates.closures import Closure, refuse_unless_possible
@@ -113,17 +115,19 @@ class Eager:
         otherwise the first steps would wait for the allocation.
         """
         with leaving_no_trace(self.losses.trained, device):
-            self.model.train()
+            set_mode(self.model, training=True)
             self.phase.name = OPTIMIZER
             reserved = [torch.empty_like(p, dtype=dtype) for p, dtype in self._state_like]
             self.phase.name = BATCH
             if costly is not None:
                 self._passes(costly())
             micro_batches = first()
+            one_by_one = isinstance(micro_batches, OneByOne)  # they can be iterated only once
+            versions = [] if one_by_one else _versions(micro_batches)
             self._passes(micro_batches)
             del reserved
-            one_by_one = isinstance(micro_batches, OneByOne)  # they can be iterated only once
-            return pause_seconds(lambda: self._passes(first() if one_by_one else micro_batches), device)
+            anew = one_by_one or versions != _versions(micro_batches)  # or changed in place: token + 1 at each pass
+            return pause_seconds(lambda: self._passes(first() if anew else micro_batches), device)
 
     def _passes(self, micro_batches: MicroBatches) -> tuple[Tensor, Count]:
         for p in self.parameters:
@@ -140,4 +144,8 @@ class Eager:
         for p in self.parameters:  # as the next step does: or training's peak would include two copies of the gradients
             p.grad = None
         with contextlib.suppress(Exception), leaving_no_trace(self.losses.trained, device):
-            self._passes((examples,))
+            self._passes((copied(examples),))
+
+
+def _versions(micro_batches: MicroBatches) -> list[int]:
+    return [tensor._version for batch in micro_batches for tensor in tensors(batch)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from batchlab.config import RunConfig
 from batchlab.training.data.batches import length
-from batchlab.training.passes.no_trace import seed_everything
+from batchlab.training.passes.no_trace import seed_everything, set_mode
 from batchlab.training.updates.eager import Eager
 from batchlab.training.updates.optimizer import build_optimizer, peak_lr
 from batchlab.worker.check.data_sample import Sample
@@ -23,7 +23,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     optimizer = build_optimizer(config, passes.model, passes.losses.task)
     step = Eager(passes.losses, optimizer, config.clip_norm)
     seed_everything(0, passes.losses.precision.device)
-    passes.model.train()
+    set_mode(passes.model, training=True)
     losses: list[float] = []
     start = time.perf_counter()
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):

@@ -14,6 +14,7 @@ from batchlab.training.data.batches import split
 from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Count, Losses
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, copies, observed
 from batchlab.training.step import backward
@@ -94,14 +95,14 @@ class Trial:
 
     def _gradient(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> dict[str, Tensor]:
         with self._passing(seed):
-            backward(self._losses(task), micro_batches)
+            backward(self._losses(task), [copied(batch) for batch in micro_batches])
             return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
 
     def _calls(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> list[list[Call]]:
         passes = []
         losses = self._losses(task)
         with self._passing(seed), torch.no_grad():
-            for batch in micro_batches:
+            for batch in map(copied, micro_batches):
                 given = copies(content(batch))
                 with observed(self.model) as calls:
                     outputs = losses.returned(batch) if losses.is_joined else losses.outputs(batch)
