@@ -1,4 +1,4 @@
-"""A batch that the user's `collate` made: its size is known, because it cannot be told from its tensors."""
+"""A batch that the user's `collate` made: its size is given, because its tensors do not show it."""
 
 from dataclasses import dataclass
 from typing import Any
