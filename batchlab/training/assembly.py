@@ -11,7 +11,7 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, plan, scaled
+from batchlab.config.plan import Plan, learning_rates, plan, scaled
 from batchlab.errors import BadRequest
 from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
@@ -22,6 +22,7 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import device_named
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
+from batchlab.training.own_schedule import own_schedule
 from batchlab.training.phase import BUILDING, Phase
 from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, ignore_note
@@ -124,6 +125,7 @@ def assemble(
         data_fingerprint=data.fingerprint,
         plan=planned,
         peak_learning_rate=peak_lr(config),
+        learning_rate=learning_rates(config, planned, peak_lr(config), own_schedule(config)),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},

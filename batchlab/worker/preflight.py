@@ -28,6 +28,7 @@ from batchlab.training.devices.named import allow_deterministic
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
+from batchlab.training.own_schedule import own_schedule
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, ONE_PER_TERM, one_example, refuse
 from batchlab.training.passes.contract_passes import batch_norm_that_needs_two, training_pass, validation_pass
 from batchlab.training.user_errors import message_and_place
@@ -137,6 +138,7 @@ def _few_examples(train: Any, task: Task, seed: int, device: Device) -> Any:
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     try:
         plan(config, parts.n_train)
+        own_schedule(config)
     except BatchlabError as error:
         yield str(error)
         return  # there may be too many micro-batches to list
