@@ -105,7 +105,7 @@ def _schedule(config: RunConfig) -> list[str]:
         warmup = 0.0
     multiple = partial(learning_rate, peak=1.0, warmup=warmup, start=0.0, curve=_curve(config, warmup))
     cells = [number(multiple(place)) if place >= warmup else "warm-up" for place in PLACES]
-    return [f"{title}.", *aligned([f"{place:g}" for place in PLACES], [cells])]
+    return [f"{title}.", *aligned([f"{place:g}" for place in PLACES], [cells], left=())]
 
 
 def _fraction_of_warmup(config: RunConfig) -> float | None:
