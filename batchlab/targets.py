@@ -30,9 +30,6 @@ def build(
     """
     factory = resolve(group["_target_"], kind, what=what, trust=trust)
     given = {key: value for key, value in group.items() if key != "_target_"}
-    for key, value in given.items():
-        if _holds_target(value):
-            raise BadRequest(f"{what}.{key} contains a _target_: only the group itself may have one")
     made = factory(**given | fitting(factory, given, offered, what=what))
     if not isinstance(made, kind):
         raise BadRequest(
@@ -48,8 +45,18 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
         if issubclass(found, kind):
             return found
         raise BadRequest(f"{what}._target_={target} is a class, but not a {kind.__name__}")
+    return _checked_function(found, target, f"a {kind.__name__} or a function", what=what, trust=trust)
+
+
+def resolve_function(target: str, *, what: str, trust: Sequence[str] = ()) -> Callable[..., Any]:
+    """The function that `target` names, after checking that it may be called."""
+    return _checked_function(_import(target, what), target, "a function", what=what, trust=trust)
+
+
+def _checked_function(found: Any, target: str, wanted: str, *, what: str, trust: Sequence[str]) -> Callable[..., Any]:
     if not inspect.isfunction(found):
-        raise BadRequest(f"{what}._target_={target} is a {type(found).__name__}: name a {kind.__name__} or a function")
+        is_what = "class" if isinstance(found, type) else type(found).__name__
+        raise BadRequest(f"{what}._target_={target} is a {is_what}: name {wanted}")
     # Where it was defined, not the name it was reached by: `my_net.os.system` is not from the user's folder.
     home = found.__module__ or "nowhere"
     trusted = any(home == package or home.startswith(package + ".") for package in (*TRUSTED, *trust))
@@ -58,13 +65,17 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
             f"{what}._target_={target} is a function of {home}, which is outside this folder: "
             f"wrap it in your own file, or add trust=[{home.split('.')[0]}] if you trust that package"
         )
-    return found
+    function: Callable[..., Any] = found
+    return function
 
 
 def fitting(
     factory: Callable[..., Any], given: Mapping[str, object], offered: Mapping[str, object], *, what: str
 ) -> dict[str, object]:
     """Those of `offered` that the signature has in addition to `given`; BadRequest if `given` does not match it."""
+    for key, value in given.items():
+        if _holds_target(value):
+            raise BadRequest(f"{what}.{key} contains a _target_: only the group itself may have one")
     try:
         parameters = inspect.signature(factory).parameters
     except ValueError:  # written in C without a signature: the call will show

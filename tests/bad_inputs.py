@@ -159,6 +159,16 @@ BAD: list[tuple[str, str]] = [
     ("sweep lr_scaling=linear,noise noise_scale=9", "lr_scaling=linear does not use noise_scale=9: leave it out"),
     ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b is invalid: no run is there; give a number"),
     ("sweep schedule=cosin", "schedule=cosin is invalid: .*: did you mean 'cosine'\\?$"),
+    ("sweep schedule=onecycle", "schedule=onecycle is invalid: .*: did you mean 'one_cycle'\\?$"),
+    ("sweep schedule._target_=poly", "schedule._target_='poly' is invalid: write module.name, such as my_net.Net$"),
+    (
+        "sweep schedule=step schedule_milestones=[0.7,0.5]",
+        "schedule_milestones=.* is invalid: .* in rising order, such",
+    ),
+    (
+        "sweep schedule=step,cosine schedule_factor=0.5",
+        "schedule=cosine does not use schedule_factor=0.5: leave it out",
+    ),
     ("sweep precision=fp8", "precision=fp8 is invalid: it must be one of fp32, tf32, bf16, fp16$"),
     ("sweep precision=fp32,fp8", "precision=fp8 is invalid"),
     ("sweep device=gpu", "device=gpu is invalid: it must be auto, cpu, cuda or cuda:N$"),

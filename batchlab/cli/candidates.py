@@ -10,7 +10,7 @@ from batchlab.cli import main as front
 from batchlab.cli.option_help import default_options
 from batchlab.cli.studies import RUNS_DIR
 from batchlab.config.commands import COMMANDS
-from batchlab.config.options import OPTIONS, RETRIED, option_names
+from batchlab.config.options import OPTIONS, RETRIED, WITH_TARGETS, option_names
 from batchlab.config_folder import LAB_DEFAULTS, config_folder, folders_of_the_user
 from batchlab.errors import BadRequest
 from batchlab.recording.run_folder import studies
@@ -71,6 +71,7 @@ def _options(command: str, current: str, arguments: Sequence[str]) -> list[str]:
     known += [f"{name}=" for name in COMMANDS[command].settings if not plus]
     known += [f"{group}=" for group in options if not plus or group == "experiment"]
     known += [f"{group}." for group in options] + [f"{name}=" for name in TARGET]
+    known += [f"{name}._target_=" for name in WITH_TARGETS if name not in options]
     group = key.partition(".")[0]
     if "." in key and group in options:
         known = [f"{group}.{name}=" for name in _keys(group, _chosen(group, arguments, folders), folders)]

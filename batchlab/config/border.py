@@ -11,15 +11,17 @@ from typing import Any
 
 from batchlab.config.bounds import check_value
 from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
-from batchlab.config.options import GROUPS, OPTIONS, RUN, SWEEP, option_names
+from batchlab.config.options import OF_SCHEDULES, OPTIONS, RUN, SWEEP, WITH_TARGETS, option_names
+from batchlab.config.plan import schedule_options
 from batchlab.config.published import Published
 from batchlab.config.run import RunConfig
 from batchlab.config.sweep import SweepConfig
 from batchlab.config.values import leaves
 from batchlab.errors import BadRequest, did_you_mean
 from batchlab.science.scaling.lr_scaling import check_noise_scale
+from batchlab.science.scaling.schedules import check_options
 
-_MAPPINGS = (*GROUPS, "instruments")
+_MAPPINGS = (*WITH_TARGETS, "instruments")
 _FROM_ENVIRONMENT = re.compile(r"\benv\s*:")  # ${oc.env:TOKEN}, also inside another resolver
 _CHECKED = {name: row for name, row in OPTIONS.items() if name not in ("budget", "grids")}
 
@@ -79,8 +81,7 @@ def to_dict(run: RunConfig, sweep: SweepConfig | None = None) -> dict[str, Any]:
     values = {name: getattr(run, name) for name in RUN if name != "budget"}
     values |= dict.fromkeys(BUDGET_UNITS) | {run.budget.unit: run.budget.amount}
     values["target"] = plain_target(run.target)
-    for group in _MAPPINGS:
-        values[group] = dict(values[group])
+    values |= {name: dict(value) for name, value in values.items() if isinstance(value, Mapping)}
     if sweep is not None:
         values |= {name: getattr(sweep, name) for name in SWEEP}
     if run.hidden:
@@ -91,6 +92,8 @@ def to_dict(run: RunConfig, sweep: SweepConfig | None = None) -> dict[str, Any]:
 def _check_together(config: RunConfig) -> None:
     """Checks options that depend on each other."""
     check_noise_scale(config.lr_scaling, config.noise_scale)
+    built_in = config.schedule if isinstance(config.schedule, str) else None
+    check_options(built_in, schedule_options(config), {name: row.before for name, row in OF_SCHEDULES.items()})
     batch, micro, accumulate = config.batch_size, config.micro_batch_size, config.accumulate
     if (micro or 1) > batch:
         raise BadRequest(

@@ -17,7 +17,7 @@ def check_value(option: Option, value: Any) -> Any:
     name, kind = option.name, option.type
     if value is None and "None" in kind:
         return None
-    if option.is_group:
+    if option.is_group or (option.may_be_own and isinstance(value, Mapping)):
         return _group(name, value)
     if name == "instruments":
         return current({key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()})
@@ -26,7 +26,7 @@ def check_value(option: Option, value: Any) -> Any:
     if name == "published":
         return published(value)
     if kind.startswith("tuple"):
-        return _texts(option, value)
+        return _numbers(option, value) if "float" in kind else _texts(option, value)
     if not _fits(option, value):
         raise _refused(option, value)
     return float(value) if kind.startswith("float") else value
@@ -35,7 +35,7 @@ def check_value(option: Option, value: Any) -> Any:
 def allowed(option: Option) -> str:
     """What an option takes, as text: `an integer of at least 1`, `one of none, linear, ...`."""
     if option.choices:
-        return "one of " + ", ".join(option.choices)
+        return "one of " + ", ".join(option.choices) + f", or your own by {option.name}._target_" * option.may_be_own
     kinds = {"int": "an integer", "float": "a number", "str": "a text", "bool": "true or false"}
     text = next((kind for start, kind in kinds.items() if option.type.startswith(start)), "a mapping")
     bounds = ((option.at_least, "of at least"), (option.above, "above"), (option.at_most, "and at most"))
@@ -44,11 +44,21 @@ def allowed(option: Option) -> str:
     return text + (", or null" if "None" in option.type else "")
 
 
+def _numbers(option: Option, value: Any) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(map(is_finite, value)):
+        raise _no_list(option, value)
+    return tuple(map(float, value))
+
+
+def _no_list(option: Option, value: Any) -> BadRequest:
+    return BadRequest(
+        f"{option.name}={shown(value)} is not a list of {option.items}; write {option.name}=[{option.such_as}]"
+    )
+
+
 def _texts(option: Option, value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
-        raise BadRequest(
-            f"{option.name}={shown(value)} is not a list of {option.items}; write {option.name}=[{option.such_as}]"
-        )
+        raise _no_list(option, value)
     for item in value:
         if option.choices and item not in option.choices:
             near = did_you_mean(item, option.choices)

@@ -158,12 +158,13 @@ exit codes: 0 the same gradient, up to rounding and the random numbers that ever
         hydra=(),
         launched=False,
         about="""\
-Shows the learning rate, betas and eps that each rule of lr_scaling gives. Nothing is trained. Any option below may be
-given; of those that change the learning rate, only batch_size may have several values. Where an optimizer's betas and
-eps are not in its config, they are read from PyTorch, which takes seconds to start.""",
+Shows the learning rate, betas and eps that each rule of lr_scaling gives, and the schedule over the budget. Nothing is
+trained. Any option below may be given; of those that change the learning rate, only batch_size may have several values.
+Where an optimizer's betas and eps are not in its config, they are read from PyTorch, which takes seconds to start.""",
         examples="""\
   batchlab lr-table batch_size=8,32,256
   batchlab lr-table batch_size=8,32,256 lr=0.1 optimizer=adamw noise_scale=120
+  batchlab lr-table batch_size=8,512 schedule=wsd schedule_floor=0.1 warmup=0.05
   batchlab lr-table 'batch_size=range(16,80,16)' reference_batch_size=64
   batchlab lr-table batch_size=8,512 optimizer=adamw 'optimizer.betas=[0.9,0.95]'
   batchlab lr-table batch_size=8,512 noise_scale=runs/digits-mlp/RUN     as a run with instruments=full measured it

@@ -29,7 +29,7 @@ def compared(config: Config, moves: Moves, *, without: Collection[str] = ()) -> 
     for name, row in RUN.items():
         if row.moves & moves and name not in (*without, *MICRO_BATCHES):
             value = seen(row, _value(values, row), moves)
-            if value != row.before:
+            if not (row.was_added and _canonical(value) == _canonical(row.before)):
                 named[name] = value
     if RUN["batch_size"].moves & moves:
         named |= _micro_batches(values, without)

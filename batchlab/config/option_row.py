@@ -57,6 +57,7 @@ class Option:
     items: str = ""  # what the items of a list are
     flag: str = ""  # the flag of the command line that sets it
     is_group: bool = False  # a mapping with `_target_`, chosen from the files of a folder
+    may_be_own: bool = False  # one of `choices`, or a mapping with `_target_` that names the user's code
     first: bool = False  # among the first columns of tables
     column: str = ""  # title of its column in the list of a study's points, with newlines between its lines; "": none
     # In the name of a group of runs only where nothing else distinguishes the group; a higher number comes later.

@@ -37,7 +37,12 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp16")
 EVAL_PRECISIONS = ("fp32", "same")
 RETRIED = ("failed", "timeout", "oom", "diverged")
 
-MICRO_BATCHING, PEAK_LR = "micro-batches", "peak learning rate"
+MICRO_BATCHING, PEAK_LR, SCHEDULE = "micro-batches", "peak learning rate", "schedule"
+
+
+def _of_schedules(before: object, meaning: str, **more: Any) -> Any:
+    """An option of some of the built-in schedules: `schedules.SCHEDULES` says of which."""
+    return option(meaning, WEIGHTS, before=before, decides=SCHEDULE, **more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +92,42 @@ class RunOptions:
         takes="a number above 0; the folder of a completed run that measured it, runs/STUDY/RUN; or null",
         before=None,
     )
-    warmup: float = option("warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0)
-    warmup_from: str = option("learning rate the warm-up starts from", WEIGHTS, choices=("zero", "base"))
-    schedule: str = option("how the learning rate falls over the budget", WEIGHTS, choices=tuple(SCHEDULES))
+    warmup: float = option(
+        "warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0, decides=SCHEDULE
+    )
+    warmup_from: str = option(
+        "learning rate the warm-up starts from", WEIGHTS, choices=("zero", "base"), decides=SCHEDULE
+    )
+    schedule: str | Group = option(
+        "how the learning rate falls over the budget",
+        WEIGHTS,
+        choices=tuple(SCHEDULES),
+        may_be_own=True,
+        decides=SCHEDULE,
+    )
+    schedule_floor: float = _of_schedules(
+        0.0, "fraction of the peak learning rate at which linear, cosine and wsd end", at_least=0.0, at_most=1.0
+    )
+    schedule_milestones: tuple[float, ...] = _of_schedules(
+        (0.5, 0.75),
+        "fractions of the budget at which step lowers the learning rate",
+        items="numbers",
+        such_as="0.5,0.75",
+        takes="a list, such as [0.5,0.75]",
+    )
+    schedule_factor: float = _of_schedules(
+        0.1, "by which step multiplies the learning rate at each milestone", above=0.0, at_most=1.0
+    )
+    schedule_peak_at: float = _of_schedules(
+        0.3, "fraction of the budget at which one_cycle reaches its peak", above=0.0, at_most=1.0
+    )
+    schedule_start_divisor: float = _of_schedules(
+        25.0, "one_cycle starts at the peak learning rate divided by this", at_least=1.0
+    )
+    schedule_end_divisor: float = _of_schedules(10000.0, "one_cycle ends at its start divided by this", at_least=1.0)
+    schedule_decay: float = _of_schedules(
+        0.2, "fraction of the budget, at its end, over which wsd decays", above=0.0, at_most=1.0
+    )
     precision: str = option(
         "precision of the forward and backward pass", EXECUTION, choices=PRECISIONS, first=True, column="precision"
     )
@@ -214,12 +252,17 @@ OPTIONS: Mapping[str, Option] = MappingProxyType({**RUN, **SWEEP, **STUDY})
 _BY_KEY = {key: row for row in OPTIONS.values() for key in row.keys}
 
 GROUPS = tuple(name for name, row in RUN.items() if row.is_group)
+WITH_TARGETS = (*GROUPS, *(name for name, row in RUN.items() if row.may_be_own))
 FIRST = tuple(name for name, row in RUN.items() if row.first)
 LISTED = tuple(name for name, row in RUN.items() if row.column)
 MICRO_BATCHES = tuple(name for name, row in RUN.items() if row.decides == MICRO_BATCHING)
 NAMING_LEVELS = {name: row.naming_level for name, row in RUN.items() if row.naming_level}
 SOUGHT = tuple(name for name in MICRO_BATCHES if name != "accumulate")  # by `find`, which is given the accumulation
 PEAK_LR_OPTIONS = tuple(name for name, row in RUN.items() if row.decides == PEAK_LR)
+SCHEDULE_OPTIONS = tuple(name for name, row in RUN.items() if row.decides == SCHEDULE)
+OF_SCHEDULES = {  # by the names that `schedules.SCHEDULES` uses
+    name.removeprefix("schedule_"): RUN[name] for name in SCHEDULE_OPTIONS if RUN[name].was_added
+}
 MADE_WITH = tuple(name for name, row in RUN.items() if row.made_with)
 MEASURING = tuple(name for name, row in RUN.items() if row.moves & MEASUREMENTS)
 OF_THE_MACHINE = tuple(name for name, row in RUN.items() if row.of_the_machine)

@@ -1,15 +1,16 @@
 """The counts of a run once the size of the data is known: all in examples."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from batchlab.config.options import OF_SCHEDULES
 from batchlab.config.run import RunConfig
 from batchlab.config.values import is_finite, shown
 from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.science.scaling import lr_scaling
-from batchlab.science.scaling.schedules import learning_rate
+from batchlab.science.scaling.schedules import Curve, after_warmup, check_warmup, curve_of, learning_rate
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def plan(config: RunConfig, n_train: int) -> Plan:
             f"warmup={str(config.warmup).removesuffix('.0')} examples is longer than the budget of {budget} examples: "
             f"use at most {budget}, or a fraction of the budget below 1"
         )
+    if isinstance(config.schedule, str):
+        check_warmup(config.schedule, schedule_options(config), warmup / budget)
     return Plan(
         steps=steps,
         examples=examples,
@@ -84,16 +87,26 @@ def _are_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(map(is_finite, value))
 
 
-def learning_rate_at(config: RunConfig, planned: Plan, peak: float, examples_seen: int) -> float:
-    """The learning rate of the step that starts after `examples_seen` examples.
+def schedule_options(config: RunConfig) -> dict[str, Any]:
+    """The options of the built-in schedules, by their names without `schedule_`."""
+    return {name: getattr(config, row.name) for name, row in OF_SCHEDULES.items()}
+
+
+def learning_rates(config: RunConfig, planned: Plan, peak: float, own: Curve | None = None) -> Callable[[int], float]:
+    """The learning rate of the step that starts after a number of examples; `own` is the user's own schedule, if any.
 
     Taken at the middle of its batch: at its start, large batches would get a larger mean learning rate.
     """
+    budget = planned.examples + planned.remainder
+    warmup = planned.warmup_examples / budget
+    if own is not None:
+        curve = after_warmup(own, warmup)
+    else:
+        curve = curve_of(str(config.schedule), schedule_options(config), warmup)
     start = 0.0 if config.warmup_from == "zero" else min(config.lr, peak)
-    return learning_rate(
-        (examples_seen + config.batch_size / 2) / (planned.examples + planned.remainder),
-        peak=peak,
-        warmup=planned.warmup_examples / (planned.examples + planned.remainder),
-        start=start,
-        schedule=config.schedule,
-    )
+    half = config.batch_size / 2
+
+    def of_step(examples_seen: int) -> float:
+        return learning_rate((examples_seen + half) / budget, peak=peak, warmup=warmup, start=start, curve=curve)
+
+    return of_step

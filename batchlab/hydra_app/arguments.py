@@ -11,7 +11,7 @@ from hydra._internal.utils import get_args_parser
 
 from batchlab.config import option_names
 from batchlab.config.commands import COMMANDS
-from batchlab.config.options import GROUPS, RETRIED, SWEEP
+from batchlab.config.options import GROUPS, RETRIED, SWEEP, WITH_TARGETS
 from batchlab.errors import BadRequest, did_you_mean
 
 RETRY = SWEEP["retry"].flag
@@ -83,10 +83,10 @@ def own_targets(overrides: Sequence[str]) -> list[str]:
     So no key of a built-in model is passed to the user's class; any `model.key=value` is then accepted.
     """
     rewritten = list(overrides)
-    for group in GROUPS:
+    for group in WITH_TARGETS:
         keys = [override.partition("=")[0].lstrip("+") for override in rewritten]
         names_target = f"{group}._target_" in keys
-        if names_target and group not in keys:
+        if names_target and group in GROUPS and group not in keys:
             rewritten.insert(0, f"{group}=own")
         if names_target or f"{group}=own" in rewritten:
             rewritten = [_added(o) if o.lstrip("+").startswith(f"{group}.") and "=" in o else o for o in rewritten]

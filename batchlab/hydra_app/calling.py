@@ -7,7 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from batchlab.config import SweepConfig
-from batchlab.config.options import GROUPS
+from batchlab.config.options import WITH_TARGETS
 from batchlab.config.values import as_override, is_finite
 from batchlab.errors import BadRequest, EmptyGrid
 from batchlab.hydra_app.arguments import FLAGS, RETRY, read_arguments
@@ -22,7 +22,7 @@ from batchlab.sweep.run_sweep import run_sweep_and_points
 
 Requested = str | Mapping[str, object] | Sequence[str]
 
-WITH_KEYS = (*GROUPS, "target")  # a mapping given for these sets several options
+WITH_KEYS = (*WITH_TARGETS, "target")  # a mapping given for these sets several options
 KEY = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*", re.ASCII)
 
 
@@ -93,7 +93,7 @@ def _axes(over: Mapping[str, Iterable[Any]]) -> Iterator[str]:
         listed = list(values)
         if not listed:
             raise EmptyGrid(f"the grid is empty: over={{{key!r}: ...}} gives no values")
-        name = f"{key}._target_" if key in GROUPS and callable(listed[0]) else key
+        name = f"{key}._target_" if key in WITH_TARGETS and callable(listed[0]) else key
         yield f"{_key(name)}={','.join(_written(key, value) for value in listed)}"
 
 
@@ -101,7 +101,7 @@ def _flat(requested: Mapping[str, object]) -> Iterator[tuple[str, Any]]:
     """The options, with mappings flattened; the choice of a group comes before its keys."""
     for key, value in requested.items():
         name = _key(key)
-        if name in GROUPS and callable(value):
+        if name in WITH_TARGETS and callable(value):
             yield f"{name}._target_", value
         elif name in WITH_KEYS and isinstance(value, Mapping):
             yield from ((_key(f"{name}.{inner}"), entry) for inner, entry in value.items())
@@ -141,7 +141,8 @@ def _plain(key: str, value: Any) -> Any:
         return _plain(key, value.item())
     raise BadRequest(
         f"{key}={_quoted(value)} is invalid: a value of type {type(value).__name__} cannot be written "
-        "into a config; give numbers, texts, lists of them, or for data, model and optimizer a class or a function"
+        "into a config; give numbers, texts, lists of them, or for data, model, optimizer and schedule a class or a "
+        "function"
     )
 
 

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from batchlab.config.options import GROUPS
+from batchlab.config.options import WITH_TARGETS
 
 OURS = "batchlab"
 HEX_DIGITS = 16
 
 
 def code_targets(config: Mapping[str, object]) -> tuple[str, ...]:
-    """The `_target_` names in a config whose code defines a run: model, data, optimizer, instruments."""
+    """The `_target_` names in a config whose code defines a run: model, data, optimizer, schedule, instruments."""
     instruments = config.get("instruments")
-    groups = [config.get(name) for name in GROUPS]
+    groups = [config.get(name) for name in WITH_TARGETS]
     groups += instruments.values() if isinstance(instruments, Mapping) else []
     named = {group.get("_target_") for group in groups if isinstance(group, Mapping)}
     return tuple(sorted(name for name in named if isinstance(name, str)))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from batchlab.config import target_name
 from batchlab.config.option_row import IDENTITY, device_kind
-from batchlab.config.options import FIRST, GROUPS, MICRO_BATCHES, that_move
+from batchlab.config.options import FIRST, MICRO_BATCHES, WITH_TARGETS, that_move
 from batchlab.config.values import flattened
 from batchlab.recording.files import to_json
 from batchlab.records import RunRecord
@@ -27,7 +27,10 @@ def flat_options(record: RunRecord) -> dict[str, object]:
     shown |= {"batch_size": record.batch_size, "seed": record.seed}
     shown["micro_batch_size"] = max(record.micro_batch_sizes, default=config.get("micro_batch_size"))
     shown["accumulate"] = record.accumulate or config.get("accumulate")
-    shown |= {group: target_name(config[group]) for group in GROUPS if "_target_" in (config.get(group) or {})}
+    named = {name: config.get(name) for name in WITH_TARGETS}
+    shown |= {
+        name: target_name(value) for name, value in named.items() if isinstance(value, dict) and "_target_" in value
+    }
     return {**shown, **{name: value for name, value in flat(config).items() if name not in shown}}
 
 

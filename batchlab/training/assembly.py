@@ -10,7 +10,7 @@ from torch import nn
 
 from batchlab import targets
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, plan
+from batchlab.config.plan import Plan, learning_rates, plan
 from batchlab.errors import BadRequest
 from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
@@ -25,6 +25,7 @@ from batchlab.training.devices.precision import Precision, of_other_dtypes
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.hooks import EpochHook, unsaved
 from batchlab.training.losses import loss_module
+from batchlab.training.own_schedule import own_schedule
 from batchlab.training.passes.contract import few
 from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.phase import BUILDING, Phase
@@ -152,6 +153,7 @@ def assemble(
         data_fingerprint=data.fingerprint,
         plan=planned,
         peak_learning_rate=peak_lr(config),
+        learning_rate=learning_rates(config, planned, peak_lr(config), own_schedule(config)),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
         notes=(*of_other_dtypes(state.trained, config.precision), *untrained(state.trained, optimizer), *unsaved(task)),

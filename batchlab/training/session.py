@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import Plan, learning_rate_at
+from batchlab.config.plan import Plan
 from batchlab.records import Measurement
 from batchlab.training import loop
 from batchlab.training.data.batches import Batches
@@ -20,6 +20,7 @@ class Session:
     data_fingerprint: str | None
     plan: Plan
     peak_learning_rate: float  # after the scaling rule, before warm-up and schedule
+    learning_rate: Callable[[int], float]  # of the step that starts after this many examples
     state: RunState  # device, task, data, model, optimizer; what a checkpoint restores
     update: Update
     notes: Sequence[str] = ()  # what the user should know about these parts, a sentence each
@@ -51,7 +52,7 @@ class Session:
             self.batches(),
             self.update,
             [*self.instruments.values(), *more],
-            learning_rate=lambda examples: learning_rate_at(self.config, self.plan, self.peak_learning_rate, examples),
+            learning_rate=self.learning_rate,
             stopping=stopping,
             enough=enough,
         )

@@ -30,6 +30,7 @@ from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.hooks import begin_epoch, evaluated
 from batchlab.training.losses import Losses
+from batchlab.training.own_schedule import own_schedule
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, one_example, refuse
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import (
@@ -204,6 +205,7 @@ def _few_examples(train: Any, task: Task, seed: int, device: Device, passed: int
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     try:
         plan(config, parts.n_train)
+        own_schedule(config)
     except BatchlabError as error:
         yield str(error)
         return  # there may be too many micro-batches to list

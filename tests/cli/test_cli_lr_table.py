@@ -14,6 +14,7 @@ from batchlab.cli.commands import lr_table
 from batchlab.cli.main import main
 from batchlab.cli.option_help import described_options, groups
 from batchlab.config.commands import COMMANDS
+from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
 from batchlab.training.updates.optimizer import build_optimizer
 
@@ -183,3 +184,34 @@ def test_examples_of_the_help_name_options_and_choices_that_exist() -> None:
         key, _, value = argument.partition("=")
         assert key.partition(".")[0] in described_options(), argument
         assert key not in options or value in options[key], argument
+
+
+# (1 + cos(pi * p)) / 2 with 0.1 as its floor: at p = 1/2, 0.1 + 0.9 / 2; the warm-up takes the first fifth.
+SCHEDULED = """\
+schedule=cosine: multiples of the peak learning rate, by the fraction of the budget.
+      0      0.1  0.2     0.3     0.4     0.5   0.6     0.7     0.8     0.9    1
+warm-up  warm-up    1  0.9657  0.8682  0.7222  0.55  0.3778  0.2318  0.1343  0.1
+"""
+
+
+def test_it_shows_the_schedule_over_the_budget(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = said(capsys, "batch_size=8,32", "schedule=cosine", "schedule_floor=0.1", "warmup=0.2")
+
+    assert shown.endswith(f"\n\n{SCHEDULED}")
+
+
+def test_without_a_budget_in_examples_a_warm_up_in_examples_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("batch_size=8", "schedule=wsd", "warmup=200")
+
+    assert "budget, without the warm-up of 200 examples.\n" in said(capsys, *options)
+    known = said(capsys, *options, "examples=1000").splitlines()
+    assert known[-1].split() == [*2 * ["warm-up"], *7 * ["1"], "0.5", "0"]
+
+
+def test_a_schedule_that_cannot_be_honoured_is_refused_before_the_table(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(BadRequest, match="schedule=one_cycle warms up by itself: use warmup=0"):
+        lr_table.main(["device=cpu", "batch_size=8", "schedule=one_cycle", "warmup=0.1"])
+    with pytest.raises(BadRequest, match="one setting at several batch sizes: give schedule one value"):
+        lr_table.main(["device=cpu", "batch_size=8", "schedule=wsd,linear"])
+
+    assert capsys.readouterr().out == ""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from plain_defaults import configured
 
 from batchlab.config import RunConfig
-from batchlab.config.plan import learning_rate_at, plan, scaled
+from batchlab.config.plan import learning_rates, plan, scaled
 from batchlab.errors import BadRequest
 
 N = 1437  # training examples of the digits
@@ -81,6 +81,8 @@ def test_micro_batches_change_nothing_about_the_plan() -> None:
         ({"batch_size": 256, "epochs": 0.1}, "epochs=0.1, 143 examples, is less than one batch (batch_size=256)"),
         ({"epochs": 1e308}, "epochs=1e+308 is a budget of more than 2**53 examples"),
         ({"steps": 10**20}, f"steps={10**20} is a budget of more than 2**53 examples"),
+        ({"examples": 100, "warmup": 60, "schedule": "step"}, "the warm-up takes 0.6 of the budget, but schedule=step"),
+        ({"warmup": 1, "schedule": "one_cycle"}, "schedule=one_cycle warms up by itself: use warmup=0"),
         ({"examples": 100, "warmup": 101}, "warmup=101 examples is longer than the budget of 100 examples"),
     ],
 )
@@ -164,6 +166,11 @@ def test_betas_that_are_no_list_of_numbers_are_refused(betas: Any) -> None:
         ({"warmup": 0.25}, 256, 0.8),
         ({"warmup": 0.25, "warmup_from": "base"}, 0, 0.1 + 0.7 * 32 / 256),
         ({"warmup": 0.25, "schedule": "linear"}, 256, 0.8 * (1 - 32 / 768)),
+        ({"schedule": "linear", "schedule_floor": 0.1}, 960, 0.8 * (0.1 + 0.9 * 32 / 1024)),
+        ({"schedule": "step", "schedule_milestones": [0.25], "schedule_factor": 0.5}, 192, 0.8),
+        ({"schedule": "step", "schedule_milestones": [0.25], "schedule_factor": 0.5}, 256, 0.4),
+        ({"warmup": 0.25, "schedule": "wsd", "schedule_decay": 0.5}, 128, 0.8 * 160 / 256),
+        ({"warmup": 0.25, "schedule": "wsd", "schedule_decay": 0.5}, 960, 0.8 * 32 / 512),
     ],
 )
 def test_the_rate_of_a_step_is_that_of_the_middle_of_its_batch(
@@ -171,25 +178,33 @@ def test_the_rate_of_a_step_is_that_of_the_middle_of_its_batch(
 ) -> None:
     asked = config(batch_size=64, examples=1024, lr=0.1, **changes)
 
-    assert learning_rate_at(asked, plan(asked, N), 0.8, examples_seen) == pytest.approx(rate, rel=1e-12)
+    assert learning_rates(asked, plan(asked, N), 0.8)(examples_seen) == pytest.approx(rate, rel=1e-12)
 
 
 def test_a_warm_up_from_the_base_rate_does_nothing_where_the_rule_lowers_it() -> None:
     asked = config(batch_size=8, examples=1024, lr=0.1, warmup=0.5, warmup_from="base")
 
-    assert learning_rate_at(asked, plan(asked, N), 0.05, 0) == 0.05
+    assert learning_rates(asked, plan(asked, N), 0.05)(0) == 0.05
 
 
-@pytest.mark.parametrize("schedule", ["constant", "linear", "cosine"])
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"schedule": "constant"},
+        {"schedule": "linear", "schedule_floor": 0.1},
+        {"schedule": "cosine"},
+        {"schedule": "step"},
+        {"schedule": "wsd", "schedule_decay": 0.25},  # it begins to decay between two batches of any size
+    ],
+)
 @pytest.mark.parametrize("warmup_from", ["zero", "base"])
-def test_the_mean_rate_is_the_same_for_every_batch_size(schedule: str, warmup_from: str) -> None:
+def test_the_mean_rate_is_the_same_for_every_batch_size(schedule: dict[str, Any], warmup_from: str) -> None:
     means = []
     for batch_size in (1, 8, 32, 128):
-        asked = config(
-            batch_size=batch_size, examples=1024, lr=0.1, warmup=0.125, warmup_from=warmup_from, schedule=schedule
-        )
+        asked = config(batch_size=batch_size, examples=1024, lr=0.1, warmup=0.125, warmup_from=warmup_from, **schedule)
         made = plan(asked, N)
-        rates = [learning_rate_at(asked, made, 0.8, step * batch_size) for step in range(made.steps)]
+        of_step = learning_rates(asked, made, 0.8)
+        rates = [of_step(step * batch_size) for step in range(made.steps)]
         means.append(sum(rates) / len(rates))
 
     assert means == pytest.approx([means[0]] * 4, rel=1e-12)

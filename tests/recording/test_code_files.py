@@ -308,10 +308,13 @@ def test_the_targets_of_a_config_are_those_of_its_groups() -> None:
         "model": {"_target_": "my_net.Net", "width": 3},
         "data": {"_target_": "my_data.load"},
         "optimizer": {"_target_": "torch.optim.SGD"},
+        "schedule": {"_target_": "my_schedules.poly"},
         "instruments": {"mine": {"_target_": "my_instruments.Mine"}, "also": {"_target_": "my_net.Net"}, "odd": 3},
         "target": {"metric": "val/loss"},
     }
 
-    assert code_targets(config) == ("my_data.load", "my_instruments.Mine", "my_net.Net", "torch.optim.SGD")
+    named = ("my_data.load", "my_instruments.Mine", "my_net.Net", "my_schedules.poly", "torch.optim.SGD")
+    assert code_targets(config) == named
+    assert code_targets({"schedule": "cosine"}) == ()
     assert code_targets({}) == ()
     assert code_targets({"model": "my_net.Net", "data": {"_target_": 3}, "instruments": None}) == ()

@@ -110,6 +110,13 @@ OTHER: dict[str, Any] = {
     "warmup": 0.1,
     "warmup_from": "base",
     "schedule": "linear",
+    "schedule_floor": {"schedule": "cosine", "schedule_floor": 0.1},
+    "schedule_milestones": {"schedule": "step", "schedule_milestones": [0.6]},
+    "schedule_factor": {"schedule": "step", "schedule_factor": 0.5},
+    "schedule_peak_at": {"schedule": "one_cycle", "schedule_peak_at": 0.4},
+    "schedule_start_divisor": {"schedule": "one_cycle", "schedule_start_divisor": 10.0},
+    "schedule_end_divisor": {"schedule": "one_cycle", "schedule_end_divisor": 10.0},
+    "schedule_decay": {"schedule": "wsd", "schedule_decay": 0.1},
     "precision": "bf16",
     "budget": {"steps": 7},
     "target": {"metric": "val/loss", "value": 1.0},
@@ -150,9 +157,11 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize("name", [f.name for f in fields(RunConfig)])
 def test_another_value_is_another_run_exactly_where_the_table_says_so(name: str) -> None:
     value = OTHER[name]
-    changes = value if name in ("budget", "stop_at_target", "noise_scale") else {name: value}
+    of_a_schedule = name.startswith("schedule_")
+    changes = value if of_a_schedule or name in ("budget", "stop_at_target", "noise_scale") else {name: value}
+    base = {"schedule": changes["schedule"]} if of_a_schedule else {}
 
-    assert (run_id(made(**changes)) != run_id(made())) is (name in OPTIONS and OPTIONS[name].is_identity)
+    assert (run_id(made(**changes)) != run_id(made(**base))) is (name in OPTIONS and OPTIONS[name].is_identity)
 
 
 def test_a_noise_scale_is_identity_and_where_there_is_none_earlier_ids_remain() -> None:

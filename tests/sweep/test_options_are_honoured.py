@@ -1,5 +1,6 @@
 """Every option is honoured or refused: each of them, turned, changes what it should in a real run."""
 
+import math
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -27,6 +28,11 @@ def recorded(name: str) -> Look:
 def rates(lab: Lab, point: Point, record: RunRecord) -> object:
     values = lab.values(point, "train/learning_rate")
     return pytest.approx(values[0]), pytest.approx(values[-1])
+
+
+def cosine(first: float, last: float, part: float) -> float:
+    """From `first` to `last` along half a period."""
+    return last + (first - last) * (1 + math.cos(math.pi * part)) / 2
 
 
 def count(name: str) -> Look:
@@ -76,7 +82,45 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
             (pytest.approx(0.02 + 0.02 * 0.1), pytest.approx(0.04)),
         )
     ],
-    "schedule": [("schedule=linear", rates, (pytest.approx(0.02 * 0.95), pytest.approx(0.02 * 0.05)))],
+    "schedule": [
+        ("schedule=linear", rates, (pytest.approx(0.02 * 0.95), pytest.approx(0.02 * 0.05))),
+        (
+            "schedule._target_=nets.falling schedule.power=2",
+            rates,
+            (pytest.approx(0.02 * 0.95**2), pytest.approx(0.02 * 0.05**2)),
+        ),
+    ],
+    "schedule_floor": [
+        ("schedule=linear schedule_floor=0.1", rates, (pytest.approx(0.02 * 0.955), pytest.approx(0.02 * 0.145)))
+    ],
+    "schedule_milestones": [
+        ("schedule=step schedule_milestones=[0.5]", rates, (pytest.approx(0.02), pytest.approx(0.002)))
+    ],
+    "schedule_factor": [("schedule=step schedule_factor=0.5", rates, (pytest.approx(0.02), pytest.approx(0.005)))],
+    "schedule_peak_at": [
+        (
+            "schedule=one_cycle schedule_peak_at=0.05",
+            rates,
+            (pytest.approx(0.02), pytest.approx(0.02 * cosine(1, 4e-6, 0.9 / 0.95))),
+        )
+    ],
+    "schedule_start_divisor": [
+        (
+            "schedule=one_cycle schedule_start_divisor=4",
+            rates,
+            (pytest.approx(0.02 * cosine(0.25, 1, 0.05 / 0.3)), pytest.approx(0.02 * cosine(1, 2.5e-5, 0.65 / 0.7))),
+        )
+    ],
+    "schedule_end_divisor": [
+        (
+            "schedule=one_cycle schedule_end_divisor=1",
+            rates,
+            (pytest.approx(0.02 * cosine(0.04, 1, 0.05 / 0.3)), pytest.approx(0.02 * cosine(1, 0.04, 0.65 / 0.7))),
+        )
+    ],
+    "schedule_decay": [
+        ("schedule=wsd schedule_decay=0.5", rates, (pytest.approx(0.02), pytest.approx(0.02 * 0.05 / 0.5)))
+    ],
     "precision": [("precision=bf16", final("val/loss"), DEVIATES), ("precision=fp16", recorded("steps_skipped"), 0)],
     "budget": [
         ("examples=null epochs=1", recorded("examples"), 1437 // 64 * 64),
@@ -120,6 +164,12 @@ ELSEWHERE = {"trust", "timeout", "checkpoint_every", "checkpoint_seconds", "work
 
 NETS = """
 import torch
+
+def falling(progress, power):
+    return (1 - progress) ** power
+
+def below_zero(progress):
+    return 0.5 - progress
 
 class Careless(torch.nn.Module):
     '''Uses an operation that has no deterministic kernel.'''
@@ -180,6 +230,12 @@ def test_a_changed_option_does_what_it_says(option, lab, tmp_path):
         ("data.train_size=5000", "data.train_size"),
         ("model._target_=nets.Fails", "RuntimeError: no weights today (nets.py, line"),
         ("data._target_=nets.averaged", "one loss per term"),
+        ("schedule._target_=nets.below_zero", "returned -0.0039"),
+        (
+            "schedule._target_=nets.falling schedule.powr=2",
+            "unknown key 'schedule.powr': did you mean 'schedule.power'",
+        ),
+        ("schedule=wsd warmup=0.9", "takes 0.9 of the budget, but schedule=wsd leaves the peak at 0.8"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_before_anything_is_started(overrides, message, lab, tmp_path):

@@ -1,20 +1,23 @@
-"""`batchlab lr-table`: the learning rate that each rule of lr_scaling gives for each batch size."""
+"""`batchlab lr-table`: the learning rate that each rule of lr_scaling gives for each batch size, and its schedule."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchlab.config import RunConfig
-from batchlab.config.options import PEAK_LR_OPTIONS
-from batchlab.config.plan import scaled
+from batchlab.config.options import PEAK_LR_OPTIONS, SCHEDULE_OPTIONS
+from batchlab.config.plan import scaled, schedule_options
 from batchlab.errors import BadRequest
 from batchlab.printable import NOTHING, aligned, number, printable
 from batchlab.science.scaling.lr_scaling import NOISE_RULES, RULE_NAMES, Scaled
+from batchlab.science.scaling.schedules import Curve, after_warmup, check_warmup, curve_of, learning_rate
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WITHOUT_BETAS_AND_EPS = ("torch.optim.SGD",)  # no import of PyTorch for the default
+PLACES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # fractions of the budget at which a schedule is shown
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,7 @@ def show(config: RunConfig, rules: Sequence[Rule], console: "Console") -> None:
     """Prints the settings at the reference, a row for each rule and batch size, and why a rule gives nothing."""
     from rich.text import Text
 
+    schedule = _schedule(config)  # first, as it may be refused
     console.print(Text(_at_the_reference(config, rules)), soft_wrap=True)
     console.print()
     titles, rows = _table(rules)
@@ -84,6 +88,43 @@ def show(config: RunConfig, rules: Sequence[Rule], console: "Console") -> None:
     if refusals:
         console.print()
         console.print(Text("\n".join(refusals)), soft_wrap=True)
+    if schedule:
+        console.print()
+        console.print(Text("\n".join(schedule)), soft_wrap=True)
+
+
+def _schedule(config: RunConfig) -> list[str]:
+    """The schedule as multiples of the peak learning rate; nothing where the learning rate is the same all along."""
+    if config.schedule == "constant" and not config.warmup:
+        return []
+    name = config.schedule if isinstance(config.schedule, str) else config.schedule["_target_"]
+    title = f"schedule={printable(name)}: multiples of the peak learning rate, by the fraction of the budget"
+    warmup = _fraction_of_warmup(config)
+    if warmup is None:
+        title += f", without the warm-up of {config.warmup:,g} examples"
+        warmup = 0.0
+    multiple = partial(learning_rate, peak=1.0, warmup=warmup, start=0.0, curve=_curve(config, warmup))
+    cells = [number(multiple(place)) if place >= warmup else "warm-up" for place in PLACES]
+    return [f"{title}.", *aligned([f"{place:g}" for place in PLACES], [cells], left=())]
+
+
+def _fraction_of_warmup(config: RunConfig) -> float | None:
+    """None where it depends on the size of the data."""
+    if config.warmup < 1:
+        return config.warmup
+    return min(1.0, config.warmup / config.budget.amount) if config.budget.unit == "examples" else None
+
+
+def _curve(config: RunConfig, warmup: float) -> Curve:
+    if isinstance(config.schedule, str):
+        options = schedule_options(config)
+        check_warmup(config.schedule, options, warmup)
+        return curve_of(config.schedule, options, warmup)
+    from batchlab.training.own_schedule import own_schedule
+
+    own = own_schedule(config)
+    assert own is not None
+    return after_warmup(own, warmup)
 
 
 def _at_the_reference(config: RunConfig, rules: Sequence[Rule]) -> str:
@@ -119,7 +160,7 @@ def _on_a_grid(name: str, configs: Sequence[RunConfig], takes: Mapping[str, obje
 
 def _one_setting(configs: Sequence[RunConfig]) -> list[RunConfig]:
     """One of `configs` for each batch size; BadRequest where another option changes the learning rate too."""
-    for option in (*PEAK_LR_OPTIONS, "optimizer"):
+    for option in (*PEAK_LR_OPTIONS, *SCHEDULE_OPTIONS, "optimizer"):
         if any(getattr(config, option) != getattr(configs[0], option) for config in configs):
             raise BadRequest(f"lr-table shows one setting at several batch sizes: give {option} one value")
     return list({config.batch_size: config for config in configs}.values())

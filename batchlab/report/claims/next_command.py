@@ -11,10 +11,11 @@ import yaml
 
 from batchlab.config import BUDGET_UNITS, is_folder_name
 from batchlab.config.option_row import Role
-from batchlab.config.options import GROUPS, MICRO_BATCHES, option_of
+from batchlab.config.options import GROUPS, MICRO_BATCHES, WITH_TARGETS, option_of
 from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder
 from batchlab.recording.files import to_json
+from batchlab.recording.flat_options import flat
 from batchlab.recording.masking import MASK
 from batchlab.records.quantities import VALIDATION_LOSS
 from batchlab.report.tables.study import Study
@@ -72,9 +73,9 @@ def usual(study: Study) -> dict[str, str]:
     if study.requested.empty:
         return {}
     requested = {str(name): _most(study.requested[name].tolist()) for name in study.requested}
-    defaults = _defaults("config.yaml")
+    defaults = flat(_defaults("config.yaml"))
     kept: dict[str, str] = {}
-    for group in GROUPS:
+    for group in WITH_TARGETS:
         target = requested.get(f"{group}._target_")
         if isinstance(target, str):
             kept |= _group(group, target, requested)

@@ -35,8 +35,9 @@ class Setting:
     @property
     def plain(self) -> bool:
         """Whether the learning rate at a step does not depend on the length of training."""
+        own = "schedule._target_" in self.runs and self.runs["schedule._target_"].notna().any()
         schedules = set(self.runs["schedule"].dropna().astype(str)) if "schedule" in self.runs else set()
-        return schedules <= {"constant"} and not (column(self.runs, "warmup").fillna(0.0) > 0).any()
+        return not own and schedules <= {"constant"} and not (column(self.runs, "warmup").fillna(0.0) > 0).any()
 
 
 def settings(groups: Sequence[Group], chosen: Callable[[Group], Chosen]) -> list[Setting]:
