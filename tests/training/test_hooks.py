@@ -106,6 +106,30 @@ class Shifts:
         return batch[0] + self.shift, batch[1]
 
 
+class Wanders(Shifts):
+    """Adds up the shifts, so that an epoch that begins twice makes a difference."""
+
+    def __init__(self):
+        super().__init__()
+        self.sum = torch.zeros((), dtype=torch.float64)
+
+    def on_epoch(self, epoch, seed):
+        super().on_epoch(epoch, seed)
+        self.sum = self.sum + self.shift
+        self.shift = self.sum
+
+    def state_dict(self):
+        return {"sum": self.sum, "shift": self.shift}
+
+    def load_state_dict(self, state):
+        self.sum, self.shift = state["sum"], state["shift"]
+
+
+def wandering():
+    hook = Wanders()
+    return data(on_epoch=hook.on_epoch, augment=hook.augment)
+
+
 def shifted():
     hook = Shifts()
     return data(on_epoch=hook.on_epoch, augment=hook.augment)
@@ -287,7 +311,7 @@ def test_each_epoch_begins_with_its_hook_even_where_batches_straddle_it(tmp_path
     assert_equal(session.state.model, plain.model)
 
 
-@pytest.mark.parametrize("task", ["by_centres", "grouped", "averaged", "averaged_in_a_lambda", "shifted"])
+@pytest.mark.parametrize("task", ["by_centres", "grouped", "averaged", "averaged_in_a_lambda", "shifted", "wandering"])
 def test_it_resumes_to_the_same_bits(tmp_path, task):
     with quick():
         whole = train(configured(tmp_path / "whole", task, steps=25))
