@@ -74,6 +74,11 @@ class Task:
     sampler: Callable[[int], Iterable[int]] | None = None
     cost: Callable[[Any], float] | None = None  # of one example, in any unit: what makes it expensive, as its length
 
+    @property
+    def passes_first_value(self) -> bool:
+        """Whether the model gets the first value of a batch (of a dict all values): there is no other `forward`."""
+        return self.forward is _forward
+
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
         """Inputs and class indices: cross-entropy per example, and accuracy.

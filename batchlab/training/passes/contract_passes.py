@@ -13,6 +13,7 @@ from batchlab.training.data.trees import tensors
 from batchlab.training.losses import Losses
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
+from batchlab.training.step import terms_in
 from batchlab.training.user_errors import message_and_place
 
 
@@ -75,7 +76,7 @@ def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
             found["outputs"] = losses.outputs(batch)
             stage = "loss"
             found["terms"] = losses.terms(found["outputs"], batch)
-            found["count"] = losses.task.count(batch)
+            found["count"] = terms_in(losses.task, batch)
             stage = "gradient"
             found["gradients"] = _gradients(losses, found["terms"], found["count"])
             stage = ""
