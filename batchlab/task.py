@@ -131,6 +131,11 @@ class Task:
                 "which goes by the shape of the loss"
             )
 
+    @property
+    def passes_first_value(self) -> bool:
+        """Whether the model gets the first value of a batch (of a dict all values): there is no other `forward`."""
+        return self.forward is _forward
+
     @classmethod
     def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
         """Inputs and class indices: cross-entropy per example, and accuracy.

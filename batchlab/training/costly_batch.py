@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from batchlab.training.data.batches import Batches, MicroBatches, augmented, gather
-from batchlab.training.data.costly_examples import costliest
+from batchlab.training.data.costliest import costliest
 from batchlab.training.state import RunState
 
 

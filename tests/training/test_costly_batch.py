@@ -13,7 +13,7 @@ from torture.tiny import tiny, train
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.costly_batch import costly_batch
-from batchlab.training.data.costly_examples import costliest
+from batchlab.training.data.costliest import costliest
 from batchlab.worker.probe import probe
 
 MIB = 2**20

@@ -8,17 +8,28 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
-from batchlab.training.data.batches import length
-from batchlab.training.data.reading import same_bits, seed_all
-from batchlab.training.data.residence import looked_at
-from batchlab.training.data.trees import rebuilt, tensors
+from batchlab.training.data.batches import gather, length, part
+from batchlab.training.data.collated import Collated
+from batchlab.training.data.reading import Collate, same_bits, seed_all
+from batchlab.training.data.residence import Rows, is_tree, looked_at
+from batchlab.training.data.trees import (
+    RIDES_ALONG,
+    STACKED,
+    Column,
+    is_container,
+    leaves,
+    moved,
+    stacked,
+    tensors,
+    with_columns,
+)
 from batchlab.training.devices.device import Device
 from batchlab.training.passes.no_trace import seed_everything
 from batchlab.training.user_errors import message_and_place
@@ -61,7 +72,7 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
             return None, None, [wrong("data", message_and_place(error), advice)]
         seconds.append(time.perf_counter() - start)
         for name in ("train", "val"):
-            if found := list(unfit(getattr(task, name), name)):
+            if found := list(unfit(task, name)):
                 return task, None, found
         try:
             made.append(_sample(task, device))
@@ -84,45 +95,64 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
     return task, (None if is_wrong(found) else second), found
 
 
-def unfit(data: Any, name: str) -> Iterator[Finding]:
+def unfit(task: Task, name: str) -> Iterator[Finding]:
     """Why a task's `train` or `val` is not a data set; empty if it is one."""
-    accepts = f"Task({name}=...) must be a tuple or dict of tensors, first axis = example, or a map-style Dataset"
+    data, collate = getattr(task, name), task.collate
+    accepts = (
+        f"Task({name}=...) must be tensors in a tuple, dict, list or dataclass, first axis = example, or a map-style "
+        "Dataset"
+    )
     if isinstance(data, DataLoader):
         yield wrong("data", f"{name} is a DataLoader, but batchlab forms the batches", f"pass its dataset: {accepts}")
-    elif _is_held(data):
-        held = tensors(data)
-        odd = next((part for part in held if not isinstance(part, Tensor) or part.dim() == 0), None)
-        if not held or odd is not None:
+    elif is_tree(data, collate):
+        held = leaves(with_columns(data))
+        rows = [part for part in held if isinstance(part, Tensor | Column)]
+        odd = next(
+            (part for part in held if not _is_part(part) or (isinstance(part, Tensor) and part.dim() == 0)), None
+        )
+        if odd is not None or not tensors(data):
             arrays = "torch.from_numpy makes a tensor of an array; " if isinstance(odd, np.ndarray) else ""
-            yield wrong("data", f"{name} contains {_kind(odd) if held else 'nothing'}", arrays + accepts)
-        elif len({len(part) for part in held}) > 1 or len(held[0]) == 0:
-            sizes = ", ".join(str(len(part)) for part in held)
+            kind = "nothing" if not held else _kind(odd) if odd is not None else "no tensors"
+            yield wrong("data", f"{name} contains {kind}", arrays + accepts)
+        elif len({len(part) for part in rows}) > 1 or len(rows[0]) == 0:
+            sizes = ", ".join(str(len(part)) for part in rows)
             yield wrong("data", f"{name} has tensors of {sizes} examples", "give all the same number, above 0")
     elif not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         yield wrong("data", f"{name} is {_kind(data)}, which has no length or cannot be indexed", accepts)
     elif len(data) == 0:
         yield wrong("data", f"{name} is an empty {type(data).__name__}", "it must contain examples")
-    else:
-        yield from _unfit_example(data, name)
+    elif collate is None:
+        yield from _unfit_example(data, name, takes_first=task.passes_first_value)
 
 
-def _unfit_example(data: "Dataset[Any]", name: str) -> Iterator[Finding]:
+def _is_part(part: Any) -> bool:
+    return isinstance(part, (Tensor, Column, *RIDES_ALONG, bool, int, float))
+
+
+def _unfit_example(data: "Dataset[Any]", name: str, *, takes_first: bool) -> Iterator[Finding]:
     advice = (
         "let __getitem__ return a tuple or dict of tensors or numbers: convert text to token ids, class names to "
-        "indices, images to float tensors"
+        "indices, images to float tensors; or give collate=, a function from a list of examples to a batch"
     )
     try:
         example = data[0]
     except (Exception, SystemExit) as error:
         yield wrong("data", f"{name}[0] cannot be read: {message_and_place(error)}", advice)
         return
-    if not isinstance(example, Mapping | tuple | list):
+    if not is_container(example):
         yield wrong("data", f"{name}[0] is {_kind(example)}, not a tuple or dict", advice)
         return
-    keyed = example.items() if isinstance(example, Mapping) else enumerate(example)
-    for key, part in keyed:
-        if not isinstance(part, Tensor | np.ndarray | np.number | np.bool_ | int | float):
-            yield wrong("data", f"{name}[0][{key!r}] is {_kind(part)}, not a tensor or a number", advice)
+    if isinstance(example, Mapping):
+        keyed = list(example.items())
+    else:
+        keyed = list(enumerate(example) if isinstance(example, tuple | list) else vars(example).items())
+    for position, (key, value) in enumerate(keyed):
+        # What the model gets must be a tensor.
+        is_input = takes_first and position == 0 and not isinstance(example, Mapping)
+        fit = STACKED if is_input else (*STACKED, *RIDES_ALONG)
+        odd = next((leaf for leaf in leaves(value) if not isinstance(leaf, fit)), None)
+        if odd is not None:
+            yield wrong("data", f"{name}[0][{key!r}] is {_kind(odd)}, not a tensor or a number", advice)
             return
 
 
@@ -135,30 +165,37 @@ def _kind(part: Any) -> str:
 
 
 def _sample(task: Task, device: Device) -> Sample:
-    train, read_seconds = _read(task.train, device)
-    val, _ = _read(task.val, device)
+    train, read_seconds = _read(task.train, device, task.collate)
+    val, _ = _read(task.val, device, task.collate)
     is_random = {
-        name: looked_at(data, name)[1]
+        name: looked_at(data, name, task.collate)[1]
         for name, data in (("train", task.train), ("val", task.val))
-        if not _is_held(data)
+        if not is_tree(data, task.collate)
     }
-    return Sample(train, val, size(task.train), size(task.val), read_seconds, is_random.get("train", False))
+    return Sample(
+        train,
+        val,
+        _size(task.train, task.collate),
+        _size(task.val, task.collate),
+        read_seconds,
+        is_random.get("train", False),
+    )
 
 
-def _is_held(data: Any) -> bool:
-    return isinstance(data, Mapping | tuple | list)
-
-
-def size(data: Any) -> int:
+def _size(data: Any, collate: Collate | None) -> int:
     """The number of examples in a data set of any accepted form."""
-    return length(data) if _is_held(data) else len(data)
+    return length(data) if is_tree(data, collate) else len(data)
 
 
-def _read(data: Any, device: Device) -> tuple[Batch, float]:
+def _read(data: Any, device: Device, collate: Collate | None) -> tuple[Batch, float]:
     """Examples from all over the set, on the device, and the seconds that each took to read."""
-    index = torch.linspace(0, size(data) - 1, min(MOST, size(data))).long()
-    if _is_held(data):
-        return rebuilt(data, [part[index.to(part.device)].to(device.torch_device) for part in tensors(data)]), 0.0
+    n = _size(data, collate)
+    index = torch.linspace(0, n - 1, min(MOST, n)).long()
+    if is_tree(data, collate):
+        held = with_columns(data)
+        if collate is None:
+            return moved(gather(held, index), device.torch_device), 0.0
+        data = Rows(held)
     examples: list[Any] = []
     start = time.perf_counter()
     while len(examples) < len(index) and (len(examples) < 2 or time.perf_counter() - start < SECONDS):
@@ -166,8 +203,9 @@ def _read(data: Any, device: Device) -> tuple[Batch, float]:
         seed_all(position)
         examples.append(data[position])
     spent = time.perf_counter() - start
-    batch: Batch = default_collate(examples)
-    return rebuilt(batch, [part.to(device.torch_device) for part in tensors(batch)]), spent / len(examples)
+    seed_all(0)
+    batch: Batch = stacked(examples) if collate is None else Collated(collate(examples), len(examples))
+    return moved(batch, device.torch_device), spent / len(examples)
 
 
 def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
@@ -176,9 +214,13 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
         "__getitem__ of a Dataset may use the global generators, which are seeded for each example"
     )
     for name in ("train", "val"):
-        one, other = tensors(getattr(first, name)), tensors(getattr(second, name))
-        count = min(len(one[0]), len(other[0]))  # fewer examples may have been read from a slow Dataset
-        if len(one) != len(other) or not same_bits([part[:count] for part in one], [part[:count] for part in other]):
+        one, other = getattr(first, name), getattr(second, name)
+        count = min(length(one), length(other))  # fewer examples may have been read from a slow Dataset
+        if isinstance(one, Collated):
+            same = length(one) != length(other) or same_bits(one, other)
+        else:
+            same = same_bits(part(one, 0, count), part(other, 0, count))
+        if not same:
             yield wrong(
                 "data",
                 f"{name} has other examples when it is built again (random numbers without a seed?): the points of a "
@@ -189,7 +231,7 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
     if first.n_train != second.n_train:
         yield wrong("data", f"train has {first.n_train} examples, but {second.n_train} when built again", advice)
         return
-    parts = ", ".join(f"{tuple(part.shape[1:])} {_dtype(part)}" for part in tensors(second.train))
+    parts = ", ".join(f"{tuple(t.shape[1:])} {_dtype(t)}" for t in tensors(second.train)) or "no tensors"
     yield ok("data", f"{second.n_train:,} training and {second.n_val:,} validation examples of {parts}")
 
 
@@ -199,8 +241,8 @@ def _dtype(part: Tensor) -> str:
 
 def _finite(sample: Sample) -> Iterator[Finding]:
     for name in ("train", "val"):
-        for position, part in enumerate(tensors(getattr(sample, name))):
-            if part.is_floating_point() and not bool(torch.isfinite(part).all()):
+        for position, values in enumerate(tensors(getattr(sample, name))):
+            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
                 yield wrong(
                     "data",
                     f"tensor {position} of {name} contains nan or inf",

@@ -7,8 +7,8 @@ import torch
 from tree_sets import Graph, Sequences, padded
 
 from batchlab.errors import BadRequest
-from batchlab.training.data import costs
-from batchlab.training.data.costly_examples import costliest
+from batchlab.training.data import costliest as costs
+from batchlab.training.data.costliest import costliest
 from batchlab.training.data.host_rows import HostRows
 from batchlab.training.data.residence import prepare_set
 from batchlab.training.data.streaming import Streamed
