@@ -30,11 +30,12 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
-        examine(state.losses, batches.few())
+        few = batches.few()
+        examine(state.losses, few)
         next_batch = iter(batches)
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)
-        settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
+        settle = partial(update.settle, few, state.device) if state.device.settles() else nothing
         state.meter.start(partial(_rehearse, state, batches, update), settle)
         while state.examples < state.budget and not enough():
             if stopping():

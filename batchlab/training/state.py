@@ -43,7 +43,7 @@ class RunState:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
     examples: int = 0
-    # Written by `evaluation`; all but the first are restored from a checkpoint as well:
+    # Written by `evaluation` and `evaluation_batches`; all but the first are restored from a checkpoint as well:
     validated: tuple[Any, Any] | None = None  # key and result of the last pass through `val`
     eval_at_most: int | None = None  # examples evaluated at once, if `eval_batch_size` did not fit
     changes_input: bool | None = None  # whether user code changes its batch in place; None: not evaluated yet

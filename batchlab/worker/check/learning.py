@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from batchlab.config import RunConfig
 from batchlab.training import assembly
 from batchlab.training.data.batches import length
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import seed_everything
 from batchlab.training.updates.eager import Eager
 from batchlab.worker.check.data_sample import Sample
@@ -23,11 +24,10 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     optimizer = assembly.build_optimizer(config, passes.model)
     step = Eager(passes.losses, optimizer, config.clip_norm)
     seed_everything(0, passes.losses.precision.device)
-    passes.model.train()
     losses: list[float] = []
     start = time.perf_counter()
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
-        outcome = step([sample.train])
+        outcome = step([copied(sample.train)])  # it may be changed in place
         losses.append(outcome.loss_sum.item() / outcome.count.item())
     lr = f"learning rate {assembly.peak_lr(config):.3g}"
     course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"
