@@ -358,6 +358,8 @@ WRITERS = {  # of the fields of a `RunState`, as documented there; no code assig
     "steps_without_terms": ("loop", "checkpoint"),
     "validated": ("passes.evaluation",),
     "eval_at_most": ("passes.evaluation", "checkpoint"),
+    "changes_input": ("passes.evaluation_batches", "checkpoint"),
+    "evaluation_draws": ("passes.evaluation_batches", "checkpoint"),
 }
 
 

@@ -37,11 +37,12 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
-        examine(state.losses, batches.few())
+        few = batches.few()
+        examine(state.losses, few)
         next_batch, after_step = iter(batches), state.task.after_step
         yield from _measured(state, agenda, agenda.due)
         update.rehearse_update(state.device)
-        settle = partial(update.settle, batches.few(), state.device) if state.device.settles() else nothing
+        settle = partial(update.settle, few, state.device) if state.device.settles() else nothing
         costly = costly_batch(state, batches)  # before memory is counted
         if costly is not None and state.step == 0:
             state.note(UNEQUAL)

@@ -24,6 +24,7 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.devices.precision import Precision
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.passes import evaluation
+from batchlab.training.passes.attributes import settle_whether_it_moves
 from batchlab.training.state import RunState
 from batchlab.training.updates.update import Outcome
 
@@ -212,6 +213,9 @@ def test_validation_passes_over_the_device_and_waits_once_for_each_quantity(make
         else:
             model = CNN(**(IMAGES if make is classified else VALUES), width=4)
         state = validating(moved(model), task, device)
+        # What the run has found out before: the first validation compares each batch with a copy.
+        state.changes_input = False
+        settle_whether_it_moves(state.model)
         seen = evaluation.by_example(state, task.val, 8)
 
     n = len(made.val[0])

@@ -123,6 +123,11 @@ MEAN_LOSS = (
     "    loss = lambda outputs, batch: torch.nn.functional.cross_entropy(outputs, batch[1]){}\n"
     "    return Task.classification(\n        loss=loss,"
 )
+LOSS_IN_PLACE = (
+    "    entropy = torch.nn.functional.cross_entropy\n"
+    "    loss = lambda outputs, batch: entropy(outputs, batch[1].clamp_(max=0), reduction='none')\n"
+    "    return Task.classification(\n        loss=loss,"
+)
 NORM = ("            nn.ReLU(),", "            nn.BatchNorm1d(width),\n            nn.ReLU(),")
 COUNTS = ("super().__init__()", "super().__init__()\n        self.steps = 0")
 COUNT = "        self.steps += 1\n        return self.layers(inputs) * (1 + {})"
@@ -188,9 +193,30 @@ BROKEN = {
     "noise in eval mode": (
         model(TORCH, (FORWARD, RETURN + " + torch.rand(1)")),
         (),
-        WRONG,
+        BETTER,
         "random",
-        "eval mode uses random numbers.*self.training",
+        "eval mode draws random numbers: every validation uses the same ones.*self.training",
+    ),
+    "an operation in place": (
+        model((FORWARD, "        inputs.sub_(0.1)\n" + RETURN)),
+        (),
+        BETTER,
+        "input",
+        r"the model's own forward changes its input in place.*write x = x - 0\.1",
+    ),
+    "a layer in place": (
+        model(("nn.Flatten(),", "nn.Flatten(),\n            nn.LeakyReLU(inplace=True),")),
+        (),
+        BETTER,
+        "input",
+        r"LeakyReLU 'layers\.1' changes its input in place.*inplace=False",
+    ),
+    "a loss in place": (
+        data((CLASSIFY, LOSS_IN_PLACE)),
+        (),
+        BETTER,
+        "input",
+        "the task's loss changes its input in place",
     ),
     "a generator that nobody seeds": (
         model(NUMPY, (FORWARD, RETURN + " * np.random.default_rng().random()")),

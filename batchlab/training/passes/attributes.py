@@ -1,5 +1,6 @@
 """Restores what a forward pass changes in the modules themselves: their attributes, buffers and parameters."""
 
+import functools
 import random
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -34,7 +35,7 @@ def settle_whether_it_moves(model: nn.Module) -> None:
     _moving.setdefault(model, False)
 
 
-def kept(model: nn.Module, *, weights: bool = True) -> Callable[[], None]:
+def kept(model: nn.Module, *, weights: bool = True, attributes: bool = True) -> Callable[[], None]:
     """Remembers what a forward pass can change in the model; the returned function restores it.
 
     That is: buffers and parameters, also where a pass reassigns them; numbers, tensors, arrays and random generators
@@ -42,12 +43,14 @@ def kept(model: nn.Module, *, weights: bool = True) -> Callable[[], None]:
 
     Parameters are copied as long as it is unknown whether a pass changes them, and if one does. Otherwise only their
     version counters are compared, and BadRequest is raised if a pass has changed one after all. Without `weights` the
-    caller changes parameters, and restores them.
+    caller changes parameters, and restores them. Without `attributes` only buffers and parameters are restored.
     """
     registered = {id(t) for t in (*model.parameters(), *model.buffers())}
     keeper = _Keeper(registered)
     for module in model.modules():
-        keeper.keep_module(module)
+        keeper.keep_tables(module)
+        if attributes:
+            keeper.keep_attributes(module)
     small = [(buffer, buffer.detach().clone()) for buffer in model.buffers()] + keeper.small
     restore_weights = _watched(model, [*model.parameters(), *keeper.large]) if weights else _nothing
 
@@ -70,17 +73,14 @@ class _Keeper:
         self.large: list[Tensor] = []
         self._seen = seen  # ids, of objects that are kept alive by the modules or by `restores`
 
-    def keep_module(self, module: nn.Module) -> None:
-        attributes = vars(module)
-        tables = [(table, dict(table)) for table in map(attributes.get, TABLES) if table]
-        own = {name: value for name, value in attributes.items() if name not in OF_A_MODULE}
+    def keep_tables(self, module: nn.Module) -> None:
+        """Which parameters, buffers and modules it has."""
+        tables = [(table, dict(table)) for table in map(vars(module).get, TABLES) if table and isinstance(table, dict)]
+        self.restores += [functools.partial(_refill, table, before) for table, before in tables]
 
-        def restore() -> None:
-            for table, before in tables:
-                _refill(table, before)
-            _restore_attributes(vars(module), own)
-
-        self.restores.append(restore)
+    def keep_attributes(self, module: nn.Module) -> None:
+        own = {name: value for name, value in vars(module).items() if name not in OF_A_MODULE}
+        self.restores.append(lambda: _restore_attributes(vars(module), own))
         self._keep_all(own.values())
 
     def _keep_all(self, values: Iterable[Any]) -> None:
@@ -166,20 +166,24 @@ def _nothing() -> None:
 
 def _watched(model: nn.Module, tensors: list[Tensor]) -> Callable[[], None]:
     if known_to_move(model) is False:
-        marks = [(tensor, tensor._version, tensor.data_ptr()) for tensor in tensors]
+        marks = [(tensor, tensor._version, _storage(tensor)) for tensor in tensors]
         return lambda: _refuse_changes(model, marks)
     # On the host: on a GPU there may be no memory for the weights a second time.
-    copies = [(tensor, tensor.data, tensor.detach().to("cpu", copy=True)) for tensor in tensors]
+    copies = [(t, t.data, t.detach().to("cpu", copy=True)) for t in tensors if not t.is_meta]  # those have no values
 
     def put_back() -> None:
         for tensor, own, before in copies:
-            if tensor.data_ptr() == own.data_ptr() and equal(tensor, before):
+            if _storage(tensor) == _storage(own) and equal(tensor, before):
                 continue
             _moving[model] = True
             tensor.data = own  # a pass may have assigned other memory
             own.copy_(before)
 
     return put_back
+
+
+def _storage(tensor: Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
 
 
 def equal(tensor: Tensor, before: Tensor) -> bool:
@@ -189,8 +193,8 @@ def equal(tensor: Tensor, before: Tensor) -> bool:
 
 
 def _refuse_changes(model: nn.Module, marks: list[tuple[Tensor, int, int]]) -> None:
-    for tensor, version, address in marks:
-        if tensor._version != version or tensor.data_ptr() != address:
+    for tensor, version, storage in marks:
+        if tensor._version != version or _storage(tensor) != storage:
             names = [name for name, p in model.named_parameters() if p is tensor]
             what = f"the parameter '{printable(names[0])}'" if names else "a large tensor that the model keeps"
             raise BadRequest(

@@ -78,13 +78,16 @@ class TrainingPass:
         return self
 
 
-def training_pass(losses: Losses, batch: Batch, seed: int = 0) -> TrainingPass:
-    """One forward and backward pass of `batch`, in training mode, with the random numbers of `seed`."""
+def training_pass(losses: Losses, batch: Batch, seed: int = 0, *, attributes: bool = True) -> TrainingPass:
+    """One forward and backward pass of `batch`, in training mode, with the random numbers of `seed`.
+
+    Without `attributes`, Python attributes of modules keep the changes of the pass.
+    """
     found: dict[str, Any] = {}
     given = copied(batch)  # it may be changed in place, and is passed again
     stage = ""
     try:
-        with passing(losses.trained, losses.precision, training=True, seed=seed):
+        with passing(losses.trained, losses.precision, training=True, seed=seed, attributes=attributes):
             stage = "forward"
             found["outputs"] = losses.outputs(given)
             stage = "loss"

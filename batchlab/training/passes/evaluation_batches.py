@@ -1,15 +1,17 @@
 """Gives an evaluation its batches; finds out what the user's code does to them, and whether it draws random numbers."""
 
+import random
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.data.batches import held, slices
 from batchlab.training.data.order import stream_seed
-from batchlab.training.data.reading import random_states
 from batchlab.training.data.trees import tensors
 from batchlab.training.passes.attributes import equal
 from batchlab.training.passes.inputs import INSTEAD, copied
@@ -71,8 +73,10 @@ def evaluation_batches(state: RunState, data: Any, size: int) -> Iterator[Batch]
 
 
 def _random_states(state: RunState) -> tuple[Any, ...]:
+    _, key, *place = np.random.get_state()
     on_device = state.device.random_state()
-    return *random_states(), None if on_device is None else bytes(on_device.cpu().numpy())
+    of_torch = [torch.get_rng_state().tolist(), None if on_device is None else on_device.tolist()]
+    return random.getstate(), bytes(np.asarray(key)), place, of_torch
 
 
 def _marked(batch: Batch) -> list[tuple[Tensor, int, Tensor]]:

@@ -19,15 +19,17 @@ from batchlab.training.passes.inputs import copied
 
 
 @contextlib.contextmanager
-def leaving_no_trace(model: nn.Module, device: Device, *, weights: bool = True) -> Iterator[None]:
+def leaving_no_trace(
+    model: nn.Module, device: Device, *, weights: bool = True, attributes: bool = True
+) -> Iterator[None]:
     """Restores gradients, modes, random streams and what passes change in the model (`attributes.kept`) afterwards.
 
     Inside, gradients start out empty. The caller must not change the optimizer; without `weights` it may change
-    parameters, and restores them itself.
+    parameters, and restores them itself. Without `attributes`, Python attributes of modules keep their changes.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(p, p.grad) for p in model.parameters()]
-    restore_model = kept(model, weights=weights)
+    restore_model = kept(model, weights=weights, attributes=attributes)
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state, device_state = torch.get_rng_state(), device.random_state()
 
@@ -49,9 +51,11 @@ def leaving_no_trace(model: nn.Module, device: Device, *, weights: bool = True) 
 
 
 @contextlib.contextmanager
-def passing(model: nn.Module, precision: Precision, *, training: bool, seed: int) -> Iterator[None]:
+def passing(
+    model: nn.Module, precision: Precision, *, training: bool, seed: int, attributes: bool = True
+) -> Iterator[None]:
     """Passes inside leave no trace, are in training or eval mode, and start with the random numbers of `seed`."""
-    with leaving_no_trace(model, precision.device), precision.training():
+    with leaving_no_trace(model, precision.device, attributes=attributes), precision.training():
         set_mode(model, training=training)
         seed_everything(seed, precision.device)
         yield

@@ -12,6 +12,7 @@ from batchlab.training.data.batches import length, split
 from batchlab.training.passes.contract import GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, IGNORED_BUT_COUNTED
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two, ignored_but_counted
+from batchlab.training.passes.inputs import INSTEAD
 from batchlab.training.passes.observing import copies, first_difference
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
@@ -22,7 +23,7 @@ FEW = 8  # examples per micro-batch, below which BatchNorm's statistics are most
 
 
 def randomness(passes: Passes) -> Iterator[Finding]:
-    """Whether equal passes give equal results, in both modes, and eval mode draws no random numbers."""
+    """Whether equal passes give equal results, in both modes, and whether eval mode draws random numbers."""
     passes.results(training=False, seed=0)  # creates what the first pass creates
     for training in (False, True):
         mode = "training" if training else "eval"
@@ -47,14 +48,6 @@ def randomness(passes: Passes) -> Iterator[Finding]:
                 "use PyTorch's global generator (torch.rand, nn.Dropout), which batchlab seeds and checkpoints",
             )
         return
-    one, other = (passes.results(training=False, seed=seed) for seed in (0, 1))
-    if not agree(one, other, passes.rounding):
-        yield wrong(
-            "random",
-            "eval mode uses random numbers, so every validation would give a different value",
-            "use random numbers only `if self.training:`; nn.Dropout does that, F.dropout needs training=self.training",
-        )
-        return
     before = kept(passes.model)
     passes.results(training=True, seed=0)
     if between := changes(before, kept(passes.model)):
@@ -63,7 +56,25 @@ def randomness(passes: Passes) -> Iterator[Finding]:
             f"forward changes state that checkpoints do not store: {few(between)}; a resumed run starts without it",
             "make it a buffer (register_buffer) if training depends on it",
         )
-    yield ok("random", "equal passes give equal results, and eval mode uses no random numbers")
+    if passes.draws_in_eval_mode:
+        yield better(
+            "random",
+            "eval mode draws random numbers: every validation uses the same ones, seeded by the position of the batch",
+            "nothing if that is intended, as in a variational autoencoder; otherwise use random numbers only "
+            "`if self.training:`; nn.Dropout does that, F.dropout needs training=self.training",
+        )
+    else:
+        yield ok("random", "equal passes give equal results, and eval mode uses no random numbers")
+
+
+def in_place(passes: Passes) -> Iterator[Finding]:
+    """Whether the batch is as it was after a pass."""
+    if (where := passes.changes_its_input()) is not None:
+        yield better(
+            "input",
+            f"{where} changes its input in place, so batchlab evaluates on copies, and the loss gets the changed batch",
+            f"{INSTEAD}, and layers with inplace=False",
+        )
 
 
 def independence(passes: Passes) -> Iterator[Finding]:
@@ -99,6 +110,9 @@ def independence(passes: Passes) -> Iterator[Finding]:
         whole, single = whole.sum().reshape(1), [torch.stack([part.sum() for part in single]).sum().reshape(1)]
     if passes.losses.task.reduction == "batch":
         yield ok("alone", "not compared: the loss is of the batch as a whole")
+        return
+    if passes.draws_in_eval_mode:
+        yield ok("alone", "a single example passes; not compared with a batch, because eval mode draws random numbers")
         return
     if agree([torch.cat([part.flatten() for part in single]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
         yield ok("alone", "in eval mode an example has the same loss alone as in a batch")

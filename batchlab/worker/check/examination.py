@@ -25,6 +25,7 @@ Trial = Callable[[Passes, Sample, RunConfig], Iterable[Finding]]
 TRIALS: tuple[tuple[str, bool, Trial], ...] = (
     ("dtype", True, lambda passes, _, __: fitting.dtypes(passes)),
     ("shapes", True, lambda passes, _, __: fitting.forward_and_loss(passes)),
+    ("input", False, lambda passes, _, __: behaviour.in_place(passes)),
     ("random", True, lambda passes, _, __: behaviour.randomness(passes)),
     ("alone", False, lambda passes, _, __: behaviour.independence(passes)),
     ("terms", False, lambda passes, _, __: behaviour.terms(passes)),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from batchlab.config import RunConfig
 from batchlab.training.data.batches import length
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import seed_everything, set_mode
 from batchlab.training.updates.eager import Eager
 from batchlab.training.updates.optimizer import build_optimizer, peak_lr
@@ -27,7 +28,7 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     losses: list[float] = []
     start = time.perf_counter()
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
-        outcome = step([sample.train])
+        outcome = step([copied(sample.train)])  # it may be changed in place
         losses.append(outcome.loss_sum.item() / (outcome.count.item() or 1))
     lr = f"learning rate {peak_lr(config):.3g}"
     course = f"from {losses[0]:.4g} to {losses[-1]:.4g} in {len(losses)} steps at {lr}"

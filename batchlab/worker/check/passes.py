@@ -1,22 +1,26 @@
 """Runs a few examples through a user's model, to examine its outputs, randomness and state."""
 
 import contextlib
+import functools
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from batchlab.printable import printable
 from batchlab.task import Batch
 from batchlab.training.data.batches import slices
+from batchlab.training.data.trees import tensors
 from batchlab.training.losses import Count, Losses
+from batchlab.training.passes.attributes import OF_A_MODULE, equal
 from batchlab.training.passes.contract_passes import TrainingPass, training_pass
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, close, copies, observed
 
-OF_A_MODULE = frozenset(vars(nn.Module()))  # the attributes that PyTorch has in every module
 MOST_ENTRIES = 50  # of a list that are compared
 
 
@@ -37,7 +41,7 @@ class Passes:
     def outputs(self, batch: Batch) -> Any:
         """The outputs of the task's forward in eval mode."""
         with self._evaluating():
-            return self.losses.outputs(batch)
+            return self.losses.outputs(copied(batch))
 
     def summed(self, outputs: Any, batch: Batch) -> tuple[Tensor, Count]:
         """The losses for given outputs, which add up to the summed loss, and the count, in eval mode."""
@@ -45,13 +49,43 @@ class Passes:
             return self.losses.summed(self.losses.terms(outputs, batch), batch)
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
-        """The outputs, losses and (in training mode) gradients of one pass, on the CPU."""
+        """The outputs, losses and (in training mode) gradients of one pass, on the CPU.
+
+        Python attributes of the modules keep the changes of the pass, as in training.
+        """
         if training:
-            seen = training_pass(self.losses, self.batch, seed).completed()
+            seen = training_pass(self.losses, self.batch, seed, attributes=False).completed()
             return copies((seen.outputs, seen.terms, list(seen.gradients.values())))
-        with self._evaluating(seed):
-            outputs = self.losses.outputs(self.batch)
-            return copies((outputs, self.losses.terms(outputs, self.batch)))
+        given = copied(self.batch)
+        with self._evaluating(seed, attributes=False):
+            outputs = self.losses.outputs(given)
+            return copies((outputs, self.losses.terms(outputs, given)))
+
+    @functools.cached_property
+    def draws_in_eval_mode(self) -> bool:
+        """Whether the results in eval mode depend on random numbers."""
+        one, other = (self.results(training=False, seed=seed) for seed in (0, 1))
+        return not agree(one, other, self.rounding)
+
+    def changes_its_input(self) -> str | None:
+        """What changes its input in place: the innermost module, or a function of the task; None if nothing does."""
+        for training in (False, True):
+            given = copied(self.batch)
+            with (
+                passing(self.losses.trained, self.losses.precision, training=training, seed=0),
+                first_to_change(self.model, tensors(given)) as found,
+            ):
+                outputs = self.losses.outputs(given)
+                if found or _differ(given, self.batch):
+                    return found[0] if found else "forward"
+                self.losses.terms(outputs, given)
+                if _differ(given, self.batch):
+                    return "the task's loss"
+                if not training:
+                    self.losses.task.metrics(outputs, given)
+                    if _differ(given, self.batch):
+                        return "the task's metrics"
+        return None
 
     @property
     def rounding(self) -> float:
@@ -64,13 +98,45 @@ class Passes:
     def calls(self, batch: Batch) -> list[Call]:
         """The inputs and outputs of each module in eval mode."""
         with self._evaluating(), observed(self.model) as calls:
-            self.losses.outputs(batch)
+            self.losses.outputs(copied(batch))
         return calls
 
     @contextlib.contextmanager
-    def _evaluating(self, seed: int = 0) -> Iterator[None]:
-        with passing(self.losses.trained, self.losses.precision, training=False, seed=seed), torch.no_grad():
+    def _evaluating(self, seed: int = 0, *, attributes: bool = True) -> Iterator[None]:
+        with (
+            passing(self.losses.trained, self.losses.precision, training=False, seed=seed, attributes=attributes),
+            torch.no_grad(),
+        ):
             yield
+
+
+@contextlib.contextmanager
+def first_to_change(model: nn.Module, given: Sequence[Tensor]) -> Iterator[list[str]]:
+    """The modules during whose calls a version of the tensors `given` changes, the innermost first."""
+    found: list[str] = []
+    entered: list[list[int]] = []
+    paths = {module: path for path, module in model.named_modules()}
+
+    def versions() -> list[int]:
+        return [tensor._version for tensor in given]
+
+    def after(module: nn.Module, args: Any, output: Any) -> None:
+        del args, output
+        if versions() != entered.pop():
+            path = paths[module]
+            found.append(f"{type(module).__name__} '{printable(path)}'" if path else "the model's own forward")
+
+    handles = [module.register_forward_pre_hook(lambda *_: entered.append(versions())) for module in paths]
+    handles += [module.register_forward_hook(after) for module in paths]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _differ(one: Batch, other: Batch) -> bool:
+    return not all(map(equal, tensors(one), tensors(other)))
 
 
 def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> bool:
