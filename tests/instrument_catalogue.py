@@ -108,8 +108,8 @@ def trained(instruments, precision, *, rehearsing=True):
             losses.extend(tensor for tensor in left if tensor is not None)
             return outcome
 
-        def rehearse(self, micro_batches, device):
-            return super().rehearse(micro_batches, device) if rehearsing else 0.0
+        def rehearse(self, micro_batches, device, costly=None):
+            return super().rehearse(micro_batches, device, costly) if rehearsing else 0.0
 
         def rehearse_update(self, device):
             if rehearsing:

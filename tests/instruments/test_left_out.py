@@ -11,11 +11,9 @@ from torture.tiny import folder_of, tiny, train
 
 from batchlab import Task
 from batchlab.instruments import Instrument
-from batchlab.instruments.gradient.gradient_norm import Gradient, pieces
+from batchlab.instruments.gradient.gradient_norm import Gradient
 from batchlab.instruments.gradient.gradient_statistics import GradientStatistics
 from batchlab.instruments.gradient.noise_scale import GradientNoiseScale
-from batchlab.training.data import batches
-from batchlab.training.data.collated import Collated
 
 SIZES = {"batch_size": 8, "micro_batch_size": 8, "seed": 0}
 
@@ -177,18 +175,3 @@ def test_the_noise_scale_that_changed_its_method_is_that_method_then_and_after_r
     resumed.load_state_dict(changing.state_dict())
     assert resumed.method == "micro_batches"  # or it would say so again
     agree(measured(Bag(True), of_words(), resumed), measured(Bag(False), of_words(), asked))
-
-
-def test_batches_that_cannot_be_cut_are_collated_one_by_one(monkeypatch):
-    def collated(data, index):
-        return Collated([data[i] for i in index.tolist()], len(index))
-
-    monkeypatch.setattr("batchlab.instruments.gradient.gradient_norm.gather", collated)
-    words = ["a", "graph", "of", "any", "size"]
-
-    assert pieces(words, torch.tensor([4, 0, 2]), [2, 1]) == [Collated(["size", "a"], 2), Collated(["of"], 1)]
-    monkeypatch.undo()
-    data = (torch.arange(5.0),)
-    (first,), (second,) = pieces(data, torch.tensor([4, 0, 2]), [2, 1])
-    assert (first.tolist(), second.tolist()) == ([4, 0], [2])
-    assert batches.length(data) == 5

@@ -166,7 +166,7 @@ def test_measuring_and_the_consumer_of_measurements_are_not_charged():
             now[0] += 1.0
             return super().__call__(micro_batches)
 
-        def rehearse(self, micro_batches, device):
+        def rehearse(self, micro_batches, device, costly=None):
             now[0] += 5000.0
             return super().rehearse(micro_batches, device)
 
