@@ -1,4 +1,4 @@
-"""A batch that the user's `collate` made: its size is given, because its tensors do not show it."""
+"""A batch that the user's `collate` made, with the number of its examples, which its tensors do not show."""
 
 from dataclasses import dataclass
 from typing import Any
