@@ -23,7 +23,7 @@ def run_state(model, task, *, optimizer=None, precision="fp32", step=0):
         val=task.val,
         device=CPU,
         precision=Precision(precision, CPU),
-        meter=Meter(peaks=SimpleNamespace(read=dict, reset=lambda: None)),
+        meter=Meter(peaks=SimpleNamespace(read=dict, reset=lambda: None, pause=lambda: None)),
         budget=1000,
         step=step,
     )

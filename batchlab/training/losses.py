@@ -28,6 +28,14 @@ def loss_module(task: Task) -> nn.Module | None:
     return None
 
 
+class WithLoss(nn.ModuleDict):
+    """A model and its loss as one module, in the model's mode."""
+
+    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
+        super().__init__({"model": model, "loss": loss})
+        self.training = model.training
+
+
 class Losses:
     """Batch -> losses that add up to the summed loss of the batch, in `precision`: one per term, shape (terms,), or 0-d
     if the task's loss is a scalar.
@@ -51,9 +59,7 @@ class Losses:
         loss = loss_module(self.task)
         if loss is None:
             return self.model
-        both = nn.ModuleDict({"model": self.model, "loss": loss})
-        both.training = self.model.training
-        return both
+        return WithLoss(self.model, loss)
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.with_count(batch)[0] if self.is_scalar else self.returned(batch)

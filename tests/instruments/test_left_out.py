@@ -32,15 +32,15 @@ class Broken(Instrument):
 
 
 class Odd(nn.Module):
-    """Takes a branch that depends on values, and no validation after `fails_after` passes in eval mode."""
+    """Takes a branch that depends on values, and no validation once `fails_after` passes have trained it."""
 
     def __init__(self, fails_after: int = 10**9) -> None:
         super().__init__()
         self.layer, self.left = nn.Linear(6, 3), fails_after
 
     def forward(self, x):
-        self.left -= not self.training
-        if self.left < 0:
+        self.left -= self.training
+        if self.left <= 0 and not self.training:
             raise ValueError("no more")
         return self.layer(x) if x.sum() > 0 else self.layer(-x)
 
@@ -75,7 +75,7 @@ def test_an_essential_instrument_that_fails_ends_the_run(tmp_path):
 
 
 def test_a_model_that_fails_in_validation_ends_the_run(tmp_path):
-    record = train(point(tmp_path, {"fails_after": 2}))
+    record = train(point(tmp_path, {"fails_after": 4}))
 
     assert (record.status, record.reason, record.steps) == ("failed", "ValueError: no more", 4)
 

@@ -28,6 +28,9 @@ class NoMemory:
     def reset(self):
         pass
 
+    def pause(self):
+        pass
+
 
 class At(Instrument):
     """Records when it is called to measure."""

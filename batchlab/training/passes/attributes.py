@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
+from batchlab.training.losses import WithLoss
 
 LARGE_BYTES = 2**20  # attributes of up to this size are copied for each pass, larger ones like parameters
 OF_A_MODULE = frozenset(vars(nn.Module()))  # the attributes that PyTorch has in every module
@@ -27,12 +28,17 @@ _moving: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 def known_to_move(model: nn.Module) -> bool | None:
     """Whether a pass of the model has been seen to change a parameter; None: not examined yet."""
-    return _moving.get(model)
+    return _moving.get(_itself(model))
 
 
 def settle_whether_it_moves(model: nn.Module) -> None:
     """After passes in both modes that were compared: from now on parameters are copied only if one has changed."""
-    _moving.setdefault(model, False)
+    _moving.setdefault(_itself(model), False)
+
+
+def _itself(model: nn.Module) -> nn.Module:
+    """The model without its loss, which are joined anew for each measurement."""
+    return model["model"] if isinstance(model, WithLoss) else model
 
 
 def kept(model: nn.Module, *, weights: bool = True, attributes: bool = True) -> Callable[[], None]:
@@ -175,7 +181,7 @@ def _watched(model: nn.Module, tensors: list[Tensor]) -> Callable[[], None]:
         for tensor, own, before in copies:
             if _storage(tensor) == _storage(own) and equal(tensor, before):
                 continue
-            _moving[model] = True
+            _moving[_itself(model)] = True
             tensor.data = own  # a pass may have assigned other memory
             own.copy_(before)
 

@@ -77,10 +77,10 @@ def examine(losses: Losses, batch: Batch) -> None:
     """
     with contextlib.suppress(Exception):
         for training in (False, True):
-            with leaving_no_trace(losses.model, losses.precision.device), torch.set_grad_enabled(training):
-                set_mode(losses.model, training=training)
+            with leaving_no_trace(losses.trained, losses.precision.device), torch.set_grad_enabled(training):
+                set_mode(losses.trained, training=training)
                 losses.quantities(copied(batch))
-        settle_whether_it_moves(losses.model)
+        settle_whether_it_moves(losses.trained)
 
 
 def seed_everything(seed: int, device: Device) -> None:
