@@ -296,9 +296,9 @@ BAD: list[tuple[str, str]] = [
     ("sweep --config-path=x", "--config-path=x is invalid: use --config-dir DIR"),
     ("sweep --config-name x", "--config-name is invalid: use --config-dir DIR"),
     ("sweep --experimental-rerun x.pickle", "--experimental-rerun is invalid: it runs code from a pickle file"),
-    ("sweep --config-dir", "argument --config-dir/-cd: expected one argument"),
+    ("sweep --config-dir", "--config-dir needs a value, such as --config-dir my-configs$"),
     ("sweep --config-dir nowhere", "--config-dir nowhere: there is no such folder$"),
-    ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
+    ("sweep --cfg x", "--cfg x is invalid: use one of job, hydra, all$"),
     ("sweep --resolve", "--resolve needs --cfg job"),
     ("train --package model", "--package needs --cfg job"),
     # commands
