@@ -35,9 +35,8 @@ def build(
             raise BadRequest(f"{what}.{key} contains a _target_: only the group itself may have one")
     made = factory(**given | fitting(factory, given, offered, what=what))
     if not isinstance(made, kind):
-        raise BadRequest(
-            f"{what}._target_={group['_target_']} returned a {type(made).__name__}: it must return a {kind.__name__}"
-        )
+        returned = "None (is `return` missing?)" if made is None else _a(type(made))
+        raise BadRequest(f"{what}._target_={group['_target_']} returned {returned}: it must return {_a(kind)}")
     return made
 
 
@@ -47,9 +46,9 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
     if isinstance(found, type):
         if issubclass(found, kind):
             return found
-        raise BadRequest(f"{what}._target_={target} is a class, but not a {kind.__name__}")
+        raise BadRequest(f"{what}._target_={target} is a class, but not {_a(kind)}")
     if not inspect.isfunction(found):
-        raise BadRequest(f"{what}._target_={target} is a {type(found).__name__}: name a {kind.__name__} or a function")
+        raise BadRequest(f"{what}._target_={target} is {_a(type(found))}: name {_a(kind)} or a function")
     # Where it was defined, not the name it was reached by: `my_net.os.system` is not from the user's folder.
     home = found.__module__ or "nowhere"
     trusted = any(home == package or home.startswith(package + ".") for package in (*TRUSTED, *trust))
@@ -82,6 +81,11 @@ def fitting(
         if p.default is p.empty and p.name not in given and p.name not in filled:
             raise BadRequest(f"{what}._target_ requires the argument '{p.name}': add {what}.{p.name}=...")
     return filled
+
+
+def _a(kind: type) -> str:
+    """`a Module`, `an Optimizer`."""
+    return f"a{'n' * (kind.__name__[0] in 'AEIOUaeiou')} {kind.__name__}"
 
 
 def _import(target: str, what: str) -> Any:

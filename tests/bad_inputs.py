@@ -361,6 +361,10 @@ EMPTY = [
 ]
 # What only the preflight can see, which builds model and data: exit code 2, after some seconds.
 SEEN_BY_THE_PREFLIGHT = [
+    (
+        "train device=cpu model._target_=torch.nn.Linear model.in_features=3 model.out_features=10",
+        r"shapes.*\(torch/nn/modules/linear.py, line [0-9]+, in forward\). Run `batchlab check` with the same",
+    ),
     ("sweep device=cpu batch_size=8,5000", "batch_size=5000 is larger than the training set of 1437 examples"),
     (
         "sweep device=cpu batch_size=64 examples=32",

@@ -102,11 +102,12 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
     if not parts or not all(isinstance(t, Tensor) and t.dim() > 0 for t in parts):
         kinds = ", ".join(type(t).__name__ for t in parts) or "nothing"
         raise BadRequest(f"the task's {name} set holds {kinds}: it must hold tensors whose first axis is the example")
-    sizes = {len(t) for t in parts}
-    if sizes == {0} or len(sizes) > 1:
-        raise BadRequest(
-            f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same number, above 0"
-        )
+    sizes = [len(t) for t in parts]
+    if len({*sizes}) > 1:
+        lengths = f"the first {sizes[0]}, the second {sizes[1]}" + "".join(f", then {size}" for size in sizes[2:])
+        raise BadRequest(f"the tensors of the task's {name} set have different lengths: {lengths}")
+    if not sizes[0]:
+        raise BadRequest(f"the task's {name} set is empty")
 
 
 def _examples_in(dataset: Any, name: str) -> int:
