@@ -1,5 +1,7 @@
 """How names and numbers are printed: one line each, without control characters, in columns."""
 
+import re
+import shlex
 from collections.abc import Iterable, Sequence
 
 NOTHING = "-"  # the cell of a missing value
@@ -54,6 +56,14 @@ def listed(names: Iterable[object], most: int | None = None, *, separator: str =
     if most is not None and len(given) > most:
         given[most:], last = [f"{len(given) - most:,} more"], " and "
     return last.join([separator.join(given[:-1]), *given[-1:]] if len(given) > 1 else given)
+
+
+def command_line(words: Iterable[str]) -> str:
+    """A command to type: words joined as a shell reads them back.
+
+    As `shlex.join`, but a word that has single quotes is put into double ones: "runs_dir='my runs'".
+    """
+    return " ".join(f'"{w}"' if "'" in w and not re.search(r'["$`\\!]', w) else shlex.quote(w) for w in words)
 
 
 def as_sentence(reason: str) -> str:

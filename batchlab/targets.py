@@ -32,9 +32,8 @@ def build(
     given = {key: value for key, value in group.items() if key != "_target_"}
     made = factory(**given | fitting(factory, given, offered, what=what))
     if not isinstance(made, kind):
-        raise BadRequest(
-            f"{what}._target_={group['_target_']} returned a {type(made).__name__}: it must return a {kind.__name__}"
-        )
+        returned = "None (is `return` missing?)" if made is None else _a(type(made))
+        raise BadRequest(f"{what}._target_={group['_target_']} returned {returned}: it must return {_a(kind)}")
     return made
 
 
@@ -44,8 +43,8 @@ def resolve(target: str, kind: type, *, what: str, trust: Sequence[str] = ()) ->
     if isinstance(found, type):
         if issubclass(found, kind):
             return found
-        raise BadRequest(f"{what}._target_={target} is a class, but not a {kind.__name__}")
-    return _checked_function(found, target, f"a {kind.__name__} or a function", what=what, trust=trust)
+        raise BadRequest(f"{what}._target_={target} is a class, but not {_a(kind)}")
+    return _checked_function(found, target, f"{_a(kind)} or a function", what=what, trust=trust)
 
 
 def resolve_function(target: str, *, what: str, trust: Sequence[str] = ()) -> Callable[..., Any]:
@@ -55,8 +54,8 @@ def resolve_function(target: str, *, what: str, trust: Sequence[str] = ()) -> Ca
 
 def _checked_function(found: Any, target: str, wanted: str, *, what: str, trust: Sequence[str]) -> Callable[..., Any]:
     if not inspect.isfunction(found):
-        is_what = "class" if isinstance(found, type) else type(found).__name__
-        raise BadRequest(f"{what}._target_={target} is a {is_what}: name {wanted}")
+        is_what = "a class" if isinstance(found, type) else _a(type(found))
+        raise BadRequest(f"{what}._target_={target} is {is_what}: name {wanted}")
     # Where it was defined, not the name it was reached by: `my_net.os.system` is not from the user's folder.
     home = found.__module__ or "nowhere"
     trusted = any(home == package or home.startswith(package + ".") for package in (*TRUSTED, *trust))
@@ -93,6 +92,11 @@ def fitting(
         if p.default is p.empty and p.name not in given and p.name not in filled:
             raise BadRequest(f"{what}._target_ requires the argument '{p.name}': add {what}.{p.name}=...")
     return filled
+
+
+def _a(kind: type) -> str:
+    """`a Module`, `an Optimizer`."""
+    return f"a{'n' * (kind.__name__[0] in 'AEIOUaeiou')} {kind.__name__}"
 
 
 def _import(target: str, what: str) -> Any:

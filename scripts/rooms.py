@@ -43,8 +43,12 @@ def modules(root: Path) -> dict[str, Path]:
 
 
 def room(module: str) -> str:
-    """`config` for `batchlab.config`, `science` for `batchlab.science.memory.knee`, nothing for `batchlab` itself."""
-    return (*module.split("."), "")[1]
+    """`config` for `batchlab.config`, `science` for `batchlab.science.memory.knee`, nothing for `batchlab` itself.
+
+    `batchlab.__main__` is the command line.
+    """
+    name = (*module.split("."), "")[1]
+    return "cli" if name == "__main__" else name
 
 
 def at_import(tree: ast.Module) -> Iterator[ast.stmt]:

@@ -16,7 +16,7 @@ from unittest import mock
 
 from batchlab.cli.main import main
 
-INTEGER = "it must be an integer of at least 1$"
+INTEGER = "it must be an integer of at least 1, in examples$"
 UNREADABLE = "cannot read '.*': write key=value or key=value,value,... and quote values with spaces"
 OUTSIDE = "unknown model '.*': (use one of cnn, .*mlp, .*|did you mean 'mlp'\\?)$"
 PLACE = "set where runs are kept by runs_dir=... and study=...$"
@@ -122,16 +122,27 @@ BAD: list[tuple[str, str]] = [
     ("sweep lr=0,1", "lr=0 is invalid"),
     ("sweep weight_decay=-1", "weight_decay=-1 is invalid: it must be a number of at least 0$"),
     ("sweep clip_norm=0", "clip_norm=0 is invalid: it must be a number above 0, or null$"),
-    ("sweep warmup=-1", "warmup=-1 is invalid: it must be a number of at least 0$"),
+    (
+        "sweep warmup=-1",
+        "warmup=-1 is invalid: it must be .* 0, in fractions of the budget below 1, else in examples$",
+    ),
+    ("sweep warmup=5%", "warmup='5%' is invalid: .* of the budget below 1, else in examples: write warmup=0.05$"),
     ("sweep seed=-1", "seed=-1 is invalid: it must be an integer of at least 0"),
     ("sweep seed=1.5", "seed=1.5 is invalid: it must be an integer"),
     ("sweep seed=18446744073709551616", "seed=18446744073709551616 is invalid: .* at most 9223372036854775807$"),
     ("sweep threads=0", "threads=0 is invalid: it must be an integer of at least 1$"),
     ("sweep jobs=0", "jobs=0 is invalid: it must be an integer of at least 1$"),
-    ("sweep timeout=0", "timeout=0 is invalid: it must be a number above 0, or null$"),
-    ("sweep timeout=1h", "timeout='1h' is invalid: it must be a number above 0, or null$"),
-    ("sweep checkpoint_every=0.5", "checkpoint_every=0.5 is invalid: .* an integer of at least 1, or null$"),
-    ("sweep eval_every=0", "eval_every=0 is invalid: it must be an integer of at least 1, or null$"),
+    ("sweep timeout=0", "timeout=0 is invalid: it must be a number above 0, in seconds, or null$"),
+    (
+        "sweep timeout=1h",
+        "timeout='1h' is invalid: .* above 0, in seconds, or null: write timeout=3600$",
+    ),
+    ("sweep 'timeout=1.5 min'", "timeout='1.5 min' is invalid: .*, in seconds, or null: write timeout=90$"),
+    ("sweep timeout=0s", "timeout='0s' is invalid: it must be a number above 0, in seconds, or null$"),
+    ("sweep timeout=5%", "timeout='5%' is invalid: it must be a number above 0, in seconds, or null$"),
+    ("sweep checkpoint_every=10s", "checkpoint_every='10s' is invalid: .* of at least 1, in examples, or null$"),
+    ("sweep checkpoint_every=0.5", "checkpoint_every=0.5 is invalid: .* of at least 1, in examples, or null$"),
+    ("sweep eval_every=0", "eval_every=0 is invalid: it must be an integer of at least 1, in examples, or null$"),
     ("sweep eval_batch_size=null", "eval_batch_size=null is invalid"),
     (
         "sweep eval_precision=bf16",
@@ -144,7 +155,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep steps=2.5", "steps=2.5 is invalid: it must be an integer above 0$"),
     ("sweep examples=-1", "examples=-1 is invalid: it must be an integer above 0$"),
     ("sweep default_epochs=null", "default_epochs=null is invalid"),
-    ("sweep accumulate=0", "accumulate=0 is invalid: it must be an integer of at least 1, or null$"),
+    ("sweep accumulate=0", "accumulate=0 is invalid: it must be an integer of at least 1, in micro-batches, or null$"),
     ("sweep batch_size=32 accumulate=33", "accumulate=33 is larger than batch_size=32: use at most 32$"),
     ("sweep batch_size=32 accumulate=20", "accumulate=20 does not fit batch_size=32: .*; use accumulate=16"),
     ("sweep batch_size=8,32 accumulate=16", "accumulate=16 is larger than batch_size=8"),
@@ -170,6 +181,8 @@ BAD: list[tuple[str, str]] = [
         "schedule=cosine does not use schedule_factor=0.5: leave it out",
     ),
     ("sweep precision=fp8", "precision=fp8 is invalid: it must be one of fp32, tf32, bf16, fp16$"),
+    ("sweep precision=float16", "precision=float16 is invalid: .*: did you mean 'fp16'\\?$"),
+    ("sweep lr_scaling=square", "lr_scaling=square is invalid: .*: did you mean 'sqrt'\\?$"),
     ("sweep precision=fp32,fp8", "precision=fp8 is invalid"),
     ("sweep device=gpu", "device=gpu is invalid: it must be auto, cpu, cuda or cuda:N$"),
     (
@@ -202,12 +215,24 @@ BAD: list[tuple[str, str]] = [
     ("config lrr=1", "unknown key 'lrr': did you mean 'lr'\\?$"),
     ("sweep 'hidden=[data.root]'", "unknown key 'hidden'"),
     ("sweep '+hidden=[data.root]'", "unknown key 'hidden'"),
-    ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': did you mean 'lr'\\? It is an option at the root, lr=...$"),
-    ("sweep data.batch_size=8", "unknown key 'data.batch_size': did you mean 'batch_size'\\?"),
+    ("sweep optimizer.lr=0.1", "unknown key 'optimizer.lr': write lr=..., without 'optimizer.'$"),
+    ("sweep optimizer.learning_rate=0.1", "unknown key 'optimizer.learning_rate': write lr=..., without 'optimizer.'$"),
+    ("sweep data.batch_size=8", "unknown key 'data.batch_size': write batch_size=..., without 'data.'$"),
+    ("sweep data.crop=4", "unknown key 'data.crop': data=digits takes train_size, label_noise; data=cifar10 has crop$"),
+    ("sweep optimizer.beta1=0", "unknown key .*: optimizer=sgd takes momentum, nesterov, fused; .*=adamw has betas$"),
+    (
+        "sweep optimizer=adamw optimizer.momentum=0",
+        "adamw takes betas, eps, fused; optimizer=sgd has momentum$",
+    ),
+    ("sweep instruments.noise_scale.draws=9", "instruments takes .*, validation; instruments=full has noise_scale$"),
+    ("sweep instruments.memory.x=9", "unknown key 'instruments.memory.x': instruments.memory takes no keys$"),
+    ("sweep instruments.mine.x=9", r"write \+instruments.mine._target_=my_file.Name for an instrument of your own$"),
+    ("sweep momentum=0.9", "unknown key 'momentum': did you mean 'optimizer.momentum'\\?$"),
+    ("sweep width=64", "unknown key 'width': did you mean 'model.width'\\?$"),
     ("sweep model.widht=8", "unknown key 'model.widht': did you mean 'model.width'\\?$"),
-    ("sweep model.zzz=8", "unknown key 'model.zzz': model takes width, depth, .*; use \\+model.zzz=... to add a key$"),
+    ("sweep model.zzz=8", "unknown key 'model.zzz': model=mlp takes width, depth, .*, dropout$"),
     ("sweep target.valu=1", "unknown key 'target.valu': did you mean 'target.value'\\?$"),
-    ("sweep lr.x=3", "unknown key 'lr.x'"),
+    ("sweep lr.x=3", "unknown key 'lr.x': lr takes no keys$"),
     ("sweep foo/bar=x", "unknown key 'foo/bar'"),
     ("sweep +batch_size=8", "batch_size=... is invalid: batch_size is already there; write batch_size=...$"),
     (
@@ -224,10 +249,18 @@ BAD: list[tuple[str, str]] = [
     ("sweep model=null", "model=null is invalid: it must be one of the names that `batchlab config` lists"),
     ("sweep model=3", "model=3 is invalid: it must be one of the names that `batchlab config` lists"),
     ("sweep model=mlp,3", "model=mlp,3 is invalid: it must be one of the names that `batchlab config` lists"),
-    ("sweep model=own", "Missing mandatory value: _target_"),
+    ("sweep model=own", "model=own needs the name of a class or function: add model._target_=my_net.Net$"),
+    ("sweep data=own", "data=own needs the name of a class or function: add data._target_=my_net.load$"),
+    ("sweep optimizer=own", "optimizer=own needs the name .*: add optimizer._target_=torch.optim.RMSprop$"),
     ("sweep optimizer=adam", "unknown optimizer 'adam': did you mean 'adamw'\\?$"),
     ("sweep data=imagenet", "unknown data 'imagenet': did you mean 'image_folder'\\?$"),
     ("sweep experiment=smok", "unknown experiment 'smok': did you mean 'smoke'\\?$"),
+    ("sweep experiment=literature/keskar", "unknown experiment .*: did you mean 'literature/keskar_f1'\\?$"),
+    ("sweep experiment=keskar_f1", "unknown experiment 'keskar_f1': did you mean 'literature/keskar_f1'\\?$"),
+    (
+        "sweep experiment=literature",
+        "unknown experiment 'literature': use one of literature/goyal_warmup, li",
+    ),
     (
         "sweep experiment=null",
         "experiment=null is invalid: it must be one of the names that `batchlab config` lists",
@@ -306,9 +339,9 @@ BAD: list[tuple[str, str]] = [
     ("sweep --config-path=x", "--config-path=x is invalid: use --config-dir DIR"),
     ("sweep --config-name x", "--config-name is invalid: use --config-dir DIR"),
     ("sweep --experimental-rerun x.pickle", "--experimental-rerun is invalid: it runs code from a pickle file"),
-    ("sweep --config-dir", "argument --config-dir/-cd: expected one argument"),
+    ("sweep --config-dir", "--config-dir needs a value, such as --config-dir my-configs$"),
     ("sweep --config-dir nowhere", "--config-dir nowhere: there is no such folder$"),
-    ("sweep --cfg x", "argument --cfg/-c: invalid choice: 'x'"),
+    ("sweep --cfg x", "--cfg x is invalid: use one of job, hydra, all$"),
     ("sweep --resolve", "--resolve needs --cfg job"),
     ("train --package model", "--package needs --cfg job"),
     # commands
@@ -338,6 +371,10 @@ EMPTY = [
 ]
 # What only the preflight can see, which builds model and data: exit code 2, after some seconds.
 SEEN_BY_THE_PREFLIGHT = [
+    (
+        "train device=cpu model._target_=torch.nn.Linear model.in_features=3 model.out_features=10",
+        r"shapes.*\(torch/nn/modules/linear.py, line [0-9]+, in forward\). Run `batchlab check` with the same",
+    ),
     ("sweep device=cpu batch_size=8,5000", "batch_size=5000 is larger than the training set of 1437 examples"),
     (
         "sweep device=cpu batch_size=64 examples=32",
@@ -383,6 +420,17 @@ TYPOS = {
     "acept_changed": "accept_changed",
     "job": "jobs",
     "stduy": "study",
+    "bs": "batch_size",
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "num_workers": "workers",
+    "seeds": "seed",
+    "amp": "precision",
+    "fp16": "precision",
+    "gradient_accumulation_steps": "accumulate",
+    "num_epochs": "epochs",
+    "max_grad_norm": "clip_norm",
+    "scheduler": "schedule",
     "runsdir": "runs_dir",
 }
 TYPOS_RIGHT = 0.96  # of them, at least

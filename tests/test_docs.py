@@ -53,6 +53,16 @@ def test_the_configuration_page_is_what_the_code_says() -> None:
     assert written == configuration(), "batchlab config --markdown > docs/configuration.md"
 
 
+def test_every_option_and_key_of_the_configuration_page_has_a_meaning() -> None:
+    lines = configuration().splitlines()
+    rows = [line for line in lines if line.startswith("| `")]
+    undescribed = [line for line, after in zip(lines, lines[2:], strict=False) if line.startswith("### ") and not after]
+
+    assert len(rows) > 200
+    assert [row for row in rows if not (row.split(" | ")[1:3])[-1].strip(" |")] == []
+    assert undescribed == []
+
+
 def test_the_page_on_measuring_has_every_declared_quantity() -> None:
     written = (DOCS / "measuring.md").read_text(encoding="utf-8")
     assert quantities() in written, "its table is what batchlab.cli.quantities_text.markdown() returns"

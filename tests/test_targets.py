@@ -181,6 +181,9 @@ def disguised(*args, **keys):
 def number():
     return 7
 
+def nothing():
+    7
+
 def load():
     x, y = torch.zeros(4, 2), torch.tensor([0, 1, 2, 0])
     return Task.classification((x, y), (x, y))
@@ -268,8 +271,9 @@ def test_a_class_of_the_right_type_may_come_from_anywhere(target: str, kind: typ
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("my_net.number", "model._target_=my_net.number returned a int: it must return a Module"),
-        ("my_net.answer", "model._target_=my_net.answer is a int: name a Module or a function"),
+        ("my_net.number", "model._target_=my_net.number returned an int: it must return a Module"),
+        ("my_net.nothing", "model._target_=my_net.nothing returned None (is `return` missing?): it must return a Mod"),
+        ("my_net.answer", "model._target_=my_net.answer is an int: name a Module or a function"),
         ("my_net.make_partial", "is a partial: name a Module or a function"),
         ("my_net.Task", "model._target_=my_net.Task is a class, but not a Module"),
         ("my_net.Nett", "model._target_=my_net.Nett: 'my_net' has no 'Nett': did you mean 'Net'?"),
@@ -285,6 +289,12 @@ def test_a_target_that_is_not_the_right_thing_is_refused_with_the_reason(target:
         build(target)
 
     assert message in str(caught.value)
+
+
+@pytest.mark.usefixtures("my_net")
+def test_an_optimizer_has_its_article() -> None:
+    with pytest.raises(BadRequest, match=r"my_net\.Net is a class, but not an Optimizer$"):
+        targets.resolve("my_net.Net", torch.optim.Optimizer, what="optimizer")
 
 
 @pytest.mark.usefixtures("my_net")

@@ -16,6 +16,13 @@ An option is written `OPTION=VALUE`; several values, separated by commas, are sw
 A group is chosen by the name of a file, `model=cnn`, and its keys are written after a dot, `model.width=32`.
 `batchlab config OPTION=VALUE ...` shows the config that a command would use.
 A file of your own, `my_configs/experiment/night.yaml`, is used by `--config-dir my_configs experiment=night`."""
+CHANGES = """\
+The last column says what it changes: *weights* (the trained model), *speed*, *memory*, *measurements* (which are made),
+*values* (their numbers), *parts* (whether model, data and optimizer fit each other).
+Two points are compared in a quantity only if they differ in no other option that changes it."""
+NO_NEW_RUN = """\
+Another value of these makes no new run: the trained weights stay the same.
+Some change speed and memory."""
 _KEY = re.compile(r"( *)([\w.]+):(.*)")
 
 
@@ -27,9 +34,9 @@ def page() -> str:
 def _lines() -> Iterator[str]:
     yield from ("# Configuration", "", f"This page is the output of `{COMMAND}`.", "", HOW, "")
     yield from ("## What identifies a run", "", "Another value of one of these makes another run, in its own folder.")
-    yield from ("It changes what the last column says; points are compared only where nothing else does so.", "")
+    yield from (*CHANGES.splitlines(), "")
     yield from (*_rows(name for name, row in RUN.items() if row.is_identity), "")
-    yield from ("## How it is trained", "", "These options change no result; another value makes no new run.", "")
+    yield from ("## How it is trained", "", *NO_NEW_RUN.splitlines(), "")
     yield from (*_rows(name for name, row in RUN.items() if not row.is_identity), "")
     yield from ("## How a sweep is run", "", "Each option has one value for all points of a sweep.", "")
     yield from (*_rows(SWEEP), "")

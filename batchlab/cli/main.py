@@ -3,13 +3,12 @@
 import errno
 import importlib
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 
 from batchlab.cli.output import complain, say
 from batchlab.errors import BadRequest, BatchlabError, EmptyGrid, StorageError, did_you_mean
-from batchlab.printable import printable
+from batchlab.printable import command_line, printable
 
 ALL_COMMANDS = {
     "init": "make a small lab to start from: model, data, configs, a test",
@@ -127,7 +126,7 @@ def _without_command(arguments: list[str]) -> int:
 
 def _unknown_command(first: str, arguments: list[str]) -> str:
     if "=" in first:
-        meant = shlex.join(["batchlab", "sweep", *arguments])
+        meant = command_line(["batchlab", "sweep", *arguments])
         return f"the command is missing: write `{meant}` for every point, or `batchlab train ...` for one"
     if first.startswith("-"):
         return f"unknown flag {first}: the command comes first, as in `batchlab sweep {first} ...`"

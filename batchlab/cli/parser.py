@@ -6,6 +6,8 @@ from typing import NoReturn
 
 from batchlab.errors import BadRequest, did_you_mean
 
+NAMES = {"FILE": "runs.csv", "DIR": "elsewhere"}  # an example of each
+
 
 class Parser(argparse.ArgumentParser):
     """The parser of one command: its epilogue is printed unchanged, a mistake becomes a `BadRequest`."""
@@ -28,10 +30,23 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise BadRequest(f"{self._reworded(message)}; `{self.prog} --help` shows what it takes")
 
+    def _needed(self, missing: list[str]) -> str:
+        positional = [action for action in self._actions if not action.option_strings]
+        meanings = [f"{action.metavar}, {action.help}" for action in positional if action.metavar in missing]
+        whole = " ".join([self.prog, *(str(action.metavar) for action in positional)])
+        return f"{self.prog} needs {' and '.join(meanings)}: write `{whole}`"
+
+    def _example(self, flag: str) -> str:
+        action = self._option_string_actions[flag]
+        first = next(iter(action.choices or ()), None)
+        return str(first or action.default or NAMES.get(str(action.metavar), "..."))
+
     def _reworded(self, message: str) -> str:
         """argparse's message in the form of ours; one that is not known is kept."""
         if missing := re.fullmatch(r"the following arguments are required: (.*)", message):
-            return f"{self.prog} needs {missing[1]}"
+            return self._needed(missing[1].split(", "))
+        if alone := re.fullmatch(r"argument (?:.*/)?(--[\w-]+): expected one argument", message):
+            return f"{alone[1]} needs a value, such as {alone[1]} {self._example(alone[1])}"
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message):
             name, _, value = unknown[1].split()[0].partition("=")
             flags = [flag[2:] for flag in self._option_string_actions if flag.startswith("--")]

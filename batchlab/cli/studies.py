@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchlab.errors import BadRequest, did_you_mean
-from batchlab.recording.run_folder import read_records, run_folders, studies
+from batchlab.recording.run_folder import RECORD, read_records, run_folders, studies
 from batchlab.records import RunRecord
 
 RUNS_DIR = "runs"  # as in configs/config.yaml, whose reading would need a YAML parser
@@ -39,12 +39,27 @@ def find_study(text: str, runs_dir: Path) -> Path:
     for folder in (runs_dir / text, Path(text)):
         if folder.is_dir() and run_folders(folder):
             return folder
+    for folder in (runs_dir / text, Path(text)):
+        if text and folder.is_dir():
+            raise BadRequest(_without_runs(text, folder))
     there = studies(runs_dir)
     if not there:
-        raise BadRequest(f"no study '{text}' in {runs_dir}/: there are no runs yet; {HOW_TO_START}")
+        raise BadRequest(f"there is no study '{text}': there are no runs yet in {runs_dir}/; {HOW_TO_START}")
     names = [folder.name for folder in there]
-    near = did_you_mean(Path(text).name, names)
-    raise BadRequest(f"no study '{text}' in {runs_dir}/{near or ': it has ' + ', '.join(names)}")
+    near = did_you_mean(Path(text).name, names) or f"; the studies there are: {', '.join(names)}"
+    raise BadRequest(f"there is no study '{text}' in {runs_dir}/{near}")
+
+
+def _without_runs(text: str, folder: Path) -> str:
+    """Why an existing folder is not a study."""
+    if (folder / RECORD).is_file():
+        return f"'{text}' is the folder of one run: give that of its study, {folder.parent}"
+    if inside := studies(folder):
+        return f"'{text}' is a folder of studies: give one of them: {', '.join(map(str, inside))}"
+    return (
+        f"'{text}' is a folder, but holds no runs: give a study's name or its folder, such as runs/digits-mlp "
+        "(`batchlab list` shows the studies)"
+    )
 
 
 def last_written(folder: Path) -> float:

@@ -11,13 +11,14 @@ from typing import Any
 
 from batchlab.config.bounds import check_value
 from batchlab.config.goals import BUDGET_UNITS, budget_of, plain_target
-from batchlab.config.options import OF_SCHEDULES, OPTIONS, RUN, SWEEP, WITH_TARGETS, option_names
+from batchlab.config.options import GROUPS, OF_SCHEDULES, OPTIONS, RUN, SWEEP, WITH_TARGETS
 from batchlab.config.plan import schedule_options
 from batchlab.config.published import Published
 from batchlab.config.run import RunConfig
 from batchlab.config.sweep import SweepConfig
+from batchlab.config.synonyms import meant
 from batchlab.config.values import leaves
-from batchlab.errors import BadRequest, did_you_mean
+from batchlab.errors import BadRequest
 from batchlab.science.scaling.lr_scaling import check_noise_scale
 from batchlab.science.scaling.schedules import check_options
 
@@ -49,11 +50,20 @@ def from_hydra(
         as_written: Any = OmegaConf.to_container(composed, resolve=False)
         resolved: Any = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise BadRequest(f"{str(error).splitlines()[0]} (key '{error.full_key}'): give it a value") from None
+        raise BadRequest(_without_value(str(error.full_key), str(error).splitlines()[0])) from None
     values = {str(key): value for key, value in resolved.items() if key != "hydra"}
     if "hidden" in values:
         raise BadRequest("unknown key 'hidden': `batchlab config` lists the keys")
     return from_dict(settled(values | {"hidden": hidden_keys(as_written, values, within=(*_MAPPINGS, "runs_dir"))}))
+
+
+def _without_value(key: str, why: str) -> str:
+    group, _, name = key.partition(".")
+    if group in GROUPS and name == "_target_":
+        return f"{group}=own needs the name of a class or function: add {key}={RUN[group].such_as}"
+    if why.startswith("Missing mandatory value"):
+        return f"{key} has no value: add {key}=..."
+    return f"{why} (key '{key}'): give it a value"
 
 
 def from_dict(values: Mapping[str, Any]) -> Request:
@@ -64,8 +74,7 @@ def from_dict(values: Mapping[str, Any]) -> Request:
     budget = budget_of(given)
     for name in given:
         if name not in _CHECKED:
-            near = did_you_mean(name, option_names()) or ": `batchlab config` lists the keys"
-            raise BadRequest(f"unknown key '{name}'{near}")
+            raise BadRequest(f"unknown key '{name}'{meant(name) or ': `batchlab config` lists the keys'}")
     if missing := [name for name in _CHECKED if name not in given]:
         name = missing[0]
         raise BadRequest(f"'{name}' has no value, because the config or ~{name} removed it: give {name}=...")

@@ -1,6 +1,7 @@
 """Checks one value against its option: its type, its bounds, and the message where it does not fit."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,8 +9,17 @@ from batchlab.config.goals import target_of
 from batchlab.config.moved_targets import current
 from batchlab.config.option_row import Option
 from batchlab.config.published import published
+from batchlab.config.synonyms import meant_value
 from batchlab.config.values import Group, is_finite, is_plain, shown
 from batchlab.errors import BadRequest, did_you_mean
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+LONG = {
+    "s": ("sec", "second", "seconds"),
+    "m": ("min", "minute", "minutes"),
+    "h": ("hr", "hour", "hours"),
+    "d": ("day", "days"),
+}
 
 
 def check_value(option: Option, value: Any) -> Any:
@@ -18,9 +28,11 @@ def check_value(option: Option, value: Any) -> Any:
     if value is None and "None" in kind:
         return None
     if option.is_group or (option.may_be_own and isinstance(value, Mapping)):
-        return _group(name, value)
+        return _group(name, value, option.such_as)
     if name == "instruments":
-        return current({key: _group(f"instruments.{key}", entry) for key, entry in _mapping(name, value).items()})
+        return current(
+            {key: _group(f"instruments.{key}", entry, option.such_as) for key, entry in _mapping(name, value).items()}
+        )
     if name == "target":
         return target_of(value)
     if name == "published":
@@ -81,10 +93,28 @@ def _fits(option: Option, value: Any) -> bool:
 
 def _refused(option: Option, value: Any) -> BadRequest:
     typed = value if is_plain(value) and option.type.startswith("str") else shown(value)
-    near = did_you_mean(str(value), option.choices)
+    near = meant_value(str(value), option.choices)
     if isinstance(value, list):
         near = f"; several values are written without brackets, {option.name}={','.join(map(str, value))}"
-    return BadRequest(f"{option.name}={typed} is invalid: it must be {allowed(option)}{near}")
+    takes = allowed(option)
+    if option.unit:
+        takes = takes.removesuffix(", or null") + f", in {option.unit}" + ", or null" * takes.endswith(", or null")
+    if isinstance(value, str) and (number := _converted(option, value)) is not None:
+        near = f": write {option.name}={number}"
+    return BadRequest(f"{option.name}={typed} is invalid: it must be {takes}{near}")
+
+
+def _converted(option: Option, text: str) -> int | float | None:
+    """`10m` as 600 where seconds are wanted, `5%` as 0.05; None where the unit is another one."""
+    found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?) ?(%|[a-z]+)", text.strip().lower())
+    if found is None:
+        return None
+    times = {"%": 0.01} if "fraction" in option.unit else SECONDS if option.unit == "seconds" else {}
+    factor = next((factor for unit, factor in times.items() if found[2] in (unit, *LONG.get(unit, ()))), None)
+    number = None if factor is None else round(float(found[1]) * factor, 9)
+    if number is None or not _fits(option, number):
+        return None
+    return int(number) if number.is_integer() else number
 
 
 def _mapping(name: str, value: Any) -> Mapping[str, object]:
@@ -93,8 +123,8 @@ def _mapping(name: str, value: Any) -> Mapping[str, object]:
     return value
 
 
-def _group(name: str, value: Any) -> Group:
+def _group(name: str, value: Any, such_as: str) -> Group:
     target = _mapping(name, value).get("_target_")
     if not isinstance(target, str) or "." not in target or not all(p.isidentifier() for p in target.split(".")):
-        raise BadRequest(f"{name}._target_={shown(target)} is invalid: write module.name, such as my_net.Net")
+        raise BadRequest(f"{name}._target_={shown(target)} is invalid: write module.name, such as {such_as}")
     return {str(key): entry for key, entry in value.items()}

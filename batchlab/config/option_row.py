@@ -53,7 +53,7 @@ class Option:
     at_most: float | None = None
     choices: tuple[str, ...] = ()
     takes: str | None = None  # as text, where type and bounds do not say what to type
-    such_as: str = ""  # values to write, with commas between: for lists, and for completion
+    such_as: str = ""  # values to write, with commas between; of a group, a `_target_` of the user's own
     items: str = ""  # what the items of a list are
     flag: str = ""  # the flag of the command line that sets it
     is_group: bool = False  # a mapping with `_target_`, chosen from the files of a folder

@@ -50,8 +50,9 @@ class RunOptions:
     """The options that say what a run is, and how it is trained."""
 
     batch_size: int = option(
-        "examples per optimizer step, over all micro-batches",
+        "per optimizer step, over all micro-batches",
         EXECUTION,
+        unit="examples",
         role=Role.AXIS,
         at_least=1,
         first=True,
@@ -59,10 +60,10 @@ class RunOptions:
         decides=MICRO_BATCHING,
     )
     micro_batch_size: int | None = option(
-        "examples per forward/backward pass", EXECUTION, at_least=1, decides=MICRO_BATCHING
+        "per forward/backward pass", EXECUTION, at_least=1, unit="examples", decides=MICRO_BATCHING
     )
     accumulate: int | None = option(
-        "micro-batches per optimizer step", EXECUTION, at_least=1, first=True, decides=MICRO_BATCHING
+        "per optimizer step", EXECUTION, at_least=1, unit="micro-batches", first=True, decides=MICRO_BATCHING
     )
     lr: float = option(
         "learning rate at the reference batch size",
@@ -93,7 +94,11 @@ class RunOptions:
         before=None,
     )
     warmup: float = option(
-        "warm-up: below 1 a fraction of the budget, else examples", WEIGHTS, at_least=0.0, decides=SCHEDULE
+        "length of the warm-up",
+        WEIGHTS,
+        at_least=0.0,
+        unit="fractions of the budget below 1, else in examples",
+        decides=SCHEDULE,
     )
     warmup_from: str = option(
         "learning rate the warm-up starts from", WEIGHTS, choices=("zero", "base"), decides=SCHEDULE
@@ -144,10 +149,16 @@ class RunOptions:
     clip_norm: float | None = option(
         "largest gradient norm; null does not clip", EXECUTION, above=0.0, only_whether=True
     )
-    data: Group = option("the data", EXECUTION, is_group=True, seen_as=which_data, made_with=True)
-    model: Group = option("the model", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True)
-    optimizer: Group = option("the optimizer", EXECUTION, is_group=True)
-    instruments: Group = option("the instruments", MEASUREMENTS | SPEED | MEMORY, naming_level=2, as_before=first)
+    data: Group = option(
+        "the data", EXECUTION, is_group=True, seen_as=which_data, made_with=True, such_as="my_net.load"
+    )
+    model: Group = option(
+        "the model", EXECUTION, is_group=True, as_before=before_added_keys, made_with=True, such_as="my_net.Net"
+    )
+    optimizer: Group = option("the optimizer", EXECUTION, is_group=True, such_as="torch.optim.RMSprop")
+    instruments: Group = option(
+        "the instruments", MEASUREMENTS | SPEED | MEMORY, naming_level=2, as_before=first, such_as="my_file.Name"
+    )
     seed: int = option(
         "seed of the initial weights and the data order",
         WEIGHTS,
@@ -158,12 +169,12 @@ class RunOptions:
         column="seed",
     )
     device: str = option(
-        "device: auto, cpu, cuda or cuda:N",
+        "where to train; auto takes a GPU if there is one",
         EXECUTION,
         of_the_machine=True,
         made_with=True,
         seen_as=device_kind,
-        takes="",  # its meaning lists them
+        takes="auto, cpu, cuda or cuda:N",
         such_as="auto,cpu,cuda",
     )
     threads: int = option(

@@ -9,7 +9,7 @@ from typing import Any
 Group = Mapping[str, Any]  # a config group: the `_target_` that is called, and the keys that it is given
 
 # Text that Hydra reads as itself; other text is quoted.
-_BARE = re.compile(r"(?:[A-Za-z_]|\.{0,2}/)[\w./:+-]*", re.ASCII)
+_BARE = re.compile(r"(?:[A-Za-z_]|\.{0,2}/)[\w./:+-]*|\.\.?", re.ASCII)
 _NOT_TEXT = {"true", "false", "null", "nan", "inf"}
 
 

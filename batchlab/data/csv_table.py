@@ -13,6 +13,7 @@ from batchlab.data.tabular import Table, task_of
 
 MOST_WORDS = 100  # per column, each becomes a column of 0 and 1; more are names or free text
 MOST_CLASSES = 20  # integers with at most this many different values are classes, unless `kind` says otherwise
+SEPARATORS = (";", "\t", "|", ",")
 
 
 def load(
@@ -65,6 +66,7 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
         with file.open(newline="", encoding="utf-8-sig") as opened:
             filled = filter(None, csv.reader(opened, delimiter=separator))
             titles, first = next(filled, []), next(filled, [])
+        _refuse_one_column(path, titles, separator)
         rows = pd.read_csv(file, sep=separator, low_memory=False, encoding="utf-8-sig", skipinitialspace=True)
     except OSError as error:
         raise BadRequest(f"data.path={path} cannot be read: {error.strerror or error}") from None
@@ -83,6 +85,19 @@ def _read(path: str | None, separator: str) -> pd.DataFrame:
             f"two rows of two columns or more, separated by data.separator='{separator}'"
         )
     return rows
+
+
+def _refuse_one_column(path: str, titles: Sequence[str], separator: str) -> None:
+    """BadRequest for an empty file, and for one whose columns have another separator."""
+    if not titles:
+        raise BadRequest(f"data.path={path} is invalid: the file is empty")
+    others = [other for other in SEPARATORS if other != separator and other in titles[0]]
+    if len(titles) == 1 and others:
+        typed = "$'data.separator=\"\\t\"'" if others[0] == "\t" else f"'data.separator=\"{others[0]}\"'"
+        raise BadRequest(
+            f"data.path={path}: only one column was found with the separator '{separator}'; its first line contains "
+            f"{'a tab' if others[0] == chr(9) else repr(others[0])}: add {typed}"
+        )
 
 
 def _whole(rows: pd.DataFrame, path: str | None, missing: str) -> pd.DataFrame:

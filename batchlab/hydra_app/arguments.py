@@ -17,6 +17,7 @@ from batchlab.errors import BadRequest, did_you_mean
 RETRY = SWEEP["retry"].flag
 NOTHING_TO_RETRY = f"{RETRY} needs the statuses to run again: write {RETRY} failed,timeout"
 FLAGS = {row.flag: f"{name}=true" for name, row in SWEEP.items() if row.flag and row.type == "bool"}
+NEEDED = {"--config-dir": "my-configs", "--package": "model"}  # an example of the value of a flag
 # Options of Hydra that would replace parts of batchlab, and what to use instead.
 REFUSED = {
     ("--experimental-rerun",): "it runs code from a pickle file; type the overrides again",
@@ -124,6 +125,11 @@ def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
     """Turns a message of argparse into one line that says what to type instead."""
     if message == f"argument {RETRY}: expected one argument":
         raise BadRequest(NOTHING_TO_RETRY)
+    if alone := re.fullmatch(r"argument (--[\w-]+)(?:/.*)?: expected one argument", message):
+        raise BadRequest(f"{alone[1]} needs a value, such as {alone[1]} {NEEDED.get(alone[1], '...')}")
+    if chosen := re.fullmatch(r"argument (--[\w-]+)(?:/.*)?: invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        flag, value, choices = chosen.groups()
+        raise BadRequest(f"{flag} {value} is invalid: use one of {choices.replace(chr(39), '')}")
     if given := re.fullmatch(r"argument (?:.*/)?(--[\w-]+)(?:/.*)?: ignored explicit argument '(.*)'", message):
         flag, value = given.groups()
         raise BadRequest(f"{flag}={value} is invalid: {flag} takes no value; write {flag} alone, or leave it out")

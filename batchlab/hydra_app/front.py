@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -27,6 +26,7 @@ from batchlab.hydra_app.composing import Composer, count_of, pinned
 from batchlab.hydra_app.explaining import translated
 from batchlab.hydra_app.measured_noise_scale import with_number
 from batchlab.hydra_app.plugins import register_plugins
+from batchlab.printable import command_line
 from batchlab.sweep.points import Point
 from batchlab.sweep.processes.elsewhere import run_in_job
 
@@ -66,7 +66,7 @@ def launch(command: str, arguments: Sequence[str], settings: Mapping[str, int] |
             except SystemExit as end:
                 if end.code in INTERRUPTED and settings is None:
                     left = to_continue(arguments)
-                    again = shlex.join(["batchlab", command, *left])
+                    again = command_line(["batchlab", command, *left])
                     if left != list(arguments):
                         sys.stderr.write("points that were not started keep their results: --force runs all again\n")
                     sys.stderr.write(f"continue with: {again}\n")

@@ -1,6 +1,7 @@
 """The classes that Hydra calls: our Sweeper, our Launcher, and the search path of our configs."""
 
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,6 +30,10 @@ from batchlab.sweep.verifying import verify
 
 # The launchers whose jobs run where they are submitted; all others are assumed to use other machines.
 ON_THIS_MACHINE = ("PointLauncher", "BasicLauncher", "JoblibLauncher", "LocalLauncher")
+NO_SLURM = (
+    "hydra/launcher=submitit_slurm needs Slurm (srun was not found): use hydra/launcher=submitit_local, or jobs=2 "
+    "without a launcher"
+)
 WITHOUT_RUNS = {"verify": verify, "check": check}
 
 
@@ -55,6 +60,8 @@ class GridSweeper(Sweeper):
         points, sweep = self.composer.grid(arguments)
         if (one_point := COMMANDS[self.command].one_point) and len(points) != 1:
             raise BadRequest(f"this is a grid of {len(points)} points, and `batchlab {self.command}` {one_point}")
+        if not sweep.dry_run and type(self.launcher).__name__ == "SlurmLauncher" and shutil.which("srun") is None:
+            raise BadRequest(NO_SLURM)
         elsewhere = self._elsewhere()
         command = WITHOUT_RUNS.get(self.command)
         if command is not None and elsewhere is not None:

@@ -30,7 +30,7 @@ def build(
     except ModuleNotFoundError:
         raise BadRequest(
             f"model.kind={kind} needs Hugging Face's transformers, which is not installed here: "
-            "pip install 'batchlab[examples]'"
+            "pip install transformers"
         ) from None
     makes: Any
     fitted: dict[str, Any]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import check_device, check_grid, or_on_cpu, reply_of
+from batchlab.sweep.checks import SEE_CHECK, check_device, check_grid, or_on_cpu, reply_of
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import UnreadConsole
@@ -77,5 +77,7 @@ def _would_start(point: Point, server: WarmServer) -> Finding:
     try:
         check_grid([point], server)
     except BadRequest as error:
-        return wrong("sweep", str(error), "fix this first: a run with these options would not start")
+        return wrong(
+            "sweep", str(error).removesuffix(SEE_CHECK), "fix this first: a run with these options would not start"
+        )
     return ok("sweep", "a run with these options would start")

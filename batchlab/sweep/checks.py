@@ -1,5 +1,6 @@
 """DESIGN's preflight: checks a grid before its first point, and compares its code and data with earlier runs."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +25,11 @@ Result = TypeVar("Result")
 A = TypeVar("A")
 Reply = TypeVar("Reply")
 UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunStatus.TIMEOUT)
+
+# A problem that names a line of code is an error as PyTorch or the user's code words it (`training.user_errors`); the
+# others say what to type.
+AT_A_LINE = re.compile(r"\(\S.*, line \d+, in .+\)")
+SEE_CHECK = ". Run `batchlab check` with the same arguments: it says how to fix this"
 
 
 class DeviceUnusable(BadRequest):
@@ -76,7 +82,7 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
         case DeviceFailed(device, why, instead):
             raise DeviceUnusable(device, why, instead)
         case GridRefused(problems):
-            raise BadRequest("; ".join(problems))
+            raise BadRequest("; ".join(problems) + SEE_CHECK * any(map(AT_A_LINE.search, problems)))
         case GridAccepted(facts):
             return list(facts)
 

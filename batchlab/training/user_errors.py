@@ -6,7 +6,7 @@ from pathlib import Path
 from batchlab.errors import BatchlabError
 from batchlab.training.devices.broken_context import advice
 
-OURS = Path(__file__).parents[1]
+OURS = Path(__file__).resolve().parents[1]
 
 
 def message_and_place(error: BaseException) -> str:
@@ -14,8 +14,7 @@ def message_and_place(error: BaseException) -> str:
     if isinstance(error, BatchlabError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    inside = [f for f in frames if Path(f.filename).is_relative_to(Path.cwd()) and "site-packages" not in f.filename]
-    own = [f for f in inside if f"{OURS}/" not in f.filename]
+    own = [f for f in frames if _is_the_users(Path(f.filename).resolve())]
     where = own[-1] if own else frames[-1]
     text = (str(error).strip() or "no message").splitlines()[0]
     # Of an installed package the path shows which: torch/nn/modules/linear.py.
@@ -23,3 +22,7 @@ def message_and_place(error: BaseException) -> str:
     name = package if package != where.filename and not own else Path(where.filename).name
     place = f"({name}, line {where.lineno}, in {where.name})"
     return f"{type(error).__name__}: {text} {place}{advice(error)}"
+
+
+def _is_the_users(file: Path) -> bool:
+    return file.is_relative_to(Path.cwd()) and "site-packages" not in file.parts and not file.is_relative_to(OURS)

@@ -70,6 +70,20 @@ def test_what_needs_no_torch_leaves_it_out(arguments: str, tmp_path: Path) -> No
     assert ended.stderr == ""
 
 
+def test_python_runs_the_package_as_the_command(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "batchlab", "swep"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "batchlab: unknown command 'swep': did you mean 'sweep'?\n"
+
+
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_every_command_has_a_help_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
@@ -118,7 +132,19 @@ def test_no_command_shows_the_help_and_is_a_bad_request(capsys: pytest.CaptureFi
         (["list", "--runs_dir=x"], "batchlab list does not take --runs_dir=x: write --runs-dir x; `batchlab"),
         (["list", "runs_dir=x"], "runs_dir=x is an option of train and sweep: write --runs-dir x here"),
         (["report", "x", "--format", "pdf"], "batchlab report does not take --format pdf; `batchlab report --help`"),
-        (["report"], "batchlab report needs STUDY; `batchlab report --help` shows what it takes"),
+        (
+            ["report"],
+            "batchlab report needs STUDY, a study's name or path: write `batchlab report STUDY`; "
+            "`batchlab report --help` shows what it takes",
+        ),
+        (
+            ["compare", "x"],
+            "batchlab compare needs OTHER_STUDY, another study's name or path: write "
+            "`batchlab compare STUDY OTHER_STUDY`; ",
+        ),
+        (["report", "x", "--out"], "--out needs a value, such as --out elsewhere; "),
+        (["dashboard", "--port"], "--port needs a value, such as --port 6006; "),
+        (["export", "x", "--format"], "--format needs a value, such as --format csv; "),
         (["export", "x", "--format", "xml"], "--format xml is invalid: use one of csv, parquet, json; `batchlab"),
         (["completion", "tcsh"], "shell tcsh is invalid: use one of bash, zsh, fish; `batchlab completion"),
         (["dashboard", "--port", "x"], "--port x is invalid: it must be an integer; "),

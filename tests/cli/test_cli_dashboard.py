@@ -61,7 +61,7 @@ def test_a_study_that_is_not_there_is_a_bad_request_with_those_that_are(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["dashboard", "runs/none"]) == 2
-    assert "no study 'runs/none' in runs/: it has new, old" in capsys.readouterr().err
+    assert "there is no study 'runs/none' in runs/; the studies there are: new, old" in capsys.readouterr().err
     assert main(["dashboard", "--runs-dir", "empty"]) == 2
     assert "there are no runs yet in empty/: start one with" in capsys.readouterr().err
 

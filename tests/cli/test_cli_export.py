@@ -68,6 +68,14 @@ def test_the_format_is_the_one_of_the_files_ending(study: Path, arguments: list[
     assert Path(arguments[1]).read_bytes().replace(b" ", b"").replace(b"\n", b"").startswith(first)
 
 
+def test_a_format_that_the_name_does_not_show_is_said(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "digits", "--format", "csv", "--output", "runs.json"]) == 0
+    assert capsys.readouterr().out == "2 runs of digits in runs.json, written as csv\n"
+
+    assert main(["export", "digits", "--format", "json", "--output", "runs.JSON"]) == 0
+    assert capsys.readouterr().out == "2 runs of digits in runs.JSON\n"
+
+
 def test_json_goes_to_stdout_and_is_json(study: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["export", "digits", "--format", "json", "--output", "-", "--measurements"]) == 0
 
@@ -116,7 +124,7 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["nowhere"], "no study 'nowhere' in runs/: it has digits"),
+        (["nowhere"], "there is no study 'nowhere' in runs/; the studies there are: digits"),
         ([], "STUDY"),
         (["digits", "--format", "xls"], "csv"),
         (["digits", "--output", "runs"], "is a folder"),
@@ -124,6 +132,7 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
             ["digits", "--output", "runs.xlsx"],
             "not xlsx; give another name, such as --output runs.csv, or --format csv",
         ),
+        (["digits", "--output"], "--output needs a value, such as --output runs.csv; "),
         (["digits", "--output", "no/such/x.csv"], ": the folder no/such does not exist"),
     ],
 )

@@ -79,9 +79,36 @@ def test_list_prints_no_control_characters(runs: Path, capsys: pytest.CaptureFix
 
 def test_list_names_the_studies_that_exist(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "digits-mpl"]) == 2
-    assert "no study 'digits-mpl' in runs/: did you mean 'digits-mlp'?" in capsys.readouterr().err
+    assert "there is no study 'digits-mpl' in runs/: did you mean 'digits-mlp'?" in capsys.readouterr().err
     assert main(["list", "zzz"]) == 2
-    assert "no study 'zzz' in runs/: it has digits-cnn, digits-mlp" in capsys.readouterr().err
+    assert "there is no study 'zzz' in runs/; the studies there are: digits-cnn, digits-mlp" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command", ["list other", "report other", "export other", "dashboard other", "compare other digits-mlp"]
+)
+def test_a_folder_without_runs_is_no_study(command: str, runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("other").mkdir()
+    Path("other", "notes.txt").write_text("mine")
+
+    assert main(command.split()) == 2
+
+    assert capsys.readouterr().err == (
+        "batchlab: 'other' is a folder, but holds no runs: give a study's name or its folder, such as runs/digits-mlp "
+        "(`batchlab list` shows the studies)\n"
+    )
+    assert [path.name for path in Path("other").iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_above_or_below_a_study_is_no_study(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "runs"]) == 2
+    assert "'runs' is a folder of studies: give one of them: runs/digits-cnn, runs/digits-mlp\n" in (
+        capsys.readouterr().err
+    )
+    assert main(["report", "runs/digits-mlp/b8-0"]) == 2
+    assert "'runs/digits-mlp/b8-0' is the folder of one run: give that of its study, runs/digits-mlp\n" in (
+        capsys.readouterr().err
+    )
 
 
 def test_list_of_nothing_says_how_to_start(
@@ -92,7 +119,7 @@ def test_list_of_nothing_says_how_to_start(
     assert main(["list"]) == 0
     assert capsys.readouterr().out == ("No runs yet in runs/: start one with `batchlab sweep batch_size=8,32,256`.\n")
     assert main(["list", "--runs-dir", "elsewhere", "digits"]) == 2
-    assert "no study 'digits' in elsewhere/: there are no runs yet" in capsys.readouterr().err
+    assert "there is no study 'digits': there are no runs yet in elsewhere/; start" in capsys.readouterr().err
 
 
 def test_list_for_a_program_is_json_that_every_parser_reads(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

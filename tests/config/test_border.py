@@ -13,6 +13,8 @@ from plain_defaults import CONFIGS, chosen_groups, configured, defaults, read
 
 from batchlab import config
 from batchlab.config import Budget, RunConfig, SweepConfig, from_dict, to_dict
+from batchlab.config.bounds import check_value
+from batchlab.config.option_row import Option
 from batchlab.config.options import GROUPS, OPTIONS, RUN, STUDY, SWEEP
 from batchlab.errors import BadRequest
 from batchlab.science.scaling.lr_scaling import RULE_NAMES
@@ -160,11 +162,11 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"batch_size": None}, "batch_size=null", "an integer of at least 1"),
     ({"batch_size": [8, 32]}, "batch_size=[8, 32]", "an integer of at least 1"),
     ({"batch_size": {}}, "batch_size={}", "an integer of at least 1"),
-    ({"accumulate": 0}, "accumulate=0", "an integer of at least 1, or null"),
-    ({"accumulate": 2.0}, "accumulate=2.0", "an integer of at least 1, or null"),
+    ({"accumulate": 0}, "accumulate=0", "an integer of at least 1, in micro-batches, or null"),
+    ({"accumulate": 2.0}, "accumulate=2.0", "an integer of at least 1, in micro-batches, or null"),
     ({"accumulate": 33}, "accumulate=33", "at most 32"),
     ({"accumulate": 20}, "accumulate=20", "use accumulate=16"),
-    ({"micro_batch_size": 0}, "micro_batch_size=0", "an integer of at least 1, or null"),
+    ({"micro_batch_size": 0}, "micro_batch_size=0", "an integer of at least 1, in examples, or null"),
     ({"micro_batch_size": 64}, "micro_batch_size=64", "at most 32"),
     ({"micro_batch_size": 8, "accumulate": 5}, "accumulate=5", "use accumulate=4"),
     ({"batch_size": 10**20, "micro_batch_size": 1, "accumulate": 2}, "accumulate=2", f"accumulate={10**20}"),
@@ -185,9 +187,13 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"lr_scaling": "surge"}, "lr_scaling=surge", "a number of examples, such as noise_scale=120"),
     ({"lr_scaling": "sqrt", "noise_scale": 120}, "lr_scaling=sqrt", "does not use noise_scale=120: leave it out"),
     ({"noise_scale": 120}, "lr_scaling=none", "or use lr_scaling=noise or surge"),
-    ({"lr_scaling": "noise", "noise_scale": 0}, "noise_scale=0", "a number above 0, or null"),
-    ({"lr_scaling": "noise", "noise_scale": inf}, "noise_scale=inf", "a number above 0, or null"),
-    ({"lr_scaling": "noise", "noise_scale": "runs/a/b"}, "noise_scale='runs/a/b'", "a number above 0, or null"),
+    ({"lr_scaling": "noise", "noise_scale": 0}, "noise_scale=0", "a number above 0, in examples, or null"),
+    ({"lr_scaling": "noise", "noise_scale": inf}, "noise_scale=inf", "a number above 0, in examples, or null"),
+    (
+        {"lr_scaling": "noise", "noise_scale": "runs/a/b"},
+        "noise_scale='runs/a/b'",
+        "a number above 0, in examples, or null",
+    ),
     ({"reference_batch_size": 0}, "reference_batch_size=0", "an integer of at least 1"),
     ({"warmup": -0.1}, "warmup=-0.1", "a number of at least 0"),
     ({"warmup": nan}, "warmup=nan", "a number of at least 0"),
@@ -253,9 +259,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"device": 0}, "device=0", "a text"),
     ({"threads": 0}, "threads=0", "an integer of at least 1"),
     ({"deterministic": None}, "deterministic=null", "true or false"),
-    ({"eval_every": 0}, "eval_every=0", "an integer of at least 1, or null"),
+    ({"eval_every": 0}, "eval_every=0", "an integer of at least 1, in examples, or null"),
     ({"eval_batch_size": None}, "eval_batch_size=null", "an integer of at least 1"),
-    ({"log_every": 0.5}, "log_every=0.5", "an integer of at least 1, or null"),
+    ({"log_every": 0.5}, "log_every=0.5", "an integer of at least 1, in examples, or null"),
     ({"trust": "timm"}, "trust='timm'", "trust=[timm,transformers]"),
     ({"trust": [1]}, "trust=[1]", "trust=[timm,transformers]"),
     ({"trust": [""]}, "trust=['']", "trust=[timm,transformers]"),
@@ -281,7 +287,7 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"retry": ["faild"]}, "retry holds 'faild'", "did you mean 'failed'"),
     ({"retry": "failed"}, "retry='failed'", "write retry=[failed,timeout]"),
     ({"jobs": 0}, "jobs=0", "an integer of at least 1"),
-    ({"timeout": 0}, "timeout=0", "a number above 0, or null"),
+    ({"timeout": 0}, "timeout=0", "a number above 0, in seconds, or null"),
     ({"force": "yes"}, "force='yes'", "true or false"),
     ({"model": None}, "model=null", "`batchlab config` lists the groups"),
     ({"model": "resnet"}, "model='resnet'", "`batchlab config` lists the groups"),
@@ -484,13 +490,54 @@ def test_a_composed_config_passes_with_its_interpolations_resolved() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key"), [({"model": {"_target_": "???"}}, "model._target_"), ({"lr": "${nothing.there}"}, "lr")]
+    ("changes", "says"),
+    [
+        ({"model": {"_target_": "???"}}, "model=own needs the name of a class or function: add model._target_=my_net."),
+        ({"model": {"_target_": "a.b", "width": "???"}}, "model.width has no value: add model.width=..."),
+        ({"lr": "${nothing.there}"}, "(key 'lr'): give it a value"),
+    ],
 )
-def test_a_value_that_is_missing_is_named_by_its_key(changes: dict[str, Any], key: str) -> None:
+def test_a_value_that_is_missing_is_named_by_its_key(changes: dict[str, Any], says: str) -> None:
     from omegaconf import OmegaConf
 
     with pytest.raises(BadRequest) as caught:
         config.from_hydra(OmegaConf.create(defaults(**changes)))
 
-    assert f"'{key}'" in str(caught.value)
+    assert says in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("row", [row for row in OPTIONS.values() if row.unit], ids=lambda row: row.name)
+def test_the_message_about_a_number_names_its_unit(row: Option) -> None:
+    with pytest.raises(BadRequest) as caught:
+        check_value(row, "much")
+
+    assert f"{row.name}='much' is invalid: it must be a" in str(caught.value)
+    assert f", in {row.unit}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "instead"),
+    [
+        ("timeout", "10m", "600"),
+        ("timeout", "90 sec", "90"),
+        ("timeout", "1.5h", "5400"),
+        ("timeout", "2 Days", "172800"),
+        ("checkpoint_seconds", "0.5s", "0.5"),
+        ("warmup", "5%", "0.05"),
+        ("warmup", "12.5 %", "0.125"),
+    ],
+)
+def test_a_number_with_another_unit_gets_the_one_to_write(name: str, typed: str, instead: str) -> None:
+    with pytest.raises(BadRequest, match=rf": write {name}={instead}$"):
+        check_value(OPTIONS[name], typed)
+    assert check_value(OPTIONS[name], float(instead)) == float(instead)
+
+
+@pytest.mark.parametrize(
+    ("name", "typed"), [("timeout", "0s"), ("timeout", "5%"), ("timeout", "3 epochs"), ("warmup", "3h"), ("lr", "1%")]
+)
+def test_a_number_with_no_such_unit_gets_none(name: str, typed: str) -> None:
+    with pytest.raises(BadRequest, match="is invalid: it must be") as caught:
+        check_value(OPTIONS[name], typed)
+    assert "write" not in str(caught.value)

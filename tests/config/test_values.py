@@ -49,6 +49,8 @@ def test_hydra_reads_an_override_back_as_the_value_it_was_written_from(value):
         ("NaN", "'NaN'"),
         ("../data/my-set", "../data/my-set"),
         ("my_net.Net", "my_net.Net"),
+        (".", "."),
+        ("..", ".."),
         ("", "''"),
         ("it's", r"'it\'s'"),
         ("C:\\", r"'C:\\'"),

@@ -232,6 +232,9 @@ def test_other_separators_and_a_byte_order_mark_are_read(tmp_path: Path) -> None
 
 BROKEN = {
     "empty.csv": "",
+    "blank.csv": "\n\n",
+    "semicolons.csv": "a;b\n1,5;2\n3;4\n",
+    "tabs.csv": "a\tb\n1\t2\n3\t4\n",
     "titles.csv": "a,b\n",
     "one_column.csv": "a\n1\n2\n3\n",
     "long_row.csv": "a,b\n1,2\n3,4,5\n",
@@ -256,7 +259,15 @@ BROKEN = {
             r"^data\.path=absent\.csv is not a file: give the path of a CSV file, relative to",
         ),
         ({"path": "twice.csv", "target": "b"}, r"has the column 'a' more than once: rename one of them"),
-        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv cannot be read as a CSV file: No columns"),
+        ({"path": "empty.csv", "target": "b"}, r"^data\.path=empty\.csv is invalid: the file is empty$"),
+        ({"path": "blank.csv", "target": "b"}, r"^data\.path=blank\.csv is invalid: the file is empty$"),
+        (
+            {"path": "semicolons.csv", "target": "b"},
+            r"^data\.path=semicolons\.csv: only one column was found with the separator ','; its first line "
+            """contains ';': add 'data\\.separator=";"'$""",
+        ),
+        ({"path": "tabs.csv", "target": "b"}, r"""contains a tab: add \$'data\.separator="\\t"'$"""),
+        ({"path": "names.csv", "target": "b", "separator": ";"}, r"the separator ';'; its first line contains ','"),
         ({"path": "binary.csv", "target": "b"}, r"^data\.path=binary\.csv cannot be read as a CSV file: .*utf-8"),
         ({"path": "titles.csv", "target": "b"}, r"has 0 rows of 2 columns: it needs a header line"),
         ({"path": "one_column.csv", "target": "a"}, r"has 3 rows of 1 columns: .*data\.separator=','"),

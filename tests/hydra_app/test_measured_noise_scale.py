@@ -175,7 +175,7 @@ def test_a_file_may_name_the_run_and_the_config_that_is_shown_has_the_number(
         ),
         ("noise", "digits/lost-4", "that run did not resolve it, as the noise hides the gradient; raise instruments"),
         ("surge", "digits/lost-4", "that run did not resolve it"),
-        ("noise", "nan", "it must be a number above 0, or null"),
+        ("noise", "nan", "it must be a number above 0, in examples, or null"),
         ("noise", "'\"120\"'", "no run is there; give a number of examples above 0"),
     ],
 )

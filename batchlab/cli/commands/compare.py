@@ -20,8 +20,8 @@ examples:
 def parser() -> Parser:
     """Its arguments."""
     made = Parser("compare", "Shows two studies side by side.", EXAMPLES)
-    made.add_argument("first", metavar="A", help="a study's name or path")
-    made.add_argument("second", metavar="B", help="another study's name or path")
+    made.add_argument("first", metavar="STUDY", help="a study's name or path")
+    made.add_argument("second", metavar="OTHER_STUDY", help="another study's name or path")
     made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     return made
 

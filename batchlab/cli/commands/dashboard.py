@@ -30,7 +30,9 @@ From another machine: ssh -L 6006:127.0.0.1:6006 THIS_MACHINE, and open http://1
 def parser() -> Parser:
     """Its arguments."""
     made = Parser("dashboard", "Shows a study in TensorBoard.", EXAMPLES)
-    made.add_argument("study", nargs="?", metavar="STUDY", help="its name or path; default: the study written last")
+    made.add_argument(
+        "study", nargs="?", metavar="STUDY", help="a study's name or path; default: the study written last"
+    )
     made.add_argument("--port", type=int, default=FIRST_PORT, help="the first port to try (%(default)s)")
     made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
     return made

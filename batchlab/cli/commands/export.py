@@ -67,7 +67,8 @@ def main(arguments: list[str]) -> int:
         write_atomically(path, content)
     except StorageError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}; use --output FILE elsewhere") from error
-    say(f"{counted(len(rows), kind.removesuffix('s'))} of {printable(study.name)} in {printable(path)}")
+    other = f", written as {written_as}" if path.suffix and path.suffix.lower() != f".{written_as}" else ""
+    say(f"{counted(len(rows), kind.removesuffix('s'))} of {printable(study.name)} in {printable(path)}{other}")
     return 0
 
 

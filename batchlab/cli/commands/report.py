@@ -21,7 +21,7 @@ A sweep of several points makes a report at its end, unless report=false."""
 def parser() -> Parser:
     """Its arguments."""
     made = Parser("report", "Judges what a study says about batch size, and recommends one.", EXAMPLES)
-    made.add_argument("study", metavar="STUDY", help="its name or path")
+    made.add_argument("study", metavar="STUDY", help="a study's name or path")
     made.add_argument("--out", metavar="DIR", help="folder for the files (the study's own)")
     made.add_argument("--no-files", action="store_true", help="write nothing, draw nothing")
     made.add_argument("--runs-dir", default=RUNS_DIR, metavar="DIR", help="folder of the studies (%(default)s)")
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     given = parser().parse_args(arguments)
     if given.no_files and given.out is not None:
         raise BadRequest("--no-files writes nothing, so --out has no effect: leave out one of them")
-    folder = _study(given.study, Path(given.runs_dir))
+    folder = find_study(given.study, Path(given.runs_dir))
 
     # Not before the study is found: pandas and matplotlib take seconds.
     from rich.console import Console
@@ -51,14 +51,3 @@ def main(arguments: list[str]) -> int:
         console.print()
         say_where(out, sum(drawing.figure is not None for drawing in drawn), console)
     return 0
-
-
-def _study(text: str, runs_dir: Path) -> Path:
-    """An existing folder is a study even without runs: the report then says how to begin."""
-    try:
-        return find_study(text, runs_dir)
-    except BadRequest:
-        for folder in (runs_dir / text, Path(text)):
-            if text and folder.is_dir() and folder.resolve() != runs_dir.resolve():
-                return folder
-        raise

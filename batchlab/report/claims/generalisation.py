@@ -124,7 +124,8 @@ def _relative_gap(study: Curves, setting: Setting, held: str) -> list[Evidence]:
     return over_batch_sizes(
         setting,
         gap / scale,
-        "gap between validation and training loss over the mean validation loss, largest minus smallest batch size",
+        "gap between validation and training loss divided by the mean validation loss, "
+        "largest minus smallest batch size",
         held,
         sign=1,
         margin="gap",

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from batchlab.config.option_row import Role
 from batchlab.config.options import GROUPS, MICRO_BATCHES, WITH_TARGETS, option_of
 from batchlab.config.values import as_override
 from batchlab.config_folder import config_folder
+from batchlab.printable import command_line
 from batchlab.recording.files import to_json
 from batchlab.recording.flat_options import flat
 from batchlab.recording.masking import MASK
@@ -51,7 +51,7 @@ def command(study: Study, settings: Mapping[str, str], overrides: Sequence[str])
     chosen = {key: value for key, value in chosen.items() if MASK not in value and f"{key}{value}".isprintable()}
     # Groups first, in whatever order they were typed: they tell the reader what the rest belongs to.
     order = sorted(chosen, key=lambda key: (key.split(".")[0] not in GROUPS, key in ("study", "runs_dir")))
-    return shlex.join(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
+    return command_line(["batchlab", "sweep", *(f"{key}={chosen[key]}" for key in order)])
 
 
 def _lacks(chosen: Mapping[str, str], key: str) -> bool:

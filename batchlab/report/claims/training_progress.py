@@ -142,7 +142,7 @@ def escape(study: Curves) -> Findings:
             found += over_batch_sizes(
                 setting,
                 downward,
-                f"most negative curvature over the largest eigenvalue {where}, largest minus smallest batch size",
+                f"most negative curvature divided by the largest eigenvalue {where}, largest minus smallest batch size",
                 held,
                 sign=1,
                 margin="negative curvature",

@@ -273,7 +273,8 @@ def _missing(studies: tuple[Study, Study]) -> Iterator[str]:
         if set(ended) != {RunStatus.COMPLETED}:
             yield f"{name}: {', '.join(f'{n} {printable(status)}' for status, n in ended.most_common())}."
         if shared := int(study.runs["shared_machine"].eq(True).sum()):
-            yield f"{name}: {counted(shared, 'run')} shared the machine, and are not compared in speed or memory."
+            are = "is" if shared == 1 else "are"
+            yield f"{name}: {counted(shared, 'run')} shared the machine, and {are} not compared in speed or memory."
         yield from (f"{name}: {sentence}" for sentence in study.damaged[:3])
         if len(study.damaged) > 3:
             yield f"{name}: and {len(study.damaged) - 3} more that could not be read."

@@ -1,11 +1,10 @@
 """The command that runs a point of a study once more."""
 
-import shlex
-
 import pandas as pd
 
 from batchlab.config.option_row import Role
 from batchlab.config.options import SWEEP, of_role
+from batchlab.printable import command_line
 from batchlab.report.tables.groups import column
 from batchlab.report.tables.study import Study
 
@@ -23,4 +22,4 @@ def command_of(study: Study, runs: pd.DataFrame) -> str:
     if any(argument.startswith("experiment=") for argument in typed):
         kept.append("grids=[]")  # the experiment's other settings, and not all of its points
     kept.append(f"study={study.name}")
-    return shlex.join(["batchlab", "train", *kept])
+    return command_line(["batchlab", "train", *kept])

@@ -1,10 +1,9 @@
 """The result of `batchlab find` in sentences: size, prediction, memory, throughput knee, and what to type next."""
 
 import math
-import shlex
 from collections.abc import Iterable, Iterator
 
-from batchlab.printable import NOTHING, counted, number, printable
+from batchlab.printable import NOTHING, command_line, counted, number, printable
 from batchlab.recording.masking import masked_overrides
 from batchlab.science.memory.largest_fit import Found, Outcome, SearchStatus, busy_shares, line_through, out_of_order
 from batchlab.science.memory.memory_model import Account, MemoryModel
@@ -166,7 +165,7 @@ def _next(search: Search) -> str:
     powers = [2**exponent for exponent in range(top % 2, top + 1, 2)][-4:]  # factors of 4: covers the whole range
     sizes = [size for size in powers if size >= 2 * search.accumulate] or [most]
     overrides = [override.lstrip("+") for override in masked_overrides(search.overrides)]
-    return shlex.join(["batchlab", "sweep", f"batch_size={','.join(map(str, sizes))}", *overrides])
+    return command_line(["batchlab", "sweep", f"batch_size={','.join(map(str, sizes))}", *overrides])
 
 
 def _sizes(sizes: Iterable[int]) -> str:

@@ -1,13 +1,12 @@
 """The notes below the table: what was held equal, what was left over, why a point ended early."""
 
 import os
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from batchlab.config.options import PEAK_LR_OPTIONS
-from batchlab.printable import counted, listed, printable
+from batchlab.printable import command_line, counted, listed, printable
 from batchlab.recording.device_models import measured_on
 from batchlab.records import RunRecord, RunStatus
 from batchlab.records.quantities import PEAKS, SAVED_FOR_BACKWARD
@@ -38,7 +37,7 @@ def notes(records: Sequence[RunRecord], settings: Sequence[Setting], study_dir: 
 
 def next_step(study_dir: Path) -> str:
     """The next command."""
-    return f"Next: batchlab dashboard {shlex.quote(printable(_from_here(study_dir)))}"
+    return f"Next: batchlab dashboard {command_line([printable(_from_here(study_dir))])}"
 
 
 def _held_equal(records: Sequence[RunRecord]) -> list[str]:

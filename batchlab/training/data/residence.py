@@ -179,12 +179,15 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
         raise BadRequest(
             f"the task's {name} set holds {kinds:.200}: it must hold tensors whose first axis is the example"
         )
-    sizes = {len(leaf) for leaf in parts}
-    if sizes == {0} or len(sizes) > 1:
+    sizes = [len(part) for part in parts]
+    if len({*sizes}) > 1:
+        lengths = f"the first {sizes[0]}, the second {sizes[1]}" + "".join(f", then {size}" for size in sizes[2:])
         raise BadRequest(
-            f"the task's {name} set has tensors of {sorted(sizes)} examples: all must have the same number, above "
-            f"0. Examples of different sizes go into a Dataset or a list. {COLLATE}"
+            f"the tensors of the task's {name} set have different lengths: {lengths}. Examples of different sizes go "
+            f"into a Dataset or a list. {COLLATE}"
         )
+    if not sizes[0]:
+        raise BadRequest(f"the task's {name} set is empty")
 
 
 def _examples_in(dataset: Any, name: str) -> int:

@@ -1,5 +1,6 @@
 """Two planted studies side by side: the differences are the planted ones, checked with SciPy."""
 
+import json
 import math
 
 import numpy as np
@@ -68,7 +69,13 @@ def test_speed_on_a_shared_machine_is_not_compared_and_the_loss_is(tmp_path):
     first, second = plant(tmp_path / "a"), plant(tmp_path / "b", config=WIDE, shared_machine=True)
     comparison = compared(first, second)
     assert {row.quantity for row in comparison.measured} == {"best val loss", "final val loss", "examples to target"}
-    assert any("b: 10 runs shared the machine" in note for note in comparison.notes)
+    assert "b: 10 runs shared the machine, and are not compared in speed or memory." in comparison.notes
+
+    one = plant(tmp_path / "c", config=WIDE)
+    path = sorted(one.glob("*/record.json"))[0]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"shared_machine": True}))
+    notes = compared(first, one).notes
+    assert "c: 1 run shared the machine, and is not compared in speed or memory." in notes
 
 
 def test_only_what_differs_is_listed_as_a_setting(tmp_path):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from sweep_runs import Lab, Silent
 
+from batchlab.cli.main import main
 from batchlab.recording.disk import make_folder
 from batchlab.recording.run_folder import holder, read_record, write_record
 from batchlab.records import RunStatus
@@ -206,6 +207,22 @@ def test_a_launcher_that_gives_up_is_one_line(lab: Lab) -> None:
 
     assert run_elsewhere([lab.point()], launch, reported.append) is None
     assert reported[-1] == "the launcher failed: sbatch: error: no such partition; its other jobs may continue"
+
+
+def test_slurms_launcher_without_slurm_is_refused_before_the_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))  # no srun
+
+    assert main(["sweep", "hydra/launcher=submitit_slurm", "device=cpu"]) == 2
+    assert capsys.readouterr().err == (
+        "batchlab: hydra/launcher=submitit_slurm needs Slurm (srun was not found): use "
+        "hydra/launcher=submitit_local, or jobs=2 without a launcher\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+    assert main(["sweep", "hydra/launcher=submitit_slurm", "device=cpu", "--dry-run"]) == 0
 
 
 def test_of_a_jobs_traceback_its_last_error_is_reported() -> None:

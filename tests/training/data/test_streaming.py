@@ -555,3 +555,17 @@ class Net(torch.nn.Module):
                 seen.writelines(f"{int(index)} {own}\\n" for index in x[:, 0])
         return self.layer(x[:, 1:9])
 """
+
+
+@pytest.mark.parametrize(
+    ("sizes", "says"),
+    [
+        ((150, 140), "the tensors of the task's train set have different lengths: the first 150, the second 140"),
+        ((3, 3, 5), "the tensors of the task's train set have different lengths: the first 3, the second 3, then 5"),
+        ((0, 0), "the task's train set is empty"),
+    ],
+)
+def test_tensors_that_are_no_set_are_refused_in_their_order(sizes, says):
+    with pytest.raises(BadRequest) as caught:
+        prepare_set(tuple(torch.zeros(size) for size in sizes), CPU, name="train")
+    assert str(caught.value) == says
