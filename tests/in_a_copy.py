@@ -68,13 +68,15 @@ def study(name: str, *records: RunRecord) -> Any:
 
 def built(grid: list[dict[str, Any]]) -> int:
     """The number of combinations of a grid that the preflight builds."""
+    from batchlab import Task
     from batchlab.worker import preflight
 
     made: list[Any] = []
 
-    def build(config: Any) -> preflight.Parts:
+    def build(config: Any, other_seed: int | None) -> preflight.Parts:
         made.append(config)
-        return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, Facts(torch=""))
+        task = Task(train=(), val=(), loss=len)
+        return preflight.Parts(1437, ("val/loss",), ("val/loss",), None, None, Facts(torch=""), task)
 
     preflight._build = build
     preflight.examine([from_dict(entry).run for entry in grid])

@@ -119,6 +119,7 @@ def test_the_norm_is_that_of_the_weights():
         **RELEASE_NOTE,
     },
     runs="""
+import csv
 import io
 
 from plain_defaults import read
@@ -146,8 +147,8 @@ def test_a_toy_run_has_it_in_its_journal_the_table_and_the_export(tmp_path, caps
     assert f"{taken[-1]:.4g}" in console.file.getvalue()
     capsys.readouterr()
     assert main(["export", str(study), "--output", "-"]) == 0
-    heads, row = capsys.readouterr().out.splitlines()
-    assert dict(zip(heads.split(","), row.split(",")))["final.toy/weight_norm"] == repr(taken[-1])
+    heads, row = csv.reader(capsys.readouterr().out.splitlines())
+    assert dict(zip(heads, row))["final.toy/weight_norm"] == repr(taken[-1])
 """,
 )
 

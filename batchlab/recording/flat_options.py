@@ -27,10 +27,8 @@ def flat_options(record: RunRecord) -> dict[str, object]:
     shown |= {"batch_size": record.batch_size, "seed": record.seed}
     shown["micro_batch_size"] = max(record.micro_batch_sizes, default=config.get("micro_batch_size"))
     shown["accumulate"] = record.accumulate or config.get("accumulate")
-    named = {name: config.get(name) for name in WITH_TARGETS}
-    shown |= {
-        name: target_name(value) for name, value in named.items() if isinstance(value, dict) and "_target_" in value
-    }
+    # The name of a schedule is a text.
+    shown |= {name: target_name(config[name]) for name in WITH_TARGETS if "_target_" in (config.get(name) or {})}
     return {**shown, **{name: value for name, value in flat(config).items() if name not in shown}}
 
 

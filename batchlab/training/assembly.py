@@ -25,7 +25,6 @@ from batchlab.training.devices.precision import Precision, of_other_dtypes
 from batchlab.training.ghost_batch_norm import give_ghosts
 from batchlab.training.hooks import EpochHook, unsaved
 from batchlab.training.losses import loss_module
-from batchlab.training.own_schedule import own_schedule
 from batchlab.training.passes.contract import few
 from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.phase import BUILDING, Phase
@@ -33,6 +32,7 @@ from batchlab.training.session import Session
 from batchlab.training.state import Plug, RunState, ignore_note
 from batchlab.training.updates.eager import Eager
 from batchlab.training.updates.optimizer import build_optimizer, group_multiples, peak_lr, untrained
+from batchlab.training.updates.own_schedule import own_schedule
 
 
 def prepare_process(config: RunConfig) -> Device:

@@ -7,12 +7,12 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.records import Measurement
 from batchlab.training.clock.meter import nothing
-from batchlab.training.costly_batch import costly_batch
 from batchlab.training.data.batches import Batches, MicroBatches
 from batchlab.training.passes.leaving_out import unless_it_fails
 from batchlab.training.passes.no_trace import examine
 from batchlab.training.phase import BATCH
 from batchlab.training.state import Plug, RunState
+from batchlab.training.updates.costly_batch import costly_batch
 from batchlab.training.updates.modes import with_evaluation_weights
 from batchlab.training.updates.update import Update
 

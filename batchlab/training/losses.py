@@ -66,7 +66,7 @@ class Losses:
 
     @property
     def is_scalar(self) -> bool:
-        """Whether single terms cannot be told apart."""
+        """Whether the losses of single terms are unknown."""
         return self.task.reduction not in (None, "none")
 
     @property

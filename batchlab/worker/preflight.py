@@ -30,7 +30,6 @@ from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.hooks import begin_epoch, evaluated
 from batchlab.training.losses import Losses
-from batchlab.training.own_schedule import own_schedule
 from batchlab.training.passes.contract import GRADIENT, METRICS, NO_DIRECTION, one_example, refuse
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import (
@@ -44,6 +43,7 @@ from batchlab.training.phase import OPTIMIZER, Phase
 from batchlab.training.updates.closures import refuse_unless_possible
 from batchlab.training.updates.eager import Eager
 from batchlab.training.updates.optimizer import build_optimizer, step_failed
+from batchlab.training.updates.own_schedule import own_schedule
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.equal_builds import built_twice
 

@@ -26,7 +26,6 @@ from batchlab.science.memory.memory_model import Account
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.clock.busy import busy_share_of
-from batchlab.training.costly_batch import costly_batch
 from batchlab.training.data.batches import MicroBatches, gather, length
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
@@ -35,6 +34,7 @@ from batchlab.training.first_error import finally_do
 from batchlab.training.passes.evaluation import by_example
 from batchlab.training.phase import BATCH, DATA, VALIDATION, Phase
 from batchlab.training.state import RunState
+from batchlab.training.updates.costly_batch import costly_batch
 from batchlab.training.updates.update import Update
 
 MOST_STEPS = 21  # on the CPU, where each step is timed separately

@@ -35,7 +35,6 @@ from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import CHECKPOINT, Phase
 from batchlab.training.session import Session
-from batchlab.training.state import RunState
 
 
 class Listener:
@@ -158,7 +157,7 @@ class RunLog:
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(state.device))
             | {"code": code, "group_multiples": list(state.group_multiples), "dtypes": dtypes_of(state.trained)}
-            | _data_order(state),
+            | ({} if state.order is None else {"data_order": state.order.description}),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
             reduction=state.task.reduction or "none",
@@ -297,10 +296,3 @@ class RunLog:
         self._keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
         if status.is_final:
             remove_checkpoints(self._folder)
-
-
-def _data_order(state: RunState) -> dict[str, str]:
-    """What the record says of an order of the data that is not a permutation of the set in each epoch."""
-    if state.order is None:
-        return {}
-    return {"data_order": f"the task's sampler: {state.order.length:,} of {length(state.train):,} examples an epoch"}

@@ -102,6 +102,7 @@ def test_options_of_speed_and_of_the_sweep_do_not_change_the_name() -> None:
 OTHER: dict[str, Any] = {
     "batch_size": 16,
     "accumulate": 2,
+    "accept_changed_objective": True,
     "micro_batch_size": 8,
     "lr": 0.3,
     "lr_scaling": "linear",

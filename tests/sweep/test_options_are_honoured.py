@@ -160,7 +160,15 @@ CASES: dict[str, list[tuple[str, Look, object]]] = {
 # `trust` is refused or honoured before a run: tests/test_targets.py; what a point does when it is stopped:
 # tests/sweep/test_standing.py and test_supervisor.py; `hidden` is no option: tests/cli; `workers` changes nothing that
 # is recorded: tests/training/test_streaming.py
-ELSEWHERE = {"trust", "timeout", "checkpoint_every", "checkpoint_seconds", "workers", "hidden"}
+ELSEWHERE = {
+    "trust",
+    "timeout",
+    "checkpoint_every",
+    "checkpoint_seconds",
+    "workers",
+    "hidden",
+    "accept_changed_objective",
+}
 
 NETS = """
 import torch
@@ -229,7 +237,7 @@ def test_a_changed_option_does_what_it_says(option, lab, tmp_path):
         ("model._target_=nets.Absent", "has no 'Absent'"),
         ("data.train_size=5000", "data.train_size"),
         ("model._target_=nets.Fails", "RuntimeError: no weights today (nets.py, line"),
-        ("data._target_=nets.averaged", "one loss per term"),
+        ("data._target_=nets.each_twice", "one loss per term"),
         ("schedule._target_=nets.below_zero", "returned -0.0039"),
         (
             "schedule._target_=nets.falling schedule.powr=2",
@@ -246,10 +254,10 @@ class Fails(torch.nn.Module):
     def __init__(self):
         raise RuntimeError("no weights today")
 
-def averaged():
+def each_twice():
     from batchlab import Task
     data = torch.randn(50, 64), torch.zeros(50, dtype=torch.long)
-    return Task.classification(data, data, loss=lambda out, batch: torch.nn.functional.cross_entropy(out, batch[1]))
+    return Task.classification(data, data, loss=lambda out, batch: out[:, :2])
 """
     )
     with pytest.raises(BadRequest) as refusal:

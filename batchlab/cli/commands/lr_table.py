@@ -120,7 +120,7 @@ def _curve(config: RunConfig, warmup: float) -> Curve:
         options = schedule_options(config)
         check_warmup(config.schedule, options, warmup)
         return curve_of(config.schedule, options, warmup)
-    from batchlab.training.own_schedule import own_schedule
+    from batchlab.training.updates.own_schedule import own_schedule
 
     own = own_schedule(config)
     assert own is not None

@@ -45,6 +45,11 @@ class SampledOrder:
         self._drawn: dict[int, Tensor] = {}  # by epoch
         self.length = len(self.epoch(0))
 
+    @property
+    def description(self) -> str:
+        """For the record of a run: its order is not a permutation of the set in each epoch."""
+        return f"the task's sampler: {self.length:,} of {self._n:,} examples an epoch"
+
     def epoch(self, epoch: int) -> Tensor:
         """The indices of the examples of an epoch, shape (length,)."""
         if epoch not in self._drawn:

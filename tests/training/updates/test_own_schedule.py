@@ -14,7 +14,7 @@ from batchlab.recording.code_files import code_files, code_targets
 from batchlab.training import assembly
 from batchlab.training.data.batches import row
 from batchlab.training.devices.cpu import CpuDevice
-from batchlab.training.own_schedule import own_schedule
+from batchlab.training.updates.own_schedule import own_schedule
 
 STEPS, PEAK = 10, 0.05
 MIDDLES = [(step + 0.5) / STEPS for step in range(STEPS)]

@@ -12,8 +12,8 @@ from torture.tiny import tiny, train
 
 from batchlab.task import Task
 from batchlab.training import assembly
-from batchlab.training.costly_batch import costly_batch
 from batchlab.training.data.costliest import costliest
+from batchlab.training.updates.costly_batch import costly_batch
 from batchlab.worker.probe import probe
 
 MIB = 2**20
