@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchlab import usual_tasks
 from batchlab.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 Batch = Any  # a tree of tensors, first axis = example; or what `collate` returned
 REDUCTIONS = ("none", "mean", "sum", "batch")
-IGNORED = -100  # the label that PyTorch's losses leave out by default (`ignore_index`)
 
 
 def _forward(model: "nn.Module", batch: Batch) -> Any:
@@ -32,17 +32,6 @@ def _examples(batch: Batch) -> int:
         else:
             batch = getattr(batch, fields(batch)[0].name) if is_dataclass(batch) else batch[0]
     return len(batch)
-
-
-def _has_ignored(labels: Any) -> bool:
-    # uint8 would compare with 156.
-    return bool(getattr(labels.dtype, "is_signed", True) and (labels == IGNORED).any())
-
-
-def _not_ignored(batch: Batch) -> "Tensor":
-    """The labels of a batch that are not ignored, 0-d."""
-    count: Tensor = (batch[1] != IGNORED).sum()
-    return count
 
 
 def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -137,40 +126,22 @@ class Task:
         return self.forward is _forward
 
     @classmethod
-    def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
+    def classification(
+        cls, train: Any, val: Any, *, class_weights: "Sequence[float] | Tensor | None" = None, **changes: Any
+    ) -> "Task":
         """Inputs and class indices: cross-entropy per example, and accuracy.
 
         `train` and `val` are `(inputs, labels)` tuples (or Datasets of such pairs); the model's outputs are
         logits (examples, classes). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
-        Labels of -100 are no terms: they have no loss and do not count.
+        Labels of -100 are no terms: they have no loss and do not count. With `class_weights`, a number for each class,
+        the loss is PyTorch's weighted mean in training and validation: divided by the sum of the examples' weights.
         """
-        import torch.nn.functional as F
-
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            return F.cross_entropy(outputs, batch[1], reduction="none")
-
-        def metrics(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
-            return {"accuracy": (outputs.argmax(dim=1) == batch[1]).float()}
-
-        def labelled(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
-            return {name: values[batch[1] != IGNORED] for name, values in metrics(outputs, batch).items()}
-
-        offered: dict[str, object] = {}
-        if isinstance(train, Sequence):
-            inputs, classes = train[0], int(train[1].max()) + 1
-            if isinstance(val, Sequence):  # a class may be missing from a small training set
-                classes = max(classes, int(val[1].max()) + 1)
-            offered = {"num_classes": classes, "input_shape": tuple(inputs.shape[1:])}
-        chosen: dict[str, Any] = {
-            "loss": loss,
-            "metrics": metrics,
-            "higher_is_better": {"accuracy": True},
-            "model_args": offered,
-            "labels": lambda batch: batch[1],
-        }
-        if any(isinstance(part, Sequence) and _has_ignored(part[1]) for part in (train, val)):
-            chosen |= {"metrics": labelled, "count": _not_ignored, "labels": None}
-        return cls(train=train, val=val, **_merged(chosen, changes))
+        if class_weights is not None and {"loss", "training_loss"} & {*changes}:
+            raise BadRequest(
+                "class_weights belongs to the loss of Task.classification, which loss=... or training_loss=... "
+                "replaces: multiply by the weights there, and give their sum over the batch as count=..."
+            )
+        return cls(train=train, val=val, **_merged(usual_tasks.classification(train, val, class_weights), changes))
 
     @classmethod
     def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
@@ -179,23 +150,7 @@ class Task:
         Targets (examples,) also accept outputs (examples, 1). Offers `num_outputs` (a tuple if targets have more than
         two axes) and `input_shape` to the model if `train` is a tuple.
         """
-
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            targets: Tensor = batch[1]
-            if outputs.shape == (*targets.shape, 1):
-                targets = targets.unsqueeze(-1)
-            # (examples, 1) - (examples,) would broadcast to all pairs of outputs and targets.
-            if outputs.shape != targets.shape:
-                raise ValueError(f"outputs {tuple(outputs.shape)} do not match targets {tuple(targets.shape)}")
-            return (outputs - targets).square().reshape(len(targets), -1).mean(dim=1)
-
-        offered: dict[str, object] = {}
-        if isinstance(train, Sequence):
-            shape = tuple(train[1].shape[1:])
-            offered = {"num_outputs": (shape or (1,))[0] if len(shape) < 2 else shape}
-            offered["input_shape"] = tuple(train[0].shape[1:])
-        chosen: dict[str, Any] = {"loss": loss, "model_args": offered}
-        return cls(train=train, val=val, **_merged(chosen, changes))
+        return cls(train=train, val=val, **_merged(usual_tasks.regression(train), changes))
 
     @classmethod
     def language_model(
@@ -206,22 +161,29 @@ class Task:
         Tokens are 1-d int64; the model maps (examples, context) to logits (examples, context, vocabulary).
         Offers `vocabulary` and `context` to the model. Tokens after the last whole window are not used.
         """
-        import torch.nn.functional as F
+        train, val = (usual_tasks.windows(tokens, context) for tokens in (train_tokens, val_tokens))
+        return cls(
+            train=train, val=val, **_merged(usual_tasks.language_model(train_tokens, val_tokens, context), changes)
+        )
 
-        def windows(tokens: "Tensor") -> "tuple[Tensor, Tensor]":
-            if len(tokens) <= context:
-                raise ValueError(f"{len(tokens)} tokens make no window of context={context} and the next token")
-            cut = tokens.unfold(0, context + 1, context)
-            return cut[:, :-1].contiguous(), cut[:, 1:].contiguous()
+    @classmethod
+    def multilabel(cls, train: Any, val: Any, **changes: Any) -> "Task":
+        """Inputs and labels (examples, labels) of 0 and 1, any number of them 1: binary cross-entropy, averaged over
+        the labels of an example; `label_accuracy`, the share of right labels, and `exact_match`, whether all are right.
 
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            return F.cross_entropy(outputs.flatten(0, 1), batch[1].flatten(), reduction="none")
+        The model's outputs are logits (examples, labels). Offers `num_classes`, the number of labels, and
+        `input_shape` to the model if `train` is a tuple.
+        """
+        return cls(train=train, val=val, **_merged(usual_tasks.multilabel(train, val), changes))
 
-        offered = {"vocabulary": int(max(train_tokens.max(), val_tokens.max())) + 1, "context": context}
-        chosen: dict[str, Any] = {"loss": loss, "count": lambda batch: batch[1].numel(), "model_args": offered}
-        if _has_ignored(train_tokens) or _has_ignored(val_tokens):
-            chosen["count"] = _not_ignored
-        return cls(train=windows(train_tokens), val=windows(val_tokens), **_merged(chosen, changes))
+    @classmethod
+    def segmentation(cls, train: Any, val: Any, ignore_index: int = 255, **changes: Any) -> "Task":
+        """Images and masks (examples, height, width) of class indices: cross-entropy per pixel, and `pixel_accuracy`.
+
+        Pixels of `ignore_index` are no terms: they have no loss and do not count. The model's outputs are logits
+        (examples, classes, height, width). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
+        """
+        return cls(train=train, val=val, **_merged(usual_tasks.segmentation(train, val, ignore_index), changes))
 
 
 def changed(task: Task, **changes: Any) -> Task:

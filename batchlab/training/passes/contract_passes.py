@@ -53,6 +53,31 @@ class TrainingPass:
         return fits(self.losses, self.terms, self.count)
 
     @property
+    def labels(self) -> Tensor | None:
+        """`batch[1]`, if the loss has as many values as it has entries."""
+        given = content(self.batch)
+        labels = given[1] if isinstance(given, tuple | list) and len(given) > 1 else None
+        same = isinstance(labels, Tensor) and isinstance(self.terms, Tensor) and labels.numel() == self.terms.numel()
+        return labels if same else None
+
+    @property
+    def has_many_labels(self) -> bool:
+        """Whether the loss has one value for each of the labels of an example, which are 0 or 1.
+
+        Labels of tokens, which the outputs have an axis of classes for, are not meant.
+        """
+        labels = self.labels
+        if labels is None or labels.dim() != 2 or _shape(self.outputs) != _shape(labels):
+            return False
+        return bool(((labels == 0) | (labels == 1)).all())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the loss has one value for each place of a mask of classes."""
+        labels = self.labels
+        return labels is not None and labels.dim() > 2 and not labels.is_floating_point()
+
+    @property
     def is_a_square(self) -> bool:
         """Whether there is a loss for each pair of terms."""
         return self.count > 0 and self.shape == (self.count, self.count)

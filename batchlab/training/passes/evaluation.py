@@ -152,10 +152,8 @@ def _each(name: str, quantity: Tensor, terms: Sequence[Count], *, own_count: boo
     if all(type(count) is int for count in terms) and len(values) == sum(terms):
         return terms, _summed(values, terms)  # type: ignore[arg-type]
     if name != "loss" and len(values) == examples:
-        if not {*terms} <= {0, 1}:
-            return [1] * examples, values
-        kept = torch.tensor(terms, device=values.device, dtype=torch.bool)
-        return terms, torch.where(kept, values, 0.0)  # the metric of an example without terms may be nan
+        kept = [int(count > 0) for count in terms]  # the metric of an example without terms may be nan
+        return kept, values if all(kept) else torch.where(torch.tensor(kept, device=values.device) > 0, values, 0.0)
     if len(values) % examples or not own_count:
         raise _uneven(name, tuple(quantity.shape), examples, sum(terms))
     return terms, values.view(examples, -1).sum(1)
