@@ -44,6 +44,18 @@ def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if name not in left_out} | changes
 
 
+def _refuse_unusable(name: str, metric: Any) -> None:
+    if name == "loss":
+        raise BadRequest("whole_metrics has a metric named 'loss', but val/loss is the loss of the task: rename it")
+    missing = [method for method in ("update", "compute", "reset") if not callable(getattr(metric, method, None))]
+    if missing or isinstance(metric, type):
+        why = f"has no method {' or '.join(missing)}" if missing else "is a class"
+        raise BadRequest(
+            f"whole_metrics['{name}'] {why}: give an object with update(outputs, batch), compute() and reset(), such "
+            "as one of torchmetrics; a function that gives a value for each term belongs in metrics=..."
+        )
+
+
 def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
     del outputs, batch
     return {}
@@ -77,6 +89,9 @@ class Task:
     reduction: str | None = None
     forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
     metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
+    # What is no mean over terms (F1, AUROC, BLEU), by name: objects with update(outputs, batch), or torchmetrics'
+    # update(preds, target), which gets batch[1]; compute() and reset(). Computed from the whole validation set.
+    whole_metrics: Mapping[str, Any] = field(default_factory=dict)
     # The denominator of a batch's loss, known before the forward pass: its terms, those that are not ignored, or a sum
     # of weights; a number or a 0-d tensor, and 0 for a batch without terms.
     count: "Callable[[Batch], float | Tensor]" = _examples
@@ -119,6 +134,11 @@ class Task:
                 f"the Task's reduction={self.reduction!r} is unknown: use one of {', '.join(REDUCTIONS)}, or None, "
                 "which goes by the shape of the loss"
             )
+        for name, metric in self.whole_metrics.items():
+            _refuse_unusable(name, metric)
+        known = {name: getattr(metric, "higher_is_better", None) for name, metric in self.whole_metrics.items()}
+        if own := {name: better for name, better in known.items() if isinstance(better, bool)}:
+            object.__setattr__(self, "higher_is_better", own | {**self.higher_is_better})
 
     @property
     def passes_first_value(self) -> bool:

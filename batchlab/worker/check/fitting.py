@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from batchlab.errors import BadRequest
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
 from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
@@ -106,9 +107,14 @@ def _class_indices(labels: Tensor) -> str:
 
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
-    """Whether each metric is one value per term, like a loss, and its better direction is known."""
+    """Whether each metric is one value per term, like a loss, or one of the whole set, and its better direction is
+    known."""
     try:
         seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
+    except BadRequest as error:
+        what, _, advice = str(error).rpartition(": ")
+        yield wrong("metrics", what, advice)
+        return
     except (Exception, SystemExit) as error:
         yield wrong("metrics", message_and_place(error), "Task(metrics=...) must return a dict of (terms,) tensors")
         return
@@ -116,5 +122,5 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     yield (
         finding_of(breach)
         if breach
-        else ok("metrics", ", ".join([VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in seen.metrics)]))
+        else ok("metrics", ", ".join([VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in seen.names)]))
     )
