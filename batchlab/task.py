@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from batchlab import usual_tasks
 from batchlab.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
 Batch = Any  # a tree of tensors, first axis = example; or what `collate` returned
 REDUCTIONS = ("none", "mean", "sum", "batch")
-IGNORED = -100  # the label that PyTorch's losses leave out by default (`ignore_index`)
 
 
 def _forward(model: "nn.Module", batch: Batch) -> Any:
@@ -34,17 +34,6 @@ def _examples(batch: Batch) -> int:
     return len(batch)
 
 
-def _has_ignored(labels: Any) -> bool:
-    # uint8 would compare with 156.
-    return bool(getattr(labels.dtype, "is_signed", True) and (labels == IGNORED).any())
-
-
-def _not_ignored(batch: Batch) -> "Tensor":
-    """The labels of a batch that are not ignored, 0-d."""
-    count: Tensor = (batch[1] != IGNORED).sum()
-    return count
-
-
 def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """The fields that a constructor has `chosen`, with the user's `changes`."""
     if "loss" not in changes and "training_loss" not in changes:
@@ -53,6 +42,18 @@ def _merged(chosen: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     if left_out and "forward" not in changes:  # no outputs, so no metrics of them
         left_out |= {"metrics", "higher_is_better"}
     return {name: value for name, value in chosen.items() if name not in left_out} | changes
+
+
+def _refuse_unusable(name: str, metric: Any) -> None:
+    if name == "loss":
+        raise BadRequest("whole_metrics has a metric named 'loss', but val/loss is the loss of the task: rename it")
+    missing = [method for method in ("update", "compute", "reset") if not callable(getattr(metric, method, None))]
+    if missing or isinstance(metric, type):
+        why = f"has no method {' or '.join(missing)}" if missing else "is a class"
+        raise BadRequest(
+            f"whole_metrics['{name}'] {why}: give an object with update(outputs, batch), compute() and reset(), such "
+            "as one of torchmetrics; a function that gives a value for each term belongs in metrics=..."
+        )
 
 
 def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
@@ -88,6 +89,9 @@ class Task:
     reduction: str | None = None
     forward: "Callable[[nn.Module, Batch], Any]" = _forward  # default: model(batch[0]), model(**batch) for a dict
     metrics: "Callable[[Any, Batch], dict[str, Tensor]]" = _no_metrics  # each (terms,), averaged at validation
+    # What is no mean over terms (F1, AUROC, BLEU), by name: objects with update(outputs, batch), or torchmetrics'
+    # update(preds, target), which gets batch[1]; compute() and reset(). Computed from the whole validation set.
+    whole_metrics: Mapping[str, Any] = field(default_factory=dict)
     # The denominator of a batch's loss, known before the forward pass: its terms, those that are not ignored, or a sum
     # of weights; a number or a 0-d tensor, and 0 for a batch without terms.
     count: "Callable[[Batch], float | Tensor]" = _examples
@@ -130,6 +134,11 @@ class Task:
                 f"the Task's reduction={self.reduction!r} is unknown: use one of {', '.join(REDUCTIONS)}, or None, "
                 "which goes by the shape of the loss"
             )
+        for name, metric in self.whole_metrics.items():
+            _refuse_unusable(name, metric)
+        known = {name: getattr(metric, "higher_is_better", None) for name, metric in self.whole_metrics.items()}
+        if own := {name: better for name, better in known.items() if isinstance(better, bool)}:
+            object.__setattr__(self, "higher_is_better", own | {**self.higher_is_better})
 
     @property
     def passes_first_value(self) -> bool:
@@ -137,40 +146,22 @@ class Task:
         return self.forward is _forward
 
     @classmethod
-    def classification(cls, train: Any, val: Any, **changes: Any) -> "Task":
+    def classification(
+        cls, train: Any, val: Any, *, class_weights: "Sequence[float] | Tensor | None" = None, **changes: Any
+    ) -> "Task":
         """Inputs and class indices: cross-entropy per example, and accuracy.
 
         `train` and `val` are `(inputs, labels)` tuples (or Datasets of such pairs); the model's outputs are
         logits (examples, classes). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
-        Labels of -100 are no terms: they have no loss and do not count.
+        Labels of -100 are no terms: they have no loss and do not count. With `class_weights`, a number for each class,
+        the loss is PyTorch's weighted mean in training and validation: divided by the sum of the examples' weights.
         """
-        import torch.nn.functional as F
-
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            return F.cross_entropy(outputs, batch[1], reduction="none")
-
-        def metrics(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
-            return {"accuracy": (outputs.argmax(dim=1) == batch[1]).float()}
-
-        def labelled(outputs: "Tensor", batch: Batch) -> "dict[str, Tensor]":
-            return {name: values[batch[1] != IGNORED] for name, values in metrics(outputs, batch).items()}
-
-        offered: dict[str, object] = {}
-        if isinstance(train, Sequence):
-            inputs, classes = train[0], int(train[1].max()) + 1
-            if isinstance(val, Sequence):  # a class may be missing from a small training set
-                classes = max(classes, int(val[1].max()) + 1)
-            offered = {"num_classes": classes, "input_shape": tuple(inputs.shape[1:])}
-        chosen: dict[str, Any] = {
-            "loss": loss,
-            "metrics": metrics,
-            "higher_is_better": {"accuracy": True},
-            "model_args": offered,
-            "labels": lambda batch: batch[1],
-        }
-        if any(isinstance(part, Sequence) and _has_ignored(part[1]) for part in (train, val)):
-            chosen |= {"metrics": labelled, "count": _not_ignored, "labels": None}
-        return cls(train=train, val=val, **_merged(chosen, changes))
+        if class_weights is not None and {"loss", "training_loss"} & {*changes}:
+            raise BadRequest(
+                "class_weights belongs to the loss of Task.classification, which loss=... or training_loss=... "
+                "replaces: multiply by the weights there, and give their sum over the batch as count=..."
+            )
+        return cls(train=train, val=val, **_merged(usual_tasks.classification(train, val, class_weights), changes))
 
     @classmethod
     def regression(cls, train: Any, val: Any, **changes: Any) -> "Task":
@@ -179,23 +170,7 @@ class Task:
         Targets (examples,) also accept outputs (examples, 1). Offers `num_outputs` (a tuple if targets have more than
         two axes) and `input_shape` to the model if `train` is a tuple.
         """
-
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            targets: Tensor = batch[1]
-            if outputs.shape == (*targets.shape, 1):
-                targets = targets.unsqueeze(-1)
-            # (examples, 1) - (examples,) would broadcast to all pairs of outputs and targets.
-            if outputs.shape != targets.shape:
-                raise ValueError(f"outputs {tuple(outputs.shape)} do not match targets {tuple(targets.shape)}")
-            return (outputs - targets).square().reshape(len(targets), -1).mean(dim=1)
-
-        offered: dict[str, object] = {}
-        if isinstance(train, Sequence):
-            shape = tuple(train[1].shape[1:])
-            offered = {"num_outputs": (shape or (1,))[0] if len(shape) < 2 else shape}
-            offered["input_shape"] = tuple(train[0].shape[1:])
-        chosen: dict[str, Any] = {"loss": loss, "model_args": offered}
-        return cls(train=train, val=val, **_merged(chosen, changes))
+        return cls(train=train, val=val, **_merged(usual_tasks.regression(train), changes))
 
     @classmethod
     def language_model(
@@ -206,22 +181,29 @@ class Task:
         Tokens are 1-d int64; the model maps (examples, context) to logits (examples, context, vocabulary).
         Offers `vocabulary` and `context` to the model. Tokens after the last whole window are not used.
         """
-        import torch.nn.functional as F
+        train, val = (usual_tasks.windows(tokens, context) for tokens in (train_tokens, val_tokens))
+        return cls(
+            train=train, val=val, **_merged(usual_tasks.language_model(train_tokens, val_tokens, context), changes)
+        )
 
-        def windows(tokens: "Tensor") -> "tuple[Tensor, Tensor]":
-            if len(tokens) <= context:
-                raise ValueError(f"{len(tokens)} tokens make no window of context={context} and the next token")
-            cut = tokens.unfold(0, context + 1, context)
-            return cut[:, :-1].contiguous(), cut[:, 1:].contiguous()
+    @classmethod
+    def multilabel(cls, train: Any, val: Any, **changes: Any) -> "Task":
+        """Inputs and labels (examples, labels) of 0 and 1, any number of them 1: binary cross-entropy, averaged over
+        the labels of an example; `label_accuracy`, the share of right labels, and `exact_match`, whether all are right.
 
-        def loss(outputs: "Tensor", batch: Batch) -> "Tensor":
-            return F.cross_entropy(outputs.flatten(0, 1), batch[1].flatten(), reduction="none")
+        The model's outputs are logits (examples, labels). Offers `num_classes`, the number of labels, and
+        `input_shape` to the model if `train` is a tuple.
+        """
+        return cls(train=train, val=val, **_merged(usual_tasks.multilabel(train, val), changes))
 
-        offered = {"vocabulary": int(max(train_tokens.max(), val_tokens.max())) + 1, "context": context}
-        chosen: dict[str, Any] = {"loss": loss, "count": lambda batch: batch[1].numel(), "model_args": offered}
-        if _has_ignored(train_tokens) or _has_ignored(val_tokens):
-            chosen["count"] = _not_ignored
-        return cls(train=windows(train_tokens), val=windows(val_tokens), **_merged(chosen, changes))
+    @classmethod
+    def segmentation(cls, train: Any, val: Any, ignore_index: int = 255, **changes: Any) -> "Task":
+        """Images and masks (examples, height, width) of class indices: cross-entropy per pixel, and `pixel_accuracy`.
+
+        Pixels of `ignore_index` are no terms: they have no loss and do not count. The model's outputs are logits
+        (examples, classes, height, width). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
+        """
+        return cls(train=train, val=val, **_merged(usual_tasks.segmentation(train, val, ignore_index), changes))
 
 
 def changed(task: Task, **changes: Any) -> Task:

@@ -25,6 +25,7 @@ ROOMS = {  # floor, and the purpose of the room, as in the picture of docs/archi
     "targets": (2, "calls what _target_ names"),
     "records": (1, "values that rooms exchange"),
     "science": (1, "arithmetic with error bars"),
+    "usual_tasks": (1, "their losses and metrics"),
     "config_folder": (1, "where configs lie"),
     "errors": (0, "what can go wrong"),
     "printable": (0, "text for a terminal"),

@@ -40,7 +40,7 @@ def build_instruments(config: RunConfig, planned: Plan, task: Task) -> Sequence[
 def declared(instruments: Iterable[Plug], task: Task) -> tuple[Quantity, ...]:
     """The quantities that a run with these instruments on this task declares, in addition to the table's."""
     measured = [quantity for instrument in instruments for quantity in instrument.quantities]
-    return besides_the_table([*metrics(task.higher_is_better), *measured])
+    return besides_the_table([*metrics(task.higher_is_better, task.whole_metrics), *measured])
 
 
 def check_declared(instruments: Iterable[Instrument]) -> None:

@@ -36,12 +36,20 @@ def declared_by(records: "Iterable[RunRecord]") -> Quantities:
     return Quantities(quantity for record in records for quantity in record.quantities)
 
 
-def metrics(higher_is_better: Mapping[str, bool]) -> list[Quantity]:
-    """The metrics of a task on the validation set, with the better direction that the task declares."""
-    table = Quantities()
+def metrics(higher_is_better: Mapping[str, bool], whole: Iterable[str] = ()) -> list[Quantity]:
+    """The metrics of a task on the validation set, with the better direction that the task declares; those of the
+    whole set have a column in tables."""
+    table, columns = Quantities(), {OF_VALIDATION + metric: f"{OF_VALIDATION[:-1]}\n{metric}" for metric in whole}
+    directions = {OF_VALIDATION + metric: higher for metric, higher in higher_is_better.items()}
     return [
-        replace(table[name], name=name, higher_is_better=higher, keep_best=True)
-        for name, higher in ((OF_VALIDATION + metric, higher) for metric, higher in higher_is_better.items())
+        replace(
+            table[name],
+            name=name,
+            higher_is_better=higher,
+            keep_best=True,
+            column=columns.get(name, table[name].column),
+        )
+        for name, higher in (dict.fromkeys(columns) | directions).items()
         if name != VALIDATION_LOSS.name  # its direction is fixed: lower is better
     ]
 

@@ -123,9 +123,13 @@ class Losses:
 
     def quantities(self, batch: Batch) -> dict[str, Any]:
         """What the loss returns as `loss`, and each metric of the task by its name, from one forward pass."""
+        return self.with_outputs(batch)[1]
+
+    def with_outputs(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
+        """The outputs of one forward pass, and the `quantities` of the batch."""
         with self.precision.forward():
             outputs = self.outputs(batch)
-            return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
+            return outputs, {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
 
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The losses as a function of weights, for `torch.func` and for derivatives of any order.

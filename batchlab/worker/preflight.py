@@ -150,7 +150,7 @@ def _build(config: RunConfig, other_seed: int | None) -> Parts:
         device_name=device.name() or environment().get("cpu"),
         same_weights=same_weights,
     )
-    metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
+    metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.names))
     return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task)
 
 

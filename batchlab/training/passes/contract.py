@@ -158,17 +158,25 @@ METRIC_SHAPE: "Clause[ValidationPass]" = Clause(
     "metrics",
     Severity.REFUSED,
     "the metric '{name}' is {kind} for {examples} examples that count as {count} terms",
-    "return one value per term, shape ({count},), not averaged, such as 0 or 1 for each prediction",
+    "return one value per term, shape ({count},), not averaged, such as 0 or 1 for each prediction; what is no mean of "
+    "such values (F1, AUROC) is given as Task(whole_metrics=...)",
     _odd_metric,
+)
+TWICE: "Clause[ValidationPass]" = Clause(
+    "metrics",
+    Severity.REFUSED,
+    "metrics and whole_metrics both have a metric '{name}'",
+    "rename one of them, or remove it",
+    lambda seen: next(({"name": name} for name in seen.metrics if name in seen.whole_metrics), None),
 )
 NO_DIRECTION: "Clause[ValidationPass]" = Clause(
     "metrics",
     Severity.BETTER,  # but refused if a target uses it
     "it is unknown whether a higher {name} is better, so it cannot be used in a target",
     "add higher_is_better={{'{name}': True}} or False to the Task",
-    lambda seen: next(({"name": name} for name in seen.metrics if name not in seen.higher_is_better), None),
+    lambda seen: next(({"name": name} for name in seen.names if name not in seen.higher_is_better), None),
 )
-METRICS = (METRIC_SHAPE, NO_DIRECTION)
+METRICS = (METRIC_SHAPE, TWICE, NO_DIRECTION)
 
 # Dtypes.
 

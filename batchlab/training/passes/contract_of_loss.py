@@ -61,6 +61,23 @@ ONE_PER_TERM: "tuple[Clause[TrainingPass], ...]" = (
         "give outputs and targets the same shape before you compare them, such as outputs.squeeze(1)",
         _where(lambda seen: seen.is_a_square and seen.with_one_less().is_a_square),
     ),
+    Clause(
+        "loss",
+        Severity.REFUSED,
+        "the loss has shape {shape}, one value for each label, but for {examples} examples the task counts {count} "
+        "terms",
+        "use Task.multilabel(train, val), or average over the labels of each example: .mean(1)",
+        _where(lambda seen: not seen.fits and seen.has_many_labels),
+    ),
+    Clause(
+        "loss",
+        Severity.REFUSED,
+        "the loss has shape {shape}, one value for each pixel, but for {examples} examples the task counts {count} "
+        "terms",
+        "use Task.segmentation(train, val, ignore_index=255), or let count=... give the number of pixels that are not "
+        "ignored",
+        _where(lambda seen: not seen.fits and seen.has_masks),
+    ),
     LOSS_SHAPE,
 )
 

@@ -16,6 +16,7 @@ from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import close
+from batchlab.training.passes.whole_metrics import WholeMetrics
 from batchlab.training.user_errors import message_and_place
 
 
@@ -51,6 +52,31 @@ class TrainingPass:
     def fits(self) -> bool:
         """Whether the loss has the shape of its reduction: a vector of terms, of any shape if the task counts them."""
         return fits(self.losses, self.terms, self.count)
+
+    @property
+    def labels(self) -> Tensor | None:
+        """`batch[1]`, if the loss has as many values as it has entries."""
+        given = content(self.batch)
+        labels = given[1] if isinstance(given, tuple | list) and len(given) > 1 else None
+        same = isinstance(labels, Tensor) and isinstance(self.terms, Tensor) and labels.numel() == self.terms.numel()
+        return labels if same else None
+
+    @property
+    def has_many_labels(self) -> bool:
+        """Whether the loss has one value for each of the labels of an example, which are 0 or 1.
+
+        Labels of tokens, which the outputs have an axis of classes for, are not meant.
+        """
+        labels = self.labels
+        if labels is None or labels.dim() != 2 or _shape(self.outputs) != _shape(labels):
+            return False
+        return bool(((labels == 0) | (labels == 1)).all())
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether the loss has one value for each place of a mask of classes."""
+        labels = self.labels
+        return labels is not None and labels.dim() > 2 and not labels.is_floating_point()
 
     @property
     def is_a_square(self) -> bool:
@@ -136,7 +162,13 @@ class ValidationPass:
     count: Count  # of the terms of its loss, according to the task
     own_count: bool  # whether the task counts terms itself
     metrics: Mapping[str, Any]
+    whole_metrics: Sequence[str]  # the names of those of the whole set
     higher_is_better: Mapping[str, bool]
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of all metrics."""
+        return [*self.metrics, *self.whole_metrics]
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...] | None]:
@@ -145,7 +177,10 @@ class ValidationPass:
 
 
 def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") -> ValidationPass:
-    """One forward pass of `batch` with the loss and the metrics, as in a validation."""
+    """One forward pass of `batch` with the loss and the metrics, as in a validation.
+
+    BadRequest if one of the task's `whole_metrics` does not take the outputs, or gives no number.
+    """
     task = losses.task
     with (
         passing(losses.trained, losses.precision, training=False, seed=0),
@@ -153,10 +188,15 @@ def validation_pass(losses: Losses, batch: Batch, eval_precision: str = "fp32") 
         losses.precision.evaluation(eval_precision) as precision,
     ):
         evaluating = Losses(losses.model, task, precision)
-        found = evaluating.quantities(copied(batch))
+        given = copied(batch)
+        outputs, found = evaluating.with_outputs(given)
+        whole = WholeMetrics(task.whole_metrics)
+        whole.update(outputs, given)
+        whole.computed(strict=False)
         loss = found.pop("loss")
         terms = loss.numel() if evaluating.counts_examples and not evaluating.is_scalar else evaluating.count(batch)
-    return ValidationPass(length(batch), terms, not evaluating.counts_examples, found, task.higher_is_better)
+    own_count, whole_names = not evaluating.counts_examples, list(task.whole_metrics)
+    return ValidationPass(length(batch), terms, own_count, found, whole_names, task.higher_is_better)
 
 
 def batch_norm_that_needs_two(losses: Losses, batch: Batch) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from batchlab.training.passes.evaluation_batches import evaluation_batches, repe
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import leaving_no_trace
+from batchlab.training.passes.whole_metrics import WholeMetrics
 from batchlab.training.state import RunState
 
 SHARED_SUM = 2**15  # from this size on PyTorch sums a whole tensor with several threads, but not a row of one
@@ -64,17 +66,24 @@ class ByBatch(Sums):
     """Each part is a batch of the evaluation: the loss of single examples is not known."""
 
 
+class Whole(Sums):
+    """The only part is the whole set: a metric that is no mean."""
+
+
 def validated(state: RunState, eval_batch_size: int) -> Mapping[str, Sums]:
-    """`by_example` of the validation set: one pass, shared by all instruments that need it at this step."""
+    """`by_example` of the validation set, with the task's `whole_metrics` as `Whole`: one pass, shared by all
+    instruments that need it at this step."""
     # In the loop the step would be enough; code that changes the weights between two steps changes their versions.
     now = (state.step, eval_batch_size, *(p._version for p in state.trained.parameters()))
     if state.validated is None or state.validated[0] != now:
-        state.validated = (now, by_example(state, state.val, eval_batch_size))
+        state.validated = (now, by_example(state, state.val, eval_batch_size, state.task.whole_metrics))
     seen: Mapping[str, Sums] = state.validated[1]
     return seen
 
 
-def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]:
+def by_example(
+    state: RunState, data: Any, eval_batch_size: int, whole_metrics: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Sums]:
     """The loss and each metric of the set `data`, by name: `ByExample`, or `ByBatch` for a loss that is a scalar.
 
     `eval_batch_size` examples at once, or as many as fit, which changes nothing but rounding, unless the loss is of
@@ -85,7 +94,10 @@ def by_example(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Su
     """
     size = min(eval_batch_size, state.eval_at_most or eval_batch_size)
     seen, fits = halved(
-        lambda size: repeated(lambda: _passed(state, data, size)), size, of=length(data), device=state.device
+        lambda size: repeated(lambda: _passed(state, data, size, whole_metrics)),
+        size,
+        of=length(data),
+        device=state.device,
     )
     if fits < size:
         first, state.eval_at_most = state.eval_at_most is None, fits
@@ -101,20 +113,22 @@ _OF_BATCH = "; the loss is of the batch as a whole, so it is not comparable to t
 
 
 @torch.no_grad()
-def _passed(state: RunState, data: Any, eval_batch_size: int) -> dict[str, Sums]:
+def _passed(state: RunState, data: Any, eval_batch_size: int, whole_metrics: Mapping[str, Any]) -> dict[str, Sums]:
     with state.precision.evaluation(state.eval_precision) as precision:
         losses = Losses(evaluated(state.task, state.model), state.task, precision)
         with leaving_no_trace(losses.trained, state.device):
             losses.trained.eval()
             size = eval_batch_size if eval_batch_size > 1 and _in_order(losses, data) else 1
-            return _sums(state, losses, data, size)
+            return _sums(state, losses, data, size, whole_metrics)
 
 
-def _sums(state: RunState, losses: Losses, data: Any, size: int) -> dict[str, Sums]:
+def _sums(state: RunState, losses: Losses, data: Any, size: int, whole_metrics: Mapping[str, Any]) -> dict[str, Sums]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[Count]] = {}
+    whole = WholeMetrics(whole_metrics)
     for batch in evaluation_batches(state, data, size):
-        found = losses.quantities(batch)
+        outputs, found = losses.with_outputs(batch)
+        whole.update(outputs, batch)
         if losses.is_scalar:
             loss, count = losses.summed(found.pop("loss"), batch)
             total = _flat(loss).sum().reshape(1)
@@ -127,14 +141,14 @@ def _sums(state: RunState, losses: Losses, data: Any, size: int) -> dict[str, Su
             except BadRequest:
                 if size == 1 or losses.counts_examples:
                     raise
-                return _sums(state, losses, data, 1)  # all terms belong to the one example
+                return _sums(state, losses, data, 1, whole_metrics)  # all terms belong to the one example
             sums.setdefault(name, []).append(values)
             counts.setdefault(name, []).extend(own)
     kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
     return {
         name: kinds.get(name, ByExample)(torch.cat(parts).cpu().numpy(), np.array(counts[name]))
         for name, parts in sums.items()
-    }
+    } | {name: Whole(np.array([value]), np.array([1])) for name, value in whole.computed().items()}
 
 
 def _flat(quantity: Tensor) -> Tensor:
@@ -152,10 +166,8 @@ def _each(name: str, quantity: Tensor, terms: Sequence[Count], *, own_count: boo
     if all(type(count) is int for count in terms) and len(values) == sum(terms):
         return terms, _summed(values, terms)  # type: ignore[arg-type]
     if name != "loss" and len(values) == examples:
-        if not {*terms} <= {0, 1}:
-            return [1] * examples, values
-        kept = torch.tensor(terms, device=values.device, dtype=torch.bool)
-        return terms, torch.where(kept, values, 0.0)  # the metric of an example without terms may be nan
+        kept = [int(count > 0) for count in terms]  # the metric of an example without terms may be nan
+        return kept, values if all(kept) else torch.where(torch.tensor(kept, device=values.device) > 0, values, 0.0)
     if len(values) % examples or not own_count:
         raise _uneven(name, tuple(quantity.shape), examples, sum(terms))
     return terms, values.view(examples, -1).sum(1)

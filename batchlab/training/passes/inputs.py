@@ -33,8 +33,8 @@ class OnCopies(Losses):
     def __call__(self, batch: Batch) -> Tensor:
         return super().__call__(copied(batch))
 
-    def quantities(self, batch: Batch) -> dict[str, Tensor]:
-        return super().quantities(copied(batch))
+    def with_outputs(self, batch: Batch) -> tuple[Any, dict[str, Any]]:
+        return super().with_outputs(copied(batch))
 
 
 def repeatable(state: RunState, precision: Precision) -> Losses:

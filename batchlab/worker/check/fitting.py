@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from batchlab.errors import BadRequest
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
 from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
@@ -64,8 +65,8 @@ def _labels(passes: Passes) -> Iterator[Finding]:
         yield wrong(
             "labels",
             f"they are {described([train])}: a class for each place, and Task.classification has one for each example",
-            "write Task(loss=..., count=...) with one loss per place, such as F.cross_entropy(outputs, batch[1], "
-            "reduction='none', ignore_index=255).flatten(), and the places that are not ignored as count",
+            "use Task.segmentation(train, val, ignore_index=255), or for another loss write Task(loss=..., count=...) "
+            "with one loss per place, and the number of places that are not ignored as count",
         )
         return
     if train.is_floating_point() or train.dtype is torch.bool or train.dim() != 1:
@@ -101,17 +102,19 @@ def _class_indices(labels: Tensor) -> str:
     if labels.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
         if bool((labels.sum(1) == 1).all()):
             return "give class indices, (examples,) int64: y.argmax(1), as these seem to be one-hot"
-        return (
-            "if an example has several classes, write Task(loss=...) with one loss per example, such as "
-            "F.binary_cross_entropy_with_logits(outputs, batch[1].float(), reduction='none').mean(1)"
-        )
+        return "use Task.multilabel(train, val): an example can have several classes"
     return "give class indices, (examples,) int64, such as y.long()"
 
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
-    """Whether each metric is one value per term, like a loss, and its better direction is known."""
+    """Whether each metric is one value per term, like a loss, or one of the whole set, and its better direction is
+    known."""
     try:
         seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
+    except BadRequest as error:
+        what, _, advice = str(error).rpartition(": ")
+        yield wrong("metrics", what, advice)
+        return
     except (Exception, SystemExit) as error:
         yield wrong("metrics", message_and_place(error), "Task(metrics=...) must return a dict of (terms,) tensors")
         return
@@ -119,5 +122,5 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     yield (
         finding_of(breach)
         if breach
-        else ok("metrics", ", ".join([VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in seen.metrics)]))
+        else ok("metrics", ", ".join([VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in seen.names)]))
     )
