@@ -166,10 +166,11 @@ def _agrees(losses: Losses, train: Any, size: int, *, training: bool) -> bool:
 
 def _batches(task: Task, train: Any, sizes: Sequence[int]) -> Sequence[Batch]:
     """The first training examples in consecutive batches of these sizes, as in training."""
-    if task.augment is not None:  # it may mix the examples of a batch: the parts are of one
-        return split(augmented(gather(train, torch.arange(sum(sizes))), task.augment, 0, 0), sizes)
     ends = [*itertools.accumulate(sizes)]
-    return [gather(train, torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    if task.augment is not None and task.collate is None:  # it may mix the examples of a batch: the parts are of one
+        return split(augmented(gather(train, torch.arange(ends[-1])), task.augment, 0, 0), sizes)
+    parts = [gather(train, torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    return [augmented(part, task.augment, 0, end - size) for part, end, size in zip(parts, ends, sizes, strict=True)]
 
 
 def _values(losses: Losses, batches: Sequence[Batch], *, training: bool) -> tuple[list[float], list[float]]:
