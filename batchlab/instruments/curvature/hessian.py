@@ -41,7 +41,7 @@ class LossSurface:
         self._fixed = {name: t.detach().to(self.dtype) for name, t in others.items() if t.is_floating_point()}
         self._losses = losses
         self._device = losses.precision.device
-        self._data = rebuilt(data, [self._widened(t) for t in tensors(data)])
+        self._data = data
         self._count = sum(map(losses.count, slices(data, chunk)))
         self.chunk = chunk
 
@@ -96,7 +96,9 @@ class LossSurface:
         """The sums of the results of `one` over all chunks."""
 
         def summed(chunk: int) -> tuple[Tensor, ...]:
-            parts = map(one, slices(self._data, chunk))
+            # Widened in chunks: a collated batch is collated anew.
+            chunks = (rebuilt(batch, [self._widened(t) for t in tensors(batch)]) for batch in slices(self._data, chunk))
+            parts = map(one, chunks)
             return functools.reduce(lambda total, part: tuple(map(torch.add, total, part)), parts)
 
         total, self.chunk = halved(summed, self.chunk, of=length(self._data), device=self._device)

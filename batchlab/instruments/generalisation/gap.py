@@ -17,7 +17,7 @@ from batchlab.training.passes.evaluation import ByExample, Sums, by_example, val
 from batchlab.training.state import RunState
 
 HARDEST = 0.1
-NEEDS_EXAMPLES = "needs the loss of each example, but the task's loss is a scalar: left out"
+NEEDS_EXAMPLES = "needs the loss of each example, which this task does not give: left out"
 
 
 class Generalisation(Instrument):
@@ -29,8 +29,8 @@ class Generalisation(Instrument):
     `gap/loss` and `gap/<metric>`: how much worse validation is, so a gap is positive for both losses and accuracies;
     not measured for a metric if the task does not say whether higher is better.
     `val/hardest_decile_loss`: the mean over the tenth of the validation examples with the largest current loss (for
-    tokens: mean over the example's tokens): the tail of the model's losses, not a fixed set. Left out if the task's
-    loss is a scalar, and then the losses have no intervals.
+    tokens: mean over the example's tokens): the tail of the model's losses, not a fixed set. Left out if the loss
+    of an example is not known (a scalar loss, or terms of a collated batch), and then the losses have no intervals.
 
     `every` is in examples; default: every fourth validation, whose pass it shares.
     """

@@ -13,6 +13,7 @@ from batchlab.records import quantities as table
 from batchlab.science.statistics.samples import smallest_share
 from batchlab.task import Task
 from batchlab.training.data.batches import slices
+from batchlab.training.data.collated import content
 from batchlab.training.passes.evaluation import right_answers, validated
 from batchlab.training.state import RunState
 
@@ -49,7 +50,7 @@ class WorstClass(Instrument):
         right = right_answers(validated(state, self.eval_batch_size))
         if self._classes is None:
             at_once = state.eval_at_most or self.eval_batch_size
-            labels = torch.cat([self.labels(batch) for batch in slices(state.val, at_once)])
+            labels = torch.cat([self.labels(content(batch)) for batch in slices(state.val, at_once)])
             _, self._classes = np.unique(labels.cpu().numpy(), return_inverse=True)
         hits = np.bincount(self._classes, weights=right).astype(np.int64)
         worst = smallest_share(hits, np.bincount(self._classes))

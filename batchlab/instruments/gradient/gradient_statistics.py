@@ -19,7 +19,9 @@ from batchlab.training.data.order import stream_seed
 from batchlab.training.gradients import clip, inner_product, norm
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.training.state import RunState
+from batchlab.training.updates.closures import Closure
 from batchlab.training.updates.modes import to_training
+from batchlab.training.updates.rehearsal import rehearse_update
 from batchlab.training.updates.twin import twin
 
 LEAST_PAIRS, MOST_PAIRS = 10, 100
@@ -37,7 +39,8 @@ class GradientStatistics(Instrument):
     From the first step on, over `steps` trial steps, each undone afterwards: the run's optimizer with its state, the
     learning rate of the last step and clipping, on the first two batches of a new data order.
     `gradient/cosine_successive`: between the gradient of the first batch at these weights and that of the second at
-    the weights after the step. `gradient/update_to_weight_ratio`: |w' - w| / |w|, over all weights together.
+    the weights after the step. `gradient/update_to_weight_ratio`: |w' - w| / |w|, over all weights together. Neither
+    with an optimizer that computes the loss itself (LBFGS).
     `every` is in examples, default: an eighth of the budget. It costs 2 `pairs` + 2 `steps` passes of a batch.
     """
 
@@ -63,13 +66,15 @@ class GradientStatistics(Instrument):
         self.clip_norm = clip_norm
         self.pairs = pairs or min(max(PAIRED_EXAMPLES // batch_size, LEAST_PAIRS), MOST_PAIRS)
         self.steps = steps
+        self._said = False  # what is left out
         self._generator = torch.Generator().manual_seed(stream_seed(seed, "gradient statistics"))
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         with leaving_no_trace(state.trained, state.device, weights=False):  # `stepped` restores them
             variance = positive_mean([self._half_squared_distance(state) for _ in range(self.pairs)])
             # Before the first step only the loop knows its learning rate: a warm-up may begin at 0.
-            successive = [self._step(state) for _ in range(self.steps)] if state.step else []
+            trial_steps = self.steps if state.step and not self._needs_closure(state) else 0
+            successive = [self._step(state) for _ in range(trial_steps)]
         found = {"gradient/variance": variance}
         if successive:
             cosines, ratios = zip(*successive, strict=True)
@@ -83,6 +88,18 @@ class GradientStatistics(Instrument):
 
     def load_state_dict(self, state: StateDict) -> None:
         self._generator.set_state(state["generator"])
+
+    def _needs_closure(self, state: RunState) -> bool:
+        """Whether the optimizer computes the loss itself (LBFGS), so that it makes no step with a given gradient."""
+        if rehearse_update(state.optimizer, state.precision, None).closure is Closure.NONE:
+            return False
+        if not self._said:
+            self._said = True
+            state.note(
+                f"instruments.{self.instrument_name} leaves out trial steps (gradient/cosine_successive, "
+                f"gradient/update_to_weight_ratio): {type(state.optimizer).__name__} computes the loss itself"
+            )
+        return True
 
     def _half_squared_distance(self, state: RunState) -> float:
         first, second = (self._gradient(state, self._order(state)[: self.batch_size]) for _ in range(2))

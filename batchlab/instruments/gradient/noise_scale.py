@@ -10,6 +10,7 @@ from batchlab.errors import BadRequest
 from batchlab.instruments.gradient.hessian_forms import hessian_forms
 from batchlab.instruments.gradient.per_example import (
     ADVICE,
+    NotPerExample,
     examples_at_once,
     freeze_statistics,
     per_example_norms,
@@ -90,11 +91,6 @@ class GradientNoiseScale(Instrument):
         # Distances between validations are equal for all batch sizes, budgets only nearly so.
         self.every: int | None = every or eval_every * max(1, round(budget / eval_every / INTERVALS))
         scalar = task is not None and task.reduction not in (None, "none")
-        if scalar and method == "per_example":
-            raise BadRequest(
-                f"instruments.{instrument_name}.method=per_example needs the loss of each example, but the task's "
-                f"loss is a scalar: use instruments.{instrument_name}.method=micro_batches, or return one loss per term"
-            )
         fitting = "micro_batches" if scalar or micro_batch_size < batch_size else "per_example"
         self.method = fitting if method == "auto" else method
         self._may_change = method == "auto"
@@ -107,6 +103,13 @@ class GradientNoiseScale(Instrument):
         self._chunk = 0  # examples whose gradients are in memory at once; set when measuring
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
+        try:
+            yield from self._measured(state)
+        except NotPerExample as error:  # in a later draw: other examples differ in their number of terms
+            self._change_method(state, error)
+            yield from self._measured(state)
+
+    def _measured(self, state: RunState) -> Iterator[Measurement]:
         named = {name: p for name, p in state.trained.named_parameters() if p.requires_grad}
         parameters = list(named.values())
         adam = adam_scale(state.optimizer, parameters) if self.adam else None
@@ -203,12 +206,16 @@ class GradientNoiseScale(Instrument):
             # The first examples, not drawn ones: a resumed run repeats this, and its later draws would change.
             refuse_company(losses, gather(state.train, torch.arange(PARTS)), parameters)
             self._chunk = examples_at_once(state, gather(state.train, torch.arange(2)))
-        except BadRequest as error:
-            if not self._may_change:
-                raise
-            self.method = "micro_batches"
-            reason = str(error).removesuffix(f": {ADVICE}")
-            state.note(f"instruments.{self.name} compares micro-batches instead of single examples: {reason}")
+        except NotPerExample as error:
+            self._change_method(state, error)
+
+    def _change_method(self, state: RunState, error: NotPerExample) -> None:
+        """To micro-batches, if the method is `auto`; otherwise raises `error`, the reason."""
+        if not self._may_change or self.method == "micro_batches":
+            raise error
+        self.method = "micro_batches"
+        reason = str(error).removesuffix(f": {ADVICE}")
+        state.note(f"instruments.{self.name} compares micro-batches instead of single examples: {reason}")
 
     def _forms(self, state: RunState, losses: Losses, examples: int) -> Tensor:
         eighth = self._eighth(examples)

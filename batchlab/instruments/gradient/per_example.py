@@ -12,6 +12,7 @@ from batchlab.instruments.gradient.unit_gradients import Scale, UnitGradients, s
 from batchlab.instruments.memory import saved_for_backward_bytes
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
+from batchlab.training.data.collated import Collated
 from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.gradients import as_real
@@ -23,6 +24,10 @@ from batchlab.training.state import RunState
 CHUNK_BYTES = 64 * 2**20  # the minimum limit for gradients and activations in memory at once
 FREE_SHARE = 1 / 8  # of a GPU's free memory; vmap takes as much again as is counted
 ADVICE = "use instruments.noise_scale.method=micro_batches"
+
+
+class NotPerExample(BadRequest):
+    """The gradients of single examples cannot be computed, or are not defined."""
 
 
 def per_example_norms(
@@ -39,11 +44,15 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
     """The gradient of each example's summed loss, (examples, *the parameter's shape) for each parameter, and the terms
     of one example.
 
-    By `torch.func`: each example is processed alone, as a batch of one, with its own dropout. BadRequest if the model
-    or the loss does not allow that.
+    By `torch.func`: each example is processed alone, as a batch of one, with its own dropout. NotPerExample if the
+    model or the loss does not allow that.
     """
     if losses.is_scalar:
-        raise BadRequest(f"the task's loss is a scalar, so its gradients per example are not known: {ADVICE}")
+        raise NotPerExample(f"the task's loss is a scalar, so its gradients per example are not known: {ADVICE}")
+    if isinstance(batch, Collated):
+        raise NotPerExample(
+            f"the task's collate makes a batch as a whole, so its gradients per example are not computed: {ADVICE}"
+        )
     names = {id(p): name for name, p in losses.trained.named_parameters()}
     trained = {names[id(p)]: p.detach() for p in parameters}
     terms: list[int] = []
@@ -61,11 +70,11 @@ def per_example_gradients(losses: Losses, batch: Batch, parameters: Sequence[Ten
         if is_out_of_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0].rstrip(".")
-        raise BadRequest(
+        raise NotPerExample(
             f"torch.func cannot compute this model's gradients per example ({reason}): {ADVICE}"
         ) from error
     if losses.count(batch) != length(batch) * terms[0]:
-        raise BadRequest(
+        raise NotPerExample(
             f"the examples of this task differ in their number of terms, so they cannot be processed singly: {ADVICE}"
         )
     return [as_real(gradients[names[id(p)]]) for p in parameters], terms[0]
@@ -80,8 +89,8 @@ def freeze_statistics(model: nn.Module) -> None:
 
 
 def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -> None:
-    """BadRequest if an example's gradient depends on the other examples of the batch, as with a contrastive loss or a
-    BatchNorm without running statistics: computed alone it would differ, and the noise scale would be wrong.
+    """NotPerExample if an example's gradient depends on the other examples of the batch, as with a contrastive loss or
+    a BatchNorm without running statistics: computed alone it would differ, and the noise scale would be wrong.
     Dropout is switched off for the comparison; a model that is random without it cannot be compared and is accepted.
     """
     model = losses.model
@@ -98,7 +107,7 @@ def refuse_company(losses: Losses, batch: Batch, parameters: Sequence[Tensor]) -
         tolerance = 1e-3 * torch.cat([g.reshape(len(g), -1).double() for g in each], dim=1).norm(dim=1).sum()
         is_random = (together - again).norm() > tolerance
         if not is_random and (together - alone).norm() > tolerance:
-            raise BadRequest(
+            raise NotPerExample(
                 "an example's gradient depends on the other examples of its batch (is there a loss or a layer that "
                 f"uses all of them?), so per-example gradients are not defined: {ADVICE}"
             )

@@ -14,6 +14,7 @@ from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
+from batchlab.training.data.collated import Collated
 from batchlab.training.hooks import evaluated
 from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.contract import METRIC_SHAPE
@@ -63,7 +64,7 @@ class ByExample(Sums):
 
 
 class ByBatch(Sums):
-    """Each part is a batch of the evaluation: the loss of single examples is not known."""
+    """Parts are batches of the evaluation: the loss of single examples is not known."""
 
 
 class Whole(Sums):
@@ -84,7 +85,8 @@ def validated(state: RunState, eval_batch_size: int) -> Mapping[str, Sums]:
 def by_example(
     state: RunState, data: Any, eval_batch_size: int, whole_metrics: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Sums]:
-    """The loss and each metric of the set `data`, by name: `ByExample`, or `ByBatch` for a loss that is a scalar.
+    """The loss and each metric of the set `data`, by name: `ByExample`, or `ByBatch` for a loss that is a scalar, and
+    for terms of a task with `collate` and its own `count`.
 
     `eval_batch_size` examples at once, or as many as fit, which changes nothing but rounding, unless the loss is of
     the batch as a whole (reduction `batch`).
@@ -125,6 +127,7 @@ def _passed(state: RunState, data: Any, eval_batch_size: int, whole_metrics: Map
 def _sums(state: RunState, losses: Losses, data: Any, size: int, whole_metrics: Mapping[str, Any]) -> dict[str, Sums]:
     sums: dict[str, list[Tensor]] = {}
     counts: dict[str, list[Count]] = {}
+    kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
     whole = WholeMetrics(whole_metrics)
     for batch in evaluation_batches(state, data, size):
         outputs, found = losses.with_outputs(batch)
@@ -137,14 +140,18 @@ def _sums(state: RunState, losses: Losses, data: Any, size: int, whole_metrics: 
         terms = _terms_of(losses, batch)
         for name, quantity in found.items():
             try:
-                own, values = _each(name, quantity, terms, own_count=not losses.counts_examples)
+                if terms is None:
+                    own, values = _together(name, quantity, length(batch), losses.count(batch))
+                    if name == "loss" or quantity.numel() != length(batch):
+                        kinds[name] = ByBatch
+                else:
+                    own, values = _each(name, quantity, terms, own_count=not losses.counts_examples)
             except BadRequest:
-                if size == 1 or losses.counts_examples:
+                if size == 1 or losses.counts_examples or terms is None:
                     raise
                 return _sums(state, losses, data, 1, whole_metrics)  # all terms belong to the one example
             sums.setdefault(name, []).append(values)
             counts.setdefault(name, []).extend(own)
-    kinds: dict[str, type[Sums]] = {"loss": ByBatch} if losses.is_scalar else {}
     return {
         name: kinds.get(name, ByExample)(torch.cat(parts).cpu().numpy(), np.array(counts[name]))
         for name, parts in sums.items()
@@ -173,6 +180,17 @@ def _each(name: str, quantity: Tensor, terms: Sequence[Count], *, own_count: boo
     return terms, values.view(examples, -1).sum(1)
 
 
+def _together(name: str, quantity: Tensor, examples: int, count: Count) -> tuple[Sequence[Count], Tensor]:
+    """Denominators and sums of a quantity of a batch of `count` terms, if it is unknown which are whose: of the whole
+    batch, or of each example for a metric with one value for each. BadRequest as in `_each`."""
+    values = _flat(quantity)
+    if name != "loss" and len(values) == examples:
+        return [1] * examples, values
+    if len(values) != count and len(values) % examples:
+        raise _uneven(name, tuple(quantity.shape), examples, count)
+    return [count], values.sum().reshape(1)
+
+
 def _uneven(name: str, shape: tuple[int, ...], examples: int, count: Count) -> BadRequest:
     if name == "loss":
         return BadRequest(LOSS_SHAPE.worded(shape=shape, examples=examples, count=count).sentence)
@@ -180,10 +198,13 @@ def _uneven(name: str, shape: tuple[int, ...], examples: int, count: Count) -> B
     return BadRequest(METRIC_SHAPE.worded(name=name, kind=kind, examples=examples, count=count).sentence)
 
 
-def _terms_of(losses: Losses, batch: Batch) -> list[Count]:
-    """How many terms each example has; one each if only the loss knows."""
+def _terms_of(losses: Losses, batch: Batch) -> list[Count] | None:
+    """How many terms each example has; one each if only the loss knows. None if it is unknown: an example that is
+    collated alone may have others than in its batch."""
     if losses.counts_examples or losses.task.reduction == PAIR:
         return [1] * length(batch)
+    if isinstance(batch, Collated):
+        return None
     return [losses.count(one) for one in slices(batch, 1)]
 
 
@@ -205,6 +226,8 @@ def _in_order(losses: Losses, data: Batch) -> bool:
     if losses.counts_examples or losses.is_scalar:
         return True
     pair = next(slices(data, 2))
+    if isinstance(pair, Collated):
+        return True
     together = _flat(losses.quantities(copied(pair))["loss"])
     apart = torch.cat([_flat(losses.quantities(copied(one))["loss"]) for one in slices(pair, 1)])
     return together.shape == apart.shape and torch.allclose(together, apart, rtol=1e-3, atol=1e-6, equal_nan=True)

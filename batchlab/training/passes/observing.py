@@ -3,12 +3,14 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+MOST_VIEWS = 8  # of an example in one batch, as in contrastive learning
 
 
 @dataclass(frozen=True)
@@ -65,20 +67,29 @@ def first_difference(
         others = [calls[key] for calls in in_parts if key in calls]
         if len(others) < len(parts):
             continue
-        same_inputs = _agree(call.inputs, [other.inputs for other in others], tolerance)
-        same_outputs = _agree(call.outputs, [other.outputs for other in others], tolerance)
+        same_inputs = agree(call.inputs, [other.inputs for other in others], tolerance)
+        same_outputs = agree(call.outputs, [other.outputs for other in others], tolerance)
         if same_inputs and same_outputs is False:
             return call, others
     return None
 
 
-def by_micro_batch(function: Callable[..., Any], whole: Call, parts: Sequence[Call]) -> Callable[..., Any]:
-    """`function`, changed to process its inputs piece by piece, sequentially, and to join the outputs.
+def by_micro_batch(
+    function: Callable[..., Any], whole: Call, parts: Sequence[Call], sizes: Sequence[int], tolerance: float
+) -> Callable[..., Any]:
+    """`function`, changed to process its inputs piece by piece, sequentially, and to join the outputs; of a value of
+    the batch, such as an auxiliary loss, the mean, weighted by the `sizes` of the micro-batches.
 
     How to split is inferred from calls of it: `whole` of all, `parts` of the pieces.
     """
-    cuts = [_cut(tensor.shape, [part.inputs[i].shape for part in parts]) for i, tensor in enumerate(whole.inputs)]
+    cuts = [
+        _agreeing(tensor, [part.inputs[i] for part in parts], tolerance)
+        or _cut(tensor.shape, [part.inputs[i].shape for part in parts])
+        for i, tensor in enumerate(whole.inputs)
+    ]
+    views = {sum(cut.sizes): cut.views for cut in cuts if cut is not None}
     joins = [_cut(tensor.shape, [part.outputs[i].shape for part in parts]) for i, tensor in enumerate(whole.outputs)]
+    joins = [cut and replace(cut, views=views.get(sum(cut.sizes), 1)) for cut in joins]
 
     def in_pieces(*args: Any, **kwargs: Any) -> Any:
         flat, layout = tree_flatten((args, kwargs))
@@ -86,7 +97,7 @@ def by_micro_batch(function: Callable[..., Any], whole: Call, parts: Sequence[Ca
         columns = []
         for leaf in flat:
             cut = next(pending) if isinstance(leaf, Tensor) else None
-            columns.append([leaf] * len(parts) if cut is None else list(leaf.split(cut.sizes, dim=cut.axis)))
+            columns.append([leaf] * len(parts) if cut is None else cut.split(leaf))
         results = []
         for pieces in zip(*columns, strict=True):
             piece_args, piece_kwargs = tree_unflatten(list(pieces), layout)
@@ -95,7 +106,7 @@ def by_micro_batch(function: Callable[..., Any], whole: Call, parts: Sequence[Ca
         joined = []
         for leaves in zip(*(leaves for leaves, _ in results), strict=True):
             cut = next(pending) if isinstance(leaves[0], Tensor) else None
-            joined.append(leaves[-1] if cut is None else torch.cat(leaves, dim=cut.axis))
+            joined.append(cut.join(leaves) if cut is not None else _mean(leaves, sizes))
         return tree_unflatten(joined, results[0][1])
 
     return in_pieces
@@ -112,10 +123,25 @@ def close(one: Tensor, other: Tensor, tolerance: float) -> bool:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a tensor is split: `sizes` along `axis`."""
+    """How a tensor is split: `sizes` along `axis`. If examples have several `views`, all first ones precede all second
+    ones."""
 
     axis: int
     sizes: list[int]
+    views: int = 1
+
+    def split(self, tensor: Tensor) -> list[Tensor]:
+        by_view = [
+            torch.split(view, [size // self.views for size in self.sizes], self.axis) for view in self._views(tensor)
+        ]
+        return [torch.cat(pieces, self.axis) for pieces in zip(*by_view, strict=True)]
+
+    def join(self, pieces: Sequence[Tensor]) -> Tensor:
+        by_view = zip(*map(self._views, pieces), strict=True)
+        return torch.cat([piece for view in by_view for piece in view], self.axis)
+
+    def _views(self, tensor: Tensor) -> Sequence[Tensor]:
+        return tensor.chunk(self.views, self.axis)
 
 
 def _numbered(calls: Sequence[Call]) -> Mapping[tuple[str, int], Call]:
@@ -128,7 +154,17 @@ def _numbered(calls: Sequence[Call]) -> Mapping[tuple[str, int], Call]:
     return numbered
 
 
-def _agree(whole: Sequence[Tensor], parts: Sequence[Sequence[Tensor]], tolerance: float) -> bool | None:
+def is_of_batch(whole: Call, parts: Sequence[Call], tolerance: float) -> bool:
+    """Whether the only outputs that differ are values of the batch, which have no axis of examples."""
+    differ = [
+        _cut(tensor.shape, [piece.shape for piece in pieces]) is None
+        for tensor, *pieces in zip(whole.outputs, *(part.outputs for part in parts), strict=True)
+        if agree([tensor], [[piece] for piece in pieces], tolerance) is False
+    ]
+    return bool(differ) and all(differ)
+
+
+def agree(whole: Sequence[Tensor], parts: Sequence[Sequence[Tensor]], tolerance: float) -> bool | None:
     """Whether the tensors of the whole equal those of its parts joined; None if they cannot be compared."""
     if any(len(part) != len(whole) for part in parts):
         return None
@@ -139,8 +175,29 @@ def _agree(whole: Sequence[Tensor], parts: Sequence[Sequence[Tensor]], tolerance
 def _agrees(whole: Tensor, pieces: Sequence[Tensor], tolerance: float) -> bool | None:
     if all(piece.shape == whole.shape for piece in pieces):  # it does not depend on the batch: a mask, a weight
         return all(close(whole, piece, tolerance) for piece in pieces)
+    if _cut(whole.shape, [piece.shape for piece in pieces]) is None:
+        return None
+    return _agreeing(whole, pieces, tolerance) is not None
+
+
+def _agreeing(whole: Tensor, pieces: Sequence[Tensor], tolerance: float) -> Cut | None:
+    """The way to split `whole` that gives `pieces`; None if there is none."""
     cut = _cut(whole.shape, [piece.shape for piece in pieces])
-    return None if cut is None else close(whole, torch.cat(list(pieces), dim=cut.axis), tolerance)
+    for views in range(1, MOST_VIEWS + 1):
+        if cut is not None and not any(size % views for size in cut.sizes):
+            viewed = replace(cut, views=views)
+            if close(whole, viewed.join(pieces), tolerance):
+                return viewed
+    return None
+
+
+def _mean(values: Sequence[Any], weights: Sequence[int]) -> Any:
+    """Of numbers of the batch, which are tensors; the last of anything else."""
+    first = values[0]
+    if not isinstance(first, Tensor) or not first.is_floating_point() or any(v.shape != first.shape for v in values):
+        return values[-1]
+    total = sum(weights)
+    return torch.stack([value * (weight / total) for value, weight in zip(values, weights, strict=True)]).sum(0)
 
 
 def _cut(whole: Size, pieces: Sequence[Size]) -> Cut | None:

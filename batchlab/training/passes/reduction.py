@@ -1,7 +1,8 @@
 """Finds out what a task's loss is: terms, their mean, or one value of the batch as a whole; leaves no trace."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,8 +29,10 @@ def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precisio
 
     A mean is verified: over unequal parts of the first training examples it must be weighted by count; otherwise it is
     of the batch as a whole. It depends on the data, the initial weights and nothing else. A task whose loss fails here
-    is returned as it is: it fails again where the error is reported.
+    is returned as it is: it fails again where the error is reported. A `training_loss` that has no value in eval mode,
+    as that of a detector, is called in training mode from then on.
     """
+    task = _with_loss_in_both_modes(task, model, train, precision)
     if task.reduction not in (None, "mean"):
         return task
     with precision.full() as fp32:
@@ -45,19 +48,25 @@ def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precisio
     return changed(task, reduction=found)
 
 
-def about(config: RunConfig, task: Task) -> str | None:
-    """What the record says about the reduction of a run's loss; None if it is as usual."""
+def about(config: RunConfig, task: Task) -> Iterator[str]:
+    """What the record says about the loss of a run, if it is not as usual."""
+    if isinstance(task.training_loss, InTrainingMode):
+        yield (
+            "training_loss has no value in eval mode, so the model is in training mode when its loss is measured: "
+            "dropout and BatchNorm act as in training"
+        )
     if task.reduction != "batch":
-        return None
+        return
     if len(config.micro_batch_sizes) > 1:
-        return (
+        yield (
             f"the loss is of the batch as a whole (reduction=batch), and {len(config.micro_batch_sizes)} micro-batches "
             "change the objective: it is the mean of the micro-batches' losses (accept_changed_objective=true)"
         )
-    return (
-        "the loss is of the batch as a whole (reduction=batch): the batch size is part of the objective, and val/loss "
-        f"is the mean over batches of eval_batch_size={config.eval_batch_size}"
-    )
+    else:
+        yield (
+            "the loss is of the batch as a whole (reduction=batch): the batch size is part of the objective, and "
+            f"val/loss is the mean over batches of eval_batch_size={config.eval_batch_size}"
+        )
 
 
 def changed_objective(config: RunConfig, task: Task) -> str | None:
@@ -76,6 +85,47 @@ def refuse_changed_objective(config: RunConfig, task: Task) -> None:
     """BadRequest if the run accumulates a loss that is of the batch as a whole."""
     if (why := changed_objective(config, task)) is not None:
         raise BadRequest(why)
+
+
+@dataclass(frozen=True)
+class InTrainingMode:
+    """A `training_loss` that puts the model into training mode, as the run has it, and back."""
+
+    function: Callable[[nn.Module, Batch], Any]
+    in_eval_mode: frozenset[str]  # the modules that are in eval mode during training
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        if model.training:
+            return self.function(model, batch)
+        modes = [(module, module.training) for module in model.modules()]
+        for name, module in model.named_modules():
+            module.training = name not in self.in_eval_mode
+        try:
+            return self.function(model, batch)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _with_loss_in_both_modes(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
+    if task.training_loss is None:
+        return task
+    with precision.full() as fp32:
+        losses = Losses(model, task, fp32)
+        if _has_loss(losses, train, training=False) or not _has_loss(losses, train, training=True):
+            return task
+    in_eval_mode = frozenset(name for name, module in model.named_modules() if not module.training)
+    return changed(task, training_loss=InTrainingMode(task.training_loss, in_eval_mode))
+
+
+def _has_loss(losses: Losses, train: Any, *, training: bool) -> bool:
+    try:
+        (few,) = _batches(losses.task, train, [min(FEW, length(train))])
+        with passing(losses.trained, losses.precision, training=training, seed=0):
+            returned = losses.returned(few)
+    except Exception:  # reported where the loss is needed
+        return False
+    return isinstance(returned, Tensor | tuple)
 
 
 def _by_shape(losses: Losses, train: Any) -> str:
@@ -116,10 +166,11 @@ def _agrees(losses: Losses, train: Any, size: int, *, training: bool) -> bool:
 
 def _batches(task: Task, train: Any, sizes: Sequence[int]) -> Sequence[Batch]:
     """The first training examples in consecutive batches of these sizes, as in training."""
-    if task.augment is not None:  # it may mix the examples of a batch: the parts are of one
-        return split(augmented(gather(train, torch.arange(sum(sizes))), task.augment, 0, 0), sizes)
     ends = [*itertools.accumulate(sizes)]
-    return [gather(train, torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    if task.augment is not None and task.collate is None:  # it may mix the examples of a batch: the parts are of one
+        return split(augmented(gather(train, torch.arange(ends[-1])), task.augment, 0, 0), sizes)
+    parts = [gather(train, torch.arange(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    return [augmented(part, task.augment, 0, end - size) for part, end, size in zip(parts, ends, sizes, strict=True)]
 
 
 def _values(losses: Losses, batches: Sequence[Batch], *, training: bool) -> tuple[list[float], list[float]]:

@@ -1,14 +1,15 @@
 """Trials of a model's behaviour: randomness, state, dependence between examples, gradient flow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from batchlab.config import RunConfig
 from batchlab.printable import printable
 from batchlab.training.data.batches import length, split
+from batchlab.training.data.collated import Collated
 from batchlab.training.passes.contract import GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, IGNORED_BUT_COUNTED
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two, ignored_but_counted
@@ -114,7 +115,7 @@ def independence(passes: Passes) -> Iterator[Finding]:
     if passes.draws_in_eval_mode:
         yield ok("alone", "a single example passes; not compared with a batch, because eval mode draws random numbers")
         return
-    if agree([torch.cat([part.flatten() for part in single]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
+    if _losses_agree(whole, single):
         yield ok("alone", "in eval mode an example has the same loss alone as in a batch")
         return
     difference = first_difference(passes.calls(passes.batch), [passes.calls(one) for one in ones], TOGETHER)
@@ -130,6 +131,15 @@ def independence(passes: Passes) -> Iterator[Finding]:
         return
     if _same_outputs(together, alone):
         yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
+        return
+    if isinstance(passes.batch, Collated):
+        yield better(
+            "alone",
+            "in eval mode an example has another loss alone than in a batch, so what the task's collate adds to it to "
+            "fit the others (padding) changes its result, and the batch size changes the data",
+            "mask the padding in forward and in the loss, as with torch.nn.utils.rnn.pack_padded_sequence; nothing if "
+            "the model is meant to see it",
+        )
         return
     yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
 
@@ -165,11 +175,22 @@ def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], 
     return next(((one, many) for one, many in shapes if len(one) < len(many)), None)
 
 
+def _losses_agree(whole: Tensor, single: Sequence[Tensor]) -> bool:
+    """Whether the losses of single examples are those of the batch, in any order; their sums, if what is ignored in a
+    padded batch has a loss of 0."""
+    alone = torch.cat([part.flatten() for part in single])
+    if len(alone) != whole.numel():
+        alone, whole = alone.sum(), whole.sum()
+    return agree([alone.flatten().sort()[0]], [whole.flatten().sort()[0]], TOGETHER)
+
+
 def _same_outputs(together: Any, alone: list[Any]) -> bool:
     whole = copies(together)
     parts = [copies(one) for one in alone]
     if any(len(part) != len(whole) for part in parts):
         return False
+    if any(len({piece.shape[1:] for piece in pieces}) > 1 for pieces in zip(*parts, strict=True)):
+        return False  # padded
     joined = [torch.cat(list(pieces)) for pieces in zip(*parts, strict=True)]
     return agree(joined, whole, TOGETHER)
 

@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
-from batchlab.printable import printable
+from batchlab.printable import listed, printable
 from batchlab.task import Batch, Task
 from batchlab.training import assembly
 from batchlab.training.data.batches import gather, length, part
 from batchlab.training.data.collated import Collated
 from batchlab.training.data.reading import Collate, same_bits, seed_all
 from batchlab.training.data.residence import Rows, is_tree, looked_at
+from batchlab.training.data.streaming import Streamed
 from batchlab.training.data.trees import (
     RIDES_ALONG,
     STACKED,
@@ -39,6 +40,7 @@ MOST = 64  # examples that are read
 SECONDS = 1.0  # spent on reading a Dataset
 SLOW_SECONDS = 10.0  # at the start of every point
 SEEDS = (1, 2)
+MOST_NAMED = 8  # tensors of a batch
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
             made.append(_sample(task, device))
         except BadRequest as error:
             advice = "the same index must give the same tensors or numbers whenever it is read with the same seeds"
+            if task.collate is not None:
+                advice += ", and collate must make a batch of any number of examples, one too"
             return task, None, [wrong("data", f"training cannot use it: {error}", advice)]
         except (Exception, SystemExit) as error:
             advice = "every index below len(...) must give an example, all of the same shape and type"
@@ -204,8 +208,10 @@ def _read(data: Any, device: Device, collate: Collate | None) -> tuple[Batch, fl
         examples.append(data[position])
     spent = time.perf_counter() - start
     seed_all(0)
-    batch: Batch = stacked(examples) if collate is None else Collated(collate(examples), len(examples))
-    return moved(batch, device.torch_device), spent / len(examples)
+    if collate is not None:  # its examples are kept, because smaller batches are collated anew
+        kept = Streamed(examples, device, name="sampled", collate=collate)
+        return kept.gather(torch.arange(len(examples))), spent / len(examples)
+    return moved(stacked(examples), device.torch_device), spent / len(examples)
 
 
 def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
@@ -216,11 +222,7 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
     for name in ("train", "val"):
         one, other = getattr(first, name), getattr(second, name)
         count = min(length(one), length(other))  # fewer examples may have been read from a slow Dataset
-        if isinstance(one, Collated):
-            same = length(one) != length(other) or same_bits(one, other)
-        else:
-            same = same_bits(part(one, 0, count), part(other, 0, count))
-        if not same:
+        if not same_bits(part(one, 0, count), part(other, 0, count)):
             yield wrong(
                 "data",
                 f"{name} has other examples when it is built again (random numbers without a seed?): the points of a "
@@ -231,7 +233,10 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
     if first.n_train != second.n_train:
         yield wrong("data", f"train has {first.n_train} examples, but {second.n_train} when built again", advice)
         return
-    parts = ", ".join(f"{tuple(t.shape[1:])} {_dtype(t)}" for t in tensors(second.train)) or "no tensors"
+    named = [f"{tuple(t.shape[1:])} {_dtype(t)}" for t in tensors(second.train)]
+    if isinstance(second.train, Collated):  # boxes of each example, for instance
+        named = list(dict.fromkeys(named))
+    parts = listed(named, MOST_NAMED, last=", ") or "no tensors"
     yield ok("data", f"{second.n_train:,} training and {second.n_val:,} validation examples of {parts}")
 
 

@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 from batchlab.errors import BadRequest
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import slices
+from batchlab.training.data.collated import content
 from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import validation_pass
@@ -55,9 +56,9 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     task, outputs = passes.losses.task, passes.seen.outputs
     if task.labels is None:
         return
-    whole = isinstance(task.train, Mapping | tuple | list)
+    whole = task.collate is None and isinstance(task.train, Mapping | tuple | list)
     try:
-        train = task.labels(task.train if whole else passes.batch)
+        train = task.labels(task.train if whole else content(passes.batch))
     except (Exception, SystemExit) as error:
         yield wrong("labels", message_and_place(error), "Task(labels=...) must give each example's class, (examples,)")
         return

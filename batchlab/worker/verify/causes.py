@@ -6,10 +6,13 @@ from dataclasses import replace
 
 from torch import nn
 
+from batchlab.training.data.collated import content
 from batchlab.training.passes.contract_passes import Parts
-from batchlab.training.passes.observing import Call, by_micro_batch, first_difference
+from batchlab.training.passes.observing import Call, agree, by_micro_batch, first_difference, is_of_batch
 from batchlab.worker.verify.findings import ROUNDING, Cause, Kind
 from batchlab.worker.verify.trial import Trial
+
+SCALARS = ("loss", "training_loss")  # calls whose result may be one value of the batch
 
 
 def find_causes(trial: Trial, difference: float) -> list[Cause]:
@@ -31,7 +34,7 @@ def find_causes(trial: Trial, difference: float) -> list[Cause]:
 
 def _next_cause(trial: Trial, tolerance: float) -> Cause | None:
     # Random numbers before the rest: they make any two passes differ.
-    return _count(trial) or _random(trial, tolerance) or _mixing(trial, tolerance)
+    return _count(trial) or _random(trial, tolerance) or _mixing(trial, tolerance) or _collate(trial, tolerance)
 
 
 def _count(trial: Trial) -> Cause | None:
@@ -64,19 +67,26 @@ def _random(trial: Trial, tolerance: float) -> Cause | None:
 def _mixing(trial: Trial, tolerance: float) -> Cause | None:
     def found() -> tuple[Call, list[Call]] | None:
         """The first call with other outputs for the same examples in micro-batches than in the whole batch."""
-        return first_difference(trial.calls_of_whole(), trial.calls_of_micro_batches(), tolerance)
+        whole = trial.calls_of_whole()
+        if trial.task.reduction in ("mean", "sum"):  # of which it is known how they add up
+            whole = [call for call in whole if call.path not in SCALARS or call.module is not None]
+        return first_difference(whole, trial.calls_of_micro_batches(), tolerance)
 
     first = found()
     if first is None:
         return None
     call, parts = first
     cause, group = _named(Kind.MIXES, trial.model, call)
-    if call.path in ("loss", "training_loss") and trial.is_scalar:
-        return cause  # of the batch as a whole: it cannot be split
+    cause = replace(cause, is_of_batch=is_of_batch(call, parts, tolerance))
+    if call.module is None and call.path in SCALARS and trial.is_scalar:
+        return cause  # it cannot be split
     if call.module is None:
-        function = by_micro_batch(getattr(trial.task, call.path), call, parts)
-        trial.split_task = {**trial.split_task, call.path: function}
+        function = by_micro_batch(getattr(trial.task, call.path), call, parts, trial.micro_batch_sizes, tolerance)
+        before, trial.split_task = trial.split_task, {**trial.split_task, call.path: function}
         divides = call.path == "loss" and _of_batch(call, parts, tolerance).divided
+        if call.path == "loss" and (again := found()) is not None and again[0].path == "loss":
+            trial.split_task = before
+            return replace(cause, is_stored=True)
         return replace(cause, remains=_left(trial), divides=divides)
     trial.frozen += group
     again = found()
@@ -84,7 +94,22 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
         return replace(cause, frozen=True, remains=_left(trial))
     trial.frozen = [module for module in trial.frozen if module not in group]
     _split(trial, group)
-    return replace(cause, remains=_left(trial))
+    left = _left(trial)
+    if cause.is_of_batch and left is not None and left > tolerance:
+        return cause  # its mean is no substitute, because the loss is not linear in it
+    return replace(cause, remains=left)
+
+
+def _collate(trial: Trial, tolerance: float) -> Cause | None:
+    """A collated batch whose examples look otherwise in their micro-batches (padding), and have other outputs."""
+    if trial.batches[0] is content(trial.batches[0]):
+        return None
+    whole, parts = trial.calls_of_whole(), trial.calls_of_micro_batches()
+    first = next(call for call in whole if call.module is None)
+    others = [next(call for call in calls if call.path == first.path) for calls in parts]
+    alike = [agree(getattr(first, kind), [getattr(other, kind) for other in others], tolerance)
+             for kind in ("inputs", "outputs")]  # fmt: skip
+    return Cause(Kind.COLLATE, "collate") if alike[0] is not True and alike[1] is False else None
 
 
 def _split(trial: Trial, group: Sequence[nn.Module]) -> None:
@@ -96,7 +121,8 @@ def _split(trial: Trial, group: Sequence[nn.Module]) -> None:
             continue
         parts = [part for calls in passes for part in [_first_of(module, calls)] if part is not None]
         if len(parts) == len(passes):
-            trial.split_modules[module] = by_micro_batch(module.forward, call, parts)
+            sizes = trial.micro_batch_sizes
+            trial.split_modules[module] = by_micro_batch(module.forward, call, parts, sizes, ROUNDING[trial.dtype])
 
 
 def _first_of(module: nn.Module, calls: Sequence[Call]) -> Call | None:

@@ -1,5 +1,6 @@
 """`batchlab verify`, in the process that has the model: both gradients in several precisions, and why they differ."""
 
+import copy
 import math
 
 import torch
@@ -7,13 +8,13 @@ import torch
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.instruments.memory import saved_for_backward_bytes
-from batchlab.task import Batch, Task
+from batchlab.task import Batch, Task, changed
 from batchlab.training import assembly
 from batchlab.training.data.batches import Batches, gather, length
 from batchlab.training.data.order import stream_seed
-from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
+from batchlab.training.losses import loss_module
 from batchlab.training.passes.contract import GRADIENT, NOT_FINITE, few, refuse
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
 from batchlab.training.passes.contract_passes import training_pass
@@ -70,19 +71,17 @@ def examine(config: RunConfig) -> Findings:
 def _trial(config: RunConfig, task: Task, batches: list[Batch], device: Device, dtype: str) -> Trial:
     model = assembly.build_model(config, task, device)
     is_wide = dtype == "float64"
+    if is_wide and (loss := loss_module(task)) is not None:
+        task = changed(task, loss=copy.deepcopy(loss).double())
     return Trial(
         model=model.double() if is_wide else model,
         task=task,
         precision=Precision("fp32" if is_wide else dtype, device),
-        batches=[_in_float64(batch) for batch in batches] if is_wide else batches,
+        batches=batches,
         micro_batch_sizes=config.micro_batch_sizes,
         dtype=dtype,
         seed=stream_seed(config.seed, "verify"),
     )
-
-
-def _in_float64(batch: Batch) -> Batch:
-    return rebuilt(batch, [t.double() if t.is_floating_point() else t for t in tensors(batch)])
 
 
 def _not_a_number(judge: Trial) -> BadRequest:

@@ -37,14 +37,15 @@ class Kind(Enum):
     COUNT = "the task's count does not add up"
     RANDOM = "draws random numbers"
     MIXES = "gives an example another output in another batch"
+    COLLATE = "the task's collate makes another input of an example in another batch"
 
 
 @dataclass(frozen=True)
 class Cause:
     """A cause of the difference, and the difference that remains without it.
 
-    `what` is a class of modules, or `forward` or `loss` of the task. `remains` is the worst over the batches; None
-    if the cause could not be removed.
+    `what` is a class of modules, or `forward`, `loss` or `collate` of the task. `remains` is the worst over the
+    batches; None if the cause could not be removed.
     """
 
     kind: Kind
@@ -54,6 +55,8 @@ class Cause:
     frozen: bool = False  # removed by eval mode; otherwise by passing it the micro-batches one by one
     is_batch_norm: bool = False
     redrawn: float | None = None  # difference between two passes of the whole batch with other random numbers
+    is_of_batch: bool = False  # what differs is no output of examples, but a value of the batch (an auxiliary loss)
+    is_stored: bool = False  # a loss that uses what forward has stored
     divides: bool = False  # a loss whose terms are divided by the number of examples in the batch
     counts: tuple[float, ...] = ()  # of the whole batch, then of each micro-batch
 

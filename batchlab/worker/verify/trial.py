@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from batchlab.task import Batch, Task, changed
 from batchlab.training.data.batches import split
 from batchlab.training.data.collated import content
+from batchlab.training.data.trees import rebuilt, tensors
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Count, Losses
 from batchlab.training.passes.inputs import copied
@@ -93,16 +94,24 @@ class Trial:
     def _losses(self, task: Task) -> Losses:
         return Losses(self.model, task, self.precision)
 
+    def _given(self, batch: Batch) -> Batch:
+        """A copy of the batch in the trial's precision. After it was divided: a collated one is collated anew."""
+        given = copied(batch)
+        if self.dtype != "float64":
+            return given
+        return rebuilt(given, [t.double() if t.is_floating_point() else t for t in tensors(given)])
+
     def _gradient(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> dict[str, Tensor]:
         with self._passing(seed):
-            backward(self._losses(task), [copied(batch) for batch in micro_batches])
-            return {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+            losses = self._losses(task)
+            backward(losses, [self._given(batch) for batch in micro_batches])
+            return {name: p.grad for name, p in losses.trained.named_parameters() if p.grad is not None}
 
     def _calls(self, task: Task, micro_batches: Sequence[Batch], seed: int) -> list[list[Call]]:
         passes = []
         losses = self._losses(task)
         with self._passing(seed), torch.no_grad():
-            for batch in map(copied, micro_batches):
+            for batch in map(self._given, micro_batches):
                 given = copies(content(batch))
                 with observed(self.model) as calls:
                     outputs = losses.returned(batch) if losses.is_joined else losses.outputs(batch)
@@ -118,7 +127,7 @@ class Trial:
     @contextlib.contextmanager
     def _passing(self, seed: int) -> Iterator[None]:
         with (
-            passing(self.model, self.precision, training=True, seed=seed),
+            passing(self._losses(self.task).trained, self.precision, training=True, seed=seed),
             _default_dtype(self.dtype),
         ):
             for module in self.frozen:

@@ -86,6 +86,30 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
         )
         yield f"Cause: {where} computes mean and variance {together}. {_left(cause, _without(cause))}"
         yield from _about_batch_norm(findings, config)
+    elif cause.kind is Kind.COLLATE:
+        yield (
+            "Cause: the task's collate makes another input of the same examples in a micro-batch than in the whole "
+            f"batch (padding), and the output depends on it. {_left(cause, '')}"
+        )
+        yield "What to do: mask the padding in forward and in the loss; accumulate=1 passes the whole batch."
+    elif cause.is_of_batch:
+        computes = f"{where} computes a value of the whole batch, such as an auxiliary loss,"
+        if not cause.paths:
+            computes = f"{where} is a value of the batch as a whole (reduction=batch),"
+        yield (
+            f"Cause: {computes} and another one of each micro-batch. "
+            f"{_left(cause, 'With the mean over micro-batches in the whole batch too')}"
+        )
+        yield (
+            "What it means: the batch size is part of the objective, and accumulating uses the mean of the "
+            "micro-batches' values; accumulate=1 uses that of the whole batch."
+        )
+    elif cause.is_stored:
+        yield (
+            "Cause: for the same outputs, the loss of the same examples is another one in a micro-batch: it uses "
+            f"something that forward has stored, such as an auxiliary loss. {_left(cause, '')}"
+        )
+        yield "What it means: the batch size is part of the objective; accumulate=1 uses the value of the whole batch."
     elif cause.what == "loss" and not cause.paths:
         breach = (DIVIDED if cause.divides else BY_ITSELF).worded()
         yield f"Cause: {breach.what}. {_left(cause, _without(cause))}"
