@@ -151,8 +151,6 @@ class WithGradients:
 
 
 def _with_gradients(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
-    if task.reduction == "none":
-        return task
     part = "forward" if task.training_loss is None else "training_loss"
     with precision.full() as fp32:
         losses = Losses(model, task, fp32)

@@ -74,6 +74,10 @@ def by_forward():
     )
 
 
+def by_a_constructor():
+    return Task.regression((INPUTS, FORCES), (INPUTS[:17], FORCES[:17]))
+
+
 def by_training_loss():
     return Task(
         train=(INPUTS, FORCES),
@@ -82,7 +86,7 @@ def by_training_loss():
     )
 
 
-@pytest.mark.parametrize("made", [by_forward, by_training_loss])
+@pytest.mark.parametrize("made", [by_forward, by_a_constructor, by_training_loss])
 def test_a_model_that_differentiates_in_forward_is_trained_and_validated_like_by_a_plain_loop(made):
     config = configured(
         data={"_target_": f"{__name__}.{made.__name__}"}, model={"_target_": f"{__name__}.Energy"},
