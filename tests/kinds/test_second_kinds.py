@@ -18,6 +18,9 @@ from harness import (
 from torture.kth_call import quick
 from torture.tiny import stop_at, tiny, train
 
+from batchlab.worker.verify.examination import examine
+from batchlab.worker.verify.wording import lines
+
 SPARSE_ADAM = {"optimizer": {"_target_": "torch.optim.SparseAdam"}, "weight_decay": 0.0}
 KINDS = [
     Kind("tabular", "a tabular network: embeddings and numbers, batches are dicts"),
@@ -107,6 +110,16 @@ def test_what_draws_in_validation_draws_the_same_each_time_and_leaves_no_trace(k
     assert (len(seen[0]), len(seen[1]), len(set(seen[2]))) == (21, 2, 1)
     assert seen[0][-1] == seen[1][-1]
     assert all(torch.equal(weights[name], same_weights[name]) for name in weights)
+
+
+def test_verify_names_the_loss_where_the_changed_objective_is_accepted():
+    clip = next(kind for kind in KINDS if kind.name == "clip")
+    config = clip.config(micro_batch_size=4, accumulate=None, accept_changed_objective=True)
+
+    printed = "\n".join(lines(examine(config), config))
+
+    assert "Cause: the task's loss is of the batch as a whole (reduction=batch): it is not a mean over its" in printed
+    assert "Not explained" not in printed
 
 
 def test_lora_trains_its_factors_alone():
