@@ -151,9 +151,9 @@ class WithGradients:
 
 
 def _with_gradients(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
-    part = "forward" if task.training_loss is None else "training_loss"
     with precision.full() as fp32:
         losses = Losses(model, task, fp32)
+        part = "training_loss" if losses.is_joined else "forward"
         try:
             (few,) = _batches(task, train, [min(FEW, length(train))])
             with passing(losses.trained, fp32, training=False, seed=0), torch.no_grad():
