@@ -73,6 +73,9 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
         return first_difference(whole, trial.calls_of_micro_batches(), tolerance)
 
     first = found()
+    of_batch = trial.task.reduction == "batch" and (first is None or first[0].path in ("loss", "training_loss"))
+    if of_batch:
+        return Cause(Kind.WHOLE, trial.calls_of_whole()[-1].path)
     if first is None:
         return None
     call, parts = first

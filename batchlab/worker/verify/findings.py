@@ -38,6 +38,7 @@ class Kind(Enum):
     RANDOM = "draws random numbers"
     MIXES = "gives an example another output in another batch"
     COLLATE = "the task's collate makes another input of an example in another batch"
+    WHOLE = "the loss is of the batch as a whole (reduction=batch)"
 
 
 @dataclass(frozen=True)
