@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from batchlab.training.passes.attributes import MISSING, OF_A_MODULE
 
+CPU = torch.device("cpu")
 PLAIN = (bool, int, float, str, bytes, type(None))
 BUILT = {"list": list, "tuple": tuple, "set": set}  # containers that can be made again from their entries
 LEFT = ("left",)  # in place of a value that cannot be saved, or that is saved elsewhere
@@ -187,7 +188,7 @@ class _Encoder:
         whole = own.untyped_storage().nbytes() == own.nbytes
         return (
             "tensor",
-            own.device.type == "cpu",
+            own.device == CPU,
             own if whole else own.clone(),
         )  # or it would save all of a large one
 
@@ -224,7 +225,7 @@ class _Decoder:
         if _alike(now, tensor) and now.grad_fn is None:
             now.data.copy_(tensor)
             return now
-        return tensor.to("cpu" if on_cpu else self._device)
+        return tensor.to(CPU if on_cpu else self._device)
 
     def _array(self, now: Any, name: str, tensor: Tensor) -> Any:
         array = tensor.numpy()
