@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 from batchlab.recording.checkpoint_files import write_checkpoint
+from batchlab.recording.run_folder import read_record
 from batchlab.worker import run_log
 from torture.comparison import came_to, differences
 from torture.forks import in_a_child
@@ -166,7 +167,8 @@ def exact_after_kills(
             ending = in_a_child(lambda delay=delay: until_killed(delay))  # type: ignore[misc]
             if ending.code not in (0, -signal.SIGALRM) or ending.reported not in ("", "completed"):
                 return f"{config} killed after {delays} s: {ending}"
-        can_resume = any(checkpoints.glob("*.pt"))
+        before = read_record(folder_of(made))  # None: killed before it was written
+        can_resume = before is not None and not before.status.is_final and any(checkpoints.glob("*.pt"))
         record = train(made)
         wrong = differences(came_to(folder_of(made)), expected)
         if can_resume and not record.resumed_at:
