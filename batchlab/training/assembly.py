@@ -169,7 +169,7 @@ def prepare_loss(config: RunConfig, task: Task, device: Device) -> None:
     """
     if (loss := loss_module(task)) is None:
         return
-    torch.manual_seed(stream_seed(config.seed, "loss"))
+    _seed(config, "loss")
     if (drawn := loss_module(build_task(config, device))) is not None:
         loss.load_state_dict(drawn.state_dict())
     loss.to(device.torch_device)

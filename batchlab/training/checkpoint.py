@@ -14,6 +14,7 @@ from batchlab.records import Measurement, StateDict
 from batchlab.records.quantity import Quantity
 from batchlab.training.devices.device import Device
 from batchlab.training.hooks import hook_states, load_hook_states
+from batchlab.training.passes.module_state import captured, make_buffers_fit, restored
 from batchlab.training.phase import CHECKPOINT
 from batchlab.training.state import Plug, RunState, empty
 from batchlab.training.updates.update import Outcome
@@ -47,8 +48,7 @@ def capture(
         "evaluation_draws": state.evaluation_draws,
         "meter": state.meter.state_dict(),
         "model": model,
-        # Buffers that are excluded from the model's state_dict (`persistent=False`) still belong to the run's state.
-        "buffers": {name: buffer for name, buffer in trained.named_buffers() if name not in model},
+        **captured(trained, model, state.built),
         "optimizer": state.optimizer.state_dict(),
         "scaler": state.precision.scaler.state_dict() if state.precision.scaler else None,
         "random": _random_streams(state.device),
@@ -85,11 +85,9 @@ def restore(content: Mapping[str, Any], state: RunState, instruments: Mapping[st
     if state.epoch_hook is not None:  # before the streams and the hooks' own state are restored
         state.epoch_hook.resume(content["examples"])
     try:
+        make_buffers_fit(state.trained, content, state.device.torch_device)
         state.trained.load_state_dict(content["model"])
-        buffers = dict(state.trained.named_buffers())
-        with torch.no_grad():
-            for name, kept in content["buffers"].items():
-                buffers[name].copy_(kept)
+        restored(state.trained, content, state.device.torch_device)
         state.optimizer.load_state_dict(content["optimizer"])
         if state.precision.scaler is not None:
             state.precision.scaler.load_state_dict(content["scaler"])

@@ -10,14 +10,19 @@ from torch import nn
 from batchlab.records import StateDict
 from batchlab.task import Task
 from batchlab.training.data.order import stream_seed
+from batchlab.training.data.reading import own_random_numbers, seed_all
 
 NAMES = ("after_step", "on_epoch", "evaluate_with")
 
 
 def begin_epoch(task: Task, seed: int, epoch: int = 0) -> None:
-    """Calls the task's `on_epoch`, if it has one, with a seed that depends on the run's and on the epoch."""
+    """Calls the task's `on_epoch`, if it has one, with a seed that depends on the run's and on the epoch, and with the
+    random streams of the process seeded by it: a resumed run repeats the call."""
     if task.on_epoch is not None:
-        task.on_epoch(epoch, stream_seed(seed, "on_epoch", epoch))
+        own = stream_seed(seed, "on_epoch", epoch)
+        with own_random_numbers():
+            seed_all(own)
+            task.on_epoch(epoch, own)
 
 
 class EpochHook:

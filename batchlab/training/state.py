@@ -18,6 +18,7 @@ from batchlab.training.devices.device import Device
 from batchlab.training.devices.precision import Precision
 from batchlab.training.hooks import EpochHook
 from batchlab.training.losses import Losses
+from batchlab.training.passes.module_state import Digests, digests
 from batchlab.training.phase import Phase
 from batchlab.training.updates.update import Outcome
 
@@ -46,6 +47,7 @@ class RunState:
     phase: Phase = field(default_factory=Phase)  # its name is set by the code that starts a phase
     note: Callable[[str], None] = ignore_note  # called with what the run could not do as requested
     measuring: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)  # what ends measuring; by the loop
+    built: Digests = field(init=False)  # of the model's attributes when the state was made
     # Written by the loop, and restored from a checkpoint:
     learning_rate: float = 0.0  # of the last step
     step: int = 0
@@ -60,6 +62,7 @@ class RunState:
     def __post_init__(self) -> None:
         if not self.group_multiples:
             self.group_multiples = (1.0,) * len(self.optimizer.param_groups)
+        self.built = digests(self.trained)
 
     @property
     def losses(self) -> Losses:

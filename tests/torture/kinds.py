@@ -21,6 +21,7 @@ from torture import (
     power_loss,
     resuming,
     simulated_studies,
+    tasks,
 )
 from torture.comparison import came_to
 from torture.faulty import Kind
@@ -115,6 +116,23 @@ def _resumed(
     config: dict[str, object], cases: list[tuple[int, ...]], expected: dict[str, object], scratch: Path, jobs: int
 ) -> Results:
     yield from shared_out(cases, lambda stop: resuming.exact(config, stop, expected, scratch), jobs)
+
+
+def tasks_killed(scratch: Path, amount: Amount) -> Results:
+    """Every kind of task, killed at random moments of its run, up to three times, and resumed."""
+    with kth_call.quick():
+        for name, config in tasks.KINDS.items():
+            draw = random.Random(f"{amount.seed} {name}")
+            expected, _ = resuming.undisturbed(config, scratch)
+            seconds = resuming.seconds_of(config, scratch)
+            cases = [resuming.moments(seconds, draw) for _ in range(amount.of(20))]
+            yield from _killed(config, cases, expected, scratch, amount.jobs)
+
+
+def _killed(
+    config: dict[str, object], cases: list[tuple[float, ...]], expected: dict[str, object], scratch: Path, jobs: int
+) -> Results:
+    yield from shared_out(cases, lambda delays: resuming.exact_after_kills(config, delays, expected, scratch), jobs)
 
 
 def studies_simulated(scratch: Path, amount: Amount) -> Results:
@@ -221,6 +239,7 @@ ALL: dict[str, Callable[[Path, Amount], Results]] = {
     "truncations": truncations,
     "damaged files": damaged_files,
     "resumes": resumes,
+    "tasks killed": tasks_killed,
     "kill -9": kill_9,
     "signals": signals,
     "two at once": two_at_once,

@@ -1,6 +1,7 @@
 """Bugs planted one at a time: each must make a check fail, or the check checks nothing."""
 
 import contextlib
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -12,8 +13,9 @@ import torch
 
 from batchlab.recording import checkpoint_files, disk, journal
 from batchlab.training import checkpoint, session
+from batchlab.training.hooks import hook_states
 from batchlab.worker import run_log
-from torture import atomic, flips, kth_call, power_loss, resuming
+from torture import atomic, flips, kth_call, power_loss, resuming, tasks
 from torture.comparison import came_to
 from torture.faulty import KINDS, Kind
 from torture.tiny import ADAMW, folder_of, tiny, train
@@ -92,6 +94,8 @@ def forgetting(change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Mutant:
             "scaler": state.precision.scaler.state_dict() if state.precision.scaler else None,
             "instruments": {name: plug.state_dict() for name, plug in instruments.items()},
             "meter": state.meter.state_dict(),
+            "hooks": hook_states(state.task),
+            "python": random.getstate(),
         }
         restore({**content, **change({**content, "fresh": fresh})}, state, instruments)
 
@@ -171,6 +175,26 @@ MUTANTS: list[tuple[str, Callable[[], Mutant], Check]] = [
     ("no clock in the checkpoint", lambda: forgetting(lambda c: {"meter": c["fresh"]["meter"]}), resumes(HARD, 9)),
     ("no step in the checkpoint", lambda: forgetting(lambda c: {"step": 0}), resumes(HARD)),
     ("no hidden buffers in the checkpoint", lambda: forgetting(lambda c: {"buffers": {}}), resumes(HARD)),
+    (
+        "no attributes in the checkpoint",
+        lambda: forgetting(lambda c: {"attributes": {}}),
+        resumes(tasks.KINDS["attributes"]),
+    ),
+    (
+        "no modes in the checkpoint",
+        lambda: forgetting(lambda c: {"evaluating": [], "frozen": []}),
+        resumes(tasks.KINDS["frozen during training"]),
+    ),
+    (
+        "no hooks in the checkpoint",
+        lambda: forgetting(lambda c: {"hooks": c["fresh"]["hooks"]}),
+        resumes(tasks.KINDS["average of the weights"]),
+    ),
+    (
+        "no Python numbers in the checkpoint",
+        lambda: forgetting(lambda c: {"random": {**c["random"], "python": c["fresh"]["python"]}}),
+        resumes(tasks.KINDS["random numbers"]),
+    ),
     ("the data begins anew", lambda: mock.patch.object(session, "Batches", FromTheStart), resumes(HARD)),
     (
         "a checkpoint at the end of the run",

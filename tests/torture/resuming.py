@@ -1,16 +1,21 @@
 """Stopped at a step and resumed from there: bit for bit the result of an undisturbed run."""
 
 import itertools
+import random
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 from batchlab.recording.checkpoint_files import write_checkpoint
+from batchlab.recording.run_folder import read_record
 from batchlab.worker import run_log
 from torture.comparison import came_to, differences
+from torture.forks import in_a_child
 from torture.tiny import ADAMW, SGD, folder_of, stop_at, tiny, train
 
 BATCH_SIZE, STEPS = 6, 22
@@ -127,5 +132,47 @@ def exact_after_each_checkpoint(config: dict[str, Any], scratch: Path) -> tuple[
                     f"{config} killed after its checkpoint of step {record.resumed_at}: {'; '.join(found[:4])}"
                 )
         return len(copies), wrong
+    finally:
+        shutil.rmtree(place)
+
+
+def seconds_of(config: dict[str, Any], scratch: Path) -> float:
+    """How long the run takes in a child."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    began = time.monotonic()
+    in_a_child(lambda: str(train(tiny(place, **config)).status))
+    shutil.rmtree(place)
+    return time.monotonic() - began
+
+
+def moments(seconds: float, draw: random.Random) -> tuple[float, ...]:
+    """When a run that takes so long is killed, once to three times."""
+    return tuple(draw.uniform(0, seconds) for _ in range(draw.randint(1, 3)))
+
+
+def exact_after_kills(
+    config: dict[str, Any], delays: Sequence[float], expected: dict[str, Any], scratch: Path
+) -> str | None:
+    """Killed so many seconds after its start each time, in a child, then runs to the end; what differs."""
+    place = Path(tempfile.mkdtemp(dir=scratch))
+    made = tiny(place, **config)
+    checkpoints = folder_of(made) / "checkpoints"
+
+    def until_killed(delay: float) -> str:
+        signal.setitimer(signal.ITIMER_REAL, delay)  # its signal ends the process at once, wherever it is
+        return str(train(made).status)
+
+    try:
+        for delay in delays:
+            ending = in_a_child(lambda delay=delay: until_killed(delay))  # type: ignore[misc]
+            if ending.code not in (0, -signal.SIGALRM) or ending.reported not in ("", "completed"):
+                return f"{config} killed after {delays} s: {ending}"
+        before = read_record(folder_of(made))  # None: killed before it was written
+        can_resume = before is not None and not before.status.is_final and any(checkpoints.glob("*.pt"))
+        record = train(made)
+        wrong = differences(came_to(folder_of(made)), expected)
+        if can_resume and not record.resumed_at:
+            wrong.insert(0, "its checkpoints were not used")
+        return f"{config} killed after {delays} s: {'; '.join(wrong[:4])}" if wrong else None
     finally:
         shutil.rmtree(place)
