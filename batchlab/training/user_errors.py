@@ -4,9 +4,11 @@ import traceback
 from pathlib import Path
 
 from batchlab.errors import BatchlabError
+from batchlab.printable import shortened
 from batchlab.training.devices.broken_context import advice
 
 OURS = Path(__file__).parents[1]
+MOST = 300  # characters of a message that are quoted
 
 
 def message_and_place(error: BaseException) -> str:
@@ -17,7 +19,7 @@ def message_and_place(error: BaseException) -> str:
     inside = [f for f in frames if Path(f.filename).is_relative_to(Path.cwd()) and "site-packages" not in f.filename]
     own = [f for f in inside if f"{OURS}/" not in f.filename]
     where = own[-1] if own else frames[-1]
-    text = (str(error).strip() or "no message").splitlines()[0]
+    text = shortened((str(error).strip() or "no message").splitlines()[0], MOST)
     # Of an installed package the path shows which: torch/nn/modules/linear.py.
     package = where.filename.rpartition("site-packages/")[2]
     name = package if package != where.filename and not own else Path(where.filename).name
