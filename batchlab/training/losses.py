@@ -125,7 +125,11 @@ class Losses:
         """What the loss returns as `loss`, and each metric of the task by its name, from one forward pass."""
         with self.precision.forward():
             outputs = self.outputs(batch)
-            return {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
+            return {"loss": self.terms(outputs, batch), **self.metrics(outputs, batch)}
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of the task, for given outputs."""
+        return self.task.metrics(outputs, content(batch))
 
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The losses as a function of weights, for `torch.func` and for derivatives of any order.
