@@ -1,10 +1,12 @@
 """The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its fix."""
 
 import functools
+import itertools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +17,9 @@ from batchlab.hydra_app import compose
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.worker.check import data_sample as samples
+from batchlab.worker.check import examination
 from batchlab.worker.check.examination import examine
-from batchlab.worker.check.findings import Checkup, Level, better, lines, ok, summary, wrong
+from batchlab.worker.check.findings import SECONDS, Checkup, Level, better, lines, ok, summary, wrong
 
 OK, BETTER, WRONG = Level.OK, Level.BETTER, Level.WRONG
 SET = """
@@ -705,6 +708,20 @@ def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: 
     assert sample.is_random
 
 
+@pytest.mark.usefixtures("lab")
+def test_trials_that_would_take_too_long_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.chain([0.0, 10.0], itertools.repeat(30.0))  # the first pass takes 20 s
+    monkeypatch.setattr(examination, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+
+    checkup = found()
+
+    costs = {trial.name: trial.passes for trial in examination.TRIALS}
+    assert checkup.too_slow == tuple(name for name in costs if 30 + 20 * costs[name] > SECONDS)
+    assert {"learns", "random"} <= {*checkup.too_slow}
+    assert {"data", "shapes", "metrics", "gradient"} <= {finding.name for finding in checkup.findings}
+    assert checkup.untried == ()
+
+
 def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
     assert lines(ok("data", "4 examples")) == ["ok      data        4 examples"]
     assert lines(wrong("loss", "is \x1b[31mone\nnumber", "none")) == [
@@ -764,7 +781,8 @@ def test_a_model_that_ends_its_process_is_a_finding(
 
     assert main(["check", "device=cpu"]) == 1
 
-    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", capfd.readouterr().out)
+    output = capfd.readouterr().out
+    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", output, re.MULTILINE)
 
 
 def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
@@ -777,6 +795,23 @@ def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
 
     assert re.search(
         r"^better +accumulate +2 micro-batches give another gradient than the whole batch \(BatchNorm1d; ",
+        capfd.readouterr().out,
+        re.MULTILINE,
+    )
+
+
+def test_dropout_makes_accumulating_no_other_thing_but_for_its_random_numbers(
+    lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.warm_up()
+    dropout = "            nn.Dropout(0.3),"  # two, since a single one draws the same numbers in micro-batches
+    relu = "            nn.ReLU(),"
+    model((relu, f"{dropout}\n{relu}\n{dropout}"))(lab)
+
+    assert main(["check", "device=cpu"]) == 0
+
+    assert re.search(
+        "^ok +accumulate +2 micro-batches give .* of the whole batch, but for the random numbers of Dropout$",
         capfd.readouterr().out,
         re.MULTILINE,
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from batchlab import Task
+from batchlab.training.updates.optimizer import build_optimizer, peak_lr
 from batchlab.worker.check.examination import examine
 from batchlab.worker.check.findings import Level
 
@@ -300,6 +301,20 @@ def a_metric_of_places() -> tuple[Task, nn.Module]:
     right = lambda o, b: {"right": (o.argmax(1) == b[1])[b[1] != 255].float()}  # noqa: E731
     fields = {"count": lambda b: (b[1] != 255).sum(), "metrics": right, "higher_is_better": {"right": True}}
     return task(points(), labels, loss=loss, **fields), layers(nn.Unflatten(1, (3, 4)), outputs=12)
+
+
+def test_complex_weights_are_trained_as_without_fused_kernels() -> None:
+    one, other = (net("complex_weights") for _ in range(2))
+    config = configured(device="cpu", weight_decay=0.01)
+    assert config.optimizer["fused"]
+    plain = torch.optim.SGD(other.parameters(), peak_lr(config), momentum=0.9, weight_decay=0.01, fused=False)
+    for model, optimizer in ((one, build_optimizer(config, one)), (other, plain)):
+        for _ in range(3):
+            optimizer.zero_grad()
+            F.cross_entropy(model(points()), classes()).backward()
+            optimizer.step()
+
+    assert torch.equal(one.weight, other.weight)
 
 
 @pytest.mark.parametrize("name", MAKERS)
