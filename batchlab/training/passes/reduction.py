@@ -1,26 +1,33 @@
 """Finds out what a task's loss is: terms, their mean, or one value of the batch as a whole; leaves no trace."""
 
 import itertools
+import math
+import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.task import Batch, Task, changed
 from batchlab.training.data.batches import augmented, gather, length, split
+from batchlab.training.data.collated import content
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import PAIR, Losses
 from batchlab.training.passes.halving import halved
+from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 
 EXAMPLES = 32  # of the batch that is compared with its parts
 TOLERANCE = 5e-5  # relative, in fp32: kernels round differently for batches of other sizes
 FEW = 2  # examples, to see the shape
+DRAWS = 32  # of the random numbers of a loss that draws some
+ERRORS = 5.0  # standard errors by which the mean over these draws may differ from 0; by chance 1 in 50,000 does
 
 
 def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
@@ -30,9 +37,10 @@ def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precisio
     A mean is verified: over unequal parts of the first training examples it must be weighted by count; otherwise it is
     of the batch as a whole. It depends on the data, the initial weights and nothing else. A task whose loss fails here
     is returned as it is: it fails again where the error is reported. A `training_loss` that has no value in eval mode,
-    as that of a detector, is called in training mode from then on.
+    as that of a detector, is called in training mode from then on. What differentiates by itself (energies and forces,
+    differential equations) is called with gradients enabled from then on, also in validation.
     """
-    task = _with_loss_in_both_modes(task, model, train, precision)
+    task = _with_loss_in_both_modes(_with_gradients(task, model, train, precision), model, train, precision)
     if task.reduction not in (None, "mean"):
         return task
     with precision.full() as fp32:
@@ -128,6 +136,36 @@ def _has_loss(losses: Losses, train: Any, *, training: bool) -> bool:
     return isinstance(returned, Tensor | tuple)
 
 
+class WithGradients:
+    """A task's `forward` or `training_loss`, called with gradients enabled; without them it returns no graph."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        if torch.is_grad_enabled():
+            return self.function(model, batch)
+        with torch.enable_grad():
+            returned = self.function(model, batch)
+        return tree_map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, returned)
+
+
+def _with_gradients(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
+    if task.reduction == "none":
+        return task
+    part = "forward" if task.training_loss is None else "training_loss"
+    with precision.full() as fp32:
+        losses = Losses(model, task, fp32)
+        try:
+            (few,) = _batches(task, train, [min(FEW, length(train))])
+            with passing(losses.trained, fp32, training=False, seed=0), torch.no_grad():
+                getattr(task, part)(model, content(copied(few)))
+        except (Exception, SystemExit) as error:  # any other is reported where the loss is needed
+            if "does not require grad" in str(error):
+                return changed(task, **{part: WithGradients(getattr(task, part))})
+    return task
+
+
 def _by_shape(losses: Losses, train: Any) -> str:
     (few,) = _batches(losses.task, train, [min(FEW, length(train))])
     with passing(losses.trained, losses.precision, training=True, seed=0):
@@ -143,25 +181,43 @@ def _is_mean(losses: Losses, train: Any) -> bool:
     def compared(size: int) -> bool:
         # In training mode first: some models have a loss in this mode alone. Dropout and BatchNorm make the parts
         # differ there, so then eval mode decides.
-        return any(_agrees(losses, train, size, training=training) for training in (True, False))
+        found = None
+        for training in (True, False):
+            found = _difference(losses, train, size, training=training)
+            if found is not None and not abs(found[0]) > TOLERANCE * found[1]:  # nan: the gradient's check reports it
+                return True
+        return _agrees_on_average(losses, train, size, training=found is None)
 
     agrees, _ = halved(compared, min(EXAMPLES, length(train)), of=length(train), device=losses.precision.device)
     return agrees
 
 
-def _agrees(losses: Losses, train: Any, size: int, *, training: bool) -> bool:
+def _agrees_on_average(losses: Losses, train: Any, size: int, *, training: bool) -> bool:
+    """The same for a loss that draws random numbers (a diffusion model), which are others in the parts than in the
+    whole batch: whether the difference is 0 on average over several draws. False if it draws none."""
+    found: list[float] = []
+    for seed in range(DRAWS):
+        difference = _difference(losses, train, size, training=training, seed=seed)
+        if difference is None or (seed == 1 and difference[0] == found[0]):
+            return False
+        found.append(difference[0])
+    return not abs(statistics.fmean(found)) > ERRORS * statistics.stdev(found) / math.sqrt(DRAWS)
+
+
+def _difference(losses: Losses, train: Any, size: int, *, training: bool, seed: int = 0) -> tuple[float, float] | None:
+    """The loss of a batch minus the mean of its parts, weighted by count, and the largest of these losses; None if a
+    pass fails."""
     try:
-        whole, _ = _values(losses, _batches(losses.task, train, [size]), training=training)
-        parts, counts = _values(losses, _batches(losses.task, train, _unequal(size)), training=training)
+        whole, _ = _values(losses, _batches(losses.task, train, [size]), training, seed)
+        parts, counts = _values(losses, _batches(losses.task, train, _unequal(size)), training, seed)
     except Exception as error:
         if is_out_of_memory(error):
             raise
-        return False  # BatchNorm refuses one example, and some models have no loss in eval mode
+        return None  # BatchNorm refuses one example, and some models have no loss in eval mode
     if not whole:
-        return True  # no terms: nothing can be compared
+        return 0.0, 0.0  # no terms: nothing can be compared
     mean = sum(part * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
-    difference = abs(whole[0] - mean)
-    return not difference > TOLERANCE * max(map(abs, (*whole, *parts)))  # nan: the check of the gradient reports it
+    return whole[0] - mean, max(map(abs, (*whole, *parts)))
 
 
 def _batches(task: Task, train: Any, sizes: Sequence[int]) -> Sequence[Batch]:
@@ -173,12 +229,12 @@ def _batches(task: Task, train: Any, sizes: Sequence[int]) -> Sequence[Batch]:
     return [augmented(part, task.augment, 0, end - size) for part, end, size in zip(parts, ends, sizes, strict=True)]
 
 
-def _values(losses: Losses, batches: Sequence[Batch], *, training: bool) -> tuple[list[float], list[float]]:
+def _values(losses: Losses, batches: Sequence[Batch], training: bool, seed: int) -> tuple[list[float], list[float]]:
     """The loss and the count of each batch, without those that have no terms."""
     values, counts = [], []
     for batch in batches:
         if count := losses.count(batch):
-            with passing(losses.trained, losses.precision, training=training, seed=0):
+            with passing(losses.trained, losses.precision, training=training, seed=seed):
                 values.append(float(losses.returned(batch).detach()))
             counts.append(float(count))
     return values, counts
