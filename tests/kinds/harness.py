@@ -52,6 +52,7 @@ class Kind:
     lr: float = 0.05
     terms: Callable[[Any], float] | None = None  # of the mean in `training_step`; None: the examples
     divides: bool = True  # whether a batch may be divided without changing its gradient: no BatchNorm, no batch loss
+    sums: bool = False  # whether `training_step` returns a sum
     draws: bool = False  # whether reading an example draws random numbers
     more: dict[str, Any] = field(default_factory=dict)  # other options
     tiny: Sequence[str] = ()  # more arguments of the commands
@@ -69,6 +70,12 @@ class Kind:
         had, _, added = (HERE / f"{self.name}.py").read_text(encoding="utf-8").partition(WRITTEN)
         lines = [line for line in had.splitlines() if line.startswith(("from batchlab", "import batchlab"))]
         return lines + [line for line in added.splitlines() if line.strip()]
+
+    def optimizer(self, model: nn.Module, lr: float) -> torch.optim.Optimizer:
+        """The one of the user's own loop: SGD, unless the file has another."""
+        if hasattr(self.module, "plain_optimizer"):
+            return self.module.plain_optimizer(model, lr)
+        return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=0.01)
 
     def config(self, **changes: Any) -> RunConfig:
         settings = {
@@ -123,7 +130,7 @@ def plainly_trained(kind: Kind, config: RunConfig, sizes: Sequence[int]) -> nn.M
     by hand: each mean weighted by its share of the terms."""
     train, _ = kind.module.datasets()
     model = assembly.build_model(config, kind.module.load(), CpuDevice())
-    optimizer = torch.optim.SGD(model.parameters(), lr=config.lr, momentum=0.9, weight_decay=0.01)
+    optimizer = kind.optimizer(model, config.lr)
     places = iter(enumerate(row(len(train), SEED, 0, STEPS * sum(sizes)).tolist()))
     wanted = [[next(places) for _ in range(size)] for _ in range(STEPS) for size in sizes]
     if not kind.draws:
@@ -141,7 +148,8 @@ def plainly_trained(kind: Kind, config: RunConfig, sizes: Sequence[int]) -> nn.M
         terms = [float(kind.terms(batch)) if kind.terms else size for batch, size in zip(batches, sizes, strict=True)]
         for batch, share in zip(batches, terms, strict=True):
             if share:
-                (kind.module.training_step(model, batch) * (share / sum(terms))).backward()
+                weight = 1.0 if kind.sums else share / sum(terms)
+                (kind.module.training_step(model, batch) * weight).backward()
         optimizer.step()
     return model
 
@@ -168,6 +176,14 @@ def check_finds_nothing_wrong(kind: Kind) -> None:
     assert [f"{f.what}: {f.advice}" for f in found if f.level.name == "WRONG"] == []
 
 
+def _flat(options: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in options.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{key}", inner) for key, inner in _flat(value))
+        else:
+            yield name, value
+
+
 @dataclass
 class Commands:
     """The command line in a user's folder that holds nothing but the kind's file."""
@@ -176,17 +192,17 @@ class Commands:
     server: WarmServer
     capfd: pytest.CaptureFixture[str]
 
-    def run(self, command: str, kind: Kind, *arguments: str) -> str:
-        """What the command printed; it must succeed."""
+    def run(self, command: str, kind: Kind, *arguments: str, ends_with: int = 0) -> str:
+        """What the command printed; its exit code must be as expected."""
         shutil.copy(HERE / f"{kind.name}.py", self.folder)
         self.server.warm_up()
         targets = [f"data._target_={kind.name}.load", f"model._target_={kind.name}.{kind.model}"]
         keys = [f"model.{name}={value}" for name, value in kind.keys.items()]
-        more = [f"{name}={value}" for name, value in kind.more.items() if command != "find"]
+        more = [f"{name}={value}" for name, value in _flat(kind.more) if name != "accumulate" or command == "sweep"]
         self.capfd.readouterr()
         code = main([command, "device=cpu", "threads=1", *targets, *keys, *more, *kind.tiny, *arguments])
         printed = "".join(self.capfd.readouterr())
-        assert code == 0, printed
+        assert code == ends_with, printed
         assert "Traceback" not in printed
         return printed
 
