@@ -42,8 +42,9 @@ def run(
             session = assembly.assemble(config, data, build_instruments, phase=phase, note=log.note)
             refuse_changed_objective(config, session.state.task)
             log.restore(session)
-            if (said := about(config, session.state.task)) is not None and said not in log.record.notes:
-                log.note(said)
+            for fact in about(config, session.state.task):
+                if fact not in log.record.notes:
+                    log.note(fact)
 
             def enough() -> bool:
                 return config.stop_at_target and log.target_reached

@@ -21,7 +21,7 @@ from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.data.augment_trial import augmented_twice
-from batchlab.training.data.batches import gather, length, slices
+from batchlab.training.data.batches import augmented, gather, length, slices
 from batchlab.training.data.fingerprints import weights_fingerprint
 from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.device import Device
@@ -140,7 +140,7 @@ def _build(config: RunConfig, other_seed: int | None) -> Parts:
     validated = Losses(evaluated(task, model), task, precision)
     measured = validation_pass(validated, gather(val, torch.arange(min(PASSED, length(val)))), config.eval_precision)
     refuse(METRICS, measured)
-    norm = batch_norm_that_needs_two(losses, few)
+    norm = batch_norm_that_needs_two(losses, few if task.collate is None else gather(train, torch.arange(1)))
     needs_closure = _step(config, seen, optimizer)  # changes the weights
     _refuse_other_settings(config)
     directed = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in task.higher_is_better))
@@ -199,7 +199,10 @@ def _few_examples(train: Any, task: Task, seed: int, device: Device, passed: int
     if task.augment is None:
         return gather(train, torch.arange(min(passed, length(train))))
     few = gather(train, torch.arange(min(max(AUGMENTED, passed), length(train))))
-    return next(slices(augmented_twice(few, task.augment, seed, device), passed))
+    made = augmented_twice(few, task.augment, seed, device)
+    if task.collate is not None:  # then each batch is augmented by itself
+        return augmented(gather(train, torch.arange(min(passed, length(train)))), task.augment, seed, 0)
+    return next(slices(made, passed))
 
 
 def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:

@@ -51,6 +51,18 @@ class WithLoss(Net):
         return {"logits": logits} if labels is None else {"logits": logits, "loss": F.cross_entropy(logits, labels)}
 
 
+class Detecting(torch.nn.Module):
+    """As detectors: a dict of losses in training mode, and what it found in eval mode; one module is frozen."""
+
+    def __init__(self):
+        super().__init__()
+        self.frozen, self.layer = torch.nn.BatchNorm1d(4, affine=False, dtype=torch.float64).eval(), Net()
+
+    def forward(self, x, labels):
+        outputs = self.layer(self.frozen(x))
+        return {"classes": F.cross_entropy(outputs, labels)} if self.training else [outputs.argmax(1)]
+
+
 class Dropping(torch.nn.Sequential):
     def __init__(self):
         super().__init__(torch.nn.Dropout(0.5), Net())
@@ -113,6 +125,8 @@ mean = plain(loss=lambda outputs, batch: F.cross_entropy(outputs, batch[1]))
 summed = plain(loss=lambda outputs, batch: F.cross_entropy(outputs, batch[1], reduction="sum"), reduction="sum")
 of_batch = plain(loss=contrastive)
 joined = plain(training_loss=lambda model, batch: model(batch[0], labels=batch[1])["loss"])
+
+of_training_mode = plain(training_loss=lambda model, batch: sum(model(*batch).values()))
 
 
 def whole(**how):
@@ -309,3 +323,21 @@ def test_preflight_refuses_to_accumulate_a_loss_of_the_batch_and_the_record_says
     assert any("val/hardest_decile_loss needs the loss of each example" in note for note in record.notes) is (
         "val/hardest_decile_loss" not in record.final and "clean_train/loss" in record.final
     )
+
+
+def test_a_loss_of_training_mode_alone_is_validated_in_this_mode_and_the_record_says_so(tmp_path):
+    config = config_of("of_training_mode", Detecting, micro_batch_size=4, eval_batch_size=7)
+    session = session_of(config)
+
+    measured = {m.name: m.value for m in session.train()}
+
+    model = session.state.model
+    assert (model.training, model.layer.training, model.frozen.training) == (True, True, False)
+    assert not model.frozen.running_mean.any()
+    x, y = VAL
+    assert measured["val/loss"] == pytest.approx(F.cross_entropy(model.layer(model.frozen(x)), y).item(), rel=1e-6)
+    assert preflight.examine([config])[0] == []
+    (note,) = [
+        note for note in run(config, tmp_path / "run", RunIdentity("run", "study", "group")).notes if "eval" in note
+    ]
+    assert note.startswith("training_loss has no value in eval mode, so the model is in training mode when its loss is")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.data.collated import Collated, IndivisibleBatch
+from batchlab.training.data.collated import Collated
 from batchlab.training.data.order import SampledOrder, row, stream_seed
 from batchlab.training.data.stream import Stream
 from batchlab.training.data.trees import Column, is_plain, leaves, mapped, rebuilt, tensors, with_leaves
@@ -211,7 +211,8 @@ def gather(data: Any, index: Tensor) -> Batch:
     """The examples at `index` (on any device), as a new batch on the data's device."""
     if isinstance(data, Stream):
         return data.gather(index)
-    _refuse_collated(data)
+    if isinstance(data, Collated):
+        return data.chosen(index.tolist())
     moved = index.to(tensors(data)[0].device, non_blocking=True)
     if is_plain(data):
         return rebuilt(data, [t.index_select(0, moved) for t in tensors(data)])
@@ -224,10 +225,11 @@ def subset(data: Any, index: Tensor) -> Any:
 
 
 def split(data: Batch, sizes: Sequence[int]) -> tuple[Batch, ...]:
-    """Consecutive pieces of `sizes` examples, as views."""
+    """Consecutive pieces of `sizes` examples, as views, or collated anew."""
     if len(sizes) == 1:
         return (data,)
-    _refuse_collated(data)
+    if isinstance(data, Collated):
+        return tuple(part(data, end - size, end) for end, size in zip(itertools.accumulate(sizes), sizes, strict=True))
     if is_plain(data):
         pieces = zip(*(torch.split(t, list(sizes)) for t in tensors(data)), strict=True)
         return tuple(dict(zip(data, piece, strict=True)) for piece in pieces) if type(data) is dict else tuple(pieces)
@@ -255,16 +257,12 @@ def slices(data: Any, size: int) -> Iterator[Batch]:
 
 
 def part(data: Batch, start: int, stop: int) -> Batch:
-    """Examples `start` to `stop` of a batch, as views."""
-    _refuse_collated(data)
+    """Examples `start` to `stop` of a batch, as views, or collated anew."""
+    if isinstance(data, Collated):
+        return data.chosen(range(start, min(stop, data.examples)))
     if is_plain(data):
         return rebuilt(data, [t[start:stop] for t in tensors(data)])
     return mapped(data, lambda leaf: _between(leaf, start, stop))
-
-
-def _refuse_collated(data: Any) -> None:
-    if isinstance(data, Collated):
-        raise IndivisibleBatch
 
 
 def _chosen(leaf: Any, index: Tensor) -> Any:

@@ -16,12 +16,11 @@ from torch.utils.data import Dataset
 from batchlab.errors import BadRequest
 from batchlab.printable import counted
 from batchlab.task import Batch
-from batchlab.training.data.collated import Collated
+from batchlab.training.data.collated import Collated, Piece
 from batchlab.training.data.trees import RIDES_ALONG, Column, leaves, stacked
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.user_errors import message_and_place
 
-Piece = tuple[list[int], list[int]]  # indices of the examples to read, and the random seed of each; []: unseeded
 Collate = Callable[[list[Any]], Any]  # `Task.collate`
 
 COLLATE = (

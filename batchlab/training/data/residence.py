@@ -123,7 +123,7 @@ def is_tree(data: Any, collate: Collate | None = None) -> bool:
     """Whether a set is a tree of tensors in memory, and not examples to be read one by one: a Dataset, or a list of
     tuples, dicts or dataclasses (with `collate`, of anything)."""
     if isinstance(data, Dataset) or not is_container(data):
-        return False
+        return isinstance(data, Tensor)
     if is_dataclass(data) and hasattr(data, "__getitem__"):
         return isinstance(data, Mapping)
     if type(data) is not list or not data:
@@ -204,10 +204,10 @@ def _read(reader: Reader, which: list[int], seeds: list[int]) -> Any:
 
 
 def _refuse_what_is_no_batch(batch: Any, name: str) -> None:
-    if not is_container(batch) or not tensors(batch):
+    if not tensors(batch):
         raise BadRequest(
-            f"the task's {name} set gives examples that are not tuples or dicts of tensors or numbers: return "
-            "(input, label), or a dict, for each"
+            f"the task's {name} set gives examples without tensors or numbers: return (input, label), a dict, or a "
+            "tensor for each"
         )
 
 

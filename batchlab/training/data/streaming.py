@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import functools
 import itertools
 import math
 import multiprocessing
@@ -20,11 +21,10 @@ from torch.utils.data import DataLoader
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
 from batchlab.training.data.batches import example_bytes, length, part
-from batchlab.training.data.collated import Collated
+from batchlab.training.data.collated import Collated, Divisible, Piece
 from batchlab.training.data.order import SampledOrder, row, stream_seed
 from batchlab.training.data.reading import (
     Collate,
-    Piece,
     Reader,
     independent_copy,
     own_random_numbers,
@@ -144,7 +144,9 @@ class Streamed(Stream):
         """Batches of `sizes`, and the rest; workers start reading at once."""
         if self.collates:
             whole = (piece(first, min(first + size, stop)) for first, size in _starts(start, stop, sizes))
-            return self._received(self._start(whole, workers)) if workers else map(self._read_and_moved, whole)
+            pieces, again = itertools.tee(whole)
+            made = self._received(self._start(pieces, workers)) if workers else map(self._read_and_moved, pieces)
+            return map(functools.partial(Divisible, self._read_and_moved), made, again)
         at_once = -(-max(sizes) // max(1, workers))
         if stop - start > max(sizes):
             at_once = max(at_once, self._small_piece())

@@ -88,11 +88,11 @@ def _without(seen: "TrainingPass") -> list[str]:
 
 
 def _not_finite(seen: "TrainingPass") -> list[str]:
-    return [name for name, g in seen.gradients.items() if g is not None and not bool(g.isfinite().all())]
+    return [name for name, g in seen.gradient_values.items() if g is not None and not bool(g.isfinite().all())]
 
 
 def _idle(seen: "TrainingPass") -> list[str]:
-    return [name for name, g in seen.gradients.items() if g is None or not bool(g.count_nonzero())]
+    return [name for name, g in seen.gradient_values.items() if g is None or not bool(g.count_nonzero())]
 
 
 NOT_FINITE: "Clause[TrainingPass]" = Clause(

@@ -12,6 +12,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import length, slices
 from batchlab.training.data.collated import content
 from batchlab.training.data.trees import tensors
+from batchlab.training.gradients import real_values
 from batchlab.training.losses import PAIR, Count, Losses
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
@@ -36,6 +37,11 @@ class TrainingPass:
     @property
     def examples(self) -> int:
         return length(self.batch)
+
+    @property
+    def gradient_values(self) -> Mapping[str, Tensor | None]:
+        """Of each gradient, the values that may differ from 0."""
+        return {name: None if g is None else real_values(g) for name, g in self.gradients.items()}
 
     @property
     def shape(self) -> tuple[int, ...] | None:

@@ -48,8 +48,12 @@ def observed(model: nn.Module) -> Iterator[list[Call]]:
 
 
 def copies(values: Any) -> list[Tensor]:
-    """The tensors anywhere in `values`, copied to the CPU: all activations of two passes may not fit on a GPU."""
-    return [t.detach().to("cpu", copy=True) for t in tree_leaves(values) if isinstance(t, Tensor)]
+    """The tensors anywhere in `values`, copied to the CPU: all activations of two passes may not fit on a GPU.
+
+    Sparse ones become dense, so that they can be compared.
+    """
+    found = [t.detach() for t in tree_leaves(values) if isinstance(t, Tensor)]
+    return [t.to("cpu", copy=True) if t.layout is torch.strided else t.cpu().to_dense() for t in found]
 
 
 def first_difference(

@@ -17,8 +17,8 @@ class Closure(Enum):
     AFTER_GRADIENTS = "their gradients, and a closure for the other weights that it tries (sharpness-aware)"
 
 
-def closure_needed(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]) -> Closure:
-    """What an optimizer needs whose step without a closure failed; tries one step with a closure.
+def closure_needed(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], failed: Exception) -> Closure:
+    """What an optimizer needs whose step without a closure failed, with the error `failed`; tries one step with one.
 
     `parameters` are those of `optimizer`, have gradients, and are changed: they are not those of a run.
     """
@@ -34,8 +34,8 @@ def closure_needed(optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Par
 
     try:
         optimizer.step(closure)  # type: ignore[arg-type]  # a 0-d tensor, as in the examples of PyTorch
-    except Exception:
-        if not moved:  # a closure is not what was missing
+    except Exception as error:
+        if not moved or str(error) == str(failed):  # a closure is not what was missing
             return Closure.NONE
     return Closure.AFTER_GRADIENTS if moved and moved[0] else Closure.ALONE
 

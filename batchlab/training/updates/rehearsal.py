@@ -41,8 +41,8 @@ def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip
             with_own_scale.scaler = torch.amp.GradScaler(precision.device.torch_device.type)
             with_own_scale.scaler.scale(torch.ones((), device=precision.device.torch_device))  # makes the scale
         with_own_scale.update(double, list(stand_ins.values()), clip_norm)
-    except Exception:
-        return Rehearsal(closure=_closure(optimizer))
+    except Exception as failed:
+        return Rehearsal(closure=_closure(optimizer, failed))
     # State restored from a checkpoint exists already.
     return Rehearsal(
         tuple(
@@ -55,10 +55,10 @@ def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip
     )
 
 
-def _closure(optimizer: torch.optim.Optimizer) -> Closure:
+def _closure(optimizer: torch.optim.Optimizer, failed: Exception) -> Closure:
     stand_ins = {p: _small(p) for group in optimizer.param_groups for p in group["params"]}
     try:
-        return closure_needed(_double(optimizer, stand_ins), list(stand_ins.values()))
+        return closure_needed(_double(optimizer, stand_ins), list(stand_ins.values()), failed)
     except Exception:  # it cannot be copied
         return Closure.NONE
 

@@ -1,6 +1,6 @@
 """Trials of a model's behaviour: randomness, state, dependence between examples, gradient flow."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from batchlab.config import RunConfig
 from batchlab.printable import printable
 from batchlab.training.data.batches import length, slices, split
+from batchlab.training.data.collated import Collated
 from batchlab.training.passes.contract import GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, IGNORED_BUT_COUNTED
 from batchlab.training.passes.contract_passes import Parts, batch_norm_that_needs_two, ignored_but_counted
@@ -113,7 +114,7 @@ def independence(passes: Passes) -> Iterator[Finding]:
     if passes.draws_in_eval_mode:
         yield ok("alone", "a single example passes; not compared with a batch, because eval mode draws random numbers")
         return
-    if agree([torch.cat([part.flatten() for part in single]).sort()[0]], [whole.flatten().sort()[0]], TOGETHER):
+    if _losses_agree(whole, single):
         yield ok("alone", "in eval mode an example has the same loss alone as in a batch")
         return
     same = same_outputs(copies(together), [copies(one) for one in alone])
@@ -140,6 +141,14 @@ def independence(passes: Passes) -> Iterator[Finding]:
         )
     elif same:
         yield finding_of(BY_ITSELF.worded())
+    elif isinstance(passes.batch, Collated):
+        yield better(
+            "alone",
+            "in eval mode an example has another loss alone than in a batch, so what the task's collate adds to it to "
+            "fit the others (padding) changes its result, and the batch size changes the data",
+            "mask the padding in forward and in the loss, as with torch.nn.utils.rnn.pack_padded_sequence; nothing if "
+            "the model is meant to see it",
+        )
     else:
         yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
 
@@ -174,6 +183,15 @@ def _lost_axis(together: list[Any], alone: list[Any]) -> tuple[tuple[int, ...], 
     """The shapes of the first output that has fewer axes for one example than for several."""
     shapes = [(tuple(one.shape), tuple(many.shape)) for one, many in zip(alone, together, strict=False)]
     return next(((one, many) for one, many in shapes if len(one) < len(many)), None)
+
+
+def _losses_agree(whole: Tensor, single: Sequence[Tensor]) -> bool:
+    """Whether the losses of single examples are those of the batch, in any order; their sums, if what is ignored in a
+    padded batch has a loss of 0."""
+    alone = torch.cat([part.flatten() for part in single])
+    if len(alone) != whole.numel():
+        alone, whole = alone.sum(), whole.sum()
+    return agree([alone.flatten().sort()[0]], [whole.flatten().sort()[0]], TOGETHER)
 
 
 def _has_common_part(passes: Passes, whole: Tensor) -> bool:

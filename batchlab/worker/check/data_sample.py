@@ -131,16 +131,18 @@ def _is_part(part: Any) -> bool:
 
 def _unfit_example(data: "Dataset[Any]", name: str, *, takes_first: bool) -> Iterator[Finding]:
     advice = (
-        "let __getitem__ return a tuple or dict of tensors or numbers: convert text to token ids, class names to "
-        "indices, images to float tensors; or give collate=, a function from a list of examples to a batch"
+        "let __getitem__ return a tensor, or a tuple or dict of tensors or numbers: convert text to token ids, class "
+        "names to indices, images to float tensors; or give collate=, a function from a list of examples to a batch"
     )
     try:
         example = data[0]
     except (Exception, SystemExit) as error:
         yield wrong("data", f"{name}[0] cannot be read: {message_and_place(error)}", advice)
         return
+    if isinstance(example, STACKED):
+        return
     if not is_container(example):
-        yield wrong("data", f"{name}[0] is {_kind(example)}, not a tuple or dict", advice)
+        yield wrong("data", f"{name}[0] is {_kind(example)}, not a tensor, tuple or dict", advice)
         return
     if isinstance(example, Mapping):
         keyed = list(example.items())

@@ -8,6 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
 from batchlab.training.data.batches import length, slices, split
+from batchlab.training.data.collated import content
 from batchlab.training.data.trees import tensors
 from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
@@ -56,9 +57,9 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     task, outputs = passes.losses.task, passes.seen.outputs
     if task.labels is None:
         return
-    whole = isinstance(task.train, Mapping | tuple | list)
+    whole = task.collate is None and isinstance(task.train, Mapping | tuple | list)
     try:
-        train = task.labels(task.train if whole else passes.batch)
+        train = task.labels(task.train if whole else content(passes.batch))
     except (Exception, SystemExit) as error:
         yield wrong("labels", message_and_place(error), "Task(labels=...) must give each example's class, (examples,)")
         return
@@ -127,7 +128,7 @@ def finite(passes: Passes, sample: Sample) -> Iterator[Finding]:
     reached = ""
     for which in dict.fromkeys(name for name, _ in found):
         seen = training_pass(passes.losses, getattr(sample, which)).completed()
-        gradients = [gradient for gradient in seen.gradients.values() if gradient is not None]
+        gradients = [gradient for gradient in seen.gradient_values.values() if gradient is not None]
         if not all(bool(torch.isfinite(part).all()) for part in (seen.terms, *gradients)):
             reached = which
             break

@@ -165,6 +165,8 @@ def same_outputs(whole: list[Tensor], parts: list[list[Tensor]]) -> bool | None:
     """Whether the outputs that have an axis of examples are the same alone; None if there are none."""
     if any(len(part) != len(whole) for part in parts):
         return False
+    if any(len({piece.shape[1:] for piece in pieces}) > 1 for pieces in zip(*parts, strict=True)):
+        return False  # padded
     found = [
         agree([torch.cat(pieces)], [tensor], TOGETHER)
         for tensor, *pieces in zip(whole, *parts, strict=True)

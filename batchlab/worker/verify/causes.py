@@ -67,6 +67,9 @@ def _mixing(trial: Trial, tolerance: float) -> Cause | None:
         return first_difference(trial.calls_of_whole(), trial.calls_of_micro_batches(), tolerance)
 
     first = found()
+    of_batch = trial.task.reduction == "batch" and (first is None or first[0].path in ("loss", "training_loss"))
+    if of_batch:
+        return Cause(Kind.WHOLE, "loss" if trial.task.training_loss is None else "training_loss")
     if first is None:
         return None
     call, parts = first

@@ -37,6 +37,7 @@ class Kind(Enum):
     COUNT = "the task's count does not add up"
     RANDOM = "draws random numbers"
     MIXES = "gives an example another output in another batch"
+    WHOLE = "the loss is of the batch as a whole (reduction=batch)"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from batchlab.task import Batch, Task, changed
 from batchlab.training.data.batches import split
 from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
+from batchlab.training.gradients import norm
 from batchlab.training.losses import Count, Losses
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
@@ -178,7 +179,7 @@ def _relative(other: Mapping[str, Tensor], whole: Mapping[str, Tensor]) -> tuple
 
 def _squared(tensor: Tensor | None) -> float:
     """The sum of squares, in float64, since a hundred million small numbers may be added."""
-    return 0.0 if tensor is None else float(torch.linalg.vector_norm(tensor, dtype=torch.float64)) ** 2
+    return 0.0 if tensor is None else float(norm([tensor])) ** 2
 
 
 def _ratio(difference: float, norm: float) -> float:

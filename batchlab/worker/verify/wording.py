@@ -75,6 +75,9 @@ def _cause(cause: Cause, findings: Findings, config: RunConfig) -> Iterator[str]
             f"What it means: two passes of one whole batch differ by {number(cause.redrawn, '.2g')} for the same "
             "reason; on average over the random numbers the gradients agree."
         )
+    elif cause.kind is Kind.WHOLE:
+        yield f"Cause: {where} is of the batch as a whole (reduction=batch): it is not a mean over its micro-batches."
+        yield "What it means: the batch size is part of the objective; accumulate=1 passes the whole batch."
     elif cause.is_batch_norm:
         ghosts = config.model.get("ghost_batch")
         together = (

@@ -8,19 +8,20 @@ from torch import nn
 from torture.comparison import came_to, differences
 from torture.kth_call import quick
 from torture.tiny import folder_of, stop_at, tiny, train
-from tree_sets import Graph, Recurrent, Sequences, joined, padded, ragged
+from tree_sets import Graph, Recurrent, Sequences, joined, padded, ragged, shaken
 
 from batchlab import Task
 from batchlab.errors import BadRequest
 from batchlab.recording.run_folder import read_record
 from batchlab.training.data import residence
-from batchlab.training.data.batches import Batches, gather, length, slices, split, subset
+from batchlab.training.data.batches import Batches, augmented, gather, length, slices, split, subset
 from batchlab.training.data.collated import Collated, IndivisibleBatch
 from batchlab.training.data.fingerprints import data_fingerprint
 from batchlab.training.data.order import row
 from batchlab.training.data.residence import prepare_set
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.training.passes.inputs import copied
 
 CPU = CpuDevice()
 
@@ -100,19 +101,53 @@ def test_a_librarys_own_batch_is_moved_and_handed_over():
     assert all(type(batch) is Graph and batch.device == torch.device("cpu") for batch in seen)
 
 
-def test_a_collated_batch_cannot_be_divided():
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("made", ["gathered", "for a step"])
+def test_a_part_of_a_collated_batch_is_collated_anew_of_its_examples(made, workers):
+    data = prepare_set(Sequences(), CPU, name="train", workers=workers, collate=padded)
+    which = [5, 2, 8, 0, 11]
+    if made == "gathered":
+        batch = gather(data, torch.tensor(which))
+    else:
+        which = row(23, 7, 0, 5).tolist()
+        ((batch,),) = map(list, Batches(data, micro_batch_sizes=(5,), seed=7, total=5))
+
+    def plainly(positions):
+        return padded([Sequences()[which[i]] for i in positions])
+
+    parts = split(batch, [1, 3, 1])
+    assert [length(part) for part in parts] == [1, 3, 1]
+    chosen = [*parts, *slices(batch, 2), gather(batch, torch.tensor([4, 0])), *slices(parts[1], 2)]
+    positions = [[0], [1, 2, 3], [4], [0, 1], [2, 3], [4], [4, 0], [1, 2], [3]]
+    for one, expected in zip(chosen, map(plainly, positions), strict=True):
+        assert all(map(torch.equal, one.content, expected))
+    assert split(batch, [5]) == (batch,)
+    assert next(slices(batch, 5)) is batch
+
+
+def test_a_part_has_the_random_numbers_of_its_micro_batch():
+    data = prepare_set(Sequences(), CPU, name="train", collate=shaken)
+    (micro,) = map(list, Batches(data, micro_batch_sizes=(3, 3, 2), seed=0, total=8))
+    ((whole,),) = map(list, Batches(data, micro_batch_sizes=(8,), seed=0, total=8))
+
+    for one, other in zip(split(whole, [3, 3, 2]), micro, strict=True):
+        assert torch.equal(one.content[0], other.content[0])
+    assert not torch.equal(split(whole, [1, 7])[1].content[0][2, 0], micro[1].content[0][0, 0])  # another collate
+
+
+def test_a_changed_collated_batch_cannot_be_divided():
     batch = gather(prepare_set(Sequences(), CPU, name="train", collate=padded), torch.arange(4))
 
-    assert isinstance(batch, Collated)
-    assert split(batch, [4]) == (batch,)
-    assert next(slices(batch, 4)) is batch
-    for divide in (
-        lambda: split(batch, [2, 2]),
-        lambda: next(slices(batch, 1)),
-        lambda: gather(batch, torch.tensor([0])),
-    ):
-        with pytest.raises(IndivisibleBatch, match="the task's collate made cannot be divided into its examples"):
-            divide()
+    for changed in (copied(batch), augmented(batch, lambda content, draws: content, 0, 0)):
+        assert isinstance(changed, Collated)
+        assert split(changed, [4]) == (changed,)
+        for positions in ([0], [2, 3]):
+            with pytest.raises(IndivisibleBatch, match="collate made, and that was changed afterwards, cannot be div"):
+                gather(changed, torch.tensor(positions))
+        with pytest.raises(IndivisibleBatch):
+            split(changed, [2, 2])
+        with pytest.raises(IndivisibleBatch):
+            next(slices(changed, 1))
 
 
 def test_tensors_in_memory_are_collated_row_by_row():

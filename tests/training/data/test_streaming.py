@@ -419,18 +419,27 @@ class Endless(IterableDataset):
         (OwnGenerator(), "train[0] differs between two reads with the same seed"),
         (Endless(), "the task's train set is a Endless: give a tuple or dict of tensors, or a map-style Dataset"),
         (7, "the task's train set is a int: give a tuple or dict of tensors"),
-        (Given(torch.zeros(3)), "the task's train set gives examples that are not tuples or dicts"),
-        (Given(("cat", None)), "the task's train set gives examples that are not tuples or dicts of tensors"),
+        (Given("cat"), "the task's train set gives examples without tensors or numbers: return (input, label), a dict"),
+        (Given(("cat", None)), "the task's train set gives examples without tensors or numbers"),
         (Given((torch.zeros(3), object())), "examples of the task's train set cannot be stacked: TypeError: "),
         (TensorDataset(torch.zeros(0, 2)), "the task's train set is an empty TensorDataset"),
     ],
-    ids=["generator of its own", "iterable", "no set", "no tuple", "text", "object", "empty"],
+    ids=["generator of its own", "iterable", "no set", "one text", "text", "object", "empty"],
 )
 def test_a_set_that_cannot_be_read_is_refused_in_one_line(dataset, line):
     with pytest.raises(BadRequest) as error:
         prepare_set(dataset, CPU, name="train")
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
+
+
+def test_a_set_without_labels_is_a_tensor_or_a_dataset_of_tensors():
+    pictures = torch.arange(6.0).reshape(3, 2)
+
+    for data in (pictures, residence.Rows(pictures)):
+        made = prepare_set(data, CPU, name="train")
+        assert torch.equal(made, pictures)
+        assert torch.equal(gather(made, torch.tensor([2, 0])), pictures[[2, 0]])
 
 
 def test_nan_equals_nan_when_reading_twice():

@@ -1,6 +1,7 @@
 """Late gradients, closures, and optimizers with a mode, each against a plain loop in float64."""
 
 import itertools
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -329,3 +330,34 @@ def tiny_named(config, runs_dir):
     from dataclasses import replace
 
     return replace(config, runs_dir=str(runs_dir))
+
+
+class Factors(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rows = torch.nn.Embedding(7, 3, sparse=True, dtype=torch.float64)
+
+    def forward(self, x):
+        return self.rows((x[:, 0].abs() * 2).long().clamp(max=6))
+
+
+def test_an_optimizer_for_sparse_gradients_needs_no_closure_and_may_accumulate(tmp_path):
+    config = tiny(
+        tmp_path, dtype="float64", optimizer={"_target_": "torch.optim.SparseAdam"}, micro_batch_size=3,
+        model={"_target_": f"{HERE}Factors"}, weight_decay=0.0,
+    )  # fmt: skip
+    config = replace(config, model={"_target_": f"{HERE}Factors"})
+    session = assembly.assemble(config, assembly.build_data(config, CpuDevice()))
+
+    list(session.train())
+
+    plain = assembly.build_model(config, session.state.task, CpuDevice())
+    optimizer = torch.optim.SparseAdam(plain.parameters(), lr=config.lr)
+    inputs, labels = session.state.train
+    for start in range(0, 40, 4):
+        index = row(40, config.seed, start, 4)
+        optimizer.param_groups[0]["lr"] = config.lr
+        optimizer.zero_grad()
+        F.cross_entropy(plain(inputs[index]), labels[index]).backward()
+        optimizer.step()
+    torch.testing.assert_close(session.state.model.rows.weight, plain.rows.weight, **EXACT)
