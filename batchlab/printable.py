@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 
+REPEATED = re.compile(r"(?<!\S)((?:\S+ ){1,3}?)\1{4,}")  # one to three words, at least five times
 NOTHING = "-"  # the cell of a missing value
 
 
@@ -14,6 +15,12 @@ def printable(text: object) -> str:
     reverse the reading order; lone surrogates, from file names that are not text, cannot be printed at all.
     """
     return "".join(c for c in " ".join(str(text).split()) if c.isprintable())
+
+
+def shortened(text: object, most: int) -> str:
+    """`text` on one line, repeated words once, and the middle left out where it has more than `most` characters."""
+    line = REPEATED.sub(lambda found: f"{found[1]}... ({len(found[0]) // len(found[1])} times) ", printable(text))
+    return line if len(line) <= most else f"{line[: most // 2].rstrip()} ... {line[-most // 2 :].lstrip()}"
 
 
 def aligned(

@@ -1,51 +1,89 @@
 """`batchlab check`: the trials of one point, each part in a separate process."""
 
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
-from batchlab.sweep.checks import SEE_CHECK, check_device, check_grid, or_on_cpu, reply_of
+from batchlab.sweep.checks import SEE_CHECK, check_device, check_grid, or_on_cpu, replies_of, reply_of
 from batchlab.sweep.points import Point, gpu_of
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.sweep.summary.progress import UnreadConsole
-from batchlab.worker.check.findings import Checkup, Finding, better, is_wrong, lines, ok, wrong
+from batchlab.worker.check.findings import (
+    SECONDS,
+    Checkup,
+    Finding,
+    Rest,
+    better,
+    collected,
+    is_wrong,
+    lines,
+    ok,
+    summary,
+    wrong,
+)
 from batchlab.worker.examining import compare_gradients, run_trials
 from batchlab.worker.messages import Failed
-from batchlab.worker.verify.findings import Findings
 
 EXAMPLES, MICRO_BATCHES = 8, 2  # of the accumulated batch
+PASSES = 30  # forward and backward, of as many examples as the trials pass, to compare the gradients; and to try a run
 
 
 def check(point: Point) -> int:
-    """Prints the findings; returns 0 if nothing is wrong, otherwise 1."""
+    """Prints the findings as each is known; returns 0 if nothing is wrong, otherwise 1."""
     checkup = or_on_cpu([point], lambda points: _checkup(points[0]))[0]
     after = "batchlab sweep batch_size=8,64"
     if point.overrides:  # not written out, since Hydra may have been given further options
         after = "`batchlab sweep` with the same arguments and batch_size=8,64"
-    sys.stdout.write("".join(f"{line}\n" for line in lines(checkup, after)))
+    sys.stdout.write(f"\n{summary(checkup, after)}\n")
     return 1 if is_wrong(checkup.findings) else 0
 
 
 def _checkup(point: Point) -> Checkup:
     with WarmServer(gpu_of([point])) as server:
         server.warm_up()
-        with UnreadConsole(stderr=True).status("Checking the data and the model..."):
+        with UnreadConsole(stderr=True).status("Checking the data and the model...") as status:
+
+            def shown(found: Finding | Rest) -> Finding | Rest:
+                if isinstance(found, Finding):
+                    status.stop()  # or it would overwrite the line
+                    sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
+                    sys.stdout.flush()
+                    status.start()
+                return found
+
             check_device(point, server)
-            checkup = _examined(point.config, server)
-            if is_wrong(checkup.findings):
-                return checkup
-            return Checkup((*checkup.findings, _accumulated(point.config, server), _would_start(point, server)))
+            return collected(map(shown, _findings(point, server)))
 
 
-def _examined(config: RunConfig, server: WarmServer) -> Checkup:
+def _findings(point: Point, server: WarmServer) -> Iterator[Finding | Rest]:
+    start, last, rest = time.monotonic(), ("accumulate", "sweep"), Rest()
+    failed, refused = False, None
     try:
-        found = reply_of(server, run_trials, config, doing="passing a few examples")
+        for found in replies_of(server, run_trials, point.config, doing="passing a few examples"):
+            if isinstance(found, Failed):
+                refused = found.reason
+                break
+            if isinstance(found, Rest):
+                rest = found
+            else:
+                failed |= is_wrong([found])
+            yield found
     except BadRequest as error:  # the process died
-        return Checkup((wrong("process", str(error), "run the model outside batchlab, to see where it fails"),))
-    if isinstance(found, Failed):
-        raise BadRequest(found.reason)
-    return found
+        yield wrong("process", str(error), "run the model outside batchlab, to see where it fails")
+        return
+    if refused is not None:
+        raise BadRequest(refused)
+    if failed:
+        yield Rest(untried=last)
+    elif time.monotonic() - start + PASSES * rest.pass_seconds > SECONDS:
+        yield Rest(too_slow=last)
+    else:
+        if not rest.is_whole_batch:  # micro-batches are another objective, which the trials say
+            yield _accumulated(point.config, server)
+        yield _would_start(point, server)
 
 
 def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
@@ -58,18 +96,22 @@ def _accumulated(config: RunConfig, server: WarmServer) -> Finding:
         found = Failed(str(error))
     if isinstance(found, Failed):
         return better(name, f"the gradients cannot be compared: {found.reason}", more)
+    causes = ", ".join(dict.fromkeys(cause.what for cause in found.causes))
+    if found.same and found.causes:  # the difference itself would be that of other random numbers
+        return ok(
+            name,
+            f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, but for the random "
+            f"numbers of {causes}",
+        )
+    difference = f"relative difference {found.deciding.worst:.1g} in {found.deciding.dtype}"
     if found.same:
-        return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {_difference(found)}")
-    causes = ", ".join(dict.fromkeys(cause.what for cause in found.causes)) or "no module by itself"
+        return ok(name, f"{MICRO_BATCHES} micro-batches give the gradient of the whole batch, {difference}")
     return better(
         name,
-        f"{MICRO_BATCHES} micro-batches give another gradient than the whole batch ({causes}; {_difference(found)})",
+        f"{MICRO_BATCHES} micro-batches give another gradient than the whole batch "
+        f"({causes or 'no module by itself'}; {difference})",
         more,
     )
-
-
-def _difference(found: Findings) -> str:
-    return f"relative difference {found.deciding.worst:.1g} in {found.deciding.dtype}"
 
 
 def _would_start(point: Point, server: WarmServer) -> Finding:

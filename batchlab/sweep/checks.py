@@ -1,11 +1,13 @@
 """DESIGN's preflight: checks a grid before its first point, and compares its code and data with earlier runs."""
 
+import contextlib
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from batchlab.config import SweepConfig, to_dict
 from batchlab.config.key import made_with
@@ -89,19 +91,32 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
 
 def reply_of(server: WarmServer, examine: Callable[[A], Reply], argument: A, *, doing: str) -> Reply:
     """The result of `examine(argument)` in a child process; BadRequest if the process ends without a reply."""
-    process, connection = server.start(worker.reply, examine, argument)
-    try:
+    with _child(server, worker.reply, examine, argument, doing=doing) as connection:
         found: Reply = connection.recv()
-        process.kill()  # not needed any more; a thread of the user's code could keep it alive
-    except KeyboardInterrupt:
-        process.kill()
-        raise
+    return found
+
+
+def replies_of(
+    server: WarmServer, examine: Callable[[A], Iterator[Reply]], argument: A, *, doing: str
+) -> Iterator[Reply]:
+    """What `examine(argument)` yields in a child process, each at once; BadRequest if the process ends before."""
+    with _child(server, worker.reply_each, examine, argument, doing=doing) as connection:
+        while (found := connection.recv()) is not None:
+            yield found
+
+
+@contextlib.contextmanager
+def _child(server: WarmServer, reply: Callable[..., None], *arguments: Any, doing: str) -> Iterator[Connection]:
+    process, connection = server.start(reply, *arguments)
+    try:
+        yield connection
     except EOFError:
         ended(process)
         _, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
         raise BadRequest(f"{doing} failed: {reason}") from None
+    finally:
+        process.kill()  # not needed any more; a thread of the user's code could keep it alive
     ended(process)
-    return found
 
 
 def check_unchanged(points: Sequence[Point], found: Sequence[Facts], sweep: SweepConfig) -> None:

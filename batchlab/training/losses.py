@@ -129,7 +129,11 @@ class Losses:
         """The outputs of one forward pass, and the `quantities` of the batch."""
         with self.precision.forward():
             outputs = self.outputs(batch)
-            return outputs, {"loss": self.terms(outputs, batch), **self.task.metrics(outputs, content(batch))}
+            return outputs, {"loss": self.terms(outputs, batch), **self.metrics(outputs, batch)}
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of the task, for given outputs."""
+        return self.task.metrics(outputs, content(batch))
 
     def at(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The losses as a function of weights, for `torch.func` and for derivatives of any order.

@@ -4,9 +4,11 @@ import traceback
 from pathlib import Path
 
 from batchlab.errors import BatchlabError
+from batchlab.printable import shortened
 from batchlab.training.devices.broken_context import advice
 
 OURS = Path(__file__).resolve().parents[1]
+MOST = 300  # characters of a message that are quoted
 
 
 def message_and_place(error: BaseException) -> str:
@@ -16,7 +18,7 @@ def message_and_place(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if _is_the_users(Path(f.filename).resolve())]
     where = own[-1] if own else frames[-1]
-    text = (str(error).strip() or "no message").splitlines()[0]
+    text = shortened((str(error).strip() or "no message").splitlines()[0], MOST)
     # Of an installed package the path shows which: torch/nn/modules/linear.py.
     package = where.filename.rpartition("site-packages/")[2]
     name = package if package != where.filename and not own else Path(where.filename).name

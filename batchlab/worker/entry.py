@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TypeVar
@@ -123,10 +123,22 @@ def gpu_of(device: str) -> str | None:
 
 def reply(connection: Connection, examine: Callable[[A], Reply], argument: A) -> None:
     """Sends the result of `examine(argument)`; what user code prints meanwhile is discarded."""
+    _be_quiet()
+    connection.send(examine(argument))
+
+
+def reply_each(connection: Connection, examine: Callable[[A], Iterator[Reply]], argument: A) -> None:
+    """Sends what `examine(argument)` yields, each at once, and then None."""
+    _be_quiet()
+    for found in examine(argument):
+        connection.send(found)
+    connection.send(None)
+
+
+def _be_quiet() -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     print_to(os.open(os.devnull, os.O_WRONLY))
-    connection.send(examine(argument))
 
 
 def check(grid: Sequence[RunConfig]) -> OfAGrid:

@@ -1,29 +1,29 @@
 """The child's side of `batchlab check` and `batchlab verify`. Imports torch only in the child."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from batchlab.config import RunConfig, to_dict
 from batchlab.recording.masking import concealed
 from batchlab.records import RunStatus
-from batchlab.worker.check.findings import Checkup
+from batchlab.worker.check.findings import Finding, Rest
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
 
 
-def run_trials(config: RunConfig) -> Checkup | Failed:
-    """The findings of `check`, or why there are none."""
+def run_trials(config: RunConfig) -> Iterator[Finding | Rest | Failed]:
+    """The findings of `check` as each is known, or why there are no more."""
     from batchlab.training.devices.out_of_memory import how_it_failed
-    from batchlab.worker.check.examination import examine
+    from batchlab.worker.check.examination import trials
 
     values = to_dict(config)
     try:
-        found = examine(config)
-        hidden = tuple(
-            replace(f, what=concealed(f.what, values), advice=concealed(f.advice, values)) for f in found.findings
-        )
-        return replace(found, findings=hidden)
+        for found in trials(config):
+            if isinstance(found, Finding):
+                found = replace(found, what=concealed(found.what, values), advice=concealed(found.advice, values))
+            yield found
     except (Exception, SystemExit) as error:
-        return Failed(concealed(how_it_failed(error)[1], values))
+        yield Failed(concealed(how_it_failed(error)[1], values))
 
 
 def compare_gradients(config: RunConfig) -> Findings | Failed:

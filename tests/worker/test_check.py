@@ -1,10 +1,12 @@
 """The battery of `batchlab check`: a lab that works passes it, and each way to break it is named, with its fix."""
 
 import functools
+import itertools
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,8 +17,9 @@ from batchlab.hydra_app import compose
 from batchlab.sweep.processes.server import WarmServer
 from batchlab.training.devices.cpu import CpuDevice
 from batchlab.worker.check import data_sample as samples
+from batchlab.worker.check import examination
 from batchlab.worker.check.examination import examine
-from batchlab.worker.check.findings import Checkup, Level, better, lines, ok, wrong
+from batchlab.worker.check.findings import SECONDS, Checkup, Level, better, lines, ok, summary, wrong
 
 OK, BETTER, WRONG = Level.OK, Level.BETTER, Level.WRONG
 SET = """
@@ -132,7 +135,45 @@ NORM = ("            nn.ReLU(),", "            nn.BatchNorm1d(width),\n         
 COUNTS = ("super().__init__()", "super().__init__()\n        self.steps = 0")
 COUNT = "        self.steps += 1\n        return self.layers(inputs) * (1 + {})"
 
-# The ten ways to break it that everybody finds sooner or later, and more: what is changed, the finding that must come.
+LOSS = "    return Task.classification(\n        loss=lambda outputs, batch: {},"
+ENTROPY = "torch.nn.functional.cross_entropy(outputs, batch[1], reduction='none')"
+PAIRS = LOSS.format("torch.nn.functional.cross_entropy(outputs @ outputs.T, outputs.new_zeros(len(outputs)).long(){})")
+F1 = "(2 * (out.argmax(1) * b[1]).sum() / (out.argmax(1) + b[1]).sum())"
+OWN_OPTIMIZER = "\n\ndef own(params, lr, weight_decay, **others):\n    return {}\n"
+CHANGES_ITS_LR = """
+
+class Decayed(torch.optim.SGD):
+    def __init__(self, params, lr, weight_decay, **others):
+        super().__init__(params, lr=lr)
+
+    def step(self, closure=None):
+        super().step(closure)
+        self.param_groups[0]["lr"] *= 0.99
+"""
+
+
+def with_loss(loss: str, *, before: str = "", more: str = "") -> Callable[[Path], None]:
+    """The data with this loss, a function of `outputs` and `batch`."""
+    return data((CLASSIFY, before + LOSS.format(loss) + more))
+
+
+def groups(groups: str) -> Callable[[Path], None]:
+    """The data with `parameter_groups`."""
+    return data((CLASSIFY, CLASSIFY + f"\n        parameter_groups=lambda model: {groups},"))
+
+
+def optimizer(text: str) -> Callable[[Path], None]:
+    """An optimizer next to the model."""
+
+    def change(folder: Path) -> None:
+        model(TORCH)(folder)
+        file = folder / "my_model.py"
+        file.write_text(file.read_text() + text)
+
+    return change
+
+
+# Ways to break it: what is changed, and the one finding that must come.
 BROKEN = {
     "wrong shape": (
         model(("math.prod(input_shape), width", "3, width")),
@@ -237,7 +278,7 @@ BROKEN = {
         (),
         WRONG,
         "dtype",
-        "the weights are float64 .*precision",
+        "the weights are float64 .*, and the data is not: RuntimeError",
     ),
     "labels from 1": (
         data((".long()", ".long() + 1")),
@@ -374,6 +415,265 @@ BROKEN = {
         "learns",
         "the loss of 64 examples goes from .* a smaller lr",
     ),
+    "a softmax before cross-entropy": (
+        model((FORWARD, RETURN + ".softmax(1)")),
+        (),
+        WRONG,
+        "loss",
+        "a softmax is applied twice.*remove the softmax",
+    ),
+    "a softmax before a mean of cross-entropy": (
+        lambda folder: (
+            model((FORWARD, RETURN + ".softmax(1)"))(folder),
+            data((CLASSIFY, MEAN_LOSS.format("")))(folder),
+        ),
+        (),
+        WRONG,
+        "loss",
+        "a softmax is applied twice",
+    ),
+    "a sigmoid before its loss": (
+        lambda folder: (
+            model((FORWARD, RETURN + ".sigmoid()"))(folder),
+            with_loss(
+                "torch.nn.functional.binary_cross_entropy_with_logits("
+                "outputs, torch.nn.functional.one_hot(batch[1], 2).float(), reduction='none').mean(1)"
+            )(folder),
+        ),
+        (),
+        WRONG,
+        "loss",
+        "a sigmoid is applied twice.*remove the sigmoid",
+    ),
+    "a likelihood of logits": (
+        with_loss("torch.nn.functional.nll_loss(outputs, batch[1], reduction='none')"),
+        (),
+        WRONG,
+        "loss",
+        "the outputs are no log-probabilities.*log_softmax",
+    ),
+    "a parameter in the loss": (
+        with_loss(
+            ENTROPY.replace("(outputs,", "(outputs * heat,"), before="    heat = torch.nn.Parameter(torch.ones(1))\n"
+        ),
+        (),
+        WRONG,
+        "loss",
+        r"a parameter of shape \(1,\) that neither the model nor the loss holds.*nn\.Module",
+    ),
+    "a loss of pairs as a vector": (
+        data((CLASSIFY, PAIRS.format(", reduction='none'"))),
+        (),
+        WRONG,
+        "loss",
+        r"depends on the other examples.*reduction='batch'",
+    ),
+    "a loss that balances": (
+        with_loss(f"{ENTROPY} + 0.1 * outputs.softmax(1).mean(0).square().sum()"),
+        (),
+        BETTER,
+        "alone",
+        "a part of the batch as a whole, the same for all of its terms",
+    ),
+    "a loss that is a number": (with_loss(f"{ENTROPY}.mean().item()"), (), WRONG, "loss", "loss returns a float"),
+    "a loss for each pair": (
+        lambda folder: (
+            model((FORWARD, RETURN + "[:, :1]"))(folder),
+            with_loss("(outputs - batch[1]).square()", more=" labels=None,")(folder),
+        ),
+        (),
+        WRONG,
+        "loss",
+        "broadcasting has combined every output with every target",
+    ),
+    "a count that is no sum": (
+        with_loss(ENTROPY, more="\n        count=lambda batch: 8,"),
+        (),
+        WRONG,
+        "count",
+        "count gives 8 terms for a whole batch, but 64 for its parts",
+    ),
+    "ignored labels that are counted": (
+        with_loss(
+            ENTROPY.replace("reduction", "ignore_index=-1, reduction"),
+            before="    inside[::5] = -1\n",
+            more="\n        labels=None,",
+        ),
+        (),
+        WRONG,
+        "count",
+        r"have the label -1 and a loss of exactly 0.*count=lambda batch: \(batch\[1\] != -1\)",
+    ),
+    "an optimizer with a learning rate of its own": (
+        optimizer(OWN_OPTIMIZER.format("torch.optim.SGD(params, lr=0.03)")),
+        ("optimizer._target_=my_model.own",),
+        WRONG,
+        "optimizer",
+        "the optimizer has learning rate 0.03, whatever lr is.*lr / 10",
+    ),
+    "a group with a learning rate of its own": (
+        optimizer(
+            OWN_OPTIMIZER.format("torch.optim.SGD([{'params': params[:2], 'lr': 0.03}, {'params': params[2:]}], lr)")
+        ),
+        ("optimizer._target_=my_model.own",),
+        BETTER,
+        "optimizer",
+        "parameter group 0 has learning rate 0.03, whatever lr is",
+    ),
+    "a group's learning rate that is no multiple": (
+        groups("[{'params': model.layers[1].parameters(), 'lr': 1e-4}, {'params': model.layers[3].parameters()}]"),
+        (),
+        BETTER,
+        "optimizer",
+        r"group 0 is trained at 0\.0001 times the learning rate of the run.*0\.1 for a tenth",
+    ),
+    "a layer in no group": (
+        groups("[{'params': model.layers[3].parameters()}]"),
+        (),
+        BETTER,
+        "optimizer",
+        r"in no group of the optimizer are not trained: layers\.1\.weight",
+    ),
+    "an optimizer with a schedule of its own": (
+        optimizer(CHANGES_ITS_LR),
+        ("optimizer._target_=my_model.Decayed",),
+        BETTER,
+        "optimizer",
+        "its step changes the learning rate of its groups itself",
+    ),
+    "a learning rate of SGD for Adam": (
+        data(),
+        ("optimizer=adamw", "lr=0.1"),
+        BETTER,
+        "optimizer",
+        r"lr=0\.1 is large for AdamW?, which changes each weight by about lr in a step",
+    ),
+    "an F1 of each batch": (
+        data(
+            (
+                CLASSIFY,
+                CLASSIFY
+                + f"\n        metrics=lambda out, b: {{'f1': {F1}.expand(len(out))}}, higher_is_better={{'f1': True}},",
+            )
+        ),
+        (),
+        WRONG,
+        "metrics",
+        "'f1' depends on the evaluation batch.*whole_metrics",
+    ),
+    "an F1 of the batch": (
+        data(
+            (CLASSIFY, CLASSIFY + f"\n        metrics=lambda out, b: {{'f1': {F1}}}, higher_is_better={{'f1': True}},")
+        ),
+        (),
+        WRONG,
+        "metrics",
+        r"'f1' is of shape \(\) for 8 examples.*whole_metrics",
+    ),
+    "a target in percent": (
+        data(),
+        ("target.metric=val/accuracy", "target.value=97"),
+        WRONG,
+        "target",
+        "val/accuracy is never above 1.*a fraction and not a percentage",
+    ),
+    "a target below zero": (
+        data(),
+        ("target.metric=val/loss", "target.value=-0.5"),
+        WRONG,
+        "target",
+        "val/loss is never below 0",
+    ),
+    "several labels for an example": (
+        data((".long()", ".long()[:, None].expand(-1, 3)")),
+        (),
+        WRONG,
+        "labels",
+        r"are \(3000, 3\) int64.*Task\.multilabel",
+    ),
+    "a mask as a label": (
+        data((".long()", ".long()[:, None, None].expand(-1, 4, 4)")),
+        (),
+        WRONG,
+        "labels",
+        r"a class for each place.*Task\.segmentation",
+    ),
+    "labels in one column": (
+        data((".long()", ".long()[:, None]")),
+        (),
+        WRONG,
+        "labels",
+        r"\(3000, 1\) int64, but a class must be an integer.*",
+    ),
+    "one-hot labels": (
+        data((".long()", ".long()[:, None] == torch.arange(2)")),
+        (),
+        WRONG,
+        "labels",
+        r"y\.argmax\(1\), as these are one-hot",
+    ),
+    "half weights": (
+        model(
+            ("        )\n\n    def forward", "        ).bfloat16()\n\n    def forward"),
+            (FORWARD, "        return self.layers(inputs.bfloat16()).float()"),
+        ),
+        (),
+        WRONG,
+        "dtype",
+        "the weights are bfloat16 .*use precision=bf16",
+    ),
+    "float64 everywhere": (
+        lambda folder: (
+            data(("inside = (", "points = points.double()\n    inside = ("))(folder),
+            model(("        )\n\n    def forward", "        ).double()\n\n    def forward"))(folder),
+        ),
+        (),
+        BETTER,
+        "dtype",
+        "the weights are float64 .*nothing if that is meant",
+    ),
+    "weights of zero": (
+        model((FORWARD, "        return self.layers(inputs) * 0")),
+        (),
+        WRONG,
+        "gradient",
+        "the gradient is zero everywhere",
+    ),
+    "a root of zero": (
+        model((FORWARD, RETURN + " + (self.layers[1].weight.sum() * 0).sqrt()")),
+        (),
+        WRONG,
+        "gradient",
+        "the gradient is nan or inf at",
+    ),
+    "a norm without statistics": (
+        model(("            nn.ReLU(),", "            nn.BatchNorm1d(width, track_running_stats=False),")),
+        (),
+        WRONG,
+        "alone",
+        "in eval mode forward fails for a single example: ValueError",
+    ),
+    "inputs and labels of other lengths": (
+        data(("inside[:train_size])", "inside[: train_size - 1])")),
+        (),
+        WRONG,
+        "data",
+        "train has tensors of 3000, 2999 examples",
+    ),
+    "examples that do not stack": (
+        pairs("return self.x[i][: 1 + i % 2], self.y[i]"),
+        (),
+        WRONG,
+        "data",
+        "collate",
+    ),
+    "an array": (
+        data(("train=(points[:train_size]", "train=(points[:train_size].numpy()")),
+        (),
+        WRONG,
+        "data",
+        "train contains a ndarray.*torch.from_numpy",
+    ),
     "a metric without direction": (
         data((CLASSIFY, CLASSIFY + "\n        higher_is_better={},")),
         (),
@@ -396,6 +696,7 @@ def test_what_is_broken_is_named_with_how_to_fix_it(name: str, lab: Path, monkey
     assert [f for f, _ in reported] == [finding], reported
     assert re.search(words, reported[0][1]), reported
     assert reported == of(checkup, level)
+    assert "argmax(1)" not in reported[0][1] or name == "one-hot labels"
 
 
 def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: Path) -> None:
@@ -407,21 +708,41 @@ def test_data_that_draw_random_numbers_now_and_then_are_known_to_be_random(lab: 
     assert sample.is_random
 
 
-def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
-    output = lines(
-        Checkup((ok("data", "4 examples"), wrong("loss", "is \x1b[31mone\nnumber", "none")), ("alone",)), "train it"
-    )
+@pytest.mark.usefixtures("lab")
+def test_trials_that_would_take_too_long_are_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.chain([0.0, 10.0], itertools.repeat(30.0))  # the first pass takes 20 s
+    monkeypatch.setattr(examination, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
 
-    assert output == [
-        "ok      data  4 examples",
-        "WRONG   loss  is [31mone number",
-        "              To do: none",
-        "",
-        "1 thing is wrong. Not tested because of this: alone.",
+    checkup = found()
+
+    costs = {trial.name: trial.passes for trial in examination.TRIALS}
+    assert checkup.too_slow == tuple(name for name in costs if 30 + 20 * costs[name] > SECONDS)
+    assert {"learns", "random"} <= {*checkup.too_slow}
+    assert {"data", "shapes", "metrics", "gradient"} <= {finding.name for finding in checkup.findings}
+    assert checkup.untried == ()
+
+
+def test_the_output_is_a_line_for_each_finding_and_what_it_comes_to() -> None:
+    assert lines(ok("data", "4 examples")) == ["ok      data        4 examples"]
+    assert lines(wrong("loss", "is \x1b[31mone\nnumber", "none")) == [
+        "WRONG   loss        is [31mone number",
+        "                    To do: none",
     ]
-    assert lines(Checkup((better("speed", "slow", "fix it"),)), "train it")[-1] == (
+    checkup = Checkup((ok("data", "4 examples"), wrong("loss", "a", "b")), ("alone",), ("learns",))
+    assert summary(checkup, "train it") == (
+        "1 thing is wrong. Not tested because of this: alone. Not tested within 60 s: learns."
+    )
+    assert summary(Checkup((better("speed", "slow", "fix it"),)), "train it") == (
         "Nothing is wrong, 1 could be better. Next: train it"
     )
+
+
+def test_a_long_finding_is_shortened_and_a_repeated_word_is_written_once() -> None:
+    (line,) = lines(ok("data", "3 of " + "Data, " * 300 + "end"))
+    assert line == "ok      data        3 of Data, ... (300 times) end"
+    (line,) = lines(ok("data", "begin " + "".join(f"word{i} " for i in range(500)) + "end"))
+    assert 600 < len(line) < 730
+    assert line.endswith(" end")
 
 
 def test_the_command_reports_it_and_its_exit_code_shows_it(
@@ -442,7 +763,7 @@ def test_the_command_reports_it_and_its_exit_code_shows_it(
     model(NORM, COUNTS, (FORWARD, COUNT.format("0.1 * self.steps")))(lab)
     assert main(["check", "device=cpu"]) == 1
     assert (
-        "Not tested because of this: alone, terms, BatchNorm, metrics, gradient, speed, learns."
+        "Not tested because of this: alone, terms, objective, halves, target, accumulate, sweep."
         in capfd.readouterr().out
     )
 
@@ -460,7 +781,8 @@ def test_a_model_that_ends_its_process_is_a_finding(
 
     assert main(["check", "device=cpu"]) == 1
 
-    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", capfd.readouterr().out)
+    output = capfd.readouterr().out
+    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", output, re.MULTILINE)
 
 
 def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
@@ -473,6 +795,23 @@ def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(
 
     assert re.search(
         r"^better +accumulate +2 micro-batches give another gradient than the whole batch \(BatchNorm1d; ",
+        capfd.readouterr().out,
+        re.MULTILINE,
+    )
+
+
+def test_dropout_makes_accumulating_no_other_thing_but_for_its_random_numbers(
+    lab: Path, server: WarmServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    server.warm_up()
+    dropout = "            nn.Dropout(0.3),"  # two, since a single one draws the same numbers in micro-batches
+    relu = "            nn.ReLU(),"
+    model((relu, f"{dropout}\n{relu}\n{dropout}"))(lab)
+
+    assert main(["check", "device=cpu"]) == 0
+
+    assert re.search(
+        "^ok +accumulate +2 micro-batches give .* of the whole batch, but for the random numbers of Dropout$",
         capfd.readouterr().out,
         re.MULTILINE,
     )

@@ -181,8 +181,10 @@ METRICS = (METRIC_SHAPE, TWICE, NO_DIRECTION)
 # Dtypes.
 
 
-def _odd_weights(seen: "TrainingPass") -> Values | None:
-    odd = {name: p.dtype for name, p in seen.losses.model.named_parameters() if _short(p.dtype) != "float32"}
+def _weights(seen: "TrainingPass", *dtypes: str) -> Values | None:
+    """The trainable weights that have one of these dtypes."""
+    trained = [(name, p) for name, p in seen.losses.model.named_parameters() if p.requires_grad]
+    odd = {name: p.dtype for name, p in trained if _short(p.dtype) in dtypes}
     if not odd:
         return None
     name, dtype = next(iter(odd.items()))
@@ -192,13 +194,20 @@ def _odd_weights(seen: "TrainingPass") -> Values | None:
 def _wide_data(seen: "TrainingPass", *, fails: bool) -> Values | None:
     wide = [position for position, part in enumerate(seen.tensors) if _short(part.dtype) == "float64"]
     failed = seen.failed in ("forward", "loss")
-    return {"position": wide[0], "error": seen.words} if wide and failed is fails else None
+    if not wide or failed is not fails or _weights(seen, *DOUBLE):
+        return None
+    return {"position": wide[0], "error": seen.words}
+
+
+def _only_weights(seen: "TrainingPass") -> bool:
+    return not any(_short(part.dtype) in DOUBLE for part in seen.tensors)
 
 
 def _short(dtype: object) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+DOUBLE = ("float64", "complex128")
 WIDE = "tensor {position} of the data is float64, but the weights are float32"
 NARROWED = "convert it to float32 when you create the data: x.float(), or array.astype('float32')"
 DTYPES: "tuple[Clause[TrainingPass], ...]" = (
@@ -206,8 +215,26 @@ DTYPES: "tuple[Clause[TrainingPass], ...]" = (
         "dtype",
         Severity.WRONG,
         "the weights are {dtype} ({name}{more}), so precision=... would have no effect",
-        "keep them float32: remove .double(), .half() or dtype=..., and use precision=bf16 instead",
-        _odd_weights,
+        "keep them float32: remove .half() or dtype=..., and use precision=bf16 instead",
+        lambda seen: _weights(seen, "float16", "bfloat16"),
+    ),
+    Clause(
+        "dtype",
+        Severity.BETTER,
+        "the weights are {dtype} ({name}{more}), so they are trained in it, with any precision=...",
+        "nothing if that is meant, as for a differential equation; otherwise remove .double() or dtype=...",
+        lambda seen: None if seen.failed else _weights(seen, *DOUBLE),
+    ),
+    Clause(
+        "dtype",
+        Severity.WRONG,
+        "the weights are {dtype} ({name}{more}), and the data is not: {error}",
+        "remove .double() or dtype=... from the model, or give data of the same dtype",
+        lambda seen: (
+            {**odd, "error": seen.words}
+            if seen.failed and _only_weights(seen) and (odd := _weights(seen, *DOUBLE))
+            else None
+        ),
     ),
     Clause("dtype", Severity.WRONG, f"{WIDE}: {{error}}", NARROWED, lambda seen: _wide_data(seen, fails=True)),
     Clause(

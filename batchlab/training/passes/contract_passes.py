@@ -85,6 +85,11 @@ class TrainingPass:
         return labels is not None and labels.dim() > 2 and not labels.is_floating_point()
 
     @property
+    def works(self) -> bool:
+        """Whether the pass succeeded, with a loss of the shape of its reduction."""
+        return self.error is None and self.fits
+
+    @property
     def is_a_square(self) -> bool:
         """Whether there is a loss for each pair of terms."""
         return self.count > 0 and self.shape == (self.count, self.count)

@@ -59,9 +59,18 @@ def build_optimizer(config: RunConfig, model: nn.Module, task: Task | None = Non
         if isinstance(error, TypeError) and not group["_target_"].startswith("torch."):
             raise  # the user's own code, whose line is shown
         raise BadRequest(f"optimizer: {error}{_given(config)}") from None
+    _unfuse_complex(optimizer)
     allow_late_gradients(optimizer)
     to_training(optimizer)
     return optimizer
+
+
+def _unfuse_complex(optimizer: torch.optim.Optimizer) -> None:
+    """PyTorch's fused kernels take no complex parameters: their groups use its other implementation."""
+    for group in optimizer.param_groups:
+        if group.get("fused") and any(p.is_complex() for p in group["params"]):
+            group["fused"] = False
+            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # only fused kernels do
 
 
 def _named(model: nn.Module, task: Task | None) -> list[tuple[str, nn.Parameter]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from batchlab.config import RunConfig
 from batchlab.printable import printable
-from batchlab.training.data.batches import length, split
+from batchlab.training.data.batches import length, slices, split
 from batchlab.training.data.collated import Collated
 from batchlab.training.passes.contract import GRADIENT, few, first_breach, one_example
 from batchlab.training.passes.contract_of_loss import ADDS_UP, BY_ITSELF, DIVIDED, IGNORED_BUT_COUNTED
@@ -17,9 +17,9 @@ from batchlab.training.passes.inputs import INSTEAD
 from batchlab.training.passes.observing import copies, first_difference
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
-from batchlab.worker.check.passes import Passes, agree, changes, kept
+from batchlab.worker.check.passes import TOGETHER, Passes, agree, changes, kept, same_outputs
 
-TOGETHER = 1e-3  # between an example alone and in a batch, in fp32: other kernels round differently
+ROUNDING = 1e-6  # relative, of equal passes of other sizes in fp32
 FEW = 8  # examples per micro-batch, below which BatchNorm's statistics are mostly noise
 
 
@@ -80,14 +80,13 @@ def in_place(passes: Passes) -> Iterator[Finding]:
 
 def independence(passes: Passes) -> Iterator[Finding]:
     """Whether an example has the same output and loss alone as in a batch, in eval mode."""
+    if passes.losses.task.reduction == "batch":
+        yield ok("alone", "not compared: the loss is of the batch as a whole")
+        return
     ones = passes.one_by_one()
     try:
-        together = passes.outputs(passes.batch)
-        alone = [passes.outputs(one) for one in ones]
-        loss, count = passes.summed(together, passes.batch)
-        pairs = [passes.summed(out, one) for out, one in zip(alone, ones, strict=True)]
-        # The mean of no terms is nan.
-        (whole,), single = copies(loss), copies([part for part, terms in pairs if terms or part.dim()])
+        together, loss, count = passes.valued(passes.batch)
+        singles = [passes.valued(one) for one in ones]
     except (Exception, SystemExit) as error:
         yield wrong(
             "alone",
@@ -96,6 +95,7 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "no BatchNorm with track_running_stats=False",
         )
         return
+    alone = [outputs for outputs, _, _ in singles]
     if (axes := _lost_axis(copies(together), copies(alone[0]))) is not None:
         yield wrong(
             "alone",
@@ -103,23 +103,34 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "forward must keep the first axis for one example too: squeeze(-1) or flatten(1) instead of squeeze()",
         )
         return
-    parts = Parts(whole, single, TOGETHER, (count, [terms for _, terms in pairs]))
+    # The mean of no terms is nan.
+    (whole,), single = copies(loss), copies([part for _, part, terms in singles if terms or part.dim()])
+    parts = Parts(whole, single, TOGETHER, (count, [terms for _, _, terms in singles]))
     if (breach := first_breach([ADDS_UP], parts)) is not None:
         yield finding_of(breach)
         return
     if passes.losses.is_scalar:
         whole, single = whole.sum().reshape(1), [torch.stack([part.sum() for part in single]).sum().reshape(1)]
-    if passes.losses.task.reduction == "batch":
-        yield ok("alone", "not compared: the loss is of the batch as a whole")
-        return
     if passes.draws_in_eval_mode:
         yield ok("alone", "a single example passes; not compared with a batch, because eval mode draws random numbers")
         return
     if _losses_agree(whole, single):
         yield ok("alone", "in eval mode an example has the same loss alone as in a batch")
         return
+    same = same_outputs(copies(together), [copies(one) for one in alone])
+    if same and (breach := first_breach([DIVIDED], parts)) is not None:
+        yield finding_of(breach)
+        return
+    if same is not False and _has_common_part(passes, whole):
+        yield better(
+            "alone",
+            "the loss has a part of the batch as a whole, the same for all of its terms: an auxiliary loss, such as "
+            "one that balances experts? It differs between micro-batches, so accumulating changes it a little",
+            "nothing if that is meant; accumulate=1 keeps it as it is",
+        )
+        return
     difference = first_difference(passes.calls(passes.batch), [passes.calls(one) for one in ones], TOGETHER)
-    if difference is not None:
+    if not same and difference is not None:
         call, _ = difference
         where = f"{type(call.module).__name__} '{printable(call.path)}'" if call.path else "the model's own forward"
         yield wrong(
@@ -128,11 +139,9 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "a mean, a softmax or a normalisation over the first axis mixes examples; BatchNorm needs "
             "track_running_stats=True, or training=self.training if it is called as a function",
         )
-        return
-    if _same_outputs(together, alone):
-        yield finding_of(first_breach([DIVIDED], parts) or BY_ITSELF.worded())
-        return
-    if isinstance(passes.batch, Collated):
+    elif same:
+        yield finding_of(BY_ITSELF.worded())
+    elif isinstance(passes.batch, Collated):
         yield better(
             "alone",
             "in eval mode an example has another loss alone than in a batch, so what the task's collate adds to it to "
@@ -140,8 +149,8 @@ def independence(passes: Passes) -> Iterator[Finding]:
             "mask the padding in forward and in the loss, as with torch.nn.utils.rnn.pack_padded_sequence; nothing if "
             "the model is meant to see it",
         )
-        return
-    yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
+    else:
+        yield wrong("alone", "in eval mode an example has another loss alone than in a batch", "check task.forward")
 
 
 def terms(passes: Passes) -> Iterator[Finding]:
@@ -152,11 +161,12 @@ def terms(passes: Passes) -> Iterator[Finding]:
     loss, count = passes.summed(outputs, batch)
     sizes = [length(batch) // 3, length(batch) - length(batch) // 3]
     counts = [losses.count(part) for part in split(batch, [size for size in sizes if size])]
-    found = first_breach([ADDS_UP], Parts(loss, [], TOGETHER, (count, counts)))
+    is_whole = losses.task.reduction == "batch"
+    found = None if is_whole else first_breach([ADDS_UP], Parts(loss, [], TOGETHER, (count, counts)))
     found = found or first_breach([IGNORED_BUT_COUNTED], ignored_but_counted(losses, batch, loss))
     if found is not None:
         yield finding_of(found)
-    elif losses.task.reduction == "batch" and passes.declared != "batch":
+    elif is_whole and passes.declared != "batch":
         yield better(
             "loss",
             "the loss of a batch is not the mean, weighted by count, of the losses of its parts, so it is treated as "
@@ -184,15 +194,18 @@ def _losses_agree(whole: Tensor, single: Sequence[Tensor]) -> bool:
     return agree([alone.flatten().sort()[0]], [whole.flatten().sort()[0]], TOGETHER)
 
 
-def _same_outputs(together: Any, alone: list[Any]) -> bool:
-    whole = copies(together)
-    parts = [copies(one) for one in alone]
-    if any(len(part) != len(whole) for part in parts):
+def _has_common_part(passes: Passes, whole: Tensor) -> bool:
+    """Whether the terms of a batch and those of its first examples differ by one number, the same for all."""
+    return any(_differ_by_one_number(passes, whole.flatten().double(), size) for size in (2, 3, 4))
+
+
+def _differ_by_one_number(passes: Passes, whole: Tensor, size: int) -> bool:
+    some = passes.valued(next(slices(passes.batch, size)))[1].detach().cpu().flatten().double()
+    if not 1 < len(some) < len(whole):
         return False
-    if any(len({piece.shape[1:] for piece in pieces}) > 1 for pieces in zip(*parts, strict=True)):
-        return False  # padded
-    joined = [torch.cat(list(pieces)) for pieces in zip(*parts, strict=True)]
-    return agree(joined, whole, TOGETHER)
+    difference, rounding = whole[: len(some)] - some, float(ROUNDING * whole.abs().max())
+    least, spread = float(difference.abs().min()), float((difference - difference.mean()).abs().max())
+    return least > 10 * rounding and spread < max(rounding, TOGETHER * least)
 
 
 def gradient(passes: Passes) -> Iterator[Finding]:

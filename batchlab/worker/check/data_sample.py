@@ -87,7 +87,7 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
             advice = "every index below len(...) must give an example, all of the same shape and type"
             return task, None, [wrong("data", f"an example cannot be read: {message_and_place(error)}", advice)]
     first, second = made
-    found = [*_reproducible(first, second), *_finite(second)]
+    found = [*_reproducible(first, second)]
     if min(seconds) > SLOW_SECONDS:
         found.append(
             better(
@@ -244,18 +244,6 @@ def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:
 
 def _dtype(part: Tensor) -> str:
     return str(part.dtype).removeprefix("torch.")
-
-
-def _finite(sample: Sample) -> Iterator[Finding]:
-    for name in ("train", "val"):
-        for position, values in enumerate(tensors(getattr(sample, name))):
-            if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-                yield wrong(
-                    "data",
-                    f"tensor {position} of {name} contains nan or inf",
-                    "fill in or leave out missing values; a model cannot learn from a loss of nan",
-                )
-                return
 
 
 def shapes(batch: Batch) -> str:

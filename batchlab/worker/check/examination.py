@@ -1,6 +1,8 @@
 """`batchlab check`, in the process that has the model: runs the trials in order."""
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from batchlab.config import RunConfig, target_name
 from batchlab.training import assembly
@@ -11,39 +13,66 @@ from batchlab.training.losses import Losses
 from batchlab.training.passes.contract_passes import training_pass
 from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.user_errors import message_and_place
-from batchlab.worker.check import behaviour, fitting, learning, pace
+from batchlab.worker.check import behaviour, fitting, learning, objective, optimizing, pace
 from batchlab.worker.check.data_sample import Sample, sampled
-from batchlab.worker.check.findings import Checkup, Finding, is_wrong, ok, wrong
+from batchlab.worker.check.findings import SECONDS, Checkup, Finding, Rest, collected, is_wrong, ok, wrong
 from batchlab.worker.check.passes import Passes
 
 EXAMPLES = 8  # that are passed together and one by one
 LARGER = 33  # that are passed together, to compare the count and the loss of unequal parts
 
-Trial = Callable[[Passes, Sample, RunConfig], Iterable[Finding]]
 
-# In this order; True: if this trial fails, the later ones are skipped.
-TRIALS: tuple[tuple[str, bool, Trial], ...] = (
-    ("dtype", True, lambda passes, _, __: fitting.dtypes(passes)),
-    ("shapes", True, lambda passes, _, __: fitting.forward_and_loss(passes)),
-    ("input", False, lambda passes, _, __: behaviour.in_place(passes)),
-    ("random", True, lambda passes, _, __: behaviour.randomness(passes)),
-    ("alone", False, lambda passes, _, __: behaviour.independence(passes)),
-    ("terms", False, lambda passes, _, __: behaviour.terms(passes)),
-    ("BatchNorm", False, lambda passes, _, config: behaviour.batch_norm(passes, config)),
-    ("metrics", False, lambda passes, sample, _: fitting.metrics(passes, sample)),
-    ("gradient", True, lambda passes, _, __: behaviour.gradient(passes)),
-    ("speed", False, lambda passes, sample, _: pace.speed(passes, sample)),
-    ("learns", False, lambda passes, sample, config: learning.learning(passes, sample, config)),  # changes the weights
+@dataclass(frozen=True)
+class Trial:
+    """One trial, and what it takes."""
+
+    name: str
+    run: Callable[[Passes, Sample, RunConfig], Iterable[Finding]]
+    passes: int = 0  # forward and backward, of EXAMPLES examples, about
+    needs: tuple[str, ...] = ()  # the trials that must have found nothing wrong
+    works: bool = True  # whether it needs a model and a loss that can process a batch
+
+
+TRIALS = (
+    Trial("dtype", lambda passes, _, __: fitting.dtypes(passes), works=False),
+    Trial("shapes", lambda passes, _, __: fitting.forward_and_loss(passes), needs=("dtype",), works=False),
+    Trial("finite", lambda passes, sample, _: fitting.finite(passes, sample)),
+    Trial("input", lambda passes, _, __: behaviour.in_place(passes), 2),
+    Trial("random", lambda passes, _, __: behaviour.randomness(passes), 5),
+    Trial("alone", lambda passes, _, __: behaviour.independence(passes), 4, ("random", "finite")),
+    Trial("terms", lambda passes, _, __: behaviour.terms(passes), 3, ("random", "finite", "alone")),
+    Trial("objective", lambda passes, _, __: objective.objective(passes), 3, ("random", "finite")),
+    Trial("BatchNorm", lambda passes, _, config: behaviour.batch_norm(passes, config), 1),
+    Trial("metrics", lambda passes, sample, _: fitting.metrics(passes, sample), 1),
+    Trial("halves", lambda passes, sample, _: fitting.halves(passes, sample), 6, ("metrics", "random", "alone")),
+    Trial("target", lambda passes, sample, config: objective.target(passes, sample, config), 3, ("metrics", "random")),
+    Trial("gradient", lambda passes, _, __: behaviour.gradient(passes), needs=("finite",)),
+    Trial("speed", lambda passes, sample, _: pace.speed(passes, sample), 2),
+    Trial("optimizer", lambda passes, _, config: optimizing.optimizer(passes, config), 0),
+    Trial(  # last: it changes the weights
+        "learns",
+        lambda passes, sample, config: learning.learning(passes, sample, config),
+        5,
+        ("gradient", "optimizer", "finite"),
+    ),
 )
 
 
 def examine(config: RunConfig) -> Checkup:
     """Tries the data and then the model of the config, on a few examples, with its initial weights, in fp32."""
+    return collected(trials(config))
+
+
+def trials(config: RunConfig) -> Iterator[Finding | Rest]:
+    """The findings of `examine` as each is known, and then the trials that were skipped."""
+    start = time.monotonic()
+    names = [trial.name for trial in TRIALS]
     device = assembly.prepare_process(config)
     task, sample, found = sampled(config, device)
-    names = [name for name, _, _ in TRIALS]
+    yield from found
     if task is None or sample is None:
-        return Checkup(tuple(found), ("model", *names))
+        yield Rest(("model", *names))
+        return
     try:
         begin_epoch(task, config.seed)
         assembly.prepare_loss(config, task, device)
@@ -53,24 +82,36 @@ def examine(config: RunConfig) -> Checkup:
             "it is called with its keys of the config and those of the Task's model_args that it accepts, and must "
             "return a module with trainable weights"
         )
-        return Checkup((*found, wrong("model", message_and_place(error), advice)), tuple(names))
+        yield wrong("model", message_and_place(error), advice)
+        yield Rest(tuple(names))
+        return
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    found.append(ok("model", f"{target_name(config.model)}, {parameters:,} trainable parameters, on {device}"))
+    yield ok("model", f"{target_name(config.model)}, {parameters:,} trainable parameters, on {device}")
     precision = Precision("fp32", device)
     declared, task = task.reduction, with_reduction(task, model, sample.train, precision)
     losses, batch = Losses(model, task, precision), next(slices(sample.train, EXAMPLES))
-    passes = Passes(losses, batch, training_pass(losses, batch), next(slices(sample.train, LARGER)), declared)
-    for position, (name, stops, trial) in enumerate(TRIALS, 1):
-        findings = _findings(name, trial, passes, sample, config)
-        found += findings
-        if stops and is_wrong(findings):
-            return Checkup(tuple(found), tuple(names[position:]))
-    return Checkup(tuple(found))
+    before = time.monotonic()
+    seen = training_pass(losses, batch)
+    seconds = time.monotonic() - before
+    passes = Passes(losses, batch, seen, next(slices(sample.train, LARGER)), declared, seconds)
+    failed: set[str] = set()
+    untried, slow = [], []
+    for trial in TRIALS:
+        if failed & {*trial.needs} or (trial.works and not seen.works):
+            untried.append(trial.name)
+        elif time.monotonic() - start + trial.passes * seconds > SECONDS:
+            slow.append(trial.name)
+        else:
+            findings = _findings(trial, passes, sample, config)
+            yield from findings
+            if is_wrong(findings):
+                failed.add(trial.name)
+    yield Rest(tuple(untried), tuple(slow), seconds, losses.task.reduction == "batch")
 
 
-def _findings(name: str, trial: Trial, passes: Passes, sample: Sample, config: RunConfig) -> list[Finding]:
+def _findings(trial: Trial, passes: Passes, sample: Sample, config: RunConfig) -> list[Finding]:
     """The findings of the trial; if the user's code fails, its error."""
     try:
-        return list(trial(passes, sample, config))
+        return list(trial.run(passes, sample, config))
     except (Exception, SystemExit) as error:
-        return [wrong(name, message_and_place(error), "check the line that it names")]
+        return [wrong(trial.name, message_and_place(error), "check the line that it names")]

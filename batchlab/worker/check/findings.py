@@ -1,11 +1,15 @@
 """The findings of `check`, as plain text that is sent to the parent process."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from batchlab.printable import printable
+from batchlab.printable import printable, shortened
 from batchlab.training.passes.contract import Breach, Severity
+
+SECONDS = 60.0  # that a check may take: trials that would take longer are left out
+COLUMN = 10  # characters of the longest name
+MOST = 700  # characters of a finding
 
 
 class Level(Enum):
@@ -50,27 +54,53 @@ def is_wrong(findings: Sequence[Finding]) -> bool:
 
 
 @dataclass(frozen=True)
+class Rest:
+    """What the trials left out, after the last finding."""
+
+    untried: tuple[str, ...] = ()  # because something is wrong that they need
+    too_slow: tuple[str, ...] = ()  # for SECONDS
+    pass_seconds: float = 0.0  # of one forward and backward pass
+    is_whole_batch: bool = False  # whether the loss is of the batch as a whole (reduction=batch)
+
+
+@dataclass(frozen=True)
 class Checkup:
     """All findings, and the trials that were skipped."""
 
     findings: tuple[Finding, ...]
     untried: tuple[str, ...] = ()
+    too_slow: tuple[str, ...] = ()
 
 
-def lines(checkup: Checkup, after: str) -> list[str]:
-    """The output: a line for each finding and its advice, a summary, and the command to type `after` it."""
-    output: list[str] = []
-    findings = checkup.findings
-    column = max((len(finding.name) for finding in findings), default=0)
-    for finding in findings:
-        output.append(f"{finding.level.value:<8}{finding.name:<{column}}  {printable(finding.what)}")
-        if finding.advice:
-            output.append(f"{'':<8}{'':<{column}}  To do: {printable(finding.advice)}")
-    wrongs = sum(finding.level is Level.WRONG for finding in findings)
-    betters = sum(finding.level is Level.BETTER for finding in findings)
+def collected(found: Iterable[Finding | Rest]) -> Checkup:
+    """The findings, and all that was left out."""
+    findings: list[Finding] = []
+    rests: list[Rest] = []
+    for each in found:
+        if isinstance(each, Rest):
+            rests.append(each)
+        else:
+            findings.append(each)
+    untried = tuple(name for rest in rests for name in rest.untried)
+    return Checkup(tuple(findings), untried, tuple(name for rest in rests for name in rest.too_slow))
+
+
+def lines(finding: Finding) -> list[str]:
+    """A finding and its advice, as they are printed."""
+    output = [f"{finding.level.value:<8}{finding.name:<{COLUMN}}  {shortened(finding.what, MOST)}"]
+    if finding.advice:
+        output.append(f"{'':<8}{'':<{COLUMN}}  To do: {printable(finding.advice)}")
+    return output
+
+
+def summary(checkup: Checkup, after: str) -> str:
+    """How many things are wrong, what was not tested, and the command to type `after` it."""
+    wrongs = sum(finding.level is Level.WRONG for finding in checkup.findings)
+    betters = sum(finding.level is Level.BETTER for finding in checkup.findings)
     could = f"{betters} could be better" if betters else ""
+    slow = f" Not tested within {SECONDS:.0f} s: {', '.join(checkup.too_slow)}." if checkup.too_slow else ""
     if wrongs:
         are = "1 thing is wrong" if wrongs == 1 else f"{wrongs} things are wrong"
         later = f" Not tested because of this: {', '.join(checkup.untried)}." if checkup.untried else ""
-        return [*output, "", f"{', '.join(part for part in (are, could) if part)}.{later}"]
-    return [*output, "", f"Nothing is wrong{', ' + could if could else ''}. Next: {after}"]
+        return f"{', '.join(part for part in (are, could) if part)}.{later}{slow}"
+    return f"Nothing is wrong{', ' + could if could else ''}.{slow} Next: {after}"

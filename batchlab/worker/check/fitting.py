@@ -8,15 +8,17 @@ from torch.utils._pytree import tree_leaves
 
 from batchlab.errors import BadRequest
 from batchlab.records.quantities import OF_VALIDATION, VALIDATION_LOSS
-from batchlab.training.data.batches import slices
+from batchlab.training.data.batches import length, slices, split
 from batchlab.training.data.collated import content
+from batchlab.training.data.trees import tensors
 from batchlab.training.passes.contract import DTYPES, METRICS, first_breach
 from batchlab.training.passes.contract_of_loss import ONE_PER_TERM
-from batchlab.training.passes.contract_passes import validation_pass
+from batchlab.training.passes.contract_passes import training_pass, validation_pass
+from batchlab.training.passes.observing import copies
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.data_sample import Sample, described, shapes
-from batchlab.worker.check.findings import Finding, finding_of, ok, wrong
-from batchlab.worker.check.passes import Passes
+from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
+from batchlab.worker.check.passes import TOGETHER, Passes, agree, same_outputs
 
 
 def dtypes(passes: Passes) -> Iterator[Finding]:
@@ -62,7 +64,8 @@ def _labels(passes: Passes) -> Iterator[Finding]:
     except (Exception, SystemExit) as error:
         yield wrong("labels", message_and_place(error), "Task(labels=...) must give each example's class, (examples,)")
         return
-    if train.dim() > 1 and isinstance(outputs, Tensor) and outputs.dim() == train.dim() + 1:
+    axes = outputs.dim() if isinstance(outputs, Tensor) else 0
+    if train.dim() > 2 or (train.dim() == 2 and axes == 3):
         yield wrong(
             "labels",
             f"they are {described([train])}: a class for each place, and Task.classification has one for each example",
@@ -74,7 +77,7 @@ def _labels(passes: Passes) -> Iterator[Finding]:
         yield wrong(
             "labels",
             f"they are {described([train])}, but a class must be an integer",
-            _class_indices(train),
+            _class_indices(train, whole=whole),
         )
         return
     low, high = int(train.min()), int(train.max())
@@ -98,13 +101,72 @@ def _labels(passes: Passes) -> Iterator[Finding]:
         )
 
 
-def _class_indices(labels: Tensor) -> str:
-    """The advice for labels that are not class indices."""
-    if labels.dim() == 2 and bool(((labels == 0) | (labels == 1)).all()):
-        if bool((labels.sum(1) == 1).all()):
-            return "give class indices, (examples,) int64: y.argmax(1), as these seem to be one-hot"
+def _class_indices(labels: Tensor, *, whole: bool) -> str:
+    """The advice for labels that are not class indices; `whole`: they are those of all examples."""
+    if labels.dim() == 2 and labels.shape[1] > 1 and bool(((labels == 0) | (labels == 1)).all()):
+        if whole and bool((labels.sum(1) == 1).all()):
+            return "give class indices, (examples,) int64: y.argmax(1), as these are one-hot"
         return "use Task.multilabel(train, val): an example can have several classes"
     return "give class indices, (examples,) int64, such as y.long()"
+
+
+def finite(passes: Passes, sample: Sample) -> Iterator[Finding]:
+    """Whether nan or inf in the data reaches the loss or its gradient: targets may be nan where a loss masks them."""
+    found = [
+        (name, position)
+        for name in ("train", "val")
+        for position, values in enumerate(tensors(getattr(sample, name)))
+        if (values.is_floating_point() or values.is_complex()) and not bool(torch.isfinite(values).all())
+    ]
+    if not found:
+        return
+    name, position = found[0]
+    advice = "fill in or leave out missing values; a model cannot learn from a loss of nan"
+    reached = ""
+    for which in dict.fromkeys(name for name, _ in found):
+        seen = training_pass(passes.losses, getattr(sample, which)).completed()
+        gradients = [gradient for gradient in seen.gradient_values.values() if gradient is not None]
+        if not all(bool(torch.isfinite(part).all()) for part in (seen.terms, *gradients)):
+            reached = which
+            break
+    if reached:
+        yield wrong(
+            "data",
+            f"tensor {dict(found)[reached]} of {reached} contains nan or inf, and so does the loss or its gradient",
+            advice,
+        )
+    else:
+        yield ok(
+            "data", f"tensor {position} of {name} contains nan or inf, which neither the loss nor its gradient has"
+        )
+
+
+def halves(passes: Passes, sample: Sample) -> Iterator[Finding]:
+    """Whether a metric has the same values when the validation examples are evaluated in two halves."""
+    batch, joined = sample.val, passes.losses.is_joined
+    if length(batch) < 2 or passes.draws_in_eval_mode:
+        return
+    middle = length(batch) // 2
+    parts = split(batch, [middle, length(batch) - middle])
+    outputs = passes.outputs(batch)
+    of_parts = [passes.outputs(part) for part in parts]
+    if not joined and not same_outputs(copies(outputs), [copies(one) for one in of_parts]):
+        return  # the outputs themselves depend on the batch
+    whole = passes.metrics(outputs, batch)
+    found = [passes.metrics(one, part) for one, part in zip(of_parts, parts, strict=True)]
+    for name, values in whole.items():
+        together = torch.cat([metrics[name].flatten() for metrics in found])
+        if not agree([together.double().sort()[0]], [values.flatten().double().sort()[0]], TOGETHER):
+            is_whole = passes.losses.task.reduction == "batch"
+            mean, mean_of_halves = (float(t.double().mean()) for t in (values, together))
+            yield (better if is_whole else wrong)(
+                "metrics",
+                f"the metric '{name}' depends on the evaluation batch: {mean:.4g} for {length(batch)} examples, but "
+                f"{mean_of_halves:.4g} for the same in two halves, so it changes with eval_batch_size",
+                "give a metric that is no mean over examples (F1, AUROC, a correlation) as whole_metrics=..., which "
+                "sees all batches before it is computed",
+            )
+            return
 
 
 def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:

@@ -21,6 +21,7 @@ from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
 from batchlab.training.passes.observing import Call, close, copies, observed
 
+TOGETHER = 1e-3  # between an example alone and in a batch, in fp32: other kernels round differently
 MOST_ENTRIES = 50  # of a list that are compared
 
 
@@ -33,6 +34,7 @@ class Passes:
     seen: TrainingPass  # of the batch; most trials use it
     larger: Batch  # more examples, whose number is no power of two
     declared: str | None = None  # the task's own `reduction`
+    seconds: float = 0.0  # of the first pass of `batch`, forward and backward
 
     @property
     def model(self) -> nn.Module:
@@ -47,6 +49,18 @@ class Passes:
         """The losses for given outputs, which add up to the summed loss, and the count, in eval mode."""
         with self._evaluating():
             return self.losses.summed(self.losses.terms(outputs, batch), batch)
+
+    def valued(self, batch: Batch) -> tuple[Any, Tensor, Count]:
+        """The outputs, the losses that add up to the summed loss, and the count, of one pass in eval mode."""
+        with self._evaluating():
+            given = copied(batch)
+            outputs = self.losses.outputs(given)
+            return outputs, *self.losses.summed(self.losses.terms(outputs, given), given)
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """The metrics of given outputs, in eval mode."""
+        with self._evaluating():
+            return self.losses.metrics(outputs, copied(batch))
 
     def results(self, *, training: bool, seed: int) -> list[Tensor]:
         """The outputs, losses and (in training mode) gradients of one pass, on the CPU.
@@ -145,6 +159,20 @@ def agree(one: Iterable[Tensor], other: Iterable[Tensor], tolerance: float) -> b
     return len(first) == len(second) and all(
         a.shape == b.shape and close(a, b, tolerance) for a, b in zip(first, second, strict=True)
     )
+
+
+def same_outputs(whole: list[Tensor], parts: list[list[Tensor]]) -> bool | None:
+    """Whether the outputs that have an axis of examples are the same alone; None if there are none."""
+    if any(len(part) != len(whole) for part in parts):
+        return False
+    if any(len({piece.shape[1:] for piece in pieces}) > 1 for pieces in zip(*parts, strict=True)):
+        return False  # padded
+    found = [
+        agree([torch.cat(pieces)], [tensor], TOGETHER)
+        for tensor, *pieces in zip(whole, *parts, strict=True)
+        if all(piece.dim() for piece in pieces) and sum(map(len, pieces)) == len(tensor) != len(pieces[0])
+    ]
+    return all(found) if found else None
 
 
 def kept(model: nn.Module) -> dict[str, Any]:
