@@ -50,7 +50,6 @@ KINDS = [
     Kind("ctc_speech", "speech recognition with CTC", model="Listener"),
 ]
 each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
-each_stacked = pytest.mark.parametrize("kind", [kind for kind in KINDS if not hasattr(kind.module, "collate")], ids=str)
 
 
 @pytest.fixture
@@ -63,7 +62,7 @@ def test_it_trains_as_its_own_loop_in_float64(kind):
     trains_as_its_own_loop(kind)
 
 
-@each_stacked
+@each_kind
 def test_check_finds_nothing_wrong(kind):
     check_finds_nothing_wrong(kind)
 
@@ -73,7 +72,7 @@ def test_it_sweeps_and_reports(kind, commands):
     sweeps_and_reports(kind, commands)
 
 
-@each_stacked
+@each_kind
 def test_it_verifies(kind, commands):
     verifies(kind, commands)
 
