@@ -30,12 +30,12 @@ from batchlab.training.checkpoint import Checkpointer
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import weights_fingerprint
+from batchlab.training.data.stream import order_in_words
 from batchlab.training.devices.precision import dtypes_of
 from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
 from batchlab.training.phase import CHECKPOINT, Phase
 from batchlab.training.session import Session
-from batchlab.training.state import RunState
 
 
 class Listener:
@@ -150,6 +150,7 @@ class RunLog:
         if (why := state.precision.waiting(state.optimizer)) is not None:
             self._listener.say(why)
         self._resume(session)
+        in_words = order_in_words(state.train, state.order, self._config.micro_batch_sizes)
         code = code_files(code_targets(to_dict(self._config)))
         self._keep(
             n_train=length(state.train),
@@ -158,7 +159,7 @@ class RunLog:
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(state.device))
             | {"code": code, "group_multiples": list(state.group_multiples), "dtypes": dtypes_of(state.trained)}
-            | _data_order(state),
+            | ({} if in_words is None else {"data_order": in_words}),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
             reduction=state.task.reduction or "none",
@@ -297,10 +298,3 @@ class RunLog:
         self._keep(status=status, reason=reason, wall_seconds=spent, shared_machine=together, ended_at=now_utc())
         if status.is_final:
             remove_checkpoints(self._folder)
-
-
-def _data_order(state: RunState) -> dict[str, str]:
-    """What the record says of an order of the data that is not a permutation of the set in each epoch."""
-    if state.order is None:
-        return {}
-    return {"data_order": f"the task's sampler: {state.order.length:,} of {length(state.train):,} examples an epoch"}
