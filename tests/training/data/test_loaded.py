@@ -19,6 +19,7 @@ from batchlab.recording.run_folder import read_record
 from batchlab.training.data.batches import Batches, gather, length, slices, subset
 from batchlab.training.data.collated import Collated
 from batchlab.training.data.fingerprints import data_fingerprint
+from batchlab.training.data.order import stream_seed
 from batchlab.training.data.residence import prepare_set
 from batchlab.training.data.streaming import allowed_children
 from batchlab.training.data.trees import tensors
@@ -79,6 +80,59 @@ def test_it_trains_to_the_weights_of_a_plain_loop_over_the_loader(kind, workers)
     assert len(set(passes)) == len(passes) == (3 if kind == "balanced" else 6)
     for one, other in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=0, atol=1e-10)
+
+
+class DataModule:
+    """With the methods of Lightning's."""
+
+    batch_size = 1
+
+    def train_dataloader(self):
+        return DataLoader(Points(N_TRAIN), self.batch_size, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(Points(N_VAL), self.batch_size)
+
+
+class Module(nn.Module):
+    """With the method of Lightning's."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3).double()
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return nn.functional.cross_entropy(self.layer(x), y)
+
+
+def test_a_module_with_a_training_step_trains_as_in_a_plain_loop():
+    data = DataModule()
+
+    def make_loader(split, batch_size, seed):
+        data.batch_size = batch_size
+        return data.train_dataloader() if split == "train" else data.val_dataloader()
+
+    def training_loss(model, batch):
+        return model.training_step(batch, 0)
+
+    task = Task.from_loaders(make_loader, training_loss=training_loss, reduction="mean")
+    mine, theirs = Module(), Module()
+    theirs.load_state_dict(mine.state_dict())
+    update = Eager(Losses(mine, task, Precision("fp32", CPU)), torch.optim.SGD(mine.parameters(), lr=0.1))
+    for micro_batches in Batches(prepared(task), micro_batch_sizes=(4,), seed=5, total=20):
+        update(micro_batches)
+
+    torch.manual_seed(stream_seed(5, "loader", 0) % 2**32)
+    data.batch_size = 4
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
+    for number, batch in enumerate(data.train_dataloader()):
+        if number < 5:
+            optimizer.zero_grad()
+            theirs.training_step(batch, number).backward()
+            optimizer.step()
+
+    assert torch.allclose(mine.layer.weight, theirs.layer.weight, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", ["shuffled", "iterable", "balanced", "ragged"])
