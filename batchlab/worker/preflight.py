@@ -65,7 +65,7 @@ class Parts:
     with_closure: torch.optim.Optimizer | None  # the optimizer, if it needs a closure
     facts: Facts
     task: Task  # its reduction decided
-    in_a_pass: int | None  # examples, if the user's loader makes the batches
+    own_batches: bool  # whether the user's loader makes them
 
 
 def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
@@ -153,8 +153,8 @@ def _build(config: RunConfig, other_seed: int | None) -> Parts:
         same_weights=same_weights,
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.metrics))
-    in_a_pass = len(train) if isinstance(train, Loaded) else None
-    return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task, in_a_pass)
+    own_batches = isinstance(train, Loaded)
+    return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task, own_batches)
 
 
 def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimizer) -> bool:
@@ -227,5 +227,5 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
         yield one_example(config, parts.norm).sentence
     if (why := changed_objective(config, parts.task)) is not None:
         yield why
-    if parts.in_a_pass is not None and (why := misfit(parts.in_a_pass, config.micro_batch_sizes)) is not None:
+    if parts.own_batches and (why := misfit(config.micro_batch_sizes)) is not None:
         yield why

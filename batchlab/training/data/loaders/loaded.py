@@ -59,9 +59,12 @@ class Loaded(Streamed):
         self, seed: int, start: int, stop: int, sizes: Sequence[int], order: SampledOrder | None = None
     ) -> Iterator[Batch]:
         del order
-        if why := misfit(self._n, sizes):
+        if why := misfit(sizes):
             raise BadRequest(why)
         size = sizes[0]
+        if size > self._n:  # only `find` requests so many
+            ends = range(start, stop, size)
+            return (self.gather(torch.arange(at, at + size) % self._n) for at in ends)
         reads = itertools.islice(self._passes(seed, start // size, size), (stop - start) // size)
         if stop - start > sum(sizes):
             self._rehearsed = (None, [])
@@ -189,18 +192,13 @@ def single_examples(loaders: Loaders) -> tuple[Any, Collate | None, int]:
     return *examples_of(loaders, loader), examples_in_a_pass(loaders, loader)
 
 
-def misfit(n: int, sizes: Sequence[int]) -> str | None:
-    """Why a loader of `n` examples a pass cannot give micro-batches of `sizes`; None if it can."""
+def misfit(sizes: Sequence[int]) -> str | None:
+    """Why a loader cannot give micro-batches of `sizes`; None if it can."""
     if len(set(sizes)) > 1:
         shown = " and ".join(map(str, sorted(set(sizes), reverse=True)))
         return (
             f"batch_size={sum(sizes)} in micro-batches of {shown} was requested, but a DataLoader of "
             f"Task.from_loaders has one batch size: choose accumulate={len(sizes)} with a batch_size that it divides"
-        )
-    if n < sizes[0]:
-        return (
-            f"a micro-batch of {sizes[0]:,} was requested, but a pass of the loader of Task.from_loaders has "
-            f"{counted(n, 'example')}: use micro_batch_size={n} or less"
         )
     return None
 
