@@ -61,6 +61,15 @@ def _no_metrics(outputs: Any, batch: Batch) -> "dict[str, Tensor]":
     return {}
 
 
+class Loaders:
+    """A set whose batches a `DataLoader` of the user makes: `train` or `val` of `Task.from_loaders`."""
+
+    def __init__(self, make_loader: Callable[[str, int, int], Any], split: str, size: int | None) -> None:
+        self.make_loader = make_loader
+        self.split = split
+        self.size = size  # examples of a pass; None: as its data or sampler says
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)  # eq would compare tensors, which does not give a bool
 class Task:
     """What `data._target_` returns. A batch is a tree of tensors, first axis = example: a tuple, list, dict, named
@@ -204,6 +213,34 @@ class Task:
         (examples, classes, height, width). Offers `num_classes` and `input_shape` to the model if `train` is a tuple.
         """
         return cls(train=train, val=val, **_merged(usual_tasks.segmentation(train, val, ignore_index), changes))
+
+    @classmethod
+    def from_loaders(
+        cls,
+        make_loader: Callable[[str, int, int], Any],
+        *,
+        train_size: int | None = None,
+        val_size: int | None = None,
+        **changes: Any,
+    ) -> "Task":
+        """Batches of your own DataLoader: iterable data, samplers, `collate_fn`, workers.
+
+        `make_loader(split, batch_size, seed)` returns a new DataLoader for `split` "train" or "val", which gives
+        batches of `batch_size`; it is called for each pass over the data, with a seed that depends on the run's seed
+        and the pass. `train_size` and `val_size` are the examples of a pass, for data or samplers without a length.
+        `changes` are the other fields of the Task, such as `loss`.
+        """
+        if taken := {"train", "val", "collate", "sampler"} & {*changes}:
+            raise BadRequest(
+                f"Task.from_loaders was given {', '.join(sorted(taken))}, which the loader decides: let make_loader "
+                "return a DataLoader with this data, collate_fn and sampler"
+            )
+        for name, size in (("train_size", train_size), ("val_size", val_size)):
+            if size is not None and (type(size) is not int or size < 1):
+                raise BadRequest(f"{name}={size!r} was given to Task.from_loaders: give a number of examples above 0")
+        return cls(
+            train=Loaders(make_loader, "train", train_size), val=Loaders(make_loader, "val", val_size), **changes
+        )
 
 
 def changed(task: Task, **changes: Any) -> Task:

@@ -16,6 +16,7 @@ from batchlab.task import Task
 from batchlab.training.clock.meter import Meter
 from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import data_fingerprint
+from batchlab.training.data.loaders.loaded import left_out
 from batchlab.training.data.order import SampledOrder, stream_seed
 from batchlab.training.data.reading import seed_all
 from batchlab.training.data.residence import as_read, on_device
@@ -156,7 +157,12 @@ def assemble(
         learning_rate=learning_rates(config, planned, peak_lr(config), own_schedule(config)),
         state=state,
         update=Eager(state.losses, optimizer, config.clip_norm, phase=phase),
-        notes=(*of_other_dtypes(state.trained, config.precision), *untrained(state.trained, optimizer), *unsaved(task)),
+        notes=(
+            *of_other_dtypes(state.trained, config.precision),
+            *untrained(state.trained, optimizer),
+            *unsaved(task),
+            *left_out(data.train, config.micro_batch_sizes),
+        ),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )
 

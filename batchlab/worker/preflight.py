@@ -23,6 +23,7 @@ from batchlab.training import assembly
 from batchlab.training.data.augment_trial import augmented_twice
 from batchlab.training.data.batches import augmented, gather, length, slices
 from batchlab.training.data.fingerprints import weights_fingerprint
+from batchlab.training.data.loaders.loaded import Loaded, misfit
 from batchlab.training.devices.broken_context import is_broken_context
 from batchlab.training.devices.device import Device
 from batchlab.training.devices.named import allow_deterministic
@@ -64,6 +65,7 @@ class Parts:
     with_closure: torch.optim.Optimizer | None  # the optimizer, if it needs a closure
     facts: Facts
     task: Task  # its reduction decided
+    own_batches: bool  # whether the user's loader makes them
 
 
 def examine(grid: Sequence[RunConfig]) -> tuple[list[str], list[Facts]]:
@@ -151,7 +153,8 @@ def _build(config: RunConfig, other_seed: int | None) -> Parts:
         same_weights=same_weights,
     )
     metrics = (VALIDATION_LOSS.name, *(OF_VALIDATION + name for name in measured.names))
-    return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task)
+    own_batches = isinstance(train, Loaded)
+    return Parts(epoch, metrics, directed, norm, optimizer if needs_closure else None, facts, task, own_batches)
 
 
 def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimizer) -> bool:
@@ -226,4 +229,6 @@ def _misfits(config: RunConfig, parts: Parts) -> Iterator[str]:
     if parts.norm is not None and min(config.micro_batch_sizes) == 1:
         yield one_example(config, parts.norm).sentence
     if (why := changed_objective(config, parts.task)) is not None:
+        yield why
+    if parts.own_batches and (why := misfit(config.micro_batch_sizes)) is not None:
         yield why

@@ -30,6 +30,7 @@ from batchlab.training.checkpoint import Checkpointer
 from batchlab.training.clock.meter import nothing
 from batchlab.training.data.batches import length
 from batchlab.training.data.fingerprints import weights_fingerprint
+from batchlab.training.data.stream import order_in_words
 from batchlab.training.devices.precision import dtypes_of
 from batchlab.training.first_error import finally_do
 from batchlab.training.how_it_ended import how_it_ended
@@ -149,6 +150,7 @@ class RunLog:
         if (why := state.precision.waiting(state.optimizer)) is not None:
             self._listener.say(why)
         self._resume(session)
+        in_words = order_in_words(state.train, state.order, self._config.micro_batch_sizes)
         code = code_files(code_targets(to_dict(self._config)))
         self._keep(
             n_train=length(state.train),
@@ -157,7 +159,7 @@ class RunLog:
             code_fingerprint=code_fingerprint(code),
             environment=environment(device_facts(state.device))
             | {"code": code, "group_multiples": list(state.group_multiples), "dtypes": dtypes_of(state.trained)}
-            | ({} if state.order is None else {"data_order": state.order.description}),
+            | ({} if in_words is None else {"data_order": in_words}),
             quantities=declared(session.instruments.values(), state.task),
             lr_scaled=session.peak_learning_rate,
             reduction=state.task.reduction or "none",

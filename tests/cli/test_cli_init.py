@@ -61,6 +61,29 @@ def test_its_own_instrument_measures(lab: Path, server: WarmServer) -> None:
     assert record.final["val/accuracy"] > 0.5
 
 
+@pytest.mark.parametrize(
+    ("start", "order", "reduction"), [("loaders", "that of the task's loader: 3,000", "none"), ("torch", "", "mean")]
+)
+def test_a_lab_from_what_a_user_has_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: WarmServer, start: str, order: str, reduction: str
+) -> None:
+    server.warm_up()
+    monkeypatch.chdir(tmp_path)
+    assert main(["init", "lab", "--from", start]) == 0
+    monkeypatch.chdir(tmp_path / "lab")
+    for name in ("my_data", "my_model"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    assert main(["sweep", "device=cpu", "batch_size=8,64", "epochs=1", "report=false"]) == 0
+
+    records = read_records(tmp_path / "lab" / "runs" / "my_data.load-my_model.Net", [])
+    assert len(records) == 2
+    for record in records:
+        assert record.final["val/accuracy"] > 0.5
+        assert record.environment.get("data_order", "").startswith(order)
+        assert record.reduction == reduction
+
+
 def test_what_is_there_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
@@ -81,7 +104,13 @@ def test_what_is_there_is_left_alone(
 
 
 @pytest.mark.slow
-def test_its_own_test_passes_and_its_code_is_clean(lab: Path) -> None:
+@pytest.mark.parametrize("start", [None, "loaders", "torch"])
+def test_its_own_test_passes_and_its_code_is_clean(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lab = tmp_path / "my lab"
+    assert main(["init", "my lab", *(["--from", start] if start else [])]) == 0
     for command in (
         ["pytest", "-q", "-p", "no:cacheprovider"],
         ["ruff", "check", "--isolated", "--line-length=120", "."],

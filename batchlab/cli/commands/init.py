@@ -12,10 +12,14 @@ from batchlab.recording import disk
 
 EXAMPLES = """\
 examples:
-  batchlab init my_lab            my_lab/ with a model, data, configs and a test that work
-  batchlab init .                 the same into this folder, if it is empty
+  batchlab init my_lab                  my_lab/ with a model, data, configs and a test that work
+  batchlab init .                       the same into this folder, if it is empty
+  batchlab init my_lab --from loaders   its data are given by a DataLoader of your own (Task.from_loaders)
+  batchlab init my_lab --from torch     its data and loss are those of a usual training script
 
 Then: cd my_lab && batchlab check && batchlab sweep batch_size=8,64"""
+
+STARTS = ("torch", "loaders")  # each a folder of files that replace those of the lab
 
 MEANINGS = {
     "my_model.py": "the model",
@@ -30,13 +34,15 @@ def parser() -> Parser:
     """Its arguments."""
     made = Parser("init", "Makes a small lab to start from: model, data, configs, a test.", EXAMPLES)
     made.add_argument("folder", metavar="DIR", help="a new folder, or an empty one")
+    made.add_argument("--from", dest="start", choices=STARTS, help="what you have: your code goes into these places")
     return made
 
 
 def main(arguments: list[str]) -> int:
     """Writes the lab, and prints what is in it and what to type next."""
-    folder = Path(parser().parse_args(arguments).folder)
-    write(folder)
+    given = parser().parse_args(arguments)
+    folder = Path(given.folder)
+    write(folder, given.start)
     say(f"{printable(folder)}/")
     say(definitions(list(MEANINGS.items())))
     there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
@@ -44,15 +50,18 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def write(folder: Path) -> None:
-    """Copies the lab that ships with batchlab into `folder`; BadRequest where the folder is not empty."""
+def write(folder: Path, start: str | None = None) -> None:
+    """Copies the lab that ships with batchlab into `folder`, with the files of `start`, one of `STARTS`, instead of its
+    own; BadRequest where the folder is not empty."""
     if folder.exists() and (not folder.is_dir() or any(path.name != ".git" for path in folder.iterdir())):
         raise BadRequest(f"{printable(folder)} exists and is not empty: give the name of a new folder")
-    template = Path(str(files("batchlab.cli"))) / "lab"
-    for source in sorted(path for path in template.rglob("*") if path.is_file()):
-        copy = folder / copied_name(source.relative_to(template))
-        disk.make_folder(copy.parent)
-        disk.write_atomically(copy, source.read_bytes())
+    sources: dict[Path, Path] = {}
+    for template in ("lab", *(() if start is None else (f"lab_from/{start}",))):
+        top = Path(str(files("batchlab.cli"))) / template
+        sources |= {copied_name(path.relative_to(top)): path for path in top.rglob("*") if path.is_file()}
+    for name, source in sorted(sources.items()):
+        disk.make_folder((folder / name).parent)
+        disk.write_atomically(folder / name, source.read_bytes())
 
 
 def copied_name(name: Path) -> Path:

@@ -79,9 +79,13 @@ class Batches:
         return OneByOne(self._in_parts(loaded, parts, start), size)
 
     def few(self) -> Batch:
-        """The next two examples (one if a micro-batch is one); does not advance the position."""
+        """The next two examples (one if a micro-batch is one), or other ones if the user's loader makes the batches;
+        does not advance the position."""
         size, start = min(2, self.micro_batch_sizes[0]), self.position
-        (batch,) = self._row(start, start + size, (size,))
+        if isinstance(self.data, Stream) and self.data.own_batches:
+            batch = self.data.gather(torch.arange(size))
+        else:
+            (batch,) = self._row(start, start + size, (size,))
         return augmented(batch, self.augment, self.seed, start)
 
     def __iter__(self) -> Iterator[MicroBatches]:
@@ -105,7 +109,7 @@ class Batches:
         None if the whole step is one group. Each is one group if they are collated.
         """
         sizes = self.micro_batch_sizes
-        if isinstance(self.data, Stream) and self.data.collates:
+        if isinstance(self.data, Stream) and (self.data.collates or self.data.own_batches):
             return [(size,) for size in sizes]
         if len(sizes) == 1:
             return None

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from batchlab.errors import BadRequest
 from batchlab.training.data.batches import example_bytes, gather, length
-from batchlab.training.data.residence import Rows, bytes_of
+from batchlab.training.data.residence import Rows
 from batchlab.training.data.streaming import Streamed
-from batchlab.training.data.trees import tensors
+from batchlab.training.data.trees import bytes_of, tensors
 
 SCANNED = 2**16  # examples that are looked at
 SCAN_SECONDS = 5.0  # spent on reading them

@@ -41,14 +41,10 @@ class SampledOrder:
     """
 
     def __init__(self, sampler: Sampler, n: int, seed: int) -> None:
-        self._sampler, self._n, self._seed = sampler, n, seed
+        self._sampler, self._seed = sampler, seed
+        self.of = n  # examples of the set
         self._drawn: dict[int, Tensor] = {}  # by epoch
         self.length = len(self.epoch(0))
-
-    @property
-    def description(self) -> str:
-        """For the record of a run: its order is not a permutation of the set in each epoch."""
-        return f"the task's sampler: {self.length:,} of {self._n:,} examples an epoch"
 
     def epoch(self, epoch: int) -> Tensor:
         """The indices of the examples of an epoch, shape (length,)."""
@@ -78,12 +74,12 @@ class SampledOrder:
         with own_random_numbers():
             seed_all(seed)
             given = list(self._sampler(seed))
-        bad = next((one for one in given if not _is_index(one, self._n)), None)
+        bad = next((one for one in given if not _is_index(one, self.of)), None)
         if bad is not None or not given:
             what = f"gave {bad!r:.60}" if given else "gave no indices"
             raise BadRequest(
-                f"the task's sampler {what}, but the training set has {counted(self._n, 'example')}: it must give "
-                f"integers from 0 to {self._n - 1:,}, one for each example of the epoch"
+                f"the task's sampler {what}, but the training set has {counted(self.of, 'example')}: it must give "
+                f"integers from 0 to {self.of - 1:,}, one for each example of the epoch"
             )
         return torch.tensor([int(one) for one in given], dtype=torch.int64)
 

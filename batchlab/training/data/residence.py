@@ -1,6 +1,5 @@
 """Decides where a set is kept: small ones on the device, others are streamed to it."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from typing import Any
@@ -10,8 +9,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from batchlab.errors import BadRequest
+from batchlab.task import Loaders
 from batchlab.training.data.batches import example_bytes, held, part
 from batchlab.training.data.host_rows import HostRows
+from batchlab.training.data.loaders.loaded import Loaded
 from batchlab.training.data.open_files import moved, positions
 from batchlab.training.data.order import stream_seed
 from batchlab.training.data.reading import (
@@ -30,6 +31,7 @@ from batchlab.training.data.streaming import Streamed
 from batchlab.training.data.trees import (
     RIDES_ALONG,
     Column,
+    bytes_of,
     is_container,
     leaves,
     mapped,
@@ -73,6 +75,8 @@ def as_read(
     BadRequest if the set is empty, its tensors differ in the number of examples, an example cannot be read, or differs
     when it is read again with the same seed, or if workers would share an open file.
     """
+    if isinstance(data, Loaders):
+        return Loaded(data, device, name=name, workers=workers)
     if is_tree(data, collate):
         made = with_columns(data)
         _refuse_what_is_no_set(made, name)
@@ -150,16 +154,6 @@ def looked_at(dataset: Any, name: str, collate: Collate | None = None) -> tuple[
     return bytes_of(first.content) * n, is_random
 
 
-def bytes_of(example: Any) -> int:
-    """Bytes of an example: of its tensors, or of all it has if it is no tree, as a graph library's; at least 1."""
-    if seen := sum(t.nbytes for t in tensors(example)):
-        return seen
-    try:
-        return len(pickle.dumps(example))
-    except Exception:  # it cannot be pickled
-        return 1
-
-
 def _exceeds_share(device: Device, coming: int, earlier: Any) -> bool:
     total = device.total_bytes()
     if total is None:
@@ -194,7 +188,8 @@ def _examples_in(dataset: Any, name: str) -> int:
     if isinstance(dataset, IterableDataset) or not all(hasattr(dataset, word) for word in ("__getitem__", "__len__")):
         raise BadRequest(
             f"the task's {name} set is a {type(dataset).__name__}: give a tuple or dict of tensors, or a map-style "
-            "Dataset (with __getitem__ and __len__), whose order can be chosen by the seed"
+            "Dataset (with __getitem__ and __len__), whose order can be chosen by the seed; for iterable data, or a "
+            "DataLoader of your own, use Task.from_loaders(make_loader, loss=...)"
         )
     n = len(dataset)
     if n == 0:

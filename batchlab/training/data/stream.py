@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +18,7 @@ class Stream(ABC):
     """
 
     collates = False  # whether its batches are `Collated`: made as a whole of exactly their examples, never cut
+    own_batches = False  # whether the user's loader makes the training batches, each micro-batch as a whole
 
     @abstractmethod
     def __len__(self) -> int:
@@ -48,3 +50,15 @@ class Stream(ABC):
     @abstractmethod
     def example_bytes(self) -> int:
         """Bytes of one example, at least 1."""
+
+
+def order_in_words(data: Any, order: SampledOrder | None, micro_batch_sizes: Sequence[int]) -> str | None:
+    """The order of the training examples; None if it is a permutation of the set in each epoch."""
+    if isinstance(data, Stream) and data.own_batches:
+        return (
+            f"that of the task's loader: {len(data):,} examples a pass, in batches of {micro_batch_sizes[0]:,}, with a "
+            "seed for each pass that depends on the run's seed"
+        )
+    if order is None:
+        return None
+    return f"the task's sampler: {order.length:,} of {order.of:,} examples an epoch"

@@ -187,12 +187,12 @@ class Streamed(Stream):
             num_workers=workers,
             collate_fn=_unchanged,
             pin_memory=self.device.pins(),
-            worker_init_fn=_settle_in,
+            worker_init_fn=settle_in,
             prefetch_factor=PIECES_AHEAD,
             multiprocessing_context="fork",  # a Dataset need not be picklable, and workers start with all imports done
             generator=torch.Generator(),  # or it would draw from the run's own stream
         )
-        with _allowed_children(), warnings.catch_warnings():
+        with allowed_children(), warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # about a fork with threads, from Python 3.12 on
             return iter(loader)
 
@@ -266,20 +266,24 @@ def _unchanged(read: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _allowed_children() -> Iterator[None]:
-    """A point runs as a daemon process, which may have no children; its workers end with it in any case."""
+def allowed_children() -> Iterator[None]:
+    """A point runs as a daemon process, which may have no children; its workers end with it in any case.
+
+    SIGTERM waits meanwhile: it would end a worker that has not settled in yet.
+    """
     me = multiprocessing.current_process()
-    was = me.daemon
+    was, mask = me.daemon, signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if was:
         me.daemon = False
     try:
         yield
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if was:
             me.daemon = True
 
 
-def _settle_in(worker: int) -> None:
+def settle_in(worker: int) -> None:
     """In a new worker: it ends when its parent dies, and on SIGTERM only if the parent sent it.
 
     Batch systems send SIGTERM to every process of a job. The point then takes a checkpoint; a worker that ended by

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import pickle
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from pathlib import PurePath
 from typing import Any
@@ -57,6 +58,16 @@ def tensors(tree: Any) -> list[Tensor]:
     if is_plain(tree):
         return list(tree.values()) if type(tree) is dict else list(tree)
     return [leaf for leaf in _walk(tree) if isinstance(leaf, Tensor)]
+
+
+def bytes_of(example: Any) -> int:
+    """Bytes of an example: of its tensors, or of all it has if it is no tree, as a graph library's; at least 1."""
+    if seen := sum(t.nbytes for t in tensors(example)):
+        return seen
+    try:
+        return len(pickle.dumps(example))
+    except Exception:  # it cannot be pickled
+        return 1
 
 
 def rebuilt(tree: Any, changed: Sequence[Any]) -> Any:

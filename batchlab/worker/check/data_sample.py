@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader, Dataset
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
 from batchlab.printable import listed, printable
-from batchlab.task import Batch, Task
+from batchlab.task import Batch, Loaders, Task
 from batchlab.training import assembly
 from batchlab.training.data.batches import gather, length, part
 from batchlab.training.data.collated import Collated
+from batchlab.training.data.loaders.loaded import single_examples
 from batchlab.training.data.reading import Collate, same_bits, seed_all
 from batchlab.training.data.residence import Rows, is_tree, looked_at
 from batchlab.training.data.streaming import Streamed
@@ -102,12 +103,18 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
 def unfit(task: Task, name: str) -> Iterator[Finding]:
     """Why a task's `train` or `val` is not a data set; empty if it is one."""
     data, collate = getattr(task, name), task.collate
+    if isinstance(data, Loaders):
+        return  # `_sample` makes its loader
     accepts = (
         f"Task({name}=...) must be tensors in a tuple, dict, list or dataclass, first axis = example, or a map-style "
         "Dataset"
     )
     if isinstance(data, DataLoader):
-        yield wrong("data", f"{name} is a DataLoader, but batchlab forms the batches", f"pass its dataset: {accepts}")
+        yield wrong(
+            "data",
+            f"{name} is a DataLoader, but batchlab forms the batches",
+            f"use Task.from_loaders(make_loader, loss=...), or pass its dataset: {accepts}",
+        )
     elif is_tree(data, collate):
         held = leaves(with_columns(data))
         rows = [part for part in held if isinstance(part, Tensor | Column)]
@@ -171,21 +178,20 @@ def _kind(part: Any) -> str:
 
 
 def _sample(task: Task, device: Device) -> Sample:
-    train, read_seconds = _read(task.train, device, task.collate)
-    val, _ = _read(task.val, device, task.collate)
-    is_random = {
-        name: looked_at(data, name, task.collate)[1]
-        for name, data in (("train", task.train), ("val", task.val))
-        if not is_tree(data, task.collate)
-    }
-    return Sample(
-        train,
-        val,
-        _size(task.train, task.collate),
-        _size(task.val, task.collate),
-        read_seconds,
-        is_random.get("train", False),
-    )
+    of_train, collate = _single(task, "train")
+    of_val, collate_val = _single(task, "val")
+    train, read_seconds = _read(of_train, device, collate)
+    val, _ = _read(of_val, device, collate_val)
+    is_random = False if is_tree(of_train, collate) else looked_at(of_train, "train", collate)[1]
+    if not is_tree(of_val, collate_val):
+        looked_at(of_val, "val", collate_val)
+    return Sample(train, val, _size(of_train, collate), _size(of_val, collate_val), read_seconds, is_random)
+
+
+def _single(task: Task, name: str) -> tuple[Any, Collate | None]:
+    """A data set of single examples, and what makes a batch of them."""
+    data = getattr(task, name)
+    return single_examples(data)[:2] if isinstance(data, Loaders) else (data, task.collate)
 
 
 def _size(data: Any, collate: Collate | None) -> int:
