@@ -248,14 +248,11 @@ class StudyOptions:
 
 
 def _rows(table: type[Any]) -> Mapping[str, Option]:
-    return MappingProxyType(
-        {
-            f.name: replace(
-                f.metadata["option"], name=f.name, type=f.type.__name__ if isinstance(f.type, type) else str(f.type)
-            )
-            for f in fields(table)
-        }
-    )
+    rows = {}
+    for f in fields(table):
+        kind = f.type.__name__ if isinstance(f.type, type) else str(f.type)
+        rows[f.name] = replace(f.metadata["option"], name=f.name, type=kind)
+    return MappingProxyType(rows)
 
 
 RUN, SWEEP, STUDY = _rows(RunOptions), _rows(SweepOptions), _rows(StudyOptions)
@@ -271,9 +268,7 @@ NAMING_LEVELS = {name: row.naming_level for name, row in RUN.items() if row.nami
 SOUGHT = tuple(name for name in MICRO_BATCHES if name != "accumulate")  # by `find`, which is given the accumulation
 PEAK_LR_OPTIONS = tuple(name for name, row in RUN.items() if row.decides == PEAK_LR)
 SCHEDULE_OPTIONS = tuple(name for name, row in RUN.items() if row.decides == SCHEDULE)
-OF_SCHEDULES = {  # by the names that `schedules.SCHEDULES` uses
-    name.removeprefix("schedule_"): RUN[name] for name in SCHEDULE_OPTIONS if RUN[name].was_added
-}
+OF_SCHEDULES = {name.removeprefix("schedule_"): RUN[name] for name in SCHEDULE_OPTIONS if RUN[name].was_added}
 MADE_WITH = tuple(name for name, row in RUN.items() if row.made_with)
 MEASURING = tuple(name for name, row in RUN.items() if row.moves & MEASUREMENTS)
 OF_THE_MACHINE = tuple(name for name, row in RUN.items() if row.of_the_machine)

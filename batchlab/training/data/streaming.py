@@ -23,13 +23,7 @@ from batchlab.task import Batch
 from batchlab.training.data.batches import example_bytes, length, part
 from batchlab.training.data.collated import Collated, Divisible, Piece
 from batchlab.training.data.order import SampledOrder, row, stream_seed
-from batchlab.training.data.reading import (
-    Collate,
-    Reader,
-    independent_copy,
-    own_random_numbers,
-    readable,
-)
+from batchlab.training.data.reading import Collate, Reader, independent_copy, own_random_numbers, readable
 from batchlab.training.data.stream import Stream
 from batchlab.training.data.trees import Column, leaves, moved, rebuilt, tensors, with_leaves
 from batchlab.training.devices.device import Device
