@@ -128,7 +128,7 @@ def test_an_experiment_and_a_range_are_composed_as_in_a_sweep(capsys: pytest.Cap
         ("batch_size=0", "batch_size=0 is invalid: it must be an integer of at least 1"),
         ("batch_sise=8", "unknown key 'batch_sise': did you mean 'batch_size'?"),
         ("batch_size=8 optimizer=adm", "unknown optimizer 'adm': did you mean 'adamw'?"),
-        ("batch_size=8 noise_scale=-3", "noise_scale=-3 is invalid: it must be a number above 0, or null"),
+        ("batch_size=8 noise_scale=-3", "noise_scale=-3 is invalid: it must be a number above 0, in examples, or null"),
         ("batch_size=8 noise_scale=runs/a/b", "noise_scale=runs/a/b is invalid: no run is there; give a number"),
         ("batch_size=8 optimizer=adamw optimizer.betas=3", "optimizer.betas=3 is invalid: write a list of numbers"),
     ],
