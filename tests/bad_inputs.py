@@ -124,7 +124,7 @@ BAD: list[tuple[str, str]] = [
     ("sweep clip_norm=0", "clip_norm=0 is invalid: it must be a number above 0, or null$"),
     (
         "sweep warmup=-1",
-        "warmup=-1 is invalid: it must be .* 0, in fractions of the budget below 1, else in examples$",
+        "warmup=-1 is invalid: it must be .* 0, in fractions of the budget if below 1, else in examples$",
     ),
     ("sweep warmup=5%", "warmup='5%' is invalid: .* of the budget below 1, else in examples: write warmup=0.05$"),
     ("sweep seed=-1", "seed=-1 is invalid: it must be an integer of at least 0"),

@@ -97,7 +97,7 @@ class RunOptions:
         "length of the warm-up",
         WEIGHTS,
         at_least=0.0,
-        unit="fractions of the budget below 1, else in examples",
+        unit="fractions of the budget if below 1, else in examples",
         decides=SCHEDULE,
     )
     warmup_from: str = option(

@@ -31,7 +31,7 @@ UNFINISHED = (RunStatus.RUNNING, RunStatus.INTERRUPTED, RunStatus.KILLED, RunSta
 # A problem that names a line of code is an error as PyTorch or the user's code words it (`training.user_errors`); the
 # others say what to type.
 AT_A_LINE = re.compile(r"\(\S.*, line \d+, in .+\)")
-SEE_CHECK = ". Run `batchlab check` with the same arguments: it says how to fix this"
+SEE_CHECK = ". Run `batchlab check` with the same arguments: it may say how to fix this"
 
 
 class DeviceUnusable(BadRequest):

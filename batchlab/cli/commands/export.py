@@ -80,6 +80,7 @@ def _by_ending(output: str) -> str:
     if ending in OTHER_FORMATS:
         raise BadRequest(
             f"--output {output}: batchlab writes {', '.join(FORMATS[:-1])} and {FORMATS[-1]}, not {ending}; "
-            f"give another name, such as --output {Path(output).with_suffix('.csv')}, or --format csv for this one"
+            f"give another name, such as --output {Path(output).with_suffix('.csv')}, or add --format csv, which "
+            f"writes csv into {output}"
         )
     return "csv"

@@ -177,8 +177,8 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
     if len({*sizes}) > 1:
         lengths = f"the first {sizes[0]}, the second {sizes[1]}" + "".join(f", then {size}" for size in sizes[2:])
         raise BadRequest(
-            f"the tensors of the task's {name} set have different lengths: {lengths}. Examples of different sizes go "
-            f"into a Dataset or a list. {COLLATE}"
+            f"the tensors of the task's {name} set have different lengths: {lengths}; each must have one entry for "
+            f"each example. Single examples of different sizes go into a Dataset or a list. {COLLATE}"
         )
     if not sizes[0]:
         raise BadRequest(f"the task's {name} set is empty")

@@ -20,8 +20,8 @@ def _where(broken: "Callable[[TrainingPass], bool]") -> "Callable[[TrainingPass]
 LOSS_SHAPE: "Clause[TrainingPass]" = Clause(
     "loss",
     Severity.REFUSED,
-    "the loss has shape {shape} for {examples} examples that count as {count} terms",
-    "return one loss per term, shape ({count},), not averaged; if a term is not an example (a token), let count=... "
+    "a batch of {examples} examples counts as {count} terms, but its loss has shape {shape}",
+    "return one loss per term, shape ({count},), or a scalar; if a term is not an example (a token), let count=... "
     "give the number of terms in a batch",
     _where(lambda seen: not seen.fits),
 )

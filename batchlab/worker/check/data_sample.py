@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from batchlab.config import RunConfig
-from batchlab.errors import BadRequest
+from batchlab.errors import BadRequest, BatchlabError
 from batchlab.printable import listed, printable
 from batchlab.task import Batch, Loaders, Task
 from batchlab.training import assembly
@@ -71,6 +71,8 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
             advice = (
                 "data._target_ is called with the keys of the data group and must return a Task, whose train and val "
                 "are tensors, (inputs, labels), or a Dataset of such pairs"
+                if isinstance(error, BatchlabError)
+                else "correct the code at that line, which raised this"
             )
             return None, None, [wrong("data", message_and_place(error), advice)]
         seconds.append(time.perf_counter() - start)

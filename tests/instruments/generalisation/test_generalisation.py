@@ -89,13 +89,13 @@ def test_tokens_are_counted_for_the_example_they_belong_to(time_first):
 
 def test_a_loss_that_is_averaged_is_refused():
     task = Task(train=(torch.ones(6, 1),), val=(torch.ones(6, 1),), loss=lambda outputs, batch: outputs.mean()[None])
-    with pytest.raises(BadRequest, match=r"the loss has shape \(1,\) for 4 examples that count as 4 terms"):
+    with pytest.raises(BadRequest, match=r"a batch of 4 examples counts as 4 terms, but its loss has shape \(1,\)"):
         by_example(run_state(torch.nn.Linear(1, 1), task), task.val, 4)
 
 
 def test_a_loss_that_is_not_averaged_over_its_labels_is_refused_in_its_own_shape():
     task = Task(train=(torch.ones(6, 3),), val=(torch.ones(6, 3),), loss=lambda outputs, batch: outputs)
-    with pytest.raises(BadRequest, match=r"the loss has shape \(4, 3\) for 4 examples that count as 4 terms"):
+    with pytest.raises(BadRequest, match=r"a batch of 4 examples counts as 4 terms, but its loss has shape \(4, 3\)"):
         by_example(run_state(torch.nn.Linear(3, 3), task), task.val, 4)
 
 

@@ -90,9 +90,13 @@ ELSEWHERE = torch.nn.Parameter(torch.ones(()))
         (
             as_many_labels_as_examples,
             REFUSED,
-            "the loss has shape (8, 8) for 8 examples that count as 8 terms: return",
+            "a batch of 8 examples counts as 8 terms, but its loss has shape (8, 8): return",
         ),
-        (per_class, REFUSED, "the loss has shape (16,) for 8 examples that count as 8 terms: return one loss per"),
+        (
+            per_class,
+            REFUSED,
+            "a batch of 8 examples counts as 8 terms, but its loss has shape (16,): return one",
+        ),
         (
             detached,
             REFUSED,
