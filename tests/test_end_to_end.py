@@ -230,7 +230,7 @@ def test_a_bad_request_is_one_line_and_starts_nothing(arguments, code, line, run
 def test_the_script_ends_with_the_code_of_its_command(tmp_path):
     refused = batchlab("sweep", "batch_size=-4", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr == "batchlab: batch_size=-4 is invalid: it must be an integer of at least 1\n"
+    assert refused.stderr == "batchlab: batch_size=-4 is invalid: it must be an integer of at least 1, in examples\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -102,7 +102,7 @@ def test_the_norm_is_that_of_the_weights():
         ),
         "configs/instruments/full.yaml": (
             (
-                "  double: false # in float64\n",
+                "  double: false # true computes in float64\n",
                 "toy_weights:\n"
                 "  _target_: batchlab.instruments.gradient.toy_weights.ToyWeights\n"
                 "  power: 2.0 # order of the norm\n",

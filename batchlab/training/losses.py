@@ -1,7 +1,8 @@
 """The forward pass and the loss of a task, as training, instruments and checks all use them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch.func import functional_call
 
 from batchlab.errors import BadRequest
 from batchlab.printable import printable
-from batchlab.task import Batch, Task
+from batchlab.task import Batch, Task, changed
 from batchlab.training.data.batches import length
 from batchlab.training.data.collated import content
 from batchlab.training.devices.precision import Precision
@@ -26,6 +27,37 @@ def loss_module(task: Task) -> nn.Module | None:
     if isinstance(loss, nn.Module) and any(True for _ in (*loss.parameters(), *loss.buffers())):
         return loss
     return None
+
+
+@dataclass(frozen=True)
+class InTrainingMode:
+    """A `training_loss` that puts the model into training mode, as the run has it, and back."""
+
+    function: Callable[[nn.Module, Batch], Any]
+    in_eval_mode: frozenset[str]  # the modules that are in eval mode during training
+
+    def __call__(self, model: nn.Module, batch: Batch) -> Any:
+        if model.training:
+            return self.function(model, batch)
+        modes = [(module, module.training) for module in model.modules()]
+        for name, module in model.named_modules():
+            module.training = name not in self.in_eval_mode
+        try:
+            return self.function(model, batch)
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def in_training_mode(task: Task, in_eval_mode: frozenset[str]) -> Task:
+    """The task with its `training_loss` always in training mode, but for the modules of these names."""
+    function = task.training_loss
+    return task if function is None else changed(task, training_loss=InTrainingMode(function, in_eval_mode))
+
+
+def needs_training_mode(task: Task) -> bool:
+    """Whether its loss is measured in training mode, because it has no value in eval mode."""
+    return isinstance(task.training_loss, InTrainingMode)
 
 
 class WithLoss(nn.ModuleDict):

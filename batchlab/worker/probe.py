@@ -27,7 +27,7 @@ from batchlab.task import Task
 from batchlab.training import assembly
 from batchlab.training.clock.busy import busy_share_of
 from batchlab.training.data.batches import MicroBatches, gather, length
-from batchlab.training.devices.device import Device
+from batchlab.training.devices.device import Device, Peaks
 from batchlab.training.devices.out_of_memory import how_it_failed, is_ambiguous, is_kernel_limit
 from batchlab.training.devices.process_memory import give_freed_pages_back
 from batchlab.training.first_error import finally_do
@@ -53,6 +53,7 @@ class _Course:
     n_train: int | None = None
     n_val: int | None = None
     state: RunState | None = None
+    retries_before: int = 0  # of the allocator, before training
 
 
 def probe(
@@ -99,8 +100,9 @@ def probe(
                 )
         with device.limited(allowed):
             with finally_do(lambda: peaks.update(marks.read())):
-                _train(config, device, course, steps, seconds, clock)
-            retries = device.allocator_retries()  # of training: a halved validation causes some too
+                _train(config, device, course, marks, steps, seconds, clock)
+            # Of training: a halved validation causes some too.
+            retries = device.allocator_retries() - course.retries_before
             _validate(course, min(size, config.eval_batch_size))
         busy, counted = _busy(config, course, size, clock), _accounted(config, course, size)
     except (Exception, SystemExit) as error:
@@ -146,7 +148,13 @@ def _import_targets(config: RunConfig) -> None:
 
 
 def _train(
-    config: RunConfig, device: Device, course: _Course, steps: int, seconds: float, clock: Callable[[], float]
+    config: RunConfig,
+    device: Device,
+    course: _Course,
+    marks: Peaks,
+    steps: int,
+    seconds: float,
+    clock: Callable[[], float],
 ) -> None:
     """Builds the parts as a run does, and trains; `course` gets the state and the seconds of each step."""
     course.phase.name = DATA
@@ -156,6 +164,9 @@ def _train(
     # Not the config's plan: the data order continues over epochs, so a batch may be larger than the data.
     planned = Plan(total // config.batch_size, total, 0, warmup_examples=0.0, eval_every=total, log_every=total)
     session = assembly.assemble(config, data, planned=planned, phase=course.phase)
+    if not device.settles():  # on the CPU memory counts from the start of the process
+        marks.reset()  # assembly tries some passes, which are not training's
+        course.retries_before = device.allocator_retries()
     course.state, step, upcoming = session.state, session.update, session.batches()
     costly, batches = costly_batch(session.state, upcoming), iter(upcoming)
     began = clock()

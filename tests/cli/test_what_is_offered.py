@@ -27,6 +27,7 @@ WITH_FLAG = {
     "--port": "7000",
     "--format": "json",
     "--output": "-",
+    "--from": "torch",
     "--out": "a",
     "--runs-dir": "a",
 }

@@ -230,7 +230,7 @@ def test_a_changed_option_does_what_it_says(option, lab, tmp_path):
         ("optimizer=adamw optimizer.betas=0.9", "optimizer.betas=0.9 is invalid: write a list of numbers"),
         ("optimizer.nesterov=true optimizer.momentum=0", "Nesterov momentum requires a momentum"),
         ("optimizer._target_=torch.optim.Rprop weight_decay=0.1", "has none: use weight_decay=0"),
-        ("optimizer._target_=torch.nn.Linear", "is a class, but not a Optimizer"),
+        ("optimizer._target_=torch.nn.Linear", "is a class, but not an Optimizer"),
         ("model.batch_norm=true micro_batch_size=9 batch_size=64", "cannot train on one"),
         ("target.metric=val/recall target.value=0.9", "use one of val/loss, val/accuracy"),
         ("model._target_=nets.AtMost64 model.wide=3", "unknown key 'model.wide'"),

@@ -38,7 +38,7 @@ def missing(name: str, path: Path, files: Sequence[str], source: str) -> BadRequ
     """The error if a file of data set `name` is missing: which `files` to put where, and their `source`."""
     return BadRequest(
         f"data={name} needs {path}, which does not exist: add data.download=true if there is a network, or put "
-        f"{', '.join(files)} there ({source}), or give their folder with data.folder=..."
+        f"{', '.join(files)} there ({source}); data.folder=... changes the start of that path"
     )
 
 

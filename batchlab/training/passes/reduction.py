@@ -4,7 +4,6 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from batchlab.training.data.batches import augmented, gather, length, split
 from batchlab.training.data.collated import content
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.devices.precision import Precision
-from batchlab.training.losses import PAIR, Losses
+from batchlab.training.losses import PAIR, Losses, in_training_mode, needs_training_mode
 from batchlab.training.passes.halving import halved
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import passing
@@ -58,7 +57,7 @@ def with_reduction(task: Task, model: nn.Module, train: Any, precision: Precisio
 
 def about(config: RunConfig, task: Task) -> Iterator[str]:
     """What the record says about the loss of a run, if it is not as usual."""
-    if isinstance(task.training_loss, InTrainingMode):
+    if needs_training_mode(task):
         yield (
             "training_loss has no value in eval mode, so the model is in training mode when its loss is measured: "
             "dropout and BatchNorm act as in training"
@@ -95,35 +94,17 @@ def refuse_changed_objective(config: RunConfig, task: Task) -> None:
         raise BadRequest(why)
 
 
-@dataclass(frozen=True)
-class InTrainingMode:
-    """A `training_loss` that puts the model into training mode, as the run has it, and back."""
-
-    function: Callable[[nn.Module, Batch], Any]
-    in_eval_mode: frozenset[str]  # the modules that are in eval mode during training
-
-    def __call__(self, model: nn.Module, batch: Batch) -> Any:
-        if model.training:
-            return self.function(model, batch)
-        modes = [(module, module.training) for module in model.modules()]
-        for name, module in model.named_modules():
-            module.training = name not in self.in_eval_mode
-        try:
-            return self.function(model, batch)
-        finally:
-            for module, training in modes:
-                module.training = training
-
-
 def _with_loss_in_both_modes(task: Task, model: nn.Module, train: Any, precision: Precision) -> Task:
-    if task.training_loss is None:
-        return task
     with precision.full() as fp32:
         losses = Losses(model, task, fp32)
-        if _has_loss(losses, train, training=False) or not _has_loss(losses, train, training=True):
+        if (
+            not losses.is_joined
+            or _has_loss(losses, train, training=False)
+            or not _has_loss(losses, train, training=True)
+        ):
             return task
     in_eval_mode = frozenset(name for name, module in model.named_modules() if not module.training)
-    return changed(task, training_loss=InTrainingMode(task.training_loss, in_eval_mode))
+    return in_training_mode(task, in_eval_mode)
 
 
 def _has_loss(losses: Losses, train: Any, *, training: bool) -> bool:

@@ -19,6 +19,7 @@ from batchlab.training.updates.late_gradients import allow_late_gradients
 from batchlab.training.updates.modes import to_training
 
 TYPES = {bool: "true or false", int: "a number", float: "a number"}  # what an option of this type takes
+WORDS = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
 UNSET = ("fused", "foreach")  # true or false, whose default in torch.optim is None
 
 
@@ -103,9 +104,10 @@ def _refuse_wrong_types(config: RunConfig, takes: Mapping[str, Any]) -> None:
     for name, value in config.optimizer.items():
         default = False if name in UNSET and takes.get(name, 0) is None else takes.get(name)
         if isinstance(value, str) and type(default) in TYPES:
+            such_as = WORDS.get(value.lower(), default) if isinstance(default, bool) else default
             raise BadRequest(
                 f"optimizer.{name}={printable(value)} is a text, but {config.optimizer['_target_']} takes "
-                f"{TYPES[type(default)]}: use for example optimizer.{name}={str(default).lower()}"
+                f"{TYPES[type(default)]}: use for example optimizer.{name}={str(such_as).lower()}"
             )
 
 

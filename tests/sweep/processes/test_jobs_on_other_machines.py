@@ -43,6 +43,7 @@ def login_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No driver answers."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("batchlab.host.device_choice.read_driver", lambda: Unknown("no driver"))
+    monkeypatch.setattr("batchlab.hydra_app.plugins.shutil.which", lambda program: f"/usr/bin/{program}")
 
 
 def typed(launcher: Launcher, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:

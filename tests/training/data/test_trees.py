@@ -134,7 +134,10 @@ class Cases(Dataset):
         (Cases({"x": torch.ones(2)}, {"z": torch.ones(2)}), "KeyError: 'examples have the different keys .*collate="),
         (Cases((torch.ones(2), [1, 2]), (torch.ones(2), [1])), "ValueError: examples have a list of 1 or 2 values.*"),
         (Cases((torch.ones(2), "a"), (torch.ones(2), {"b": 1})), "TypeError: examples have values of different types"),
-        (([torch.ones(2, 3), torch.ones(4, 3)], torch.ones(2)), r"has tensors of \[2, 4\] examples.*collate="),
+        (
+            ([torch.ones(2, 3), torch.ones(4, 3)], torch.ones(2)),
+            "different lengths: the first 2, the second 4, then 2; each must .*collate=",
+        ),
         ((torch.ones(3, 2), object()), "holds Tensor, object: it must hold tensors"),
     ],
     ids=["ragged", "keys", "lengths", "kinds", "list of tensors", "object"],

@@ -293,7 +293,7 @@ def test_preflight_refuses_where_no_closure_can_be_given(tmp_path, optimizer):
         (
             {"_target_": "torch.optim.SGD", "nesterov": "yes", "momentum": 0.9},
             "optimizer.nesterov=yes is a text, but torch.optim.SGD takes true or false: use for example "
-            "optimizer.nesterov=false",
+            "optimizer.nesterov=true",
         ),
         (
             {"_target_": "torch.optim.SGD", "momentum": "abc"},
@@ -303,7 +303,7 @@ def test_preflight_refuses_where_no_closure_can_be_given(tmp_path, optimizer):
         (
             {"_target_": "torch.optim.SGD", "fused": "on"},
             "optimizer.fused=on is a text, but torch.optim.SGD takes true or false: use for example "
-            "optimizer.fused=false",
+            "optimizer.fused=true",
         ),
         (
             {"_target_": "torch.optim.SparseAdam"},
