@@ -67,6 +67,7 @@ def test_check_finds_nothing_wrong(kind):
     check_finds_nothing_wrong(kind)
 
 
+@pytest.mark.slow
 @each_kind
 def test_it_sweeps_and_reports(kind, commands):
     sweeps_and_reports(kind, commands)
