@@ -119,10 +119,10 @@ def assemble(
     phase.name = BUILDING
     device, task = data.device, data.task
     order = data_order(task, length(data.train), config.seed)
-    planned = planned or plan(config, length(data.train) if order is None else order.length)
+    n_train = length(data.train) if order is None else order.length
+    planned = planned or plan(config, n_train)
     epochs = None
     if task.on_epoch is not None:
-        n_train = length(data.train) if order is None else order.length
         epochs = EpochHook(task, n_train=n_train, batch_size=config.batch_size, seed=config.seed)
     prepare_loss(config, task, device)
     model = build_model(config, task, device)
