@@ -130,7 +130,8 @@ def test_parquet_holds_what_csv_does(study: Path) -> None:
         (["digits", "--output", "runs"], "is a folder"),
         (
             ["digits", "--output", "runs.xlsx"],
-            "such as --output runs.csv, or add --format csv, which writes csv into runs.xlsx",
+            "csv, parquet and json, not xlsx; give another name, such as --output runs.csv, or add --format csv, which "
+            "writes csv into runs.xlsx",
         ),
         (["digits", "--output"], "--output needs a value, such as --output runs.csv; "),
         (["digits", "--output", "no/such/x.csv"], ": the folder no/such does not exist"),

@@ -1,97 +1,16 @@
-"""Nine more kinds of public training code: they train as their own loops, and every command takes them."""
+"""What is special about kinds of public training code that draw, freeze, look ahead, or take the batch as a whole."""
 
 from dataclasses import replace
 
 import pytest
 import torch
-from harness import (
-    Commands,
-    Kind,
-    check_finds_nothing_wrong,
-    finds,
-    is_in_the_table,
-    session_of,
-    sweeps_and_reports,
-    trains_as_its_own_loop,
-    verifies,
-)
+from every_kind import KINDS
+from harness import session_of
 from torture.kth_call import quick
 from torture.tiny import stop_at, tiny, train
 
 from batchlab.worker.verify.examination import examine
 from batchlab.worker.verify.wording import lines
-
-SPARSE_ADAM = {"optimizer": {"_target_": "torch.optim.SparseAdam"}, "weight_decay": 0.0}
-KINDS = [
-    Kind("tabular", "a tabular network: embeddings and numbers, batches are dicts"),
-    Kind(
-        "autoencoder",
-        "a variational autoencoder: draws in forward, a sum as its loss",
-        divides=False,
-        sums=True,
-        lr=0.002,
-    ),
-    Kind("physics", "a physics-informed network: second derivatives in the loss, two sets of points"),
-    Kind("clip", "CLIP: contrastive pairs within the batch", more={"accumulate": 1}),
-    Kind("triplets", "triplets: an anchor, a positive and a negative example"),
-    Kind("diffusion", "a diffusion model: draws times and noise in the loss", divides=False),
-    Kind("recommender", "a recommender: sparse embeddings, `SparseAdam`", more=SPARSE_ADAM),
-    Kind("lora", "LoRA: factors beside a frozen base in eval mode"),
-    Kind(
-        "lookahead",
-        "an optimizer like timm's: groups by name, lookahead",
-        more={"optimizer": {"_target_": "lookahead.make"}},
-    ),
-]
-each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
-
-
-@pytest.fixture
-def commands(lab, tmp_path, capfd):
-    return Commands(tmp_path, lab.server, capfd)
-
-
-@each_kind
-def test_it_trains_as_its_own_loop_in_float64(kind):
-    trains_as_its_own_loop(kind)
-
-
-@each_kind
-def test_check_finds_nothing_wrong(kind):
-    check_finds_nothing_wrong(kind)
-
-
-@pytest.mark.slow
-@each_kind
-def test_it_sweeps_and_reports(kind, commands):
-    sweeps_and_reports(kind, commands)
-
-
-NOT_DIVIDED = {  # (arguments, exit code, what verify says)
-    "autoencoder": ((), 1, "Cause: Net (the model itself) uses random numbers, which differ between passes."),
-    "clip": ((), 2, "the task's loss is of the batch as a whole (reduction=batch), so accumulating would change the"),
-    "diffusion": ((), 1, "Cause: the task's training_loss uses random numbers, which differ between passes."),
-}
-
-
-@each_kind
-def test_it_verifies(kind, commands):
-    if kind.name not in NOT_DIVIDED:
-        verifies(kind, commands)
-        return
-    arguments, code, said = NOT_DIVIDED[kind.name]
-    assert said in commands.run("verify", kind, "batch_size=10", "micro_batch_size=4", *arguments, ends_with=code)
-
-
-@pytest.mark.slow
-@each_kind
-def test_it_finds_its_largest_micro_batch(kind, commands):
-    finds(kind, commands)
-
-
-@each_kind
-def test_the_page_tells_how_many_lines_are_written(kind):
-    is_in_the_table(kind)
 
 
 def trained(kind, **changes):

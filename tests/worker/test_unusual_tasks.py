@@ -122,8 +122,8 @@ def test_check_sees_that_a_count_with_the_padding_does_not_add_up():
     found = checked("Places", "all_steps")
 
     lengths = [1 + i % 6 for i in range(8)]
-    wrong = [f.what for f in found if f.level is Level.WRONG]
-    assert f"the task's count gives {8 * max(lengths)} terms for a whole batch, but {sum(lengths)} for its" in wrong[0]
+    (wrong,) = [f.what for f in found if f.level is Level.WRONG]
+    assert f"the task's count gives {8 * max(lengths)} terms for a whole batch, but {sum(lengths)} for its" in wrong
 
 
 # verify
