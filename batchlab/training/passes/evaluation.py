@@ -170,6 +170,8 @@ def _each(name: str, quantity: Tensor, terms: Sequence[Count], *, own_count: boo
     example (0 for an ignored term).
     """
     values, examples = _flat(quantity), len(terms)
+    if not own_count and len(values) == examples:
+        return terms, values
     if all(type(count) is int for count in terms) and len(values) == sum(terms):
         return terms, _summed(values, terms)  # type: ignore[arg-type]
     if name != "loss" and len(values) == examples:

@@ -75,8 +75,8 @@ def evaluation_batches(state: RunState, data: Any, size: int) -> Iterator[Batch]
 def _random_states(state: RunState) -> tuple[Any, ...]:
     _, key, *place = np.random.get_state()
     on_device = state.device.random_state()
-    of_torch = [torch.get_rng_state().tolist(), None if on_device is None else on_device.tolist()]
-    return random.getstate(), bytes(np.asarray(key)), place, of_torch
+    of_torch = [None if drawn is None else drawn.numpy().tobytes() for drawn in (torch.get_rng_state(), on_device)]
+    return random.getstate(), np.asarray(key).tobytes(), place, of_torch
 
 
 def _marked(batch: Batch) -> list[tuple[Tensor, int, Tensor]]:

@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ class Rehearsal:
 
     state_like: StateLike = ()  # the state that the real optimizer will create
     closure: Closure = Closure.NONE
+    again: Callable[[], object] = lambda: None  # makes another update of the other parameters
 
 
 def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float | None) -> Rehearsal:
@@ -40,19 +41,22 @@ def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip
         if precision.scaler is not None:
             with_own_scale.scaler = torch.amp.GradScaler(precision.device.torch_device.type)
             with_own_scale.scaler.scale(torch.ones((), device=precision.device.torch_device))  # makes the scale
-        with_own_scale.update(double, list(stand_ins.values()), clip_norm)
+
+        def update() -> None:
+            with_own_scale.update(double, list(stand_ins.values()), clip_norm)
+
+        update()
     except Exception as failed:
         return Rehearsal(closure=_closure(optimizer, failed))
     # State restored from a checkpoint exists already.
-    return Rehearsal(
-        tuple(
-            (p, value.dtype)
-            for p, small in stand_ins.items()
-            if p not in optimizer.state
-            for value in double.state.get(small, {}).values()
-            if isinstance(value, Tensor) and value.shape == small.shape and value.device == small.device
-        )
+    state_like = tuple(
+        (p, value.dtype)
+        for p, small in stand_ins.items()
+        if p not in optimizer.state
+        for value in double.state.get(small, {}).values()
+        if isinstance(value, Tensor) and value.shape == small.shape and value.device == small.device
     )
+    return Rehearsal(state_like, again=update)
 
 
 def _closure(optimizer: torch.optim.Optimizer, failed: Exception) -> Closure:
