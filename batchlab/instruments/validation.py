@@ -8,7 +8,7 @@ from batchlab.records import Measurement
 from batchlab.records import quantities as table
 from batchlab.training.devices.out_of_memory import how_it_failed, is_out_of_memory
 from batchlab.training.passes.evaluation import validated
-from batchlab.training.phase import VALIDATION
+from batchlab.training.phase import BATCH, VALIDATION
 from batchlab.training.state import RunState
 
 
@@ -27,12 +27,14 @@ class Validation(Instrument):
 
     def measure(self, state: RunState) -> Iterator[Measurement]:
         state.phase.name = VALIDATION
+        state.phase.announce(VALIDATION)
         try:
             found = validated(state, self.eval_batch_size)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             raise BadRequest(does_not_fit(self.eval_batch_size, error)) from error
+        state.phase.announce(BATCH)
         for name, seen in found.items():
             yield state.measurement(table.OF_VALIDATION + name, seen.mean)
 

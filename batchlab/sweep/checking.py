@@ -1,9 +1,12 @@
 """`batchlab check`: the trials of one point, each part in a separate process."""
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+
+from rich.text import Text
 
 from batchlab.config import RunConfig
 from batchlab.errors import BadRequest
@@ -14,6 +17,7 @@ from batchlab.sweep.summary.progress import UnreadConsole
 from batchlab.worker.check.findings import (
     SECONDS,
     Checkup,
+    Doing,
     Finding,
     Rest,
     better,
@@ -44,29 +48,58 @@ def check(point: Point) -> int:
 def _checkup(point: Point) -> Checkup:
     with WarmServer(gpu_of([point])) as server:
         server.warm_up()
-        with UnreadConsole(stderr=True).status("Checking the data and the model...") as status:
-
-            def shown(found: Finding | Rest) -> Finding | Rest:
-                if isinstance(found, Finding):
-                    status.stop()  # or it would overwrite the line
-                    sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
-                    sys.stdout.flush()
-                    status.start()
-                return found
-
+        with Screen() as screen:
             check_device(point, server)
-            return collected(map(shown, _findings(point, server)))
+            return collected(map(screen.show, _findings(point, server)))
 
 
-def _findings(point: Point, server: WarmServer) -> Iterator[Finding | Rest]:
+class Screen:
+    """Prints findings, and what is done meanwhile: as a status on a terminal, and in a line when it takes long."""
+
+    def __init__(self, late_seconds: float = 20.0) -> None:
+        self._late_seconds = late_seconds
+        self._console = UnreadConsole(stderr=True)
+        self._status = self._console.status("starting...")
+        self._late = threading.Timer(0.0, lambda: None)
+
+    def __enter__(self) -> "Screen":
+        self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._late.cancel()
+        self._status.stop()
+
+    def show(self, found: Finding | Rest | Doing) -> Finding | Rest | Doing:
+        if isinstance(found, Doing):
+            self._status.update(Text(f"{found.what}..."))
+            self._late.cancel()
+            self._late = threading.Timer(self._late_seconds, self._say_late, [found.what])
+            self._late.daemon = True
+            self._late.start()
+        if isinstance(found, Finding):
+            self._status.stop()  # or it would overwrite the line
+            sys.stdout.write("".join(f"{line}\n" for line in lines(found)))
+            sys.stdout.flush()
+            self._status.start()
+        return found
+
+    def _say_late(self, what: str) -> None:
+        still = f"still {what}, after {self._late_seconds:.0f} s: this has no time limit, and Ctrl-C ends the check"
+        self._console.print(still, markup=False, highlight=False, soft_wrap=True)
+
+
+def _findings(point: Point, server: WarmServer) -> Iterator[Finding | Rest | Doing]:
     start, last, rest = time.monotonic(), ("accumulate", "sweep"), Rest()
-    failed, refused = False, None
+    failed, refused, doing = False, None, ["starting the check"]
     try:
-        for found in replies_of(server, run_trials, point.config, doing="passing a few examples"):
+        for found in replies_of(server, run_trials, point.config, doing=lambda: doing[-1]):
             if isinstance(found, Failed):
                 refused = found.reason
                 break
-            if isinstance(found, Rest):
+            if isinstance(found, Doing):
+                doing.append(found.what)
+            elif isinstance(found, Rest):
                 rest = found
             else:
                 failed |= is_wrong([found])
@@ -82,7 +115,9 @@ def _findings(point: Point, server: WarmServer) -> Iterator[Finding | Rest]:
         yield Rest(too_slow=last)
     else:
         if not rest.is_whole_batch:  # micro-batches are another objective, which the trials say
+            yield Doing("comparing the gradients of the whole batch and of micro-batches")
             yield _accumulated(point.config, server)
+        yield Doing("trying the start of a run")
         yield _would_start(point, server)
 
 

@@ -91,29 +91,32 @@ def check_grid(points: Sequence[Point], server: WarmServer) -> list[Facts]:
 
 def reply_of(server: WarmServer, examine: Callable[[A], Reply], argument: A, *, doing: str) -> Reply:
     """The result of `examine(argument)` in a child process; BadRequest if the process ends without a reply."""
-    with _child(server, worker.reply, examine, argument, doing=doing) as connection:
+    with _child(server, worker.reply, examine, argument, doing=lambda: doing) as connection:
         found: Reply = connection.recv()
     return found
 
 
 def replies_of(
-    server: WarmServer, examine: Callable[[A], Iterator[Reply]], argument: A, *, doing: str
+    server: WarmServer, examine: Callable[[A], Iterator[Reply]], argument: A, *, doing: Callable[[], str]
 ) -> Iterator[Reply]:
-    """What `examine(argument)` yields in a child process, each at once; BadRequest if the process ends before."""
+    """What `examine(argument)` yields in a child process, each at once; BadRequest if the process ends before, with
+    what it was `doing` then."""
     with _child(server, worker.reply_each, examine, argument, doing=doing) as connection:
         while (found := connection.recv()) is not None:
             yield found
 
 
 @contextlib.contextmanager
-def _child(server: WarmServer, reply: Callable[..., None], *arguments: Any, doing: str) -> Iterator[Connection]:
+def _child(
+    server: WarmServer, reply: Callable[..., None], *arguments: Any, doing: Callable[[], str]
+) -> Iterator[Connection]:
     process, connection = server.start(reply, *arguments)
     try:
         yield connection
     except EOFError:
         ended(process)
         _, reason = classify(process.exitcode or 0, stopped_by_us=False, oom_kills=0)
-        raise BadRequest(f"{doing} failed: {reason}") from None
+        raise BadRequest(f"{doing()} failed: {reason}") from None
     finally:
         process.kill()  # not needed any more; a thread of the user's code could keep it alive
     ended(process)

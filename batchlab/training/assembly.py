@@ -34,6 +34,7 @@ from batchlab.training.state import Plug, RunState, ignore_note
 from batchlab.training.updates.eager import Eager
 from batchlab.training.updates.optimizer import build_optimizer, group_multiples, peak_lr, untrained
 from batchlab.training.updates.own_schedule import own_schedule
+from batchlab.training.user_errors import naming_the_argument
 
 
 def prepare_process(config: RunConfig) -> Device:
@@ -51,7 +52,9 @@ def device_facts(device: Device) -> dict[str, Any]:
 
 def build_task(config: RunConfig, device: Device) -> Task:
     """Calls the factory that the data group names."""
-    return targets.build(config.data, Task, what="data", offered={"device": device.torch_device}, trust=config.trust)
+    offered = {"device": device.torch_device}
+    with naming_the_argument():
+        return targets.build(config.data, Task, what="data", offered=offered, trust=config.trust)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from batchlab.training.updates.modes import with_evaluation_weights
 from batchlab.training.updates.update import Update
 
 UNEQUAL = (
-    "memory varies from batch to batch, because the training examples differ in length: the peak includes a batch of "
-    "the costliest ones, which was rehearsed"
+    "memory varies from batch to batch, because the training examples differ in size or cost: the peak includes a "
+    "batch of the costliest ones, which was rehearsed"
 )
 
 
@@ -37,6 +37,7 @@ def train(
     with state.precision.training():
         agenda = Agenda(instruments, state.examples, sum(batches.micro_batch_sizes))
         state.phase.name = BATCH
+        state.phase.announce(BATCH)
         few = batches.few()
         examine(state.losses, few)
         next_batch, after_step = iter(batches), state.task.after_step

@@ -1,13 +1,19 @@
 """Describes an error of the user's code in one line."""
 
+import contextlib
+import inspect
+import re
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
-from batchlab.errors import BatchlabError
+from batchlab.errors import BatchlabError, did_you_mean
 from batchlab.printable import shortened
+from batchlab.task import Task
 from batchlab.training.devices.broken_context import advice
 
 OURS = Path(__file__).resolve().parents[1]
+UNKNOWN_ARGUMENT = re.compile(r"Task\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 MOST = 300  # characters of a message that are quoted
 
 
@@ -24,6 +30,18 @@ def message_and_place(error: BaseException) -> str:
     name = package if package != where.filename and not own else Path(where.filename).name
     place = f"({name}, line {where.lineno}, in {where.name})"
     return f"{type(error).__name__}: {text} {place}{advice(error)}"
+
+
+@contextlib.contextmanager
+def naming_the_argument() -> Iterator[None]:
+    """Around a call of the user's code: if it gives Task an unknown argument, the error names the one it may mean."""
+    try:
+        yield
+    except TypeError as error:
+        if (found := UNKNOWN_ARGUMENT.fullmatch(str(error))) is not None:
+            known = [name for name in inspect.signature(Task).parameters if name != "self"]
+            error.args = (str(error) + (did_you_mean(found[1], known) or f": it takes {', '.join(known)}"),)
+        raise
 
 
 def _is_the_users(file: Path) -> bool:

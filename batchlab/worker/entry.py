@@ -26,6 +26,7 @@ from batchlab.worker.messages import (
     Assignment,
     DeviceFailed,
     Ended,
+    Entered,
     Failed,
     GridAccepted,
     GridRefused,
@@ -96,6 +97,7 @@ def work(connection: Connection, assigned: Assignment, sweep: SweepConfig) -> No
                 listener=Reporter(),
                 stopping=stop.is_set,
                 shared=lambda: lease.shared() or (at_once and bool(lease.unknown)),
+                announce=lambda phase: send(connection, Entered(run_id, phase)),
             )
     except RunIsHeld as held:
         send(connection, Held(run_id, held.by))

@@ -6,13 +6,13 @@ from dataclasses import replace
 from batchlab.config import RunConfig, to_dict
 from batchlab.recording.masking import concealed
 from batchlab.records import RunStatus
-from batchlab.worker.check.findings import Finding, Rest
+from batchlab.worker.check.findings import Doing, Finding, Rest
 from batchlab.worker.messages import Failed
 from batchlab.worker.verify.findings import Findings
 
 
-def run_trials(config: RunConfig) -> Iterator[Finding | Rest | Failed]:
-    """The findings of `check` as each is known, or why there are no more."""
+def run_trials(config: RunConfig) -> Iterator[Finding | Rest | Doing | Failed]:
+    """The findings of `check` as each is known, and what is done before each; or why there are no more."""
     from batchlab.training.devices.out_of_memory import how_it_failed
     from batchlab.worker.check.examination import trials
 

@@ -8,7 +8,7 @@ from batchlab.instruments.panel import build_instruments
 from batchlab.records import RunIdentity, RunRecord
 from batchlab.training import assembly
 from batchlab.training.passes.reduction import about, refuse_changed_objective
-from batchlab.training.phase import DATA, Phase
+from batchlab.training.phase import DATA, Phase, ignore
 from batchlab.worker.equal_builds import refuse_other_data
 from batchlab.worker.run_log import Listener, run_log
 
@@ -22,18 +22,20 @@ def run(
     listener: Listener | None = None,
     stopping: Callable[[], bool] = lambda: False,
     shared: Callable[[], bool] = lambda: False,
+    announce: Callable[[str], None] = ignore,
 ) -> RunRecord:
     """Trains one point in this process, from its newest checkpoint, and leaves its folder complete, however it ends.
 
     Running out of memory, divergence and errors of the user's code are recorded as results, with the traceback of an
     error on stderr. With `force` in `sweep` it starts from its first step. `stopping` is called between steps,
-    `shared` (whether another point used the machine) at the end. Raises RunIsHeld if another process holds the
-    folder, and StorageError if the disk cannot be written: then the last stored record remains.
+    `shared` (whether another point used the machine) at the end, and `announce` as `Phase` says. Raises RunIsHeld if
+    another process holds the folder, and StorageError if the disk cannot be written: then the last stored record
+    remains.
     """
     with run_log(folder, config, identity, sweep=sweep, listener=listener or Listener()) as log:
         if log.is_final:
             return log.record
-        phase = Phase()
+        phase = Phase(announce=announce)
         with log.until_it_ends(phase, shared):
             device = assembly.prepare_process(config)
             phase.name = DATA

@@ -40,6 +40,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Entered:
+    """The run has entered this phase (`training.phase`)."""
+
+    run_id: str
+    phase: str
+
+
+@dataclass(frozen=True)
 class Notice:
     """A message about the run for the user."""
 
@@ -71,7 +79,7 @@ class StorageFailed:
     reason: str
 
 
-OfARun = Planned | Progress | Notice | Ended | Held | StorageFailed
+OfARun = Planned | Progress | Entered | Notice | Ended | Held | StorageFailed
 
 
 @dataclass(frozen=True)

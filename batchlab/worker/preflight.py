@@ -43,7 +43,7 @@ from batchlab.training.passes.reduction import changed_objective, with_reduction
 from batchlab.training.phase import OPTIMIZER, Phase
 from batchlab.training.updates.closures import refuse_unless_possible
 from batchlab.training.updates.eager import Eager
-from batchlab.training.updates.optimizer import build_optimizer, step_failed
+from batchlab.training.updates.optimizer import build_optimizer, explaining_its_errors
 from batchlab.training.updates.own_schedule import own_schedule
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.equal_builds import built_twice
@@ -163,7 +163,7 @@ def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimize
     losses, phase = seen.losses, Phase()
     update = Eager(losses, optimizer, config.clip_norm, phase=phase)
     needs_closure = update.needs_closure()
-    try:
+    with explaining_its_errors(config, losses.trained, phase):
         if needs_closure:
             refuse_unless_possible(optimizer, accumulate=1, precision=config.precision)
             update((seen.batch,))
@@ -172,11 +172,6 @@ def _step(config: RunConfig, seen: TrainingPass, optimizer: torch.optim.Optimize
             for name, p in losses.trained.named_parameters():
                 p.grad = seen.gradients.get(name)
             losses.precision.update(optimizer, update.parameters, config.clip_norm)
-    except Exception as error:
-        of_optimizer = phase.name == OPTIMIZER and not isinstance(error, BatchlabError)
-        if not of_optimizer or is_out_of_memory(error) or is_broken_context(error):
-            raise
-        raise step_failed(config, error) from error
     if losses.task.after_step is not None:
         losses.task.after_step(losses.model, 1)
     return needs_closure

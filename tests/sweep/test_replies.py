@@ -30,7 +30,7 @@ def one_and_then_the_end_of_its_process(code: int) -> Iterator[object]:
 def test_a_reply_arrives_while_the_child_still_examines(tmp_path: Path, server: WarmServer) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    replies = replies_of(server, first_then_whether_it_was_read, pipe, doing="reading")
+    replies = replies_of(server, first_then_whether_it_was_read, pipe, doing=lambda: "reading")
 
     assert next(replies) == "first"
     with pipe.open("w") as opened:
@@ -40,7 +40,7 @@ def test_a_reply_arrives_while_the_child_still_examines(tmp_path: Path, server: 
 
 
 def test_the_end_of_a_child_before_its_last_reply_is_reported(server: WarmServer) -> None:
-    replies = replies_of(server, one_and_then_the_end_of_its_process, 7, doing="reading")
+    replies = replies_of(server, one_and_then_the_end_of_its_process, 7, doing=lambda: "reading")
 
     assert next(replies) == "first"
     with pytest.raises(BadRequest, match=r"reading failed: .*exit code 7"):

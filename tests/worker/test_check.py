@@ -665,7 +665,14 @@ BROKEN = {
         (),
         WRONG,
         "data",
-        "collate",
+        "examples of the task's train set cannot be stacked: .* To do: Pad and mask .* or give collate=",
+    ),
+    "an argument that Task does not have": (
+        data((CLASSIFY, CLASSIFY + "\n        collate_fn=list,")),
+        (),
+        WRONG,
+        "data",
+        r"unexpected keyword argument 'collate_fn': did you mean 'collate'\? \(my_data.py, line \d+",
     ),
     "an array": (
         data(("train=(points[:train_size]", "train=(points[:train_size].numpy()")),
@@ -782,7 +789,12 @@ def test_a_model_that_ends_its_process_is_a_finding(
     assert main(["check", "device=cpu"]) == 1
 
     output = capfd.readouterr().out
-    assert re.search(r"^WRONG +process +passing a few examples failed: .*exit code 7", output, re.MULTILINE)
+    assert re.search(r"^WRONG +process +passing a few examples .* failed: .*exit code 7", output, re.MULTILINE)
+
+    data((CLASSIFY, "        __import__('os')._exit(7)\n" + CLASSIFY))(lab)
+    assert main(["check", "device=cpu"]) == 1
+    output = capfd.readouterr().out
+    assert re.search(r"^WRONG +process +building the data \(my_data.* failed: .*exit code 7", output, re.MULTILINE)
 
 
 def test_batch_norm_makes_accumulating_another_thing_and_that_is_reported(

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from batchlab import Task
 from batchlab.training.updates.optimizer import build_optimizer, peak_lr
 from batchlab.worker.check.examination import examine
-from batchlab.worker.check.findings import Level
+from batchlab.worker.check.findings import Checkup, Level
 
 HERE = __name__
 Maker = Callable[[], tuple[Task, nn.Module]]
@@ -319,6 +319,24 @@ def test_complex_weights_are_trained_as_without_fused_kernels() -> None:
 
 @pytest.mark.parametrize("name", MAKERS)
 def test_nothing_is_wrong_with_a_sound_task(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkup = examined(name, monkeypatch)
+
+    assert [f for f in checkup.findings if f.level is Level.WRONG] == []
+    assert checkup.untried == checkup.too_slow == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("derivatives", "losses (8,) float32 for 8 examples"),
+        ("groups", "outputs (8, 3) float32 for 8 examples"),
+    ],
+)
+def test_what_a_task_gives_is_described(name: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [f.what for f in examined(name, monkeypatch).findings if f.name == "shapes"] == [what]
+
+
+def examined(name: str, monkeypatch: pytest.MonkeyPatch) -> Checkup:
     monkeypatch.setitem(sys.modules, "sound_tasks", sys.modules[HERE])
     named = {"name": name}
     config = configured(
@@ -327,8 +345,4 @@ def test_nothing_is_wrong_with_a_sound_task(name: str, monkeypatch: pytest.Monke
         device="cpu",
         target=TARGETS.get(name, {"metric": None, "value": None}),
     )
-
-    checkup = examine(config)
-
-    assert [f for f in checkup.findings if f.level is Level.WRONG] == []
-    assert checkup.untried == checkup.too_slow == ()
+    return examine(config)

@@ -18,8 +18,9 @@ from batchlab.sweep.points import Point, Spectator
 from batchlab.sweep.processes.jobs import Job
 from batchlab.sweep.processes.server import ENDS_WITHIN, WarmServer
 from batchlab.sweep.processes.server import ended as is_ended
+from batchlab.training.phase import BUILDING, TRAINING, VALIDATION
 from batchlab.worker import entry as worker
-from batchlab.worker.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
+from batchlab.worker.messages import Ended, Entered, Held, Notice, OfARun, Planned, Progress, StorageFailed
 
 LINGER_SECONDS = 5.0  # allowed between its last record and its end
 KILL_AFTER_SECONDS = 20.0  # between asking a worker to stop and killing it
@@ -32,6 +33,7 @@ class RunReport:
 
     point: Point
     record: RunRecord | None = None
+    phase: str = BUILDING  # the last that it has entered, of those that it announces
     held: str | None = None  # the process that holds its folder
     storage: str | None = None  # the disk error
     timed_out: bool = False
@@ -71,6 +73,8 @@ class Attempt:
                 spectator.expect(self._run(run_id).point.run_id, examples)
             case Progress(run_id, examples, loss, examples_per_second):
                 spectator.update(self._run(run_id).point.run_id, examples, loss, examples_per_second)
+            case Entered(run_id, phase):
+                self._run(run_id).phase = phase
             case Notice(run_id, text):
                 spectator.say(f"{_named(self._run(run_id).point)}: {text}")
             case Ended(run_id, record):
@@ -143,6 +147,10 @@ class Attempt:
                 stopped_by_us=self.stopped_by_us,
                 oom_kills=oom_kill_count() - self.kills_before,
             )
+            if status is RunStatus.OOM and run.phase not in TRAINING:
+                less = ", or use a smaller eval_batch_size" if run.phase == VALIDATION else ""
+                status = RunStatus.FAILED
+                reason += f" in {run.phase}: this does not depend on the batch size; free some memory{less}"
         spent = 0.0 if record else self.clock() - self.started
 
         def ended(left: RunRecord) -> RunRecord:

@@ -170,8 +170,9 @@ def _refuse_what_is_no_set(data: Any, name: str) -> None:
     odd = [leaf for leaf in found if not isinstance(leaf, (*RIDES_ALONG, Tensor, Column, bool, int, float))]
     if not tensors(data) or odd or any(isinstance(leaf, Tensor) and leaf.dim() == 0 for leaf in parts):
         kinds = ", ".join(type(leaf).__name__ for leaf in found) or "nothing"
+        arrays = "; torch.from_numpy makes a tensor of an array" if "ndarray" in kinds else ""
         raise BadRequest(
-            f"the task's {name} set holds {kinds:.200}: it must hold tensors whose first axis is the example"
+            f"the task's {name} set holds {kinds:.200}: it must hold tensors whose first axis is the example{arrays}"
         )
     sizes = [len(part) for part in parts]
     if len({*sizes}) > 1:

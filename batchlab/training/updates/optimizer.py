@@ -1,5 +1,6 @@
 """Builds the optimizer of a run, with its parameter groups and their learning rates."""
 
+import contextlib
 import inspect
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,15 +12,19 @@ from torch import nn
 from batchlab import targets
 from batchlab.config import RunConfig
 from batchlab.config.plan import scaled
-from batchlab.errors import BadRequest
+from batchlab.errors import BadRequest, BatchlabError
 from batchlab.printable import listed, printable
 from batchlab.task import Task
+from batchlab.training.devices.broken_context import is_broken_context
+from batchlab.training.devices.out_of_memory import is_out_of_memory
 from batchlab.training.losses import loss_module
-from batchlab.training.updates.late_gradients import allow_late_gradients
+from batchlab.training.phase import OPTIMIZER, Phase
+from batchlab.training.updates.fused_sgd import allow_every_gradient, unfuse
 from batchlab.training.updates.modes import to_training
 
 TYPES = {bool: "true or false", int: "a number", float: "a number"}  # what an option of this type takes
 WORDS = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
+TAKE_SPARSE = ("torch.optim.SGD", "torch.optim.Adagrad", "torch.optim.SparseAdam")  # gradients
 UNSET = ("fused", "foreach")  # true or false, whose default in torch.optim is None
 
 
@@ -61,7 +66,7 @@ def build_optimizer(config: RunConfig, model: nn.Module, task: Task | None = Non
             raise  # the user's own code, whose line is shown
         raise BadRequest(f"optimizer: {error}{_given(config)}") from None
     _unfuse_complex(optimizer)
-    allow_late_gradients(optimizer)
+    allow_every_gradient(optimizer)
     to_training(optimizer)
     return optimizer
 
@@ -70,8 +75,7 @@ def _unfuse_complex(optimizer: torch.optim.Optimizer) -> None:
     """PyTorch's fused kernels take no complex parameters: their groups use its other implementation."""
     for group in optimizer.param_groups:
         if group.get("fused") and any(p.is_complex() for p in group["params"]):
-            group["fused"] = False
-            optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # only fused kernels do
+            unfuse(optimizer, group)
 
 
 def _named(model: nn.Module, task: Task | None) -> list[tuple[str, nn.Parameter]]:
@@ -116,12 +120,35 @@ def _given(config: RunConfig) -> str:
     return f" (given: {printable(', '.join(given))})" if given else ""
 
 
-def step_failed(config: RunConfig, error: Exception) -> BadRequest:
-    """What to say where the optimizer raises in a step of preflight."""
-    why = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-    return BadRequest(
-        f"optimizer._target_={config.optimizer['_target_']} fails in its first step: {printable(why)}"
-        f"{_given(config)}: change its options, or use another optimizer"
+@contextlib.contextmanager
+def explaining_its_errors(config: RunConfig, trained: nn.Module, phase: Phase) -> Iterator[None]:
+    """Around an update, which sets `phase`: BadRequest if the optimizer raises in its step."""
+    try:
+        yield
+    except Exception as error:
+        of_optimizer = phase.name == OPTIMIZER and not isinstance(error, BatchlabError)
+        if not of_optimizer or is_out_of_memory(error) or is_broken_context(error):
+            raise
+        raise BadRequest(_why_it_failed(config, trained, error)) from error
+
+
+def _why_it_failed(config: RunConfig, trained: nn.Module, error: Exception) -> str:
+    target = f"optimizer._target_={config.optimizer['_target_']}"
+    why = printable((str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."))
+    given = {name: p.grad for name, p in trained.named_parameters() if p.grad is not None}
+    sparse = [name for name, gradient in given.items() if gradient.is_sparse]
+    takes_sparse = config.optimizer["_target_"] in TAKE_SPARSE
+    if not sparse or (takes_sparse and not config.weight_decay):
+        return f"{target} fails in its first step: {why}{_given(config)}: change its options, or use another optimizer"
+    if takes_sparse:
+        target, instead = f"weight_decay={config.weight_decay:g} with {target}", "weight_decay=0"
+    elif len(sparse) == len(given):
+        instead = "optimizer._target_=torch.optim.SparseAdam or optimizer=sgd"
+    else:  # SparseAdam takes no other gradients
+        instead = "optimizer=sgd"
+    return (
+        f"{target} cannot use the sparse gradients of {listed(sparse, 3)} ({why}): use {instead}, or let the "
+        "model make dense gradients (sparse=False in nn.Embedding)"
     )
 
 

@@ -18,7 +18,7 @@ from batchlab.training import assembly
 from batchlab.training.data.batches import gather, length, part
 from batchlab.training.data.collated import Collated
 from batchlab.training.data.loaders.loaded import single_examples
-from batchlab.training.data.reading import Collate, same_bits, seed_all
+from batchlab.training.data.reading import COLLATE, Collate, same_bits, seed_all
 from batchlab.training.data.residence import Rows, is_tree, looked_at
 from batchlab.training.data.streaming import Streamed
 from batchlab.training.data.trees import (
@@ -28,7 +28,6 @@ from batchlab.training.data.trees import (
     is_container,
     leaves,
     moved,
-    stacked,
     tensors,
     with_columns,
 )
@@ -82,10 +81,12 @@ def sampled(config: RunConfig, device: Device) -> tuple[Task | None, Sample | No
         try:
             made.append(_sample(task, device))
         except BadRequest as error:
-            advice = "the same index must give the same tensors or numbers whenever it is read with the same seeds"
+            what, advice, _ = str(error).partition(COLLATE)
+            if not advice:
+                advice = "the same index must give the same tensors or numbers whenever it is read with the same seeds"
             if task.collate is not None:
                 advice += ", and collate must make a batch of any number of examples, one too"
-            return task, None, [wrong("data", f"training cannot use it: {error}", advice)]
+            return task, None, [wrong("data", f"training cannot use it: {what.rstrip('. ')}", advice)]
         except (Exception, SystemExit) as error:
             advice = "every index below len(...) must give an example, all of the same shape and type"
             return task, None, [wrong("data", f"an example cannot be read: {message_and_place(error)}", advice)]
@@ -182,8 +183,8 @@ def _kind(part: Any) -> str:
 def _sample(task: Task, device: Device) -> Sample:
     of_train, collate = _single(task, "train")
     of_val, collate_val = _single(task, "val")
-    train, read_seconds = _read(of_train, device, collate)
-    val, _ = _read(of_val, device, collate_val)
+    train, read_seconds = _read(of_train, device, collate, "train")
+    val, _ = _read(of_val, device, collate_val, "val")
     is_random = False if is_tree(of_train, collate) else looked_at(of_train, "train", collate)[1]
     if not is_tree(of_val, collate_val):
         looked_at(of_val, "val", collate_val)
@@ -201,7 +202,7 @@ def _size(data: Any, collate: Collate | None) -> int:
     return length(data) if is_tree(data, collate) else len(data)
 
 
-def _read(data: Any, device: Device, collate: Collate | None) -> tuple[Batch, float]:
+def _read(data: Any, device: Device, collate: Collate | None, name: str) -> tuple[Batch, float]:
     """Examples from all over the set, on the device, and the seconds that each took to read."""
     n = _size(data, collate)
     index = torch.linspace(0, n - 1, min(MOST, n)).long()
@@ -218,10 +219,9 @@ def _read(data: Any, device: Device, collate: Collate | None) -> tuple[Batch, fl
         examples.append(data[position])
     spent = time.perf_counter() - start
     seed_all(0)
-    if collate is not None:  # its examples are kept, because smaller batches are collated anew
-        kept = Streamed(examples, device, name="sampled", collate=collate)
-        return kept.gather(torch.arange(len(examples))), spent / len(examples)
-    return moved(stacked(examples), device.torch_device), spent / len(examples)
+    # With collate the examples are kept, because smaller batches are collated anew.
+    kept = Streamed(examples, device, name=name, collate=collate)
+    return kept.gather(torch.arange(len(examples))), spent / len(examples)
 
 
 def _reproducible(first: Sample, second: Sample) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from batchlab.config import RunConfig, target_name
+from batchlab.errors import BadRequest
 from batchlab.training import assembly
 from batchlab.training.data.batches import slices
 from batchlab.training.devices.precision import Precision
@@ -15,7 +16,18 @@ from batchlab.training.passes.reduction import with_reduction
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check import behaviour, fitting, learning, objective, optimizing, pace
 from batchlab.worker.check.data_sample import Sample, sampled
-from batchlab.worker.check.findings import SECONDS, Checkup, Finding, Rest, collected, is_wrong, ok, wrong
+from batchlab.worker.check.findings import (
+    SECONDS,
+    Checkup,
+    Doing,
+    Finding,
+    Rest,
+    collected,
+    is_wrong,
+    ok,
+    refused,
+    wrong,
+)
 from batchlab.worker.check.passes import Passes
 
 EXAMPLES = 8  # that are passed together and one by one
@@ -63,16 +75,18 @@ def examine(config: RunConfig) -> Checkup:
     return collected(trials(config))
 
 
-def trials(config: RunConfig) -> Iterator[Finding | Rest]:
-    """The findings of `examine` as each is known, and then the trials that were skipped."""
+def trials(config: RunConfig) -> Iterator[Finding | Rest | Doing]:
+    """The findings of `examine` as each is known, what is done before each, and then the trials that were skipped."""
     start = time.monotonic()
     names = [trial.name for trial in TRIALS]
     device = assembly.prepare_process(config)
+    yield Doing(f"building the data ({config.data['_target_']}) twice, and reading some examples")
     task, sample, found = sampled(config, device)
     yield from found
     if task is None or sample is None:
         yield Rest(("model", *names))
         return
+    yield Doing(f"building the model ({config.model['_target_']})")
     try:
         begin_epoch(task, config.seed)
         assembly.prepare_loss(config, task, device)
@@ -90,6 +104,7 @@ def trials(config: RunConfig) -> Iterator[Finding | Rest]:
     precision = Precision("fp32", device)
     declared, task = task.reduction, with_reduction(task, model, sample.train, precision)
     losses, batch = Losses(model, task, precision), next(slices(sample.train, EXAMPLES))
+    yield Doing("passing a few examples forward and backward for the first time")
     before = time.monotonic()
     seen = training_pass(losses, batch)
     seconds = time.monotonic() - before
@@ -102,6 +117,7 @@ def trials(config: RunConfig) -> Iterator[Finding | Rest]:
         elif time.monotonic() - start + trial.passes * seconds > SECONDS:
             slow.append(trial.name)
         else:
+            yield Doing(f"trying '{trial.name}'")
             findings = _findings(trial, passes, sample, config)
             yield from findings
             if is_wrong(findings):
@@ -113,5 +129,7 @@ def _findings(trial: Trial, passes: Passes, sample: Sample, config: RunConfig) -
     """The findings of the trial; if the user's code fails, its error."""
     try:
         return list(trial.run(passes, sample, config))
+    except BadRequest as error:
+        return [refused(trial.name, error)]
     except (Exception, SystemExit) as error:
         return [wrong(trial.name, message_and_place(error), "check the line that it names")]

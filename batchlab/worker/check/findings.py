@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+from batchlab.errors import BadRequest
 from batchlab.printable import printable, shortened
 from batchlab.training.passes.contract import Breach, Severity
 
@@ -42,6 +43,12 @@ def wrong(name: str, what: str, advice: str) -> Finding:
     return Finding(name, Level.WRONG, what, advice)
 
 
+def refused(name: str, error: BadRequest) -> Finding:
+    """The finding about what batchlab refuses; its sentence ends with what to type instead."""
+    what, colon, advice = str(error).rpartition(": ")
+    return wrong(name, what, advice) if colon else wrong(name, advice, "")
+
+
 def finding_of(breach: Breach) -> Finding:
     """The finding about a broken clause of the contract."""
     make = better if breach.severity is Severity.BETTER else wrong
@@ -64,6 +71,13 @@ class Rest:
 
 
 @dataclass(frozen=True)
+class Doing:
+    """What starts now and may take long, such as `building the model`: the user's code is not interrupted."""
+
+    what: str
+
+
+@dataclass(frozen=True)
 class Checkup:
     """All findings, and the trials that were skipped."""
 
@@ -72,14 +86,14 @@ class Checkup:
     too_slow: tuple[str, ...] = ()
 
 
-def collected(found: Iterable[Finding | Rest]) -> Checkup:
+def collected(found: Iterable[Finding | Rest | Doing]) -> Checkup:
     """The findings, and all that was left out."""
     findings: list[Finding] = []
     rests: list[Rest] = []
     for each in found:
         if isinstance(each, Rest):
             rests.append(each)
-        else:
+        elif isinstance(each, Finding):
             findings.append(each)
     untried = tuple(name for rest in rests for name in rest.untried)
     return Checkup(tuple(findings), untried, tuple(name for rest in rests for name in rest.too_slow))

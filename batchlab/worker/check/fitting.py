@@ -17,7 +17,7 @@ from batchlab.training.passes.contract_passes import training_pass, validation_p
 from batchlab.training.passes.observing import copies
 from batchlab.training.user_errors import message_and_place
 from batchlab.worker.check.data_sample import Sample, described, shapes
-from batchlab.worker.check.findings import Finding, better, finding_of, ok, wrong
+from batchlab.worker.check.findings import Finding, better, finding_of, ok, refused, wrong
 from batchlab.worker.check.passes import TOGETHER, Passes, agree, same_outputs
 
 
@@ -38,19 +38,29 @@ def forward_and_loss(passes: Passes) -> Iterator[Finding]:
             "the Task, such as input_shape), or give the Task a forward=...",
         )
         return
-    given = described([leaf for leaf in tree_leaves(seen.outputs) if isinstance(leaf, Tensor)])
+    given = _outputs(passes)
     yield from (found := list(_labels(passes)))
     if found:
         return
     if seen.failed == "loss":
+        which = f"the loss fails for {given} and" if seen.outputs is not None else "the training_loss fails for"
         yield wrong(
             "loss",
-            f"the loss fails for outputs {given} and a batch of {batch}: {seen.words}",
+            f"{which} a batch of {batch}: {seen.words}",
             "the outputs and the targets must have the shapes and types that the task's loss expects",
         )
         return
     breach = first_breach(ONE_PER_TERM, seen)
-    yield finding_of(breach) if breach else ok("shapes", f"outputs {given} for {seen.examples} examples")
+    yield finding_of(breach) if breach else ok("shapes", f"{given} for {seen.examples} examples")
+
+
+def _outputs(passes: Passes) -> str:
+    """What the first pass gave."""
+    seen = passes.seen
+    if seen.outputs is None and isinstance(seen.terms, Tensor):  # of a `training_loss`
+        return f"losses {described([seen.terms])}"
+    held = [leaf for leaf in tree_leaves(seen.outputs) if isinstance(leaf, Tensor)]
+    return f"outputs {described(held)}" if held else f"an output of type {type(seen.outputs).__name__}"
 
 
 def _labels(passes: Passes) -> Iterator[Finding]:
@@ -175,8 +185,7 @@ def metrics(passes: Passes, sample: Sample) -> Iterator[Finding]:
     try:
         seen = validation_pass(passes.losses, next(slices(sample.val, passes.seen.examples)))
     except BadRequest as error:
-        what, _, advice = str(error).rpartition(": ")
-        yield wrong("metrics", what, advice)
+        yield refused("metrics", error)
         return
     except (Exception, SystemExit) as error:
         yield wrong("metrics", message_and_place(error), "Task(metrics=...) must return a dict of (terms,) tensors")

@@ -8,8 +8,9 @@ from batchlab.config import RunConfig
 from batchlab.training.data.batches import length
 from batchlab.training.passes.inputs import copied
 from batchlab.training.passes.no_trace import seed_everything, set_mode
+from batchlab.training.phase import Phase
 from batchlab.training.updates.eager import Eager
-from batchlab.training.updates.optimizer import build_optimizer, peak_lr
+from batchlab.training.updates.optimizer import build_optimizer, explaining_its_errors, peak_lr
 from batchlab.worker.check.data_sample import Sample
 from batchlab.worker.check.findings import Finding, better, ok
 from batchlab.worker.check.passes import Passes
@@ -23,7 +24,8 @@ FALLS = 0.999  # of the initial loss: any decrease counts that is more than roun
 def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Finding]:
     """Whether some steps on the same few examples reduce their loss; this changes the weights."""
     optimizer = build_optimizer(config, passes.model, passes.losses.task)
-    step = Eager(passes.losses, optimizer, config.clip_norm)
+    phase = Phase()
+    step = Eager(passes.losses, optimizer, config.clip_norm, phase=phase)
     seed_everything(0, passes.losses.precision.device)
     set_mode(passes.model, training=True)
     losses: list[float] = []
@@ -31,7 +33,8 @@ def learning(passes: Passes, sample: Sample, config: RunConfig) -> Iterator[Find
     batch = passes.batch if passes.seconds > SLOW else sample.train
     rates = [group["lr"] for group in optimizer.param_groups]
     while len(losses) < STEPS and (len(losses) < 5 or time.perf_counter() - start < SECONDS):
-        outcome = step([copied(batch)])  # it may be changed in place
+        with explaining_its_errors(config, passes.losses.trained, phase):
+            outcome = step([copied(batch)])  # it may be changed in place
         losses.append(outcome.loss_sum.item() / (outcome.count.item() or 1))
     if (changed := [group["lr"] for group in optimizer.param_groups]) != rates:
         yield better(

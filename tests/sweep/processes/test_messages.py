@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import signal
 import typing
 from contextlib import ExitStack
 from multiprocessing import Pipe
@@ -19,7 +20,7 @@ from batchlab.sweep.points import Point
 from batchlab.sweep.processes.attempt import Attempt, RunReport
 from batchlab.sweep.processes.jobs import Job
 from batchlab.worker import messages
-from batchlab.worker.messages import Ended, Held, Notice, OfARun, Planned, Progress, StorageFailed
+from batchlab.worker.messages import Ended, Entered, Held, Notice, OfARun, Planned, Progress, StorageFailed
 
 POINT = Point(configured(batch_size=8))
 ID = POINT.run_id
@@ -30,6 +31,7 @@ SENT: list[Any] = [
     POINT.assignment,
     Planned(ID, 640),
     Progress(ID, 64, 0.5, None),
+    Entered(ID, "validation"),
     Notice(ID, "resumes at step 3"),
     Ended(ID, RECORD),
     Held(ID, "is held by process 7"),
@@ -82,18 +84,18 @@ def test_every_message_about_a_run_names_it_first() -> None:
 def test_each_message_is_taken_for_what_it_says(attempt: tuple[Attempt, Connection]) -> None:
     heard, theirs = attempt
     spectator = Recorder()
-    for message in SENT[1:7]:
+    for message in SENT[1:8]:
         theirs.send(message)
         heard.receive(spectator)
 
     assert spectator.about == [("expect", ID, 640), ("update", ID, 64, 0.5, None)]
     assert spectator.reported == ["batch_size=8 seed=0: resumes at step 3"]
-    assert heard.runs == {ID: RunReport(POINT, RECORD, "is held by process 7", "no space left")}
+    assert heard.runs == {ID: RunReport(POINT, RECORD, "validation", "is held by process 7", "no space left")}
     assert heard.all_ended_at == 7.0
     assert not heard.finished
 
 
-@pytest.mark.parametrize("message", SENT[1:7], ids=lambda message: type(message).__name__)
+@pytest.mark.parametrize("message", SENT[1:8], ids=lambda message: type(message).__name__)
 def test_a_message_about_a_run_of_another_job_is_a_fault_and_taken_for_none_of_this_ones(
     message: Any, attempt: tuple[Attempt, Connection]
 ) -> None:
@@ -113,6 +115,42 @@ def test_what_is_no_message_of_a_run_is_a_fault_and_not_quietly_dropped(attempt:
 
     with pytest.raises(AssertionError, match="unreachable"):
         heard.receive(Silent())
+
+
+class Killed:
+    exitcode = -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("phases", "status", "reason"),
+    [
+        ([], RunStatus.FAILED, " in building: this does not depend on the batch size; free some memory"),
+        (["batch"], RunStatus.OOM, ""),
+        (
+            ["batch", "validation"],
+            RunStatus.FAILED,
+            " in validation: this does not depend on the batch size; free some memory, or use a smaller "
+            "eval_batch_size",
+        ),
+        (["batch", "validation", "batch"], RunStatus.OOM, ""),
+    ],
+)
+def test_only_memory_that_ran_out_in_training_is_a_result_of_the_batch_size(
+    phases: list[str], status: RunStatus, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = Point(configured(runs_dir=str(tmp_path)))
+    process: Any = Killed()
+    ours, theirs = Pipe()
+    heard = Attempt(Job((point,)), process, ours, ExitStack(), lambda: 7.0, 0.0, 4)
+    monkeypatch.setattr("batchlab.sweep.processes.attempt.oom_kill_count", lambda: 5)
+    for phase in phases:
+        theirs.send(Entered(point.run_id, phase))
+        heard.receive(Silent())
+
+    record = heard.final_record(heard.runs[point.run_id])
+
+    assert record.status is status
+    assert record.reason == f"the kernel's out-of-memory killer ended its process (host memory ran out){reason}"
 
 
 def test_a_pipe_that_is_closed_ends_the_attempt(attempt: tuple[Attempt, Connection]) -> None:

@@ -14,6 +14,8 @@ from batchlab.errors import BadRequest
 from batchlab.training import assembly
 from batchlab.training.data.batches import row
 from batchlab.training.devices.cpu import CpuDevice
+from batchlab.worker.check.examination import examine as check
+from batchlab.worker.check.findings import Level
 from batchlab.worker.preflight import examine
 
 HERE = "test_unusual_optimizers."
@@ -165,6 +167,136 @@ def test_a_run_with_late_gradients_resumes_to_the_same_bits(tmp_path):
 
     assert (record.status, record.resumed_at) == ("completed", (2,))
     assert record.weights_fingerprint == whole.weights_fingerprint
+
+
+class SparseLate(Net):
+    """Rows of a table, whose gradients are sparse, are added; those of `late` from the fourth pass on."""
+
+    def __init__(self, norm=False, dtype="float64"):
+        super().__init__(norm=norm, dtype=dtype)
+        self.rows = torch.nn.Embedding(7, 8, sparse=True, dtype=torch.float64)
+        self.late = torch.nn.Embedding(7, 8, sparse=True, dtype=torch.float64)
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, x):
+        index = (x[:, 0].abs() * 2).long().clamp(max=6)
+        hidden = torch.relu(self.first(x)) + self.rows(index)
+        self.passes += int(self.training)
+        return self.last(hidden + self.late(index) if self.passes > 3 else hidden)
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_fused_sgd_trains_sparse_gradients_as_the_unfused_one(tmp_path, options):
+    config = configured(
+        tmp_path,
+        {"_target_": "torch.optim.SGD", "fused": True, **options},
+        model={"_target_": HERE + "SparseLate"},
+        eval_every=400,
+    )
+    session, plain = session_of(config), session_of(config).state
+    other = torch.optim.SGD(plain.model.parameters(), lr=0.05, fused=False, **options)
+    for x, y in batches(plain, config.seed):
+        pass_of(plain.model, other, x, y)
+        other.step()
+
+    list(session.train())
+
+    assert_equal(session.state.model, plain.model)
+    assert examine([config])[0] == []
+
+
+def test_a_run_with_sparse_momentum_resumes_to_the_same_bits(tmp_path):
+    config = partial(
+        configured,
+        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": True},
+        model={"_target_": HERE + "SparseLate"},
+    )
+    with quick():
+        whole = train(config(tmp_path / "whole"))
+        train(config(tmp_path / "resumed"), stopping=stop_at(5))
+        record = train(config(tmp_path / "resumed"))
+
+    assert (whole.status, record.status, record.resumed_at) == ("completed", "completed", (5,))
+    assert record.weights_fingerprint == whole.weights_fingerprint
+
+
+class Rows(torch.nn.Embedding):
+    def __init__(self, gain=1.0):
+        super().__init__(7, 3, sparse=True)
+        self.gain = gain  # large: the gradients of fp16 overflow
+
+    def forward(self, x):
+        return super().forward((x[:, 0].abs() * 2).long().clamp(max=6)) * self.gain
+
+
+def test_fp16_skips_an_overflow_of_sparse_gradients(tmp_path):
+    config = replace(
+        tiny(tmp_path, optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": True}, precision="fp16"),
+        model={"_target_": HERE + "Rows", "gain": 1e4},
+        steps=4,
+    )
+    session = session_of(config)
+    start = session.state.model.weight.detach().clone()
+
+    list(session.train())
+
+    assert session.state.precision.loss_scale() < 65536  # it overflowed
+    assert torch.isfinite(session.state.model.weight).all()
+    assert torch.equal(session.state.model.weight, start)
+
+
+def test_hooks_of_fused_sgd_are_removed_after_the_first_step(tmp_path):
+    optimizer = {"_target_": "torch.optim.SGD", "fused": True}
+    for momentum in (0.0, 0.9):
+        session = session_of(configured(tmp_path, optimizer | {"momentum": momentum}))
+        before = len(session.state.optimizer._optimizer_step_pre_hooks)
+
+        list(session.train())
+
+        assert (before, len(session.state.optimizer._optimizer_step_pre_hooks)) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "optimizer", "weight_decay", "sentence"),
+    [
+        (
+            "SparseLate",
+            "torch.optim.AdamW",
+            0.0,
+            "optimizer._target_=torch.optim.AdamW cannot use the sparse gradients of rows.weight (Adam does not "
+            "support sparse gradients, please consider SparseAdam instead): use optimizer=sgd, or let the model make "
+            "dense gradients (sparse=False in nn.Embedding)",
+        ),
+        (
+            "Rows",
+            "torch.optim.Adam",
+            0.0,
+            "optimizer._target_=torch.optim.Adam cannot use the sparse gradients of weight (Adam does not support "
+            "sparse gradients, please consider SparseAdam instead): use optimizer._target_=torch.optim.SparseAdam or "
+            "optimizer=sgd, or let the model make dense gradients (sparse=False in nn.Embedding)",
+        ),
+        (
+            "Rows",
+            "torch.optim.SGD",
+            0.01,
+            "weight_decay=0.01 with optimizer._target_=torch.optim.SGD cannot use the sparse gradients of weight "
+            "(add(sparse, dense) is not supported. Use add(dense, sparse) instead): use weight_decay=0, or let the "
+            "model make dense gradients (sparse=False in nn.Embedding)",
+        ),
+    ],
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_preflight_and_check_say_what_takes_sparse_gradients(tmp_path, model, optimizer, weight_decay, sentence, fused):
+    made = tiny(tmp_path, optimizer={"_target_": optimizer, "fused": fused}, weight_decay=weight_decay)
+    config = replace(made, model={"_target_": HERE + model})
+    data = {"dtype": "float64"} if model == "SparseLate" else {}
+    config = replace(config, data=config.data | data)
+    what, _, advice = sentence.rpartition(": ")
+
+    assert examine([config])[0] == [sentence]
+    if not data:  # the check is in fp32
+        wrongs = [finding for finding in check(config).findings if finding.level is Level.WRONG]
+        assert [(finding.name, finding.what, finding.advice) for finding in wrongs] == [("learns", what, advice)]
 
 
 def test_weights_are_those_of_training_in_steps_and_averaged_in_validation(tmp_path):
