@@ -42,12 +42,8 @@ def replaced(model: Any, optimizer: Any) -> Iterator[str]:
     if theirs is None:
         return
     common, own = _options(theirs)
-    names = list(common) if type(theirs).__name__ == type(optimizer).__name__ else ["lr", "weight_decay"]
-    differing = {
-        name: common[name]
-        for name in names
-        if name in common and name not in IMPLEMENTATION and not _equal(common[name], optimizer.defaults.get(name))
-    }
+    ours = {name: value for name, value in optimizer.defaults.items() if name in common and name not in IMPLEMENTATION}
+    differing = {name: common[name] for name, value in ours.items() if not _equal(common[name], value)}
     if differing or type(theirs).__name__ != type(optimizer).__name__:
         shown = ", ".join(f"{name}={_shown(value)}" for name, value in differing.items())
         yield (

@@ -44,7 +44,7 @@ def test_a_language_model_trains_as_a_plain_loop_with_unequal_micro_batches(monk
     theirs.load_state_dict(mine.state_dict())
     update = Eager(Losses(mine, task, Precision("fp32", CPU)), torch.optim.SGD(mine.parameters(), lr=0.1))
     data = prepare_set(task.train, CPU, name="train", collate=task.collate)
-    for micro_batches in Batches(data, (4, 2), seed=5, total=120):
+    for micro_batches in Batches(data, micro_batch_sizes=(4, 2), seed=5, total=120):
         update(micro_batches)
 
     examples = texts(30)

@@ -103,7 +103,7 @@ def test_it_trains_as_in_a_plain_loop_over_its_data_module():
     theirs.load_state_dict(mine.layer.state_dict())
     task = Task.from_lightning(Module, Data(), reduction="mean")
     update = Eager(Losses(mine, task, Precision("fp32", CPU)), torch.optim.SGD(mine.parameters(), lr=0.1))
-    for micro_batches in Batches(prepare_set(task.train, CPU, name="train"), (4,), seed=5, total=80):
+    for micro_batches in Batches(prepare_set(task.train, CPU, name="train"), micro_batch_sizes=(4,), seed=5, total=80):
         update(micro_batches)
 
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.1)
@@ -129,7 +129,7 @@ def test_what_validation_logs_is_measured_over_the_whole_set():
     x, y = flowers(N_VAL, 1).tensors
     logits = state.model.layer(x).detach()
     highest = [part.amax().item() for part in logits.split(4)]  # batches of 4, 4, 4 and 2
-    assert found["f1"].mean == pytest.approx((logits.argmax(1) == y).double().mean().item(), abs=1e-12)
+    assert found["f1"].mean == pytest.approx((logits.argmax(1) == y).double().mean().item(), abs=1e-6)
     assert found["margin"].mean == pytest.approx((4 * sum(highest[:3]) + 2 * highest[3]) / 14, abs=1e-6)
     assert found["weighted"].mean == pytest.approx(found["margin"].mean, abs=1e-6)
     assert found["loss"].mean == pytest.approx(F.cross_entropy(logits, y).item(), abs=1e-6)
@@ -356,9 +356,11 @@ def test_what_cannot_be_carried_over_is_refused(do, message):
 
 
 def test_hyperparameters_may_hold_the_batch_size():
-    class Saved(Data):
+    class Saved(lightning.LightningDataModule):
+        setup, val_dataloader = Data.setup, Data.val_dataloader
+
         def __init__(self, batch_size):
-            lightning.LightningDataModule.__init__(self)
+            super().__init__()
             self.save_hyperparameters()
 
         def train_dataloader(self):
