@@ -3,9 +3,11 @@
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from batchlab import usual_tasks
+from batchlab.adapters import lightning_module, transformers_model
 from batchlab.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -130,6 +132,8 @@ class Task:
     # that depends on the run's seed and the epoch -> indices, equally many in each epoch; their number is the epoch.
     sampler: Callable[[int], Iterable[int]] | None = None
     cost: Callable[[Any], float] | None = None  # of one example, in any unit: what makes it expensive, as its length
+    # (model, optimizer) of the run, before the first step -> sentences for its record, such as what is left out.
+    remarks: "Callable[[nn.Module, torch.optim.Optimizer], Iterable[str]] | None" = None
 
     def __post_init__(self) -> None:
         if (self.loss is None) == (self.training_loss is None):
@@ -241,6 +245,38 @@ class Task:
         return cls(
             train=Loaders(make_loader, "train", train_size), val=Loaders(make_loader, "val", val_size), **changes
         )
+
+    @classmethod
+    def from_lightning(
+        cls, module: Any, data: Any = None, *, logged: Mapping[str, bool] = MappingProxyType({}), **changes: Any
+    ) -> "Task":
+        """A LightningModule with automatic optimization: the loss is that of its `training_step`, and the parameter
+        groups are those of the optimizer of its `configure_optimizers`.
+
+        `module` is the class that `model._target_` builds. `data` is a LightningDataModule, whose loaders must use its
+        `batch_size`, or a `make_loader` as of `from_loaders`; or give `train=` and `val=`, as of any Task. `logged`
+        names what `validation_step` logs and is to be measured, with whether higher is better. The run's optimizer,
+        learning rate and schedule are batchlab's; whatever of the module is not used is refused, or said in the record.
+        """
+        chosen = lightning_module.fields(module, logged, changes) | changes
+        if data is not None:
+            return cls.from_loaders(lightning_module.make_loader_of(data), **chosen)
+        if not {"train", "val"} <= {*changes}:
+            raise BadRequest(
+                "Task.from_lightning was given no data: give a LightningDataModule, a function make_loader(split, "
+                "batch_size, seed), or train=... and val=..."
+            )
+        return cls(**chosen)
+
+    @classmethod
+    def from_hugging_face(cls, model: Any, train: Any, val: Any, **changes: Any) -> "Task":
+        """A model of transformers that returns its loss if it is given labels, and Datasets of its arguments.
+
+        `model` is the class that `model._target_` builds, or an automatic one, `AutoModelForCausalLM`: it says which
+        labels are terms of the loss. `collate` is a data collator, by default transformers' `default_data_collator`.
+        Metrics get the output of the model: `outputs.logits`.
+        """
+        return cls(train=train, val=val, **transformers_model.fields(model, usual_tasks.IGNORED) | changes)
 
 
 def changed(task: Task, **changes: Any) -> Task:

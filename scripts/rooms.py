@@ -24,6 +24,7 @@ ROOMS = {  # floor, and the purpose of the room, as in the picture of docs/archi
     "task": (2, "the contract with your data"),
     "targets": (2, "calls what _target_ names"),
     "records": (1, "values that rooms exchange"),
+    "adapters": (1, "other packages' modules"),
     "science": (1, "arithmetic with error bars"),
     "usual_tasks": (1, "their losses and metrics"),
     "config_folder": (1, "where configs lie"),

@@ -165,6 +165,7 @@ def assemble(
             *untrained(state.trained, optimizer),
             *unsaved(task),
             *left_out(data.train, config.micro_batch_sizes),
+            *(task.remarks(model, optimizer) if task.remarks is not None else ()),
         ),
         instruments={plug.instrument_name: plug for plug in instruments(config, planned, task)},
     )

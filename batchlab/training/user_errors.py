@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from batchlab.adapters.installed import how_to_install
 from batchlab.errors import BatchlabError, did_you_mean
 from batchlab.printable import shortened
 from batchlab.task import Task
@@ -29,7 +30,7 @@ def message_and_place(error: BaseException) -> str:
     package = where.filename.rpartition("site-packages/")[2]
     name = package if package != where.filename and not own else Path(where.filename).name
     place = f"({name}, line {where.lineno}, in {where.name})"
-    return f"{type(error).__name__}: {text} {place}{advice(error)}"
+    return f"{type(error).__name__}: {text} {place}{advice(error)}{how_to_install(error)}"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batchlab.cli.commands.init import STARTS
 from batchlab.cli.main import main
 from batchlab.hydra_app import compose
 from batchlab.recording.run_folder import read_records
@@ -61,12 +62,24 @@ def test_its_own_instrument_measures(lab: Path, server: WarmServer) -> None:
     assert record.final["val/accuracy"] > 0.5
 
 
+OF_LOADER = "that of the task's loader: 3,000"
+NEEDS = {"lightning": "lightning", "hugging_face": "transformers"}
+
+
 @pytest.mark.parametrize(
-    ("start", "order", "reduction"), [("loaders", "that of the task's loader: 3,000", "none"), ("torch", "", "mean")]
+    ("start", "order", "reduction"),
+    [
+        ("loaders", OF_LOADER, "none"),
+        ("torch", "", "mean"),
+        ("lightning", OF_LOADER, "mean"),
+        ("hugging_face", "", "mean"),
+    ],
 )
 def test_a_lab_from_what_a_user_has_sweeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: WarmServer, start: str, order: str, reduction: str
 ) -> None:
+    if start in NEEDS:
+        pytest.importorskip(NEEDS[start], reason=f"{NEEDS[start]} is not installed")
     server.warm_up()
     monkeypatch.chdir(tmp_path)
     assert main(["init", "lab", "--from", start]) == 0
@@ -103,11 +116,26 @@ def test_what_is_there_is_left_alone(
     assert re.fullmatch(r"batchlab: .*[Nn]ot a directory.*\n", capsys.readouterr().err)
 
 
+def test_a_start_whose_package_is_missing_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "lightning", None)
+
+    assert main(["init", "lab", "--from", "lightning"]) == 0
+
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-2] == "It needs lightning, which is not installed here: pip install lightning"
+    assert (tmp_path / "lab" / "my_model.py").is_file()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [None, "loaders", "torch"])
+@pytest.mark.parametrize("start", [None, *STARTS])
 def test_its_own_test_passes_and_its_code_is_clean(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str | None
 ) -> None:
+    if start in NEEDS:
+        pytest.importorskip(NEEDS[start], reason=f"{NEEDS[start]} is not installed")
     monkeypatch.chdir(tmp_path)
     lab = tmp_path / "my lab"
     assert main(["init", "my lab", *(["--from", start] if start else [])]) == 0

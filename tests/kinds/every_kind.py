@@ -58,4 +58,12 @@ KINDS = [
         "an optimizer like timm's: groups by name, lookahead",
         more={"optimizer": {"_target_": "lookahead.make"}},
     ),
+    Kind("lightning_net", "a LightningModule that logs its accuracy", needs="lightning"),
+    Kind(
+        "bert_tagger",
+        "a model of Hugging Face's transformers, and a data collator",
+        model="build",
+        needs="transformers",
+        terms=lambda batch: (batch["labels"] != -100).sum(),
+    ),
 ]

@@ -53,6 +53,7 @@ class Kind:
     terms: Callable[[Any], float] | None = None  # of the mean in `training_step`; None: the examples
     divides: bool = True  # whether a batch may be divided without changing its gradient: no BatchNorm, no batch loss
     sums: bool = False  # whether `training_step` returns a sum
+    needs: str = ""  # the package without which its tests are skipped
     draws: bool = False  # whether reading an example draws random numbers
     more: dict[str, Any] = field(default_factory=dict)  # other options
     tiny: Sequence[str] = ()  # more arguments of the commands

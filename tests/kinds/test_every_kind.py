@@ -1,5 +1,7 @@
 """Kinds of public training code: they train as their own loops, and every command takes them."""
 
+from importlib.util import find_spec
+
 import pytest
 from every_kind import KINDS
 from harness import (
@@ -12,7 +14,14 @@ from harness import (
     verifies,
 )
 
-each_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
+
+def skipped_without(package):
+    return pytest.mark.skipif(bool(package) and find_spec(package) is None, reason=f"{package} is not installed")
+
+
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=skipped_without(kind.needs)) for kind in KINDS], ids=str
+)
 
 
 @pytest.fixture
@@ -58,6 +67,6 @@ def test_it_finds_its_largest_micro_batch(kind, commands):
     finds(kind, commands)
 
 
-@each_kind
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_page_tells_how_many_lines_are_written(kind):
     is_in_the_table(kind)

@@ -4,6 +4,7 @@ import shlex
 from importlib.resources import files
 from pathlib import Path
 
+from batchlab.adapters.installed import missing
 from batchlab.cli.output import definitions, say
 from batchlab.cli.parser import Parser
 from batchlab.errors import BadRequest
@@ -16,10 +17,13 @@ examples:
   batchlab init .                       the same into this folder, if it is empty
   batchlab init my_lab --from loaders   its data are given by a DataLoader of your own (Task.from_loaders)
   batchlab init my_lab --from torch     its data and loss are those of a usual training script
+  batchlab init my_lab --from lightning     a LightningModule and a LightningDataModule (Task.from_lightning)
+  batchlab init my_lab --from hugging_face  a model of transformers and a Dataset (Task.from_hugging_face)
 
 Then: cd my_lab && batchlab check && batchlab sweep batch_size=8,64"""
 
-STARTS = ("torch", "loaders")  # each a folder of files that replace those of the lab
+# Each a folder of files that replace those of the lab; the package that they need, as it is imported.
+STARTS = {"torch": "torch", "loaders": "torch", "lightning": "lightning", "hugging_face": "transformers"}
 
 MEANINGS = {
     "my_model.py": "the model",
@@ -46,6 +50,8 @@ def main(arguments: list[str]) -> int:
     say(f"{printable(folder)}/")
     say(definitions(list(MEANINGS.items())))
     there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
+    if given.start is not None and (command := missing(STARTS[given.start])) is not None:
+        say(f"It needs {STARTS[given.start]}, which is not installed here: {command}")
     say(f"Next: {there}batchlab check && batchlab sweep batch_size=8,64")
     return 0
 
