@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from faked_cuda import environment
 
+pytestmark = pytest.mark.long  # every command on a simulated GPU
+
 SCRIPT = """
 import sys
 

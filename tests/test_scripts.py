@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.long  # benchmarks
+
 TINY = {
     "bench_loop": ["--epochs=1", "--rounds=1", "--seconds=0", "--models=mlp", "--batch-sizes=256", "--at-most=1000"],
     "bench_sweep": ["--points=2", "--rounds=1", "--at-most=1000"],

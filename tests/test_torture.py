@@ -27,6 +27,7 @@ SHARE = {
 }
 
 
+@pytest.mark.long
 def test_a_share_of_the_torture_is_survived(repository, tmp_path):
     kinds = [word for kind in SHARE for word in ("--only", kind)]
     command = [sys.executable, str(repository / "scripts" / "torture"), "--scale", "0.02", "--jobs", "2", *kinds]

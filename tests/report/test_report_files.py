@@ -17,6 +17,8 @@ from batchlab.report.claims import CLAIMS
 from batchlab.report.making import make, write
 from batchlab.report.render.terminal import show
 
+pytestmark = pytest.mark.long  # whole reports with their figures
+
 PAYLOADS = (
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
 from faked_cuda import environment
 
 from batchlab.recording.journal import read_journal
+
+pytestmark = pytest.mark.long  # half a minute
 
 MIB = 2**20
 WIDE = """

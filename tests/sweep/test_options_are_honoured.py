@@ -14,6 +14,8 @@ from batchlab.records import RunRecord
 from batchlab.sweep.identity import run_folder
 from batchlab.sweep.points import Point
 
+pytestmark = pytest.mark.long  # a run or two for each option
+
 Look = Callable[[Lab, Point, RunRecord], object]
 
 

@@ -11,6 +11,8 @@ from batchlab.records import RunStatus
 from batchlab.sweep.identity import group_id, run_folder, run_id
 from batchlab.training.devices.out_of_memory import is_out_of_memory
 
+pytestmark = pytest.mark.long  # a sweep for each fault
+
 BASE = ("batch_size=64", "examples=640")
 HOSTILE = """
 import os, signal, sys, torch

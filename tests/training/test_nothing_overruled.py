@@ -24,6 +24,8 @@ from batchlab.training.devices.cpu import CpuDevice
 from batchlab.training.passes.no_trace import leaving_no_trace
 from batchlab.worker.verify.trial import Trial
 
+pytestmark = pytest.mark.long  # several runs for each kind of model
+
 
 class Net(nn.Module):
     """Two layers with BatchNorm between them."""

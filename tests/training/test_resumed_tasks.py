@@ -4,6 +4,8 @@ import pytest
 from torture import resuming, tasks
 from torture.kth_call import quick
 
+pytestmark = pytest.mark.long  # three runs for each kind of task
+
 
 @pytest.mark.parametrize("kind", tasks.KINDS)
 def test_resuming_is_exact_for_every_kind_of_task(kind, tmp_path):

@@ -20,6 +20,8 @@ from batchlab.sweep.find.find_sentences import sentences
 from batchlab.sweep.find.find_table import comparison
 from batchlab.sweep.find.search import Search
 
+pytestmark = pytest.mark.long  # each search starts many processes
+
 MIB = 2**20
 NETS = """
 import os

@@ -20,6 +20,8 @@ from batchlab.records import RunStatus
 from batchlab.sweep.processes.elsewhere import exit_code_of_job, gist, keep_private, not_forced_twice, run_elsewhere
 from batchlab.sweep.processes.interruption import SIGNALS, Interruption, other_handlers, watching_signals
 
+pytestmark = pytest.mark.long  # each launcher starts interpreters
+
 
 @pytest.fixture(autouse=True)
 def as_in_a_shell() -> Iterator[None]:

@@ -36,6 +36,8 @@ from batchlab.sweep.processes.supervisor import run_grid
 from batchlab.worker.entry import gpu_of
 from batchlab.worker.messages import Assignment, Ended
 
+pytestmark = pytest.mark.long  # sweeps over four simulated GPUs
+
 GPUS = tuple(Gpu(f"GPU-{letter}", "NVIDIA H200") for letter in "abcd")
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from sweep_runs import Silent
@@ -15,7 +16,7 @@ from batchlab.config.options import SWEEP
 from batchlab.errors import BadRequest, StorageError
 from batchlab.recording.run_folder import hold, holder, write_record
 from batchlab.records import RunStatus
-from batchlab.sweep.processes import supervisor
+from batchlab.sweep.processes import attempt, supervisor
 from batchlab.sweep.summary.progress import UnreadConsole, progress
 
 BASE = ("batch_size=64", "examples=640")
@@ -87,12 +88,26 @@ def test_a_point_that_hangs_is_ended_at_its_timeout_and_the_sweep_continues(lab)
     assert json.loads((hangs.folder / "record.json").read_text())["status"] == "timeout"
 
 
-def test_a_point_that_listens_keeps_a_checkpoint_at_its_timeout_and_continues_with_more_time(lab):
-    slow = ("batch_size=1", "epochs=1000", "log_every=10000", "eval_every=100000")
-    first = lab.one(*slow, "timeout=1")
+class Late(Silent):
+    """Looks at the clock an hour later as soon as the run has trained beyond so many examples."""
+
+    clock, beyond = 0.0, 0
+
+    def update(self, run_id, examples, loss, examples_per_second):
+        super().update(run_id, examples, loss, examples_per_second)
+        if examples > self.beyond:
+            self.clock, self.beyond = self.clock + 3600.0, sys.maxsize
+
+
+def test_a_point_that_listens_keeps_a_checkpoint_at_its_timeout_and_continues_with_more_time(lab, monkeypatch):
+    late = Late()
+    monkeypatch.setattr(attempt, "time", SimpleNamespace(monotonic=lambda: late.clock))
+    slow = ("batch_size=1", "epochs=1000", "log_every=1", "eval_every=100000", "timeout=60")
+    (first,) = lab.run(lab.point(*slow), spectator=late).records
     assert (first.status, first.steps > 0) == (RunStatus.TIMEOUT, True)
     assert first.reason.endswith(f"stopped after step {first.steps:,} with a checkpoint")
-    second = lab.one(*slow, "timeout=1", "retry=[timeout]")
+    late.beyond = first.steps
+    (second,) = lab.run(lab.point(*slow, "retry=[timeout]"), spectator=late).records
     assert second.resumed_at == (first.steps,)
     assert second.steps > first.steps
 
