@@ -35,6 +35,8 @@ class _UntilAllWereUpdated:
 
     def before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
+        if not all(group.get("fused") for group in optimizer.param_groups):  # as a checkpoint had them
+            _skip_an_overflow(optimizer)
         for position, group in enumerate(optimizer.param_groups):
             given = [p for p in group["params"] if p.grad is not None]
             if not group.get("fused"):
@@ -60,7 +62,8 @@ class _UntilAllWereUpdated:
 
 
 def _skip_an_overflow(optimizer: torch.optim.Optimizer) -> None:
-    """For fp16: the gradient scaler has left it to the fused kernel to skip this step if the gradients overflowed."""
+    """For fp16: the gradient scaler may have left it to the fused kernel to skip this step, if gradients overflowed."""
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # from the next step on it does it itself
     found = getattr(optimizer, "found_inf", None)
     if found is not None:
         if found.item():

@@ -102,9 +102,9 @@ def trials(config: RunConfig) -> Iterator[Finding | Rest | Doing]:
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     yield ok("model", f"{target_name(config.model)}, {parameters:,} trainable parameters, on {device}")
     precision = Precision("fp32", device)
+    yield Doing("passing a few examples forward and backward for the first time")
     declared, task = task.reduction, with_reduction(task, model, sample.train, precision)
     losses, batch = Losses(model, task, precision), next(slices(sample.train, EXAMPLES))
-    yield Doing("passing a few examples forward and backward for the first time")
     before = time.monotonic()
     seen = training_pass(losses, batch)
     seconds = time.monotonic() - before
