@@ -17,7 +17,7 @@ from batchlab.training.updates.modes import with_evaluation_weights
 from batchlab.training.updates.update import Update
 
 UNEQUAL = (
-    "memory varies from batch to batch, because the training examples differ in size or cost: the peak includes a "
+    "memory may vary from batch to batch, because the training examples differ in size or cost: the peak includes a "
     "batch of the costliest ones, which was rehearsed"
 )
 

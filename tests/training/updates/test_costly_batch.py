@@ -93,8 +93,8 @@ def test_the_peak_of_a_run_includes_its_costliest_batch_and_a_note_says_so(tmp_p
 
     assert status == "completed"
     assert notes == [
-        "memory varies from batch to batch, because the training examples differ in size or cost: the peak includes a "
-        "batch of the costliest ones, which was rehearsed"
+        "memory may vary from batch to batch, because the training examples differ in size or cost: the peak includes "
+        "a batch of the costliest ones, which was rehearsed"
     ]
     assert max(longest[-2:]) == SHORT  # the two steps of the run
     assert 64 * MIB * 0.95 < peak < 64 * MIB * 3  # 16 examples of 64 places: one tensor, and what PyTorch adds
