@@ -23,6 +23,8 @@ from batchlab.worker.preflight import examine
 from batchlab.worker.probe import WARM_UP_SECONDS, WINDOW_SECONDS, probe
 from batchlab.worker.verify import examination as verifying
 
+pytestmark = pytest.mark.long  # every part on a simulated GPU
+
 NAMES = ["First GPU", "Second GPU"]
 ASKED = [("cuda", 0), ("cuda:0", 0), ("cuda:1", 1)]
 MIB = 2**20

@@ -13,6 +13,8 @@ from batchlab.training.devices.precision import Precision
 from batchlab.training.losses import Losses
 from batchlab.training.updates.eager import Eager
 
+pytestmark = pytest.mark.long  # imports transformers
+
 transformers = pytest.importorskip("transformers", reason="transformers is not installed: pip install transformers")
 CPU = CpuDevice()
 SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

@@ -19,6 +19,8 @@ from batchlab.training.losses import Losses
 from batchlab.training.passes.evaluation import by_example
 from batchlab.training.updates.eager import Eager
 
+pytestmark = pytest.mark.long  # imports Lightning
+
 lightning = pytest.importorskip("lightning", reason="lightning is not installed: pip install lightning")
 torchmetrics = pytest.importorskip("torchmetrics")
 CPU = CpuDevice()

@@ -15,6 +15,8 @@ from batchlab.training import assembly
 from batchlab.training.data.order import row, stream_seed
 from batchlab.training.devices.cpu import CpuDevice
 
+pytestmark = pytest.mark.long  # imports Lightning and transformers
+
 STEPS, BATCH, LR = 20, 8, 0.1
 
 

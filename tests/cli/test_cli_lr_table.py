@@ -18,6 +18,8 @@ from batchlab.errors import BadRequest
 from batchlab.hydra_app import compose
 from batchlab.training.updates.optimizer import build_optimizer
 
+pytestmark = pytest.mark.long  # runs for each rule
+
 # Worked out by hand: k = 1/4, 1, 8 and Bn = 120, so noise gives (1 + 3.75) / (1 + 15), 1 and 4.75 / (1 + 0.46875),
 # and surge that over sqrt(k); 0.9^(1/4) = 0.974004, 0.999^(1/4) = 0.99975, 0.9^8 = 0.430467, 0.999^8 = 0.992028.
 GOLDEN = """\

@@ -14,6 +14,8 @@ from harness import (
     verifies,
 )
 
+pytestmark = pytest.mark.long  # each kind is trained and examined
+
 
 def skipped_without(package):
     return pytest.mark.skipif(bool(package) and find_spec(package) is None, reason=f"{package} is not installed")

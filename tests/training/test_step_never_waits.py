@@ -25,6 +25,8 @@ from batchlab.training.loop import train
 from batchlab.training.losses import Losses
 from batchlab.training.updates.eager import Eager
 
+pytestmark = pytest.mark.long  # every precision and model on a simulated GPU
+
 CPU = CpuDevice()
 IMAGES = {"input_shape": (3, 8, 8), "num_classes": 3}
 MODELS = {
