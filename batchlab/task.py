@@ -258,7 +258,7 @@ class Task:
         names what `validation_step` logs and is to be measured, with whether higher is better. The run's optimizer,
         learning rate and schedule are batchlab's; whatever of the module is not used is refused, or said in the record.
         """
-        chosen = lightning_module.fields(module, logged, changes) | changes
+        chosen = lightning_module.fields(module, logged, changes)
         if data is not None:
             return cls.from_loaders(lightning_module.make_loader_of(data), **chosen)
         if not {"train", "val"} <= {*changes}:
@@ -276,7 +276,7 @@ class Task:
         labels are terms of the loss. `collate` is a data collator, by default transformers' `default_data_collator`.
         Metrics get the output of the model: `outputs.logits`.
         """
-        return cls(train=train, val=val, **transformers_model.fields(model, usual_tasks.IGNORED) | changes)
+        return cls(train=train, val=val, **transformers_model.fields(model, usual_tasks.IGNORED, changes))
 
 
 def changed(task: Task, **changes: Any) -> Task:

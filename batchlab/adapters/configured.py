@@ -111,7 +111,7 @@ def _options(optimizer: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         if all(_equal(value, values[0]) for value in values):
             common[name] = values[0]
             continue
-        if any(_equal(value, default) for value in values):
+        if any(_equal(value, default) for value in values) and not (name == "lr" and not default):
             common[name] = default
         elif name == "lr":
             common[name] = max(values)
@@ -122,8 +122,15 @@ def _options(optimizer: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _lr(group: Mapping[str, Any]) -> float:
-    """The learning rate of a group as it was given: schedulers change it when they are made."""
-    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
+    """The learning rate of a group as it was given: schedulers change it when they are made. BadRequest if the
+    optimizer finds it itself."""
+    lr = group.get("max_lr", group.get("initial_lr", group["lr"]))
+    if lr is None:
+        raise BadRequest(
+            "a parameter group of configure_optimizers has no learning rate (lr=None), of which the group's multiple "
+            "would be known: give Task.from_lightning parameter_groups=..., or give that optimizer an lr"
+        )
+    return float(lr)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -1,7 +1,10 @@
 """Which of Lightning's hooks a class has, and which of them batchlab does not call."""
 
+import dis
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
+from types import CodeType
 
 from batchlab.adapters.installed import PACKAGES
 from batchlab.errors import BadRequest
@@ -17,6 +20,11 @@ REFUSED = {
     "configure_sharded_model": "create the layers in __init__",
     "transfer_batch_to_device": "give batches of tensors, or an object with to(device)",
     "on_before_batch_transfer": "change the batch in training_step, or in collate_fn",
+    "on_train_batch_start": "do it in training_step; remove it if it only logs",
+    "on_before_backward": "do it in training_step; remove it if it only logs",
+    "on_after_backward": "use the option clip_norm, or after_step=...; remove it if it only logs",
+    "on_before_optimizer_step": "use the option clip_norm, or after_step=...; remove it if it only logs",
+    "on_before_zero_grad": "use after_step=...; remove it if it only logs",
     "on_after_batch_transfer": "change the batch in training_step, or give augment=...",
 }
 OTHERS = ("setup", "prepare_data", "configure_callbacks", "lr_scheduler_step", "train_dataloader", "val_dataloader")
@@ -57,9 +65,23 @@ def unused(kind: type, *, measured: bool) -> Iterator[str]:
             f"validation_step of {kind.__name__} is not called: val/loss is that of training_step in eval mode, and "
             'Task.from_lightning(..., logged={"NAME": True}) measures what it logs'
         )
+    if _loads(kind.training_step.__code__, "batch_idx"):  # type: ignore[attr-defined]
+        yield f"batch_idx is 0 in every step, but training_step of {kind.__name__} reads it"
     for name in OF_THE_TRAINER:
         if readers := [*_readers(kind, base, name)]:
             yield f"{name} is 0 throughout the training, as there is no Trainer, but {listed(readers, 5)} reads it"
+
+
+def _loads(code: CodeType, name: str) -> bool:
+    """Whether the code, or a function within it, reads the local variable, other than to hand it on as the last
+    argument of a call."""
+    instructions = [*dis.get_instructions(code)]
+    for instruction, then in pairwise(instructions):
+        read = instruction.argval if isinstance(instruction.argval, tuple) else (instruction.argval,)
+        handed_on = then.opname.startswith(("PRECALL", "CALL", "KW_NAMES"))
+        if instruction.opname.startswith("LOAD_") and name in read and not handed_on:
+            return True
+    return any(_loads(inner, name) for inner in code.co_consts if isinstance(inner, CodeType))
 
 
 def _readers(kind: type, base: type, name: str) -> Iterator[str]:

@@ -12,11 +12,12 @@ from batchlab.errors import BadRequest
 from batchlab.printable import listed
 
 Fields = dict[str, Any]
-Outputs = dict[str, tuple[Any, float]]  # by the name under which it is logged: a value, and its weight in the mean
+Outputs = dict[str, tuple[Any, float, Any]]  # by the logged name: a value, its weight in the mean, and reduce_fx
+OF_OUTPUTS = ("forward", "metrics", "whole_metrics")  # fields that `logged` leaves no outputs for
 
 
 def fields(module: Any, logged: Mapping[str, bool], changes: Fields) -> Fields:
-    """Of `Task.from_lightning`, without the data; `changes` are the user's own fields."""
+    """Of `Task.from_lightning`, without the data; `changes` are the user's own fields, and replace the module's."""
     require("Task.from_lightning", "Lightning", "lightning", "pytorch_lightning")
     kind = module if isinstance(module, type) else type(module)
     base = base_of(kind)
@@ -32,6 +33,11 @@ def fields(module: Any, logged: Mapping[str, bool], changes: Fields) -> Fields:
         raise BadRequest(f"{kind.__name__} has no training_step, which computes the loss: write one")
     if logged and not overridden(kind, base, "validation_step"):
         raise BadRequest(f"logged={[*logged]} was given, but {kind.__name__} has no validation_step that logs it")
+    if logged and (both := [name for name in OF_OUTPUTS if name in changes]):
+        raise BadRequest(
+            f"logged= takes what validation_step logs in place of the model's outputs, so {listed(both)} cannot be "
+            "given too: log that metric in validation_step, or leave logged= out"
+        )
     own_groups = "parameter_groups" in changes
 
     def remarks(model: Any, optimizer: Any) -> Iterator[str]:
@@ -39,12 +45,13 @@ def fields(module: Any, logged: Mapping[str, bool], changes: Fields) -> Fields:
         yield from unused(type(model), measured=bool(logged))
         yield from replaced(model, None if own_groups else optimizer)
 
-    made: Fields = {"training_loss": training_loss, "remarks": remarks}
+    made: Fields = {"remarks": remarks} | ({} if "loss" in changes else {"training_loss": training_loss})
     made |= {} if own_groups else {"parameter_groups": groups}
     if logged:
         made |= {"forward": logs_of_validation, "whole_metrics": {name: Logged(name) for name in logged}}
-        made["higher_is_better"] = dict(logged)
-    return made
+        made["higher_is_better"] = {**logged, **changes.get("higher_is_better", {})}
+        return changes | made
+    return made | changes
 
 
 def make_loader_of(data: Any) -> Callable[[str, int, int], Any]:
@@ -98,8 +105,12 @@ def set_batch_size(data: Any, batch_size: int) -> None:
 
 def training_loss(model: Any, batch: Any) -> Any:
     """What `training_step` returns, as `training_loss` of the Task; what it logs is dropped."""
-    with logging_to(model, {}, batch):
+    found: Outputs = {}
+    with logging_to(model, found, batch):
         returned = model.training_step(batch, *_rest(model.training_step))
+    for value, *_ in found.values():
+        if model.training and hasattr(value, "compute") and hasattr(value, "reset"):
+            value.reset()  # as Lightning does after an epoch: some metrics keep every prediction
     loss = returned.get("loss") if isinstance(returned, Mapping) else returned
     if loss is None:
         raise BadRequest(
@@ -122,12 +133,7 @@ def logging_to(model: Any, found: Outputs, batch: Any) -> Iterator[None]:
     """Replaces `self.log` of the model, which needs a Trainer; `log_dict` calls it."""
 
     def log(name: str, value: Any, *_: Any, batch_size: int | None = None, reduce_fx: Any = "mean", **__: Any) -> None:
-        if reduce_fx != "mean":
-            raise BadRequest(
-                f"self.log({name!r}, ..., reduce_fx={reduce_fx!r}) cannot be measured, only a mean: give it to "
-                "Task.from_lightning as one of the whole_metrics"
-            )
-        found[name] = value, examples(batch) if batch_size is None else batch_size
+        found[name] = value, examples(batch) if batch_size is None else batch_size, reduce_fx
 
     model.log = log
     try:
@@ -157,9 +163,14 @@ class Logged:
                 f"logged has {self.name!r}, but validation_step logs {listed(list(outputs), 5) or 'nothing'}: use the "
                 "name that is given to self.log"
             )
-        value, weight = outputs[self.name]
+        value, weight, reduce_fx = outputs[self.name]
         if hasattr(value, "compute"):
             self._metric = value
+        elif getattr(reduce_fx, "__name__", reduce_fx) not in ("mean", "avg"):
+            raise BadRequest(
+                f"self.log({self.name!r}, ..., reduce_fx={reduce_fx!r}) cannot be measured, only a mean: log a metric "
+                "of torchmetrics instead of a number"
+            )
         else:
             self._sum, self._weight = self._sum + float(value) * weight, self._weight + weight
 

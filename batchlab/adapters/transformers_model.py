@@ -1,6 +1,7 @@
 """The fields of `Task.from_hugging_face`: a model of transformers that computes its loss from the labels."""
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def fields(model: Any, ignored: int) -> dict[str, Any]:
-    """Of `Task.from_hugging_face`, without the data; labels that are `ignored` are no terms."""
+def fields(model: Any, ignored: int, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Of `Task.from_hugging_face`, without the data; labels that are `ignored` are no terms. `changes` are the user's
+    own fields, and replace the model's."""
     require("Task.from_hugging_face", "Hugging Face's transformers", "transformers")
     if not isinstance(model, type) and not hasattr(model, "named_parameters"):
         raise BadRequest(
@@ -22,11 +24,11 @@ def fields(model: Any, ignored: int) -> dict[str, Any]:
         )
     from transformers import default_data_collator
 
-    return {
+    made = {
         "collate": default_data_collator,  # as Trainer does
-        "loss": loss,
         "count": functools.partial(count, shifted=shifts_labels(model), ignored=ignored),
     }
+    return made | ({} if "training_loss" in changes else {"loss": loss}) | dict(changes)
 
 
 def shifts_labels(model: Any) -> bool:
@@ -36,7 +38,17 @@ def shifts_labels(model: Any) -> bool:
     if "ForConditionalGeneration" in names:  # of an encoder and a decoder, or of pictures and text
         config = getattr(model, "config", None) or getattr(kind, "config_class", None)
         return not getattr(config, "is_encoder_decoder", True)
-    return "ForCausalLM" in names or "LMHeadModel" in names
+    return ("ForCausalLM" in names or "LMHeadModel" in names) and _shifts(kind)
+
+
+def _shifts(kind: type) -> bool:
+    """Whether forward shifts the labels, itself or in transformers' common `loss_function`; decoders of pairs, as
+    BartForCausalLM, and XLNet compare each output with the label of its own place."""
+    code = getattr(inspect.unwrap(getattr(kind, "forward", None)), "__code__", None)  # type: ignore[arg-type]
+    if code is None:  # an automatic class
+        return True
+    names = (*code.co_names, *code.co_varnames)
+    return "loss_function" in names or any(name.startswith("shift_l") for name in names)  # shift_logits, shift_labels
 
 
 def loss(outputs: Any, batch: Any) -> "Tensor":
@@ -54,7 +66,7 @@ def loss(outputs: Any, batch: Any) -> "Tensor":
 def count(batch: Any, *, shifted: bool, ignored: int) -> "int | Tensor":
     """The labels that are not `ignored`, of which the loss is the mean; the examples, if labels are no classes."""
     labels: Any = batch.get("labels")
-    if labels is None or labels.is_floating_point():
+    if not hasattr(labels, "is_floating_point") or labels.is_floating_point():  # or a list of dicts, of a detector
         return len(next(value for value in batch.values() if hasattr(value, "dim")))
     counted: Tensor = ((labels[..., 1:] if shifted else labels) != ignored).sum()
     return counted

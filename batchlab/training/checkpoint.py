@@ -68,7 +68,7 @@ def read(content: bytes) -> dict[str, Any]:
     try:
         # weights_only always, with no option to change it: a checkpoint is data, and loading it must not run code.
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # that it takes a scan
+            warnings.filterwarnings("ignore", "Validating sparse tensor invariants")  # takes time, says PyTorch
             found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # the type depends on what is wrong
         raise ValueError(

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 
-QUICK = ("test_not_installed.py",)
-
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """True for those files where `-m` excludes long tests."""
-    is_long = collection_path.name.startswith("test_") and collection_path.name not in QUICK
-    return True if is_long and "not long" in config.option.markexpr else None
+    if "not long" not in config.option.markexpr or not collection_path.name.startswith("test_"):
+        return None
+    return True if "pytestmark = pytest.mark.long" in collection_path.read_text(encoding="utf-8") else None

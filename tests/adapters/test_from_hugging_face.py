@@ -88,6 +88,9 @@ def test_metrics_get_the_output_of_the_model():
     [
         ("AutoModelForCausalLM", torch.tensor([[1, 2, -100, 3]]), 2),
         ("GPT2LMHeadModel", torch.tensor([[1, 2, -100, 3]]), 2),
+        ("BartForCausalLM", torch.tensor([[1, 2, -100, 3]]), 3),
+        ("XLNetLMHeadModel", torch.tensor([[1, 2, -100, 3]]), 3),
+        ("DetrForObjectDetection", [{"class_labels": torch.tensor([1])}] * 5, 5),
         ("LlavaForConditionalGeneration", torch.tensor([[1, 2, -100, 3]]), 2),
         ("T5ForConditionalGeneration", torch.tensor([[1, 2, -100, 3]]), 3),
         ("BertForMaskedLM", torch.tensor([[1, 2, -100, 3]]), 3),

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from batchlab import BadRequest, Task
+from batchlab.adapters.lightning_hooks import unused
 from batchlab.instruments.panel import build_instruments
 from batchlab.training import assembly
 from batchlab.training.data.batches import Batches
@@ -279,6 +280,37 @@ class Summing(Module):
         self.log("margin", 1.0, reduce_fx="sum")
 
 
+class SumInTraining(Module):
+    def training_step(self, batch, batch_idx):
+        self.log("count", 1.0, reduce_fx="sum")  # dropped
+        if batch_idx % 100 == 0:
+            self.log("mean", 1.0, reduce_fx=torch.mean)
+        return super().training_step(batch, batch_idx)
+
+
+class Adapting(Module):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        optimizer.param_groups[0]["lr"] = None
+        return optimizer
+
+
+class Clipping(Module):
+    def on_after_backward(self):
+        self.zero_grad()
+
+
+class Counting(Module):
+    def __init__(self):
+        super().__init__()
+        self.seen = torchmetrics.MeanMetric()
+
+    def training_step(self, batch, batch_idx):
+        self.seen(1.0)
+        self.log("seen", self.seen)
+        return super().training_step(batch, batch_idx)
+
+
 class Stepping(Module):
     def optimizer_step(self, *args, **kwargs):
         return None
@@ -345,7 +377,16 @@ BATCH = (torch.zeros(2, 6, dtype=torch.float64), torch.zeros(2, dtype=torch.long
             lambda: Task.from_lightning(Skipping, Data()).training_loss(Skipping(), BATCH),
             "returned no loss, which skips",
         ),
-        (lambda: Task.from_lightning(Summing, Data(), logged={"margin": True}).forward(Summing(), BATCH), "'sum'"),
+        (lambda: epoch(Task.from_lightning(Summing, Data(), logged={"margin": True}), Summing), "'sum'"),
+        (lambda: Task.from_lightning(Clipping, Data()), "Clipping has on_after_backward, .* clip_norm"),
+        (
+            lambda: Task.from_lightning(Adapting, Data()).parameter_groups(Adapting()),
+            r"has no learning rate \(lr=None\).* parameter_groups=",
+        ),
+        (
+            lambda: Task.from_lightning(Module, Data(), logged={"f1": True}, whole_metrics={}),
+            "so whole_metrics cannot be given too: log that metric in validation_step",
+        ),
         (
             lambda: epoch(Task.from_lightning(Module, Data(), logged={"missing": True}), Module),
             "logged has 'missing', but validation_step logs f1, margin and weighted: use the name",
@@ -371,3 +412,20 @@ def test_hyperparameters_may_hold_the_batch_size():
     loader = Task.from_lightning(Module, Saved(2)).train.make_loader("train", 8, 0)
 
     assert len(next(iter(loader))[0]) == 8
+
+
+def test_what_training_logs_is_dropped_and_its_metrics_do_not_grow():
+    task = Task.from_lightning(SumInTraining, Data())
+    assert epoch(task, SumInTraining)
+    said = [*unused(SumInTraining, measured=True)]
+    assert said == ["batch_idx is 0 in every step, but training_step of SumInTraining reads it"]
+
+    model = Counting().train()
+    for _ in range(3):
+        Task.from_lightning(Counting, Data()).training_loss(model, BATCH)
+    assert model.seen.update_count == 0
+
+
+def test_a_loss_of_the_users_own_replaces_that_of_the_module():
+    task = Task.from_lightning(Module, Data(), loss=nn.functional.cross_entropy, higher_is_better={"loss": False})
+    assert (task.training_loss, task.loss) == (None, nn.functional.cross_entropy)

@@ -148,9 +148,10 @@ class Attempt:
                 oom_kills=oom_kill_count() - self.kills_before,
             )
             if status is RunStatus.OOM and run.phase not in TRAINING:
+                when = "in a validation" if run.phase == VALIDATION else "before its training began"
                 less = ", or use a smaller eval_batch_size" if run.phase == VALIDATION else ""
                 status = RunStatus.FAILED
-                reason += f" in {run.phase}: this does not depend on the batch size; free some memory{less}"
+                reason += f" {when}, so it is not oom, which says that a training step did not fit; free memory{less}"
         spent = 0.0 if record else self.clock() - self.started
 
         def ended(left: RunRecord) -> RunRecord:

@@ -11,11 +11,12 @@ def allow_every_gradient(optimizer: torch.optim.Optimizer) -> None:
     It takes either no momentum at all or one for each parameter, so it raises a TypeError where stochastic depth or a
     mixture of experts reaches a parameter late. The step of such a group is made by PyTorch's other implementation, in
     which a first momentum is the gradient. That also updates, from then on, a group with a sparse gradient, as of
-    `nn.Embedding(sparse=True)`, which the kernel never takes. All other steps and optimizers are unchanged.
+    `nn.Embedding(sparse=True)`, which the kernel never takes. All other steps and optimizers are unchanged, but sparse
+    momentum is coalesced after each step: PyTorch appends each gradient to it, so that steps take ever longer.
     """
-    fused = [group for group in optimizer.param_groups if group.get("fused")]
-    if isinstance(optimizer, torch.optim.SGD) and fused:
-        until = _UntilAllWereUpdated([p for group in fused for p in group["params"]])
+    groups = [group for group in optimizer.param_groups if group.get("fused") or group.get("momentum")]
+    if isinstance(optimizer, torch.optim.SGD) and groups:
+        until = _UntilAllWereUpdated([p for group in groups for p in group["params"]])
         optimizer.register_step_pre_hook(until.before)
         optimizer.register_step_post_hook(until.after)
 
@@ -32,6 +33,7 @@ class _UntilAllWereUpdated:
     def __init__(self, parameters: list[torch.Tensor]) -> None:
         self._left = parameters  # that have not been updated
         self._unfused: list[int] = []  # positions of the groups that this step treats differently
+        self._coalesces = False
 
     def before(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         del args, kwargs
@@ -39,9 +41,13 @@ class _UntilAllWereUpdated:
             _skip_an_overflow(optimizer)
         for position, group in enumerate(optimizer.param_groups):
             given = [p for p in group["params"] if p.grad is not None]
+            is_sparse = any(p.grad.is_sparse for p in given)
+            if is_sparse and not self._coalesces:
+                self._coalesces = True
+                optimizer.register_step_post_hook(_coalesce)
             if not group.get("fused"):
                 continue
-            if any(p.grad.is_sparse for p in given):
+            if is_sparse:
                 unfuse(optimizer, group)
                 _skip_an_overflow(optimizer)
             elif group.get("momentum") and len({_has_none(optimizer, p) for p in given}) == 2:
@@ -59,6 +65,14 @@ class _UntilAllWereUpdated:
             before = optimizer._optimizer_step_pre_hooks
             for key in [key for key, hook in before.items() if hook == self.before]:
                 del before[key]
+
+
+def _coalesce(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    del args, kwargs
+    for state in optimizer.state.values():
+        momentum = state.get("momentum_buffer")
+        if momentum is not None and momentum.is_sparse:
+            state["momentum_buffer"] = momentum.coalesce()
 
 
 def _skip_an_overflow(optimizer: torch.optim.Optimizer) -> None:

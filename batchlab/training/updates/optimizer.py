@@ -146,6 +146,8 @@ def _why_it_failed(config: RunConfig, trained: nn.Module, error: Exception) -> s
         instead = "optimizer._target_=torch.optim.SparseAdam or optimizer=sgd"
     else:  # SparseAdam takes no other gradients
         instead = "optimizer=sgd"
+    if config.weight_decay and not takes_sparse:
+        instead += " with weight_decay=0"
     return (
         f"{target} cannot use the sparse gradients of {listed(sparse, 3)} ({why}): use {instead}, or let the "
         "model make dense gradients (sparse=False in nn.Embedding)"

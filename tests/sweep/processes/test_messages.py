@@ -124,13 +124,17 @@ class Killed:
 @pytest.mark.parametrize(
     ("phases", "status", "reason"),
     [
-        ([], RunStatus.FAILED, " in building: this does not depend on the batch size; free some memory"),
+        (
+            [],
+            RunStatus.FAILED,
+            " before its training began, so it is not oom, which says that a training step did not fit; free memory",
+        ),
         (["batch"], RunStatus.OOM, ""),
         (
             ["batch", "validation"],
             RunStatus.FAILED,
-            " in validation: this does not depend on the batch size; free some memory, or use a smaller "
-            "eval_batch_size",
+            " in a validation, so it is not oom, which says that a training step did not fit; free memory, or use a "
+            "smaller eval_batch_size",
         ),
         (["batch", "validation", "batch"], RunStatus.OOM, ""),
     ],

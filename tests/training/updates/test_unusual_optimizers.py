@@ -205,6 +205,21 @@ def test_fused_sgd_trains_sparse_gradients_as_the_unfused_one(tmp_path, options)
     assert examine([config])[0] == []
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_sparse_momentum_has_each_row_once(tmp_path, fused):
+    config = configured(
+        tmp_path,
+        {"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": fused},
+        model={"_target_": HERE + "SparseLate"},
+    )
+    session = session_of(config)
+
+    list(session.train())
+
+    state = session.state.optimizer.state[session.state.model.rows.weight]
+    assert 0 < state["momentum_buffer"]._nnz() <= 7
+
+
 def test_a_run_with_sparse_momentum_resumes_to_the_same_bits(tmp_path):
     config = partial(
         configured,
