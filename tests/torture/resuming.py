@@ -165,7 +165,8 @@ def exact_after_kills(
     try:
         for delay in delays:
             ending = in_a_child(lambda delay=delay: until_killed(delay))  # type: ignore[misc]
-            if ending.code not in (0, -signal.SIGALRM) or ending.reported not in ("", "completed"):
+            # Killed after it had reported, the report is still as it was written, in JSON.
+            if ending.code not in (0, -signal.SIGALRM) or ending.reported not in ("", "completed", '"completed"'):
                 return f"{config} killed after {delays} s: {ending}"
         before = read_record(folder_of(made))  # None: killed before it was written
         can_resume = before is not None and not before.status.is_final and any(checkpoints.glob("*.pt"))
