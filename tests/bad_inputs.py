@@ -126,7 +126,7 @@ BAD: list[tuple[str, str]] = [
         "sweep warmup=-1",
         "warmup=-1 is invalid: it must be .* 0, in fractions of the budget if below 1, else in examples$",
     ),
-    ("sweep warmup=5%", "warmup='5%' is invalid: .* of the budget below 1, else in examples: write warmup=0.05$"),
+    ("sweep warmup=5%", "warmup='5%' is invalid: .* of the budget if below 1, else in examples: write warmup=0.05$"),
     ("sweep seed=-1", "seed=-1 is invalid: it must be an integer of at least 0"),
     ("sweep seed=1.5", "seed=1.5 is invalid: it must be an integer"),
     ("sweep seed=18446744073709551616", "seed=18446744073709551616 is invalid: .* at most 9223372036854775807$"),
@@ -171,7 +171,10 @@ BAD: list[tuple[str, str]] = [
     ("sweep lr_scaling=noise noise_scale=runs/a/b", "noise_scale=runs/a/b is invalid: no run is there; give a number"),
     ("sweep schedule=cosin", "schedule=cosin is invalid: .*: did you mean 'cosine'\\?$"),
     ("sweep schedule=onecycle", "schedule=onecycle is invalid: .*: did you mean 'one_cycle'\\?$"),
-    ("sweep schedule._target_=poly", "schedule._target_='poly' is invalid: write module.name, such as my_net.Net$"),
+    (
+        "sweep schedule._target_=poly",
+        "schedule._target_='poly' is invalid: write module.name, such as my_net.Net$",
+    ),
     (
         "sweep schedule=step schedule_milestones=[0.7,0.5]",
         "schedule_milestones=.* is invalid: .* in rising order, such",
