@@ -22,8 +22,8 @@ examples:
 
 Then: cd my_lab && batchlab check && batchlab sweep batch_size=8,64"""
 
-# Each a folder of files that replace those of the lab; the package that they need, as it is imported.
-STARTS = {"torch": "torch", "loaders": "torch", "lightning": "lightning", "hugging_face": "transformers"}
+# Each a folder of files that replace those of the lab; the package that they need besides, as it is imported.
+STARTS = {"torch": None, "loaders": None, "lightning": "lightning", "hugging_face": "transformers"}
 
 MEANINGS = {
     "my_model.py": "the model",
@@ -50,8 +50,9 @@ def main(arguments: list[str]) -> int:
     say(f"{printable(folder)}/")
     say(definitions(list(MEANINGS.items())))
     there = "" if folder.resolve() == Path.cwd() else f"cd {shlex.quote(str(folder))} && "
-    if given.start is not None and (command := missing(STARTS[given.start])) is not None:
-        say(f"It needs {STARTS[given.start]}, which is not installed here: {command}")
+    needed = STARTS.get(given.start)
+    if needed is not None and (command := missing(needed)) is not None:
+        say(f"It needs {needed}, which is not installed here: {command}")
     say(f"Next: {there}batchlab check && batchlab sweep batch_size=8,64")
     return 0
 

@@ -76,7 +76,7 @@ def evaluation_batches(state: RunState, data: Any, size: int) -> Iterator[Batch]
 def _random_states(state: RunState) -> tuple[Any, ...]:
     _, key, *place = np.random.get_state()
     of_torch = [drawn for drawn in (torch.get_rng_state(), state.device.random_state()) if drawn is not None]
-    # The bytes as they are: lists of their numbers take a hundred times as long.
+    # Their bytes, because lists of their numbers take many times as long.
     content = [ctypes.string_at(drawn.data_ptr(), drawn.nbytes) for drawn in of_torch]  # both are on the host
     return random.getstate(), np.asarray(key).tobytes(), place, content
 

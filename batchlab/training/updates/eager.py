@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from batchlab.errors import BadRequest
 from batchlab.task import Batch
-from batchlab.training.clock.meter import nothing
 from batchlab.training.clock.pauses import pause_seconds
 from batchlab.training.data.batches import MicroBatches, OneByOne, examples_in
 from batchlab.training.data.trees import tensors
@@ -42,12 +41,9 @@ class Eager:
         self.phase = phase or Phase()
         self.parameters = [p for p in losses.trained.parameters() if p.requires_grad]
         # None: not known before a rehearsal. Of PyTorch's own optimizers only LBFGS needs one.
-        self._plain = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(
-            optimizer, torch.optim.LBFGS
-        )
-        self._closure = Closure.NONE if self._plain else None
+        plain = type(optimizer).__module__.startswith("torch.optim.") and not isinstance(optimizer, torch.optim.LBFGS)
+        self._closure = Closure.NONE if plain else None
         self._state_like: StateLike = ()
-        self._settle_update: Callable[[], object] = nothing
         self._count: Count | None = None  # of the last step
         self._count_on_device = torch.empty(0)  # the same on the device
 
@@ -106,8 +102,6 @@ class Eager:
         with leaving_no_trace(self.losses.trained, device):
             found = rehearse_update(self.optimizer, self.precision, self.clip_norm)
         self._state_like, self._closure = found.state_like, found.closure
-        if self._plain:  # other optimizers may count their updates where no copy is made
-            self._settle_update = found.again
 
     def rehearse(
         self, first: Callable[[], MicroBatches], device: Device, costly: Callable[[], MicroBatches] | None = None
@@ -141,8 +135,7 @@ class Eager:
         return backward(self.losses, micro_batches, self.phase)
 
     def settle(self, examples: Batch, device: Device) -> None:
-        """Runs a few examples and an update of other parameters, to restore the processor's caches after measuring;
-        leaves no trace and no gradients.
+        """Runs a few examples, to restore the processor's caches after measuring; leaves no trace and no gradients.
 
         On the CPU an instrument leaves other code and data in the caches, and the vector units powered down: the next
         step took 4 to 9% longer (batch 256, MLP on digits, AMD EPYC), so part of measuring was counted as training. A
@@ -152,7 +145,6 @@ class Eager:
             p.grad = None
         with contextlib.suppress(Exception), leaving_no_trace(self.losses.trained, device):
             self._passes((copied(examples),))
-            self._settle_update()
 
 
 def _versions(micro_batches: MicroBatches) -> list[int]:

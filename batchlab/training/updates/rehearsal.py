@@ -2,7 +2,7 @@
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +23,6 @@ class Rehearsal:
 
     state_like: StateLike = ()  # the state that the real optimizer will create
     closure: Closure = Closure.NONE
-    again: Callable[[], object] = lambda: None  # makes another update of the other parameters
 
 
 def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip_norm: float | None) -> Rehearsal:
@@ -41,22 +40,19 @@ def rehearse_update(optimizer: torch.optim.Optimizer, precision: Precision, clip
         if precision.scaler is not None:
             with_own_scale.scaler = torch.amp.GradScaler(precision.device.torch_device.type)
             with_own_scale.scaler.scale(torch.ones((), device=precision.device.torch_device))  # makes the scale
-
-        def update() -> None:
-            with_own_scale.update(double, list(stand_ins.values()), clip_norm)
-
-        update()
+        with_own_scale.update(double, list(stand_ins.values()), clip_norm)
     except Exception as failed:
         return Rehearsal(closure=_closure(optimizer, failed))
     # State restored from a checkpoint exists already.
-    state_like = tuple(
-        (p, value.dtype)
-        for p, small in stand_ins.items()
-        if p not in optimizer.state
-        for value in double.state.get(small, {}).values()
-        if isinstance(value, Tensor) and value.shape == small.shape and value.device == small.device
+    return Rehearsal(
+        tuple(
+            (p, value.dtype)
+            for p, small in stand_ins.items()
+            if p not in optimizer.state
+            for value in double.state.get(small, {}).values()
+            if isinstance(value, Tensor) and value.shape == small.shape and value.device == small.device
+        )
     )
-    return Rehearsal(state_like, again=update)
 
 
 def _closure(optimizer: torch.optim.Optimizer, failed: Exception) -> Closure:

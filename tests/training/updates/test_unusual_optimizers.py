@@ -154,18 +154,19 @@ def test_fused_sgd_trains_late_and_unused_parameters_as_the_unfused_one(tmp_path
     assert all(group["fused"] for group in session.state.optimizer.param_groups)
 
 
-def test_a_run_with_late_gradients_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize(("model", "stop"), [("Late", 2), ("SparseLate", 5)])
+def test_a_run_with_late_or_sparse_gradients_resumes_to_the_same_bits(tmp_path, model, stop):
     config = partial(
         configured,
         optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": True},
-        model={"_target_": HERE + "Late"},
+        model={"_target_": HERE + model},
     )
     with quick():
         whole = train(config(tmp_path / "whole"))
-        train(config(tmp_path / "resumed"), stopping=stop_at(2))
+        train(config(tmp_path / "resumed"), stopping=stop_at(stop))
         record = train(config(tmp_path / "resumed"))
 
-    assert (record.status, record.resumed_at) == ("completed", (2,))
+    assert (whole.status, record.status, record.resumed_at) == ("completed", "completed", (stop,))
     assert record.weights_fingerprint == whole.weights_fingerprint
 
 
@@ -218,21 +219,6 @@ def test_sparse_momentum_has_each_row_once(tmp_path, fused):
 
     state = session.state.optimizer.state[session.state.model.rows.weight]
     assert 0 < state["momentum_buffer"]._nnz() <= 7
-
-
-def test_a_run_with_sparse_momentum_resumes_to_the_same_bits(tmp_path):
-    config = partial(
-        configured,
-        optimizer={"_target_": "torch.optim.SGD", "momentum": 0.9, "fused": True},
-        model={"_target_": HERE + "SparseLate"},
-    )
-    with quick():
-        whole = train(config(tmp_path / "whole"))
-        train(config(tmp_path / "resumed"), stopping=stop_at(5))
-        record = train(config(tmp_path / "resumed"))
-
-    assert (whole.status, record.status, record.resumed_at) == ("completed", "completed", (5,))
-    assert record.weights_fingerprint == whole.weights_fingerprint
 
 
 class Rows(torch.nn.Embedding):
